@@ -1,0 +1,41 @@
+# make setup | demo | check | test | gpu | fuzz | golden | bench
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: setup demo check test gpu fuzz golden bench clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+demo: setup
+	$(BIN)/imp compile models/demo.gguf -o build/demo.impc
+	$(BIN)/imp run build/demo.impc "def read_lines(path):" --max-tokens 64
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/pytest tests/null -n 2
+
+test: setup
+	$(BIN)/pytest tests --ignore tests/gpu -n 2
+
+gpu: setup
+	$(BIN)/pytest tests/gpu
+
+fuzz: setup
+	$(BIN)/python tests/fuzz/fuzz_gguf.py --cases 20000
+	$(BIN)/python tests/fuzz/fuzz_artifact.py --cases 20000
+
+golden: setup
+	$(BIN)/python tools/golden.py
+
+clean:
+	rm -rf build $(VENV)

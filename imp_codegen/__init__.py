@@ -1,0 +1,1 @@
+"""The compiler: a checkpoint in, an artifact out. Needs no GPU."""

@@ -1,0 +1,190 @@
+"""Sources to code objects: ninja with nvcc or g++, in a temporary folder, kept in a cache by the hash of all inputs.
+
+The only importer of subprocess. nvcc comes from the pip wheels (IMP_NVCC names another one), the cache lies in
+$IMP_CACHE_DIR, or $XDG_CACHE_HOME/imp, or ~/.cache/imp.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from imp_runtime.errors import ImpError
+
+from imp_codegen.emit import headers_of, render, templates
+
+Compiler = Literal["nvcc", "g++"]
+_ISA = {"nvcc": "ptx", "g++": "sim"}
+
+
+class BuildError(ImpError):
+    """A compiler is missing or rejects the emitted source."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One code object to build: `flavour` "check" adds the simulator's instrumentation."""
+
+    target: str
+    compiler: Compiler
+    source: str
+    flavour: Literal["plain", "check"] = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class CodeObject:
+    """A cubin or shared object. `log` is what the compiler said: registers and spills for nvcc."""
+
+    code: bytes
+    log: str
+    cached: bool
+
+
+def cache_folder() -> Path:
+    """Where code objects are kept."""
+    if "IMP_CACHE_DIR" in os.environ:
+        return Path(os.environ["IMP_CACHE_DIR"])
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "imp"
+
+
+def build(units: tuple[Unit, ...]) -> tuple[CodeObject, ...]:
+    """Code objects in the order of `units`; those not in the cache are built together, as many at a time as cores."""
+    keys = [_key(unit) for unit in units]
+    missing = {key: unit for key, unit in zip(keys, units, strict=True) if not _cached(key).is_dir()}
+    if missing:
+        _run_ninja(missing)
+    return tuple(
+        CodeObject((_cached(key) / "code").read_bytes(), (_cached(key) / "log").read_text(), key not in missing)
+        for key in keys
+    )
+
+
+def _cached(key: str) -> Path:
+    return cache_folder() / key[:2] / key
+
+
+def _key(unit: Unit) -> str:
+    """Hash of source, headers, flags and compiler version."""
+    digest = hashlib.sha256()
+    version = _version(str(_find_compiler(unit.compiler)))
+    for part in (version, " ".join(_flags(unit)), unit.flavour, unit.source):
+        digest.update(part.encode() + b"\0")
+    for path in headers_of(_ISA[unit.compiler]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+@functools.cache
+def _version(compiler: str) -> str:
+    return subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
+
+
+@functools.cache
+def _find_compiler(compiler: Compiler) -> Path:
+    if compiler == "g++":
+        found = shutil.which("g++")
+        if found is None:
+            raise BuildError(
+                "g++ is not installed; install it (apt install g++), or compile with --target sm_120a only"
+            )
+        return Path(found)
+    if "IMP_NVCC" in os.environ:
+        path = Path(os.environ["IMP_NVCC"])
+        if not path.is_file():
+            raise BuildError(f"IMP_NVCC names {path}, which is not a file")
+        return path
+    spec = importlib.util.find_spec("nvidia")
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(location).glob("cu*/bin/nvcc"), reverse=True):
+            return path
+    raise BuildError("nvcc is not installed; run: pip install nvidia-cuda-nvcc, or set IMP_NVCC to the path of an nvcc")
+
+
+def _flags(unit: Unit) -> tuple[str, ...]:
+    if unit.compiler == "nvcc":
+        architecture = unit.target.removeprefix("sm_")
+        return (
+            "-std=c++20",
+            "-O3",
+            "-cubin",
+            "--expt-relaxed-constexpr",
+            "--Werror",
+            "all-warnings",
+            "-Xptxas",
+            "-v",
+            f"-gencode=arch=compute_{architecture},code=sm_{architecture}",
+        )
+    warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")  # nvcc's pragmas
+    machine = ("-march=x86-64-v3",) if platform.machine() == "x86_64" else ()
+    common = ("-std=c++20", "-ffp-contract=off", "-fPIC", "-shared", "-pthread", *machine, *warnings)
+    return (*common, "-O1", "-g") if unit.flavour == "check" else (*common, "-O2")
+
+
+def _run_ninja(missing: Mapping[str, Unit]) -> None:
+    cache = cache_folder()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BuildError(f"the cache folder {cache} cannot be made ({error.strerror}); set IMP_CACHE_DIR") from None
+    with tempfile.TemporaryDirectory(prefix="build-", dir=cache) as name:
+        folder = Path(name)
+        rules = [_rule(key, unit, folder) for key, unit in missing.items()]
+        (folder / "build.ninja").write_text(render("build.ninja.j2", {"rules": rules}))
+        ninja = shutil.which("ninja") or str(_ninja_of_the_wheel())
+        done = subprocess.run([ninja, "-C", name, "-f", "build.ninja"], capture_output=True, text=True)
+        if done.returncode:
+            raise BuildError(
+                f"the emitted source does not compile:\n{_said(folder, missing)}{done.stdout}{done.stderr}"
+            )
+        for key in missing:
+            (folder / key / "source").unlink(missing_ok=True)
+            _cached(key).parent.mkdir(parents=True, exist_ok=True)
+            try:
+                (folder / key).rename(_cached(key))
+            except OSError:  # another process was first: its folder has the same content
+                if not _cached(key).is_dir():
+                    raise
+
+
+def _said(folder: Path, missing: Mapping[str, Unit]) -> str:
+    logs = [folder / key / "log" for key in missing]
+    return "".join(log.read_text() for log in logs if log.is_file())
+
+
+def _ninja_of_the_wheel() -> Path:
+    import ninja
+
+    return Path(ninja.BIN_DIR) / "ninja"
+
+
+def _rule(key: str, unit: Unit, folder: Path) -> dict[str, object]:
+    (folder / key).mkdir()
+    source = folder / key / ("model.cu" if unit.compiler == "nvcc" else "model.cpp")
+    source.write_text(unit.source)
+    include = templates() / "include"
+    isa = include / "imp" / _ISA[unit.compiler]
+    flags = " ".join((*_flags(unit), f"-I{include}", f"-I{isa}"))
+    compiler = _find_compiler(unit.compiler)
+    output = folder / key / "code"
+    log = f"> {folder / key / 'log'} 2>&1"
+    if unit.compiler == "nvcc":
+        command = f"{compiler} {flags} {source} -o {output} {log}"
+    elif unit.flavour == "plain":
+        command = f"{compiler} {flags} {source} {isa / 'engine.cpp'} -o {output} {log}"
+    else:
+        part = folder / key / "model.o"
+        command = (
+            f"{compiler} {flags} -fsanitize=thread -c {source} -o {part} {log} && "
+            f"{compiler} {flags} {part} {isa / 'engine.cpp'} {isa / 'engine_check.cpp'} -o {output} >{log}"
+        )
+    return {"name": f"{unit.target}-{unit.flavour}-{key[:8]}", "command": command, "output": output, "inputs": [source]}

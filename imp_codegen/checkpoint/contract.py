@@ -1,0 +1,73 @@
+"""What every checkpoint offers, whatever file it came from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from imp_runtime.errors import ImpError
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from imp_codegen.checkpoint.metadata import Metadata
+
+
+class CheckpointError(ImpError):
+    """The file cannot be read, is damaged, or holds something that imp does not support."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """A stored tensor: shape in numpy order (rows, columns), storage format, and where its bytes lie in the file."""
+
+    name: str
+    shape: tuple[int, ...]
+    format: str
+    offset: int
+    nbytes: int
+
+    @property
+    def rows(self) -> int:
+        """Number of rows, all leading dimensions together; a 1-D tensor is one row."""
+        rows = 1
+        for size in self.shape[:-1]:
+            rows *= size
+        return rows
+
+
+class Checkpoint(Protocol):
+    """An open model file."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for error messages."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """Its keys and values."""
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """Its tensors by name, in file order."""
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
+        """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], read-only.
+
+        Raises CheckpointError if there is no tensor of this name, or not that many rows.
+        """
+
+    def close(self) -> None:
+        """Release the file. Views handed out before stay valid."""
+
+
+def row_range(path: Path, tensors: Mapping[str, TensorInfo], name: str, start: int, stop: int) -> TensorInfo:
+    """The tensor called `name`, known to have the rows start..stop."""
+    tensor = tensors.get(name)
+    if tensor is None:
+        raise CheckpointError(f"{path}: has no tensor {name!r}; it is incomplete or of another architecture")
+    if not 0 <= start <= stop <= tensor.rows:
+        raise CheckpointError(f"{path}: tensor {name!r} has {tensor.rows} rows, not {start}..{stop}")
+    return tensor

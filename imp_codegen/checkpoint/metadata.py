@@ -1,0 +1,141 @@
+"""Typed access to a checkpoint's keys and values. A missing or wrongly typed one is an error that names it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen.checkpoint.contract import CheckpointError
+
+Value = int | float | bool | str | bytes | Sequence[int | float | bool | str | bytes] | NDArray[np.generic]
+"""Text may be bytes of UTF-8 not yet decoded, so that what nobody asks for costs nothing and breaks nothing."""
+
+LARGEST = 2**63 - 1
+_T = TypeVar("_T")
+
+
+class Metadata:
+    """The keys and values of the checkpoint at `path`; every getter raises CheckpointError if it cannot answer.
+
+    Without a default a key is required. A default stands in for a missing key only, never for a wrong value.
+    """
+
+    __slots__ = ("_values", "path")
+
+    def __init__(self, path: Path, values: Mapping[str, Value]) -> None:
+        self.path = path
+        self._values = values
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST) -> int:
+        """An integer in minimum..maximum."""
+        return self._get(key, default, _integer_reader(minimum, maximum), f"an integer in {minimum}..{maximum}")
+
+    def number(
+        self, key: str, default: float | None = None, *, minimum: float = -math.inf, maximum: float = math.inf
+    ) -> float:
+        """A finite number in minimum..maximum; integers are numbers too."""
+        limits = "" if math.isinf(minimum) and math.isinf(maximum) else f" in {minimum}..{maximum}"
+        return self._get(key, default, _number_reader(minimum, maximum), f"a finite number{limits}")
+
+    def boolean(self, key: str, default: bool | None = None) -> bool:
+        """True or false."""
+        return self._get(key, default, lambda value: value if isinstance(value, bool) else None, "true or false")
+
+    def string(self, key: str, default: str | None = None) -> str:
+        """A text."""
+        return self._get(key, default, _text, "a text (UTF-8)")
+
+    def integers(
+        self, key: str, default: Sequence[int] | None = None, *, minimum: int = -LARGEST - 1, maximum: int = LARGEST
+    ) -> list[int]:
+        """A list of integers, each in minimum..maximum."""
+        read = _integer_reader(minimum, maximum)
+        found = self._get(key, default, lambda value: _each(value, read), f"a list of integers in {minimum}..{maximum}")
+        return list(found)
+
+    def numbers(self, key: str, default: Sequence[float] | None = None) -> list[float]:
+        """A list of finite numbers."""
+        read = _number_reader(-math.inf, math.inf)
+        return list(self._get(key, default, lambda value: _each(value, read), "a list of finite numbers"))
+
+    def strings(self, key: str, default: Sequence[str] | None = None) -> list[str]:
+        """A list of texts."""
+        return list(self._get(key, default, lambda value: _each(value, _text), "a list of texts (UTF-8)"))
+
+    def wrong(self, key: str, expected: str) -> CheckpointError:
+        """The error for a value that has the right type but does not fit: names file, key, value, what is expected."""
+        return CheckpointError(f"{self.path}: {key} is {_shown(self._values.get(key))}, expected {expected}")
+
+    def _get(self, key: str, default: _T | None, read: Callable[[Value], _T | None], expected: str) -> _T:
+        if key not in self._values:
+            if default is None:
+                raise CheckpointError(
+                    f"{self.path}: has no key {key} (expected {expected}); the file is incomplete, convert it again"
+                )
+            return default
+        found = read(self._values[key])
+        if found is None:
+            raise self.wrong(key, expected)
+        return found
+
+
+def _integer_reader(minimum: int, maximum: int) -> Callable[[Value], int | None]:
+    def read(value: Value) -> int | None:
+        return value if isinstance(value, int) and not isinstance(value, bool) and minimum <= value <= maximum else None
+
+    return read
+
+
+def _number_reader(minimum: float, maximum: float) -> Callable[[Value], float | None]:
+    def read(value: Value) -> float | None:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
+            return None
+        return float(value) if math.isfinite(value) else None
+
+    return read
+
+
+def _text(value: Value) -> str | None:
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    return value if isinstance(value, str) else None
+
+
+def _each(value: Value, read: Callable[[Value], _T | None]) -> list[_T] | None:
+    items: Sequence[Value]
+    if isinstance(value, np.ndarray):
+        items = value.tolist()
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        items = value
+    else:
+        return None
+    found = [item for item in map(read, items) if item is not None]
+    return found if len(found) == len(items) else None
+
+
+def _shown(value: Value | None) -> str:
+    if isinstance(value, np.ndarray | list | tuple):
+        head: Sequence[Value] = value[:3].tolist() if isinstance(value, np.ndarray) else value[:3]
+        return f"a list of {len(value)} ({', '.join(map(_shown, head))}{', ...' if len(value) > 3 else ''})"
+    if isinstance(value, bytes):
+        value = value.decode(errors="replace")
+    if isinstance(value, str):
+        return repr(value if len(value) <= 60 else value[:57] + "...")
+    return "missing" if value is None else str(value)[:60]

@@ -1,0 +1,230 @@
+"""compile_model: a checkpoint to an artifact, step by step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from imp_runtime.artifact import write_artifact
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import PLAN_VERSION, KvSpec, Plan, TargetPlan
+
+from imp_codegen.build import CodeObject, Unit, build
+from imp_codegen.checkpoint import Checkpoint, open_checkpoint
+from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.emit import Emitted, emit
+from imp_codegen.graph import Graph, verify
+from imp_codegen.kernels import lower
+from imp_codegen.kernels.lowering import SLOTS, Lowering
+from imp_codegen.models import load_architecture
+from imp_codegen.pack import pack, planes
+from imp_codegen.passes.fuse import Group, fuse
+from imp_codegen.passes.place_weights import Placed, place_weights
+from imp_codegen.spec import ModelSpec
+from imp_codegen.targets import Target, find_target
+from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
+from imp_codegen.version import VERSION
+
+CHUNK_TOKENS = 128  # prompt tokens of one prefill program
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CompileOptions:
+    """`random_weights`: the source is a config.json, the weights are random in format `quant`.
+
+    `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
+    """
+
+    random_weights: bool = False
+    quant: str = "Q8_0"
+    context: int | None = None
+    dump: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetReport:
+    """One target's outcome. `cached`: the code object was built before."""
+
+    target: str
+    kernels_per_program: Mapping[str, int]
+    cached: bool
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class CompileReport:
+    """What was made: seconds of each step, targets, weight bytes read for each decoded token, size of the artifact."""
+
+    steps: tuple[tuple[str, float], ...]
+    targets: tuple[TargetReport, ...]
+    bytes_per_token: int
+    artifact_bytes: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """Everything but the packed weights."""
+
+    plan: Plan
+    spec: ModelSpec
+    placed: Mapping[str, Placed]
+    tokenizer: TokenizerFiles
+    emitted: Mapping[str, Emitted]
+
+
+def compile_model(
+    source: Path, output: Path, targets: tuple[str, ...], options: CompileOptions, progress: Progress
+) -> CompileReport:
+    """Compile `source` (GGUF, or config.json with random weights) to the artifact `output`; ImpError for bad input."""
+    clock = _Clock()
+    chosen = tuple(find_target(name) for name in targets)
+    if not output.parent.is_dir():
+        raise ImpError(f"{output}: the folder {output.parent} does not exist; make it first")
+    with clock.step("read"):
+        checkpoint = random_checkpoint(source, options.quant) if options.random_weights else open_checkpoint(source)
+    with closing(checkpoint):
+        with clock.step("plan and emit"):
+            compiled = plan_model(checkpoint, chosen, options)
+        with clock.step("build"):
+            progress("build", 0, len(chosen))
+            units = tuple(Unit(t.name, t.compiler, compiled.emitted[t.name].source) for t in chosen)
+            objects = dict(zip(targets, build(units), strict=True))
+            progress("build", len(chosen), len(chosen))
+        with clock.step("pack"):
+            _write(output, compiled, objects, checkpoint, progress)
+    reports = tuple(
+        TargetReport(
+            t.target, {p.name: len(p.kernels) for p in t.programs}, objects[t.target].cached, objects[t.target].log
+        )
+        for t in compiled.plan.targets
+    )
+    plan = compiled.plan
+    return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, output.stat().st_size, plan)
+
+
+def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: CompileOptions) -> Compiled:
+    """Checkpoint to spec, graph, groups, drafts, source and plan; no compiler is run and no weight is read."""
+    architecture = load_architecture(checkpoint)
+    spec = architecture.read_spec(checkpoint)
+    if options.context is not None:
+        spec = replace(spec, context=_checked_context(options.context, spec))
+    tokenizer = build_tokenizer(checkpoint.metadata)
+    graph = verify(architecture.build(spec))
+    placed = place_weights(graph, checkpoint)
+    groups = fuse(graph)
+    attention = spec.layers[0].attention
+    kv = KvSpec(len(spec.layers), attention.kv_heads, attention.head_dim)
+    quant = _quant_name(placed)
+    emitted, plans = {}, []
+    for target in targets:
+        low = Lowering(spec, target, placed, kv, CHUNK_TOKENS)
+        emitted[target.name] = emit(lower(low, groups), spec.name, quant, target.name)
+        code = f"code/{target.name}"
+        plans.append(TargetPlan(target.name, code, low.all_buffers(), emitted[target.name].programs))
+    plan = Plan(
+        version=PLAN_VERSION,
+        model=spec.name,
+        architecture=spec.architecture,
+        quant=quant,
+        parameters=sum(p.weight.rows * p.weight.cols for p in placed.values()),
+        vocab=spec.vocab,
+        hidden=spec.hidden,
+        layers=len(spec.layers),
+        context=spec.context,
+        slots=SLOTS,
+        chunk_tokens=CHUNK_TOKENS,
+        table_blocks=-(-spec.context // 16),
+        decode_weight_bytes=sum(k.weight_bytes for k in plans[0].program("decode_b1").kernels),
+        bos_token=-1 if tokenizer.bos is None else tokenizer.bos,
+        add_bos=tokenizer.add_bos,
+        stop_tokens=tokenizer.stop_tokens,
+        kv=kv,
+        planes=planes(placed, spec),
+        targets=tuple(plans),
+    )
+    if options.dump is not None:
+        _dump(options.dump, spec, graph, groups, plan, emitted)
+    return Compiled(plan, spec, placed, tokenizer, emitted)
+
+
+def _write(
+    output: Path, compiled: Compiled, objects: Mapping[str, CodeObject], checkpoint: Checkpoint, progress: Progress
+) -> None:
+    blobs = {
+        "spec.json": compiled.spec.to_json().encode(),
+        "tokenizer.json": compiled.tokenizer.tokenizer_json.encode(),
+        **{f"code/{name}": item.code for name, item in objects.items()},
+        **{f"source/{name}.cu": item.source.encode() for name, item in compiled.emitted.items()},
+    }
+    if compiled.tokenizer.chat_template is not None:
+        blobs["chat_template.jinja"] = compiled.tokenizer.chat_template.encode()
+    total = sum(plane.nbytes for plane in compiled.plan.planes)
+    done = 0
+
+    def packed(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        progress("pack", done, total)
+
+    weights = pack(compiled.placed, compiled.spec, checkpoint, packed)
+    metadata = {"imp_version": VERSION, "model_hash": _hash(checkpoint)}
+    write_artifact(output, compiled.plan, blobs, metadata, weights)
+
+
+def _checked_context(context: int, spec: ModelSpec) -> int:
+    if not 16 <= context <= spec.context:
+        raise ImpError(f"--context {context}: the model {spec.name} takes 16 to {spec.context}")
+    return context
+
+
+def _quant_name(placed: Mapping[str, Placed]) -> str:
+    """The matrices' formats, most bytes first."""
+    count: Counter[str] = Counter()
+    for item in placed.values():
+        if item.tile is not None:
+            count[item.format.name] += item.plane.nbytes
+    return "+".join(name for name, _ in count.most_common())
+
+
+def _hash(checkpoint: Checkpoint) -> str:
+    """Identifies a model: its tensors' names, shapes and formats, and the first row of each."""
+    digest = hashlib.sha256()
+    for tensor in checkpoint.tensors.values():
+        digest.update(f"{tensor.name} {tensor.shape} {tensor.format}".encode())
+        digest.update(checkpoint.rows(tensor.name, 0, 1).tobytes())
+    return digest.hexdigest()
+
+
+def _dump(
+    folder: Path, spec: ModelSpec, graph: Graph, groups: tuple[Group, ...], plan: Plan, emitted: Mapping[str, Emitted]
+) -> None:
+    """Every step of the pipeline as a file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "1-spec.json").write_text(json.dumps(json.loads(spec.to_json()), indent=1) + "\n")
+    (folder / "2-graph.txt").write_text(graph.dump())
+    (folder / "3-groups.txt").write_text("".join(f"{g.family} {g.name}\n" for g in groups))
+    (folder / "4-plan.json").write_text(json.dumps(json.loads(plan.to_json()), indent=1) + "\n")
+    for name, item in emitted.items():
+        (folder / f"5-{name}.cu").write_text(item.source)
+
+
+class _Clock:
+    """Seconds of each step."""
+
+    def __init__(self) -> None:
+        self.steps: list[tuple[str, float]] = []
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """Time the block."""
+        start = time.perf_counter()
+        yield
+        self.steps.append((name, time.perf_counter() - start))

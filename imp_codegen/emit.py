@@ -1,0 +1,142 @@
+"""Drafts to text. The only importer of jinja2 in the compiler."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+from imp_runtime.plan import Kernel, Program
+
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, ProgramDraft, Scalar
+from imp_codegen.version import VERSION
+
+
+def templates() -> Path:
+    """The folder with what the CUDA compiler sees: in a checkout beside this package, in a wheel inside it."""
+    inside = Path(__file__).parent / "templates"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A distinct kernel: its draft (that of the first launch), symbol, and the comment above it."""
+
+    draft: Draft
+    symbol: str
+    alias: str
+    comment: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """One target's source and the programs that launch its entries."""
+
+    source: str
+    programs: tuple[Program, ...]
+
+
+def emit(programs: tuple[ProgramDraft, ...], model: str, quant: str, target: str) -> Emitted:
+    """One source for all programs; kernels of the same type and parameters share an entry. Deterministic."""
+    symbols: dict[tuple[object, ...], str] = {}
+    launches: dict[str, list[str]] = {}
+    first: dict[str, Draft] = {}
+    used: dict[str, int] = {}
+    finished = []
+    for program in programs:
+        kernels = []
+        for draft in program.drafts:
+            key = (draft.stage, draft.threads, draft.shared_bytes, _shape(draft.call))
+            if key not in symbols:
+                number = used.get(draft.entry, 0)
+                used[draft.entry] = number + 1
+                symbols[key] = f"{draft.entry}_{number}"
+                first[symbols[key]] = draft
+            launches.setdefault(symbols[key], []).append(f"{program.name} {draft.name}")
+            kernels.append(_kernel(draft, symbols[key]))
+        finished.append(Program(program.name, program.tokens, tuple(kernels)))
+    entries = tuple(
+        Entry(draft, symbol, f"{symbol}_t", _comment(draft, launches[symbol])) for symbol, draft in first.items()
+    )
+    headers = sorted({header for draft in first.values() for header in draft.headers} | {"stage/sample"})
+    values: dict[str, object] = {
+        "model": model,
+        "quant": quant,
+        "target": target,
+        "version": VERSION,
+        "headers": headers,
+        "entries": entries,
+    }
+    body = _environment().get_template("model.cu.j2").render(**values, digest="")
+    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+    source = _environment().get_template("model.cu.j2").render(**values, digest=digest)
+    return Emitted(source, tuple(finished))
+
+
+def render(template: str, values: Mapping[str, object]) -> str:
+    """Any other template of the folder."""
+    return _environment().get_template(template).render(**values)
+
+
+def _shape(call: tuple[Param | tuple[Param, ...], ...]) -> tuple[object, ...]:
+    """A call without its bindings: what two launches must share to share an entry."""
+    return tuple(
+        (item.ctype, item.name, item.binding is None) if isinstance(item, Param) else _shape(item) for item in call
+    )
+
+
+def _kernel(draft: Draft, symbol: str) -> Kernel:
+    return Kernel(
+        name=draft.name,
+        entry=symbol,
+        grid=draft.grid,
+        block=draft.threads,
+        shared_bytes=draft.shared_bytes,
+        args=tuple(p.binding for p in draft.params() if p.binding is not None),
+        ops=draft.ops,
+        outputs=draft.outputs,
+        weight_bytes=draft.weight_bytes,
+        other_bytes=draft.other_bytes,
+        flops=draft.flops,
+    )
+
+
+def _comment(draft: Draft, launches: list[str]) -> tuple[str, ...]:
+    """What the kernel does and moves, and where it is launched."""
+    ops = " → ".join(op.split(" ")[0] for op in draft.ops) or draft.stage.name
+    places = launches[0] if len(launches) == 1 else f"{launches[0]} and {len(launches) - 1} more"
+    return (
+        f"{ops} · {draft.weight_bytes:,} bytes of weights, {draft.other_bytes:,} of other data a launch",
+        f"{places} · grid {draft.grid}, {draft.threads} threads",
+    )
+
+
+def _literal(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value!r}f" if isinstance(value, float) else str(value)
+
+
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+    environment.filters["literal"] = _literal
+    environment.tests["cpp_type"] = lambda value: isinstance(value, Cpp)
+    environment.tests["config_value"] = lambda value: isinstance(value, Config)
+    environment.tests["param"] = lambda value: isinstance(value, Param)
+    return environment
+
+
+def headers_of(target_isa: str) -> Iterable[Path]:
+    """Every header that a source may include, sorted: what a cache key must cover."""
+    include = templates() / "include" / "imp"
+    folders = (include / "layout", include / "stage", include / target_isa)
+    return sorted(path for folder in folders for path in folder.iterdir() if path.is_file())

@@ -1,0 +1,32 @@
+"""A kernel that only reads: the yardstick of `imp bench`, which gives it memory of its own."""
+
+from __future__ import annotations
+
+from imp_runtime.plan import Binding
+
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering
+
+_THREADS = 512
+_CTAS_PER_SM = 8
+
+
+def read_memory(low: Lowering) -> Draft:
+    """As planned it reads an empty range; the runtime launches it with other addresses."""
+    grid = low.target.sms * _CTAS_PER_SM
+    nothing = Binding(f"weights/{ROPE_TURNS}")
+    return Draft(
+        name="read",
+        entry="read",
+        headers=("stage/read",),
+        stage=Cpp("Read", (Config("ReadConfig", (("grid", grid), ("threads", _THREADS))),)),
+        call=(
+            Param("const std::uint8_t*", "begin", nothing),
+            Param("const std::uint8_t*", "end", nothing),
+            Param("std::uint32_t*", "sink", low.buffer("bandwidth.sink", 4)),
+        ),
+        grid=(grid, 1, 1),
+        threads=_THREADS,
+        shared_bytes=0,
+        ops=(),
+    )

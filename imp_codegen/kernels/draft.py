@@ -1,0 +1,71 @@
+"""A kernel as the compiler drafts it: its C++ type, its arguments, what it costs. emit.py turns drafts into text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imp_runtime.plan import Binding, Output
+
+Scalar = bool | int | float
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A constexpr config struct: every field, in the order of its declaration."""
+
+    struct: str
+    fields: tuple[tuple[str, Scalar], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Cpp:
+    """A C++ type with template arguments: types, config structs and numbers."""
+
+    name: str
+    args: tuple[Cpp | Config | Scalar, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Param:
+    """A pointer parameter, or a null pointer where the stage does not use it."""
+
+    ctype: str
+    name: str
+    binding: Binding | None
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """One launch.
+
+    `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
+    parameters, and tuples for its argument structs.
+    """
+
+    name: str
+    entry: str
+    headers: tuple[str, ...]
+    stage: Cpp
+    call: tuple[Param | tuple[Param, ...], ...]
+    grid: tuple[int, int, int]
+    threads: int
+    shared_bytes: int
+    ops: tuple[str, ...]
+    outputs: tuple[Output, ...] = ()
+    weight_bytes: int = 0
+    other_bytes: int = 0
+    flops: int = 0
+
+    def params(self) -> tuple[Param, ...]:
+        """The entry's parameters: every argument that is not null."""
+        flat = [p for item in self.call for p in (item if isinstance(item, tuple) else (item,))]
+        return tuple(p for p in flat if p.binding is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramDraft:
+    """A program before emission. `tokens` is the most that one run takes."""
+
+    name: str
+    tokens: int
+    drafts: tuple[Draft, ...]

@@ -1,0 +1,122 @@
+"""Final norm, LM head and sampling."""
+
+from __future__ import annotations
+
+from imp_runtime.plan import RING
+
+from imp_codegen.graph import Linear, RmsNorm, Sample
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.lowering import Lowering, encode_config, gemv_config, op_names, output, round_up
+from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
+from imp_codegen.passes.fuse import Group
+
+
+def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The end of a decode step: the token it consumed counts from now on."""
+    return _head(low, group, advance=True)
+
+
+def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The same from the hidden state of the chunk's last token."""
+    norm, _, _ = _parts(group)
+    width = norm.x.width
+    take = Draft(
+        name="last_token",
+        entry="take_last",
+        headers=("stage/take_last",),
+        stage=Cpp("TakeLast", (Config("TakeLastConfig", (("cols", width), ("threads", 128))),)),
+        call=(
+            low.state("const std::int32_t*", "step.input"),
+            Param("const float*", "chunk", low.buffer("chunk.x", low.chunk_tokens * width * 4)),
+            Param("float*", "x", low.buffer("x", width * 4)),
+        ),
+        grid=(1, 1, 1),
+        threads=128,
+        shared_bytes=0,
+        ops=(),
+        other_bytes=width * 8,
+    )
+    return (take, *_head(low, group, advance=False))
+
+
+def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """Logits of every token of the chunk, into `logits.all`."""
+    norm, linear, _ = _parts(group)
+    return (
+        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, (linear.weight,), norm.weight),
+        gemm_chunk(low, linear, norm.x.width, "logits.all", stride=linear.out.width),
+    )
+
+
+def _parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
+    norm, linear, sample = group.ops
+    assert isinstance(norm, RmsNorm)
+    assert isinstance(linear, Linear)
+    assert isinstance(sample, Sample)
+    return norm, linear, sample
+
+
+def _head(low: Lowering, group: Group, *, advance: bool) -> tuple[Draft, ...]:
+    norm, linear, _ = _parts(group)
+    warps, grid = low.target.gemv_warps, low.target.sms
+    vocab = linear.out.width
+    encode, shared = encode_config(low, norm.x.width, (linear.weight,), norm=True)
+    logits = low.buffer("logits", vocab * 4)
+    best_value = low.buffer("head.best_value", grid * 4)
+    best = low.buffer("head.best", grid * 4)
+    head = Draft(
+        name="head",
+        entry="head",
+        headers=("stage/gemv", *low.headers(linear.weight)),
+        stage=Cpp("Gemv", (gemv_config(low), encode, Cpp("StoreLogits", (warps,)), low.matrix(linear.weight))),
+        call=(
+            Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
+            low.plane(norm.weight, "norm"),
+            (
+                Param("float*", "logits", logits),
+                Param("float*", "best_value", best_value),
+                Param("std::uint32_t*", "best", best),
+            ),
+            low.plane(linear.weight, "w"),
+        ),
+        grid=(grid, 1, 1),
+        threads=warps * 32,
+        shared_bytes=shared + round_up(warps * 8, 16),
+        ops=op_names(group.ops[:2]),
+        outputs=(output(linear.out, "logits"),),
+        weight_bytes=low.weight_bytes(linear.weight),
+        other_bytes=norm.x.width * 8 + vocab * 4,
+        flops=2 * linear.weight.rows * linear.weight.cols,
+    )
+    threads = low.target.sample_threads
+    config = Config(
+        "SampleConfig",
+        (("vocab", vocab), ("parts", grid), ("threads", threads), ("ring", RING), ("advance", advance)),
+    )
+    sample = Draft(
+        name="sample",
+        entry="sample",
+        headers=("stage/sample",),
+        stage=Cpp("Sample", (config,)),
+        call=(
+            (
+                Param("const float*", "logits", logits),
+                Param("const float*", "best_value", best_value),
+                Param("const std::uint32_t*", "best", best),
+                Param("float*", "scores", low.buffer("sample.scores", vocab * 4)),
+                low.state("const std::int32_t*", "step.input"),
+                low.state("const Sampling*", "seq.sampling"),
+                low.state("std::int32_t*", "seq.token"),
+                low.state("std::int32_t*", "seq.position"),
+                low.state("std::uint32_t*", "seq.seen"),
+                low.state("std::uint32_t*", "out.count"),
+                low.state("std::uint64_t*", "out.ring"),
+            ),
+        ),
+        grid=(1, 1, 1),
+        threads=threads,
+        shared_bytes=256 * 8 + 16 + 2 * round_up(threads // 32 * 4, 16),
+        ops=op_names(group.ops[2:]),
+        other_bytes=grid * 8,
+    )
+    return head, sample

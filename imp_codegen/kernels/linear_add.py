@@ -1,0 +1,58 @@
+"""A matrix whose result is added to the residual stream: attention output, MLP down projection."""
+
+from __future__ import annotations
+
+from imp_codegen.graph import Add, Linear
+from imp_codegen.kernels.draft import Cpp, Draft, Param
+from imp_codegen.kernels.lowering import Lowering, bias_params, encode_config, gemv_config, op_names, output
+from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
+from imp_codegen.passes.fuse import Group
+
+# Where the input of each kind of projection lies: (decode buffer, prefill buffer, prefill source), by the op before it.
+_SOURCES = {"attention": ("attn", "chunk.attn", "plain"), "gated": ("gated", "chunk.gate_up", "swiglu")}
+
+
+def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """X += W input."""
+    linear, add, (source, _, _) = _parts(group)
+    weight = linear.weight
+    encode, shared = encode_config(low, linear.x.width, (weight,), norm=False)
+    x = low.buffer("x", add.out.width * 4)
+    biases = bias_params(low, (linear,))
+    draft = Draft(
+        name=group.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
+        entry="project",
+        headers=("stage/gemv", *low.headers(weight)),
+        stage=Cpp("Gemv", (gemv_config(low), encode, Cpp("AddRows", (len(biases),)), low.matrix(weight))),
+        call=(
+            Param("const float*", "input", low.buffer(source, linear.x.width * 4)),
+            Param("const float*", "norm", None),
+            (Param("float*", "x", x), *biases),
+            low.plane(weight, "w"),
+        ),
+        grid=(low.target.sms, 1, 1),
+        threads=low.target.gemv_warps * 32,
+        shared_bytes=shared,
+        ops=op_names(group.ops),
+        outputs=(output(add.out, "x"),),
+        weight_bytes=low.weight_bytes(weight),
+        other_bytes=linear.x.width * 4 + add.out.width * 8,
+        flops=2 * weight.rows * weight.cols,
+    )
+    return (draft,)
+
+
+def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """Encode the input of the chunk, then a GEMM that adds to `chunk.x`."""
+    linear, add, (_, buffer, source) = _parts(group)
+    return (
+        encode_chunk(low, group, source, buffer, linear.x.width, (linear.weight,), None),
+        gemm_chunk(low, linear, linear.x.width, "chunk.x", stride=add.out.width, add=add),
+    )
+
+
+def _parts(group: Group) -> tuple[Linear, Add, tuple[str, str, str]]:
+    linear, add = group.ops
+    assert isinstance(linear, Linear)
+    assert isinstance(add, Add)
+    return linear, add, _SOURCES[linear.x.name.rpartition(".")[2]]

@@ -1,0 +1,130 @@
+"""What every kernel family needs to draft kernels: the spec, the target, where weights lie, and the buffers so far."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
+
+from imp_codegen.graph import Linear, Op, Value, Weight
+from imp_codegen.kernels.draft import Config, Cpp, Param
+from imp_codegen.passes.place_weights import Placed
+from imp_codegen.spec import ModelSpec
+from imp_codegen.targets import Target
+
+SLOTS = 16  # sequences that have state on the GPU at once
+ROPE_TURNS = "rope.turns"
+
+
+def round_up(value: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-value // multiple) * multiple
+
+
+@dataclass(slots=True)
+class Lowering:
+    """What drafting one target's kernels needs to know, and the scratch buffers that they named so far."""
+
+    spec: ModelSpec
+    target: Target
+    placed: Mapping[str, Placed]
+    kv: KvSpec
+    chunk_tokens: int
+    buffers: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def table_blocks(self) -> int:
+        """Entries of a sequence's block table."""
+        return -(-self.spec.context // BLOCK_TOKENS)
+
+    def buffer(self, name: str, nbytes: int) -> Binding:
+        """A scratch buffer of at least `nbytes` bytes; kernels that name the same one share it."""
+        self.buffers[name] = max(self.buffers.get(name, 0), round_up(nbytes, 256))
+        return Binding(name)
+
+    def state(self, ctype: str, name: str) -> Param:
+        """A parameter for one of the runtime's state buffers: `seq.token` becomes `seq_token`."""
+        return Param(ctype, name.replace(".", "_"), Binding(name))
+
+    def plane(self, weight: Weight, name: str) -> Param:
+        """A parameter for a weight's plane; a vector is floats."""
+        ctype = "const float*" if self.placed[weight.name].tile is None else "const std::uint8_t*"
+        return Param(ctype, name, Binding(f"weights/{weight.name}"))
+
+    def matrix(self, weight: Weight) -> Cpp:
+        """The C++ type of a weight matrix."""
+        placed = self.placed[weight.name]
+        assert placed.tile is not None, f"{weight.name} is a vector"
+        tile = Config("TileShape", (("rows", placed.tile.rows), ("cols", placed.tile.cols)))
+        return Cpp("Matrix", (Cpp(placed.format.layout, (tile,)), weight.rows, weight.cols))
+
+    def weight_bytes(self, *weights: Weight) -> int:
+        """Bytes of the weights in the file's format: what a kernel must read once."""
+        return sum(self.placed[w.name].format.row_bytes(w.cols) * w.rows for w in weights if w.rows > 1)
+
+    def wants_q8(self, *weights: Weight) -> bool:
+        """Whether one of the matrices is read with int8 activations."""
+        return any(self.placed[w.name].format.activation == "q8" for w in weights)
+
+    def wants_dense(self, *weights: Weight) -> bool:
+        """Whether one of the matrices is read with float activations."""
+        return any(self.placed[w.name].format.activation == "bf16" for w in weights)
+
+    def headers(self, *weights: Weight) -> tuple[str, ...]:
+        """Layout headers of the matrices' formats."""
+        return tuple(sorted({f"layout/{self.placed[w.name].format.layout.lower()}" for w in weights}))
+
+    def layer_cache(self, layer: int) -> Param:
+        """A parameter for one layer's part of the KV cache."""
+        offset = layer * (self.kv.block_bytes // self.kv.layers)
+        return Param("std::uint8_t*", "cache", Binding("kv", offset))
+
+    def all_buffers(self) -> tuple[Buffer, ...]:
+        """Every scratch buffer, sorted by name."""
+        return tuple(Buffer(name, nbytes) for name, nbytes in sorted(self.buffers.items()))
+
+
+def op_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
+    """How a kernel's operations are listed: kind and result."""
+    return tuple(f"{type(op).__name__} {op.out.name}" for op in ops)
+
+
+def output(value: Value, buffer: str, offset: int = 0) -> Output:
+    """One token's float32 vector in a buffer."""
+    return Output(value.name, buffer, offset, "f32", (value.width,))
+
+
+def chunk_output(low: Lowering, value: Value, buffer: str) -> Output:
+    """A chunk's float32 vectors in a buffer; the rows past the chunk's tokens mean nothing."""
+    return Output(value.name, buffer, 0, "f32", (low.chunk_tokens, value.width))
+
+
+def encode_config(low: Lowering, cols: int, matrices: tuple[Weight, ...], norm: bool) -> tuple[Config, int]:
+    """The EncodeConfig of a kernel that multiplies one vector with `matrices`, and its shared memory in bytes."""
+    warps = low.target.gemv_warps
+    q8, dense = low.wants_q8(*matrices), low.wants_dense(*matrices)
+    config = Config(
+        "EncodeConfig",
+        (
+            ("cols", cols),
+            ("warps", warps),
+            ("q8", q8),
+            ("dense", dense),
+            ("norm", norm),
+            ("eps", low.spec.norm_eps if norm else 0.0),
+        ),
+    )
+    codes = round_up(cols, 128) + round_up(cols // 4, 16) if q8 else 0
+    floats = round_up(cols, 32) * 4 if dense else 0
+    return config, codes + floats + round_up(warps * 4, 16)
+
+
+def gemv_config(low: Lowering) -> Config:
+    """The GemvConfig of the target: one CTA an SM."""
+    return Config("GemvConfig", (("warps", low.target.gemv_warps), ("grid", low.target.sms)))
+
+
+def bias_params(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param, ...]:
+    """A bias parameter for each matrix, or none if the matrices have none."""
+    return tuple(low.plane(op.bias, f"bias{i}") for i, op in enumerate(linears) if op.bias)

@@ -1,0 +1,42 @@
+"""Architectures: one file each, found by its name. A file offers read_spec(checkpoint) and build(spec)."""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Protocol, cast
+
+from imp_codegen.checkpoint import Checkpoint, CheckpointError
+from imp_codegen.graph import Graph
+from imp_codegen.spec import ModelSpec
+
+
+class Architecture(Protocol):
+    """What a file of this folder offers."""
+
+    def read_spec(self, checkpoint: Checkpoint) -> ModelSpec:
+        """The model's numbers; CheckpointError where the file lacks one or holds something unsupported."""
+
+    def build(self, spec: ModelSpec) -> Graph:
+        """The graph of one step."""
+
+
+def architectures() -> tuple[str, ...]:
+    """The names of all supported architectures."""
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+
+
+def load_architecture(checkpoint: Checkpoint) -> Architecture:
+    """The architecture that a checkpoint names, or CheckpointError with those that are supported."""
+    name = checkpoint.metadata.string("general.architecture")
+    if name not in architectures():
+        raise CheckpointError(
+            f"{checkpoint.path}: general.architecture {name!r} is not supported; "
+            f"supported: {', '.join(architectures())}"
+        )
+    return load_named(name)
+
+
+def load_named(name: str) -> Architecture:
+    """The architecture of a known name."""
+    return cast(Architecture, importlib.import_module(f"imp_codegen.models.{name}"))

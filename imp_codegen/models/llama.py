@@ -1,0 +1,19 @@
+"""Llama 2 and 3, and the many models that share the architecture (GGUF `llama`).
+
+The converter permutes the rows of q and k, so that rotary pairs are neighbours (2p, 2p + 1).
+"""
+
+from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.graph import Graph
+from imp_codegen.spec import ModelSpec
+from imp_codegen.transformer import Variant, build_decoder, read_decoder
+
+
+def read_spec(checkpoint: Checkpoint) -> ModelSpec:
+    """The model's numbers from GGUF metadata."""
+    return read_decoder(checkpoint, "llama", Variant(interleaved_rope=True, qk_norm=False))
+
+
+def build(spec: ModelSpec) -> Graph:
+    """The graph of one step."""
+    return build_decoder(spec)

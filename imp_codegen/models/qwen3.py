@@ -1,0 +1,16 @@
+"""Qwen3, dense (GGUF `qwen3`): RMS norm of every query and key head before the rotary embedding."""
+
+from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.graph import Graph
+from imp_codegen.spec import ModelSpec
+from imp_codegen.transformer import Variant, build_decoder, read_decoder
+
+
+def read_spec(checkpoint: Checkpoint) -> ModelSpec:
+    """The model's numbers from GGUF metadata."""
+    return read_decoder(checkpoint, "qwen3", Variant(interleaved_rope=False, qk_norm=True))
+
+
+def build(spec: ModelSpec) -> Graph:
+    """The graph of one step."""
+    return build_decoder(spec)

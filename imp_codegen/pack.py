@@ -1,0 +1,73 @@
+"""Tensors to packed planes, streamed: at most a few megabytes of a tensor are in memory at a time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from imp_runtime.plan import Plane
+from numpy.typing import NDArray
+
+from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.kernels.lowering import ROPE_TURNS
+from imp_codegen.passes.place_weights import VECTOR, Placed
+from imp_codegen.spec import ModelSpec, RopeSpec
+
+_CHUNK_BYTES = 8 << 20
+_WORKERS = 2
+Bytes = NDArray[np.uint8]
+
+
+def planes(placed: Mapping[str, Placed], spec: ModelSpec) -> tuple[Plane, ...]:
+    """Every plane of the artifact, in the order in which they are written."""
+    rope = spec.layers[0].attention.rope
+    turns = Plane(ROPE_TURNS, "U64", VECTOR, 1, rope.dim // 2, rope.dim // 2 * 8)
+    return (*(p.plane for p in placed.values()), turns)
+
+
+def pack(
+    placed: Mapping[str, Placed], spec: ModelSpec, checkpoint: Checkpoint, packed: Callable[[int], None]
+) -> Iterator[tuple[str, Iterator[Bytes]]]:
+    """The planes' bytes, in the order of `planes`. `packed` is told the number of bytes after each piece."""
+    with ThreadPoolExecutor(_WORKERS) as workers:
+        for item in placed.values():
+            yield item.plane.name, _counted(_pack_one(item, checkpoint, workers), packed)
+        yield ROPE_TURNS, _counted(iter([rope_turns(spec.layers[0].attention.rope).view(np.uint8)]), packed)
+
+
+def _counted(chunks: Iterator[Bytes], packed: Callable[[int], None]) -> Iterator[Bytes]:
+    for chunk in chunks:
+        yield chunk
+        packed(chunk.nbytes)
+
+
+def _pack_one(item: Placed, checkpoint: Checkpoint, workers: ThreadPoolExecutor) -> Iterator[Bytes]:
+    name, tile = item.weight.name, item.tile
+    if tile is None:
+        yield np.ascontiguousarray(item.format.dequantize(checkpoint.rows(name, 0, 1))).reshape(-1).view(np.uint8)
+        return
+    row_bytes = item.format.row_bytes(item.weight.cols)
+    step = max(1, _CHUNK_BYTES // (row_bytes * tile.rows)) * tile.rows
+    starts = range(0, item.weight.rows, step)
+
+    def piece(start: int) -> Bytes:
+        return item.format.pack(checkpoint.rows(name, start, min(start + step, item.weight.rows)), tile)
+
+    # One round of pieces at a time keeps memory bounded and both cores busy.
+    for first in range(0, len(starts), _WORKERS):
+        yield from workers.map(piece, starts[first : first + _WORKERS])
+
+
+def rope_turns(rope: RopeSpec) -> NDArray[np.uint64]:
+    """Turns of each pair per position, as 64-bit fixed-point fractions of a turn.
+
+    The frequencies are rounded to float32 where Hugging Face's rotary embedding rounds them; from there on the angle is
+    exact at every position.
+    """
+    exponent = np.arange(0, rope.dim, 2, dtype=np.int64).astype(np.float32) / np.float32(rope.dim)
+    frequency = (np.float32(1.0) / np.float32(rope.theta) ** exponent).astype(np.float32)
+    if rope.factors:
+        frequency = (frequency / np.asarray(rope.factors, np.float32)).astype(np.float32)
+    return np.array([round(float(f) / (2 * math.pi) * 2**64) % 2**64 for f in frequency], np.uint64)

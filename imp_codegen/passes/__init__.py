@@ -1,0 +1,1 @@
+"""Passes: plain functions over the graph, each named after its file."""

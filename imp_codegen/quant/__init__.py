@@ -1,0 +1,182 @@
+"""Storage formats: how the bytes of a weight tensor mean numbers, and how they are repacked for the kernels.
+
+One file per format in this folder; each exports `FORMAT`, and its presence is its registration. A repack is lossless:
+`unpack(pack(raw))` equals `dequantize(raw)` bit for bit.
+
+The packed plane of a matrix [rows, cols]: units of `tile.rows` consecutive rows (the last one padded with zero bytes),
+each unit cut along the columns into tiles of `tile.cols`. A tile is its sections one after the other, each row-major
+[tile.rows][...] and starting at a multiple of 16 bytes; the tile's length is rounded up to a multiple of 16.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from imp_runtime.errors import ImpError
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+_WHOLE_ROW = 4096  # longest row, in weights, that is not cut into tiles
+_SHORTEST_CUT = 1024  # tiles below this length cost more in tile heads than they gain
+_MOST_ROWS = 8
+_WORKING_SET = 1 << 18  # raw bytes repacked at a time: with temporaries and output it stays within a core's L2 cache
+
+
+class QuantError(ImpError):
+    """A format that does not exist, or a shape or buffer that does not fit a format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A contiguous piece of a plane: `rows` consecutive rows by `cols` weights."""
+
+    rows: int
+    cols: int
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One array of a tile: `nbytes` bytes for every `weights` consecutive weights of a row."""
+
+    nbytes: int
+    weights: int
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of `cols` weights of one row in this section."""
+        return cols // self.weights * self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class QuantFormat:
+    """A storage format: `block` consecutive weights of a row take `block_bytes` bytes in the file.
+
+    `split(raw uint8[n, row_bytes])` gives the sections of n rows, uint8[n, section bytes of a row] each, and
+    `decode(*sections)` their weights as float32[n, k]; `dequantize(raw)` gives the same weights from the file's bytes.
+    `tile_weights` bounds rows * cols of a tile that has more than one row. `layout` is the C++ template's name, and
+    `activation` what the kernels multiply the weights with: int8 codes with a scale per 32, or bfloat16.
+    """
+
+    name: str
+    ggml_type: int
+    block: int
+    block_bytes: int
+    activation: Literal["q8", "bf16"]
+    layout: str
+    tile_weights: int
+    sections: tuple[Section, ...]
+    split: Callable[[Bytes], tuple[Bytes, ...]]
+    decode: Callable[..., Floats]
+    dequantize: Callable[[Bytes], Floats]
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of a row of `cols` weights in the file."""
+        if cols <= 0 or cols % self.block:
+            raise QuantError(f"{self.name}: a row of {cols} weights is not a whole number of blocks of {self.block}")
+        return cols // self.block * self.block_bytes
+
+    def pack(self, raw: Bytes, tile: Tile) -> Bytes:
+        """Repack n rows of the file, uint8[n, row_bytes], into whole units of the plane: uint8[bytes]."""
+        rows, row_bytes = raw.shape
+        cols = row_bytes // self.block_bytes * self.block
+        if row_bytes != self.row_bytes(cols) or cols % tile.cols:
+            raise QuantError(f"{self.name}: rows of {row_bytes} bytes cannot be cut into tiles of {tile.cols} weights")
+        plane = np.zeros(plane_bytes(self, rows, cols, tile), np.uint8)
+        views = _section_views(self, plane, cols, tile)
+        whole = rows // tile.rows * tile.rows
+        step = max(1, _WORKING_SET // (row_bytes * tile.rows)) * tile.rows
+        for start in range(0, whole, step):
+            stop = min(start + step, whole)
+            _store(views, self.split(np.ascontiguousarray(raw[start:stop])), start // tile.rows, tile)
+        if whole < rows:
+            last = np.zeros((tile.rows, row_bytes), np.uint8)
+            last[: rows - whole] = raw[whole:]
+            _store(views, self.split(last), whole // tile.rows, tile)
+        return plane
+
+    def unpack(self, packed: Bytes, rows: int, cols: int, tile: Tile) -> Floats:
+        """Weights of the first `rows` rows, float32[rows, cols], decoded from the packed plane."""
+        expected = plane_bytes(self, rows, cols, tile)
+        if packed.size != expected:
+            raise QuantError(f"{self.name}: a plane of {rows} x {cols} has {expected} bytes, not {packed.size}")
+        views = _section_views(self, packed, cols, tile)
+        flat = [view.transpose(0, 2, 1, 3).reshape(len(view) * tile.rows, -1)[:rows] for view in views]
+        return self.decode(*flat)
+
+
+def _section_views(fmt: QuantFormat, plane: Bytes, cols: int, tile: Tile) -> list[Bytes]:
+    """Views uint8[units, tiles, tile.rows, section bytes] of the plane, one per section."""
+    units = plane.reshape(-1, cols // tile.cols, tile_bytes(fmt, tile))
+    views, offset = [], 0
+    for section in fmt.sections:
+        row = section.row_bytes(tile.cols)
+        part = units[:, :, offset : offset + tile.rows * row]
+        views.append(part.reshape(*part.shape[:2], tile.rows, row))
+        offset = _round16(offset + tile.rows * row)
+    return views
+
+
+def _store(views: list[Bytes], sections: tuple[Bytes, ...], unit: int, tile: Tile) -> None:
+    for view, section in zip(views, sections, strict=True):
+        units = len(section) // tile.rows
+        source = section.reshape(units, tile.rows, view.shape[1], view.shape[3]).transpose(0, 2, 1, 3)
+        view[unit : unit + units] = source
+
+
+def _round16(nbytes: int) -> int:
+    return (nbytes + 15) & ~15
+
+
+def choose_tile(fmt: QuantFormat, cols: int) -> Tile:
+    """Tile of a matrix with rows of `cols` weights."""
+    fmt.row_bytes(cols)
+    length = cols
+    if cols > _WHOLE_ROW:
+        cut = max((c for c in range(256, _WHOLE_ROW + 1, 256) if cols % c == 0), default=0)
+        length = cut if cut >= _SHORTEST_CUT else cols
+    rows = _MOST_ROWS
+    while rows > 1 and rows * length > fmt.tile_weights:
+        rows //= 2
+    return Tile(rows, length)
+
+
+def tile_bytes(fmt: QuantFormat, tile: Tile) -> int:
+    """Length of one tile in bytes, a multiple of 16."""
+    return sum(_round16(tile.rows * section.row_bytes(tile.cols)) for section in fmt.sections)
+
+
+def plane_bytes(fmt: QuantFormat, rows: int, cols: int, tile: Tile | None = None) -> int:
+    """Unpadded length in bytes of the plane of a matrix [rows, cols]."""
+    tile = tile or choose_tile(fmt, cols)
+    return -(-rows // tile.rows) * (cols // tile.cols) * tile_bytes(fmt, tile)
+
+
+@functools.cache
+def formats() -> Mapping[str, QuantFormat]:
+    """Every known format by name."""
+    modules = (importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__))
+    found: list[QuantFormat] = [module.FORMAT for module in modules]
+    return {fmt.name: fmt for fmt in sorted(found, key=lambda fmt: fmt.name)}
+
+
+def format_named(name: str) -> QuantFormat:
+    """The format called `name`, such as "Q8_0"."""
+    try:
+        return formats()[name]
+    except KeyError:
+        raise QuantError(f"unknown weight format {name!r}; known: {', '.join(formats())}") from None
+
+
+def format_of_ggml(ggml_type: int) -> QuantFormat:
+    """The format that GGUF files number `ggml_type`."""
+    for fmt in formats().values():
+        if fmt.ggml_type == ggml_type:
+            return fmt
+    raise QuantError(f"unknown GGML tensor type {ggml_type}; known: {', '.join(formats())}")

@@ -1,0 +1,88 @@
+"""Q4_K: superblocks of 256 weights in 8 blocks of 32, w = (d * sc) * q - (dmin * m), q 4 bits, sc and m 6 bits.
+
+In the file (ggml-common.h, block_q4_K): d f16, dmin f16, scales[12], qs[128].
+- scales, j = 0..3: bytes j hold sc_j in bits 0-5 and the top two bits of sc_{4+j} above; bytes 4+j the same for m;
+  bytes 8+j the low four bits of sc_{4+j} and, above them, of m_{4+j}.
+- qs, c = 0..3: byte 32c+i holds weight i of block 2c in its low half and of block 2c+1 in its high half.
+
+Packed: codes, 16 bytes per block, byte i = q[i] | q[16+i] << 4; then per superblock 16 bytes of d, dmin,
+lo[8] (byte j = (sc_j & 15) | (m_j & 15) << 4) and a u32 with (sc_j >> 4) | (m_j >> 4) << 2 in bits 4j..4j+3.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen.quant import Bytes, Floats, QuantFormat, Section
+
+_BLOCK = np.dtype([("d", "V4"), ("scales", "V12"), ("qs", "V128")])
+_LOW = np.uint64(0x0F0F0F0F0F0F0F0F)
+
+
+def _codes(qs: Bytes) -> Bytes:
+    words = qs.view("<u8").reshape(-1, 2, 2)  # chunk of 32 bytes, its half, word
+    first, second = words[:, 0], words[:, 1]
+    codes = np.empty((len(words), 2, 2), "<u8")  # chunk, block of the chunk, word
+    codes[:, 0] = (first & _LOW) | (second & _LOW) << np.uint64(4)
+    codes[:, 1] = (first >> np.uint64(4)) & _LOW | (second & ~_LOW)
+    return codes.reshape(-1).view(np.uint8)
+
+
+def _meta(d: Bytes, scales: Bytes) -> Bytes:
+    words = scales.view(np.uint32).reshape(-1, 3)
+    sc, m = words[:, 0], words[:, 1]
+    meta = np.empty((len(words), 4), np.uint32)
+    meta[:, 0] = d.view(np.uint32)
+    meta[:, 1] = (sc & 0x0F0F0F0F) | (m & 0x0F0F0F0F) << 4
+    meta[:, 2] = words[:, 2]
+    meta[:, 3] = _nibbles(sc >> 4, m >> 4) | _nibbles(sc >> 6, m >> 6) << 16
+    return meta.reshape(-1).view(np.uint8)
+
+
+def _nibbles(sc: NDArray[np.integer], m: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The low two bits of the four bytes of sc and m, as four nibbles in 16 bits."""
+    spread = (sc & 0x03030303) | (m & 0x03030303) << 2
+    spread = spread | spread >> 4
+    return spread & 0xFF | (spread >> 8) & 0xFF00
+
+
+def _split(raw: Bytes) -> tuple[Bytes, Bytes]:
+    rows, blocks = len(raw), raw.view(_BLOCK)
+    qs = np.ascontiguousarray(blocks["qs"]).reshape(-1).view(np.uint8)
+    d = np.ascontiguousarray(blocks["d"]).reshape(-1).view(np.uint8)
+    scales = np.ascontiguousarray(blocks["scales"]).reshape(-1).view(np.uint8)
+    return _codes(qs).reshape(rows, -1), _meta(d, scales).reshape(rows, -1)
+
+
+def _decode(codes: Bytes, meta: Bytes) -> Floats:
+    rows = len(codes)
+    packed = codes.reshape(rows, -1, 8, 16)
+    q = np.concatenate([packed & 15, packed >> 4], axis=-1).astype(np.float32)
+    head = np.ascontiguousarray(meta).reshape(rows, -1, 16)
+    d, dmin = (head[..., i : i + 2].copy().view("<f2").astype(np.float32) for i in (0, 2))
+    low = head[..., 4:12]
+    high = head[..., 12:16].copy().view("<u4") >> np.arange(0, 32, 4, dtype=np.uint32)
+    sc = ((low & 15) | (high & 3) << 4).astype(np.float32)
+    m = ((low >> 4) | (high >> 2 & 3) << 4).astype(np.float32)
+    with np.errstate(invalid="ignore"):  # a file may hold inf or nan scales; they are the file's values
+        return ((d * sc)[..., None] * q - (dmin * m)[..., None]).reshape(rows, -1)
+
+
+def _dequantize(raw: Bytes) -> Floats:
+    return _decode(*_split(np.ascontiguousarray(raw)))
+
+
+FORMAT = QuantFormat(
+    name="Q4_K",
+    ggml_type=12,
+    block=256,
+    block_bytes=144,
+    activation="q8",
+    layout="Q4_K",
+    tile_weights=8192,
+    sections=(Section(16, 32), Section(16, 256)),
+    split=_split,
+    decode=_decode,
+    dequantize=_dequantize,
+)

@@ -1,0 +1,78 @@
+"""ModelSpec: what a model is, in numbers, the same whatever file it came from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Literal
+
+from imp_runtime.plan import read_json
+
+
+@dataclass(frozen=True, slots=True)
+class RopeSpec:
+    """Rotary embedding of the first `dim` elements of a head.
+
+    Pair p turns by position * theta^(-2p/dim) / factors[p] radians; `factors` is empty where no scaling is used.
+    `interleaved`: pairs are (2p, 2p + 1), otherwise (p, p + dim / 2).
+    """
+
+    dim: int
+    theta: float
+    interleaved: bool
+    factors: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    rope: RopeSpec
+    qk_norm: bool
+    bias: bool
+    output_bias: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MlpSpec:
+    """Gated feed-forward network: down(silu(gate x) * up x), inner width `width`."""
+
+    width: int
+    activation: Literal["silu"] = "silu"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One decoder layer: pre-norm attention, pre-norm feed-forward network."""
+
+    attention: AttentionSpec
+    mlp: MlpSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A decoder-only language model. `norm_eps` is that of every RMS norm; `context` the longest sequence."""
+
+    name: str
+    architecture: str
+    vocab: int
+    hidden: int
+    context: int
+    norm_eps: float
+    tied_embeddings: bool
+    layers: tuple[LayerSpec, ...]
+
+    def to_json(self) -> str:
+        """Deterministic JSON."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> ModelSpec:
+        """Parse and check; PlanError names the field that is missing or of the wrong type."""
+        spec = read_json(ModelSpec, json.loads(text), "spec")
+        assert isinstance(spec, ModelSpec)
+        return spec

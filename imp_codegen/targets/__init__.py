@@ -1,0 +1,76 @@
+"""Targets: one file each, found by its presence. A target holds a GPU's facts and the sizes chosen for it."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import Kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A card: bandwidth of a plain read kernel (GB/s), int8 tensor rate (TOPS), overhead of one launch (us)."""
+
+    name: str
+    title: str
+    bandwidth: float
+    int8_tops: float
+    launch_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What code is compiled for.
+
+    `sms`: multiprocessors that grids are sized for. `gemv_warps`: warps of a CTA that streams weights, one CTA an SM.
+    `attention_ctas`: CTAs that one layer's decode attention is split over. `max_shared`: bytes of shared memory a CTA.
+    """
+
+    name: str
+    compiler: Literal["nvcc", "g++"]
+    sms: int
+    max_shared: int
+    gemv_warps: int
+    attention_ctas: int
+    sample_threads: int
+    gpus: tuple[Gpu, ...]
+
+
+class TargetError(ImpError):
+    """An unknown target or GPU."""
+
+
+@functools.cache
+def targets() -> Mapping[str, Target]:
+    """Every target by its name."""
+    found: dict[str, Target] = {}
+    for module in pkgutil.iter_modules(__path__):
+        target = importlib.import_module(f"{__name__}.{module.name}").TARGET
+        assert isinstance(target, Target)
+        found[target.name] = target
+    return found
+
+
+def find_target(name: str) -> Target:
+    """The target called `name`, or TargetError with those that exist."""
+    if name not in targets():
+        raise TargetError(f"target {name!r} is unknown; known: {', '.join(sorted(targets()))}")
+    return targets()[name]
+
+
+def gpus() -> Mapping[str, Gpu]:
+    """Every card that a prediction can be made for, by name."""
+    return {gpu.name: gpu for target in targets().values() for gpu in target.gpus}
+
+
+def predict_us(gpu: Gpu, kernel: Kernel) -> float:
+    """Predicted time of one launch in microseconds: the larger of streaming and arithmetic, and a launch's overhead."""
+    streaming = (kernel.weight_bytes + kernel.other_bytes) / (gpu.bandwidth * 1e3)
+    arithmetic = kernel.flops / (gpu.int8_tops * 1e6)
+    return max(streaming, arithmetic) + gpu.launch_us

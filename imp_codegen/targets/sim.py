@@ -1,0 +1,14 @@
+"""The CPU: the same source, compiled by g++ and run thread by thread. Few and small CTAs, since every thread costs."""
+
+from imp_codegen.targets import Target
+
+TARGET = Target(
+    name="sim",
+    compiler="g++",
+    sms=2,
+    max_shared=99 * 1024,
+    gemv_warps=4,
+    attention_ctas=4,
+    sample_threads=64,
+    gpus=(),
+)

@@ -1,0 +1,20 @@
+"""Blackwell GB202: RTX 5090 (170 SMs) and RTX PRO 6000 (188). 99 KB of shared memory a CTA.
+
+Grids are sized for 170 SMs: a CTA too many on the smaller card would cost a second wave.
+"""
+
+from imp_codegen.targets import Gpu, Target
+
+TARGET = Target(
+    name="sm_120a",
+    compiler="nvcc",
+    sms=170,
+    max_shared=99 * 1024,
+    gemv_warps=16,
+    attention_ctas=170,
+    sample_threads=1024,
+    gpus=(
+        Gpu("rtx5090", "NVIDIA GeForce RTX 5090", bandwidth=1670, int8_tops=838, launch_us=2.0),
+        Gpu("rtxpro6000", "NVIDIA RTX PRO 6000 Blackwell", bandwidth=1670, int8_tops=1000, launch_us=2.0),
+    ),
+)

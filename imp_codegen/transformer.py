@@ -1,0 +1,188 @@
+"""What the dense decoder-only architectures share: reading their numbers from GGUF metadata, and their graph.
+
+GGUF keys and tensor names are those of the GGUF specification (ggml/docs/gguf.md): `<arch>.block_count`,
+`blk.<n>.attn_q.weight`, and so on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from imp_codegen.checkpoint import Checkpoint, CheckpointError
+from imp_codegen.graph import (
+    Add,
+    Attention,
+    Embed,
+    Gated,
+    Graph,
+    HeadNorm,
+    Linear,
+    Op,
+    RmsNorm,
+    Rope,
+    Sample,
+    Value,
+    Weight,
+)
+from imp_codegen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+
+MAX_CONTEXT = 1 << 22
+MAX_WIDTH = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """How an architecture differs from its siblings."""
+
+    interleaved_rope: bool
+    qk_norm: bool
+
+
+def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) -> ModelSpec:
+    """The spec of a dense decoder. CheckpointError names the key or tensor that is missing, odd or unsupported."""
+    meta = checkpoint.metadata
+
+    def number(key: str, maximum: int, default: int | None = None) -> int:
+        return meta.integer(f"{architecture}.{key}", default=default, minimum=1, maximum=maximum)
+
+    hidden = number("embedding_length", MAX_WIDTH)
+    heads = number("attention.head_count", 4096)
+    kv_heads = number("attention.head_count_kv", 4096, default=heads)
+    head_dim = number("attention.key_length", 4096, default=max(hidden // heads, 1))
+    value_dim = number("attention.value_length", 4096, default=head_dim)
+    if heads % kv_heads:
+        raise CheckpointError(
+            f"{checkpoint.path}: {architecture}.attention.head_count {heads} is not a multiple of "
+            f"head_count_kv {kv_heads}"
+        )
+    if value_dim != head_dim:
+        raise CheckpointError(
+            f"{checkpoint.path}: attention.value_length {value_dim} differs from key_length {head_dim}, "
+            "which is unsupported"
+        )
+    if head_dim % 16 or head_dim > 128:
+        raise CheckpointError(
+            f"{checkpoint.path}: attention.key_length {head_dim} is unsupported; "
+            "supported are heads of 16 to 128 elements, a multiple of 16"
+        )
+    has = checkpoint.tensors.__contains__
+    attention = AttentionSpec(
+        heads=heads,
+        kv_heads=kv_heads,
+        head_dim=head_dim,
+        rope=_read_rope(checkpoint, architecture, head_dim, variant.interleaved_rope),
+        qk_norm=variant.qk_norm,
+        bias=has("blk.0.attn_q.bias"),
+        output_bias=has("blk.0.attn_output.bias"),
+    )
+    layer = LayerSpec(attention, MlpSpec(number("feed_forward_length", MAX_WIDTH)))
+    embedding = checkpoint.tensors.get("token_embd.weight")
+    if embedding is None or len(embedding.shape) != 2:
+        raise CheckpointError(f"{checkpoint.path}: has no two-dimensional tensor 'token_embd.weight'")
+    return ModelSpec(
+        name=meta.string("general.name", default=checkpoint.path.stem),
+        architecture=architecture,
+        vocab=embedding.shape[0],
+        hidden=hidden,
+        context=number("context_length", MAX_CONTEXT),
+        norm_eps=meta.number(f"{architecture}.attention.layer_norm_rms_epsilon"),
+        tied_embeddings=not has("output.weight"),
+        layers=(layer,) * number("block_count", 1024),
+    )
+
+
+def _read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, interleaved: bool) -> RopeSpec:
+    meta = checkpoint.metadata
+    dim = meta.integer(f"{architecture}.rope.dimension_count", default=head_dim, minimum=1, maximum=4096)
+    if dim != head_dim:
+        raise CheckpointError(
+            f"{checkpoint.path}: {architecture}.rope.dimension_count {dim} differs from the head's "
+            f"{head_dim} elements, which is unsupported"
+        )
+    theta = meta.number(f"{architecture}.rope.freq_base", default=10000.0)
+    scaling = meta.string(f"{architecture}.rope.scaling.type", default="none")
+    factors: tuple[float, ...] = ()
+    if scaling == "linear":
+        factors = (meta.number(f"{architecture}.rope.scaling.factor"),) * (dim // 2)
+    elif scaling != "none":
+        raise CheckpointError(
+            f"{checkpoint.path}: {architecture}.rope.scaling.type {scaling!r} is unsupported; supported: none, linear, "
+            "and llama-3 scaling by the tensor rope_freqs.weight"
+        )
+    if "rope_freqs.weight" in checkpoint.tensors:
+        raw = checkpoint.rows("rope_freqs.weight", 0, 1).reshape(-1)
+        if checkpoint.tensors["rope_freqs.weight"].format != "F32" or raw.nbytes != dim * 2:
+            raise CheckpointError(f"{checkpoint.path}: rope_freqs.weight must hold {dim // 2} F32 numbers")
+        factors = tuple(float(value) for value in np.ascontiguousarray(raw).view("<f4"))
+    if not (theta > 0 and np.isfinite(theta)) or not all(f > 0 and np.isfinite(f) for f in factors):
+        raise CheckpointError(
+            f"{checkpoint.path}: rope frequencies must be positive (freq_base {theta}, factors {factors})"
+        )
+    return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, factors=factors)
+
+
+def build_decoder(spec: ModelSpec) -> Graph:
+    """The graph of one step, from token ids to the next token."""
+    hidden = spec.hidden
+    embedding = Weight("token_embd.weight", spec.vocab, hidden)
+    x = Value("embed", hidden)
+    ops: list[Op] = [Embed(x, embedding)]
+    for index, layer in enumerate(spec.layers):
+        x = _attention_block(ops, x, spec, layer.attention, index)
+        x = _mlp_block(ops, x, spec, layer.mlp, index)
+    normed = Value("output_norm", hidden)
+    ops.append(RmsNorm(normed, x, Weight("output_norm.weight", 1, hidden), spec.norm_eps))
+    logits = Value("logits", spec.vocab)
+    head = embedding if spec.tied_embeddings else Weight("output.weight", spec.vocab, hidden)
+    ops += [Linear(logits, normed, head), Sample(Value("token", 1), logits)]
+    return Graph(tuple(ops))
+
+
+def _attention_block(ops: list[Op], x: Value, spec: ModelSpec, a: AttentionSpec, index: int) -> Value:
+    layer, source = f"layers.{index}", f"blk.{index}"
+    normed = Value(f"{layer}.attn_norm", spec.hidden)
+    ops.append(RmsNorm(normed, x, Weight(f"{source}.attn_norm.weight", 1, spec.hidden), spec.norm_eps))
+    parts: dict[str, Value] = {}
+    for part, count in (("q", a.heads), ("k", a.kv_heads), ("v", a.kv_heads)):
+        width = count * a.head_dim
+        bias = Weight(f"{source}.attn_{part}.bias", 1, width) if a.bias else None
+        parts[part] = Value(f"{layer}.{part}", width)
+        ops.append(Linear(parts[part], normed, Weight(f"{source}.attn_{part}.weight", width, spec.hidden), bias))
+    for part in ("q", "k"):
+        if a.qk_norm:
+            weight = Weight(f"{source}.attn_{part}_norm.weight", 1, a.head_dim)
+            out = Value(f"{layer}.{part}_norm", parts[part].width)
+            ops.append(HeadNorm(out, parts[part], weight, a.head_dim, spec.norm_eps))
+            parts[part] = out
+    for part in ("q", "k"):
+        out = Value(f"{layer}.{part}_rope", parts[part].width)
+        ops.append(Rope(out, parts[part], a.head_dim, a.rope))
+        parts[part] = out
+    attended = Value(f"{layer}.attention", a.heads * a.head_dim)
+    scale = 1.0 / a.head_dim**0.5
+    ops.append(Attention(attended, parts["q"], parts["k"], parts["v"], index, a.heads, a.kv_heads, a.head_dim, scale))
+    projected = Value(f"{layer}.attn_output", spec.hidden)
+    bias = Weight(f"{source}.attn_output.bias", 1, spec.hidden) if a.output_bias else None
+    ops.append(Linear(projected, attended, Weight(f"{source}.attn_output.weight", spec.hidden, attended.width), bias))
+    out = Value(f"{layer}.attn_residual", spec.hidden)
+    ops.append(Add(out, x, projected))
+    return out
+
+
+def _mlp_block(ops: list[Op], x: Value, spec: ModelSpec, mlp: MlpSpec, index: int) -> Value:
+    layer, source = f"layers.{index}", f"blk.{index}"
+    normed = Value(f"{layer}.ffn_norm", spec.hidden)
+    gate, up = Value(f"{layer}.gate", mlp.width), Value(f"{layer}.up", mlp.width)
+    gated, down = Value(f"{layer}.gated", mlp.width), Value(f"{layer}.down", spec.hidden)
+    out = Value(f"{layer}.residual", spec.hidden)
+    ops += [
+        RmsNorm(normed, x, Weight(f"{source}.ffn_norm.weight", 1, spec.hidden), spec.norm_eps),
+        Linear(gate, normed, Weight(f"{source}.ffn_gate.weight", mlp.width, spec.hidden)),
+        Linear(up, normed, Weight(f"{source}.ffn_up.weight", mlp.width, spec.hidden)),
+        Gated(gated, gate, up),
+        Linear(down, gated, Weight(f"{source}.ffn_down.weight", spec.hidden, mlp.width)),
+        Add(out, x, down),
+    ]
+    return out

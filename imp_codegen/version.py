@@ -1,0 +1,6 @@
+"""The version of the compiler."""
+
+from importlib.metadata import version
+
+VERSION = version("imp")
+"""The version of imp that is installed; part of every artifact and of every build key."""

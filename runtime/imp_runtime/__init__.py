@@ -1,0 +1,1 @@
+"""Runs any artifact; knows no model and no storage format."""

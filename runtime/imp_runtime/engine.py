@@ -1,0 +1,270 @@
+"""Generates tokens: queues requests, launches ahead of what it has read, and reads tokens from the pinned ring."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import deque
+from collections.abc import Iterator
+from collections.abc import Sequence as Tokens
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from imp_runtime.artifact import Artifact
+from imp_runtime.block_manager import BlockManager
+from imp_runtime.device import Device, DeviceError, Mark, detect_target, open_device
+from imp_runtime.errors import ImpError
+from imp_runtime.model_runner import ModelRunner, Progress
+from imp_runtime.plan import RING, Plan, PlanError
+from imp_runtime.sampling import SamplingParams
+from imp_runtime.scheduler import Decode, Prefill, Scheduler
+from imp_runtime.sequence import Sequence, Status
+
+# One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
+# sequence turns out to have ended.
+IN_FLIGHT = 2
+_SPINS = 50
+_SLEEP_SECONDS = 50e-6
+
+
+class RequestError(ImpError):
+    """A prompt that this engine cannot take."""
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutput:
+    """A token of a sequence. `finish` says why it is the last one; a stop token is delivered with "stop"."""
+
+    sequence: Sequence
+    token: int
+    finish: Literal["stop", "length"] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A launched token: entry `index` of the ring's history will hold it."""
+
+    sequence: Sequence
+    index: int
+
+
+class Engine:
+    """One model on one device. Not thread-safe: one thread at a time."""
+
+    def __init__(
+        self, artifact: Artifact, device: Device, *, kv_tokens: int | None = None, progress: Progress | None = None
+    ) -> None:
+        self.artifact = artifact
+        self.plan: Plan = artifact.plan
+        self.target = device.target
+        self.device_name = device.name
+        self._device = device
+        self.runner = ModelRunner(artifact, device, kv_tokens, progress)
+        try:
+            names = {program.name for program in self.runner.programs}
+            if missing := {"decode_b1", "sample_b1"} - names:
+                raise PlanError(
+                    f"{artifact.path}: target {self.target} has no program {min(missing)}; compile it again"
+                )
+            chunk = self.plan.chunk_tokens
+            self._chunk = min(chunk, self.runner.chunk_program("prefill", chunk).tokens)
+        except ImpError:
+            self.close()
+            raise
+        self._scheduler = Scheduler(self.plan.slots, self._chunk, BlockManager(self.runner.blocks))
+        self._in_flight: deque[_Token | Mark] = deque()
+        self._sampled = 0
+        self._input_slot = -1
+        self._next_id = 0
+
+    @staticmethod
+    def load(
+        path: Path, *, target: str | None = None, kv_tokens: int | None = None, progress: Progress | None = None
+    ) -> Engine:
+        """Open an artifact on the device of `target`, by default on what this machine has. Raises ImpError."""
+        artifact = Artifact.open(Path(path))
+        wanted = target or detect_target()
+        try:
+            artifact.plan.target(wanted)
+        except PlanError as error:
+            advice = f"compile with --target {wanted}, or choose one of these with --target"
+            raise PlanError(f"{path}: {error}; {advice}") from None
+        return Engine(artifact, open_device(wanted), kv_tokens=kv_tokens, progress=progress)
+
+    def close(self) -> None:
+        """Give the device back."""
+        self.runner.close()
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def context(self) -> int:
+        """The most tokens, prompt and generated together, that one sequence can have here."""
+        return min(self.plan.context, self.runner.kv_tokens)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence is unfinished."""
+        return self._scheduler.has_work
+
+    def add(self, prompt: Tokens[int], params: SamplingParams) -> Sequence:
+        """Queue a prompt. Raises RequestError when it is empty, too long, or has an id outside the vocabulary."""
+        self._check_tokens(prompt)
+        if len(prompt) + 1 > self.context:
+            raise RequestError(
+                f"prompt has {len(prompt)} tokens, the context holds {self.context} with the answer; shorten the prompt"
+            )
+        seed = params.seed if params.seed is not None else secrets.randbits(64)
+        limit = min(params.max_tokens, self.context - len(prompt))
+        sequence = Sequence(self._next_id, tuple(map(int, prompt)), params, seed, limit)
+        self._next_id += 1
+        self._scheduler.add(sequence)
+        return sequence
+
+    def _check_tokens(self, tokens: Tokens[int]) -> None:
+        if not len(tokens):
+            raise RequestError("prompt is empty; give at least one token")
+        for i, token in enumerate(tokens):
+            if not 0 <= token < self.plan.vocab:
+                raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
+
+    def abort(self, sequence: Sequence) -> None:
+        """End a sequence now; nothing more of it is delivered. Does nothing to a finished one."""
+        if sequence.status is not Status.FINISHED:
+            self._scheduler.finish(sequence, "abort")
+
+    def step(self) -> list[StepOutput]:
+        """Launch the next piece of work, then wait until at most one piece is unread; the tokens that arrived."""
+        work = self._scheduler.next()
+        if isinstance(work, Prefill):
+            self._launch_prefill(work)
+        elif isinstance(work, Decode):
+            self._launch_decode(work)
+        outputs: list[StepOutput] = []
+        if self._in_flight and (work is None or len(self._in_flight) >= IN_FLIGHT):
+            self._receive(outputs)
+        while self._in_flight and isinstance(head := self._in_flight[0], _Token) and self._poll(head.index) is not None:
+            self._receive(outputs)
+        return outputs
+
+    def generate(self, prompt: Tokens[int], params: SamplingParams) -> Iterator[int]:
+        """Tokens of one prompt as they come, without the stop token. Other sequences advance, their tokens unseen."""
+        sequence = self.add(prompt, params)
+        try:
+            while sequence.status is not Status.FINISHED:
+                for output in self.step():
+                    if output.sequence is sequence and output.finish != "stop":
+                        yield output.token
+        finally:
+            self.abort(sequence)
+
+    def logits(self, tokens: Tokens[int]) -> npt.NDArray[np.float32]:
+        """Logits at every position of `tokens`: float32 [n, vocab]. Needs a free slot and free KV blocks."""
+        self._check_tokens(tokens)
+        if len(tokens) > self.context:
+            raise RequestError(f"{len(tokens)} tokens do not fit the context of {self.context}")
+        chunk = min(self._chunk, self.runner.chunk_program("logits", self._chunk).tokens)
+        borrowed = self._scheduler.borrow(len(tokens))
+        if borrowed is None:
+            raise RequestError("no free slot or KV blocks for logits; finish or abort running sequences first")
+        slot, blocks = borrowed
+        result = np.empty((len(tokens), self.plan.vocab), np.float32)
+        try:
+            self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0), None)
+            for start in range(0, len(tokens), chunk):
+                part = [int(token) for token in tokens[start : start + chunk]]
+                self._input_slot = slot
+                self.runner.write_step(slot, part)
+                self.runner.run(self.runner.chunk_program("prefill", len(part)).name)
+                self.runner.run(self.runner.chunk_program("logits", len(part)).name)
+                rows = self.runner.read("logits.all", "f32", (len(part), self.plan.vocab))
+                result[start : start + len(part)] = rows
+        finally:
+            self._scheduler.give_back(slot, blocks)
+        return result
+
+    def _launch_prefill(self, work: Prefill) -> None:
+        sequence = work.sequence
+        if work.start == 0:
+            # Without penalties nothing reads the counts, so what an earlier sequence left there may stay.
+            seen = sequence.seen(self.plan.vocab) if sequence.params.penalises else None
+            record = sequence.params.record(sequence.seed)
+            self.runner.write_slot(sequence.slot, 0, sequence.blocks, record, seen)
+        self._input_slot = sequence.slot
+        self.runner.write_step(sequence.slot, work.tokens)
+        self.runner.run(self.runner.chunk_program("prefill", len(work.tokens)).name)
+        if work.last:
+            self.runner.run("sample_b1")
+            self._expect(sequence)
+        else:
+            self._in_flight.append(self._device.mark())
+
+    def _launch_decode(self, work: Decode) -> None:
+        sequence = work.sequence
+        if work.new_block is not None:
+            self.runner.write_table(sequence.slot, work.new_block, sequence.blocks[work.new_block :])
+        if self._input_slot != sequence.slot:
+            self._input_slot = sequence.slot
+            self.runner.write_step(sequence.slot, ())
+        self.runner.run("decode_b1")
+        self._expect(sequence)
+
+    def _expect(self, sequence: Sequence) -> None:
+        self._in_flight.append(_Token(sequence, self._sampled))
+        self._sampled += 1
+
+    def _receive(self, outputs: list[StepOutput]) -> None:
+        """Wait for the oldest work in flight; append its token, unless its sequence has ended meanwhile."""
+        head = self._in_flight[0]
+        if not isinstance(head, _Token):
+            self._device.wait(head)
+            self._in_flight.popleft()
+            return
+        token = self._wait(head.index)
+        self._in_flight.popleft()
+        sequence = head.sequence
+        if sequence.status is Status.FINISHED:
+            return
+        sequence.generated.append(token)
+        finish: Literal["stop", "length"] | None = None
+        if token in self.plan.stop_tokens and not sequence.params.ignore_eos:
+            finish = "stop"
+        elif len(sequence.generated) >= sequence.limit:
+            finish = "length"
+        if finish:
+            self._scheduler.finish(sequence, finish)
+        outputs.append(StepOutput(sequence, token, finish))
+
+    def _poll(self, index: int) -> int | None:
+        """Token `index` of all sampled since load, if it has arrived."""
+        entry = int(self.runner.ring[index % RING])
+        return entry & 0xFFFFFFFF if entry >> 32 == (index + 1) & 0xFFFFFFFF else None
+
+    def _wait(self, index: int) -> int:
+        """Token `index`: a short spin, then sleeps; the next program is queued already, so waking late costs nothing."""
+        for _ in range(_SPINS):
+            if (token := self._poll(index)) is not None:
+                break
+        else:
+            while (token := self._poll(index)) is None:
+                if not self._device.busy() and self._poll(index) is None:
+                    raise DeviceError(
+                        f"{self.device_name}: a program ended without a token; run imp verify on the artifact"
+                    )
+                time.sleep(_SLEEP_SECONDS)
+        if token >= self.plan.vocab:
+            raise DeviceError(
+                f"{self.device_name}: token {token} is outside the vocabulary; run imp verify on the artifact"
+            )
+        return token

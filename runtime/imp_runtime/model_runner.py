@@ -1,0 +1,266 @@
+"""Binds one target of a plan to a device: memory for planes, state and KV cache, code, one replay per program."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from imp_runtime.artifact import Artifact
+from imp_runtime.device import Device, DeviceError, Launch
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import (
+    BLOCK_TOKENS,
+    RING,
+    SAMPLING_DTYPE,
+    Binding,
+    DType,
+    Kernel,
+    Output,
+    Plan,
+    Program,
+    TargetPlan,
+)
+from imp_runtime.plan_check import WEIGHTS, state_sizes
+
+Progress = Callable[[str, int, int], None]
+DTYPES: dict[DType, np.dtype[np.generic]] = {
+    "f32": np.dtype("<f4"),
+    "f16": np.dtype("<f2"),
+    "i32": np.dtype("<i4"),
+    "u32": np.dtype("<u4"),
+    "u64": np.dtype("<u8"),
+    "u8": np.dtype("u1"),
+}
+SIM_KV_BYTES = 64 << 20
+# A model that has room for less than this is of no use; better to say so at load than in the middle of an answer.
+LEAST_KV_TOKENS = 512
+RESERVED_FREE_BYTES = 256 << 20
+# Planes and buffers of one arena keep this distance, so that access checks see a kernel run from one into the next.
+_GAP = 256
+_UPLOAD_BYTES = 64 << 20
+
+
+def _nothing(step: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+class ModelRunner:
+    """A plan in device memory. It knows programs and buffers; what they compute is the compiler's business.
+
+    `kv_tokens` asks for a KV cache of that many tokens; without it the cache takes what `plan.slots` sequences of full
+    context need, or the free memory where that is less. `progress(step, done, total)` is called while loading.
+    Raises ImpError when the weights, or the weights and one sequence of reasonable length, do not fit.
+    """
+
+    def __init__(
+        self, artifact: Artifact, device: Device, kv_tokens: int | None = None, progress: Progress | None = None
+    ) -> None:
+        self.artifact = artifact
+        self.device = device
+        self.plan: Plan = artifact.plan
+        self.target: TargetPlan = artifact.plan.target(device.target)
+        self._addresses: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
+        progress = progress or _nothing
+        try:
+            self._load_planes(progress)
+            self._allocate_state()
+            self.blocks = self._allocate_kv(kv_tokens)
+            self._module = device.load_code(artifact.read(self.target.code))
+            self._launches = {p.name: tuple(map(self._bind, p.kernels)) for p in self.target.programs}
+            self._replays = {}
+            for i, (name, launches) in enumerate(self._launches.items()):
+                progress("capturing programs", i, len(self._launches))
+                self._replays[name] = device.capture(launches)
+            progress("capturing programs", len(self._launches), len(self._launches))
+            device.synchronize()
+        except BaseException:
+            device.close()
+            raise
+
+    def _load_planes(self, progress: Progress) -> None:
+        planes = {WEIGHTS + plane.name: plane.nbytes for plane in self.plan.planes}
+        total = sum(planes.values())
+        free = self.device.memory_free()
+        if total > free:
+            raise DeviceError(
+                f"{self.artifact.path}: the weights need {total:,} bytes, {self.device.name} has {free:,} free; "
+                "close what else uses it or compile a smaller quantisation"
+            )
+        self._place("weights", planes)
+        done = 0
+        progress("loading weights", 0, total)
+        for plane in self.plan.planes:
+            data = self.artifact.plane(plane.name)
+            for at in range(0, plane.nbytes, _UPLOAD_BYTES):
+                piece = data[at : at + _UPLOAD_BYTES]
+                self.device.upload(self._addresses[WEIGHTS + plane.name], piece, at)
+                done += piece.nbytes
+                progress("loading weights", done, total)
+
+    def _allocate_state(self) -> None:
+        sizes = state_sizes(self.plan) | {buffer.name: buffer.nbytes for buffer in self.target.buffers}
+        ring_bytes = sizes.pop("out.ring")
+        address, nbytes = self._place("state and scratch buffers", sizes)
+        self.device.zero(address, nbytes)
+        self._addresses["out.ring"], ring = self.device.host_ring(ring_bytes)
+        self._sizes["out.ring"] = ring_bytes
+        self.device.declare(self._addresses["out.ring"], ring_bytes, "out.ring")
+        self.ring: npt.NDArray[np.uint64] = ring.view(np.uint64)
+        assert len(self.ring) == RING
+
+    def _allocate_kv(self, kv_tokens: int | None) -> int:
+        """Allocate the cache; the number of its blocks, block 0 included."""
+        plan, block_bytes = self.plan, self.plan.kv.block_bytes
+        most = plan.slots * -(-plan.context // BLOCK_TOKENS)
+        least = -(-min(plan.context, LEAST_KV_TOKENS) // BLOCK_TOKENS)
+        free = self.device.memory_free() - RESERVED_FREE_BYTES
+        if kv_tokens is not None:
+            if kv_tokens < 2 * BLOCK_TOKENS:
+                raise ImpError(f"kv_tokens is {kv_tokens}, expected at least {2 * BLOCK_TOKENS}")
+            blocks = min(most, -(-kv_tokens // BLOCK_TOKENS))
+            least = blocks
+        else:
+            allowed = min(free, SIM_KV_BYTES) if self.device.target == "sim" else free
+            # Where the cap for the simulator is below the least, it is only a wish.
+            blocks = min(most, max(allowed // block_bytes - 1, min(least, free // block_bytes - 1)))
+        if blocks < least or (blocks + 1) * block_bytes > free:
+            raise DeviceError(
+                f"{self.artifact.path}: a KV cache of {least * BLOCK_TOKENS} tokens needs "
+                f"{(least + 1) * block_bytes:,} bytes, {self.device.name} has {max(0, free):,} left; "
+                "close what else uses it, ask for fewer kv_tokens or compile a smaller quantisation"
+            )
+        nbytes = (blocks + 1) * block_bytes
+        address, _ = self._place("KV cache", {"kv": nbytes})
+        self.device.zero(address, nbytes)
+        return blocks + 1
+
+    def _place(self, what: str, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """One allocation that holds all of `sizes`, each 256-byte aligned; its address and length."""
+        offsets: dict[str, int] = {}
+        total = 0
+        for name, nbytes in sizes.items():
+            offsets[name] = total
+            total += -(-nbytes // 256) * 256 + _GAP
+        address = self.device.alloc(max(total, _GAP), what)
+        for name, offset in offsets.items():
+            self._addresses[name] = address + offset
+            self._sizes[name] = sizes[name]
+            self.device.declare(address + offset, sizes[name], name)
+        return address, max(total, _GAP)
+
+    def _bind(self, kernel: Kernel) -> Launch:
+        handle = self._module.kernel(kernel.entry, kernel.shared_bytes)
+        args = tuple(self.address(binding) for binding in kernel.args)
+        return Launch(kernel.name, handle, kernel.grid, kernel.block, kernel.shared_bytes, args)
+
+    def address(self, binding: Binding) -> int:
+        """Where the bytes that `binding` names lie on the device."""
+        return self._addresses[binding.buffer] + binding.offset
+
+    @property
+    def kv_tokens(self) -> int:
+        """Tokens that the KV cache holds, of all sequences together."""
+        return (self.blocks - 1) * BLOCK_TOKENS
+
+    @property
+    def programs(self) -> Sequence[Program]:
+        """The programs of this target."""
+        return self.target.programs
+
+    def chunk_program(self, prefix: str, tokens: int) -> Program:
+        """The smallest program `<prefix>_t*` that takes `tokens` tokens, else the largest. ImpError without any."""
+        found = sorted((p for p in self.programs if p.name.startswith(f"{prefix}_t")), key=lambda p: p.tokens)
+        if not found:
+            raise ImpError(f"{self.artifact.path}: has no {prefix}_t program; compile the model again")
+        return next((p for p in found if p.tokens >= tokens), found[-1])
+
+    def launches(self, program: str) -> tuple[Launch, ...]:
+        """The launches of a program, with their addresses."""
+        return self._launches[program]
+
+    def run(self, program: str) -> None:
+        """Enqueue a program; does not wait."""
+        self._replays[program].launch()
+
+    def write(self, buffer: str, data: npt.NDArray[np.generic], offset: int = 0) -> None:
+        """Upload `data` into a buffer at `offset` bytes, in stream order."""
+        if offset < 0 or offset + data.nbytes > self._sizes[buffer]:
+            raise ValueError(f"{data.nbytes} bytes at {offset} do not fit {buffer}, which has {self._sizes[buffer]}")
+        self.device.upload(self._addresses[buffer], data, offset)
+
+    def read(self, buffer: str, dtype: DType, shape: tuple[int, ...], offset: int = 0) -> npt.NDArray[np.generic]:
+        """A buffer's content as an array, after all work enqueued so far."""
+        nbytes = math.prod(shape) * DTYPES[dtype].itemsize
+        if offset < 0 or offset + nbytes > self._sizes[buffer]:
+            raise ValueError(f"{nbytes} bytes at {offset} leave {buffer}, which has {self._sizes[buffer]}")
+        return self.device.download(self._addresses[buffer] + offset, nbytes).view(DTYPES[dtype]).reshape(shape)
+
+    def write_step(self, slot: int, tokens: Sequence[int]) -> None:
+        """Say which slot the next program works on and, where there are any, the prompt tokens of its chunk."""
+        if tokens:
+            self.write("step.tokens", np.array(tokens, "<i4"))
+        self.write("step.input", np.array([slot, len(tokens), 0, 0], "<i4"))
+
+    def write_slot(
+        self,
+        slot: int,
+        position: int,
+        table: Sequence[int],
+        sampling: npt.NDArray[np.void],
+        seen: npt.NDArray[np.uint32] | None,
+    ) -> None:
+        """Set up a sequence in a slot: SAMPLING_DTYPE scalar array, block ids, and its row of seq.seen if given."""
+        assert sampling.dtype == SAMPLING_DTYPE
+        self.write("seq.position", np.array([position], "<i4"), 4 * slot)
+        self.write("seq.sampling", sampling, SAMPLING_DTYPE.itemsize * slot)
+        self.write_table(slot, 0, table)
+        if seen is not None:
+            self.write("seq.seen", seen, 4 * slot * self.plan.vocab)
+
+    def write_table(self, slot: int, first: int, blocks: Sequence[int]) -> None:
+        """Entries `first`, `first + 1`, ... of a slot's block table."""
+        self.write("seq.table", np.array(blocks, "<i4"), 4 * (slot * self.plan.table_blocks + first))
+
+    def read_kv(self, slot: int, layer: int, tokens: int) -> npt.NDArray[np.float16]:
+        """The cache of one layer of a sequence, gathered by its block table: float16 [k and v, tokens, heads, dim]."""
+        plan, kv = self.plan, self.plan.kv
+        n_blocks = -(-tokens // BLOCK_TOKENS)
+        row = self.read("seq.table", "i32", (n_blocks,), 4 * slot * plan.table_blocks)
+        layer_bytes = kv.block_bytes // kv.layers
+        shape = (2, kv.kv_heads, BLOCK_TOKENS, kv.head_dim)
+        parts = [
+            self.read("kv", "f16", shape, int(block) * kv.block_bytes + layer * layer_bytes)
+            for block in row.astype(np.int64)
+        ]
+        gathered = np.concatenate([part.transpose(0, 2, 1, 3) for part in parts], axis=1)
+        return gathered[:, :tokens].astype(np.float16)
+
+    def trace(self, program: str) -> Iterator[tuple[Kernel, dict[str, npt.NDArray[np.generic]]]]:
+        """Run a program kernel by kernel; after each, its declared outputs by value name.
+
+        A `kv` output is the whole cache of its layer (`offset // bytes of a layer in a block`) up to and including the
+        positions of this run: float16 [k and v, positions, heads, dim].
+        """
+        slot, chunk = (int(n) for n in self.read("step.input", "i32", (2,)).astype(np.int64))
+        position = int(self.read("seq.position", "i32", (1,), 4 * slot).astype(np.int64)[0])
+        spec = self.target.program(program)
+        tokens = position + (chunk if program.startswith("prefill_t") else spec.tokens)
+
+        def outcome(output: Output) -> npt.NDArray[np.generic]:
+            if output.buffer == "kv":
+                layer = output.offset // (self.plan.kv.block_bytes // self.plan.kv.layers)
+                return self.read_kv(slot, layer, tokens)
+            return self.read(output.buffer, output.dtype, output.shape, output.offset)
+
+        for kernel, launch in zip(spec.kernels, self._launches[program], strict=True):
+            self.device.launch(launch)
+            self.device.synchronize()
+            yield kernel, {output.value: outcome(output) for output in kernel.outputs}
+
+    def close(self) -> None:
+        """Give the device back."""
+        self.device.close()

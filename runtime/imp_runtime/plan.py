@@ -1,0 +1,259 @@
+"""The launch plan: what the compiler decided, as data. This module is the contract between compiler and runtime.
+
+A plan is JSON inside the artifact. It names programs (`decode_b1`, `prefill_t64`, ...), the buffers they use and, for
+each program, its kernels in launch order. Kernels take device pointers only: every number that could be baked in is
+baked in, and what changes from step to step lives in the state buffers listed below, on the GPU.
+
+State buffers (all little-endian; S = `plan.slots`, V = vocabulary, T = `plan.chunk_tokens`, B = `plan.table_blocks`)
+
+=============  ====================  ==================================================================================
+name           type                  meaning
+=============  ====================  ==================================================================================
+step.input     int32[4]              {slot, tokens in this chunk, 0, 0}: which sequence the next program works on
+step.tokens    int32[T]              prompt tokens of the chunk, read by the prefill program
+seq.token      int32[S]              last sampled token, the input of the next decode step
+seq.position   int32[S]              tokens of the sequence already in the KV cache = position of the next token
+seq.table      int32[S, B]           KV block table: block id of positions 16i .. 16i+15
+seq.sampling   SAMPLING_DTYPE[S]     sampling parameters
+seq.seen       uint32[S, V]          per token id: bits 0-30 times generated, bit 31 set if it is in the prompt
+out.count      uint32[1]             tokens sampled since load, by any program; index of the next ring entry
+out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token
+kv             bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
+=============  ====================  ==================================================================================
+
+The program `prefill_t*` runs a chunk of up to T tokens of one sequence and advances its position; `sample_b1` turns the
+hidden state of the chunk's last token into logits and samples; `logits_t*` computes the logits of every position of
+the chunk just run; `decode_b1` runs seq.token through the model, advances the position, and samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import typing
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from imp_runtime.errors import ImpError
+
+PLAN_VERSION = 1
+BLOCK_TOKENS = 16
+RING = 1024
+PROMPT_BIT = 1 << 31
+
+SAMPLING_DTYPE = np.dtype(
+    [
+        ("temperature", "<f4"),  # 0: greedy
+        ("top_p", "<f4"),  # 1: off
+        ("min_p", "<f4"),  # 0: off
+        ("top_k", "<i4"),  # 0: off
+        ("repetition_penalty", "<f4"),  # 1: off
+        ("frequency_penalty", "<f4"),
+        ("presence_penalty", "<f4"),
+        ("reserved", "<u4"),
+        ("seed", "<u8"),
+        ("reserved2", "<u8"),
+    ]
+)
+"""One sequence's sampling parameters, 48 bytes, the layout of `imp::Sampling` in stage/sample.h."""
+
+DType = Literal["f32", "f16", "i32", "u32", "u64", "u8"]
+
+
+class PlanError(ImpError):
+    """The plan does not have the form that this version of the runtime reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """A packed weight tensor of the artifact.
+
+    `layout` names how its bytes lie (only the compiler and the kernels understand it); `rows` x `cols` is the shape of
+    the tensor it holds; `nbytes` is the unpadded length of the plane.
+    """
+
+    name: str
+    format: str
+    layout: str
+    rows: int
+    cols: int
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """Device memory that the runtime allocates, zero-filled, when it loads a plan."""
+
+    name: str
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """A kernel argument: the address of a buffer, or with the prefix `weights/` of a plane, plus an offset in bytes."""
+
+    buffer: str
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a kernel leaves behind that `imp verify` can compare: graph value, where it lies, shape and type.
+
+    With `buffer` `kv` it is not contiguous: `offset` names the layer, and the reader gathers it by the block table.
+    """
+
+    value: str
+    buffer: str
+    offset: int
+    dtype: DType
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers."""
+
+    name: str
+    entry: str
+    grid: tuple[int, int, int]
+    block: int
+    shared_bytes: int
+    args: tuple[Binding, ...]
+    ops: tuple[str, ...]
+    outputs: tuple[Output, ...]
+    weight_bytes: int
+    other_bytes: int
+    flops: int
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """An ordered list of kernels, captured as one CUDA graph. `tokens` is the most tokens that one run takes."""
+
+    name: str
+    tokens: int
+    kernels: tuple[Kernel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPlan:
+    """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code."""
+
+    target: str
+    code: str
+    buffers: tuple[Buffer, ...]
+    programs: tuple[Program, ...]
+
+    def program(self, name: str) -> Program:
+        """The program called `name`; KeyError names those that exist."""
+        for program in self.programs:
+            if program.name == name:
+                return program
+        raise KeyError(f"no program {name!r}; this plan has {', '.join(p.name for p in self.programs)}")
+
+
+@dataclass(frozen=True, slots=True)
+class KvSpec:
+    """The paged cache; a block holds 16 positions of every layer: f16 [layer][k, v][kv head][16][head_dim]."""
+
+    layers: int
+    kv_heads: int
+    head_dim: int
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of one block, all layers."""
+        return self.layers * 2 * self.kv_heads * BLOCK_TOKENS * self.head_dim * 2
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The whole plan. `stop_tokens` end a generation; `bos_token` is -1 where the model has none."""
+
+    version: int
+    model: str
+    architecture: str
+    quant: str
+    parameters: int
+    vocab: int
+    hidden: int
+    layers: int
+    context: int
+    slots: int
+    chunk_tokens: int
+    table_blocks: int
+    decode_weight_bytes: int
+    bos_token: int
+    add_bos: bool
+    stop_tokens: tuple[int, ...]
+    kv: KvSpec
+    planes: tuple[Plane, ...]
+    targets: tuple[TargetPlan, ...]
+
+    def target(self, name: str) -> TargetPlan:
+        """The plan for target `name`; PlanError names those that the artifact carries."""
+        for target in self.targets:
+            if target.target == name:
+                return target
+        have = ", ".join(t.target for t in self.targets)
+        raise PlanError(f"the artifact has no code for {name}; it carries {have}")
+
+    def to_json(self) -> str:
+        """Deterministic JSON: sorted keys, no whitespace."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"))
+
+    @staticmethod
+    def from_json(text: str | bytes) -> Plan:
+        """Parse and check. Raises PlanError naming the field that is missing, unknown or of the wrong type."""
+        try:
+            raw = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise PlanError(f"plan.json is not valid JSON: {error}") from None
+        if isinstance(raw, dict) and raw.get("version") != PLAN_VERSION:
+            raise PlanError(
+                f"plan.json: version is {raw.get('version')!r}, this runtime reads {PLAN_VERSION}; "
+                "compile the model again"
+            )
+        plan = read_json(Plan, raw, "plan")
+        assert isinstance(plan, Plan)
+        return plan
+
+
+def read_json(kind: Any, raw: Any, where: str) -> Any:
+    """Build a value of type `kind` (dataclass, tuple, scalar, Literal) from parsed JSON, checking every level."""
+    origin = typing.get_origin(kind)
+    if origin is tuple:
+        if not isinstance(raw, list):
+            raise PlanError(f"plan.json: {where} must be a list, not {type(raw).__name__}")
+        items = typing.get_args(kind)
+        if len(items) == 2 and items[1] is ...:
+            return tuple(read_json(items[0], value, f"{where}[{i}]") for i, value in enumerate(raw))
+        if len(items) != len(raw):
+            raise PlanError(f"plan.json: {where} must have {len(items)} entries, not {len(raw)}")
+        return tuple(
+            read_json(item, value, f"{where}[{i}]") for i, (item, value) in enumerate(zip(items, raw, strict=True))
+        )
+    if origin is Literal:
+        if raw not in typing.get_args(kind):
+            raise PlanError(f"plan.json: {where} is {raw!r}, expected one of {typing.get_args(kind)}")
+        return raw
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(raw, dict):
+            raise PlanError(f"plan.json: {where} must be an object, not {type(raw).__name__}")
+        hints = typing.get_type_hints(kind)
+        for key in raw:
+            if key not in hints:
+                raise PlanError(f"plan.json: {where} has an unknown field {key!r}")
+        for key in hints:
+            if key not in raw:
+                raise PlanError(f"plan.json: {where} lacks the field {key!r}")
+        assert isinstance(kind, type)
+        return kind(**{key: read_json(hint, raw[key], f"{where}.{key}") for key, hint in hints.items()})
+    if type(raw) is not kind:
+        raise PlanError(f"plan.json: {where} must be {kind.__name__}, not {raw!r:.60}")
+    if kind is int and not -(2**63) <= raw < 2**64:
+        raise PlanError(f"plan.json: {where} is out of range: {raw}")
+    return raw

@@ -1,0 +1,141 @@
+"""What a plan must satisfy before anything is allocated or launched: numbers in range, every pointer inside its memory.
+
+The compiler runs these checks when it writes an artifact, the runtime when it opens one, so that a damaged plan ends in
+an error and never in a wild pointer.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from imp_runtime.plan import (
+    BLOCK_TOKENS,
+    RING,
+    SAMPLING_DTYPE,
+    Binding,
+    Kernel,
+    Plan,
+    PlanError,
+    TargetPlan,
+)
+
+MAX_ARGS = 24
+MAX_BLOCK_THREADS = 1024
+MAX_SHARED_BYTES = 227 * 1024
+MAX_GRID = (2**31 - 1, 65535, 65535)
+MAX_BLOCKS_LAUNCHED = 2**31 - 1
+MAX_BUFFER_BYTES = 1 << 44
+WEIGHTS = "weights/"
+DTYPE_BYTES = {"f32": 4, "f16": 2, "i32": 4, "u32": 4, "u64": 8, "u8": 1}
+_SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
+
+
+def state_sizes(plan: Plan) -> dict[str, int]:
+    """Bytes of every state buffer that the runtime keeps for `plan`, except `kv`, whose size it chooses at load."""
+    return {
+        "step.input": 16,
+        "step.tokens": 4 * plan.chunk_tokens,
+        "seq.token": 4 * plan.slots,
+        "seq.position": 4 * plan.slots,
+        "seq.table": 4 * plan.slots * plan.table_blocks,
+        "seq.sampling": SAMPLING_DTYPE.itemsize * plan.slots,
+        "seq.seen": 4 * plan.slots * plan.vocab,
+        "out.count": 4,
+        "out.ring": 8 * RING,
+    }
+
+
+def check_plan(plan: Plan) -> None:
+    """Raises PlanError naming the first field whose value cannot be right."""
+    for field, value, low, high in (
+        ("parameters", plan.parameters, 0, 2**50),
+        ("vocab", plan.vocab, 1, 2**24),
+        ("hidden", plan.hidden, 1, 2**20),
+        ("layers", plan.layers, 1, 2**16),
+        ("context", plan.context, 2, 2**28),
+        ("slots", plan.slots, 1, 4096),
+        ("chunk_tokens", plan.chunk_tokens, 1, 2**16),
+        ("table_blocks", plan.table_blocks, -(-plan.context // BLOCK_TOKENS), 2**24),
+        ("decode_weight_bytes", plan.decode_weight_bytes, 0, MAX_BUFFER_BYTES),
+        ("bos_token", plan.bos_token, -1, plan.vocab - 1),
+        ("kv.layers", plan.kv.layers, 1, 2**16),
+        ("kv.kv_heads", plan.kv.kv_heads, 1, 2**12),
+        ("kv.head_dim", plan.kv.head_dim, 1, 2**12),
+        *(("stop_tokens", token, 0, plan.vocab - 1) for token in plan.stop_tokens),
+        *((f"planes[{p.name}].rows", p.rows, 1, 2**32) for p in plan.planes),
+        *((f"planes[{p.name}].cols", p.cols, 1, 2**32) for p in plan.planes),
+        *((f"planes[{p.name}].nbytes", p.nbytes, 1, MAX_BUFFER_BYTES) for p in plan.planes),
+        *((f"state buffer {name}", size, 1, MAX_BUFFER_BYTES) for name, size in state_sizes(plan).items()),
+    ):
+        _in_range(field, value, low, high)
+    _unique("planes", (p.name for p in plan.planes))
+    _unique("targets", (t.target for t in plan.targets))
+    for target in plan.targets:
+        _check_target(plan, target)
+
+
+def _check_target(plan: Plan, target: TargetPlan) -> None:
+    where = f"targets[{target.target}]"
+    _unique(f"{where}.buffers", (b.name for b in target.buffers))
+    _unique(f"{where}.programs", (p.name for p in target.programs))
+    sizes = {WEIGHTS + p.name: p.nbytes for p in plan.planes} | state_sizes(plan)
+    for buffer in target.buffers:
+        if buffer.name == "kv":
+            raise PlanError(f"plan.json: {where}.buffers: kv is sized by the runtime and must not be listed")
+        _in_range(f"{where}.buffers[{buffer.name}].nbytes", buffer.nbytes, 1, MAX_BUFFER_BYTES)
+        if sizes.setdefault(buffer.name, buffer.nbytes) != buffer.nbytes:
+            raise PlanError(
+                f"plan.json: {where}.buffers[{buffer.name}].nbytes is {buffer.nbytes}, expected {sizes[buffer.name]}"
+            )
+    # Only offsets into the first block can be checked here: how many blocks there are is decided at load.
+    sizes["kv"] = plan.kv.block_bytes
+    for program in target.programs:
+        _in_range(f"{where}.{program.name}.tokens", program.tokens, 1, max(plan.chunk_tokens, plan.slots))
+        _unique(f"{where}.{program.name}", (k.name for k in program.kernels))
+        for kernel in program.kernels:
+            _check_kernel(f"{where}.{program.name}.{kernel.name}", kernel, sizes)
+
+
+def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
+    if not _SYMBOL.fullmatch(kernel.entry):
+        raise PlanError(f"plan.json: {where}.entry is {kernel.entry!r:.80}, not a C symbol")
+    for axis, value, high in zip("xyz", kernel.grid, MAX_GRID, strict=True):
+        _in_range(f"{where}.grid.{axis}", value, 1, high)
+    _in_range(f"{where}.grid (blocks in all)", math.prod(kernel.grid), 1, MAX_BLOCKS_LAUNCHED)
+    _in_range(f"{where}.block", kernel.block, 1, MAX_BLOCK_THREADS)
+    _in_range(f"{where}.shared_bytes", kernel.shared_bytes, 0, MAX_SHARED_BYTES)
+    _in_range(f"{where}.args (count)", len(kernel.args), 0, MAX_ARGS)
+    for i, binding in enumerate(kernel.args):
+        _check_binding(f"{where}.args[{i}]", binding, 1, sizes)
+    for output in kernel.outputs:
+        if any(not 0 <= n <= MAX_BUFFER_BYTES for n in output.shape) or len(output.shape) > 8:
+            raise PlanError(f"plan.json: {where}.outputs[{output.value}].shape is {list(output.shape)!r:.80}")
+        # A kv output is gathered block by block, so its shape says nothing about how far it reaches.
+        nbytes = 1 if output.buffer == "kv" else math.prod(output.shape) * DTYPE_BYTES[output.dtype]
+        _check_binding(f"{where}.outputs[{output.value}]", Binding(output.buffer, output.offset), nbytes, sizes)
+
+
+def _check_binding(where: str, binding: Binding, nbytes: int, sizes: dict[str, int]) -> None:
+    size = sizes.get(binding.buffer)
+    if size is None:
+        raise PlanError(f"plan.json: {where} names {binding.buffer!r:.80}, which is neither a buffer nor a plane")
+    if binding.offset < 0 or binding.offset + nbytes > size:
+        raise PlanError(
+            f"plan.json: {where} reaches bytes {binding.offset}..{binding.offset + nbytes} of {binding.buffer}, "
+            f"which has {size}"
+        )
+
+
+def _in_range(field: str, value: int, low: int, high: int) -> None:
+    if not low <= value <= high:
+        raise PlanError(f"plan.json: {field} is {value}, expected {low} to {high}; compile the model again")
+
+
+def _unique(field: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise PlanError(f"plan.json: {field} names {name!r:.80} twice; compile the model again")
+        seen.add(name)

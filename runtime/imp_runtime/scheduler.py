@@ -1,0 +1,147 @@
+"""Decides what runs next: first come, first served into slots; prompt chunks and decode rounds take turns."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+from imp_runtime.block_manager import BlockManager
+from imp_runtime.plan import BLOCK_TOKENS
+from imp_runtime.sequence import Finish, Sequence, Status, blocks_for
+
+
+@dataclass(frozen=True, slots=True)
+class Prefill:
+    """Run `tokens`, a sequence's known tokens from position `start` on. `last`: sample the next token after them."""
+
+    sequence: Sequence
+    start: int
+    tokens: tuple[int, ...]
+    last: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Decode:
+    """Run one decode step. `new_block`: index in the block table of a block just added for it, else None."""
+
+    sequence: Sequence
+    new_block: int | None
+
+
+class Scheduler:
+    """Queues of sequences over `slots` slots and the blocks of `manager`; `chunk` tokens of a prompt at a time.
+
+    A prompt chunk is followed by one decode step of every sequence that can take one, so neither starves the other.
+    When blocks run out, the youngest sequence loses its own and is computed again later.
+    """
+
+    def __init__(self, slots: int, chunk: int, manager: BlockManager) -> None:
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+        self._chunk = chunk
+        self._manager = manager
+        self._free_slots = list(range(slots - 1, -1, -1))
+        self._clock = 0
+        self._round = 0
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any sequence is unfinished."""
+        return bool(self.waiting or self.running)
+
+    def add(self, sequence: Sequence) -> None:
+        """Queue a new sequence."""
+        self.waiting.append(sequence)
+
+    def finish(self, sequence: Sequence, reason: Finish) -> None:
+        """End a sequence; its slot and blocks are free at once, because the device works strictly in order."""
+        if sequence.status is Status.RUNNING:
+            self._release(sequence)
+        else:
+            self.waiting.remove(sequence)
+        sequence.status = Status.FINISHED
+        sequence.finish = reason
+
+    def borrow(self, tokens: int) -> tuple[int, list[int]] | None:
+        """A slot and blocks for `tokens` tokens outside the queues, or None when there are none to spare."""
+        if not self._free_slots or blocks_for(tokens) > self._manager.free_blocks:
+            return None
+        return self._free_slots.pop(), self._manager.allocate(blocks_for(tokens))
+
+    def give_back(self, slot: int, blocks: list[int]) -> None:
+        """Return what `borrow` gave."""
+        self._free_slots.append(slot)
+        self._manager.free(blocks)
+
+    def next(self) -> Prefill | Decode | None:
+        """The next piece of work, counted as launched; None when tokens on their way must be read first."""
+        while True:
+            self._admit()
+            prefilling = [s for s in self.running if s.prefilling]
+            decodable = [s for s in self.running if s.decodable]
+            round_over = all(s.served >= self._round for s in decodable)
+            if prefilling and round_over:
+                self._clock += 1
+                self._round = self._clock
+                return self._prefill(min(prefilling, key=lambda s: s.served))
+            if not decodable:
+                return None
+            sequence = min(decodable, key=lambda s: s.served)
+            index = blocks_for(sequence.cached + 1) - 1
+            if index < len(sequence.blocks):
+                return self._decode(sequence, None)
+            if self._manager.free_blocks:
+                sequence.blocks += self._manager.allocate(1)
+                return self._decode(sequence, index)
+            if any(s.unread for s in self.running):
+                # A token on its way may end its sequence and free blocks; and only a sequence whose tokens are all
+                # known can be computed again.
+                return None
+            self._preempt(max(self.running, key=lambda s: s.id))
+
+    def _admit(self) -> None:
+        while self.waiting and self._free_slots:
+            sequence = self.waiting[0]
+            need = blocks_for(sequence.known + 1)
+            # Leave every running sequence one more block, or the newcomer would soon be preempted again.
+            if need + len(self.running) > self._manager.free_blocks and (
+                self.running or need > self._manager.free_blocks
+            ):
+                return
+            self.waiting.popleft()
+            sequence.status = Status.RUNNING
+            sequence.prefill_end = sequence.known
+            sequence.slot = self._free_slots.pop()
+            sequence.blocks = self._manager.allocate(need)
+            self.running.append(sequence)
+
+    def _prefill(self, sequence: Sequence) -> Prefill:
+        start = sequence.cached
+        end = min(start + self._chunk, sequence.prefill_end)
+        last = end == sequence.prefill_end
+        sequence.cached = end
+        sequence.served = self._clock
+        tokens = sequence.tokens(start, end)
+        sequence.launched += last
+        return Prefill(sequence, start, tokens, last)
+
+    def _decode(self, sequence: Sequence, new_block: int | None) -> Decode:
+        assert sequence.cached < len(sequence.blocks) * BLOCK_TOKENS
+        self._clock += 1
+        sequence.cached += 1
+        sequence.launched += 1
+        sequence.served = self._clock
+        return Decode(sequence, new_block)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        self._release(sequence)
+        sequence.status = Status.WAITING
+        self.waiting.appendleft(sequence)
+
+    def _release(self, sequence: Sequence) -> None:
+        self.running.remove(sequence)
+        self._free_slots.append(sequence.slot)
+        self._manager.free(sequence.blocks)
+        sequence.slot = -1
+        sequence.cached = 0
+        sequence.launched = len(sequence.generated)

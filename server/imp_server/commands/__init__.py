@@ -1,0 +1,1 @@
+"""The commands of `imp`, one module each: NAME and the function `command` that typer reads."""

@@ -1,0 +1,80 @@
+"""`imp compile`: a checkpoint becomes an `.impc`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from imp_runtime.device import detect_target
+from imp_runtime.errors import ImpError
+
+from imp_codegen.targets import targets
+from imp_server.tables import show, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from imp_codegen.compiler import CompileReport
+
+NAME = "compile"
+
+
+def command(
+    source: Annotated[
+        Path, typer.Argument(metavar="SOURCE", help="A .gguf file; with --random-weights a config.json.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.impc", help="The file to write.")],
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T,T", help="Targets: sm_120a, sm_90a, sim. Default: this machine's GPU, without one sm_120a,sim."
+        ),
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Invent the weights: for benchmarks of a shape.")
+    ] = False,
+    quant: Annotated[str, typer.Option(metavar="FORMAT", help="Format of random weights.")] = "Q8_0",
+    context: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Longest sequence. Default: the checkpoint's.")
+    ] = None,
+    dump: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what every step produced here.")] = None,
+) -> None:
+    """Compile a checkpoint into one program. Needs no GPU."""
+    from imp_codegen.compiler import CompileOptions, compile_model
+    from imp_server.progress import progress
+
+    options = CompileOptions(random_weights=random_weights, quant=quant, context=context, dump=dump)
+    with progress() as report:
+        result = compile_model(source, output, _targets(target), options, report)
+    show(*_tables(output, result))
+
+
+def _targets(given: str | None) -> tuple[str, ...]:
+    if given is None:
+        here = detect_target()
+        return (here,) if here != "sim" and here in targets() else ("sm_120a", "sim")
+    names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
+    if not all(names):
+        raise ImpError(f"--target is {given!r}; give target names with commas between, like sm_120a,sim")
+    return names
+
+
+def _tables(output: Path, report: CompileReport) -> tuple[Table, ...]:
+    kernels = table(
+        f"{output}: {report.plan.model}, {report.plan.quant}",
+        ("target", "program", "kernels"),
+        [
+            (f"{each.target}{' (cached)' if each.cached else ''}" if i == 0 else "", program, str(count))
+            for each in report.targets
+            for i, (program, count) in enumerate(each.kernels_per_program.items())
+        ],
+        right=2,
+    )
+    steps = table("", ("step", "seconds"), [(name, f"{seconds:.2f}") for name, seconds in report.steps])
+    sizes = table(
+        "",
+        ("", "bytes"),
+        [("weights per token", f"{report.bytes_per_token:,}"), ("artifact", f"{report.artifact_bytes:,}")],
+    )
+    return kernels, steps, sizes

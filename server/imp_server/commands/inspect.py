@@ -1,0 +1,196 @@
+"""`imp inspect`: what an `.impc` holds and how fast it should be. Executes nothing of the file."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from imp_runtime.artifact import Artifact
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
+
+from imp_codegen.targets import Gpu, gpus, predict_us, targets
+from imp_server.commands import arguments as a
+from imp_server.tables import quantity, show, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+NAME = "inspect"
+
+
+@dataclass(frozen=True, slots=True)
+class _Launch:
+    """A kernel of a program with its predicted time, in microseconds."""
+
+    kernel: Kernel
+    us: float | None
+
+
+def command(
+    file: a.File,
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, machine-readable.")] = False,
+    gpu: Annotated[
+        str | None, typer.Option(metavar="GPU", help="Predict for this card: h200, rtx5090, rtxpro6000.")
+    ] = None,
+    target: Annotated[str | None, typer.Option(metavar="TARGET", help="The target whose programs are shown.")] = None,
+    source: Annotated[str | None, typer.Option(metavar="TARGET", help="Print the CUDA C++ emitted for it.")] = None,
+) -> None:
+    """Show a compiled model: numbers, programs, kernels, predicted speed. Never runs its code."""
+    artifact = Artifact.open(file)
+    if source is not None:
+        artifact.plan.target(source)
+        sys.stdout.write(artifact.read(f"source/{source}.cu").decode(errors="replace"))
+        return
+    card = _card(gpu)
+    chosen = _target(artifact.plan, target, card)
+    if card is None:
+        card = next(iter(targets()[chosen.target].gpus), None) if chosen.target in targets() else None
+    programs = {
+        program.name: [_Launch(kernel, predict_us(card, kernel) if card else None) for kernel in program.kernels]
+        for program in chosen.programs
+    }
+    if as_json:
+        print(json.dumps(_document(artifact, chosen, card, programs), indent=2))
+        return
+    shown = [_summary(artifact), _contents(artifact)]
+    shown += [_program_table(program, programs[program.name], card) for program in chosen.programs]
+    show(*shown)
+    if card is not None and (speed := _decode_speed(programs)) is not None:
+        print(f"predicted on {card.title}: {speed:.0f} tok/s at batch 1 (sum of decode_b1)")
+
+
+def _card(name: str | None) -> Gpu | None:
+    if name is None:
+        return None
+    if name not in gpus():
+        raise ImpError(f"--gpu {name} is unknown; known: {', '.join(sorted(gpus()))}")
+    return gpus()[name]
+
+
+def _target(plan: Plan, name: str | None, card: Gpu | None) -> TargetPlan:
+    """The target asked for, else the one made for the card, else the artifact's first."""
+    if name is not None:
+        return plan.target(name)
+    made_for = [t for t in plan.targets if t.target in targets() and card in targets()[t.target].gpus]
+    if not plan.targets:
+        raise ImpError("the artifact has no target; compile the model again")
+    return (made_for or list(plan.targets))[0]
+
+
+def _decode_speed(programs: dict[str, list[_Launch]]) -> float | None:
+    """Tokens per second of decode_b1 as predicted."""
+    times = [launch.us for launch in programs.get("decode_b1", []) if launch.us is not None]
+    return 1e6 / sum(times) if times else None
+
+
+def _summary(artifact: Artifact) -> Table:
+    plan = artifact.plan
+    kv_token = plan.kv.block_bytes // BLOCK_TOKENS
+    rows = [
+        ("model", plan.model),
+        ("architecture", plan.architecture),
+        ("quantisation", plan.quant),
+        ("parameters", quantity(plan.parameters, "")),
+        ("layers x hidden", f"{plan.layers} x {plan.hidden}"),
+        ("vocabulary", f"{plan.vocab:,}"),
+        ("context", f"{plan.context:,} tokens"),
+        ("sequences at once", str(plan.slots)),
+        ("KV heads x size", f"{plan.kv.kv_heads} x {plan.kv.head_dim}, {quantity(kv_token, 'B')} a token"),
+        ("weights read per token", quantity(plan.decode_weight_bytes, "B")),
+        ("targets", ", ".join(t.target for t in plan.targets)),
+        *((name.replace("_", " "), value) for name, value in sorted(artifact.metadata.items())),
+    ]
+    return table(str(artifact.path), ("", ""), rows, right=2)
+
+
+def _contents(artifact: Artifact) -> Table:
+    """Blobs one by one, weights together."""
+    blobs = [(name, f"{size:,}") for name, size in artifact.names() if not name.startswith("weights/")]
+    planes = artifact.plan.planes
+    weights = (f"weights/ ({len(planes)} planes)", f"{sum(plane.nbytes for plane in planes):,}")
+    return table("contents", ("name", "bytes"), [*blobs, weights])
+
+
+def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) -> Table:
+    """Launches of one entry with the same grid stand in one row, at the place of the first."""
+    groups: dict[tuple[str, tuple[int, int, int], int], list[_Launch]] = {}
+    for launch in launches:
+        kernel = launch.kernel
+        groups.setdefault((kernel.entry, kernel.grid, kernel.weight_bytes), []).append(launch)
+    rows = []
+    for (entry, grid, _), group in groups.items():
+        kernel = group[0].kernel
+        nbytes = kernel.weight_bytes + kernel.other_bytes
+        times = [launch.us for launch in group if launch.us is not None]
+        rows.append(
+            (
+                entry,
+                " ".join(kernel.ops),
+                f"{len(group)}",
+                "x".join(str(n) for n in grid if n > 1) or "1",
+                str(kernel.block),
+                quantity(nbytes, "B"),
+                quantity(kernel.flops, "FLOP"),
+                f"{times[0]:.2f}" if times else "-",
+                f"{sum(times):.1f}" if times else "-",
+            )
+        )
+    every = [launch.kernel for launch in launches]
+    times = [launch.us for launch in launches if launch.us is not None]
+    rows.append(
+        (
+            "all",
+            "",
+            str(len(launches)),
+            "",
+            "",
+            quantity(sum(k.weight_bytes + k.other_bytes for k in every), "B"),
+            quantity(sum(k.flops for k in every), "FLOP"),
+            "",
+            f"{sum(times):.1f}" if times else "-",
+        )
+    )
+    title = f"{program.name}: up to {program.tokens} tokens, {len(launches)} kernels"
+    title += f", times predicted for {card.title}" if card else ""
+    columns = ("kernel", "ops", "launches", "grid", "threads", "bytes", "work", "us each", "us all")
+    return table(title, columns, rows, right=2)
+
+
+def _document(
+    artifact: Artifact, target: TargetPlan, card: Gpu | None, programs: dict[str, list[_Launch]]
+) -> dict[str, object]:
+    plan = artifact.plan
+    fields = ("model", "architecture", "quant", "parameters", "vocab", "hidden", "layers", "context", "slots")
+    return {
+        **{name: getattr(plan, name) for name in fields},
+        "metadata": dict(artifact.metadata),
+        "decode_weight_bytes": plan.decode_weight_bytes,
+        "kv_bytes_per_token": plan.kv.block_bytes // BLOCK_TOKENS,
+        "targets": [t.target for t in plan.targets],
+        "contents": dict(artifact.names()),
+        "target": target.target,
+        "gpu": card.name if card else None,
+        "predicted_decode_tokens_per_second": _decode_speed(programs),
+        "programs": {
+            name: [
+                {
+                    "kernel": launch.kernel.name,
+                    "entry": launch.kernel.entry,
+                    "ops": launch.kernel.ops,
+                    "grid": launch.kernel.grid,
+                    "block": launch.kernel.block,
+                    "shared_bytes": launch.kernel.shared_bytes,
+                    "weight_bytes": launch.kernel.weight_bytes,
+                    "other_bytes": launch.kernel.other_bytes,
+                    "flops": launch.kernel.flops,
+                    "predicted_us": launch.us,
+                }
+                for launch in launches
+            ]
+            for name, launches in programs.items()
+        },
+    }

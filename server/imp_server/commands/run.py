@@ -1,0 +1,75 @@
+"""`imp run`: complete a prompt."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated
+
+import typer
+from imp_runtime.errors import ImpError
+
+from imp_server.commands import arguments as a
+from imp_server.options import Options
+
+NAME = "run"
+
+
+def command(
+    file: a.File,
+    prompt: Annotated[str, typer.Argument(metavar="PROMPT", help="Text to complete; - reads stdin.")],
+    max_tokens: a.MaxTokens = 256,
+    temperature: a.Temperature = None,
+    top_k: a.TopK = None,
+    top_p: a.TopP = None,
+    min_p: a.MinP = None,
+    repetition_penalty: a.RepetitionPenalty = None,
+    frequency_penalty: a.FrequencyPenalty = None,
+    presence_penalty: a.PresencePenalty = None,
+    seed: a.Seed = None,
+    chat: Annotated[
+        bool, typer.Option("--chat/--raw", help="Put the prompt into the model's chat template, or complete it as is.")
+    ] = False,
+    target: a.Target = None,
+    kv_tokens: a.KvTokens = None,
+) -> None:
+    """Complete a prompt; the text goes to stdout as it is generated, a line of numbers to stderr."""
+    text = _stdin() if prompt == "-" else prompt
+    options = Options(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=repetition_penalty,
+        frequency_penalty=frequency_penalty,
+        presence_penalty=presence_penalty,
+        seed=seed,
+    )
+    with a.loaded(file, target=target, kv_tokens=kv_tokens) as model:
+        began = time.perf_counter()
+        if chat:
+            stream = model.stream_chat([{"role": "user", "content": text}], **options)
+        else:
+            stream = model.stream(text, **options)
+        first = last = began
+        for piece in stream:
+            last = time.perf_counter()
+            first = last if first == began else first
+            print(piece, end="", flush=True)
+        print(flush=True)
+        rate = f"{(stream.tokens - 1) / (last - first):.1f} tok/s" if last > first else "- tok/s"
+        print(
+            f"{stream.prompt_tokens} prompt tokens, first token after {first - began:.2f} s, {stream.tokens} generated"
+            f" at {rate} ({stream.finish})",
+            file=sys.stderr,
+        )
+
+
+def _stdin() -> str:
+    try:
+        return sys.stdin.buffer.read().decode()
+    except UnicodeDecodeError as error:
+        raise ImpError(
+            f"the prompt on stdin is not UTF-8: byte {error.start} is {error.object[error.start]:#x}"
+        ) from None

@@ -1,0 +1,60 @@
+"""`imp verify`: every op of a forward pass against the numpy reference."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imp_server.commands import arguments as a
+
+if TYPE_CHECKING:
+    from imp_codegen.verify import VerifyReport, VerifyRow
+
+NAME = "verify"
+
+
+def command(
+    file: a.File,
+    target: a.Target = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Compare each op with the numpy reference. Exit code 1 and the first op that differs, if one does."""
+    from imp_codegen.verify import verify
+    from imp_runtime.engine import Engine
+
+    from imp_server.progress import progress
+
+    with progress(transient=True) as report, Engine.load(file, target=target, progress=report) as engine:
+        result = verify(engine.artifact, engine.runner, report)
+        where = f"{engine.target} on {engine.device_name}"
+    if as_json:
+        print(json.dumps(dataclasses.asdict(result), indent=2))
+    else:
+        _print(result, where)
+    if result.first_failure is not None:
+        raise typer.Exit(1)
+
+
+def _print(report: VerifyReport, where: str) -> None:
+    from imp_server.tables import show, table
+
+    rows = [
+        (row.program, row.kernel, row.op, f"{row.max_abs:.3g}", f"{row.scale:.3g}", f"{row.tolerance:.3g}", _word(row))
+        for row in report.rows
+    ]
+    show(table(where, ("program", "kernel", "op", "max |error|", "scale", "allowed", ""), rows, right=3))
+    first = report.first_failure
+    if first is None:
+        print(f"all {len(report.rows)} outputs agree with the reference")
+    else:
+        print(
+            f"first that differs: {first.op} in {first.program}, kernel {first.kernel}: largest error"
+            f" {first.max_abs:.6g}, allowed {first.tolerance:.6g}, values reach {first.scale:.6g}"
+        )
+
+
+def _word(row: VerifyRow) -> str:
+    return "ok" if row.ok else "DIFFERS"

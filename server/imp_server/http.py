@@ -1,0 +1,117 @@
+"""HTTP mechanics that know no protocol: the socket, bounded bodies, disconnects, event streams with keep-alive."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncGenerator, Coroutine
+from typing import TypeVar
+
+from imp_runtime.errors import ImpError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from imp_server.errors import ApiError
+
+T = TypeVar("T")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening TCP socket; port 0 takes any that is free. Raises ImpError when the address cannot be had."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # With the protocol named, asyncio switches off Nagle's algorithm on what it accepts; else a token waits 40 ms.
+    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(1024)
+    except OSError as error:
+        listener.close()
+        why = f"{host}:{port} cannot be listened on: {error.strerror}"
+        raise ImpError(f"{why}; choose another --host or --port") from None
+    return listener
+
+
+async def read_body(request: Request, most: int) -> bytes:
+    """The body of a request. Raises ApiError (413) when it is longer than `most` bytes."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > most:
+            message = f"the body is larger than {most} bytes; send less"
+            raise ApiError(message, status=413, kind="request_too_large", code="request_too_large")
+    return bytes(body)
+
+
+async def until_disconnect(receive: Receive, work: Coroutine[None, None, T]) -> T:
+    """The result of `work`, which is cancelled when the client goes away; then raises ClientDisconnect.
+
+    The body must have been read. A task of its own listens, so that a client which leaves while nothing is being sent
+    (a long prompt, a reply that is not streamed) is noticed at once.
+    """
+    working = asyncio.ensure_future(work)
+    listening = asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait((working, listening), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        await _cancel(listening)
+        await _cancel(working)
+
+
+class EventStream(Response):
+    """Sends server-sent events as they come, `ping` after `ping_seconds` of silence, and stops with the client."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[bytes], *, ping: bytes, ping_seconds: float) -> None:
+        self.status_code = 200
+        self.background = None
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+        self._events = events
+        self._ping = ping
+        self._ping_seconds = ping_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI response."""
+        with contextlib.suppress(ClientDisconnect):
+            await until_disconnect(receive, self._send(send))
+
+    async def _send(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        upcoming: asyncio.Task[bytes] | None = None
+        try:
+            while True:
+                upcoming = upcoming or asyncio.create_task(self._next())
+                done, _ = await asyncio.wait((upcoming,), timeout=self._ping_seconds)
+                body = upcoming.result() if done else self._ping
+                if done:
+                    upcoming = None
+                await send({"type": "http.response.body", "body": body, "more_body": bool(body)})
+                if not body:
+                    return
+        finally:
+            if upcoming is not None:
+                await _cancel(upcoming)
+            await self._events.aclose()
+
+    async def _next(self) -> bytes:
+        """The next event; empty at the end."""
+        return await anext(self._events, b"")
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(task: asyncio.Future[T]) -> None:
+    """Cancel and wait until its cleanup is done; its result is of no interest any more."""
+    task.cancel()
+    await asyncio.wait((task,))
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,176 @@
+"""A compiled model from Python.
+
+from imp_server import Model
+
+model = Model.load("demo.impc")
+print(model.generate("def add(", max_tokens=32))
+for piece in model.stream("import os", temperature=0.7, seed=1): print(piece, end="", flush=True)
+print(model.chat([{"role": "user", "content": "Hello"}]))
+logits = model.logits("def add(")  # float32 [tokens, vocabulary]
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Unpack
+
+import numpy as np
+import numpy.typing as npt
+from imp_runtime.errors import ImpError
+
+from imp_server.chat_template import ChatTemplate, Json, Message
+from imp_server.errors import context_exceeded
+from imp_server.generation import Request, Transcript
+from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
+from imp_server.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from imp_runtime.engine import Engine, StepOutput
+
+
+class Model:
+    """An engine with its tokenizer, chat template and default sampling. A context manager; `close` frees the device."""
+
+    def __init__(self, engine: Engine) -> None:
+        artifact = engine.artifact
+        self.engine = engine
+        self._inboxes: dict[int, deque[StepOutput]] = {}
+        self.plan = engine.plan
+        self.tokenizer = Tokenizer(artifact)
+        config = generation_config(artifact)
+        self.defaults = recommended(config)
+        self.chat_template: ChatTemplate | None = None
+        if artifact.has("chat_template.jinja"):
+            end = config.get("eos_token_id", next(iter(self.plan.stop_tokens), None))
+            named = {"bos_token": self.plan.bos_token, "eos_token": end[0] if isinstance(end, list) and end else end}
+            tokens = {name: self.tokenizer.spelling(token) for name, token in named.items()}
+            source = artifact.read("chat_template.jinja").decode(errors="replace")
+            self.chat_template = ChatTemplate(source, {name: text for name, text in tokens.items() if text is not None})
+
+    @staticmethod
+    def load(
+        path: str | os.PathLike[str],
+        *,
+        target: str | None = None,
+        kv_tokens: int | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> Model:
+        """Load an `.impc` onto the device that the machine has (or `target`).
+
+        `kv_tokens` limits the KV cache, in tokens; `progress(step, done, total)` is called while loading. Raises
+        ImpError (one line, for people) when the file is damaged, the target is not in it, or memory is short.
+        """
+        from imp_runtime.engine import Engine
+
+        engine = Engine.load(Path(path), target=target, kv_tokens=kv_tokens, progress=progress)
+        try:
+            return Model(engine)
+        except BaseException:
+            engine.close()
+            raise
+
+    def generate(self, prompt: str, **options: Unpack[Options]) -> str:
+        """The completion of `prompt`; options as in `imp_server.options.Options`."""
+        return "".join(self.stream(prompt, **options))
+
+    def stream(self, prompt: str, **options: Unpack[Options]) -> TextStream:
+        """The completion of `prompt`, piece by piece as it is generated."""
+        return TextStream(self, self.request(self.tokenizer.encode(prompt, special=True), options))
+
+    def chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> str:
+        """The assistant's answer to `messages` ({"role": ..., "content": ...}), by the model's chat template."""
+        return "".join(self.stream_chat(messages, **options))
+
+    def stream_chat(self, messages: Sequence[Message], **options: Unpack[Options]) -> TextStream:
+        """The assistant's answer, piece by piece."""
+        return TextStream(self, self.request(self.chat_prompt(messages), options))
+
+    def logits(self, text: str) -> npt.NDArray[np.float32]:
+        """Logits at every token of `text`: float32 [tokens, vocabulary]; row i scores the token after token i."""
+        return self.engine.logits(self.tokenizer.encode(text, special=True))
+
+    def chat_prompt(self, messages: Sequence[Message], variables: Mapping[str, Json] | None = None) -> list[int]:
+        """Token ids of the rendered chat template; `variables` (such as `enable_thinking`) go to it as they are.
+
+        Raises ImpError when the model has no template or the template refuses the messages.
+        """
+        if self.chat_template is None:
+            raise ImpError(f"the model {self.plan.model} has no chat template; use it for plain completion")
+        return self.tokenizer.encode(self.chat_template.render(messages, variables=variables), special=False)
+
+    def request(self, prompt: Sequence[int], options: Options) -> Request:
+        """A checked request. Raises ImpError when the prompt does not fit or an option is out of range."""
+        if len(prompt) >= self.engine.context:
+            raise context_exceeded(len(prompt), self.engine.context)
+        return Request(tuple(prompt), sampling_params(options, self.defaults), stop_strings(options))
+
+    def outputs(self, request: Request) -> Generator[StepOutput]:
+        """The engine's outputs for `request`; several may run at once. Leaving early aborts the sequence."""
+        sequence = self.engine.add(request.prompt, request.params)
+        inbox = self._inboxes[id(sequence)] = deque()
+        ended = False
+        try:
+            while not ended:
+                while not inbox:
+                    for output in self.engine.step():
+                        if id(output.sequence) in self._inboxes:
+                            self._inboxes[id(output.sequence)].append(output)
+                output = inbox.popleft()
+                ended = output.finish is not None
+                yield output
+        finally:
+            del self._inboxes[id(sequence)]
+            if not ended:
+                self.engine.abort(sequence)
+
+    def close(self) -> None:
+        """Free the device."""
+        self.engine.close()
+
+    def __enter__(self) -> Model:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class TextStream(Iterator[str]):
+    """The pieces of one generation, with its numbers: `prompt_tokens`, `tokens` so far, `finish` once it has ended.
+
+    Leaving it early (`close`, or dropping it) frees the sequence.
+    """
+
+    def __init__(self, model: Model, request: Request) -> None:
+        self.prompt_tokens = len(request.prompt)
+        self._transcript = Transcript(model.tokenizer, request)
+        self._pieces = self._run(model, request)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated so far."""
+        return self._transcript.tokens
+
+    @property
+    def finish(self) -> str | None:
+        """`stop` (the model or a stop string ended it), `length`, or None while it runs."""
+        return self._transcript.finish
+
+    def __next__(self) -> str:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Stop generating."""
+        self._pieces.close()
+
+    def _run(self, model: Model, request: Request) -> Generator[str]:
+        for output in model.outputs(request):
+            if piece := self._transcript.take(output):
+                yield piece
+            if self._transcript.finish is not None:
+                return

@@ -1,0 +1,57 @@
+// Q8_0: blocks of 32 int8 codes with one f16 scale. w = d * q.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+template <TileShape T>
+struct Q8_0 {
+  static constexpr TileShape kTile = T;
+  static constexpr bool kInteger = true;
+  static constexpr int kScaleGroup = 32;
+  static constexpr bool kOffset = false;
+  static constexpr int kVector = 16;  // weights of one lane's 16-byte load: half a block
+  static constexpr int kScales = T.rows * T.cols;
+  static constexpr int kTileBytes = round_up(kScales + T.rows * T.cols / 16, 16);
+  static_assert(T.cols % 32 == 0, "Q8_0 has blocks of 32 weights");
+  static_assert(kScales % 16 == 0, "the scales must begin at a multiple of 16 bytes");
+
+  struct Lane {
+    uint4 codes;
+    std::uint16_t d;
+  };
+  struct Input {
+    uint4 x;
+    float d;
+  };
+
+  static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
+    const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
+    return {load_stream(tile + row * T.cols + vector * 16), d[vector >> 1]};
+  }
+  static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
+    return {x.chunk(vector), bits_to_float(x.scales[vector >> 1].x)};
+  }
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {
+    int sum = dp4a(w.codes.x, in.x.x, 0);
+    sum = dp4a(w.codes.y, in.x.y, sum);
+    sum = dp4a(w.codes.z, in.x.z, sum);
+    sum = dp4a(w.codes.w, in.x.w, sum);
+    return static_cast<float>(sum) * (half_to_float(w.d) * in.d);
+  }
+
+  static __device__ __forceinline__ WeightBlock block(const std::uint8_t* tile, int row, int index) {
+    const auto* codes = reinterpret_cast<const uint4*>(tile + row * T.cols) + index * 2;
+    const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
+    const uint4 a = codes[0];
+    const uint4 b = codes[1];
+    const float scale = half_to_float(d[index]);
+    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {scale, scale}, 0.0f};
+  }
+  static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
+    const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
+    return half_to_float(d[col / 32]) * static_cast<float>(static_cast<std::int8_t>(tile[row * T.cols + col]));
+  }
+};
+
+}  // namespace imp

@@ -1,0 +1,67 @@
+// How a matrix lies in memory: units of a few rows, cut along K into tiles; in a tile, section after section.
+#pragma once
+#include "isa.h"
+
+namespace imp {
+
+constexpr int kWarp = 32;
+
+struct TileShape {
+  int rows;
+  int cols;
+};
+
+constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
+constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
+
+// A weight matrix [Rows, Cols] in layout `L`: finds the tile of a row. Rows past the end are zero padding.
+template <class L, int Rows, int Cols>
+struct Matrix {
+  using Layout = L;
+  static constexpr int kRows = Rows;
+  static constexpr int kCols = Cols;
+  static constexpr int kTiles = Cols / L::kTile.cols;
+  static_assert(Cols % L::kTile.cols == 0, "a tile must divide the row");
+
+  // The tile that holds `row` in the k-th stretch of columns; the row inside it is row % kTile.rows.
+  static __device__ __forceinline__ const std::uint8_t* tile(const std::uint8_t* plane, int row, int k) {
+    const std::size_t unit = static_cast<std::size_t>(row / L::kTile.rows);
+    return plane + (unit * kTiles + k) * L::kTileBytes;
+  }
+  static __device__ __forceinline__ float value(const std::uint8_t* plane, int row, int col) {
+    return L::value(tile(plane, row, col / L::kTile.cols), row % L::kTile.rows, col % L::kTile.cols);
+  }
+};
+
+// 16-byte chunks of activations lie in shared memory with neighbouring chunks of every second group of eight swapped:
+// lanes that read chunks 0, 2, 4, ... (32 codes each) then hit all banks, and lanes that read 0, 1, 2, ... still do.
+__device__ __forceinline__ int swizzle_chunk(int chunk) { return chunk ^ ((chunk >> 3) & 1); }
+
+// Activations as int8 with one scale per 32, and the sums of the codes per 16 (for formats with an offset).
+struct Q8Activations {
+  const std::uint8_t* codes;  // [K] swizzled in chunks of 16
+  const uint2* scales;        // [K / 32]: scale as float bits; the two sums as int16 pairs
+  __device__ __forceinline__ uint4 chunk(int index) const {
+    return reinterpret_cast<const uint4*>(codes)[swizzle_chunk(index)];
+  }
+};
+
+// Activations as float, in chunks of 4.
+struct FloatActivations {
+  const float* values;
+  __device__ __forceinline__ float4 chunk(int index) const {
+    return reinterpret_cast<const float4*>(values)[swizzle_chunk(index)];
+  }
+};
+
+__device__ __forceinline__ int low_sum(std::uint32_t sums) { return static_cast<std::int16_t>(sums & 0xffffu); }
+__device__ __forceinline__ int high_sum(std::uint32_t sums) { return static_cast<std::int16_t>(sums >> 16); }
+
+// 32 weights as signed bytes, k ascending: w[i] = scale[i / 16] * q[i] - offset.
+struct WeightBlock {
+  std::uint32_t q[8];
+  float scale[2];
+  float offset;
+};
+
+}  // namespace imp

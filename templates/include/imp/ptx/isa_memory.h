@@ -1,0 +1,81 @@
+// Loads, stores, atomics and asynchronous copies.
+#pragma once
+
+#include <cstdint>
+
+namespace imp {
+
+__device__ __forceinline__ std::uint32_t shared_address(const void* pointer) {
+  return static_cast<std::uint32_t>(__cvta_generic_to_shared(pointer));
+}
+
+extern __shared__ __align__(1024) std::uint8_t shared_arena[];
+__device__ __forceinline__ std::uint8_t* shared_memory() { return shared_arena; }
+
+// Weights are read once per token: they should push nothing else out of L1 or L2.
+// (The L2::evict_first qualifier itself takes no 16-byte loads; a policy operand does the same.)
+__device__ __forceinline__ std::uint64_t evict_first_policy() {
+  std::uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
+  return policy;
+}
+__device__ __forceinline__ uint4 load_stream(const void* pointer) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v4.b32 {%0, %1, %2, %3}, [%4], %5;"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(pointer), "l"(evict_first_policy()));
+  return v;
+}
+__device__ __forceinline__ uint2 load_stream8(const void* pointer) {
+  uint2 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::cache_hint.v2.b32 {%0, %1}, [%2], %3;"
+               : "=r"(v.x), "=r"(v.y)
+               : "l"(pointer), "l"(evict_first_policy()));
+  return v;
+}
+
+// Data that another block of this launch wrote: past L1, never from a register.
+template <class T>
+__device__ __forceinline__ T load_fresh(const T* pointer) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  if constexpr (sizeof(T) == 4) {
+    std::uint32_t bits;
+    asm volatile("ld.relaxed.gpu.global.b32 %0, [%1];" : "=r"(bits) : "l"(pointer) : "memory");
+    return __builtin_bit_cast(T, bits);
+  } else {
+    std::uint64_t bits;
+    asm volatile("ld.relaxed.gpu.global.b64 %0, [%1];" : "=l"(bits) : "l"(pointer) : "memory");
+    return __builtin_bit_cast(T, bits);
+  }
+}
+
+// Relaxed, gpu scope, global or shared memory; the old value comes back.
+__device__ __forceinline__ std::uint32_t atomic_add(std::uint32_t* pointer, std::uint32_t value) {
+  return atomicAdd(pointer, value);
+}
+__device__ __forceinline__ std::uint64_t atomic_add(std::uint64_t* pointer, std::uint64_t value) {
+  return atomicAdd(reinterpret_cast<unsigned long long*>(pointer), static_cast<unsigned long long>(value));
+}
+__device__ __forceinline__ std::uint32_t atomic_or(std::uint32_t* pointer, std::uint32_t value) {
+  return atomicOr(pointer, value);
+}
+__device__ __forceinline__ std::uint32_t atomic_max(std::uint32_t* pointer, std::uint32_t value) {
+  return atomicMax(pointer, value);
+}
+// To pinned host memory: whoever on the host sees the value sees everything this thread wrote before it.
+__device__ __forceinline__ void store_system(std::uint64_t* pointer, std::uint64_t value) {
+  asm volatile("st.release.sys.global.b64 [%0], %1;" ::"l"(pointer), "l"(value) : "memory");
+}
+
+// 16 bytes, global to shared, through L2 only. Both ends are 16-byte aligned.
+__device__ __forceinline__ void cp_async16(void* shared, const void* global) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");
+}
+__device__ __forceinline__ void cp_async_commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+// Waits until at most N of this thread's committed groups are still in flight.
+template <int N>
+__device__ __forceinline__ void cp_async_wait() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+}
+
+}  // namespace imp

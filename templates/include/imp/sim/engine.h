@@ -1,0 +1,118 @@
+// What the instruction twins see of the engine that runs the threads of a launch.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <source_location>
+#include <vector>
+
+namespace imp::sim {
+
+using Location = std::source_location;
+
+struct Block;
+struct Fiber;
+
+// Runs one warp instruction: arguments[i] is what lane i deposited.
+using Combine = void (*)(void* const* arguments);
+
+struct Warp {
+  std::uint32_t ready = 0;    // lanes that may run now
+  std::uint32_t arrived = 0;  // lanes that wait in the collective below
+  int index = 0;
+  Combine combine = nullptr;
+  Location where;
+  void* arguments[32];
+};
+
+struct AsyncCopy {
+  void* shared;
+  const void* global;
+};
+
+struct Thread {
+  int index = 0;
+  int lane = 0;
+  Block* block = nullptr;
+  Warp* warp = nullptr;
+  Fiber* fiber = nullptr;         // set while the thread has begun and not finished
+  const char* waits_in = nullptr;  // null: running, ready or finished
+  Location where;
+  std::vector<AsyncCopy> copies;    // not landed yet, oldest first
+  std::vector<int> groups;          // sizes of the committed groups among them, oldest first
+};
+
+struct Barrier {
+  int expected = 0;
+  int arrived = 0;
+  Location where;
+  std::uint32_t waiting[32] = {};
+};
+
+struct Block {
+  int index[3] = {};
+  int grid[3] = {};
+  int threads = 0;
+  int linear = 0;
+  int live = 0;
+  std::uint32_t runnable = 0;  // warps with a ready lane
+  bool combining = false;      // a collective's function runs
+  std::uint8_t* shared = nullptr;
+  int shared_bytes = 0;
+  std::vector<Thread> thread;
+  std::vector<Warp> warp;
+  Barrier barrier[16];
+};
+
+// Sees what happens between threads; the check build installs one (engine_check.cpp), the plain build has none.
+class Observer {
+ public:
+  virtual void launch_begins() = 0;
+  virtual void block_begins(Block& block) = 0;
+  virtual void warp_synced(Warp& warp, Block& block) = 0;
+  // `waited` holds the lanes of each warp that a barrier let go; `whole` says that they are the whole block.
+  virtual void barrier_passed(Block& block, const std::uint32_t* waited, bool whole) = 0;
+  virtual void fence(Thread& thread) = 0;
+  virtual void atomic(Thread& thread, void* address, int bytes, Location where) = 0;
+  virtual void read(Thread& thread, const void* address, int bytes, const char* what, Location where) = 0;
+  virtual void read_fresh(Thread& thread, const void* address, int bytes, Location where) = 0;
+  virtual void copy_issued(Thread& thread, const AsyncCopy& copy, Location where) = 0;
+  virtual void copy_landed(Thread& thread, const AsyncCopy& copy, Location where) = 0;
+  virtual void add_region(std::uintptr_t address, std::size_t bytes, const char* name) = 0;
+  virtual void remove_region(std::uintptr_t address) = 0;
+  // Completes the text of a failure, outside any simulated thread.
+  virtual void explain(char* text, std::size_t capacity) = 0;
+
+ protected:
+  ~Observer() = default;
+};
+extern constinit Observer* observer;
+
+// Whether an address is the thread's own business (its stack, what the engine keeps about it), or any other thread's.
+bool is_private(const Thread& thread, std::uintptr_t address);
+bool is_on_a_stack(std::uintptr_t address);
+// Bytes of shared memory that are mapped, whatever a launch asks for.
+constexpr int max_shared = 256 << 10;
+
+// The simulated thread that runs now on this OS thread.
+extern constinit thread_local Thread* current __attribute__((tls_model("initial-exec")));
+
+// Abandons the launch; printf-style text, the block and thread are added.
+[[noreturn]] void fail(Location where, const char* format, ...) __attribute__((format(printf, 2, 3)));
+
+void warp_arrive(const char* name, void* argument, Combine combine, Location where);
+void barrier_arrive(const char* name, int id, int threads, Location where);
+void fence();
+void async_copy(void* shared, const void* global, Location where);
+void async_commit();
+void async_wait(int groups_in_flight, Location where);
+
+// The one primitive of the warp: every lane deposits its argument and waits; when the last has come, `function` (which
+// captures nothing) runs once over all 32, then everybody goes on.
+template <class Argument, class Function>
+inline __attribute__((always_inline)) void collective(const char* name, Argument& argument, Function, Location where) {
+  warp_arrive(
+      name, &argument, [](void* const* arguments) { Function{}(reinterpret_cast<Argument* const*>(arguments)); }, where);
+}
+
+}  // namespace imp::sim

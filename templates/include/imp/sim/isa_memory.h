@@ -1,0 +1,92 @@
+// Twins of imp/ptx/isa_memory.h. Asynchronous copies land as late as the ISA allows: at the wait.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+
+#include "engine.h"
+#include "types.h"
+
+namespace imp {
+
+__forceinline__ std::uint8_t* shared_memory() { return sim::current->block->shared; }
+
+namespace sim {
+
+__forceinline__ void require_aligned(const void* pointer, std::uintptr_t bytes, const char* name, Location where) {
+  if (reinterpret_cast<std::uintptr_t>(pointer) % bytes)
+    fail(where, "misaligned address in %s: %p is no multiple of %d", name, pointer, static_cast<int>(bytes));
+}
+
+}  // namespace sim
+
+__forceinline__ uint4 load_stream(const void* pointer, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(pointer, 16, "load_stream", where);
+  return *static_cast<const uint4*>(pointer);
+}
+__forceinline__ uint2 load_stream8(const void* pointer, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(pointer, 8, "load_stream8", where);
+  return *static_cast<const uint2*>(pointer);
+}
+template <class T>
+__forceinline__ T load_fresh(const T* pointer, sim::Location where = sim::Location::current()) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8);
+  sim::require_aligned(pointer, sizeof(T), "load_fresh", where);
+  if (sim::observer) sim::observer->read_fresh(*sim::current, pointer, sizeof(T), where);
+  T value;
+  __atomic_load(pointer, &value, __ATOMIC_RELAXED);
+  return value;
+}
+
+namespace sim {
+
+template <class T>
+__forceinline__ void before_atomic(T* pointer, const char* name, Location where) {
+  require_aligned(pointer, sizeof(T), name, where);
+  if (observer) observer->atomic(*current, pointer, sizeof(T), where);
+}
+
+}  // namespace sim
+
+__forceinline__ std::uint32_t atomic_add(std::uint32_t* pointer, std::uint32_t value,
+                                         sim::Location where = sim::Location::current()) {
+  sim::before_atomic(pointer, "atomic_add", where);
+  return __atomic_fetch_add(pointer, value, __ATOMIC_ACQ_REL);
+}
+__forceinline__ std::uint64_t atomic_add(std::uint64_t* pointer, std::uint64_t value,
+                                         sim::Location where = sim::Location::current()) {
+  sim::before_atomic(pointer, "atomic_add", where);
+  return __atomic_fetch_add(pointer, value, __ATOMIC_ACQ_REL);
+}
+__forceinline__ std::uint32_t atomic_or(std::uint32_t* pointer, std::uint32_t value,
+                                        sim::Location where = sim::Location::current()) {
+  sim::before_atomic(pointer, "atomic_or", where);
+  return __atomic_fetch_or(pointer, value, __ATOMIC_ACQ_REL);
+}
+__forceinline__ std::uint32_t atomic_max(std::uint32_t* pointer, std::uint32_t value,
+                                         sim::Location where = sim::Location::current()) {
+  sim::before_atomic(pointer, "atomic_max", where);
+  std::uint32_t old = __atomic_load_n(pointer, __ATOMIC_RELAXED);
+  while (old < value &&
+         !__atomic_compare_exchange_n(pointer, &old, value, true, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+  }
+  return old;
+}
+__forceinline__ void store_system(std::uint64_t* pointer, std::uint64_t value,
+                                  sim::Location where = sim::Location::current()) {
+  sim::before_atomic(pointer, "store_system", where);
+  __atomic_store_n(pointer, value, __ATOMIC_RELEASE);
+}
+
+__forceinline__ void cp_async16(void* shared, const void* global, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(shared, 16, "cp_async16 (shared side)", where);
+  sim::require_aligned(global, 16, "cp_async16 (global side)", where);
+  sim::async_copy(shared, global, where);
+}
+__forceinline__ void cp_async_commit() { sim::async_commit(); }
+template <int N>
+__forceinline__ void cp_async_wait(sim::Location where = sim::Location::current()) {
+  sim::async_wait(N, where);
+}
+
+}  // namespace imp

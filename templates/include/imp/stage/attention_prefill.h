@@ -1,0 +1,231 @@
+// Causal attention of a chunk over the paged cache, which already holds the chunk's own keys and values.
+// Queries enter the tensor cores as f16 hi + lo (to 2^-22), keys and values as they lie in the cache, softmax in fp32.
+// Its weights are rounded to f16 (to 2^-11), and the sum that normalises them is taken after rounding, so that they
+// still add up to 1: the output's relative error is about 1.3e-4 (root mean square), what f16 values have too.
+// Keys come in tiles that start at multiples of 64 positions: a query's result depends on its position alone, not on
+// where chunks begin.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+struct AttentionPrefillConfig {
+  int heads;
+  int kv_heads;
+  int head_dim;
+  int tokens;        // of a full chunk
+  int stride;        // floats from one token's queries to the next
+  int table_blocks;  // entries of a sequence's block table
+  int block_bytes;   // of one cache block, all layers
+};
+
+template <AttentionPrefillConfig C>
+struct AttentionPrefill {
+  static constexpr int kWarps = C.tokens % 64 == 0 ? 4 : 2;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kBlockQueries = kWarps * 16;
+  static constexpr int kTileKeys = 64;
+  static constexpr int kGridX = ceil_div(C.tokens, kBlockQueries);
+  static constexpr int kGridY = C.heads;
+  static constexpr int kGridZ = 1;
+  static constexpr int kBlockTokens = 16;
+  static constexpr int kHeadBytes = kBlockTokens * C.head_dim * 2;
+  static constexpr int kDepth = C.head_dim / 16;  // tensor-core steps of a query times a key
+  static constexpr int kRowBytes = C.head_dim * 2 + 16;  // an odd number of chunks: eight rows hit all banks
+  static constexpr int kTileBytes = kTileKeys * kRowBytes;
+  static constexpr int kBufferBytes = 2 * kTileBytes;  // keys, values
+  static constexpr int kSharedBytes = 2 * kBufferBytes;
+  static constexpr float kMasked = -1e30f;
+  static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
+  static_assert(C.head_dim % 16 == 0 && C.head_dim <= 128, "a head is up to eight tensor-core steps of 16");
+  static_assert(C.tokens > 0 && C.tokens % 32 == 0, "a chunk consists of 32-token tiles");
+  static_assert(C.stride % 2 == 0, "queries are read two at a time");
+
+  // q f32 [tokens, stride] (the first heads * head_dim columns, multiplied by the softmax scale and log2(e));
+  // cache: this layer's part of block 0; out f32 [tokens, heads, head_dim].
+  static __device__ __forceinline__ void run(const float* q, const std::uint8_t* cache, const std::int32_t* table,
+                                             const std::int32_t* positions, float* out, const std::int32_t* input) {
+    const int tokens = input[1];
+    const int first = block_index() * kBlockQueries;
+    if (first >= tokens) return;
+    const int start = positions[input[0]];
+    const int head = block_index_y();
+    const int keys = start + min(first + kBlockQueries, tokens);
+    const int tiles = (keys + kTileKeys - 1) / kTileKeys;
+    const int query = first + warp_index() * 16 + lane_index() / 4;  // and query + 8
+    const std::int32_t* blocks = table + input[0] * C.table_blocks;
+    const std::uint8_t* head_cache = cache + head / (C.heads / C.kv_heads) * kHeadBytes;
+    std::uint8_t* shared = shared_memory();
+
+    copy_tile(head_cache, blocks, 0, keys, shared);
+    std::uint32_t high[kDepth][4];
+    std::uint32_t low[kDepth][4];
+    load_queries(q, query, head, high, low);
+    State state = {};
+    state.largest[0] = kMasked;
+    state.largest[1] = kMasked;
+    for (int tile = 0; tile < tiles; tile++) {
+      cp_async_wait<0>();
+      block_sync();  // this tile has come, and all are done with the one before it
+      if (tile + 1 < tiles) {
+        copy_tile(head_cache, blocks, tile + 1, keys, shared + (tile + 1) % 2 * kBufferBytes);
+      }
+      const std::uint8_t* buffer = shared + tile % 2 * kBufferBytes;
+      float scores[kTileKeys / 8][4] = {};
+      score(buffer, high, low, scores);
+      if ((tile + 1) * kTileKeys > start + first + 1) mask(tile * kTileKeys, start + query, scores);
+      std::uint32_t weights[kTileKeys / 16][4];
+      soften(scores, state, weights);
+      accumulate(buffer + kTileBytes, weights, state.out);
+    }
+    store(out, query, tokens, head, state);
+  }
+
+ private:
+  struct State {
+    float largest[2];  // of rows query and query + 8
+    float total[2];    // this lane's part of the sum of weights
+    float out[2 * kDepth][4];
+  };
+
+  // Keys that nothing has written yet are zeros: an old value times weight 0 could still be NaN.
+  static __device__ __forceinline__ void copy_tile(const std::uint8_t* head_cache, const std::int32_t* blocks, int tile,
+                                                   int keys, std::uint8_t* buffer) {
+    constexpr int kChunks = C.head_dim / 8;
+    static_assert(kTileKeys * kChunks % kThreads == 0, "threads copy the same number of chunks");
+#pragma unroll
+    for (int i = 0; i < kTileKeys * kChunks / kThreads; i++) {
+      const int row = (thread_index() + i * kThreads) / kChunks;
+      const int chunk = (thread_index() + i * kThreads) % kChunks;
+      const int position = tile * kTileKeys + row;
+      std::uint8_t* to = buffer + row * kRowBytes + chunk * 16;
+      if (position < keys) {
+        const auto block = static_cast<std::size_t>(blocks[position / kBlockTokens]);
+        const std::uint8_t* from =
+            head_cache + block * C.block_bytes + position % kBlockTokens * C.head_dim * 2 + chunk * 16;
+        cp_async16(to, from);
+        cp_async16(to + kTileBytes, from + C.kv_heads * kHeadBytes);
+      } else {
+        *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0);
+        *reinterpret_cast<uint4*>(to + kTileBytes) = make_uint4(0, 0, 0, 0);
+      }
+    }
+    cp_async_commit();
+  }
+
+  static __device__ __forceinline__ void load_queries(const float* q, int query, int head,
+                                                      std::uint32_t (&high)[kDepth][4],
+                                                      std::uint32_t (&low)[kDepth][4]) {
+    const float* line = q + static_cast<std::size_t>(query) * C.stride + head * C.head_dim + lane_index() % 4 * 2;
+#pragma unroll
+    for (int k = 0; k < kDepth; k++) {
+#pragma unroll
+      for (int r = 0; r < 4; r++) {
+        const float2 x = *reinterpret_cast<const float2*>(line + r % 2 * 8 * C.stride + k * 16 + r / 2 * 8);
+        high[k][r] = floats_to_half2(x.x, x.y);
+        const float2 rounded = half2_to_float2(high[k][r]);
+        low[k][r] = floats_to_half2(x.x - rounded.x, x.y - rounded.y);
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void score(const std::uint8_t* keys, const std::uint32_t (&high)[kDepth][4],
+                                               const std::uint32_t (&low)[kDepth][4],
+                                               float (&scores)[kTileKeys / 8][4]) {
+    // Four matrices: eight keys x two chunks of the head, then the next eight keys.
+    const int row = lane_index() / 16 * 8 + lane_index() % 8;
+    const int chunk = lane_index() / 8 % 2;
+#pragma unroll
+    for (int k = 0; k < kDepth; k++) {
+#pragma unroll
+      for (int n = 0; n < kTileKeys / 16; n++) {
+        std::uint32_t r[4];
+        ldmatrix_x4(r, keys + (n * 16 + row) * kRowBytes + (2 * k + chunk) * 16);
+        const std::uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
+#pragma unroll
+        for (int j = 0; j < 2; j++) {
+          mma_f16_k16(scores[2 * n + j], low[k], b[j]);
+          mma_f16_k16(scores[2 * n + j], high[k], b[j]);
+        }
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void mask(int first_key, int position, float (&scores)[kTileKeys / 8][4]) {
+#pragma unroll
+    for (int j = 0; j < kTileKeys / 8; j++) {
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        const int key = first_key + j * 8 + lane_index() % 4 * 2 + e % 2;
+        if (key > position + e / 2 * 8) scores[j][e] = kMasked;
+      }
+    }
+  }
+
+  // Scores to weights in the A fragments of the next product, and everything so far to the new maximum.
+  static __device__ __forceinline__ void soften(float (&scores)[kTileKeys / 8][4], State& state,
+                                                std::uint32_t (&weights)[kTileKeys / 16][4]) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      float largest = state.largest[half];
+#pragma unroll
+      for (int j = 0; j < kTileKeys / 8; j++) {
+        largest = max(largest, max(scores[j][2 * half], scores[j][2 * half + 1]));
+      }
+      largest = group_max<4>(largest);
+      const float correction = exp2_fast(state.largest[half] - largest);
+      state.largest[half] = largest;
+      float total = state.total[half] * correction;
+#pragma unroll
+      for (int j = 0; j < kTileKeys / 8; j++) {
+        const std::uint32_t pair =
+            floats_to_half2(exp2_fast(scores[j][2 * half] - largest), exp2_fast(scores[j][2 * half + 1] - largest));
+        const float2 rounded = half2_to_float2(pair);
+        total += rounded.x + rounded.y;
+        weights[j / 2][j % 2 * 2 + half] = pair;
+      }
+      state.total[half] = total;
+#pragma unroll
+      for (int d = 0; d < 2 * kDepth; d++) {
+        state.out[d][2 * half] *= correction;
+        state.out[d][2 * half + 1] *= correction;
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void accumulate(const std::uint8_t* values,
+                                                    const std::uint32_t (&weights)[kTileKeys / 16][4],
+                                                    float (&out)[2 * kDepth][4]) {
+    // Four matrices, transposed: two times eight values x one chunk of the head, then the next chunk.
+    const int row = lane_index() % 16;
+    const int chunk = lane_index() / 16;
+#pragma unroll
+    for (int k = 0; k < kTileKeys / 16; k++) {
+#pragma unroll
+      for (int d = 0; d < kDepth; d++) {
+        std::uint32_t r[4];
+        ldmatrix_x4_trans(r, values + (k * 16 + row) * kRowBytes + (2 * d + chunk) * 16);
+        const std::uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
+        mma_f16_k16(out[2 * d], weights[k], b[0]);
+        mma_f16_k16(out[2 * d + 1], weights[k], b[1]);
+      }
+    }
+  }
+
+  static __device__ __forceinline__ void store(float* out, int query, int tokens, int head, const State& state) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float inverse = divide_fast(1.0f, group_sum<4>(state.total[half]));
+      const int token = query + half * 8;
+      if (token >= tokens) continue;
+      float* line = out + (static_cast<std::size_t>(token) * C.heads + head) * C.head_dim + lane_index() % 4 * 2;
+#pragma unroll
+      for (int d = 0; d < 2 * kDepth; d++) {
+        *reinterpret_cast<float2*>(line + d * 8) =
+            make_float2(state.out[d][2 * half] * inverse, state.out[d][2 * half + 1] * inverse);
+      }
+    }
+  }
+};
+
+}  // namespace imp

@@ -1,0 +1,37 @@
+// The embedding rows of the tokens to run.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+struct EmbedConfig {
+  int threads;
+};
+
+// Decode: x[cols] = the row of the slot's last token. One CTA for each `threads` columns.
+template <EmbedConfig C, class M>
+struct EmbedToken {
+  static constexpr int kThreads = C.threads;
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kGridX = ceil_div(M::kCols, C.threads);
+  static __device__ __forceinline__ void run(const std::uint8_t* plane, const std::int32_t* input,
+                                             const std::int32_t* tokens, float* x) {
+    const int k = block_index() * C.threads + thread_index();
+    if (k < M::kCols) x[k] = M::value(plane, tokens[input[0]], k);
+  }
+};
+
+// Prefill: x[t, cols] = the row of the chunk's token t. One CTA for each token.
+template <EmbedConfig C, class M>
+struct EmbedChunk {
+  static constexpr int kThreads = C.threads;
+  static constexpr int kSharedBytes = 0;
+  static __device__ __forceinline__ void run(const std::uint8_t* plane, const std::int32_t* input,
+                                             const std::int32_t* tokens, float* x) {
+    const int t = block_index();
+    if (t >= input[1]) return;
+    for (int k = thread_index(); k < M::kCols; k += C.threads) x[t * M::kCols + k] = M::value(plane, tokens[t], k);
+  }
+};
+
+}  // namespace imp

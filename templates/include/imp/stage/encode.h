@@ -1,0 +1,89 @@
+// Activations on their way into a GEMV: float in global memory to swizzled codes (or floats) in shared memory.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+struct EncodeConfig {
+  int cols;
+  int warps;
+  bool q8;      // int8 codes per 32, for integer layouts
+  bool dense;   // floats, for F32, F16 and BF16
+  bool norm;    // multiply by a norm weight; scale() then returns the RMS factor
+  float eps;
+};
+
+// The RMS factor commutes with a matrix product, so x * weight is encoded at once and the factor multiplies the sums.
+template <EncodeConfig C>
+struct Encoder {
+  static constexpr int kCodes = C.q8 ? round_up(C.cols, 128) : 0;  // a swizzle moves a chunk within 128 codes
+  static constexpr int kScales = C.q8 ? round_up(C.cols / 4, 16) : 0;
+  static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;
+  static constexpr int kSums = round_up(C.warps * 4, 16);
+  static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums;
+  static_assert(C.cols % 32 == 0 || !C.q8, "int8 activations come in blocks of 32");
+  static_assert(C.cols % 4 == 0, "activations are read four at a time");
+  static_assert(C.q8 || C.dense, "no layout reads these activations");
+
+  static __device__ __forceinline__ Q8Activations q8(const std::uint8_t* shared) {
+    return {shared, reinterpret_cast<const uint2*>(shared + kCodes)};
+  }
+  static __device__ __forceinline__ FloatActivations dense(const std::uint8_t* shared) {
+    return {reinterpret_cast<const float*>(shared + kCodes + kScales)};
+  }
+
+  // Encodes x[cols]; every thread of the CTA calls it. Returns 1, or the RMS factor, after a barrier.
+  static __device__ __forceinline__ float run(const float* x, const float* weight, std::uint8_t* shared) {
+    float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
+    float squares = 0;
+    for (int base = warp_index() * 128; base < C.cols; base += C.warps * 128) {
+      const int k = base + lane_index() * 4;
+      const bool inside = k < C.cols;
+      float4 v = inside ? *reinterpret_cast<const float4*>(x + k) : make_float4(0, 0, 0, 0);
+      if constexpr (C.norm) {
+        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
+        const float4 g = inside ? *reinterpret_cast<const float4*>(weight + k) : make_float4(0, 0, 0, 0);
+        v = make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
+      }
+      if constexpr (C.dense) {
+        if (inside) {
+          reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v;
+        }
+      }
+      if constexpr (C.q8) encode_q8(v, k, inside, shared);
+    }
+    if constexpr (C.norm) {
+      squares = warp_sum(squares);
+      if (lane_index() == 0) sums[warp_index()] = squares;
+    }
+    block_sync();
+    if constexpr (!C.norm) return 1.0f;
+    float total = 0;
+    for (int w = 0; w < C.warps; w++) total += sums[w];
+    return rsqrt_fast(total * (1.0f / static_cast<float>(C.cols)) + C.eps);
+  }
+
+ private:
+  static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
+    const float peak = group_max<8>(max(max(fabsf(v.x), fabsf(v.y)), max(fabsf(v.z), fabsf(v.w))));
+    const float largest = peak > 1e-30f ? peak : 0.0f;  // below, 127 / peak would overflow
+    const float inverse = largest > 0 ? divide_fast(127.0f, largest) : 0.0f;
+    const int a = round_int(v.x * inverse);
+    const int b = round_int(v.y * inverse);
+    const int c = round_int(v.z * inverse);
+    const int d = round_int(v.w * inverse);
+    const int half_sum = group_sum<4>(a + b + c + d);
+    const int other = shuffle_xor(half_sum, 4);
+    if (!inside) return;
+    const auto packed = (static_cast<std::uint32_t>(a) & 255u) | (static_cast<std::uint32_t>(b) & 255u) << 8 |
+                        (static_cast<std::uint32_t>(c) & 255u) << 16 | static_cast<std::uint32_t>(d) << 24;
+    *reinterpret_cast<std::uint32_t*>(shared + swizzle_chunk(k / 16) * 16 + k % 16) = packed;
+    if (lane_index() % 8 == 0) {
+      reinterpret_cast<uint2*>(shared + kCodes)[k / 32] =
+          make_uint2(float_to_bits(largest * (1.0f / 127.0f)),
+                     (static_cast<std::uint32_t>(half_sum) & 0xffffu) | static_cast<std::uint32_t>(other) << 16);
+    }
+  }
+};
+
+}  // namespace imp

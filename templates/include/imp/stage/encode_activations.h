@@ -1,0 +1,121 @@
+// Activations of a chunk on their way into the matrix products: int8 codes with a scale per 32, bfloat16 hi + lo, or
+// both where one product's weights are integers and another's are not. One CTA for each token.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+struct ActivationsConfig {
+  int cols;
+  int tokens;   // of a full chunk
+  bool norm;    // RMS norm: x * weight / rms(x)
+  bool swiglu;  // input [tokens, 2 cols]: silu(first half) * second half
+  bool q8;
+  bool dense;
+  float eps;
+};
+
+template <ActivationsConfig C>
+struct EncodeActivations {
+  static constexpr int kWarps = 8;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kSharedBytes = C.norm ? kWarps * 4 : 0;
+  static constexpr int kGridX = C.tokens;
+  static constexpr int kGridY = 1;
+  static constexpr int kGridZ = 1;
+  static constexpr int kStride = C.swiglu ? 2 * C.cols : C.cols;
+  static_assert(C.cols % 32 == 0, "activations come in blocks of 32");
+  static_assert(!(C.norm && C.swiglu), "a product's input is normalised or gated, not both");
+  static_assert(C.q8 || C.dense, "no matrix product reads these activations");
+
+  // x f32 [tokens, kStride], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32] (d as float
+  // bits; the sums of the codes of both halves as int16), planes bf16 [2: hi, lo][tokens, cols]. Unused pointers: null.
+  static __device__ __forceinline__ void run(const float* x, const float* weight, std::uint8_t* codes, uint2* scales,
+                                             std::uint16_t* planes, const std::int32_t* input) {
+    const int token = block_index();
+    if (token >= input[1]) return;
+    const float* line = x + static_cast<std::size_t>(token) * kStride;
+    float factor = 1.0f;
+    if constexpr (C.norm) factor = rms_factor(line);
+    for (int base = warp_index() * 128; base < C.cols; base += kWarps * 128) {
+      const int k = base + lane_index() * 4;
+      const bool inside = k < C.cols;
+      const float4 v = inside ? value(line, weight, k) : make_float4(0, 0, 0, 0);
+      const std::size_t at = static_cast<std::size_t>(token) * C.cols + k;
+      if constexpr (C.dense) {
+        if (inside) split(make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor), planes, at);
+      }
+      if constexpr (C.q8) quantise(v, factor, inside, codes, scales, at);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ float4 load(const float* from) { return *reinterpret_cast<const float4*>(from); }
+
+  static __device__ __forceinline__ float rms_factor(const float* line) {
+    auto* partial = reinterpret_cast<float*>(shared_memory());
+    float squares = 0;
+    for (int k = thread_index() * 4; k < C.cols; k += kThreads * 4) {
+      const float4 v = load(line + k);
+      squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
+    }
+    squares = warp_sum(squares);
+    if (lane_index() == 0) partial[warp_index()] = squares;
+    block_sync();
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) total += partial[w];
+    return rsqrt_fast(total * (1.0f / static_cast<float>(C.cols)) + C.eps);
+  }
+
+  static __device__ __forceinline__ float silu(float x) { return divide_fast(x, 1.0f + exp_fast(-x)); }
+
+  static __device__ __forceinline__ float4 value(const float* line, const float* weight, int k) {
+    const float4 v = load(line + k);
+    if constexpr (C.norm) {
+      const float4 g = load(weight + k);
+      return make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
+    } else if constexpr (C.swiglu) {
+      const float4 up = load(line + C.cols + k);
+      return make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w);
+    } else {
+      return v;
+    }
+  }
+
+  static __device__ __forceinline__ void split(float4 v, std::uint16_t* planes, std::size_t at) {
+    const uint2 high = make_uint2(floats_to_bfloat2(v.x, v.y), floats_to_bfloat2(v.z, v.w));
+    const uint2 low = make_uint2(rest(v.x, v.y, high.x), rest(v.z, v.w, high.y));
+    *reinterpret_cast<uint2*>(planes + at) = high;
+    *reinterpret_cast<uint2*>(planes + static_cast<std::size_t>(C.tokens) * C.cols + at) = low;
+  }
+  static __device__ __forceinline__ std::uint32_t rest(float a, float b, std::uint32_t high) {
+    return floats_to_bfloat2(a - bits_to_float(high << 16), b - bits_to_float(high & 0xffff0000u));
+  }
+
+  static __device__ __forceinline__ float magnitude(float x) { return max(x, -x); }
+
+  // Eight lanes hold one block of 32. The row's factor goes into the scale: the codes do not depend on it.
+  static __device__ __forceinline__ void quantise(float4 v, float factor, bool inside, std::uint8_t* codes,
+                                                  uint2* scales, std::size_t at) {
+    const float largest =
+        group_max<8>(max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w))));
+    const float inverse = largest > 0 ? divide_fast(127.0f, largest) : 0.0f;
+    const int q[4] = {round_int(v.x * inverse), round_int(v.y * inverse), round_int(v.z * inverse),
+                      round_int(v.w * inverse)};
+    const int half_sum = group_sum<4>(q[0] + q[1] + q[2] + q[3]);
+    const int other = shuffle_xor(half_sum, 4);
+    if (!inside) return;
+    std::uint32_t packed = 0;
+#pragma unroll
+    for (int i = 0; i < 4; i++) packed |= (static_cast<std::uint32_t>(q[i]) & 255u) << (8 * i);
+    *reinterpret_cast<std::uint32_t*>(codes + at) = packed;
+    if (lane_index() % 8 == 0) {
+      scales[at / 32] = make_uint2(float_to_bits(largest * (1.0f / 127.0f) * factor),
+                                   (static_cast<std::uint32_t>(half_sum) & 0xffffu) |
+                                       static_cast<std::uint32_t>(other) << 16);
+    }
+  }
+};
+
+}  // namespace imp

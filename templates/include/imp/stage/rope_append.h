@@ -1,0 +1,135 @@
+// Prefill, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache as f16, q stays where
+// it is as f32, multiplied by the softmax scale. One CTA for each token; a warp takes a head at a time.
+#pragma once
+#include "imp/layout/tile.h"
+#include "imp/stage/rope.h"
+
+namespace imp {
+
+struct RopeAppendConfig {
+  int heads;
+  int kv_heads;
+  int head_dim;
+  int tokens;        // of a full chunk
+  int table_blocks;  // entries of a sequence's block table
+  int block_bytes;   // of one cache block, all layers
+  bool interleaved;
+  bool norm;    // RMS norm of each q and k head
+  float eps;
+  float scale;  // of q: softmax scale times log2(e)
+};
+
+template <RopeAppendConfig C>
+struct RopeAppend {
+  using Pairs = Rope<RopeConfig{.head_dim = C.head_dim, .interleaved = C.interleaved}>;
+  static constexpr int kWarps = 8;
+  static constexpr int kThreads = kWarps * kWarp;
+  static constexpr int kPairs = C.head_dim / 2;
+  static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
+  static constexpr int kSharedBytes = kPairs * 8;
+  static constexpr int kGridX = C.tokens;
+  static constexpr int kGridY = 1;
+  static constexpr int kGridZ = 1;
+  static constexpr int kHeads = C.heads + 2 * C.kv_heads;
+  static constexpr int kBlockTokens = 16;
+  static constexpr int kValues = C.kv_heads * kBlockTokens * C.head_dim;  // in a layer's block, v follows k
+  static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
+  static_assert(kPairs <= kThreads, "each thread computes at most one angle");
+  static_assert(C.block_bytes >= kValues * 4, "a cache block holds k and v of at least one layer");
+
+  // qkv f32 [tokens, heads + 2 kv_heads, head_dim]; q_norm, k_norm f32 [head_dim] or null; turns [head_dim / 2];
+  // cache: this layer's part of block 0.
+  static __device__ __forceinline__ void run(float* qkv, const float* q_norm, const float* k_norm,
+                                             const std::uint64_t* turns, std::uint8_t* cache,
+                                             const std::int32_t* table, const std::int32_t* positions,
+                                             const std::int32_t* input) {
+    const int token = block_index();
+    if (token >= input[1]) return;
+    const int slot = input[0];
+    const int position = positions[slot] + token;
+    auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
+    if (thread_index() < kPairs) {
+      float s = 0;
+      float c = 0;
+      rope_angle(turns, thread_index(), position, s, c);
+      rotation[thread_index()] = make_float2(c, s);
+    }
+    block_sync();
+
+    const int block = table[slot * C.table_blocks + position / kBlockTokens];
+    auto* keys = reinterpret_cast<std::uint16_t*>(cache + static_cast<std::size_t>(block) * C.block_bytes) +
+                 position % kBlockTokens * C.head_dim;
+    float* line = qkv + static_cast<std::size_t>(token) * kHeads * C.head_dim;
+    for (int head = warp_index(); head < kHeads; head += kWarps) {
+      float* x = line + head * C.head_dim;
+      if (head < C.heads) {
+        rotate_query(x, q_norm, rotation);
+      } else if (head < C.heads + C.kv_heads) {
+        append_key(x, k_norm, rotation, keys + (head - C.heads) * kBlockTokens * C.head_dim);
+      } else {
+        append_value(x, keys + kValues + (head - C.heads - C.kv_heads) * kBlockTokens * C.head_dim);
+      }
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ void rotate(const float* x, const float* norm, const float2* rotation,
+                                                float2 (&out)[kLanePairs]) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int p = lane_index() + i * kWarp;
+      out[i] = p < kPairs ? make_float2(x[Pairs::first(p)], x[Pairs::second(p)]) : make_float2(0, 0);
+      squares = fma(out[i].x, out[i].x, fma(out[i].y, out[i].y, squares));
+    }
+    float factor = 1.0f;
+    if constexpr (C.norm) {
+      factor = rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+    }
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int p = lane_index() + i * kWarp;
+      if (p >= kPairs) continue;
+      if constexpr (C.norm) {
+        out[i].x *= norm[Pairs::first(p)] * factor;
+        out[i].y *= norm[Pairs::second(p)] * factor;
+      }
+      const float2 turn = rotation[p];
+      out[i] = make_float2(out[i].x * turn.x - out[i].y * turn.y, out[i].y * turn.x + out[i].x * turn.y);
+    }
+  }
+
+  static __device__ __forceinline__ void rotate_query(float* x, const float* norm, const float2* rotation) {
+    float2 out[kLanePairs];
+    rotate(x, norm, rotation, out);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int p = lane_index() + i * kWarp;
+      if (p >= kPairs) continue;
+      x[Pairs::first(p)] = out[i].x * C.scale;
+      x[Pairs::second(p)] = out[i].y * C.scale;
+    }
+  }
+
+  static __device__ __forceinline__ void append_key(const float* x, const float* norm, const float2* rotation,
+                                                    std::uint16_t* key) {
+    float2 out[kLanePairs];
+    rotate(x, norm, rotation, out);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int p = lane_index() + i * kWarp;
+      if (p >= kPairs) continue;
+      key[Pairs::first(p)] = float_to_half(out[i].x);
+      key[Pairs::second(p)] = float_to_half(out[i].y);
+    }
+  }
+
+  static __device__ __forceinline__ void append_value(const float* x, std::uint16_t* value) {
+    for (int p = lane_index(); p < kPairs; p += kWarp) {
+      const float2 v = reinterpret_cast<const float2*>(x)[p];
+      reinterpret_cast<std::uint32_t*>(value)[p] = floats_to_half2(v.x, v.y);
+    }
+  }
+};
+
+}  // namespace imp

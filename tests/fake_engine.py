@@ -1,0 +1,185 @@
+"""An engine without a model: the runtime's API, a real `.impc` file, and tokens that the test chooses.
+
+The artifact holds a plan of one tiny kernel and the byte-level tokenizer of the qwen3 fixture, built here from the GGUF
+by gguf-py and `tokenizers`, not by the compiler.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+
+import gguf
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+from imp_runtime.artifact import Artifact, write_artifact
+from imp_runtime.engine import RequestError, StepOutput
+from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Plan, Plane, Program, TargetPlan
+from imp_runtime.sampling import SamplingParams
+from imp_runtime.sequence import Sequence as Request
+
+GGUF = Path(__file__).parent / "fixtures" / "qwen3" / "qwen3-Q8_0.gguf"
+IM_START, IM_END = 498, 499
+CONTEXT = 512
+
+
+@cache
+def gguf_fields() -> dict[str, object]:
+    return {name: field.contents() for name, field in gguf.GGUFReader(GGUF).fields.items()}
+
+
+@cache
+def reference_tokenizer() -> tokenizers.Tokenizer:
+    """Byte-level BPE as Qwen publishes it; special tokens are those of type 3."""
+    fields = gguf_fields()
+    tokens, types, merges = (fields[f"tokenizer.ggml.{name}"] for name in ("tokens", "token_type", "merges"))
+    assert isinstance(tokens, list)
+    assert isinstance(types, list)
+    assert isinstance(merges, list)
+    vocabulary = {token: index for index, token in enumerate(tokens)}
+    model = tokenizers.models.BPE(vocabulary, [tuple(merge.split(" ")) for merge in merges])
+    tokenizer = tokenizers.Tokenizer(model)
+    words = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
+    pattern = words + r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.normalizer = tokenizers.normalizers.NFC()
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    special = [token for token, kind in zip(tokens, types, strict=True) if kind == 3]
+    tokenizer.add_special_tokens([tokenizers.AddedToken(token, special=True, normalized=False) for token in special])
+    return tokenizer
+
+
+def encode(text: str) -> list[int]:
+    return reference_tokenizer().encode(text, add_special_tokens=False).ids
+
+
+def tiny_plan(**changes: object) -> Plan:
+    kernel = Kernel(
+        name="layer0.attention_norm",
+        entry="imp_norm",
+        grid=(2, 1, 1),
+        block=32,
+        shared_bytes=0,
+        args=(Binding("weights/embedding"), Binding("scratch", 256)),
+        ops=("rmsnorm",),
+        outputs=(),
+        weight_bytes=1000,
+        other_bytes=24,
+        flops=2000,
+    )
+    second = dataclasses.replace(kernel, name="layer1.attention_norm")
+    programs = (Program("decode_b1", 1, (kernel, second)), Program("prefill_t16", 16, (kernel,)))
+    plan = Plan(
+        version=PLAN_VERSION,
+        model="tiny",
+        architecture="qwen3",
+        quant="Q8_0",
+        parameters=854_000,
+        vocab=512,
+        hidden=256,
+        layers=2,
+        context=CONTEXT,
+        slots=4,
+        chunk_tokens=16,
+        table_blocks=CONTEXT // 16,
+        decode_weight_bytes=2000,
+        bos_token=-1,
+        add_bos=False,
+        stop_tokens=(IM_END,),
+        kv=KvSpec(layers=2, kv_heads=1, head_dim=64),
+        planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
+        targets=(TargetPlan("sim", "code/sim", (Buffer("scratch", 4096),), programs),),
+    )
+    return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]  # tests change any field
+
+
+def write_tiny_artifact(path: Path, *, blobs: dict[str, bytes] | None = None, **changes: object) -> Artifact:
+    """A small `.impc`; `blobs` replace the usual ones, `changes` are fields of the plan."""
+    template = gguf_fields()["tokenizer.chat_template"]
+    assert isinstance(template, str)
+    contents = {
+        "code/sim": b"not code",
+        "source/sim.cu": b"// emitted source\n",
+        "tokenizer.json": reference_tokenizer().to_str().encode(),
+        "chat_template.jinja": template.encode(),
+        **(blobs or {}),
+    }
+    planes = [("embedding", [bytes(256)])]
+    write_artifact(path, tiny_plan(**changes), contents, {"imp_version": "0", "model_hash": "0"}, planes)
+    return Artifact.open(path)
+
+
+class FakeEngine:
+    """Answers every prompt with `reply(prompt)`, then the stop token for ever; one token of each sequence a step."""
+
+    def __init__(
+        self, artifact: Artifact, reply: Callable[[Sequence[int]], Sequence[int]], *, seconds_per_step: float = 0.0
+    ) -> None:
+        self.artifact = artifact
+        self.plan = artifact.plan
+        self.target = "sim"
+        self.device_name = "fake"
+        self.context = artifact.plan.context
+        self.live: list[Request] = []
+        self.prompts: list[tuple[int, ...]] = []
+        self.params: list[SamplingParams] = []
+        self.aborted = threading.Event()
+        self.closed = False
+        self.threads: set[int] = set()
+        self._reply = reply
+        self._seconds = seconds_per_step
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.live)
+
+    def add(self, prompt: Sequence[int], params: SamplingParams) -> Request:
+        self.threads.add(threading.get_ident())
+        if not prompt:
+            raise RequestError("prompt is empty; give at least one token")
+        for i, token in enumerate(prompt):
+            if not 0 <= token < self.plan.vocab:
+                raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
+        limit = min(params.max_tokens, self.context - len(prompt))
+        sequence = Request(len(self.prompts), tuple(prompt), params, 0, limit)
+        self.live.append(sequence)
+        self.prompts.append(tuple(prompt))
+        self.params.append(params)
+        return sequence
+
+    def step(self) -> list[StepOutput]:
+        self.threads.add(threading.get_ident())
+        time.sleep(self._seconds)
+        outputs = []
+        for sequence in list(self.live):
+            reply = self._reply(sequence.prompt)
+            n = len(sequence.generated)
+            token = reply[n] if n < len(reply) else IM_END
+            sequence.generated.append(token)
+            stopped = token in self.plan.stop_tokens and not sequence.params.ignore_eos
+            finish = "stop" if stopped else "length" if n + 1 >= sequence.limit else None
+            if finish:
+                self.live.remove(sequence)
+            outputs.append(StepOutput(sequence, token, finish))  # type: ignore[arg-type]  # one of the literals
+        return outputs
+
+    def abort(self, sequence: Request) -> None:
+        if sequence in self.live:
+            self.live.remove(sequence)
+            self.aborted.set()
+
+    def generate(self, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
+        raise AssertionError("the server drives add and step itself")
+
+    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        return np.tile(np.arange(self.plan.vocab, dtype=np.float32), (len(tokens), 1))
+
+    def close(self) -> None:
+        self.closed = True

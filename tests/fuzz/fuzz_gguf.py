@@ -1,0 +1,139 @@
+"""Mutate real GGUF files and read them: the outcome is success or a CheckpointError, within 1 s and 256 MB.
+
+    python tests/fuzz/fuzz_gguf.py --cases 20000 --seed 1
+
+Only the head of a file is mutated and written; the tensor data behind it is a hole of the same length, because no
+byte of it decides anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import resource
+import struct
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+from imp_codegen.checkpoint import CheckpointError, open_checkpoint
+from imp_codegen.tokenizer import build_tokenizer
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+SECONDS = 1.0
+MEMORY = 256 << 20
+NUMBERS = (0, 1, 2, 7, 8, 9, 12, 13, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**32, 2**60, 2**63 - 1, 2**63, 2**64 - 1)
+
+Mutation = Callable[[Random, bytearray, list[int], bytes], None]
+
+
+def flip_bits(random: Random, head: bytearray, fields: list[int], other: bytes) -> None:
+    for _ in range(random.choice((1, 1, 2, 8, 64))):
+        head[random.randrange(len(head))] ^= 1 << random.randrange(8)
+
+
+def edit_number(random: Random, head: bytearray, fields: list[int], other: bytes) -> None:
+    """Overwrite a length, type or count: the fields lie just before and after names, and at the very start."""
+    for _ in range(random.choice((1, 1, 1, 3))):
+        form = random.choice(("<I", "<Q"))
+        at = min(random.choice(fields) + random.choice((0, 0, 0, 4, 8)), len(head) - 8)
+        (old,) = struct.unpack_from(form, head, at)
+        value = random.choice((random.choice(NUMBERS), old + 1, old - 1, old * 2, random.randrange(2**64)))
+        struct.pack_into(form, head, at, value % 2 ** (8 * struct.calcsize(form)))
+
+
+def splice(random: Random, head: bytearray, fields: list[int], other: bytes) -> None:
+    start = random.randrange(len(other))
+    piece = other[start : start + random.randrange(1, 256)]
+    at = random.randrange(len(head))
+    head[at : at + (len(piece) if random.random() < 0.5 else 0)] = piece
+
+
+def delete(random: Random, head: bytearray, fields: list[int], other: bytes) -> None:
+    at = random.randrange(len(head))
+    del head[at : at + random.randrange(1, 64)]
+
+
+MUTATIONS: tuple[Mutation, ...] = (flip_bits, edit_number, edit_number, splice, delete)
+
+
+def read_everything(path: Path) -> None:
+    checkpoint = open_checkpoint(path)
+    try:
+        for tensor in checkpoint.tensors.values():
+            checkpoint.rows(tensor.name, 0, 1)[0, :1].copy()
+            checkpoint.rows(tensor.name, tensor.rows - 1, tensor.rows)[0, -1:].copy()
+        build_tokenizer(checkpoint.metadata)
+    finally:
+        checkpoint.close()
+
+
+def attempt(path: Path) -> tuple[bool, str]:
+    """Whether the file was read, and what was wrong with how that went."""
+    start = time.perf_counter()
+    read, fault = False, ""
+    try:
+        read_everything(path)
+        read = True
+    except CheckpointError as error:
+        if "\n" in str(error) or len(str(error)) > 1000:
+            fault = f"a message of {len(str(error))} characters in {str(error).count(chr(10)) + 1} lines"
+    except BaseException:
+        fault = traceback.format_exc()
+    seconds = time.perf_counter() - start
+    return read, fault or (f"took {seconds:.2f} s" if seconds > SECONDS else "")
+
+
+def limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--cases", type=int, default=20000)
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    files = []
+    for path in sorted(FIXTURES.rglob("*.gguf")):
+        checkpoint = open_checkpoint(path)
+        length = min(tensor.offset for tensor in checkpoint.tensors.values())
+        build_tokenizer(checkpoint.metadata)  # the library's threads and tables exist before memory is limited
+        checkpoint.close()
+        head = path.read_bytes()[:length]
+        names = list(re.finditer(rb"[a-z0-9_.]{6,}", head))
+        files.append((head, path.stat().st_size, [4, 8, 16, *(at for m in names for at in (m.start() - 8, m.end()))]))
+    if sys.platform == "linux":
+        limit_memory()
+    read, faults, slowest = 0, 0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "case.gguf"
+        for case in range(options.cases):
+            random = Random(options.seed * 1_000_003 + case)
+            original, size, fields = random.choice(files)
+            mutant, other = bytearray(original), random.choice(files)[0]
+            for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
+                random.choice(MUTATIONS)(random, mutant, fields, other)
+            if random.random() < 0.1:
+                size = random.randrange(size)
+            with path.open("wb") as file:
+                file.write(mutant)
+                file.truncate(size)
+            start = time.perf_counter()
+            succeeded, fault = attempt(path)
+            slowest = max(slowest, time.perf_counter() - start)
+            read += succeeded
+            if fault:
+                faults += 1
+                print(f"case {case} of seed {options.seed}: {fault}", file=sys.stderr)
+    refused = options.cases - read
+    print(f"{options.cases} cases: {read} read, {refused} refused, {faults} faults, slowest {slowest:.3f} s")
+    return 1 if faults or not read or not refused else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

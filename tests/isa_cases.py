@@ -1,0 +1,249 @@
+"""What every kernel of tests/sim/kernels/isa.cu is given and must give back, from numpy: for the simulator and for GPUs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+SOURCE = Path(__file__).resolve().parent / "sim" / "kernels" / "isa.cu"
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A pointer argument: contents before and after the launch; `tolerance` is relative and absolute, 0 means bits."""
+
+    before: Array
+    after: Array
+    tolerance: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One launch of the kernel `entry`."""
+
+    entry: str
+    buffers: tuple[Buffer, ...]
+    grid: tuple[int, int, int] = (1, 1, 1)
+    block: int = 32
+    shared_bytes: int = 0
+
+
+def check(case: Case, results: list[Array]) -> None:
+    """Compare the buffers' contents after a launch."""
+    for number, (buffer, result) in enumerate(zip(case.buffers, results, strict=True)):
+        name = f"{case.entry}, argument {number}"
+        if buffer.tolerance:
+            np.testing.assert_allclose(result, buffer.after, buffer.tolerance, buffer.tolerance, err_msg=name)
+        else:
+            np.testing.assert_array_equal(result, buffer.after, err_msg=name)
+
+
+def _same(array: Array) -> Buffer:
+    return Buffer(array, array)
+
+
+def _out(array: Array, tolerance: float = 0.0) -> Buffer:
+    return Buffer(np.zeros_like(array), array, tolerance)
+
+
+def _butterfly(values: Array, width: int = 32) -> Array:
+    """Sums over aligned groups of the last axis, in the order of the warp's butterfly."""
+    mask = width // 2
+    while mask:
+        values = values + values[..., np.arange(values.shape[-1]) ^ mask]
+        mask //= 2
+    return values
+
+
+def _collectives(rng: np.random.Generator) -> Case:
+    x = rng.standard_normal(32, np.float32)
+    n = rng.integers(-(2**31), 2**31, 32).astype(np.int32)
+    lane = np.arange(32)
+    out = np.stack(
+        [
+            *(_butterfly(x), _butterfly(x), _butterfly(x * x), np.full(32, x.max()), _butterfly(x, 8)),
+            *(x.reshape(8, 4).max(1).repeat(4), _butterfly(x, 2), x[::-1], x[lane ^ 5], np.full(32, x[3])),
+        ]
+    )
+    wide = n.astype(np.int64)
+    votes = np.full(32, sum(1 << int(i) for i in lane if n[i] > 0), np.uint32)
+    words = np.stack(
+        [
+            np.full(32, wide.sum()).astype(np.uint32),
+            wide.reshape(2, 16).sum(1).repeat(16).astype(np.uint32),
+            votes,
+            ((lane ^ 1) + 7).astype(np.uint32),
+        ]
+    )
+    return Case("collectives", (_same(x), _same(n), _out(out), _out(words)))
+
+
+def _block_reduce(rng: np.random.Generator) -> Case:
+    x = rng.standard_normal((3, 16, 32), np.float32)
+    partial = np.zeros((3, 32), np.float32)
+    partial[:, :16] = _butterfly(x)[..., 0]
+    return Case("block_reduce", (_same(x), _out(_butterfly(partial)[:, 0])), grid=(3, 1, 1), block=512, shared_bytes=64)
+
+
+def _eighths(rng: np.random.Generator, *shape: int) -> Array:
+    """Multiples of 1/8: all products and sums are exact, in any order, in fp32."""
+    return (rng.integers(-16, 17, shape) / 8).astype(np.float32)
+
+
+def _gemms(rng: np.random.Generator) -> list[Case]:
+    shared = 24 * 144
+    a, b = (rng.integers(-128, 128, (rows, 128)).astype(np.int8) for rows in (16, 8))
+    product = a.astype(np.int32) @ b.astype(np.int32).T
+    cases = [Case(entry, (_same(a), _same(b), _out(product)), shared_bytes=shared) for entry in ("gemm_s8_k32", "gemm_s8_k16")]
+    x, y = _eighths(rng, 16, 64), _eighths(rng, 8, 64)
+    product = x @ y.T
+    half = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(product))
+    bfloat = (*(_same((v.view(np.uint32) >> 16).astype(np.uint16)) for v in (x, y)), _out(product))
+    cases += [Case("gemm_f16", half, shared_bytes=shared), Case("gemm_bf16", bfloat, shared_bytes=shared)]
+    x, y = _eighths(rng, 16, 16), _eighths(rng, 16, 8)
+    trans = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(x.T @ y))
+    return [*cases, Case("gemm_f16_trans", trans, shared_bytes=768)]
+
+
+def _fragments(rng: np.random.Generator) -> Case:
+    """Lane by lane, from the formulas of the PTX ISA for m16n8k32: index i of a fragment names one row and column."""
+    a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((16, 32), (32, 8)))
+    c = rng.integers(-1000, 1000, (16, 8)).astype(np.int32)
+    fragments_a = np.zeros((32, 16), np.int8)
+    fragments_b = np.zeros((32, 8), np.int8)
+    before, after = np.zeros((32, 4), np.int32), np.zeros((32, 4), np.int32)
+    d = a.astype(np.int32) @ b.astype(np.int32) + c
+    for lane in range(32):
+        group, member = lane >> 2, lane % 4
+        for i in range(16):
+            row = group if i < 4 or 8 <= i < 12 else group + 8
+            col = member * 4 + (i & 3) + (0 if i < 8 else 16)
+            fragments_a[lane, i] = a[row, col]
+        for i in range(8):
+            fragments_b[lane, i] = b[member * 4 + (i & 3) + (0 if i < 4 else 16), group]
+        for i in range(4):
+            where = (group if i < 2 else group + 8, member * 2 + (i & 1))
+            before[lane, i], after[lane, i] = c[where], d[where]
+    return Case("fragments_s8", (_same(fragments_a), _same(fragments_b), Buffer(before, after)))
+
+
+def _last_arriver(rng: np.random.Generator) -> Case:
+    x = rng.standard_normal((40, 8, 32), np.float32)
+    partial = np.zeros(40, np.float32)
+    for warp in range(8):
+        partial = partial + _butterfly(x)[:, warp, 0]
+    lanes = np.zeros((2, 32), np.float32)
+    lanes.reshape(-1)[:40] = partial
+    out = _butterfly(lanes[0] + lanes[1])[:1]
+    buffers = (_same(x), _out(partial), _same(np.zeros(1, np.uint32)), _out(out))
+    return Case("last_arriver", buffers, grid=(40, 1, 1), block=256, shared_bytes=80)
+
+
+def _pipeline(rng: np.random.Generator) -> Case:
+    x = rng.integers(0, 2**32, (8, 64, 4), np.uint32)
+    neighbour = x[:, np.arange(64) ^ 1]
+    out = np.zeros((64, 4), np.uint32)
+    for v in neighbour:
+        out[:, 0] += v[:, 0]
+        out[:, 1] ^= v[:, 1]
+        out[:, 2] += 3 * v[:, 2]
+        out[:, 3] += v[:, 3]
+    return Case("pipeline", (_same(x), _out(out)), block=64, shared_bytes=3 * 1024)
+
+
+def _memory(rng: np.random.Generator) -> Case:
+    x = rng.integers(0, 2**32, (64, 4), np.uint32)
+    out = x.copy()
+    out[:, :2] *= 2
+    added = int((x[:, 0] & 255).sum())
+    counters = np.array([added, 2**32 - 1, x[:, 1].max(), 5 + 63 * 32], np.uint32)
+    total = int(x[:, 0].astype(np.uint64).sum()) << 20
+    wide = np.array([total, total + added], np.uint64)
+    buffers = (_same(x), _out(out), _out(counters), _out(wide))
+    return Case("memory_operations", buffers, block=64, shared_bytes=16)
+
+
+def _permute(a: int, b: int, selector: int) -> int:
+    both = (b << 32 | a).to_bytes(8, "little")
+    picked = (selector >> 4 * i & 15 for i in range(4))
+    return int.from_bytes(bytes((255 if both[s & 7] >> 7 else 0) if s & 8 else both[s] for s in picked), "little")
+
+
+def _to_bfloat(x: Array) -> Array:
+    """To nearest even, by choosing between the two neighbours."""
+    low = x.view(np.uint32) >> 16
+    high = low + 1
+    as_float = [(v << 16).astype(np.uint32).view(np.float32).astype(np.float64) for v in (low, high)]
+    below, above = (np.abs(x.astype(np.float64) - v) for v in as_float)
+    up = (above < below) | ((above == below) & (low % 2 == 1))
+    return np.where(np.isnan(x), 0x7FFF, np.where(up, high, low)).astype(np.uint16)
+
+
+def _arithmetic(rng: np.random.Generator) -> Case:
+    n = 256
+    a, b = (rng.integers(0, 2**32, n, np.uint32) for _ in range(2))
+    x = (rng.standard_normal(n) * 10.0 ** rng.integers(-8, 6, n)).astype(np.float32)
+    ties = [0.5, 1.5, -2.5, 65519.0, 65520.0, -65536.0, 2.0**-14, 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11, 1 + 3 * 2.0**-11]
+    special = [np.nan, 0.0, -0.0, 3e9, -3e9, 1e30, -1e30, 2.0**31, -(2.0**31), 1 + 2.0**-8, 1 + 3 * 2.0**-8]
+    x[: len(ties)] = ties
+    x[64 : 64 + len(special)] = special
+    following = np.roll(x, -1)
+    with np.errstate(all="ignore"):
+        half = np.where(np.isnan(x), np.uint16(0x7FFF), x.astype(np.float16).view(np.uint16)).astype(np.uint32)
+        bfloat = _to_bfloat(x).astype(np.uint32)
+        signed = [v.view(np.int8).reshape(n, 4).astype(np.int64) for v in (a, b)]
+        rounded = np.clip(np.nan_to_num(np.rint(x.astype(np.float64)), nan=0.0), -(2.0**31), 2.0**31 - 1).astype(np.int64)
+        words = np.stack(
+            [
+                np.array([_permute(*map(int, (u, v, u ^ v >> 3))) for u, v in zip(a, b, strict=True)], np.uint32),
+                ((signed[0] * signed[1]).sum(1) + (a >> 7)).astype(np.uint32),
+                (a.astype(np.uint64) * b >> np.uint64(32)).astype(np.uint32),
+                rounded.astype(np.uint32),
+                half,
+                half | np.roll(half, -1) << 16,
+                bfloat,
+                bfloat | np.roll(bfloat, -1) << 16,
+            ]
+        )
+        halves = a.view(np.float16).reshape(n, 2).astype(np.float32)
+        low = (b & 0xFFFF).astype(np.uint16)
+        wide = x.astype(np.float64)
+        turn = np.fmod(wide, 2.0) * np.pi
+        magnitude, small = np.abs(wide) + 0.25, wide / 65536
+        floats = np.stack(
+            [
+                *(halves[:, 0], halves[:, 1], low.view(np.float16).astype(np.float32)),
+                (low.astype(np.uint32) << 16).view(np.float32),
+                *(np.fmax(x, following), np.fmin(x, following), wide * following.astype(np.float64) + 1.5),
+                *(np.sin(turn), np.cos(turn), np.exp2(small), np.exp(small), np.log(magnitude), 1 / np.sqrt(magnitude)),
+                wide / magnitude,
+            ]
+        ).astype(np.float32)
+    return Case("arithmetic", (_same(a), _same(b), _same(x), _out(words), _out(floats, 4e-6)), block=n)
+
+
+def _indices() -> Case:
+    grid = (3, 2, 4)
+    row = np.array([64, 8, 1, 3], np.int32)
+    return Case("indices", (_out(np.tile(row, (24, 1))), _same(np.array(grid, np.int32))), grid=grid, block=64)
+
+
+def cases() -> list[Case]:
+    """All of them, from fixed random numbers."""
+    rng = np.random.default_rng(7)
+    return [
+        _collectives(rng),
+        _block_reduce(rng),
+        *_gemms(rng),
+        _fragments(rng),
+        _last_arriver(rng),
+        _pipeline(rng),
+        _memory(rng),
+        _arithmetic(rng),
+        _indices(),
+    ]

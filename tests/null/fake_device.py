@@ -1,0 +1,217 @@
+"""A device whose programs are a numpy model of the real ones: they read and write the state buffers of plan.py.
+
+The next token is a hash of the token history found through KV cache and block table, of the seed and, with penalties,
+of the counts in seq.seen; so a wrong table, a block that two sequences share, a lost upload or a wrong order changes
+tokens.
+Work is queued and runs late: when somebody waits, or at random.
+"""
+
+from __future__ import annotations
+
+import random
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from imp_runtime.device import Launch
+from imp_runtime.plan import RING, SAMPLING_DTYPE
+from imp_runtime.sampling import SamplingParams
+from tiny_artifact import ARGS, CHUNK, VOCAB
+
+
+def next_token(history: Sequence[int], seed: int, temperature: float, counts: dict[int, int] | None) -> int:
+    key = (list(history), seed if temperature > 0 else 0, sorted(counts.items()) if counts is not None else None)
+    return zlib.crc32(repr(key).encode()) % VOCAB
+
+
+def expected(
+    prompt: Sequence[int], params: SamplingParams, seed: int, limit: int, stop: Sequence[int]
+) -> tuple[list[int], str]:
+    """What a sequence must generate, by plain lists."""
+    history, generated = list(prompt), []
+    while True:
+        counts: dict[int, int] | None = None
+        if params.penalises:
+            counts = dict.fromkeys(prompt, 0) | {token: generated.count(token) for token in set(generated)}
+        token = next_token(history, seed, params.temperature, counts)
+        history.append(token)
+        generated.append(token)
+        if token in stop and not params.ignore_eos:
+            return generated, "stop"
+        if len(generated) == limit:
+            return generated, "length"
+
+
+def logit_row(history: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(repr(list(history)).encode())).standard_normal(VOCAB).astype(np.float32)
+
+
+class FakeModule:
+    def __init__(self, device: FakeDevice) -> None:
+        self.device = device
+
+    def kernel(self, entry: str, shared_bytes: int) -> int:
+        self.device.entries.append(entry)
+        return len(self.device.entries) - 1
+
+
+class FakeReplay:
+    def __init__(self, device: FakeDevice, launches: Sequence[Launch]) -> None:
+        self.device, self.launches = device, launches
+
+    def launch(self) -> None:
+        for launch in self.launches:
+            self.device.launch(launch)
+
+
+class FakeDevice:
+    name = "fake"
+    target = "fake"
+
+    def __init__(
+        self, seed: int = 0, memory: int = 1 << 40, table_blocks: int = 256, marks_prompt: bool = False
+    ) -> None:
+        self.rng = random.Random(seed)
+        self.memory = memory
+        self.table_blocks = table_blocks
+        self.marks_prompt = marks_prompt
+        self.regions: dict[int, np.ndarray] = {}
+        self.entries: list[str] = []
+        self.queue: deque[Callable[[], None]] = deque()
+        self.uploads: list[tuple[int, int]] = []
+        self.ran: list[str] = []
+        self.closed = False
+        self.top = 1 << 32
+
+    def alloc(self, nbytes: int, name: str) -> int:
+        address, self.top = self.top, self.top + -(-nbytes // 256) * 256 + 4096
+        self.regions[address] = np.full(nbytes, 0xAB, np.uint8)
+        self.memory -= nbytes
+        return address
+
+    def free(self, address: int) -> None:
+        self.memory += len(self.regions.pop(address))
+
+    def declare(self, address: int, nbytes: int, name: str) -> None:
+        self.at(address, nbytes)
+
+    def at(self, address: int, nbytes: int) -> np.ndarray:
+        start = max(a for a in self.regions if a <= address)
+        region = self.regions[start][address - start :]
+        assert len(region) >= nbytes, "a copy leaves its allocation"
+        return region[:nbytes]
+
+    def push(self, work: Callable[[], None]) -> None:
+        self.queue.append(work)
+        while self.queue and self.rng.random() < 0.3:
+            self.queue.popleft()()
+
+    def upload(self, address: int, data: np.ndarray | bytes, offset: int = 0) -> None:
+        copy = np.frombuffer(bytes(data) if isinstance(data, bytes) else data.tobytes(), np.uint8)
+        self.uploads.append((address + offset, len(copy)))
+
+        def work() -> None:
+            self.at(address + offset, len(copy))[:] = copy
+
+        self.push(work)
+
+    def download(self, address: int, nbytes: int) -> np.ndarray:
+        self.synchronize()
+        return self.at(address, nbytes).copy()
+
+    def zero(self, address: int, nbytes: int) -> None:
+        self.upload(address, bytes(nbytes))
+
+    def host_ring(self, nbytes: int) -> tuple[int, np.ndarray]:
+        address = self.alloc(nbytes, "ring")
+        self.regions[address][:] = 0
+        return address, self.regions[address]
+
+    def load_code(self, code: bytes) -> FakeModule:
+        assert code == b"\x7fmachine code"
+        return FakeModule(self)
+
+    def launch(self, launch: Launch) -> None:
+        self.push(lambda: self.run(self.entries[launch.kernel], launch.args))
+
+    def capture(self, launches: Sequence[Launch]) -> FakeReplay:
+        return FakeReplay(self, launches)
+
+    def synchronize(self) -> None:
+        while self.queue:
+            self.queue.popleft()()
+
+    def busy(self) -> bool:
+        if self.queue:
+            self.queue.popleft()()
+        return bool(self.queue)
+
+    def mark(self) -> list[bool]:
+        passed: list[bool] = []
+        self.push(lambda: passed.append(True))
+        return passed
+
+    def wait(self, mark: list[bool]) -> None:
+        while not mark:
+            self.queue.popleft()()
+
+    def elapsed_ms(self, begin: object, end: object) -> float:
+        return 1.0
+
+    def memory_free(self) -> int:
+        return self.memory
+
+    def close(self) -> None:
+        self.closed = True
+
+    # the programs
+
+    def run(self, entry: str, args: tuple[int, ...]) -> None:
+        self.ran.append(entry)
+        address = dict(zip(ARGS, args, strict=False))
+
+        def view(name: str, dtype: np.dtype | type, count: int, offset: int = 0) -> np.ndarray:
+            size = np.dtype(dtype).itemsize
+            return self.at(address[name] + offset * size, count * size).view(dtype)
+
+        slot, n, *zeros = view("step.input", np.int32, 4).tolist()
+        assert zeros == [0, 0]
+        position = view("seq.position", np.int32, 1, slot)
+        table = view("seq.table", np.int32, self.table_blocks, slot * self.table_blocks)
+        token = view("seq.token", np.int32, 1, slot)
+        sampling = view("seq.sampling", SAMPLING_DTYPE, 1, slot)[0]
+        seen = view("seq.seen", np.uint32, VOCAB, slot * VOCAB)
+
+        def cell(at: int) -> np.ndarray:
+            assert table[at // 16] > 0, "block 0 belongs to nobody"
+            return view("kv", np.int32, 1, int(table[at // 16]) * 16 + at % 16)
+
+        def history(end: int) -> list[int]:
+            return [int(cell(at)[0]) for at in range(end)]
+
+        if entry == "prefill":
+            assert 1 <= n <= CHUNK
+            for i, value in enumerate(view("step.tokens", np.int32, n)):
+                cell(int(position[0]) + i)[0] = value
+                if self.marks_prompt:
+                    seen[value] |= np.uint32(1 << 31)
+            position += n
+        elif entry == "logits":
+            out = view("logits.all", np.float32, CHUNK * VOCAB).reshape(CHUNK, VOCAB)
+            for i in range(n):
+                out[i] = logit_row(history(int(position[0]) - n + i + 1))
+        else:
+            if entry == "decode":
+                cell(int(position[0]))[0] = token[0]
+                position += 1
+            counts = None
+            if sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"] or sampling["presence_penalty"]:
+                counts = {int(t): int(seen[t]) & 0x7FFFFFFF for t in np.flatnonzero(seen)}
+            token[0] = next_token(
+                history(int(position[0])), int(sampling["seed"]), float(sampling["temperature"]), counts
+            )
+            seen[token[0]] += np.uint32(1)
+            count = view("out.count", np.uint32, 1)
+            view("out.ring", np.uint64, RING)[count[0] % RING] = (int(count[0]) + 1) << 32 | int(token[0])
+            count += np.uint32(1)

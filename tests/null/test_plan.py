@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from typing import Any
+
+import pytest
+from imp_runtime.plan import SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError
+from imp_runtime.plan_check import check_plan, state_sizes
+from tiny_artifact import make_plan, with_kernel
+
+
+def test_json_round_trip_is_exact_and_deterministic() -> None:
+    plan = make_plan()
+    text = plan.to_json()
+    assert Plan.from_json(text) == plan
+    assert Plan.from_json(text).to_json() == text
+    assert json.loads(text)["targets"][0]["programs"][0]["kernels"][0]["grid"] == [3, 2, 1]
+    check_plan(plan)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda raw: raw.pop("vocab"), "plan lacks the field 'vocab'"),
+        (lambda raw: raw.update(extra=1), "plan has an unknown field 'extra'"),
+        (lambda raw: raw.update(vocab="61"), "plan.vocab must be int, not '61'"),
+        (lambda raw: raw.update(vocab=True), "plan.vocab must be int, not True"),
+        (lambda raw: raw.update(vocab=2**70), "plan.vocab is out of range"),
+        (lambda raw: raw.update(version=2), "version is 2, this runtime reads 1; compile the model again"),
+        (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens must be a list, not dict"),
+        (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] must be an object, not int"),
+        (
+            lambda raw: raw["targets"][0]["programs"][0]["kernels"][0].update(grid=[1, 2]),
+            r"kernels\[0\].grid must have 3 entries, not 2",
+        ),
+        (
+            lambda raw: raw["targets"][0]["programs"][0]["kernels"][0]["outputs"][0].update(dtype="f64"),
+            r"outputs\[0\].dtype is 'f64', expected one of",
+        ),
+    ],
+)
+def test_wrong_json_names_the_field(change: Any, message: str) -> None:
+    raw = json.loads(make_plan().to_json())
+    change(raw)
+    with pytest.raises(PlanError, match=message):
+        Plan.from_json(json.dumps(raw))
+
+
+@pytest.mark.parametrize("text", [b"", b"[1]", b"\xff", b"[" * 100_000, b'{"version":1}', b"1" * 5000])
+def test_what_is_no_plan(text: bytes) -> None:
+    with pytest.raises(PlanError, match=r"^plan.json"):
+        Plan.from_json(text)
+
+
+def test_sizes_of_the_state() -> None:
+    plan = make_plan(slots=3, context=100, chunk=24)
+    assert state_sizes(plan) == {
+        "step.input": 16,
+        "step.tokens": 96,
+        "seq.token": 12,
+        "seq.position": 12,
+        "seq.table": 3 * 7 * 4,
+        "seq.sampling": 3 * 48,
+        "seq.seen": 3 * 61 * 4,
+        "out.count": 4,
+        "out.ring": 8192,
+    }
+    assert SAMPLING_DTYPE.itemsize == 48
+
+
+def replaced(**changes: Any) -> Plan:
+    return dataclasses.replace(make_plan(), **changes)
+
+
+def with_target(**changes: Any) -> Plan:
+    plan = make_plan()
+    return dataclasses.replace(plan, targets=(dataclasses.replace(plan.targets[0], **changes),))
+
+
+def with_args(*args: Binding) -> Plan:
+    return with_kernel(make_plan(), args=args)
+
+
+def with_output(output: Output) -> Plan:
+    return with_kernel(make_plan(), outputs=(output,))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (replaced(vocab=0), "vocab is 0"),
+        (replaced(slots=10**9), "slots is 1000000000"),
+        (replaced(table_blocks=3), "table_blocks is 3, expected 256"),
+        (replaced(stop_tokens=(1, 61)), "stop_tokens is 61"),
+        (replaced(bos_token=-2), "bos_token is -2"),
+        (replaced(kv=dataclasses.replace(make_plan().kv, head_dim=0)), "kv.head_dim is 0"),
+        (replaced(planes=make_plan().planes * 2), "planes names 'embed' twice"),
+        (replaced(planes=(dataclasses.replace(make_plan().planes[0], nbytes=-5),)), r"planes\[embed\].nbytes is -5"),
+        (with_target(programs=make_plan().targets[0].programs * 2), "programs names 'decode_b1' twice"),
+        (with_target(buffers=(Buffer("kv", 100),)), "kv is sized by the runtime"),
+        (with_target(buffers=(Buffer("seq.token", 100),)), r"buffers\[seq.token\].nbytes is 100, expected 32"),
+        (with_target(buffers=(Buffer("huge", 2**60),)), r"buffers\[huge\].nbytes is 1152921504606846976"),
+        (with_kernel(make_plan(), grid=(1, 65536, 1)), "grid.y is 65536"),
+        (with_kernel(make_plan(), grid=(2**30, 4, 1)), r"grid \(blocks in all\) is"),
+        (with_kernel(make_plan(), block=1025), "block is 1025"),
+        (with_kernel(make_plan(), shared_bytes=-1), "shared_bytes is -1"),
+        (with_kernel(make_plan(), shared_bytes=1 << 20), "shared_bytes is 1048576"),
+        (with_kernel(make_plan(), entry="x; rm"), "entry is 'x; rm', not a C symbol"),
+        (with_args(Binding("nowhere")), "names 'nowhere', which is neither a buffer nor a plane"),
+        (with_args(Binding("weights/gone")), "names 'weights/gone'"),
+        (with_args(Binding("seq.token", -4)), "reaches bytes -4..-3 of seq.token, which has 32"),
+        (with_args(Binding("seq.token", 32)), "reaches bytes 32..33 of seq.token"),
+        (with_args(Binding("weights/embed", 300)), "of weights/embed, which has 300"),
+        (with_args(Binding("kv", 64)), "of kv, which has 64"),
+        (with_args(*[Binding("kv")] * 25), r"args \(count\) is 25"),
+        (with_output(Output("x", "seq.token", 0, "i32", (9,))), "reaches bytes 0..36 of seq.token"),
+        (with_output(Output("x", "seq.token", 0, "i32", (2**40, 2**40))), "of seq.token"),
+        (with_output(Output("x", "seq.token", 0, "i32", (-1,))), "shape"),
+    ],
+)
+def test_a_plan_that_could_lead_astray_is_refused(plan: Plan, message: str) -> None:
+    with pytest.raises(PlanError, match=re.compile(message)):
+        check_plan(Plan.from_json(plan.to_json()))
+
+
+def test_kv_outputs_are_gathered_and_not_bounded_by_shape() -> None:
+    check_plan(with_output(Output("kv.0", "kv", 0, "f16", (2, 1000, 1, 1))))
+
+
+def test_names_of_what_exists_in_the_errors() -> None:
+    plan = make_plan()
+    with pytest.raises(PlanError, match="no code for sm_90a; it carries fake"):
+        plan.target("sm_90a")
+    with pytest.raises(KeyError, match="decode_b1, sample_b1"):
+        plan.target("fake").program("nothing")

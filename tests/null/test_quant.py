@@ -1,0 +1,222 @@
+"""Storage formats against gguf-py's decoder, and packed planes against the layout written out weight by weight."""
+
+from __future__ import annotations
+
+import gguf
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from imp_codegen.quant import (
+    QuantError,
+    QuantFormat,
+    Tile,
+    choose_tile,
+    format_named,
+    format_of_ggml,
+    formats,
+    plane_bytes,
+    tile_bytes,
+)
+
+NAMES = ("BF16", "F16", "F32", "Q4_K", "Q6_K", "Q8_0")
+Q4_K, Q6_K, Q8_0, F16, F32 = (format_named(name) for name in ("Q4_K", "Q6_K", "Q8_0", "F16", "F32"))
+
+
+def truth(fmt: QuantFormat, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+    with np.errstate(all="ignore"):
+        return np.asarray(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[fmt.name]), np.float32)
+
+
+def assert_same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> None:
+    """Bit for bit; any nan equals any other."""
+    assert found.dtype == np.float32
+    assert found.shape == expected.shape
+    same = (found.view(np.uint32) == expected.view(np.uint32)) | (np.isnan(found) & np.isnan(expected))
+    assert same.all()
+
+
+def random_rows(fmt: QuantFormat, rows: int, cols: int, seed: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (rows, fmt.row_bytes(cols)), np.uint8)
+
+
+def test_formats_are_the_files_of_the_folder() -> None:
+    assert tuple(formats()) == NAMES
+    for name, fmt in formats().items():
+        assert fmt.name == fmt.layout == name
+        assert fmt.ggml_type == gguf.GGMLQuantizationType[name].value
+        assert (fmt.block, fmt.block_bytes) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
+        assert format_of_ggml(fmt.ggml_type) is fmt
+        assert fmt.activation == ("q8" if name.startswith("Q") else "bf16")
+
+
+def test_unknown_formats_name_the_known() -> None:
+    with pytest.raises(QuantError, match="unknown weight format 'Q9_9'; known: BF16, F16, F32, Q4_K, Q6_K, Q8_0"):
+        format_named("Q9_9")
+    with pytest.raises(QuantError, match="unknown GGML tensor type 77; known: BF16"):
+        format_of_ggml(77)
+
+
+COLUMNS = (256, 512, 768, 2560, 4096, 4864, 5120, 9728, 11008, 12288, 14336)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_lossless(name: str, data: st.DataObject) -> None:
+    fmt = format_named(name)
+    small = st.integers(1, 40).map(lambda blocks: blocks * max(fmt.block, 32))
+    cols = data.draw(st.one_of(st.sampled_from(COLUMNS), small), "cols")
+    rows = data.draw(st.integers(1, 19), "rows")
+    raw = random_rows(fmt, rows, cols, data.draw(st.integers(0, 2**32 - 1), "seed"))
+    tile = choose_tile(fmt, cols)
+    expected = truth(fmt, raw)
+    assert_same(fmt.dequantize(raw), expected)
+    packed = fmt.pack(raw, tile)
+    assert packed.nbytes == plane_bytes(fmt, rows, cols)
+    assert_same(fmt.unpack(packed, rows, cols, tile), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_many_rows_and_unaligned_read_only_input(name: str) -> None:
+    fmt = format_named(name)
+    cols, rows = 1024, 1501
+    raw = random_rows(fmt, rows, cols, 5)
+    shifted = np.frombuffer(b"\0" + raw.tobytes(), np.uint8, raw.size, 1).reshape(raw.shape)
+    tile = choose_tile(fmt, cols)
+    packed = fmt.pack(shifted, tile)
+    assert np.array_equal(packed, fmt.pack(raw, tile))
+    assert_same(fmt.dequantize(shifted), truth(fmt, raw))
+    assert_same(fmt.unpack(packed, rows, cols, tile), truth(fmt, raw))
+
+
+@pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q8_0"])
+@pytest.mark.parametrize("scale", [0.0, -0.0, 6e-8, 65504.0, -65504.0])
+def test_extreme_scales(name: str, scale: float) -> None:
+    fmt = format_named(name)
+    raw = random_rows(fmt, 5, 512, 9)
+    blocks = raw.reshape(-1, fmt.block_bytes)
+    half = np.array([scale], "<f2").view(np.uint8)
+    blocks[:, {"Q4_K": slice(0, 2), "Q6_K": slice(208, 210), "Q8_0": slice(0, 2)}[name]] = half
+    if name == "Q4_K":
+        blocks[:, 2:4] = half
+        blocks[::2, 4:16] = 255  # scales and minima of 63
+    if name == "Q6_K":
+        blocks[::2, 192:208] = 128  # scales of -128
+    expected = truth(fmt, raw)
+    assert np.isfinite(expected).all()
+    tile = choose_tile(fmt, 512)
+    assert_same(fmt.unpack(fmt.pack(raw, tile), 5, 512, tile), expected)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "cols", "tile"),
+    [
+        (Q8_0, 96, Tile(8, 96)),
+        (Q8_0, 1024, Tile(8, 1024)),
+        (Q8_0, 1056, Tile(4, 1056)),
+        (Q4_K, 4096, Tile(2, 4096)),
+        (Q6_K, 4864, Tile(1, 4864)),
+        (Q4_K, 5120, Tile(2, 2560)),
+        (Q8_0, 8224, Tile(1, 8224)),
+        (Q8_0, 9728, Tile(1, 9728)),
+        (Q4_K, 12288, Tile(2, 4096)),
+        (Q4_K, 14336, Tile(2, 3584)),
+        (F16, 64, Tile(8, 64)),
+        (F16, 2560, Tile(1, 2560)),
+        (F16, 1024, Tile(4, 1024)),
+        (F32, 1024, Tile(2, 1024)),
+        (F32, 4096, Tile(1, 4096)),
+    ],
+)
+def test_tile_of_shape(fmt: QuantFormat, cols: int, tile: Tile) -> None:
+    assert choose_tile(fmt, cols) == tile
+
+
+def test_plane_sizes() -> None:
+    assert tile_bytes(Q8_0, Tile(8, 96)) == 8 * 96 + 8 * 6
+    assert tile_bytes(Q8_0, Tile(1, 8224)) == 8224 + 528  # 514 bytes of scales, rounded up
+    assert tile_bytes(Q4_K, Tile(2, 4096)) == 2 * (2048 + 256)
+    assert tile_bytes(Q6_K, Tile(1, 4864)) == 2432 + 1216 + 304 + 48  # 38 bytes of d, rounded up
+    assert plane_bytes(Q4_K, 5, 12288) == 3 * 3 * 2 * (2048 + 256)
+    for bad in (0, 48, -32):
+        with pytest.raises(QuantError, match=f"Q8_0: a row of {bad} weights"):
+            choose_tile(Q8_0, bad)
+    with pytest.raises(QuantError, match="cannot be cut into tiles"):
+        Q8_0.pack(np.zeros((2, 68), np.uint8), Tile(8, 96))
+    with pytest.raises(QuantError, match="has 816 bytes, not 800"):
+        Q8_0.unpack(np.zeros(800, np.uint8), 3, 96, Tile(8, 96))
+
+
+def round16(raw: bytes) -> bytes:
+    return raw + bytes(-len(raw) % 16)
+
+
+def sections_of_row(name: str, raw: bytes) -> list[bytes]:
+    """The sections of one row, from the definitions of the formats, one weight at a time."""
+    if name in ("F32", "F16", "BF16"):
+        return [raw]
+    if name == "Q8_0":
+        blocks = [raw[at : at + 34] for at in range(0, len(raw), 34)]
+        return [b"".join(block[2:] for block in blocks), b"".join(block[:2] for block in blocks)]
+    if name == "Q4_K":
+        codes, meta = b"", b""
+        for at in range(0, len(raw), 144):
+            scales, qs = raw[at + 4 : at + 16], raw[at + 16 : at + 144]
+            weights = [(qs[i // 64 * 32 + i % 32] >> (i % 64 // 32 * 4)) & 15 for i in range(256)]
+            sc = [scales[j] & 63 if j < 4 else scales[j + 4] & 15 | scales[j - 4] >> 6 << 4 for j in range(8)]
+            m = [scales[j + 4] & 63 if j < 4 else scales[j + 4] >> 4 | scales[j] >> 6 << 4 for j in range(8)]
+            codes += bytes(weights[32 * b + i] | weights[32 * b + 16 + i] << 4 for b in range(8) for i in range(16))
+            word = sum((sc[j] >> 4 | m[j] >> 4 << 2) << 4 * j for j in range(8))
+            meta += raw[at : at + 4] + bytes((sc[j] & 15) | (m[j] & 15) << 4 for j in range(8))
+            meta += word.to_bytes(4, "little")
+        return [codes, meta]
+    low, high, scale, d = b"", b"", b"", b""
+    for at in range(0, len(raw), 210):
+        ql, qh = raw[at : at + 128], raw[at + 128 : at + 192]
+        weights = []
+        for i in range(256):
+            half, k, lane = i // 128, i % 128 // 32, i % 32
+            nibble = ql[64 * half + 32 * (k % 2) + lane] >> (k // 2 * 4) & 15
+            weights.append(nibble | (qh[32 * half + lane] >> 2 * k & 3) << 4)
+        for b in range(8):
+            w = weights[32 * b : 32 * b + 32]
+            low += bytes(w[i] & 15 | (w[16 + i] & 15) << 4 for i in range(16))
+            for part in (w[:16], w[16:]):
+                high += bytes(sum((part[4 * j + i] >> 4) << 2 * j for j in range(4)) for i in range(4))
+        scale += raw[at + 192 : at + 208]
+        d += raw[at + 208 : at + 210]
+    return [low, high, scale, d]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "cols", "tile"),
+    [
+        ("F32", 3, 96, Tile(2, 96)),
+        ("F16", 3, 8192, Tile(1, 4096)),
+        ("BF16", 5, 96, Tile(4, 96)),
+        ("Q8_0", 3, 96, Tile(2, 96)),
+        ("Q8_0", 3, 512, Tile(2, 256)),
+        ("Q4_K", 3, 1024, Tile(2, 512)),
+        ("Q6_K", 3, 1024, Tile(2, 512)),
+        ("Q6_K", 5, 256, Tile(1, 256)),
+    ],
+)
+def test_packed_bytes_are_those_of_the_layout(name: str, rows: int, cols: int, tile: Tile) -> None:
+    fmt = format_named(name)
+    raw = random_rows(fmt, rows, cols, 11)
+    tiles = cols // tile.cols
+    padded = -(-rows // tile.rows) * tile.rows
+    empty = bytes(fmt.row_bytes(cols))
+    cut = [
+        [[part[t * len(part) // tiles : (t + 1) * len(part) // tiles] for t in range(tiles)] for part in sections]
+        for sections in (sections_of_row(name, raw[r].tobytes() if r < rows else empty) for r in range(padded))
+    ]
+    expected = b"".join(
+        b"".join(round16(b"".join(cut[unit + r][s][t] for r in range(tile.rows))) for s in range(len(cut[0])))
+        for unit in range(0, padded, tile.rows)
+        for t in range(tiles)
+    )
+    assert fmt.pack(raw, tile).tobytes() == expected

@@ -1,0 +1,90 @@
+"""A small artifact of the real form whose kernels are names that the fake device of these tests understands."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from imp_runtime.artifact import write_artifact
+from imp_runtime.plan import Binding, Buffer, Kernel, KvSpec, Output, Plan, Plane, Program, TargetPlan
+
+VOCAB = 61
+STOP = 7
+SLOTS = 8
+CHUNK = 24
+CONTEXT = 4096
+ARGS = (
+    "step.input",
+    "step.tokens",
+    "seq.token",
+    "seq.position",
+    "seq.table",
+    "seq.sampling",
+    "seq.seen",
+    "out.count",
+    "out.ring",
+    "kv",
+    "logits.all",
+)
+
+
+def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
+    args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
+    return Kernel(entry, entry, (3, 2, 1), 64, 1024, args, ("op",), outputs, 300, 10, 20)
+
+
+def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:
+    programs = (
+        Program("decode_b1", 1, (kernel("decode", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
+        Program("sample_b1", 1, (kernel("sample"),)),
+        Program("prefill_t8", min(8, chunk), (kernel("prefill"),)),
+        Program(f"prefill_t{chunk + 1}", chunk, (kernel("prefill"),)),
+        Program(f"logits_t{chunk}", chunk, (kernel("logits"),)),
+    )
+    return Plan(
+        version=1,
+        model="tiny",
+        architecture="none",
+        quant="Q8_0",
+        parameters=1000,
+        vocab=VOCAB,
+        hidden=8,
+        layers=1,
+        context=context,
+        slots=slots,
+        chunk_tokens=chunk,
+        table_blocks=-(-context // 16),
+        decode_weight_bytes=300,
+        bos_token=-1,
+        add_bos=False,
+        stop_tokens=(STOP,),
+        kv=KvSpec(1, 1, 1),
+        planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
+        targets=(TargetPlan("fake", "code/fake", (Buffer("logits.all", 4 * chunk * VOCAB),), programs),),
+    )
+
+
+def plane_bytes(plan: Plan) -> dict[str, bytes]:
+    rng = np.random.default_rng(1)
+    return {plane.name: rng.integers(1, 256, plane.nbytes, np.uint8).tobytes() for plane in plan.planes}
+
+
+BLOBS = {"code/fake": b"\x7fmachine code", "tokenizer.json": b"{}" * 200, "chat_template.jinja": b""}
+METADATA = {"imp_version": "0.1.0", "model_hash": "abc"}
+
+
+def write_tiny(path: Path, plan: Plan | None = None, **sizes: int) -> Path:
+    plan = plan or make_plan(**sizes)
+    content = plane_bytes(plan)
+    write_artifact(path, plan, BLOBS, METADATA, ((name, [data[:100], data[100:]]) for name, data in content.items()))
+    return path
+
+
+def with_kernel(plan: Plan, **changes: object) -> Plan:
+    """The plan with fields of its first kernel replaced."""
+    target = plan.targets[0]
+    program = target.programs[0]
+    changed = dataclasses.replace(program.kernels[0], **changes)
+    program = dataclasses.replace(program, kernels=(changed,))
+    return dataclasses.replace(plan, targets=(dataclasses.replace(target, programs=(program, *target.programs[1:])),))

@@ -1,0 +1,115 @@
+"""The prefill stages compile for both GPU targets, at the shapes of an 8B model, without spills or stack."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
+SHARED_LIMIT = 101376  # bytes a block may have on the smaller target
+
+BYTES = "const std::uint8_t*"
+FLOATS = "const float*"
+INTS = "const std::int32_t*"
+GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", INTS)
+GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", INTS)
+ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", INTS)
+ROPE = ("float*", FLOATS, FLOATS, "const std::uint64_t*", "std::uint8_t*", INTS, INTS, INTS)
+ATTENTION = (FLOATS, BYTES, INTS, INTS, "float*", INTS)
+FINISH = (INTS, "std::uint32_t*", "std::int32_t*", INTS)
+
+
+def gemm(kind: str, layout: str, tile_rows: int, tile_cols: int, rows: int, cols: int, tokens: int, extra: str) -> str:
+    """C++ type of a matrix product that writes columns 0 .. rows - 1 of y [tokens, rows]."""
+    return (
+        f"{kind}<imp::GemmConfig{{.rows = {rows}, .cols = {cols}, .tokens = {tokens}, .stride = {rows}, .offset = 0, "
+        f"{extra}}}, imp::Matrix<imp::{layout}<imp::TileShape{{{tile_rows}, {tile_cols}}}>, {rows}, {cols}>>"
+    )
+
+
+def attention(heads: int, kv_heads: int, head_dim: int, tokens: int) -> str:
+    """C++ type of the attention of a model with these heads."""
+    return (
+        f"imp::AttentionPrefill<imp::AttentionPrefillConfig{{.heads = {heads}, .kv_heads = {kv_heads}, "
+        f".head_dim = {head_dim}, .tokens = {tokens}, .stride = {(heads + 2 * kv_heads) * head_dim}, "
+        f".table_blocks = 2560, .block_bytes = {36 * 64 * kv_heads * head_dim}}}>"
+    )
+
+
+def rope(heads: int, kv_heads: int, head_dim: int, flags: str) -> str:
+    """C++ type of the rotation and cache append of a model with these heads."""
+    return (
+        f"imp::RopeAppend<imp::RopeAppendConfig{{.heads = {heads}, .kv_heads = {kv_heads}, .head_dim = {head_dim}, "
+        f".tokens = 128, .table_blocks = 2560, .block_bytes = {36 * 64 * kv_heads * head_dim}, {flags}, "
+        ".eps = 1e-6f, .scale = 0.18f}>"
+    )
+
+
+def encode(cols: int, flags: str) -> str:
+    """C++ type of the encoder of chunks of 128 tokens."""
+    return f"imp::EncodeActivations<imp::ActivationsConfig{{.cols = {cols}, .tokens = 128, {flags}, .eps = 1e-6f}}>"
+
+
+PLAIN = ".accumulate = false, .bias = false"
+ADD = ".accumulate = true, .bias = false"
+BIAS = ".accumulate = false, .bias = true"
+STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "q8_0": (gemm("imp::GemmQ8", "Q8_0", 2, 4096, 6144, 4096, 128, BIAS), GEMM_Q8),
+    "q8_0_small": (gemm("imp::GemmQ8", "Q8_0", 8, 576, 192, 576, 32, PLAIN), GEMM_Q8),
+    "q4_k": (gemm("imp::GemmQ8", "Q4_K", 2, 4096, 24576, 4096, 128, PLAIN), GEMM_Q8),
+    "q6_k": (gemm("imp::GemmQ8", "Q6_K", 2, 4096, 4096, 12288, 128, ADD), GEMM_Q8),
+    "f32": (gemm("imp::GemmBf16", "F32", 1, 2048, 1024, 2048, 128, PLAIN), GEMM_BF16),
+    "f16": (gemm("imp::GemmBf16", "F16", 1, 4096, 1024, 4096, 128, ADD), GEMM_BF16),
+    "bf16": (gemm("imp::GemmBf16", "BF16", 1, 4096, 6144, 4096, 32, PLAIN), GEMM_BF16),
+    "encode_norm": (encode(4096, ".norm = true, .swiglu = false, .q8 = true, .dense = false"), ENCODE),
+    "encode_swiglu": (encode(12288, ".norm = false, .swiglu = true, .q8 = true, .dense = true"), ENCODE),
+    "rope_neox": (rope(32, 8, 128, ".interleaved = false, .norm = true"), ROPE),
+    "rope_pairs": (rope(8, 2, 96, ".interleaved = true, .norm = false"), ROPE),
+    "attention_64": (attention(16, 8, 64, 32), ATTENTION),
+    "attention_96": (attention(8, 2, 96, 64), ATTENTION),
+    "attention_128": (attention(32, 8, 128, 128), ATTENTION),
+    "finish": ("imp::FinishPrefill<imp::FinishConfig{.vocab = 151936}>", FINISH),
+}
+HEADERS = ("attention_prefill", "encode_activations", "finish_prefill", "gemm_bf16", "gemm_q8", "rope_append")
+
+
+def source() -> str:
+    """One entry for each stage, as the compiler emits it."""
+    lines = [f'#include "imp/stage/{name}.h"' for name in HEADERS]
+    lines += [f'#include "imp/layout/{name}.h"' for name in ("bf16", "f16", "f32", "q4_k", "q6_k", "q8_0")]
+    for name, (stage, types) in STAGES.items():
+        parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(types))
+        arguments = ", ".join(f"a{i}" for i in range(len(types)))
+        lines += [
+            f"using {name} = {stage};",
+            f'static_assert({name}::kSharedBytes <= {SHARED_LIMIT}, "more shared memory than a block may have");',
+            f'extern "C" __global__ void __launch_bounds__({name}::kThreads) {name}_0({parameters}) {{',
+            f"  {name}::run({arguments});",
+            "}",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def nvcc() -> Path:
+    """The nvcc of the pip wheels."""
+    spec = importlib.util.find_spec("nvidia.cu13")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("the nvcc wheels are not installed")
+    return Path(spec.submodule_search_locations[0]) / "bin" / "nvcc"
+
+
+@pytest.mark.parametrize("arch", ["sm_90a", "sm_120a"])
+def test_compiles_without_spills(arch: str, tmp_path: Path) -> None:
+    cu = tmp_path / "prefill.cu"
+    cu.write_text(source())
+    command = [str(nvcc()), "-std=c++20", f"-arch={arch}", "--Werror", "all-warnings", "-Xptxas", "-v", "-cubin"]
+    command += ["-I", str(INCLUDE), "-I", str(INCLUDE / "imp" / "ptx"), str(cu), "-o", str(tmp_path / "prefill.cubin")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", done.stderr)
+    assert len(frames) == len(STAGES), done.stderr
+    assert set(frames) == {("0", "0", "0")}, done.stderr

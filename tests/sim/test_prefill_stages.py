@@ -1,0 +1,483 @@
+"""The prefill stages on the CPU, against float64 numpy."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from imp_codegen.quant import Tile, format_named
+
+Array = NDArray[Any]
+INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
+POISON = 0x7FC0BEEF  # a NaN where nothing may be read
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """A matrix product; `tile` is the layout's tile shape."""
+
+    format: str
+    rows: int
+    cols: int
+    tokens: int
+    stride: int
+    offset: int = 0
+    accumulate: bool = False
+    bias: bool = False
+    tile: tuple[int, int] = (2, 256)
+
+    @property
+    def integer(self) -> bool:
+        return self.format.startswith("Q")
+
+    def stage(self) -> str:
+        config = (
+            f".rows = {self.rows}, .cols = {self.cols}, .tokens = {self.tokens}, .stride = {self.stride}, "
+            f".offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, .bias = {str(self.bias).lower()}"
+        )
+        kind = "GemmQ8" if self.integer else "GemmBf16"
+        layout = f"imp::{self.format}<imp::TileShape{{{self.tile[0]}, {self.tile[1]}}}>"
+        return f"imp::{kind}<imp::GemmConfig{{{config}}}, imp::Matrix<{layout}, {self.rows}, {self.cols}>>"
+
+
+@dataclass(frozen=True)
+class Encode:
+    """An encoder of activations."""
+
+    cols: int
+    source: str = "plain"
+    q8: bool = True
+    dense: bool = True
+    tokens: int = 32
+    eps: float = 1e-5
+
+    def stage(self) -> str:
+        flags = {"norm": self.source == "norm", "swiglu": self.source == "swiglu", "q8": self.q8, "dense": self.dense}
+        fields = ", ".join(f".{name} = {str(value).lower()}" for name, value in flags.items())
+        return (
+            f"imp::EncodeActivations<imp::ActivationsConfig{{.cols = {self.cols}, .tokens = {self.tokens}, {fields}, "
+            f".eps = {self.eps}f}}>"
+        )
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Heads and cache of a model, and how it rotates."""
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    tokens: int
+    interleaved: bool = False
+    norm: bool = False
+    layers: int = 2
+    table_blocks: int = 24
+
+    @property
+    def stride(self) -> int:
+        return (self.heads + 2 * self.kv_heads) * self.head_dim
+
+    @property
+    def layer_bytes(self) -> int:
+        return 2 * self.kv_heads * 16 * self.head_dim * 2
+
+    def shape(self) -> str:
+        heads = f".heads = {self.heads}, .kv_heads = {self.kv_heads}, .head_dim = {self.head_dim}"
+        return f"{heads}, .tokens = {self.tokens}, "
+
+    def cache_shape(self) -> str:
+        return f".table_blocks = {self.table_blocks}, .block_bytes = {self.layers * self.layer_bytes}"
+
+    def stage(self) -> str:
+        config = f"{self.shape()}.stride = {self.stride}, {self.cache_shape()}"
+        return f"imp::AttentionPrefill<imp::AttentionPrefillConfig{{{config}}}>"
+
+    def rope(self) -> str:
+        flags = f".interleaved = {str(self.interleaved).lower()}, .norm = {str(self.norm).lower()}"
+        config = f"{self.shape()}{self.cache_shape()}, {flags}, .eps = 1e-6f, .scale = {self.scale}f"
+        return f"imp::RopeAppend<imp::RopeAppendConfig{{{config}}}>"
+
+    @property
+    def scale(self) -> float:
+        return float(np.float32(math.log2(math.e) / math.sqrt(self.head_dim)))
+
+
+GEMMS = {
+    "q8_tail": Gemm("Q8_0", rows=75, cols=192, tokens=32, stride=83, offset=3, bias=True, tile=(8, 192)),
+    "q8_tiles": Gemm("Q8_0", rows=64, cols=512, tokens=128, stride=64, accumulate=True),
+    "q4_k": Gemm("Q4_K", rows=130, cols=512, tokens=128, stride=140, offset=10, tile=(4, 512)),
+    "q6_k": Gemm("Q6_K", rows=70, cols=512, tokens=128, stride=75, offset=5, accumulate=True, bias=True),
+    "f32": Gemm("F32", rows=40, cols=80, tokens=32, stride=41, offset=1, tile=(8, 80)),
+    "f16": Gemm("F16", rows=66, cols=256, tokens=64, stride=66, accumulate=True, bias=True, tile=(2, 128)),
+    "bf16": Gemm("BF16", rows=64, cols=64, tokens=128, stride=64, tile=(8, 64)),
+    # the same sums, in a chunk of another size
+    "q4_k_t32": Gemm("Q4_K", rows=130, cols=512, tokens=32, stride=140, offset=10, tile=(4, 512)),
+}
+ENCODERS = {
+    "encode": Encode(cols=224, dense=False),
+    "encode_norm": Encode(cols=1056, source="norm"),
+    "encode_swiglu": Encode(cols=96, source="swiglu"),
+    "encode_dense": Encode(cols=96, source="norm", q8=False),
+}
+ATTENTIONS = {
+    "group4": Attention(4, 1, 64, tokens=32, norm=True),
+    "group4_t128": Attention(4, 1, 64, tokens=128, norm=True),
+    "group1": Attention(2, 2, 128, tokens=32, interleaved=True),
+    "group2": Attention(4, 2, 96, tokens=64, interleaved=True, norm=True),
+}
+VOCAB = 300
+
+
+def stages() -> dict[str, tuple[str, int]]:
+    """Every entry: the stage's C++ type and the number of its pointers."""
+    found = {name: (case.stage(), 6 if case.integer else 5) for name, case in GEMMS.items()}
+    found |= {name: (case.stage(), 6) for name, case in ENCODERS.items()}
+    found |= {name: (case.stage(), 6) for name, case in ATTENTIONS.items()}
+    found |= {f"rope_{name}": (case.rope(), 8) for name, case in ATTENTIONS.items()}
+    return found | {"finish": (f"imp::FinishPrefill<imp::FinishConfig{{.vocab = {VOCAB}}}>", 4)}
+
+
+def source() -> str:
+    """One entry for each stage and, beside it, its launch shape."""
+    headers = ["stage/attention_prefill", "stage/encode_activations", "stage/finish_prefill", "stage/gemm_bf16"]
+    headers += ["stage/gemm_q8", "stage/rope_append", *(f"layout/{name}" for name in ("bf16", "f16", "f32"))]
+    headers += [f"layout/{name}" for name in ("q4_k", "q6_k", "q8_0")]
+    lines = [f'#include "imp/{name}.h"' for name in headers]
+    lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
+    for name, (stage, count) in stages().items():
+        parameters = ", ".join(f"void* a{i}" for i in range(count))
+        arguments = ", ".join(f"Any{{a{i}}}" for i in range(count))
+        lines += [
+            f"using s_{name} = {stage};",
+            f'extern "C" void {name}({parameters}) {{ s_{name}::run({arguments}); }}',
+            f'extern "C" const int {name}_shape[5] = {{s_{name}::kGridX, s_{name}::kGridY, s_{name}::kGridZ, '
+            f"s_{name}::kThreads, s_{name}::kSharedBytes}};",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+class Kernels:
+    """The compiled stages."""
+
+    def __init__(self, path: Path) -> None:
+        self.library = ctypes.CDLL(str(path))
+        self.library.imp_sim_error.restype = ctypes.c_char_p
+        self.library.imp_sim_configure(2, 0, ctypes.c_uint64(1))
+
+    def run(self, name: str, *arrays: Array | None) -> None:
+        shape = (ctypes.c_int * 5).in_dll(self.library, f"{name}_shape")
+        assert all(a is None or a.flags.c_contiguous for a in arrays)
+        args = (ctypes.c_uint64 * len(arrays))(*(0 if a is None else a.ctypes.data for a in arrays))
+        entry = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
+        grid = (ctypes.c_int * 3)(*shape[:3])
+        status = self.library.imp_sim_launch(entry, args, len(arrays), grid, shape[3], shape[4])
+        assert status == 0, self.library.imp_sim_error().decode()
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    folder = tmp_path_factory.mktemp("prefill")
+    (folder / "prefill.cu").write_text(source())
+    includes = ["-I", str(INCLUDE), "-I", str(INCLUDE / "imp" / "sim")]
+    command = ["g++", "-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
+    command += ["-x", "c++", *includes, str(folder / "prefill.cu"), str(INCLUDE / "imp" / "sim" / "engine.cpp")]
+    done = subprocess.run([*command, "-o", str(folder / "k.so")], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return Kernels(folder / "k.so")
+
+
+def aligned(shape: tuple[int, ...], dtype: Any) -> Array:
+    """An uninitialised array at a multiple of 256 bytes, as device memory is."""
+    nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.empty(nbytes + 256, np.uint8)
+    start = -raw.ctypes.data % 256
+    out: Array = raw[start : start + nbytes].view(dtype).reshape(shape)
+    return out
+
+
+def placed(values: Array) -> Array:
+    """A copy of `values` at a multiple of 256 bytes."""
+    out = aligned(values.shape, values.dtype)
+    out[...] = values
+    return out
+
+
+def step(slot: int, tokens: int) -> Array:
+    return np.array([slot, tokens, 0, 0], np.int32)
+
+
+def random_weights(case: Gemm, rng: np.random.Generator) -> Array:
+    """Rows as a file holds them."""
+    if case.format in {"F32", "F16", "BF16"}:
+        values = rng.standard_normal((case.rows, case.cols)).astype(np.float32)
+        if case.format == "BF16":
+            return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
+        return values.astype(np.float16 if case.format == "F16" else np.float32).view(np.uint8)
+    fmt = format_named(case.format)
+    raw = rng.integers(0, 256, (case.rows, case.cols // fmt.block, fmt.block_bytes), np.uint8)
+    for at in {"Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208]}[case.format]:
+        scales = rng.uniform(-0.02, 0.02, raw.shape[:2]).astype(np.float16)
+        raw[:, :, at : at + 2] = scales[:, :, None].view(np.uint8)
+    return raw.reshape(case.rows, -1)
+
+
+def to_bfloat(x: Array) -> Array:
+    """Bits of x rounded to nearest even (no NaN)."""
+    bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
+    return ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+
+
+def from_bfloat(bits: Array) -> Array:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def sums_of(codes: Array) -> Array:
+    """The packed sums of both halves of each block of 32 codes."""
+    halves = codes.astype(np.int32).reshape(len(codes), -1, 2, 16).sum(-1)
+    packed: Array = halves[..., 0] & 0xFFFF | halves[..., 1] << 16
+    return packed.astype(np.uint32)
+
+
+def random_inputs(case: Gemm, n: int, rng: np.random.Generator) -> tuple[list[Array], Array]:
+    """Encoded activations with poison from token n on, and the numbers that they mean."""
+    if case.integer:
+        codes = rng.integers(-127, 128, (case.tokens, case.cols)).astype(np.int8)
+        d = rng.uniform(0.001, 0.02, (case.tokens, case.cols // 32)).astype(np.float32)
+        scales = aligned((case.tokens, case.cols // 32, 2), np.uint32)
+        scales[..., 0] = d.view(np.uint32)
+        scales[..., 1] = sums_of(codes)
+        scales[n:] = POISON
+        return [placed(codes), scales], codes * np.repeat(d.astype(np.float64), 32, axis=1)
+    planes = aligned((2, case.tokens, case.cols), np.uint16)
+    x = rng.standard_normal((case.tokens, case.cols)).astype(np.float32)
+    planes[0] = to_bfloat(x)
+    planes[1] = to_bfloat(x - from_bfloat(planes[0]))
+    meant = from_bfloat(planes[0]).astype(np.float64) + from_bfloat(planes[1])
+    planes[:, n:] = POISON >> 16
+    return [planes], meant
+
+
+@pytest.mark.parametrize("name", GEMMS)
+@pytest.mark.parametrize("n", [1, 27, 10**9], ids=["one", "some", "all"])
+def test_gemm(kernels: Kernels, name: str, n: int) -> None:
+    case = GEMMS[name]
+    n = min(n, case.tokens)
+    rng = np.random.default_rng([n, *name.encode()])
+    raw = random_weights(case, rng)
+    fmt = format_named(case.format)
+    weights = placed(fmt.pack(raw, Tile(*case.tile)))
+    inputs, x = random_inputs(case, n, rng)
+    bias = placed(rng.standard_normal(case.rows).astype(np.float32)) if case.bias else None
+    y = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32))
+    before = y.copy()
+    kernels.run(name, weights, *inputs, bias, y, step(0, n))
+
+    w = fmt.dequantize(raw).astype(np.float64)
+    truth = before.astype(np.float64)
+    columns = slice(case.offset, case.offset + case.rows)
+    product = x[:n] @ w.T + (0 if bias is None else bias)
+    truth[:n, columns] = product + (truth[:n, columns] if case.accumulate else 0)
+    scale = np.abs(x[:n]) @ np.abs(w).T + 1
+    assert np.all(np.abs(y[:n, columns] - truth[:n, columns]) < 2e-6 * scale)
+    y[:n, columns] = before[:n, columns]
+    np.testing.assert_array_equal(y, before)
+
+
+def test_gemm_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
+    big, small = GEMMS["q4_k"], GEMMS["q4_k_t32"]
+    rng = np.random.default_rng(5)
+    weights = placed(format_named("Q4_K").pack(random_weights(big, rng), Tile(*big.tile)))
+    (codes, scales), _ = random_inputs(big, 128, rng)
+    whole = aligned((128, big.stride), np.float32)
+    kernels.run("q4_k", weights, codes, scales, None, whole, step(0, 128))
+    for first, n in ((0, 32), (37, 1), (90, 19)):
+        part = aligned((32, big.stride), np.float32)
+        chunk = [placed(np.resize(a[first : first + n], (32, *a.shape[1:]))) for a in (codes, scales)]
+        kernels.run("q4_k_t32", weights, *chunk, None, part, step(0, n))
+        columns = slice(big.offset, big.offset + big.rows)
+        np.testing.assert_array_equal(part[:n, columns], whole[first : first + n, columns])
+    assert small.rows == big.rows
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("n", [1, 30])
+def test_encode(kernels: Kernels, name: str, n: int) -> None:
+    case = ENCODERS[name]
+    rng = np.random.default_rng([n, *name.encode()])
+    width = case.cols * (2 if case.source == "swiglu" else 1)
+    x = placed((rng.standard_normal((case.tokens, width)) * rng.uniform(0.1, 30, (case.tokens, 1))).astype(np.float32))
+    x[0, 32:64] = 0
+    x[n:] = np.nan
+    weight = placed(rng.uniform(0.2, 3, case.cols).astype(np.float32))
+    codes = placed(np.full((case.tokens, case.cols), 99, np.int8))
+    scales = placed(np.full((case.tokens, case.cols // 32, 2), 99, np.uint32))
+    planes = placed(np.full((2, case.tokens, case.cols), 99, np.uint16))
+    kernels.run(name, x, weight, codes, scales, planes, step(0, n))
+
+    exact = x[:n].astype(np.float64)
+    if case.source == "norm":
+        exact = exact * weight / np.sqrt(np.mean(exact**2, axis=1, keepdims=True) + case.eps)
+    elif case.source == "swiglu":
+        gate, up = exact[:, : case.cols], exact[:, case.cols :]
+        exact = gate / (1 + np.exp(-gate)) * up
+    if case.q8:
+        d = scales[:n, :, 0].view(np.float32)
+        largest = np.abs(exact.reshape(n, -1, 32)).max(-1)
+        np.testing.assert_allclose(d, largest / 127, rtol=2e-6)
+        values = codes[:n] * np.repeat(d.astype(np.float64), 32, axis=1)
+        assert np.all(np.abs(values - exact) <= np.repeat(d, 32, axis=1) * 0.5001)
+        np.testing.assert_array_equal(scales[:n, :, 1], sums_of(codes[:n]))
+        assert not codes[0, 32:64].any()
+        assert d[0, 1] == 0
+    if case.dense:
+        values = from_bfloat(planes[0, :n]).astype(np.float64) + from_bfloat(planes[1, :n])
+        np.testing.assert_allclose(values, exact, rtol=2**-16 + 1e-5)
+        np.testing.assert_allclose(from_bfloat(planes[0, :n]), exact, rtol=2**-8 + 1e-5)
+    assert np.all(codes[0 if not case.q8 else n :] == 99)
+    assert np.all(scales[0 if not case.q8 else n :] == 99)
+    assert np.all(planes[:, 0 if not case.dense else n :] == 99)
+
+
+def random_table(case: Attention, slot: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """A shuffled block table and a cache in which every value is NaN."""
+    blocks = case.table_blocks + 3
+    table = placed(np.full((3, case.table_blocks), -1, np.int32))
+    table[slot] = rng.permutation(np.arange(1, blocks))[: case.table_blocks]
+    cache = placed(np.full((blocks, case.layers, 2, case.kv_heads, 16, case.head_dim), np.nan, np.float16))
+    return table, cache
+
+
+def gather(case: Attention, cache: Array, row: Array, positions: Array, layer: int) -> Array:
+    """Keys and values of some positions: [2, kv_heads, positions, head_dim]."""
+    assert cache.shape[1] == case.layers
+    found = cache[row[positions // 16], layer][np.arange(len(positions)), :, :, positions % 16]
+    return np.moveaxis(found, 0, 2)
+
+
+def layer_base(case: Attention, cache: Array, layer: int) -> Array:
+    """The cache from a layer's part of block 0 on."""
+    return cache.reshape(-1).view(np.uint8)[layer * case.layer_bytes :]
+
+
+def turned(case: Attention, x: Array, positions: Array, frequencies: Array) -> Array:
+    """x [tokens, heads, head_dim] rotated by position, as complex numbers."""
+    angle = positions[:, None].astype(np.longdouble) * frequencies
+    turn = (np.cos(angle) + 1j * np.sin(angle)).astype(np.complex128)[:, None]
+    half = case.head_dim // 2
+    pairs = x[..., 0::2] + 1j * x[..., 1::2] if case.interleaved else x[..., :half] + 1j * x[..., half:]
+    pairs = pairs * turn
+    out = np.empty_like(x)
+    if case.interleaved:
+        out[..., 0::2], out[..., 1::2] = pairs.real, pairs.imag
+    else:
+        out[..., :half], out[..., half:] = pairs.real, pairs.imag
+    return out
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize(("n", "start"), [(1, 0), (29, 13), (32, 300)])
+def test_rope_append(kernels: Kernels, name: str, n: int, start: int) -> None:
+    case, slot, layer = ATTENTIONS[name], 1, 1
+    rng = np.random.default_rng([n, start])
+    table, cache = random_table(case, slot, rng)
+    frequencies = np.longdouble(10000.0) ** (-2 * np.arange(case.head_dim // 2) / np.longdouble(case.head_dim))
+    turns = placed(np.array([int(f / (2 * np.pi) * 2**64) for f in frequencies], np.uint64))
+    qkv = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32))
+    before = qkv.copy()
+    norms = [placed(rng.uniform(0.5, 2, case.head_dim).astype(np.float32)) for _ in range(2)]
+    positions = np.array([5, start, 7], np.int32)
+    kernels.run(f"rope_{name}", qkv, *norms, turns, layer_base(case, cache, layer), table, positions, step(slot, n))
+
+    x = before[:n].astype(np.float64).reshape(n, -1, case.head_dim)
+    q, k, v = np.split(x, [case.heads, case.heads + case.kv_heads], axis=1)
+    if case.norm:
+        q, k = (
+            part / np.sqrt(np.mean(part**2, axis=-1, keepdims=True) + 1e-6) * norm
+            for part, norm in zip((q, k), norms, strict=True)
+        )
+    at = np.arange(start, start + n)
+    q, k = turned(case, q, at, frequencies) * case.scale, turned(case, k, at, frequencies)
+    width = case.heads * case.head_dim
+    np.testing.assert_allclose(qkv[:n, :width], q.reshape(n, -1), atol=2e-6)
+    np.testing.assert_array_equal(qkv[n:], before[n:])
+    np.testing.assert_array_equal(qkv[:, width:], before[:, width:])
+    keys, values = gather(case, cache, table[slot], at, layer)
+    np.testing.assert_allclose(keys.swapaxes(0, 1), k, rtol=2**-11 + 1e-5, atol=2e-6)
+    np.testing.assert_array_equal(values.swapaxes(0, 1), v.astype(np.float16))
+    written = np.count_nonzero(~np.isnan(cache))
+    assert written == n * 2 * case.kv_heads * case.head_dim
+
+
+def filled_cache(case: Attention, slot: int, length: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Table, cache and gathered k, v [2, kv_heads, length, head_dim] of layer 1."""
+    table, cache = random_table(case, slot, rng)
+    at = np.arange(length)
+    kv = rng.standard_normal((2, case.kv_heads, length, case.head_dim)).astype(np.float16)
+    cache[table[slot][at // 16], 1, :, :, at % 16] = np.moveaxis(kv, 2, 0)
+    return table, cache, kv
+
+
+def attention_truth(case: Attention, q: Array, kv: Array, start: int) -> Array:
+    """Softmax attention in float64: [tokens, heads, head_dim]."""
+    n, length = len(q), kv.shape[2]
+    k, v = np.repeat(kv.astype(np.float64), case.heads // case.kv_heads, axis=1)
+    scores = np.einsum("thd,hsd->hts", q.astype(np.float64), k)
+    scores = np.where(np.arange(length) > start + np.arange(n)[:, None], -np.inf, scores)
+    weights = np.exp2(scores - scores.max(-1, keepdims=True))
+    found: Array = np.einsum("hts,hsd->thd", weights / weights.sum(-1, keepdims=True), v)
+    return found
+
+
+@pytest.mark.parametrize("name", ATTENTIONS)
+@pytest.mark.parametrize(("n", "start"), [(1, 0), (29, 13), (10**9, 0), (30, 250)])
+def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
+    case, slot = ATTENTIONS[name], 2
+    n = min(n, case.tokens)
+    rng = np.random.default_rng([n, start])
+    table, cache, kv = filled_cache(case, slot, start + n, rng)
+    q = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32) * np.float32(0.3))
+    q[n:] = np.nan
+    out = placed(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
+    positions = np.array([3, 4, start], np.int32)
+    kernels.run(name, q, layer_base(case, cache, 1), table, positions, out, step(slot, n))
+    heads = q[:n, : case.heads * case.head_dim].reshape(n, case.heads, case.head_dim)
+    truth = attention_truth(case, heads, kv, start)
+    np.testing.assert_allclose(out[:n], truth, atol=4e-4)
+    assert np.sqrt(np.mean((out[:n] - truth) ** 2)) < 2e-4 * np.sqrt(np.mean(truth**2))
+    assert np.all(out[n:] == 77)
+
+
+def test_attention_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
+    case = ATTENTIONS["group4_t128"]
+    rng = np.random.default_rng(3)
+    table, cache, _ = filled_cache(case, 0, 128, rng)
+    q = placed(rng.standard_normal((128, case.stride)).astype(np.float32))
+    whole = aligned((128, case.heads, case.head_dim), np.float32)
+    base = layer_base(case, cache, 1)
+    kernels.run("group4_t128", q, base, table, np.zeros(3, np.int32), whole, step(0, 128))
+    for start, n in ((0, 17), (17, 32), (70, 1), (100, 28)):
+        part = aligned((32, case.heads, case.head_dim), np.float32)
+        chunk = placed(np.resize(q[start : start + n], (32, case.stride)))
+        kernels.run("group4", chunk, base, table, np.array([start, 0, 0], np.int32), part, step(0, n))
+        np.testing.assert_array_equal(part[:n], whole[start : start + n])
+
+
+def test_finish(kernels: Kernels) -> None:
+    tokens = np.array([7, 299, 0, 7, 12, 13], np.int32)
+    seen = np.zeros((3, VOCAB), np.uint32)
+    seen[1, 7] = 4
+    positions = np.array([5, 100, 9], np.int32)
+    kernels.run("finish", tokens, seen, positions, step(1, 5))
+    expected: Mapping[int, int] = {0: 1 << 31, 7: 1 << 31 | 4, 12: 1 << 31, 299: 1 << 31}
+    assert {int(i): int(seen[1, i]) for i in np.flatnonzero(seen[1])} == expected
+    assert not seen[[0, 2]].any()
+    np.testing.assert_array_equal(positions, [5, 105, 9])

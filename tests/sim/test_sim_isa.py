@@ -1,0 +1,54 @@
+"""Every instruction of the simulator against numpy, in every order of threads."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from sim_library import SimLibrary, aligned, compile_sim
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from isa_cases import SOURCE, Case, cases, check
+
+ORDERS = {"ascending": (1, 0, 1), "descending": (1, 1, 1), "random": (1, 2, 5), "two threads": (2, 2, 6)}
+
+
+def _run(library: SimLibrary, case: Case) -> None:
+    buffers = [aligned(buffer.before) for buffer in case.buffers]
+    assert library.launch(case.entry, buffers, case.grid, case.block, case.shared_bytes) == ""
+    check(case, buffers)
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    return SimLibrary(compile_sim(SOURCE, tmp_path_factory.mktemp("sim")))
+
+
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    return SimLibrary(compile_sim(SOURCE, tmp_path_factory.mktemp("sim"), machine="x86-64"))
+
+
+@pytest.fixture(scope="module")
+def checked(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    return SimLibrary(compile_sim(SOURCE, tmp_path_factory.mktemp("sim"), "check"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.entry)
+def test_plain(plain: SimLibrary, case: Case, order: str) -> None:
+    plain.configure(*ORDERS[order])
+    _run(plain, case)
+
+
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.entry)
+def test_without_half_instructions(portable: SimLibrary, case: Case) -> None:
+    _run(portable, case)
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("case", cases(), ids=lambda case: case.entry)
+def test_check_finds_nothing(checked: SimLibrary, case: Case, order: str) -> None:
+    checked.configure(*ORDERS[order])
+    _run(checked, case)
