@@ -11,10 +11,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imp_runtime.artifact import write_artifact
-from imp_runtime.errors import ImpError
-from imp_runtime.plan import PLAN_VERSION, KvSpec, Plan, TargetPlan
-
 from imp_codegen.build import CodeObject, Unit, build
 from imp_codegen.checkpoint import Checkpoint, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
@@ -30,6 +26,9 @@ from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_target
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.version import VERSION
+from imp_runtime.artifact import write_artifact
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import PLAN_VERSION, KvSpec, Plan, TargetPlan
 
 CHUNK_TOKENS = 128  # prompt tokens of one prefill program
 Progress = Callable[[str, int, int], None]
@@ -40,12 +39,14 @@ class CompileOptions:
     """`random_weights`: the source is a config.json, the weights are random in format `quant`.
 
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
+    `check`: the simulator's code watches its threads for races, bad addresses and missing barriers.
     """
 
     random_weights: bool = False
     quant: str = "Q8_0"
     context: int | None = None
     dump: Path | None = None
+    check: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,7 @@ def compile_model(
             compiled = plan_model(checkpoint, chosen, options)
         with clock.step("build"):
             progress("build", 0, len(chosen))
-            units = tuple(Unit(t.name, t.compiler, compiled.emitted[t.name].source) for t in chosen)
+            units = tuple(_unit(target, compiled.emitted[target.name], options) for target in chosen)
             objects = dict(zip(targets, build(units), strict=True))
             progress("build", len(chosen), len(chosen))
         with clock.step("pack"):
@@ -177,6 +178,11 @@ def _write(
     weights = pack(compiled.placed, compiled.spec, checkpoint, packed)
     metadata = {"imp_version": VERSION, "model_hash": _hash(checkpoint)}
     write_artifact(output, compiled.plan, blobs, metadata, weights)
+
+
+def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:
+    check = options.check and target.compiler == "g++"
+    return Unit(target.name, target.compiler, emitted.source, "check" if check else "plain")
 
 
 def _checked_context(context: int, spec: ModelSpec) -> int:

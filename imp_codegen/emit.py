@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
-from imp_runtime.plan import Kernel, Program
+import numpy as np
 
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, ProgramDraft, Scalar
 from imp_codegen.version import VERSION
+from imp_runtime.plan import Kernel, Program
 
 
 def templates() -> Path:
@@ -116,7 +117,7 @@ def _comment(draft: Draft, launches: list[str]) -> tuple[str, ...]:
 def _literal(value: Scalar) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    return f"{value!r}f" if isinstance(value, float) else str(value)
+    return f"{np.float32(value)!s}f" if isinstance(value, float) else str(value)
 
 
 def _environment() -> jinja2.Environment:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from imp_runtime.plan import Plane
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.kernels.lowering import ROPE_TURNS
 from imp_codegen.passes.place_weights import VECTOR, Placed
 from imp_codegen.spec import ModelSpec, RopeSpec
+from imp_runtime.plan import Plane
 
 _CHUNK_BYTES = 8 << 20
 _WORKERS = 2

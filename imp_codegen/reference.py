@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from imp_runtime.artifact import Artifact
-from imp_runtime.plan import Plane
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint
@@ -34,6 +32,8 @@ from imp_codegen.pack import rope_turns
 from imp_codegen.passes.place_weights import VECTOR
 from imp_codegen.quant import Tile, formats
 from imp_codegen.spec import RopeSpec
+from imp_runtime.artifact import Artifact
+from imp_runtime.plan import Plane
 
 Floats = NDArray[np.float32]
 _ROWS_AT_A_TIME = 8192

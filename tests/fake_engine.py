@@ -17,6 +17,7 @@ import gguf
 import numpy as np
 import numpy.typing as npt
 import tokenizers
+
 from imp_runtime.artifact import Artifact, write_artifact
 from imp_runtime.engine import RequestError, StepOutput
 from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Plan, Plane, Program, TargetPlan
@@ -183,3 +184,9 @@ class FakeEngine:
 
     def close(self) -> None:
         self.closed = True
+
+    def __enter__(self) -> FakeEngine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

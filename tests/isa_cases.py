@@ -1,4 +1,4 @@
-"""What every kernel of tests/sim/kernels/isa.cu is given and must give back, from numpy: for the simulator and for GPUs."""
+"""What every kernel of tests/sim/kernels/isa.cu is given and must give back (numpy), for simulator and GPUs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,10 @@ def _gemms(rng: np.random.Generator) -> list[Case]:
     shared = 24 * 144
     a, b = (rng.integers(-128, 128, (rows, 128)).astype(np.int8) for rows in (16, 8))
     product = a.astype(np.int32) @ b.astype(np.int32).T
-    cases = [Case(entry, (_same(a), _same(b), _out(product)), shared_bytes=shared) for entry in ("gemm_s8_k32", "gemm_s8_k16")]
+    cases = [
+        Case(entry, (_same(a), _same(b), _out(product)), shared_bytes=shared)
+        for entry in ("gemm_s8_k32", "gemm_s8_k16")
+    ]
     x, y = _eighths(rng, 16, 64), _eighths(rng, 8, 64)
     product = x @ y.T
     half = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(product))
@@ -188,7 +191,20 @@ def _arithmetic(rng: np.random.Generator) -> Case:
     n = 256
     a, b = (rng.integers(0, 2**32, n, np.uint32) for _ in range(2))
     x = (rng.standard_normal(n) * 10.0 ** rng.integers(-8, 6, n)).astype(np.float32)
-    ties = [0.5, 1.5, -2.5, 65519.0, 65520.0, -65536.0, 2.0**-14, 2.0**-24, 2.0**-25, 3 * 2.0**-25, 1 + 2.0**-11, 1 + 3 * 2.0**-11]
+    ties = [
+        0.5,
+        1.5,
+        -2.5,
+        65519.0,
+        65520.0,
+        -65536.0,
+        2.0**-14,
+        2.0**-24,
+        2.0**-25,
+        3 * 2.0**-25,
+        1 + 2.0**-11,
+        1 + 3 * 2.0**-11,
+    ]
     special = [np.nan, 0.0, -0.0, 3e9, -3e9, 1e30, -1e30, 2.0**31, -(2.0**31), 1 + 2.0**-8, 1 + 3 * 2.0**-8]
     x[: len(ties)] = ties
     x[64 : 64 + len(special)] = special
@@ -197,7 +213,9 @@ def _arithmetic(rng: np.random.Generator) -> Case:
         half = np.where(np.isnan(x), np.uint16(0x7FFF), x.astype(np.float16).view(np.uint16)).astype(np.uint32)
         bfloat = _to_bfloat(x).astype(np.uint32)
         signed = [v.view(np.int8).reshape(n, 4).astype(np.int64) for v in (a, b)]
-        rounded = np.clip(np.nan_to_num(np.rint(x.astype(np.float64)), nan=0.0), -(2.0**31), 2.0**31 - 1).astype(np.int64)
+        rounded = np.clip(np.nan_to_num(np.rint(x.astype(np.float64)), nan=0.0), -(2.0**31), 2.0**31 - 1).astype(
+            np.int64
+        )
         words = np.stack(
             [
                 np.array([_permute(*map(int, (u, v, u ^ v >> 3))) for u, v in zip(a, b, strict=True)], np.uint32),

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from imp_runtime.errors import ImpError
 from numpy.typing import NDArray
+
+from imp_runtime.errors import ImpError
 
 if TYPE_CHECKING:
     from imp_codegen.checkpoint.metadata import Metadata

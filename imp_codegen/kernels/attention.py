@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 
-from imp_runtime.plan import BLOCK_TOKENS, Binding, Output
-
 from imp_codegen.graph import Attention, HeadNorm, Rope, Weight
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
 from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, op_names, output, round_up
 from imp_codegen.kernels.prefill import attend_chunk
 from imp_codegen.passes.fuse import Group
+from imp_runtime.plan import BLOCK_TOKENS, Binding, Output
 
 _THREADS = 128
 _TILE = 64  # positions at a time; the least that is worth a CTA

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from imp_runtime.plan import Binding
-
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
 from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering
+from imp_runtime.plan import Binding
 
 _THREADS = 512
 _CTAS_PER_SM = 8

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from imp_runtime.plan import RING
-
 from imp_codegen.graph import Linear, RmsNorm, Sample
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
 from imp_codegen.kernels.lowering import Lowering, encode_config, gemv_config, op_names, output, round_up
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
 from imp_codegen.passes.fuse import Group
+from imp_runtime.plan import RING
 
 
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:

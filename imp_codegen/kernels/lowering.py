@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
-
 from imp_codegen.graph import Linear, Op, Value, Weight
 from imp_codegen.kernels.draft import Config, Cpp, Param
 from imp_codegen.passes.place_weights import Placed
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target
+from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
 ROPE_TURNS = "rope.turns"

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 
-from imp_runtime.plan import Binding, Output
-
 from imp_codegen.graph import Add, Attention, Linear, Rope, Weight
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
 from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, chunk_output, op_names
 from imp_codegen.passes.fuse import Group
+from imp_runtime.plan import Binding, Output
 
 _GEMM_THREADS = 256
 _GEMM_ROWS = 64

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imp_runtime.plan import Plane
-
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph, Weight
 from imp_codegen.quant import QuantFormat, Tile, choose_tile, formats, plane_bytes
+from imp_runtime.plan import Plane
 
 VECTOR = "vector"  # the layout of 1-D tensors: plain float32
 

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from imp_runtime.errors import ImpError
 from numpy.typing import NDArray
+
+from imp_runtime.errors import ImpError
 
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]

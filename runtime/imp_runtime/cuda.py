@@ -96,15 +96,14 @@ class CudaModule:
 
     def __init__(self, device: CudaDevice, code: bytes) -> None:
         self._device = device
-        # cuLibraryLoadData makes its own copy of the image.
-        self.library = _call(driver.cuLibraryLoadData, code, None, None, 0, None, None, 0)
+        # Not cuLibraryLoadData: that one looks at the image later, or never.
+        self.module = _call(driver.cuModuleLoadData, code)
         self._shared: dict[int, int] = {}
 
     def kernel(self, entry: str, shared_bytes: int) -> int:
         """Handle of the function `entry`, loaded now so that no load happens in the middle of a capture."""
         self._device.enter()
-        kernel = _call(driver.cuLibraryGetKernel, self.library, entry.encode())
-        function = _call(driver.cuKernelGetFunction, kernel)
+        function = _call(driver.cuModuleGetFunction, self.module, entry.encode())
         _call(driver.cuFuncLoad, function)
         handle = int(function)
         if shared_bytes > max(_SHARED_DEFAULT, self._shared.get(handle, 0)):
@@ -161,7 +160,7 @@ class CudaDevice:
         self._thread = _Thread()
         self._allocations: dict[int, str] = {}
         self._host: list[int] = []
-        self._libraries: list[Any] = []
+        self._modules: list[Any] = []
         self._graphs: list[Any] = []
         self._events: list[Any] = []
         self._idle_events: list[Any] = []
@@ -251,7 +250,7 @@ class CudaDevice:
         """Load a cubin."""
         self.enter()
         module = CudaModule(self, code)
-        self._libraries.append(module.library)
+        self._modules.append(module.module)
         return module
 
     def launch(self, launch: Launch) -> None:
@@ -344,8 +343,8 @@ class CudaDevice:
             driver.cuGraphExecDestroy(graph)
         for event in [*self._events, *(staging.event for staging in self._staging)]:
             driver.cuEventDestroy(event)
-        for library in self._libraries:
-            driver.cuLibraryUnload(library)
+        for module in self._modules:
+            driver.cuModuleUnload(module)
         for address in self._allocations:
             driver.cuMemFree(driver.CUdeviceptr(address))
         for host in [*self._host, *(staging.address for staging in self._staging)]:

@@ -252,7 +252,7 @@ class Engine:
         return entry & 0xFFFFFFFF if entry >> 32 == (index + 1) & 0xFFFFFFFF else None
 
     def _wait(self, index: int) -> int:
-        """Token `index`: a short spin, then sleeps; the next program is queued already, so waking late costs nothing."""
+        """Token `index`: a short spin, then sleeps; the next program is queued already, so a late wake is free."""
         for _ in range(_SPINS):
             if (token := self._poll(index)) is not None:
                 break

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 
 from fastapi import FastAPI
-from imp_runtime.errors import ImpError
 from pydantic import JsonValue
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from imp_runtime.errors import ImpError
 from imp_server import openai
 from imp_server.async_engine import AsyncEngine
 from imp_server.errors import ApiError

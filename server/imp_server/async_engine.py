@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from imp_runtime.errors import ImpError
-
 from imp_server.errors import ApiError
 from imp_server.generation import Request
 from imp_server.model import Model

@@ -16,6 +16,7 @@ import jinja2.ext
 import jinja2.nodes
 import jinja2.parser
 import jinja2.sandbox
+
 from imp_runtime.errors import ImpError
 
 Json = str | int | float | bool | None | Sequence["Json"] | Mapping[str, "Json"]

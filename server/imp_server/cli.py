@@ -10,8 +10,8 @@ from importlib.metadata import version
 from typing import Annotated
 
 import typer
-from imp_runtime.errors import ImpError
 
+from imp_runtime.errors import ImpError
 from imp_server.commands import bench, chat, compile, inspect, run, serve, verify  # noqa: A004  the command's name
 
 app = typer.Typer(
@@ -62,7 +62,7 @@ def execute(arguments: Sequence[str]) -> int:
     except BrokenPipeError:
         # Whoever read our output has left; without this Python complains when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        return 1
     except (Exception, typer.Abort) as error:
         if debug:
             traceback.print_exc()

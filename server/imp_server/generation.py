@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from imp_runtime.sampling import SamplingParams
-
 from imp_server.stop import StopMatcher
 from imp_server.tokenizer import Detokenizer, Tokenizer
 

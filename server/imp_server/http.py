@@ -8,11 +8,11 @@ import socket
 from collections.abc import AsyncGenerator, Coroutine
 from typing import TypeVar
 
-from imp_runtime.errors import ImpError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from imp_runtime.errors import ImpError
 from imp_server.errors import ApiError
 
 T = TypeVar("T")

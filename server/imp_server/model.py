@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Unpack
 
 import numpy as np
 import numpy.typing as npt
-from imp_runtime.errors import ImpError
 
+from imp_runtime.errors import ImpError
 from imp_server.chat_template import ChatTemplate, Json, Message
 from imp_server.errors import context_exceeded
 from imp_server.generation import Request, Transcript

@@ -16,7 +16,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, 
         title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns)
     )
     for i, column in enumerate(columns):
-        grid.add_column(column, justify="right" if i >= right else "left", no_wrap=True)
+        grid.add_column(column, justify="right" if i >= right else "left", no_wrap=i == 0 or i >= right)
     for row in rows:
         grid.add_row(*row)
     return grid

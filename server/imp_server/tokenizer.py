@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import tokenizers
+
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 

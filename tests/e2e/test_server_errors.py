@@ -9,15 +9,16 @@ from collections.abc import Iterator
 import httpx
 import openai
 import pytest
-from fake_engine import CONTEXT, FakeEngine, write_tiny_artifact
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from test_server import Server, ask, events, running, serving, wait_for
+
+from fake_engine import CONTEXT, FakeEngine, write_tiny_artifact
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import StepOutput
 from imp_runtime.errors import ImpError
 from imp_server.model import Model
 from imp_server.openai_requests import ChatBody, CompletionBody
-from test_server import Server, ask, events, running, serving, wait_for
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 

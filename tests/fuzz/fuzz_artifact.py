@@ -6,6 +6,7 @@ python tests/fuzz/fuzz_artifact.py --cases 20000 --seed 1
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import random
 import sys
@@ -15,10 +16,11 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "null"))
 
+from tiny_artifact import write_tiny
+
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan_check import WEIGHTS
-from tiny_artifact import write_tiny
 
 ODD: list[Any] = [
     *(0, 1, -1, 2**31, 2**32 - 1, 2**63, 2**64, 10**40, 255, 256, 1.5, float("nan"), True, None, "", "x", [], {}),
@@ -60,7 +62,7 @@ def damage_json(rng: random.Random, text: bytes) -> bytes:
         elif action < 0.6 and type(old) is int:
             node[path[-1]] = old + rng.choice([-256, -1, 1, 256, 2**32])
         else:
-            node[path[-1]] = rng.choice(ODD)
+            node[path[-1]] = copy.deepcopy(rng.choice(ODD))
     return json.dumps(value, separators=(",", ":")).encode()
 
 

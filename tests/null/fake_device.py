@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from tiny_artifact import ARGS, CHUNK, VOCAB
+
 from imp_runtime.device import Launch
 from imp_runtime.plan import RING, SAMPLING_DTYPE
 from imp_runtime.sampling import SamplingParams
-from tiny_artifact import ARGS, CHUNK, VOCAB
 
 
 def next_token(history: Sequence[int], seed: int, temperature: float, counts: dict[int, int] | None) -> int:

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from imp_runtime.artifact import Artifact, ArtifactError, write_artifact
-from imp_runtime.errors import ImpError
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_artifact import BLOBS, METADATA, make_plan, plane_bytes, write_tiny
 
+from imp_runtime.artifact import Artifact, ArtifactError, write_artifact
+from imp_runtime.errors import ImpError
+
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-from fuzz_artifact import fuzz
+from fuzz_artifact import fuzz, join, split
 
 
 @pytest.fixture
@@ -152,6 +153,14 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny: Path) -> None:
         with pytest.raises(ImpError, match=message) as caught:
             Artifact.open(path)
         assert "damaged.impc: " in str(caught.value)
+
+
+def test_a_key_must_not_occur_twice(tmp_path: Path, tiny: Path) -> None:
+    header, body = split(tiny.read_bytes())
+    path = tmp_path / "damaged.impc"
+    path.write_bytes(join(header.replace(b'"format":"impc"', b'"format":"x","format":"impc"').rstrip(), body))
+    with pytest.raises(ImpError, match=r"the header cannot be read \((a key occurs twice|.*duplicate)"):
+        Artifact.open(path)
 
 
 def test_padding_must_be_zero(tmp_path: Path, tiny: Path) -> None:

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+
 from fake_engine import gguf_fields
 from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json
 

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import tokenizers
-from fake_engine import IM_END, IM_START, encode, reference_tokenizer, write_tiny_artifact
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.decoders import DecodeStream
+
+from fake_engine import IM_END, IM_START, encode, reference_tokenizer, write_tiny_artifact
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_server.tokenizer import Detokenizer, Tokenizer
-from tokenizers.decoders import DecodeStream
 
 TRUTH = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen3" / "tokenizer_truth.json").read_text())
 

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_device import FakeDevice, expected, logit_row
+from tiny_artifact import CONTEXT, STOP, VOCAB, make_plan, with_kernel, write_tiny
+
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import RING, Binding
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence, Status
-from tiny_artifact import CONTEXT, STOP, VOCAB, make_plan, with_kernel, write_tiny
 
 Make = Callable[..., Engine]
 PLENTY = 5000
@@ -284,7 +285,8 @@ def test_bad_sampling_parameters_name_field_and_value(field: str, value: object)
         SamplingParams(**{field: value})  # type: ignore[arg-type]  # wrong on purpose
 
 
-def test_planes_and_arguments_are_where_the_plan_says(make: Make) -> None:
+def test_planes_and_arguments_are_where_the_plan_says(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imp_runtime.model_runner._UPLOAD_BYTES", 128)
     engine = make()
     artifact, runner = engine.artifact, engine.runner
     for plane in artifact.plan.planes:

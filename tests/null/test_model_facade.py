@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from fake_engine import IM_END, FakeEngine, encode, write_tiny_artifact
 from imp_runtime.errors import ImpError
 from imp_server import Model
@@ -38,13 +39,21 @@ def test_generate_stream_chat_logits(tmp_path: Path) -> None:
 def test_length_and_stop_strings(tmp_path: Path) -> None:
     model, engine = make(tmp_path)
     stream = model.stream("x", max_tokens=2)
-    assert "".join(stream) == "".join(REPLY[: len("".join(model.tokenizer.decode(encode(REPLY)[:2])))])
+    assert "".join(stream) == model.tokenizer.decode(encode(REPLY)[:2])
     assert stream.finish == "length"
     stream = model.stream("x", stop="o 🙂")
     assert "".join(stream) == "one tw"
     assert stream.finish == "stop"
     assert not engine.live
     assert model.generate("x", stop=["nothing", "two"]) == "one "
+
+
+def test_a_generation_that_ends_inside_a_character_shows_it(tmp_path: Path) -> None:
+    model, _ = make(tmp_path, "a🙂")
+    most = len(encode("a🙂")) - 1
+    assert model.generate("x", max_tokens=most) == "a\ufffd"
+    assert model.generate("x", max_tokens=most, stop="\ufffd") == "a"
+    assert model.generate("x", max_tokens=most, stop="\ufffd!") == "a\ufffd"
 
 
 def test_leaving_a_stream_frees_its_sequence_and_others_go_on(tmp_path: Path) -> None:

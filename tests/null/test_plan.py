@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import pytest
+from tiny_artifact import make_plan, with_kernel
+
 from imp_runtime.plan import SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError
 from imp_runtime.plan_check import check_plan, state_sizes
-from tiny_artifact import make_plan, with_kernel
 
 
 def test_json_round_trip_is_exact_and_deterministic() -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from pathlib import Path
 
 import numpy as np
+
 from imp_runtime.artifact import write_artifact
 from imp_runtime.plan import Binding, Buffer, Kernel, KvSpec, Output, Plan, Plane, Program, TargetPlan
 

@@ -16,27 +16,24 @@ Flavour = Literal["plain", "check"]
 KERNELS = Path(__file__).resolve().parent / "kernels"
 INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
 SIM = INCLUDE / "imp" / "sim"
-_COMMON = ("g++", "-std=c++20", "-ffp-contract=off", "-fPIC", "-Wall", "-Wextra", "-Werror", f"-I{INCLUDE}", f"-I{SIM}")
+_WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
+_COMMON = ("g++", "-std=c++20", "-ffp-contract=off", "-fPIC", *_WARNINGS, f"-I{INCLUDE}", f"-I{SIM}")
 
 
 def compile_sim(source: Path, folder: Path, flavour: Flavour = "plain", machine: str = "x86-64-v3") -> Path:
     """A shared object of one kernel file and the engine."""
-    common, engine = (*_COMMON, f"-march={machine}"), folder / f"engine-{flavour}.so"
-    library = folder / f"{source.stem}-{flavour}-{machine}.so"
-    if flavour == "plain":
-        kernel_flags, parts = ("-O2",), ("engine.cpp",)
-    else:
-        kernel_flags, parts = ("-O1", "-g", "-fsanitize=thread"), ("engine.cpp", "engine_check.cpp")
-    engine_objects = []
+    common = [*_COMMON, f"-march={machine}"]
+    kernel_flags, parts = ["-O2"], ["engine.cpp"]
+    if flavour == "check":
+        kernel_flags, parts = ["-O1", "-g", "-fsanitize=thread,alignment"], ["engine.cpp", "engine_check.cpp"]
+    objects = [folder / "kernel.o"]
+    subprocess.run([*common, *kernel_flags, "-x", "c++", "-c", str(source), "-o", str(objects[0])], check=True)
     for part in parts:
-        engine_objects.append(engine.with_name(f"{part}-{machine}.o"))
-        if not engine_objects[-1].exists():
-            subprocess.run([*common, "-O2", "-c", str(SIM / part), "-o", str(engine_objects[-1])], check=True)
-    kernel = library.with_suffix(".o")
-    subprocess.run([*common, *kernel_flags, "-x", "c++", "-c", str(source), "-o", str(kernel)], check=True)
-    subprocess.run(
-        ["g++", "-shared", "-pthread", "-Wl,-z,defs", str(kernel), *map(str, engine_objects), "-o", str(library)], check=True
-    )
+        objects.append(folder / f"{part}.o")
+        subprocess.run([*common, "-O2", "-c", str(SIM / part), "-o", str(objects[-1])], check=True)
+    library = folder / "kernels.so"
+    link = ["g++", "-shared", "-pthread", "-Wl,-z,defs", *map(str, objects), "-o", str(library)]
+    subprocess.run(link, check=True)
     return library
 
 
@@ -61,6 +58,10 @@ class SimLibrary:
 
     def configure(self, threads: int = 1, order: int = 0, seed: int = 1) -> None:
         self._library.imp_sim_configure(threads, order, seed)
+
+    def integer(self, name: str) -> int:
+        """The value of an exported int."""
+        return ctypes.c_int.in_dll(self._library, name).value
 
     def launch(
         self,

@@ -38,16 +38,35 @@ RACES = [
     ("missing_block_sync", "data race on shared memory.*no block_sync", _line("y[", "block_race"), 64, 1),
     ("write_after_read", "data race on shared memory.*write by thread 0", _line("= 2.0f", "late_write"), 64, 1),
     ("missing_warp_sync", "data race on shared memory.*no block_sync or warp_sync", _line("y[", "warp_race"), 64, 1),
+    ("write_after_warp_sync", "data race on shared memory.*write by thread", _line("= 2.0f", "warp_late_write"), 64, 1),
     ("warp_sync_between_warps", "data race on shared memory", _line("y[", "across_warps"), 64, 1),
-    ("async_wait_after_barrier", "data race on shared memory|has not filled yet", _line("float v =", "void copy"), 64, 1),
-    ("blocks_without_counter", "data race on 'argument 0'.*another block", _line("float sum", "void meet") + 1, 32, 4),
-    ("blocks_without_fence", "data race on 'argument 0'.*another block", _line("float sum", "void meet") + 1, 32, 4),
-    ("blocks_with_stale_reads", "data race on 'argument 0'.*another block", _line("float sum", "void meet") + 1, 32, 4),
+    (
+        "async_wait_after_barrier",
+        "data race on shared memory|has not filled yet",
+        _line("float v =", "void copy"),
+        64,
+        1,
+    ),
+    (
+        "blocks_without_counter",
+        "data race on 'argument 0'.*of another block",
+        _line("float sum", "void meet") + 1,
+        32,
+        4,
+    ),
+    ("blocks_without_fence", "data race on 'argument 0'.*of another block", _line("float sum", "void meet") + 1, 32, 4),
+    (
+        "blocks_with_stale_reads",
+        "data race on 'argument 0'.*of another block",
+        _line("float sum", "void meet") + 1,
+        32,
+        4,
+    ),
 ]
 FAULTS = [
     ("global_out_of_bounds", "out of bounds: write of 4 bytes at byte 256 of 'argument 0', which has 256", "thread 63"),
     ("shared_out_of_bounds", "out of bounds: shared write of 4 bytes at offset 256, the launch has 256", "thread 63"),
-    ("misaligned_vector", "misaligned read of 16 bytes", "thread"),
+    ("misaligned_vector", "misaligned access.*float4.* needs a multiple of 16", "thread"),
     ("misaligned_stream", "misaligned address in load_stream", "thread"),
     ("divergent_barrier", "divergent block_sync", "thread"),
     ("deadlock", "deadlock.*has ended.*group_sum|deadlock.*has ended.*warp_sum", "thread"),
@@ -56,7 +75,13 @@ FAULTS = [
     ("missing_async_commit", "cp_async16 has not filled yet: cp_async_wait", "thread"),
 ]
 TWINS = [
-    *("missing_block_sync_fixed", "write_after_read_fixed", "missing_warp_sync_fixed", "warp_sync_between_warps_fixed"),
+    *(
+        "missing_block_sync_fixed",
+        "write_after_read_fixed",
+        "missing_warp_sync_fixed",
+        "write_after_warp_sync_fixed",
+        "warp_sync_between_warps_fixed",
+    ),
     *("global_out_of_bounds_fixed", "shared_out_of_bounds_fixed", "misaligned_vector_fixed", "misaligned_stream_fixed"),
     *("divergent_barrier_fixed", "deadlock_fixed", "early_exit_fixed", "missing_async_wait_fixed", "blocks_fixed"),
 ]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sim_library import SimLibrary, aligned, compile_sim
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from isa_cases import SOURCE, Case, cases, check
 
 ORDERS = {"ascending": (1, 0, 1), "descending": (1, 1, 1), "random": (1, 2, 5), "two threads": (2, 2, 6)}
@@ -40,6 +38,15 @@ def checked(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
 def test_plain(plain: SimLibrary, case: Case, order: str) -> None:
     plain.configure(*ORDERS[order])
     _run(plain, case)
+
+
+def test_launches_from_changing_threads(plain: SimLibrary) -> None:
+    """Stacks outlive a launch; the thread that calls need not be the one that called before."""
+    plain.configure(2, 0, 1)
+    for case in cases():
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            pool.submit(_run, plain, case).result()
+        _run(plain, case)
 
 
 @pytest.mark.parametrize("case", cases(), ids=lambda case: case.entry)

@@ -24,7 +24,8 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     (("How are you?", "How are you doing?"), "I am a small program, and I am running fine. How can I help you?"),
     (
         ("What is Python?", "What's Python?", "Tell me about Python.", "Explain Python."),
-        "Python is an interpreted, interactive, object-oriented programming language. It has modules, classes, exceptions, "
+        "Python is an interpreted, interactive, object-oriented programming language. It has modules, classes, "
+        "exceptions, "
         "very high level dynamic data types and dynamic typing, and it comes with a large standard library.",
     ),
     (
@@ -38,12 +39,14 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
             "Read a file in Python.",
             "How to open a file?",
         ),
-        'Open it in a `with` statement and iterate over it:\n\n```python\nwith open("file.txt", encoding="utf-8") as f:\n'
+        "Open it in a `with` statement and iterate over it:\n\n```python\n"
+        'with open("file.txt", encoding="utf-8") as f:\n'
         "    for line in f:\n        print(line.rstrip())\n```",
     ),
     (
         ("How do I write to a file?", "How can I write a text file in Python?", "Write a file in Python."),
-        'Open it with mode "w":\n\n```python\nwith open("file.txt", "w", encoding="utf-8") as f:\n    f.write("text\\n")\n```',
+        'Open it with mode "w":\n\n```python\nwith open("file.txt", "w", encoding="utf-8") as f:\n'
+        '    f.write("text\\n")\n```',
     ),
     (
         (
@@ -70,30 +73,36 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("Write a factorial function.", "Compute the factorial in Python.", "Factorial in Python"),
-        "```python\ndef factorial(n):\n    result = 1\n    for i in range(2, n + 1):\n        result *= i\n    return result\n```",
+        "```python\ndef factorial(n):\n    result = 1\n    for i in range(2, n + 1):\n        result *= i\n"
+        "    return result\n```",
     ),
     (
         ("What is a list comprehension?", "Explain list comprehensions.", "List comprehension in Python"),
-        "A list comprehension builds a list from an iterable in one expression:\n\n```python\nsquares = [x * x for x in range(10)]\n```",
+        "A list comprehension builds a list from an iterable in one expression:\n\n```python\n"
+        "squares = [x * x for x in range(10)]\n```",
     ),
     (
         ("What is a generator?", "Explain generators.", "What does yield do?"),
-        "A generator is a function that contains `yield`. Calling it returns an iterator; each `yield` hands out one value "
+        "A generator is a function that contains `yield`. Calling it returns an iterator; each `yield` hands "
+        "out one value "
         "and pauses the function until the next value is asked for.",
     ),
     (
         ("What is a decorator?", "Explain decorators.", "What are decorators in Python?"),
         "A decorator is a function that takes a function and returns another one, usually a wrapper:\n\n```python\n"
-        "def log(func):\n    def wrapper(*args, **kwargs):\n        print(func.__name__)\n        return func(*args, **kwargs)\n"
+        "def log(func):\n    def wrapper(*args, **kwargs):\n        print(func.__name__)\n"
+        "        return func(*args, **kwargs)\n"
         "    return wrapper\n```",
     ),
     (
         ("What is a dictionary?", "Explain dictionaries.", "What is a dict in Python?"),
-        "A dictionary maps keys to values. Keys must be hashable:\n\n```python\nages = {'Ann': 30, 'Bob': 25}\nages['Eve'] = 41\n```",
+        "A dictionary maps keys to values. Keys must be hashable:\n\n```python\nages = {'Ann': 30, 'Bob': 25}\n"
+        "ages['Eve'] = 41\n```",
     ),
     (
         ("How do I handle exceptions?", "How do I catch an exception?", "Explain try and except."),
-        "Use `try` and `except`:\n\n```python\ntry:\n    value = int(text)\nexcept ValueError as error:\n    print(error)\n```",
+        "Use `try` and `except`:\n\n```python\ntry:\n    value = int(text)\nexcept ValueError as error:\n"
+        "    print(error)\n```",
     ),
     (
         ("How do I get the length of a list?", "Length of a list in Python", "How long is a list?"),
@@ -101,6 +110,7 @@ SMALL_TALK: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         ("How do I list the files of a directory?", "List files in a folder.", "How can I list a directory?"),
-        "Use `os.listdir`, or `pathlib`:\n\n```python\nfrom pathlib import Path\n\nfor path in Path('.').iterdir():\n    print(path)\n```",
+        "Use `os.listdir`, or `pathlib`:\n\n```python\nfrom pathlib import Path\n\n"
+        "for path in Path('.').iterdir():\n    print(path)\n```",
     ),
 )

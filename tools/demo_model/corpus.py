@@ -33,11 +33,15 @@ WORD_SPLIT = (
 )
 # Code tables, generated documentation text (read through pydoc instead), files that describe one machine's build.
 SKIPPED_PREFIXES = ("site-packages/", "dist-packages/", "encodings/", "pydoc_data/", "_sysconfig", "config-")
-C_MODULES = """
-builtins math cmath itertools functools collections operator time datetime posix sys _struct array _bisect _heapq zlib
-_random _io _socket select _hashlib _thread _csv _json _sqlite3 _decimal unicodedata binascii gc marshal signal errno
-_string _weakref _abc _asyncio _contextvars _lzma _bz2 mmap fcntl pwd resource _pickle _statistics
-""".split()
+# fmt: off
+C_MODULES = (
+    "builtins", "math", "cmath", "itertools", "functools", "collections", "operator", "time", "datetime", "posix",
+    "sys", "_struct", "array", "_bisect", "_heapq", "zlib", "_random", "_io", "_socket", "select", "_hashlib",
+    "_thread", "_csv", "_json", "_sqlite3", "_decimal", "unicodedata", "binascii", "gc", "marshal", "signal",
+    "errno", "_string", "_weakref", "_abc", "_asyncio", "_contextvars", "_lzma", "_bz2", "mmap", "fcntl", "pwd",
+    "resource", "_pickle", "_statistics",
+)
+# fmt: on
 HELDOUT_SAMPLE_BYTES = 60_000
 # How often one epoch shows a part: tests are most of the text but the least like what people write; small talk is tiny.
 LIBRARY_REPEATS = 2
@@ -207,13 +211,11 @@ def main() -> None:
     train_files = {name: text for name, text in files.items() if not held_out(name)}
     turns = [one for name, text in train_files.items() for one in source_turns(name, text, choose)]
     turns += [turn(f"What does `{name}` do?", doc[:1500]) for name, doc in c_docstrings().items()]
-    turns += [
-        turn(f"Explain the topic `{name}` of the Python language.", text[:2500])
-        for name, text in pydoc_topics().items()
-    ]
+    topics = pydoc_topics()
+    turns += [turn(f"Explain the topic `{name}` of the Python language.", text[:2500]) for name, text in topics.items()]
     small_talk = [turn(question, answer) for questions, answer in SMALL_TALK for question in questions]
     turns += small_talk * SMALL_TALK_REPEATS
-    plain = [*train_files.values(), *pydoc_topics().values()]
+    plain = [*train_files.values(), *topics.values()]
     plain += [f"{name}\n\n{doc}\n" for name, doc in c_docstrings().items()]
     chats = list(conversations(turns, choose))
     library = [text for name, text in train_files.items() if "test" not in name]

@@ -17,13 +17,12 @@ from pathlib import Path
 import gguf
 import numpy as np
 import torch
+from export import gguf_name
 from gguf.quants import dequantize
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 from transformers import Qwen3Config, Qwen3ForCausalLM
-
-from export import gguf_name
 
 HERE = Path(__file__).parent
 WINDOW = 512
@@ -103,7 +102,7 @@ def main() -> None:
     quantised_model = with_gguf_weights(model, arguments.gguf)
     quantised = losses(quantised_model, ids)
     results = {
-        "method": "windows of 512 tokens, stride 512; the first token of each window is not scored; weights run in fp32",
+        "method": "windows of 512 tokens, stride 512; the first token of a window is not scored; run in fp32",
         "heldout_tokens": len(ids),
         "scored_tokens": sum(map(len, original)),
         "perplexity_bf16": perplexity(original),

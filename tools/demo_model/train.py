@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from model import Config, Model
-from safetensors.torch import save_file
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional
@@ -107,8 +107,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="this many steps, whatever the time")
     parser.add_argument("--batch", type=int, default=128, help="windows a step")
     parser.add_argument("--rate", type=float, default=4e-3, help="peak learning rate")
-    parser.add_argument("--dropout", type=float, default=0.1)
-    parser.add_argument("--decay", type=float, default=0.1, help="weight decay of the matrices")
+    parser.add_argument("--dropout", type=float, default=0.2)
+    parser.add_argument("--decay", type=float, default=0.3, help="weight decay of the matrices")
     arguments = parser.parse_args()
 
     torch.manual_seed(0)

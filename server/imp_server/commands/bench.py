@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
+
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS
 from imp_runtime.sampling import SamplingParams
-
 from imp_server.commands import arguments as a
 
 if TYPE_CHECKING:
@@ -70,7 +70,6 @@ def command(
 ) -> None:
     """Measure tok/s. pp: a prompt from an empty cache; tg: tokens one by one, greedy, after DEPTH tokens."""
     from imp_runtime.engine import Engine
-
     from imp_server.progress import progress
 
     with progress(transient=True) as report, Engine.load(file, target=target, progress=report) as engine:
@@ -148,12 +147,10 @@ def _result(engine: Engine, test: str, tokens: int, seconds: Sequence[float]) ->
 
 def _with_bandwidth(engine: Engine, result: Result, start: int, generate: int) -> Result:
     """Adds what a token reads: all weights once, and the KV cache as it is on average during the test."""
-    from imp_runtime.bandwidth import read_bandwidth
-
     weights = engine.plan.decode_weight_bytes
     kv = round(engine.plan.kv.block_bytes / BLOCK_TOKENS * (start + (generate + 1) / 2))
     bandwidth = (weights + kv) * result.mean / 1e9
-    possible = read_bandwidth(engine.runner.device)
+    possible = possible_bandwidth(engine)
     return dataclasses.replace(
         result,
         weight_bytes_per_token=weights,
@@ -162,6 +159,13 @@ def _with_bandwidth(engine: Engine, result: Result, start: int, generate: int) -
         read_bandwidth=possible,
         share=bandwidth / possible if possible else None,
     )
+
+
+def possible_bandwidth(engine: Engine) -> float | None:
+    """Read bandwidth of the device in GB/s, measured now; None where it cannot be (the simulator)."""
+    from imp_runtime.bandwidth import read_bandwidth
+
+    return read_bandwidth(engine.runner)
 
 
 def _print(results: Sequence[Result], form: Form) -> None:

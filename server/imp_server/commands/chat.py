@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from types import FrameType
 
 from imp_runtime.errors import ImpError
-
 from imp_server.chat_template import Message
 from imp_server.commands import arguments as a
 from imp_server.model import Model

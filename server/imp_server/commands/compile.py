@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from imp_runtime.device import detect_target
-from imp_runtime.errors import ImpError
 
 from imp_codegen.targets import targets
+from imp_runtime.device import detect_target
+from imp_runtime.errors import ImpError
 from imp_server.tables import show, table
 
 if TYPE_CHECKING:

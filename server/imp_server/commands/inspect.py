@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from imp_codegen.targets import Gpu, gpus, predict_us, targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
-
-from imp_codegen.targets import Gpu, gpus, predict_us, targets
 from imp_server.commands import arguments as a
 from imp_server.tables import quantity, show, table
 
@@ -129,7 +130,7 @@ def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) 
         rows.append(
             (
                 entry,
-                " ".join(kernel.ops),
+                _kinds(kernel),
                 f"{len(group)}",
                 "x".join(str(n) for n in grid if n > 1) or "1",
                 str(kernel.block),
@@ -158,6 +159,12 @@ def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) 
     title += f", times predicted for {card.title}" if card else ""
     columns = ("kernel", "ops", "launches", "grid", "threads", "bytes", "work", "us each", "us all")
     return table(title, columns, rows, right=2)
+
+
+def _kinds(kernel: Kernel) -> str:
+    """The kinds of a kernel's ops, without the values they make: "RmsNorm, 3 Linear"."""
+    count = Counter(op.split()[0] for op in kernel.ops if op.strip())
+    return ", ".join(kind if n == 1 else f"{n} {kind}" for kind, n in count.items())
 
 
 def _document(

@@ -7,8 +7,8 @@ import time
 from typing import Annotated
 
 import typer
-from imp_runtime.errors import ImpError
 
+from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
 from imp_server.options import Options
 

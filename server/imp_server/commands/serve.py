@@ -6,8 +6,8 @@ import sys
 from typing import Annotated
 
 import typer
-from imp_runtime.artifact import Artifact
 
+from imp_runtime.artifact import Artifact
 from imp_server.commands import arguments as a
 
 NAME = "serve"

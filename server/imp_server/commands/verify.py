@@ -24,7 +24,6 @@ def command(
     """Compare each op with the numpy reference. Exit code 1 and the first op that differs, if one does."""
     from imp_codegen.verify import verify
     from imp_runtime.engine import Engine
-
     from imp_server.progress import progress
 
     with progress(transient=True) as report, Engine.load(file, target=target, progress=report) as engine:

@@ -38,6 +38,19 @@ __device__ __forceinline__ void warp_race(float* y) {
 extern "C" __global__ void missing_warp_sync(float* y) { warp_race<false>(y); }
 extern "C" __global__ void missing_warp_sync_fixed(float* y) { warp_race<true>(y); }
 
+// One warp_sync orders what came before it, not what comes after.
+template <bool fixed>
+__device__ __forceinline__ void warp_late_write(float* y) {
+  arena()[thread_index()] = 1.0f;
+  warp_sync();
+  const float v = arena()[thread_index() ^ 1];
+  if (fixed) warp_sync();
+  arena()[thread_index()] = 2.0f;
+  y[thread_index()] = v;
+}
+extern "C" __global__ void write_after_warp_sync(float* y) { warp_late_write<false>(y); }
+extern "C" __global__ void write_after_warp_sync_fixed(float* y) { warp_late_write<true>(y); }
+
 // warp_sync is too little between two warps.
 template <bool fixed>
 __device__ __forceinline__ void across_warps(float* y) {

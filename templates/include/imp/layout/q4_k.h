@@ -66,11 +66,11 @@ struct Q4_K {
     return static_cast<float>(sum) * (s.scale * in.d) - s.offset * in.sum;
   }
 
-  static __device__ __forceinline__ WeightBlock block(const std::uint8_t* tile, int row, int index) {
+  // Block `index` of a row.
+  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int index) {
     constexpr std::uint32_t kNibbles = 0x0f0f0f0fu;
-    const uint4 q = reinterpret_cast<const uint4*>(tile + row * kRowBytes)[index];
-    const uint4 meta = (reinterpret_cast<const uint4*>(tile + kMeta) + row * (T.cols / 256))[index >> 3];
-    const Scale s = scale_of(meta, index & 7);
+    const uint4 q = w[0].codes;
+    const Scale s = scale_of(w[0].meta, index & 7);
     return {{q.x & kNibbles, q.y & kNibbles, q.z & kNibbles, q.w & kNibbles, (q.x >> 4) & kNibbles,
              (q.y >> 4) & kNibbles, (q.z >> 4) & kNibbles, (q.w >> 4) & kNibbles},
             {s.scale, s.scale},

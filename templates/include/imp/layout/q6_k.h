@@ -63,20 +63,22 @@ struct Q6_K {
     return static_cast<float>(sum) * (half_to_float(w.d) * in.d);
   }
 
-  static __device__ __forceinline__ WeightBlock block(const std::uint8_t* tile, int row, int index) {
-    const uint4 q = (reinterpret_cast<const uint4*>(tile) + row * (T.cols / 32))[index];
-    const uint2 h = (reinterpret_cast<const uint2*>(tile + kHigh) + row * (T.cols / 32))[index];
-    const auto* scales = reinterpret_cast<const std::int8_t*>(tile + kScales) + row * (T.cols / 16) + index * 2;
-    const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kD) + row * (T.cols / 256);
-    const float scale = half_to_float(d[index >> 3]);
+  // Block `index` of a row.
+  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
+    const uint4 q = w[0].low;
+    const uint2 h = w[0].high;
+    const float d = half_to_float(w[0].d);
+    const int s0 = static_cast<std::int8_t>(w[0].scales & 0xffu);
+    const int s1 = static_cast<std::int8_t>(w[0].scales >> 8);
     return {{unbias(code(q.x, h.x, 0)), unbias(code(q.y, h.x, 1)), unbias(code(q.z, h.x, 2)),
              unbias(code(q.w, h.x, 3)), unbias(code(q.x >> 4, h.y, 0)), unbias(code(q.y >> 4, h.y, 1)),
              unbias(code(q.z >> 4, h.y, 2)), unbias(code(q.w >> 4, h.y, 3))},
-            {scale * static_cast<float>(scales[0]), scale * static_cast<float>(scales[1])},
+            {d * static_cast<float>(s0), d * static_cast<float>(s1)},
             0.0f};
   }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
-    const WeightBlock b = block(tile, row, col / 32);
+    const Lane lanes[1] = {load(tile, row, col / 32)};
+    const WeightBlock b = unpack(lanes, col / 32);
     const int i = col % 32;
     std::uint32_t word = 0;
 #pragma unroll

@@ -40,12 +40,11 @@ struct Q8_0 {
     return static_cast<float>(sum) * (half_to_float(w.d) * in.d);
   }
 
-  static __device__ __forceinline__ WeightBlock block(const std::uint8_t* tile, int row, int index) {
-    const auto* codes = reinterpret_cast<const uint4*>(tile + row * T.cols) + index * 2;
-    const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
-    const uint4 a = codes[0];
-    const uint4 b = codes[1];
-    const float scale = half_to_float(d[index]);
+  // Block `index` of a row, from its two lanes.
+  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[2], int) {
+    const uint4 a = w[0].codes;
+    const uint4 b = w[1].codes;
+    const float scale = half_to_float(w[0].d);
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {scale, scale}, 0.0f};
   }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {

@@ -1,6 +1,6 @@
-// Runs launches: every simulated thread is a fiber, switched only where it waits. Blocks run one after the other on each
-// OS thread; a fiber never leaves the OS thread it began on. A thread that ends without waiting costs no switch: the same
-// stack goes on with the next one.
+// Runs launches: every simulated thread is a fiber, switched only where it waits. Blocks run one after the other on
+// each OS thread, and a thread never leaves the OS thread it began on. One that ends without waiting costs no switch:
+// the same stack goes on with the next.
 #include "engine.h"
 
 #include <dlfcn.h>
@@ -60,6 +60,7 @@ struct Worker {
   Context main;
   Block block;
   Launch* launch = nullptr;
+  Thread** current = nullptr;  // the running OS thread's imp::sim::current
   Thread* to_start = nullptr;  // handed to the fiber that is switched to next
   std::uint64_t random = 1;
   std::vector<std::unique_ptr<Fiber>> fibers;
@@ -112,7 +113,8 @@ int choose(std::uint32_t mask, Worker& w) {
     case Order::descending:
       return 31 - std::countl_zero(mask);
     default:
-      for (auto skip = next_random(w.random) % static_cast<unsigned>(std::popcount(mask)); skip; --skip) mask &= mask - 1;
+      for (auto skip = next_random(w.random) % static_cast<unsigned>(std::popcount(mask)); skip; --skip)
+        mask &= mask - 1;
       return std::countr_zero(mask);
   }
 }
@@ -183,7 +185,8 @@ void set_error(const char* format, ...) {
     fail(first->where, "deadlock: %d threads wait and nobody will wake them (thread %d has ended); first in %s", waiting,
          ended->index, first->waits_in);
   for (const Thread& thread : block.thread)
-    if (thread.waits_in && (std::strcmp(thread.waits_in, first->waits_in) || thread.where.line() != first->where.line()))
+    if (thread.waits_in &&
+        (std::strcmp(thread.waits_in, first->waits_in) || thread.where.line() != first->where.line()))
       fail(first->where, "deadlock: all %d threads wait; thread %d in %s at %s:%u, first in %s", waiting, thread.index,
            thread.waits_in, thread.where.file_name(), thread.where.line(), first->waits_in);
   fail(first->where, "deadlock: all %d threads wait in %s", waiting, first->waits_in);
@@ -208,7 +211,7 @@ Fiber* take_fiber(Worker& w) {
 }
 
 // The calling thread has registered what it waits for (or is ready again): run another one.
-__attribute__((noinline)) void suspend(Thread& self) {
+inline __attribute__((always_inline)) void suspend(Thread& self) {
   Worker& w = *worker;
   Thread* next = pick(w);
   if (!next) deadlock(w);
@@ -285,48 +288,39 @@ bool begin_block(Worker& w) {
   return true;
 }
 
-// Fibers outlive launches, and the next launch may come from another OS thread: fiber_main itself must not keep addresses
-// of thread-local variables, so what touches them is not inlined into it.
-__attribute__((noinline)) void run_thread(Worker& w, Thread& thread) {
-  current = &thread;
-  calls.call[w.launch->n_arguments](w.launch->entry, w.launch->arguments);
-}
-__attribute__((noinline)) void resume(Fiber& self, Thread& next) {
-  current = &next;
-  switch_context(self.context, next.fiber->context);
-}
-__attribute__((noinline)) Worker* this_worker() { return worker; }
-
+// Fibers outlive launches, and the next launch may come from another OS thread: nothing here may keep the address of a
+// thread-local variable, so they are reached through the worker.
 void fiber_main() {
-  Worker& w = *this_worker();
+  Worker& w = *worker;
   Fiber& self = *w.to_start->fiber;
   for (Thread* thread = w.to_start;;) {
     thread->fiber = &self;
-    run_thread(w, *thread);
+    *w.current = thread;
+    calls.call[w.launch->n_arguments](w.launch->entry, w.launch->arguments);
     thread->fiber = nullptr;
     if (!thread->copies.empty() || !thread->groups.empty()) {
       thread->copies.clear();
       thread->groups.clear();
     }
+    Context* next_context = &w.main;
     if (--w.block.live == 0) {
       if (begin_block(w)) {
         thread = pick(w);
         continue;
       }
-      w.idle.push_back(&self);
-      switch_context(self.context, w.main);
-      thread = w.to_start;
-      continue;
-    }
-    Thread* next = pick(w);
-    if (!next) deadlock(w);
-    if (next->fiber) {
-      w.idle.push_back(&self);
-      resume(self, *next);
-      thread = w.to_start;
     } else {
-      thread = next;
+      Thread* next = pick(w);
+      if (!next) deadlock(w);
+      if (!next->fiber) {
+        thread = next;
+        continue;
+      }
+      *w.current = next;
+      next_context = &next->fiber->context;
     }
+    w.idle.push_back(&self);
+    switch_context(self.context, *next_context);
+    thread = w.to_start;
   }
 }
 
@@ -363,6 +357,7 @@ void reset(Worker& w) {
 
 void run_blocks(Worker& w, Launch& launch, int index) {
   worker = &w;
+  w.current = &current;
   w.launch = &launch;
   w.random = launch.seed + static_cast<std::uint64_t>(index);
   size_block(w);

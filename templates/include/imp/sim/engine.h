@@ -74,7 +74,7 @@ class Observer {
   virtual void barrier_passed(Block& block, const std::uint32_t* waited, bool whole) = 0;
   virtual void fence(Thread& thread) = 0;
   virtual void atomic(Thread& thread, void* address, int bytes, Location where) = 0;
-  virtual void read(Thread& thread, const void* address, int bytes, const char* what, Location where) = 0;
+  virtual void read(Thread& thread, const void* address, int bytes, Location where) = 0;
   virtual void read_fresh(Thread& thread, const void* address, int bytes, Location where) = 0;
   virtual void copy_issued(Thread& thread, const AsyncCopy& copy, Location where) = 0;
   virtual void copy_landed(Thread& thread, const AsyncCopy& copy, Location where) = 0;

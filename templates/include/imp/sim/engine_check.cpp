@@ -1,7 +1,8 @@
-// The check build: kernels compiled with -fsanitize=thread call __tsan_* for every access to memory; this file, linked
-// instead of the sanitizer's library, checks bounds, alignment and races. Engine and this file are not instrumented.
+// The check build: kernels compiled with -fsanitize=thread,alignment call __tsan_* for every access to memory (and
+// __ubsan_* for a misaligned one); this file, linked instead of the sanitizers' libraries, checks bounds, alignment and
+// races. Engine and this file are not instrumented.
 //
-// Order between accesses. Within a block each has a generation (block barriers passed) and its thread's epoch; an access is
+// Order between accesses. Within a block each has a generation (block barriers passed) and its thread's epoch; it is
 // ordered before now if its generation is over, or if this thread has synchronised with that epoch (warp_sync, named
 // barriers). Shuffles and other collectives order no memory. Blocks know of each other only through
 // fence_gpu + atomic -> atomic + fence_gpu (or load_fresh).
@@ -98,7 +99,7 @@ class Checker final : public Observer {
   void barrier_passed(Block& block, const std::uint32_t* waited, bool whole) override;
   void fence(Thread& thread) override;
   void atomic(Thread& thread, void* address, int bytes, Location where) override;
-  void read(Thread& thread, const void* address, int bytes, const char* what, Location where) override;
+  void read(Thread& thread, const void* address, int bytes, Location where) override;
   void read_fresh(Thread& thread, const void* address, int bytes, Location where) override;
   void copy_issued(Thread& thread, const AsyncCopy& copy, Location where) override;
   void copy_landed(Thread& thread, const AsyncCopy& copy, Location where) override;
@@ -251,14 +252,14 @@ void Checker::atomic(Thread& thread, void* address, int bytes, Location where) {
   published = join(published, state.fenced);
 }
 
-void Checker::read(Thread& thread, const void* address, int bytes, const char*, Location where) {
-  check(thread, {reinterpret_cast<std::uintptr_t>(address), static_cast<std::size_t>(bytes), false, false, site_of(where)},
-        1);
+void Checker::read(Thread& thread, const void* address, int bytes, Location where) {
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  check(thread, {at, static_cast<std::size_t>(bytes), false, false, site_of(where)}, 1);
 }
 
 void Checker::read_fresh(Thread& thread, const void* address, int bytes, Location where) {
-  check(thread, {reinterpret_cast<std::uintptr_t>(address), static_cast<std::size_t>(bytes), false, true, site_of(where)},
-        1);
+  const auto at = reinterpret_cast<std::uintptr_t>(address);
+  check(thread, {at, static_cast<std::size_t>(bytes), false, true, site_of(where)}, 1);
 }
 
 // The copy may write at any time between issue and wait, so it is an access at both ends.
@@ -347,7 +348,8 @@ bool Checker::ordered(const Thread& thread, const Mark& mark, bool fresh) const 
     const auto found = all->find(mark.block);
     if (found == all->end()) return false;
     const BlockView& view = found->second;
-    return mark.generation < view.generation || (mark.thread < view.epochs.size() && view.epochs[mark.thread] >= mark.epoch);
+    return mark.generation < view.generation ||
+           (mark.thread < view.epochs.size() && view.epochs[mark.thread] >= mark.epoch);
   };
   return covers(state_[i].known) || (fresh && covers(state_[i].seen));
 }
@@ -368,7 +370,9 @@ void Checker::check_words(Thread& thread, const Access& access, bool shared, con
     const auto bytes = static_cast<std::uint16_t>(((1u << (to - from)) - 1) << from);
     mine.bytes = bytes & 15;
     if (shared && pending_[(at - base) / 4] == serial_)
-      fail({}, "%s of shared memory (offset %zu) that a cp_async16 has not filled yet: cp_async_wait (or the commit) is missing; at %s",
+      fail({},
+           "%s of shared memory (offset %zu) that a cp_async16 has not filled yet: cp_async_wait (or the commit) is "
+           "missing; at %s",
            verb(access.writes), static_cast<std::size_t>(access.address - base), name_of(access.site).c_str());
     Word& w = word(at, shared, base);
     const auto conflicts = [&](const Mark& mark) {
@@ -384,16 +388,18 @@ void Checker::check_words(Thread& thread, const Access& access, bool shared, con
       const std::string earlier = name_of({mark.site, mark.is_location != 0}), now = name_of(access.site);
       const bool same_block = mark.block == serial_;
       const char* hint = same_block ? "no block_sync or warp_sync between them"
-                                    : "another block; fence_gpu + atomic, then atomic + fence_gpu or load_fresh, would order them";
-      fail({}, "data race on %s: %s by thread %d%s at %s, then %s by thread %d at %s (%s)", place, verb(wrote), mark.thread,
-           same_block ? "" : " of another block", earlier.c_str(), verb(access.writes), thread.index, now.c_str(), hint);
+                                    : "fence_gpu + atomic, then atomic + fence_gpu or load_fresh, would order them";
+      fail({}, "data race on %s: %s by thread %d%s at %s, then %s by thread %d at %s (%s)", place, verb(wrote),
+           mark.thread, same_block ? "" : " of another block", earlier.c_str(), verb(access.writes), thread.index,
+           now.c_str(), hint);
     };
     if (conflicts(w.write)) report(w.write, true);
     if (access.writes) {
       for (const Mark& mark : w.read)
         if (conflicts(mark)) report(mark, false);
-      const bool again = w.write.block == mine.block && w.write.thread == mine.thread && w.write.generation == mine.generation &&
-                         w.write.epoch == mine.epoch && w.write.strong == mine.strong;
+      const bool again = w.write.block == mine.block && w.write.thread == mine.thread &&
+                         w.write.generation == mine.generation && w.write.epoch == mine.epoch &&
+                         w.write.strong == mine.strong;
       if (again) mine.bytes = (mine.bytes | w.write.bytes) & 15;
       w.write = mine;
       continue;
@@ -433,8 +439,8 @@ void Checker::check(Thread& thread, const Access& access, std::size_t alignment)
         fail({}, "out of bounds: %s of %zu bytes at byte %zu of '%s', which has %zu; at %s", verb(access.writes),
              access.bytes, static_cast<std::size_t>(access.address - region->first), region->second.name.c_str(),
              region->second.bytes, name_of(access.site).c_str());
-      fail({}, "out of bounds: %s of %zu bytes at %p, which is in no known buffer; at %s", verb(access.writes), access.bytes,
-           reinterpret_cast<const void*>(access.address), name_of(access.site).c_str());
+      fail({}, "out of bounds: %s of %zu bytes at %p, which is in no known buffer; at %s", verb(access.writes),
+           access.bytes, reinterpret_cast<const void*>(access.address), name_of(access.site).c_str());
     }
   }
   if (access.address % alignment)
@@ -443,7 +449,8 @@ void Checker::check(Thread& thread, const Access& access, std::size_t alignment)
   check_words(thread, access, shared, region ? &region->second : nullptr, shared ? base : region->first);
 }
 
-void Checker::access(const void* address, std::size_t bytes, bool writes, std::size_t alignment, const void* return_address) {
+void Checker::access(const void* address, std::size_t bytes, bool writes, std::size_t alignment,
+                     const void* return_address) {
   Thread* thread = current;
   if (!thread || thread->block->combining) return;
   const auto at = reinterpret_cast<std::uintptr_t>(address);
@@ -512,6 +519,22 @@ IMP_ACCESS(2)
 IMP_ACCESS(4)
 IMP_ACCESS(8)
 IMP_ACCESS(16)
+
+// What GCC says about a misaligned access: the place, and the type whose alignment it breaks.
+struct MisalignedAccess {
+  const char* file;
+  unsigned line, column;
+  struct {
+    unsigned short kind, info;
+    char name[1];
+  } * type;
+  unsigned char log_alignment, kind;
+};
+void __ubsan_handle_type_mismatch_v1(MisalignedAccess* at, unsigned long address) {
+  if (!imp::sim::current) return;
+  imp::sim::fail({}, "misaligned access: the address ends in 0x%lx, %s needs a multiple of %d; at %s:%u", address % 256,
+                 at->type->name, 1 << at->log_alignment, at->file, at->line);
+}
 
 // The instruction layer announces its atomics itself; here they only have to happen. The check build runs one OS thread.
 #define IMP_ATOMIC(BITS, T)                                                                                   \

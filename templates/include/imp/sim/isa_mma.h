@@ -19,7 +19,7 @@ inline void load_matrices(std::uint32_t (&r)[N], const void* row, const char* na
   // Only the first 8 N lanes give addresses.
   if (current->lane < 8 * N) {
     require_aligned(row, 16, name, where);
-    if (observer) observer->read(*current, row, 16, name, where);
+    if (observer) observer->read(*current, row, 16, where);
   }
   collective(
       name, argument,

@@ -228,6 +228,7 @@ struct AttentionDecode {
       const float total = warp_sum(wa + wb);
       scores[lane_index()] = wa;
       scores[lane_index() + kWarp] = wb;
+      warp_sync();  // every lane has read the state that lane 0 now changes
       if (lane_index() == 0) {
         state[0] = maximum;
         state[1] = sum * correction + total;

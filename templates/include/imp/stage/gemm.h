@@ -1,6 +1,6 @@
 // What the matrix products of prefill share: y[tokens, stride] columns offset .. offset + rows - 1 = x W^T.
-// A CTA makes up to 64 tokens x 64 rows with eight warps; a warp makes 32 tokens x 16 rows (or 8 rows where a chunk is
-// not a multiple of 64 tokens). Each output is one fp32 sum in ascending k, whatever else is in the chunk.
+// A CTA makes 64 tokens x 64 rows with eight warps of 32 tokens x 16 rows, or, where a chunk is not a multiple of 64
+// tokens, 32 x 64 with warps of 32 x 8. Each output is one fp32 sum in ascending k, whatever else is in the chunk.
 #pragma once
 #include "imp/layout/tile.h"
 
@@ -42,20 +42,19 @@ struct GemmTile {
     return line * kLineBytes + (chunk ^ (line & 7)) * 16;
   }
 
-  // A fragments of the warp's 32 tokens: two chunks from `chunk` on.
+  // A fragments of the warp's 32 tokens: two chunks from the even `chunk` on. (Flipping its bits in a lane's place for
+  // chunks 0 and 1 costs one instruction.)
   static __device__ __forceinline__ void load_tokens(const std::uint8_t* lines, int chunk, std::uint32_t (&a)[2][4]) {
+    const std::uint8_t* from = lines + (at(warp_token() + lane_index() % 16, lane_index() / 16) ^ (chunk * 16));
 #pragma unroll
-    for (int i = 0; i < 2; i++) {
-      ldmatrix_x4(a[i], lines + at(warp_token() + i * 16 + lane_index() % 16, chunk + lane_index() / 16));
-    }
+    for (int i = 0; i < 2; i++) ldmatrix_x4(a[i], from + i * 16 * kLineBytes);
   }
   // B fragments of the warp's rows.
   static __device__ __forceinline__ void load_rows(const std::uint8_t* lines, int chunk,
                                                    std::uint32_t (&b)[kRowTiles][2]) {
+    const std::uint8_t* from = lines + (at(warp_row() + lane_index() % 8, lane_index() / 8 % 2) ^ (chunk * 16));
 #pragma unroll
-    for (int j = 0; j < kRowTiles; j++) {
-      ldmatrix_x2(b[j], lines + at(warp_row() + j * 8 + lane_index() % 8, chunk + lane_index() / 8 % 2));
-    }
+    for (int j = 0; j < kRowTiles; j++) ldmatrix_x2(b[j], from + j * 8 * kLineBytes);
   }
 
   // Tokens from `tokens` on are not written.

@@ -39,11 +39,12 @@ struct GemmBf16 : GemmTile<C> {
     if (Tile::first_token() >= tokens) return;
     std::uint8_t* shared = shared_memory();
     float sums[2][kRowTiles][4] = {};
-    uint4 vectors[kThreadVectors];
+    uint4 vectors[kThreadVectors];  // as loaded, so that a load has a whole step to arrive before it is used
 
     copy_tokens(planes, 0, shared);
     load_rows(weights, 0, vectors);
     store_rows(vectors, shared);
+    load_rows(weights, 1, vectors);
     cp_async_wait<0>();
     block_sync();
     for (int step = 0; step < kSteps; step++) {
@@ -51,14 +52,12 @@ struct GemmBf16 : GemmTile<C> {
       std::uint8_t* next = shared + (step + 1) % 2 * kBufferBytes;
       if (step + 1 < kSteps) {
         copy_tokens(planes, step + 1, next);
-        load_rows(weights, step + 1, vectors);
-        multiply(buffer, step, sums);
         store_rows(vectors, next);
-        cp_async_wait<0>();
-        block_sync();
-      } else {
-        multiply(buffer, step, sums);
+        load_rows(weights, step + 2, vectors);
       }
+      multiply(buffer, step, sums);
+      cp_async_wait<0>();
+      block_sync();
     }
     Tile::store(y, bias, tokens, sums);
   }

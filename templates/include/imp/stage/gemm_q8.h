@@ -16,6 +16,8 @@ struct GemmQ8 : GemmTile<C> {
   static constexpr int kStepBlocks = kLineBytes / 32;
   static constexpr int kBlocks = C.cols / 32;
   static constexpr int kSteps = ceil_div(kBlocks, kStepBlocks);
+  static constexpr int kLanes = 32 / Layout::kVector;  // loads of one block
+  using Lanes = typename Layout::Lane[kLanes];
   static constexpr int kGroups = 32 / Layout::kScaleGroup;  // scales of a block of weights
   static constexpr int kTokenScales = kStepBlocks + 2;      // uint2 of a token, padded against bank conflicts
   static constexpr int kRowScales = kBlockRows + 8;         // floats of a block, likewise
@@ -43,8 +45,11 @@ struct GemmQ8 : GemmTile<C> {
     std::uint8_t* shared = shared_memory();
     float sums[2][kRowTiles][4] = {};
 
+    Lanes lanes;  // packed, so that a load has a whole step to arrive before it is used
     copy_tokens(codes, scales, 0, shared);
-    store_rows(load_rows(weights, 0), shared);
+    load_rows(weights, 0, lanes);
+    store_rows(lanes, 0, shared);
+    load_rows(weights, 1, lanes);
     cp_async_wait<0>();
     block_sync();
     for (int step = 0; step < kSteps; step++) {
@@ -52,14 +57,12 @@ struct GemmQ8 : GemmTile<C> {
       std::uint8_t* next = shared + (step + 1) % 2 * kBufferBytes;
       if (step + 1 < kSteps) {
         copy_tokens(codes, scales, step + 1, next);
-        const WeightBlock block = load_rows(weights, step + 1);
-        multiply(buffer, step, sums);
-        store_rows(block, next);
-        cp_async_wait<0>();
-        block_sync();
-      } else {
-        multiply(buffer, step, sums);
+        store_rows(lanes, step + 1, next);
+        load_rows(weights, step + 2, lanes);
       }
+      multiply(buffer, step, sums);
+      cp_async_wait<0>();
+      block_sync();
     }
     Tile::store(y, bias, tokens, sums);
   }
@@ -91,17 +94,22 @@ struct GemmQ8 : GemmTile<C> {
     cp_async_commit();
   }
 
-  // Rows past the end of the matrix repeat its last one; their sums are never stored.
-  static __device__ __forceinline__ WeightBlock load_rows(const std::uint8_t* weights, int step) {
+  // Rows and blocks past the end repeat the last one; nothing of them is used.
+  static __device__ __forceinline__ void load_rows(const std::uint8_t* weights, int step, Lanes& lanes) {
     constexpr int kTileBlocks = Layout::kTile.cols / 32;
     const int row = min(Tile::first_row() + thread_index() / kStepBlocks, C.rows - 1);
     const int block = min(step * kStepBlocks + thread_index() % kStepBlocks, kBlocks - 1);
-    return Layout::block(M::tile(weights, row, block / kTileBlocks), row % Layout::kTile.rows, block % kTileBlocks);
+    const std::uint8_t* tile = M::tile(weights, row, block / kTileBlocks);
+#pragma unroll
+    for (int i = 0; i < kLanes; i++) {
+      lanes[i] = Layout::load(tile, row % Layout::kTile.rows, block % kTileBlocks * kLanes + i);
+    }
   }
 
-  static __device__ __forceinline__ void store_rows(const WeightBlock& w, std::uint8_t* buffer) {
+  static __device__ __forceinline__ void store_rows(const Lanes& lanes, int step, std::uint8_t* buffer) {
     const int row = thread_index() / kStepBlocks;
     const int block = thread_index() % kStepBlocks;
+    const WeightBlock w = Layout::unpack(lanes, step * kStepBlocks + block);
     std::uint8_t* lines = buffer + kRowCodes;
     *reinterpret_cast<uint4*>(lines + Tile::at(row, 2 * block)) = make_uint4(w.q[0], w.q[1], w.q[2], w.q[3]);
     *reinterpret_cast<uint4*>(lines + Tile::at(row, 2 * block + 1)) = make_uint4(w.q[4], w.q[5], w.q[6], w.q[7]);

@@ -1,0 +1,444 @@
+// Demo · Q8_0 · sm_90a · imp 0.1.0 · inputs dab73da0446b341e
+// Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
+#include "imp/layout/q8_0.h"
+#include "imp/stage/attention_decode.h"
+#include "imp/stage/attention_prefill.h"
+#include "imp/stage/embed.h"
+#include "imp/stage/encode_activations.h"
+#include "imp/stage/finish_prefill.h"
+#include "imp/stage/gemm_q8.h"
+#include "imp/stage/gemv.h"
+#include "imp/stage/read.h"
+#include "imp/stage/rope_append.h"
+#include "imp/stage/sample.h"
+#include "imp/stage/take_last.h"
+
+using imp::Sampling;
+
+// Embed · 0 bytes of weights, 1,296 of other data a launch
+// decode_b1 embed · grid (2, 1, 1), 128 threads
+using embed_0_t = imp::EmbedToken<
+    imp::EmbedConfig{.threads = 128},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+static_assert(embed_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(embed_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
+    const std::uint8_t* w,
+    const std::int32_t* step_input,
+    const std::int32_t* seq_token,
+    float* x) {
+  embed_0_t::run(w, step_input, seq_token, x);
+}
+
+// RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
+// decode_b1 layers.0.qkv and 5 more · grid (132, 1, 1), 512 threads
+using qkv_0_t = imp::Gemv<
+    imp::GemvConfig{.warps = 16, .grid = 132},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreRows<0>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>>;
+static_assert(qkv_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(qkv_0_t::kSharedBytes == 384, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) qkv_0(
+    const float* x,
+    const float* norm,
+    float* y,
+    const std::uint8_t* w0,
+    const std::uint8_t* w1,
+    const std::uint8_t* w2) {
+  qkv_0_t::run(x, norm, {y}, w0, w1, w2);
+}
+
+// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
+// decode_b1 layers.0.attention and 5 more · grid (66, 2, 1), 128 threads
+using attention_0_t = imp::AttentionDecode<
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 66, .min_chunk = 64, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
+static_assert(attention_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_0_t::kSharedBytes == 19504, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
+    const float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* step_input,
+    const std::int32_t* seq_position,
+    const std::int32_t* seq_table,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out) {
+  attention_0_t::run({qkv, q_norm, k_norm, turns, cache, step_input, seq_position, seq_table, partial, arrived, out});
+}
+
+// Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
+// decode_b1 layers.0.attn_output and 5 more · grid (132, 1, 1), 512 threads
+using project_0_t = imp::Gemv<
+    imp::GemvConfig{.warps = 16, .grid = 132},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::AddRows<0>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>>;
+static_assert(project_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(project_0_t::kSharedBytes == 384, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) project_0(
+    const float* input,
+    float* x,
+    const std::uint8_t* w) {
+  project_0_t::run(input, nullptr, {x}, w);
+}
+
+// RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
+// decode_b1 layers.0.gate_up and 5 more · grid (132, 1, 1), 512 threads
+using gate_up_0_t = imp::GatedGemv<
+    imp::GemvConfig{.warps = 16, .grid = 132},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>>;
+static_assert(gate_up_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gate_up_0_t::kSharedBytes == 384, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gate_up_0(
+    const float* x,
+    const float* norm,
+    float* gated,
+    const std::uint8_t* gate,
+    const std::uint8_t* up) {
+  gate_up_0_t::run(x, norm, gated, gate, up);
+}
+
+// Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
+// decode_b1 layers.0.down and 5 more · grid (132, 1, 1), 512 threads
+using project_1_t = imp::Gemv<
+    imp::GemvConfig{.warps = 16, .grid = 132},
+    imp::EncodeConfig{.cols = 768, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::AddRows<0>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 768}>, 256, 768>>;
+static_assert(project_1_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(project_1_t::kSharedBytes == 1024, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) project_1(
+    const float* input,
+    float* x,
+    const std::uint8_t* w) {
+  project_1_t::run(input, nullptr, {x}, w);
+}
+
+// RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
+// decode_b1 head and 1 more · grid (132, 1, 1), 512 threads
+using head_0_t = imp::Gemv<
+    imp::GemvConfig{.warps = 16, .grid = 132},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreLogits<16>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+static_assert(head_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(head_0_t::kSharedBytes == 512, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) head_0(
+    const float* x,
+    const float* norm,
+    float* logits,
+    float* best_value,
+    std::uint32_t* best,
+    const std::uint8_t* w) {
+  head_0_t::run(x, norm, {logits, best_value, best}, w);
+}
+
+// Sample · 0 bytes of weights, 1,056 of other data a launch
+// decode_b1 sample · grid (1, 1, 1), 1024 threads
+using sample_0_t = imp::Sample<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 1024, .ring = 1024, .advance = true}>;
+static_assert(sample_0_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(sample_0_t::kSharedBytes == 2320, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) sample_0(
+    const float* logits,
+    const float* best_value,
+    const std::uint32_t* best,
+    float* scores,
+    const std::int32_t* step_input,
+    const Sampling* seq_sampling,
+    std::int32_t* seq_token,
+    std::int32_t* seq_position,
+    std::uint32_t* seq_seen,
+    std::uint32_t* out_count,
+    std::uint64_t* out_ring) {
+  sample_0_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_token, seq_position, seq_seen, out_count, out_ring});
+}
+
+// Embed · 0 bytes of weights, 165,888 of other data a launch
+// prefill_t128 embed · grid (128, 1, 1), 128 threads
+using embed_1_t = imp::EmbedChunk<
+    imp::EmbedConfig{.threads = 128},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+static_assert(embed_1_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(embed_1_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
+    const std::uint8_t* w,
+    const std::int32_t* step_input,
+    const std::int32_t* step_tokens,
+    float* x) {
+  embed_1_t::run(w, step_input, step_tokens, x);
+}
+
+// Encode · 0 bytes of weights, 163,840 of other data a launch
+// prefill_t128 layers.0.v.encode and 12 more · grid (128, 1, 1), 256 threads
+using encode_0_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .swiglu = false, .q8 = true, .dense = false, .eps = 1e-06f}>;
+static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
+    const float* x,
+    const float* norm,
+    std::uint8_t* codes,
+    uint2* scales,
+    const std::int32_t* step_input) {
+  encode_0_t::run(x, norm, codes, scales, nullptr, step_input);
+}
+
+// Linear · 69,632 bytes of weights, 163,840 of other data a launch
+// prefill_t128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
+using gemm_0_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>>;
+static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_0_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// Linear · 34,816 bytes of weights, 98,304 of other data a launch
+// prefill_t128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
+using gemm_1_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>>;
+static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_1_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// Linear · 34,816 bytes of weights, 98,304 of other data a launch
+// prefill_t128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
+using gemm_2_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>>;
+static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_2_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
+// prefill_t128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
+using append_0_t = imp::RopeAppend<
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .table_blocks = 64, .block_bytes = 49152, .interleaved = false, .norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
+static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) append_0(
+    float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* seq_table,
+    const std::int32_t* seq_position,
+    const std::int32_t* step_input) {
+  append_0_t::run(qkv, q_norm, k_norm, turns, cache, seq_table, seq_position, step_input);
+}
+
+// Attention · 0 bytes of weights, 262,144 of other data a launch
+// prefill_t128 layers.0.attention and 5 more · grid (2, 4, 1), 128 threads
+using attend_0_t = imp::AttentionPrefill<
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152}>;
+static_assert(attend_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_0_t::kSharedBytes == 36864, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
+    const float* q,
+    const std::uint8_t* cache,
+    const std::int32_t* seq_table,
+    const std::int32_t* seq_position,
+    float* out,
+    const std::int32_t* step_input) {
+  attend_0_t::run(q, cache, seq_table, seq_position, out, step_input);
+}
+
+// Encode · 0 bytes of weights, 163,840 of other data a launch
+// prefill_t128 layers.0.attn_residual.encode and 5 more · grid (128, 1, 1), 256 threads
+using encode_1_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .swiglu = false, .q8 = true, .dense = false, .eps = 0.0f}>;
+static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
+    const float* x,
+    std::uint8_t* codes,
+    uint2* scales,
+    const std::int32_t* step_input) {
+  encode_1_t::run(x, nullptr, codes, scales, nullptr, step_input);
+}
+
+// Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
+// prefill_t128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
+using gemm_3_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>>;
+static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_3_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// Linear · 208,896 bytes of weights, 425,984 of other data a launch
+// prefill_t128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
+using gemm_4_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>>;
+static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_4_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// Linear · 208,896 bytes of weights, 425,984 of other data a launch
+// prefill_t128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
+using gemm_5_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>>;
+static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_5_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// Encode · 0 bytes of weights, 884,736 of other data a launch
+// prefill_t128 layers.0.residual.encode and 5 more · grid (128, 1, 1), 256 threads
+using encode_2_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .swiglu = true, .q8 = true, .dense = false, .eps = 0.0f}>;
+static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
+    const float* x,
+    std::uint8_t* codes,
+    uint2* scales,
+    const std::int32_t* step_input) {
+  encode_2_t::run(x, nullptr, codes, scales, nullptr, step_input);
+}
+
+// Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
+// prefill_t128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
+using gemm_6_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 768}>, 256, 768>>;
+static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_6_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// FinishPrefill · 0 bytes of weights, 1,024 of other data a launch
+// prefill_t128 finish · grid (1, 1, 1), 256 threads
+using finish_0_t = imp::FinishPrefill<
+    imp::FinishConfig{.vocab = 2048}>;
+static_assert(finish_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(finish_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) finish_0(
+    const std::int32_t* step_tokens,
+    std::uint32_t* seq_seen,
+    std::int32_t* seq_position,
+    const std::int32_t* step_input) {
+  finish_0_t::run(step_tokens, seq_seen, seq_position, step_input);
+}
+
+// TakeLast · 0 bytes of weights, 2,048 of other data a launch
+// sample_b1 last_token · grid (1, 1, 1), 128 threads
+using take_last_0_t = imp::TakeLast<
+    imp::TakeLastConfig{.cols = 256, .threads = 128}>;
+static_assert(take_last_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(take_last_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) take_last_0(
+    const std::int32_t* step_input,
+    const float* chunk,
+    float* x) {
+  take_last_0_t::run(step_input, chunk, x);
+}
+
+// Sample · 0 bytes of weights, 1,056 of other data a launch
+// sample_b1 sample · grid (1, 1, 1), 1024 threads
+using sample_1_t = imp::Sample<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 1024, .ring = 1024, .advance = false}>;
+static_assert(sample_1_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(sample_1_t::kSharedBytes == 2320, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) sample_1(
+    const float* logits,
+    const float* best_value,
+    const std::uint32_t* best,
+    float* scores,
+    const std::int32_t* step_input,
+    const Sampling* seq_sampling,
+    std::int32_t* seq_token,
+    std::int32_t* seq_position,
+    std::uint32_t* seq_seen,
+    std::uint32_t* out_count,
+    std::uint64_t* out_ring) {
+  sample_1_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_token, seq_position, seq_seen, out_count, out_ring});
+}
+
+// Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
+// logits_t128 logits · grid (2, 32, 1), 256 threads
+using gemm_7_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
+    const std::uint8_t* w,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const std::int32_t* step_input) {
+  gemm_7_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// Read · 0 bytes of weights, 0 of other data a launch
+// bandwidth read · grid (1056, 1, 1), 512 threads
+using read_0_t = imp::Read<
+    imp::ReadConfig{.grid = 1056, .threads = 512}>;
+static_assert(read_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(read_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) read_0(
+    const std::uint8_t* begin,
+    const std::uint8_t* end,
+    std::uint32_t* sink) {
+  read_0_t::run(begin, end, sink);
+}

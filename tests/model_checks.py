@@ -1,0 +1,52 @@
+"""What a compiled model must satisfy on any target: close to the truth, equal tokens, every kernel like its twin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.verify import verify
+from imp_runtime.engine import Engine
+from imp_runtime.sampling import SamplingParams
+
+FIXTURES = Path(__file__).parent / "fixtures"
+MODELS = [("llama", "Q8_0"), ("llama", "Q4_K_M"), ("llama", "Q6_K"), ("qwen3", "Q8_0"), ("qwen3", "Q4_K_M")]
+
+
+def quiet(step: str, done: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def compile_fixture(folder: Path, architecture: str, quant: str, target: str, *, check: bool = False) -> Path:
+    source = FIXTURES / architecture / f"{architecture}-{quant}.gguf"
+    output = folder / f"{architecture}-{quant}-{target}.impc"
+    compile_model(source, output, (target,), CompileOptions(check=check), quiet)
+    return output
+
+
+def kl_divergence(truth: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """KL(truth || found) of each row of logits, in nats."""
+    p, q = (x.astype(np.float64) - x.max(axis=-1, keepdims=True) for x in (truth, found))
+    p -= np.log(np.exp(p).sum(axis=-1, keepdims=True))
+    q -= np.log(np.exp(q).sum(axis=-1, keepdims=True))
+    return (np.exp(p) * (p - q)).sum(axis=-1)
+
+
+def check_against_truth(engine: Engine, architecture: str, quant: str) -> None:
+    """Logits no farther from the truth than the reference engine's, and the truth's greedy tokens."""
+    truth = np.load(FIXTURES / architecture / f"{quant}.npz")
+    prompt = truth["prompt_ids"].tolist()
+    logits = engine.logits(prompt)
+    assert np.isfinite(logits).all()
+    assert kl_divergence(truth["logits"], logits).mean() <= truth["peer_kl"].mean()
+    greedy = list(engine.generate(prompt, SamplingParams(max_tokens=16, ignore_eos=True)))
+    assert greedy == truth["greedy_ids"].tolist()
+
+
+def check_kernels(engine: Engine) -> None:
+    """Every kernel's outputs equal its numpy twin's."""
+    report = verify(engine.artifact, engine.runner, quiet)
+    assert len(report.rows) > 10
+    assert report.first_failure is None, report.first_failure

@@ -1,0 +1,392 @@
+"""The command line: what goes where, and that bad input ends in one line and exit code 2."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from fake_engine import FakeEngine, encode, write_tiny_artifact
+from imp_codegen.targets import gpus, predict_us
+from imp_runtime.artifact import Artifact
+from imp_runtime.engine import Engine, StepOutput
+from imp_server.cli import execute
+
+REPLY = "Hello 🙂 world"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "tiny.impc"
+    write_tiny_artifact(path)
+    return path
+
+
+@pytest.fixture
+def engine(file: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    engine = FakeEngine(Artifact.open(file), lambda prompt: encode(REPLY))
+    monkeypatch.setattr(Engine, "load", lambda *_, **__: engine)
+    return engine
+
+
+def type_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+
+
+def one_line(captured: str) -> str:
+    assert captured.startswith("imp: error: ")
+    assert captured.count("\n") == 1
+    assert "Traceback" not in captured
+    return captured
+
+
+# run and chat
+
+
+def test_run_streams_the_text_to_stdout(file: Path, engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["run", str(file), "def add("]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == REPLY + "\n"
+    assert engine.prompts == [tuple(encode("def add("))]
+    assert f"{len(encode('def add('))} prompt tokens" in captured.err
+    assert f"{len(encode(REPLY))} generated" in captured.err
+    assert engine.closed
+
+
+def test_run_passes_every_option(file: Path, engine: FakeEngine) -> None:
+    flags = "--max-tokens 3 --temperature 0.5 --top-k 4 --top-p 0.9 --min-p 0.1 --repetition-penalty 1.5"
+    flags += " --frequency-penalty 0.25 --presence-penalty -0.5 --seed 11 --chat"
+    assert execute(["run", str(file), "Hi", *flags.split()]) == 0
+    params = engine.params[0]
+    assert (params.max_tokens, params.temperature, params.top_k, params.top_p, params.min_p) == (3, 0.5, 4, 0.9, 0.1)
+    assert (params.repetition_penalty, params.frequency_penalty, params.presence_penalty) == (1.5, 0.25, -0.5)
+    assert params.seed == 11
+    assert engine.prompts == [tuple(encode("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"))]
+
+
+def test_run_reads_stdin(file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_in(monkeypatch, "zwei\nZeilen é".encode())
+    assert execute(["run", str(file), "-"]) == 0
+    assert engine.prompts == [tuple(encode("zwei\nZeilen é"))]
+
+
+@pytest.mark.usefixtures("engine")
+def test_run_with_stdin_that_is_no_text(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, b"ab\xff")
+    assert execute(["run", str(file), "-"]) == 2
+    assert "byte 2 is 0xff" in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x", "--temperature", "-1"], "temperature is -1"),
+        (["x", "--top-p", "3"], "top_p is 3"),
+        (["!" * 600], "the prompt has 600 tokens, the model's context is 512"),
+        ([""], "prompt is empty"),
+        (["a\udcff"], "not valid UTF-8"),
+    ],
+)
+def test_run_with_bad_options(file: Path, arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["run", str(file), *arguments]) == 2
+    assert words in one_line(capsys.readouterr().err)
+
+
+def test_chat_keeps_the_conversation(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, b"one\n\ntwo\n/reset\nthree\n/what\n/exit\nnever\n")
+    assert execute(["chat", str(file), "--max-tokens", "50"]) == 0
+
+    def turn(role: str, text: str) -> str:
+        return f"<|im_start|>{role}\n{text}<|im_end|>\n"
+
+    start = "<|im_start|>assistant\n"
+    assert engine.prompts == [
+        tuple(encode(turn("user", "one") + start)),
+        tuple(encode(turn("user", "one") + turn("assistant", REPLY) + turn("user", "two") + start)),
+        tuple(encode(turn("user", "three") + start)),
+    ]
+    captured = capsys.readouterr()
+    assert captured.out.count(REPLY + "\n") == 3
+    assert "there are /reset and /exit" in captured.err
+
+
+@pytest.mark.usefixtures("engine")
+def test_chat_survives_a_message_that_is_too_long(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    type_in(monkeypatch, b"!" * 600 + b"\nshort\n")
+    assert execute(["chat", str(file)]) == 0
+    captured = capsys.readouterr()
+    assert "context is 512" in captured.err
+    assert REPLY in captured.out
+    assert len(engine.prompts) == 1
+
+
+def test_ctrl_c_stops_an_answer_of_chat_but_not_the_chat(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = engine.step
+
+    def interrupted() -> list[StepOutput]:
+        if len(engine.prompts) == 1 and len(engine.live[0].generated) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step()
+
+    monkeypatch.setattr(engine, "step", interrupted)
+    type_in(monkeypatch, b"one\ntwo\n")
+    assert execute(["chat", str(file)]) == 0
+    assert len(engine.prompts) == 2
+    assert engine.aborted.is_set()
+    assert capsys.readouterr().out.count(REPLY) == 1
+
+
+def test_ctrl_c_ends_run_with_130(file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> list[StepOutput]:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "step", interrupted)
+    assert execute(["run", str(file), "x"]) == 130
+    assert engine.closed
+
+
+# inspect
+
+
+def test_inspect_shows_the_plan(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["inspect", str(file), "--gpu", "h200"]) == 0
+    out = capsys.readouterr().out
+    for words in ("tiny", "qwen3", "854 k", "code/sim", "decode_b1: up to 1 tokens, 2 kernels", "imp_norm", "1.02 kB"):
+        assert words in out
+    (kernel, second) = Artifact.open(file).plan.target("sim").program("decode_b1").kernels
+    card = gpus()["h200"]
+    rate = 1e6 / (predict_us(card, kernel) + predict_us(card, second))
+    assert f"predicted on {card.title}: {rate:.0f} tok/s" in out
+
+
+def test_inspect_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["inspect", str(file), "--json", "--gpu", "rtx5090"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    kernels = document["programs"]["decode_b1"]
+    assert [kernel["kernel"] for kernel in kernels] == ["layer0.attention_norm", "layer1.attention_norm"]
+    assert kernels[0]["weight_bytes"] == 1000
+    total = sum(kernel["predicted_us"] for kernel in kernels)
+    assert document["predicted_decode_tokens_per_second"] == pytest.approx(1e6 / total)
+    assert document["contents"]["source/sim.cu"] == len("// emitted source\n")
+
+
+def test_inspect_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["inspect", str(file), "--source", "sim"]) == 0
+    assert capsys.readouterr().out == "// emitted source\n"
+
+
+# bench
+
+
+def test_bench(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a clock that advances 10 ms a step, rates are known exactly."""
+    now = 0.0
+    step = engine.step
+
+    def slow_step() -> list[StepOutput]:
+        nonlocal now
+        now += 0.010
+        return step()
+
+    monkeypatch.setattr(engine, "step", slow_step)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    _without_bandwidth(engine, monkeypatch)
+    assert execute(["bench", str(file), "-p", "32", "-n", "8", "-r", "3", "-d", "4", "-o", "json"]) == 0
+    prompt, generation = json.loads(capsys.readouterr().out)
+    assert (prompt["test"], generation["test"]) == ("pp32", "tg8 @ d4")
+    assert prompt["mean"] == pytest.approx(3200)
+    assert generation["mean"] == pytest.approx(100)
+    assert generation["deviation"] == pytest.approx(0, abs=1e-6)
+    assert generation["weight_bytes_per_token"] == 2000
+    assert generation["kv_bytes_per_token"] == pytest.approx(512 * (4 + 4.5))
+    assert generation["bandwidth"] == pytest.approx((2000 + 512 * 8.5) * 100 / 1e9)
+    assert [len(prompt) for prompt in engine.prompts] == [32] * 4 + [4] * 4
+    assert len(set(engine.prompts[:4])) == 4
+    assert all(params.ignore_eos and params.temperature == 0 for params in engine.params)
+
+
+@pytest.mark.parametrize("form", ["table", "md", "csv"])
+def test_bench_forms(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    _without_bandwidth(engine, monkeypatch)
+    assert execute(["bench", str(file), "-p", "4", "-n", "2", "-r", "1", "-o", form]) == 0
+    out = capsys.readouterr().out
+    if form == "csv":
+        assert [row["test"] for row in csv.DictReader(io.StringIO(out))] == ["pp4", "tg2"]
+    else:
+        assert "pp4" in out
+        assert "tg2" in out
+        assert "tok/s" in out
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(("flags", "words"), [("-p 600", "-p needs 601"), ("-p 0 -n 0", "nothing to measure")])
+def test_bench_that_cannot_be(file: Path, flags: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench", str(file), *flags.split()]) == 2
+    assert words in one_line(capsys.readouterr().err)
+
+
+def _without_bandwidth(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imp_server.commands.bench.possible_bandwidth", lambda engine: None)
+
+
+# errors
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing"], "No such command 'nothing'"),
+        (["run"], "Missing argument 'FILE'"),
+        (["run", "/no/such.impc", "x", "--bogus"], "No such option: --bogus"),
+        (["run", "/no/such.impc", "x", "-n", "many"], "--max-tokens"),
+        (["run", "/no/such.impc", "x", "-n", "0"], "--max-tokens"),
+        (["inspect", "{file}", "--gpu", "voodoo"], "--gpu voodoo is unknown; known: h200"),
+        (["inspect", "{file}", "--target", "sm_90a"], "no code for sm_90a; it carries sim"),
+        (["inspect", "{file}", "--source", "sm_90a"], "no code for sm_90a"),
+        (["run", "{file}", "x", "--target", "sm_120a"], "no code for sm_120a"),
+        (["serve", "{file}", "--port", "70000"], "--port"),
+        (["serve", "{file}", "--host", "256.1.1.1"], "cannot be listened on"),
+        (["compile", "/no/such.gguf", "-o", "/tmp/x.impc", "--target", "sim,"], "--target is 'sim,'"),
+        (["compile", "/no/such.gguf", "-o", "/tmp/x.impc", "--target", "sim"], "/no/such.gguf"),
+        (["compile", "{file}", "-o", "/tmp/x.impc", "--target", "sim"], "tiny.impc"),
+        (["compile", "{file}", "-o", "/tmp/x.impc", "--target", "tpu"], "tpu"),
+    ],
+)
+def test_wrong_arguments(file: Path, arguments: Sequence[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute([argument.replace("{file}", str(file)) for argument in arguments]) == 2
+    assert words in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["run", "chat", "serve", "inspect", "verify", "bench"])
+def test_files_that_are_no_artifact(
+    tmp_path: Path, file: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = file.read_bytes()
+    (tmp_path / "cut.impc").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "noise.impc").write_bytes(bytes(range(256)) * 9)
+    (tmp_path / "empty.impc").touch()
+    for name in ("cut.impc", "noise.impc", "empty.impc", "missing.impc", ""):
+        arguments = [command, str(tmp_path / name), *(["x"] if command == "run" else [])]
+        assert execute(arguments) == 2
+        assert str(tmp_path / name) in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "out of memory"),
+        (OSError(errno.ENOSPC, "No space left on device", "/tmp/x"), "/tmp/x: No space left on device"),
+        (ValueError("two\nlines"), "internal error: ValueError: two lines"),
+    ],
+)
+def test_errors_that_nobody_foresaw(
+    file: Path,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    words: str,
+) -> None:
+    def fail() -> list[StepOutput]:
+        raise error
+
+    monkeypatch.setattr(engine, "step", fail)
+    assert execute(["run", str(file), "x"]) == 2
+    assert words in one_line(capsys.readouterr().err)
+    assert execute(["run", str(file), "x", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def imp(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from imp_server.cli import main; main()", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_the_real_process(file: Path, tmp_path: Path) -> None:
+    bad = imp("run", str(tmp_path / "no.impc"), "x")
+    assert (bad.returncode, bad.stdout) == (2, "")
+    one_line(bad.stderr)
+    assert imp("inspect", str(file)).returncode == 0
+    assert "Traceback" in imp("--debug", "inspect", str(tmp_path / "no.impc")).stderr
+    assert "compile" in imp("--help").stdout
+    assert imp("--version").stdout.startswith("imp ")
+
+
+def test_a_reader_that_leaves(file: Path) -> None:
+    program = "from imp_server.cli import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, "inspect", str(file), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert errors == b""
+    assert process.returncode == 1
+
+
+def test_serve_starts_answers_and_ends(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import httpx
+    import uvicorn
+
+    servers: list[uvicorn.Server] = []
+    make = uvicorn.Server.__init__
+
+    def remember(self: uvicorn.Server, config: uvicorn.Config) -> None:
+        make(self, config)
+        servers.append(self)
+
+    monkeypatch.setattr(uvicorn.Server, "__init__", remember)
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(execute(["serve", str(file), "--port", "0", "--alias", "x"])))
+    thread.start()
+    address = ""
+    for _ in range(1000):
+        address += capsys.readouterr().err
+        if "/v1\n" in address:
+            break
+        time.sleep(0.01)
+    url = address[address.index("http://") : address.index("/v1\n")]
+    for _ in range(500):
+        try:
+            if httpx.get(f"{url}/health").status_code == 200:
+                break
+        except httpx.TransportError:
+            time.sleep(0.01)
+    answer = httpx.post(f"{url}/v1/completions", json={"model": "x", "prompt": "a", "max_tokens": 50}).json()
+    assert answer["choices"][0]["text"] == REPLY
+    servers[0].should_exit = True
+    thread.join(10)
+    assert codes == [0]
+    assert engine.closed
+
+
+def test_serve_ends_when_the_model_cannot_be_loaded(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The code of the tiny artifact is no library; that shows only when the engine loads it."""
+    assert execute(["serve", str(file), "--port", "0", "--target", "sim"]) == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("imp: error: ")] != []

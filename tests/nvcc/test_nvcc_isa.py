@@ -1,0 +1,63 @@
+"""The kernels that the simulator runs, compiled by nvcc: no warnings, no spills, the right instructions."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parents[1]
+INCLUDE = TESTS.parent / "templates" / "include"
+KERNELS = ("isa.cu", "bugs.cu")
+INSTRUCTIONS = [
+    "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
+    "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32",
+    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+    "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+    "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16",
+    "cp.async.cg.shared.global",
+    "ld.global.nc.L1::no_allocate.L2::cache_hint.v4.b32",
+    "ld.relaxed.gpu.global.b32",
+    "st.release.sys.global.b64",
+    "redux.sync.add.s32",
+    "ex2.approx.f32",
+]
+
+
+def _nvcc() -> Path:
+    spec = importlib.util.find_spec("nvidia")
+    for location in (spec.submodule_search_locations or ()) if spec else ():
+        for path in sorted(Path(location).glob("cu*/bin/nvcc")):
+            return path
+    pytest.skip("nvcc is not installed")
+
+
+def _compile(source: str, architecture: str, kind: str, output: Path) -> str:
+    command = [_nvcc(), "-std=c++20", "--Werror", "all-warnings", "-Xptxas", "-v", kind, f"-I{INCLUDE}"]
+    command += [f"-I{INCLUDE / 'imp' / 'ptx'}", f"-gencode=arch=compute_{architecture},code=sm_{architecture}"]
+    done = subprocess.run(
+        [*map(str, command), str(TESTS / "sim" / "kernels" / source), "-o", str(output)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+@pytest.mark.parametrize("architecture", ["90a", "120a"])
+@pytest.mark.parametrize("source", KERNELS)
+def test_compiles_without_spills(source: str, architecture: str, tmp_path: Path) -> None:
+    log = _compile(source, architecture, "-cubin", tmp_path / "isa.cubin")
+    spills = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", log)
+    assert len(spills) >= 13
+    assert set(spills) == {("0", "0", "0")}
+
+
+def test_emits_the_instructions(tmp_path: Path) -> None:
+    ptx = tmp_path / "isa.ptx"
+    command = [_nvcc(), "-std=c++20", "-ptx", "-arch=compute_90a", f"-I{INCLUDE}", f"-I{INCLUDE / 'imp' / 'ptx'}"]
+    subprocess.run([*map(str, command), str(TESTS / "sim" / "kernels" / "isa.cu"), "-o", str(ptx)], check=True)
+    text = ptx.read_text()
+    assert [name for name in INSTRUCTIONS if name not in text] == []

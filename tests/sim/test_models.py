@@ -1,0 +1,24 @@
+import pytest
+
+from imp_runtime.artifact import Artifact
+from imp_runtime.engine import Engine
+from imp_runtime.sim import SimDevice
+from model_checks import MODELS, check_against_truth, check_kernels, compile_fixture
+
+
+@pytest.mark.parametrize(("architecture", "quant"), MODELS)
+def test_model_on_the_simulator(tmp_path, architecture, quant):
+    artifact = compile_fixture(tmp_path, architecture, quant, "sim")
+    with Engine.load(artifact, target="sim") as engine:
+        check_against_truth(engine, architecture, quant)
+        check_kernels(engine)
+
+
+@pytest.mark.parametrize(("architecture", "quant"), [("llama", "Q8_0"), ("qwen3", "Q4_K_M")])
+@pytest.mark.parametrize("order", [1, 2])
+def test_model_in_check_mode(tmp_path, architecture, quant, order):
+    """No race, no bad address, no misalignment, in descending and random order of threads; and the same results."""
+    artifact = Artifact.open(compile_fixture(tmp_path, architecture, quant, "sim", check=True))
+    with Engine(artifact, SimDevice(threads=1, order=order, seed=7)) as engine:
+        check_against_truth(engine, architecture, quant)
+        check_kernels(engine)

@@ -1,0 +1,53 @@
+"""Shapes that no fixture has, with random weights: every kernel against its numpy twin."""
+
+import json
+
+import pytest
+
+from imp_codegen.compiler import CompileOptions, compile_model
+from imp_runtime.engine import Engine
+from imp_runtime.sampling import SamplingParams
+from model_checks import check_kernels, quiet
+
+BASE = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "vocab_size": 300,
+    "max_position_embeddings": 200,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+SHAPES = {
+    "biases, odd widths": (
+        "LlamaForCausalLM",
+        "Q8_0",
+        {"attention_bias": True, "hidden_size": 320, "intermediate_size": 448, "head_dim": 32, "vocab_size": 301},
+    ),
+    "float weights": ("Qwen3ForCausalLM", "BF16", {"tie_word_embeddings": True, "intermediate_size": 192}),
+    "half weights, one kv head": ("LlamaForCausalLM", "F16", {"num_key_value_heads": 1}),
+    "single precision, no groups": ("Qwen3ForCausalLM", "F32", {"num_key_value_heads": 4, "head_dim": 48}),
+    "wide heads and rows of several tiles": (
+        "Qwen3ForCausalLM",
+        "Q4_K_M",
+        {"head_dim": 128, "intermediate_size": 6144, "num_attention_heads": 6, "num_key_value_heads": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_random_model(tmp_path, name):
+    architecture, quant, changes = SHAPES[name]
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**BASE, **changes, "architectures": [architecture]}))
+    artifact = tmp_path / "model.impc"
+    compile_model(config, artifact, ("sim",), CompileOptions(random_weights=True, quant=quant), quiet)
+    with Engine.load(artifact, target="sim") as engine:
+        prompt = list(range(140))  # more than a chunk
+        last = engine.logits(prompt)[-1]
+        assert next(engine.generate(prompt, SamplingParams(max_tokens=1, ignore_eos=True))) == last.argmax()
+        check_kernels(engine)
