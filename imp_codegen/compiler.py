@@ -39,7 +39,8 @@ class CompileOptions:
     """`random_weights`: the source is a config.json, the weights are random in format `quant`.
 
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
-    `check`: the simulator's code watches its threads for races, bad addresses and missing barriers.
+    `check`: the simulator's code watches its threads for races, bad addresses and missing barriers. `describe_chat`:
+    what a chat template can do, as the JSON that the artifact keeps in chat.json.
     """
 
     random_weights: bool = False
@@ -47,6 +48,7 @@ class CompileOptions:
     context: int | None = None
     dump: Path | None = None
     check: bool = False
+    describe_chat: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ def compile_model(
             objects = dict(zip(targets, build(units), strict=True))
             progress("build", len(chosen), len(chosen))
         with clock.step("pack"):
-            _write(output, compiled, objects, checkpoint, progress)
+            _write(output, compiled, objects, checkpoint, options, progress)
     reports = tuple(
         TargetReport(
             t.target, {p.name: len(p.kernels) for p in t.programs}, objects[t.target].cached, objects[t.target].log
@@ -157,16 +159,25 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
 
 
 def _write(
-    output: Path, compiled: Compiled, objects: Mapping[str, CodeObject], checkpoint: Checkpoint, progress: Progress
+    output: Path,
+    compiled: Compiled,
+    objects: Mapping[str, CodeObject],
+    checkpoint: Checkpoint,
+    options: CompileOptions,
+    progress: Progress,
 ) -> None:
+    tokenizer = compiled.tokenizer
     blobs = {
+        "generation.json": json.dumps({"eos_token_id": [*tokenizer.stop_tokens]}).encode(),
         "spec.json": compiled.spec.to_json().encode(),
-        "tokenizer.json": compiled.tokenizer.tokenizer_json.encode(),
+        "tokenizer.json": tokenizer.tokenizer_json.encode(),
         **{f"code/{name}": item.code for name, item in objects.items()},
         **{f"source/{name}.cu": item.source.encode() for name, item in compiled.emitted.items()},
     }
-    if compiled.tokenizer.chat_template is not None:
-        blobs["chat_template.jinja"] = compiled.tokenizer.chat_template.encode()
+    if tokenizer.chat_template is not None:
+        blobs["chat_template.jinja"] = tokenizer.chat_template.encode()
+        if options.describe_chat is not None:
+            blobs["chat.json"] = options.describe_chat(tokenizer.chat_template).encode()
     total = sum(plane.nbytes for plane in compiled.plan.planes)
     done = 0
 

@@ -95,6 +95,7 @@ def _kernel(draft: Draft, symbol: str) -> Kernel:
         grid=draft.grid,
         block=draft.threads,
         shared_bytes=draft.shared_bytes,
+        overlap=draft.overlap,
         args=tuple(p.binding for p in draft.params() if p.binding is not None),
         ops=draft.ops,
         outputs=draft.outputs,

@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
+import types
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -19,7 +21,7 @@ import numpy.typing as npt
 import tokenizers
 
 from imp_runtime.artifact import Artifact, write_artifact
-from imp_runtime.engine import RequestError, StepOutput
+from imp_runtime.engine import RequestError
 from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Plan, Plane, Program, TargetPlan
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence as Request
@@ -68,6 +70,7 @@ def tiny_plan(**changes: object) -> Plan:
         grid=(2, 1, 1),
         block=32,
         shared_bytes=0,
+        overlap=False,
         args=(Binding("weights/embedding"), Binding("scratch", 256)),
         ops=("rmsnorm",),
         outputs=(),
@@ -117,8 +120,33 @@ def write_tiny_artifact(path: Path, *, blobs: dict[str, bytes] | None = None, **
     return Artifact.open(path)
 
 
+@dataclasses.dataclass(frozen=True)
+class Output:
+    """What the engine's StepOutput has."""
+
+    sequence: Request
+    token: int
+    finish: str | None
+    logprob: float | None = None
+    top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclasses.dataclass
+class Run:
+    """How far a sequence is in its reply, what has been injected, and what constrains it."""
+
+    reply: Sequence[int]
+    place: int = 0
+    constraint: Any = None
+
+
 class FakeEngine:
-    """Answers every prompt with `reply(prompt)`, then the stop token for ever; one token of each sequence a step."""
+    """Answers every prompt with `reply(prompt)`, then the stop token for ever; one token of each sequence a step.
+
+    A constraint is kept: a token that it forbids is replaced by one that it allows, the end where it can be, else no
+    white space. The log-probability of a
+    token is minus its id / 100, and the best others are the tokens 0, 1, 2...
+    """
 
     def __init__(
         self, artifact: Artifact, reply: Callable[[Sequence[int]], Sequence[int]], *, seconds_per_step: float = 0.0
@@ -128,12 +156,15 @@ class FakeEngine:
         self.target = "sim"
         self.device_name = "fake"
         self.context = artifact.plan.context
+        self.runner = types.SimpleNamespace(kv_tokens=artifact.plan.context, blocks=artifact.plan.context // 16)
         self.live: list[Request] = []
         self.prompts: list[tuple[int, ...]] = []
         self.params: list[SamplingParams] = []
         self.aborted = threading.Event()
         self.closed = False
         self.threads: set[int] = set()
+        self.cached_tokens = 0
+        self._runs: dict[int, Run] = {}
         self._reply = reply
         self._seconds = seconds_per_step
 
@@ -141,7 +172,7 @@ class FakeEngine:
     def has_work(self) -> bool:
         return bool(self.live)
 
-    def add(self, prompt: Sequence[int], params: SamplingParams) -> Request:
+    def add(self, prompt: Sequence[int], params: SamplingParams, constraint: Any = None) -> Request:
         self.threads.add(threading.get_ident())
         if not prompt:
             raise RequestError("prompt is empty; give at least one token")
@@ -150,31 +181,63 @@ class FakeEngine:
                 raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
         limit = min(params.max_tokens, self.context - len(prompt))
         sequence = Request(len(self.prompts), tuple(prompt), params, 0, limit)
+        self._runs[sequence.id] = Run(self._reply(prompt), constraint=constraint)
         self.live.append(sequence)
         self.prompts.append(tuple(prompt))
         self.params.append(params)
         return sequence
 
-    def step(self) -> list[StepOutput]:
+    def step(self) -> list[Output]:
         self.threads.add(threading.get_ident())
         time.sleep(self._seconds)
-        outputs = []
-        for sequence in list(self.live):
-            reply = self._reply(sequence.prompt)
-            n = len(sequence.generated)
-            token = reply[n] if n < len(reply) else IM_END
-            sequence.generated.append(token)
-            stopped = token in self.plan.stop_tokens and not sequence.params.ignore_eos
-            finish = "stop" if stopped else "length" if n + 1 >= sequence.limit else None
-            if finish:
-                self.live.remove(sequence)
-            outputs.append(StepOutput(sequence, token, finish))  # type: ignore[arg-type]  # one of the literals
-        return outputs
+        return [self._next(sequence) for sequence in list(self.live)]
+
+    def _next(self, sequence: Request) -> Output:
+        run = self._runs[sequence.id]
+        token = run.reply[run.place] if run.place < len(run.reply) else IM_END
+        run.place += 1
+        if run.constraint is not None:
+            token = self._constrained(run, token)
+        sequence.generated.append(token)
+        stops = (*self.plan.stop_tokens, *sequence.params.stop_tokens)
+        stopped = token in stops and not sequence.params.ignore_eos
+        finish = "stop" if stopped else "length" if len(sequence.generated) >= sequence.limit else None
+        if finish:
+            self.live.remove(sequence)
+        count = sequence.params.top_logprobs
+        if count is None:
+            return Output(sequence, token, finish)
+        return Output(sequence, token, finish, -token / 100, tuple((i, -i / 100) for i in range(count)))
+
+    def _constrained(self, run: Run, token: int) -> int:
+        if run.constraint.done():
+            return IM_END
+        mask = run.constraint.mask()
+        if mask is not None and not mask[token // 32] >> token % 32 & 1:
+            run.place -= 1
+            allowed = [int(i) for i in np.flatnonzero(np.unpackbits(mask.view(np.uint8), bitorder="little"))]
+            token = min(allowed, key=lambda each: (each != IM_END, reference_tokenizer().decode([each]).isspace()))
+            if token == IM_END:
+                return token
+        run.constraint.accept(token)
+        return token
+
+    def inject(self, sequence: Request, tokens: Sequence[int]) -> None:
+        """As if generated, and not delivered; the reply goes on behind the tokens where it has them."""
+        sequence.generated += tokens
+        run = self._runs[sequence.id]
+        rest = list(run.reply[run.place :])
+        places = [i for i in range(len(rest)) if rest[i : i + len(tokens)] == list(tokens)]
+        run.place += places[0] + len(tokens) if places else 0
 
     def abort(self, sequence: Request) -> None:
         if sequence in self.live:
             self.live.remove(sequence)
             self.aborted.set()
+
+    def hidden(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+        rows = np.arange(self.plan.hidden, dtype=np.float32)
+        return np.stack([np.cos(rows * (token + 1)) for token in tokens])
 
     def generate(self, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
         raise AssertionError("the server drives add and step itself")

@@ -1,13 +1,15 @@
-// Demo · Q8_0 · sm_90a · imp 0.1.0 · inputs dab73da0446b341e
+// Demo · Q8_0 · sm_90a · imp 0.1.0 · inputs 15786a9f61e98466
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
 #include "imp/stage/attention_prefill.h"
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
+#include "imp/stage/export_logits.h"
 #include "imp/stage/finish_prefill.h"
 #include "imp/stage/gemm_q8.h"
 #include "imp/stage/gemv.h"
+#include "imp/stage/norm_chunk.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sample.h"
@@ -16,10 +18,10 @@
 using imp::Sampling;
 
 // Embed · 0 bytes of weights, 1,296 of other data a launch
-// decode_b1 embed · grid (2, 1, 1), 128 threads
+// decode_b1 embed and 1 more · grid (2, 1, 1), 128 threads
 using embed_0_t = imp::EmbedToken<
     imp::EmbedConfig{.threads = 128},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(embed_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
@@ -31,17 +33,17 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
 }
 
 // RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
-// decode_b1 layers.0.qkv and 5 more · grid (132, 1, 1), 512 threads
+// decode_b1 layers.0.qkv and 11 more · grid (132, 1, 1), 384 threads
 using qkv_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 16, .grid = 132},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
     imp::StoreRows<0>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>>;
-static_assert(qkv_0_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(qkv_0_t::kSharedBytes == 384, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) qkv_0(
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(qkv_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(qkv_0_t::kSharedBytes == 39824, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) qkv_0(
     const float* x,
     const float* norm,
     float* y,
@@ -52,12 +54,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) qkv_0(
 }
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attention and 5 more · grid (66, 2, 1), 128 threads
+// decode_b1 layers.0.attention and 11 more · grid (66, 2, 1), 256 threads
 using attention_0_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 66, .min_chunk = 64, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
-static_assert(attention_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(attention_0_t::kSharedBytes == 19504, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
+extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
     const float* qkv,
     const float* q_norm,
     const float* k_norm,
@@ -73,15 +75,15 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
 }
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attn_output and 5 more · grid (132, 1, 1), 512 threads
+// decode_b1 layers.0.attn_output and 11 more · grid (132, 1, 1), 384 threads
 using project_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 16, .grid = 132},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
     imp::AddRows<0>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>>;
-static_assert(project_0_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(project_0_t::kSharedBytes == 384, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) project_0(
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(project_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(project_0_t::kSharedBytes == 39824, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) project_0(
     const float* input,
     float* x,
     const std::uint8_t* w) {
@@ -89,15 +91,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_0(
 }
 
 // RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.gate_up and 5 more · grid (132, 1, 1), 512 threads
+// decode_b1 layers.0.gate_up and 11 more · grid (132, 1, 1), 384 threads
 using gate_up_0_t = imp::GatedGemv<
-    imp::GemvConfig{.warps = 16, .grid = 132},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>>;
-static_assert(gate_up_0_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gate_up_0_t::kSharedBytes == 384, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gate_up_0(
+    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gate_up_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gate_up_0_t::kSharedBytes == 39824, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
     const float* x,
     const float* norm,
     float* gated,
@@ -107,15 +109,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gate_up_0(
 }
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.down and 5 more · grid (132, 1, 1), 512 threads
+// decode_b1 layers.0.down and 11 more · grid (132, 1, 1), 384 threads
 using project_1_t = imp::Gemv<
-    imp::GemvConfig{.warps = 16, .grid = 132},
-    imp::EncodeConfig{.cols = 768, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
+    imp::EncodeConfig{.cols = 768, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
     imp::AddRows<0>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 768}>, 256, 768>>;
-static_assert(project_1_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(project_1_t::kSharedBytes == 1024, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) project_1(
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(project_1_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(project_1_t::kSharedBytes == 118800, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) project_1(
     const float* input,
     float* x,
     const std::uint8_t* w) {
@@ -123,15 +125,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) project_1(
 }
 
 // RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
-// decode_b1 head and 1 more · grid (132, 1, 1), 512 threads
+// decode_b1 head and 2 more · grid (132, 1, 1), 384 threads
 using head_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 16, .grid = 132},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
-    imp::StoreLogits<16>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
-static_assert(head_0_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(head_0_t::kSharedBytes == 512, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) head_0(
+    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreLogits<12>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+static_assert(head_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(head_0_t::kSharedBytes == 39920, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) head_0(
     const float* x,
     const float* norm,
     float* logits,
@@ -142,7 +144,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) head_0(
 }
 
 // Sample · 0 bytes of weights, 1,056 of other data a launch
-// decode_b1 sample · grid (1, 1, 1), 1024 threads
+// decode_b1 sample and 1 more · grid (1, 1, 1), 1024 threads
 using sample_0_t = imp::Sample<
     imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 1024, .ring = 1024, .advance = true}>;
 static_assert(sample_0_t::kThreads == 1024, "the plan launches another number of threads");
@@ -154,19 +156,21 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sample_0(
     float* scores,
     const std::int32_t* step_input,
     const Sampling* seq_sampling,
+    const std::uint32_t* seq_mask,
+    const float* seq_bias,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
     std::uint32_t* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  sample_0_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_token, seq_position, seq_seen, out_count, out_ring});
+  sample_0_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_mask, seq_bias, seq_token, seq_position, seq_seen, out_count, out_ring});
 }
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
 // prefill_t128 embed · grid (128, 1, 1), 128 threads
 using embed_1_t = imp::EmbedChunk<
     imp::EmbedConfig{.threads = 128},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(embed_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
@@ -196,7 +200,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
 // prefill_t128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
 using gemm_0_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
@@ -212,7 +216,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
 // prefill_t128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
 using gemm_1_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
@@ -228,7 +232,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
 // prefill_t128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
 using gemm_2_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 128, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
@@ -292,7 +296,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
 // prefill_t128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
 using gemm_3_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 256, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
@@ -308,7 +312,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
 // prefill_t128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
 using gemm_4_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
@@ -324,7 +328,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
 // prefill_t128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
 using gemm_5_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 768, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
@@ -354,7 +358,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
 // prefill_t128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
 using gemm_6_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 768}>, 256, 768>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
@@ -406,19 +410,21 @@ extern "C" __global__ void __launch_bounds__(1024, 1) sample_1(
     float* scores,
     const std::int32_t* step_input,
     const Sampling* seq_sampling,
+    const std::uint32_t* seq_mask,
+    const float* seq_bias,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
     std::uint32_t* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  sample_1_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_token, seq_position, seq_seen, out_count, out_ring});
+  sample_1_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_mask, seq_bias, seq_token, seq_position, seq_seen, out_count, out_ring});
 }
 
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
 // logits_t128 logits · grid (2, 32, 1), 256 threads
 using gemm_7_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 8, .cols = 256}>, 2048, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
@@ -428,6 +434,33 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
     float* y,
     const std::int32_t* step_input) {
   gemm_7_t::run(w, codes, scales, nullptr, y, step_input);
+}
+
+// RmsNorm · 0 bytes of weights, 262,144 of other data a launch
+// hidden_t128 hidden · grid (128, 1, 1), 256 threads
+using norm_chunk_0_t = imp::NormChunk<
+    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f}>;
+static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
+    const float* x,
+    const float* norm,
+    const std::int32_t* step_input,
+    float* y) {
+  norm_chunk_0_t::run(x, norm, step_input, y);
+}
+
+// ExportLogits · 0 bytes of weights, 16,384 of other data a launch
+// export_b1 export · grid (132, 1, 1), 256 threads
+using export_logits_0_t = imp::ExportLogits<
+    imp::ExportConfig{.vocab = 2048, .threads = 256}>;
+static_assert(export_logits_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(export_logits_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
+    const float* logits,
+    const std::int32_t* step_input,
+    float* out_logits) {
+  export_logits_0_t::run(logits, step_input, out_logits);
 }
 
 // Read · 0 bytes of weights, 0 of other data a launch

@@ -19,16 +19,22 @@ _FAMILIES = {
 
 
 def lower(low: Lowering, groups: tuple[Group, ...]) -> tuple[ProgramDraft, ...]:
-    """decode_b1, prefill_t*, sample_b1, logits_t* and bandwidth; `low` then knows their buffers."""
+    """Every program of plan.py's docstring, and bandwidth; `low` then knows their buffers."""
     *body, last = groups
     assert last.family == "head"
     tokens = low.chunk_tokens
-    decode = [draft for group in body for draft in _FAMILIES[group.family].decode(low, group)]
+    body_drafts = [draft for group in body for draft in _FAMILIES[group.family].decode(low, group)]
+    forward = (*body_drafts, *head.logits(low, last))
+    choose = head.choose(low, last)
     prefill = [draft for group in body for draft in _FAMILIES[group.family].prefill(low, group)]
     return (
-        ProgramDraft("decode_b1", 1, (*decode, *head.decode(low, last))),
+        ProgramDraft("decode_b1", 1, (*forward, *choose)),
+        ProgramDraft("forward_b1", 1, forward),
+        ProgramDraft("choose_b1", 1, choose),
         ProgramDraft(f"prefill_t{tokens}", tokens, (*prefill, finish_chunk(low))),
         ProgramDraft("sample_b1", 1, head.after_prefill(low, last)),
         ProgramDraft(f"logits_t{tokens}", tokens, head.all_logits(low, last)),
+        ProgramDraft(f"hidden_t{tokens}", tokens, head.all_hidden(low, last)),
+        ProgramDraft("export_b1", 1, head.export(low, last)),
         ProgramDraft("bandwidth", 1, (read_memory(low),)),
     )

@@ -11,14 +11,14 @@ from imp_codegen.kernels.prefill import attend_chunk
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Output
 
-_THREADS = 128
+_THREADS = 256
 _TILE = 64  # positions at a time; the least that is worth a CTA
 
 
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Split over the keys: `attention_ctas` CTAs of the target, the last of each kv head merges."""
     op, rope, norms = parts(group)
-    splits = max(1, low.target.attention_ctas // op.kv_heads)
+    splits = -(-low.target.attention_ctas // op.kv_heads)
     queries = op.heads // op.kv_heads
     width = (op.heads + 2 * op.kv_heads) * op.head_dim
     config = Config(
@@ -70,6 +70,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         grid=(splits, op.kv_heads, 1),
         threads=_THREADS,
         shared_bytes=shared,
+        overlap=True,
         ops=op_names(group.ops),
         outputs=(
             output(op.out, "attn"),

@@ -39,7 +39,7 @@ class Draft:
     """One launch.
 
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
-    parameters, and tuples for its argument structs.
+    parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
     """
 
     name: str
@@ -51,6 +51,7 @@ class Draft:
     threads: int
     shared_bytes: int
     ops: tuple[str, ...]
+    overlap: bool = False
     outputs: tuple[Output, ...] = ()
     weight_bytes: int = 0
     other_bytes: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import Gated, Linear, RmsNorm
 from imp_codegen.kernels.draft import Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, encode_config, gemv_config, op_names, output
+from imp_codegen.kernels.lowering import Lowering, op_names, output, stream
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
 from imp_codegen.passes.fuse import Group
 
@@ -12,12 +12,12 @@ from imp_codegen.passes.fuse import Group
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Gated = silu(gate) * up, a warp taking the same rows of both matrices."""
     norm, gate, up, gated = _parts(group)
-    encode, shared = encode_config(low, norm.x.width, (gate.weight, up.weight), norm=True)
+    streamed = stream(low, norm.x.width, (gate.weight, up.weight), norm=True)
     draft = Draft(
         name=group.name.rpartition(".")[0] + ".gate_up",
         entry="gate_up",
         headers=("stage/gemv", *low.headers(gate.weight, up.weight)),
-        stage=Cpp("GatedGemv", (gemv_config(low), encode, low.matrix(gate.weight), low.matrix(up.weight))),
+        stage=Cpp("GatedGemv", (streamed.gemv, streamed.encode, low.matrix(gate.weight), low.matrix(up.weight))),
         call=(
             Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
             low.plane(norm.weight, "norm"),
@@ -27,7 +27,8 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ),
         grid=(low.target.sms, 1, 1),
         threads=low.target.gemv_warps * 32,
-        shared_bytes=shared,
+        shared_bytes=streamed.shared,
+        overlap=True,
         ops=op_names(group.ops),
         outputs=(output(gated.out, "gated"),),
         weight_bytes=low.weight_bytes(gate.weight, up.weight),

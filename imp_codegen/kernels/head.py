@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from imp_codegen.graph import Linear, RmsNorm, Sample
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, encode_config, gemv_config, op_names, output, round_up
+from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names, output, round_up, stream
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import RING
 
 
-def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The end of a decode step: the token it consumed counts from now on."""
-    return _head(low, group, advance=True)
+def logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The logits of a decode step."""
+    return (_logits(low, group),)
+
+
+def choose(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The end of a decode step, a token from its logits: the token it consumed counts from now on."""
+    return (_sample(low, group, advance=True),)
 
 
 def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
@@ -35,7 +40,7 @@ def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ops=(),
         other_bytes=width * 8,
     )
-    return (take, *_head(low, group, advance=False))
+    return (take, _logits(low, group), _sample(low, group, advance=False))
 
 
 def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
@@ -47,6 +52,55 @@ def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
     )
 
 
+def all_hidden(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The hidden state of every token of the chunk after the final norm, into `hidden.all`."""
+    norm, _, _ = _parts(group)
+    width, tokens, threads = norm.x.width, low.chunk_tokens, 256
+    config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", low.spec.norm_eps)))
+    draft = Draft(
+        name="hidden",
+        entry="norm_chunk",
+        headers=("stage/norm_chunk",),
+        stage=Cpp("NormChunk", (config,)),
+        call=(
+            Param("const float*", "x", low.buffer("chunk.x", tokens * width * 4)),
+            low.plane(norm.weight, "norm"),
+            low.state("const std::int32_t*", "step.input"),
+            Param("float*", "y", low.buffer("hidden.all", tokens * width * 4)),
+        ),
+        grid=(tokens, 1, 1),
+        threads=threads,
+        shared_bytes=round_up(threads // 32 * 4, 16),
+        ops=op_names(group.ops[:1]),
+        outputs=(chunk_output(low, norm.out, "hidden.all"),),
+        other_bytes=tokens * width * 8,
+    )
+    return (draft,)
+
+
+def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The last logits to the host's memory."""
+    _, linear, _ = _parts(group)
+    vocab, threads = linear.out.width, 256
+    draft = Draft(
+        name="export",
+        entry="export_logits",
+        headers=("stage/export_logits",),
+        stage=Cpp("ExportLogits", (Config("ExportConfig", (("vocab", vocab), ("threads", threads))),)),
+        call=(
+            Param("const float*", "logits", low.buffer("logits", vocab * 4)),
+            low.state("const std::int32_t*", "step.input"),
+            low.state("float*", "out.logits"),
+        ),
+        grid=(low.target.sms, 1, 1),
+        threads=threads,
+        shared_bytes=0,
+        ops=(),
+        other_bytes=vocab * 8,
+    )
+    return (draft,)
+
+
 def _parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
     norm, linear, sample = group.ops
     assert isinstance(norm, RmsNorm)
@@ -55,19 +109,19 @@ def _parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
     return norm, linear, sample
 
 
-def _head(low: Lowering, group: Group, *, advance: bool) -> tuple[Draft, ...]:
+def _logits(low: Lowering, group: Group) -> Draft:
     norm, linear, _ = _parts(group)
     warps, grid = low.target.gemv_warps, low.target.sms
     vocab = linear.out.width
-    encode, shared = encode_config(low, norm.x.width, (linear.weight,), norm=True)
+    streamed = stream(low, norm.x.width, (linear.weight,), norm=True)
     logits = low.buffer("logits", vocab * 4)
     best_value = low.buffer("head.best_value", grid * 4)
     best = low.buffer("head.best", grid * 4)
-    head = Draft(
+    return Draft(
         name="head",
         entry="head",
         headers=("stage/gemv", *low.headers(linear.weight)),
-        stage=Cpp("Gemv", (gemv_config(low), encode, Cpp("StoreLogits", (warps,)), low.matrix(linear.weight))),
+        stage=Cpp("Gemv", (streamed.gemv, streamed.encode, Cpp("StoreLogits", (warps,)), low.matrix(linear.weight))),
         call=(
             Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
             low.plane(norm.weight, "norm"),
@@ -80,31 +134,38 @@ def _head(low: Lowering, group: Group, *, advance: bool) -> tuple[Draft, ...]:
         ),
         grid=(grid, 1, 1),
         threads=warps * 32,
-        shared_bytes=shared + round_up(warps * 8, 16),
+        shared_bytes=streamed.shared + round_up(warps * 8, 16),
+        overlap=True,
         ops=op_names(group.ops[:2]),
         outputs=(output(linear.out, "logits"),),
         weight_bytes=low.weight_bytes(linear.weight),
         other_bytes=norm.x.width * 8 + vocab * 4,
         flops=2 * linear.weight.rows * linear.weight.cols,
     )
-    threads = low.target.sample_threads
+
+
+def _sample(low: Lowering, group: Group, *, advance: bool) -> Draft:
+    _, linear, _ = _parts(group)
+    vocab, grid, threads = linear.out.width, low.target.sms, low.target.sample_threads
     config = Config(
         "SampleConfig",
         (("vocab", vocab), ("parts", grid), ("threads", threads), ("ring", RING), ("advance", advance)),
     )
-    sample = Draft(
+    return Draft(
         name="sample",
         entry="sample",
         headers=("stage/sample",),
         stage=Cpp("Sample", (config,)),
         call=(
             (
-                Param("const float*", "logits", logits),
-                Param("const float*", "best_value", best_value),
-                Param("const std::uint32_t*", "best", best),
+                Param("const float*", "logits", low.buffer("logits", vocab * 4)),
+                Param("const float*", "best_value", low.buffer("head.best_value", grid * 4)),
+                Param("const std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
                 Param("float*", "scores", low.buffer("sample.scores", vocab * 4)),
                 low.state("const std::int32_t*", "step.input"),
                 low.state("const Sampling*", "seq.sampling"),
+                low.state("const std::uint32_t*", "seq.mask"),
+                low.state("const float*", "seq.bias"),
                 low.state("std::int32_t*", "seq.token"),
                 low.state("std::int32_t*", "seq.position"),
                 low.state("std::uint32_t*", "seq.seen"),
@@ -115,7 +176,7 @@ def _head(low: Lowering, group: Group, *, advance: bool) -> tuple[Draft, ...]:
         grid=(1, 1, 1),
         threads=threads,
         shared_bytes=256 * 8 + 16 + 2 * round_up(threads // 32 * 4, 16),
+        overlap=True,
         ops=op_names(group.ops[2:]),
         other_bytes=grid * 8,
     )
-    return head, sample

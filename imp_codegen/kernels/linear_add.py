@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import Add, Linear
 from imp_codegen.kernels.draft import Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, bias_params, encode_config, gemv_config, op_names, output
+from imp_codegen.kernels.lowering import Lowering, bias_params, op_names, output, stream
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
 from imp_codegen.passes.fuse import Group
 
@@ -16,14 +16,14 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """X += W input."""
     linear, add, (source, _, _) = _parts(group)
     weight = linear.weight
-    encode, shared = encode_config(low, linear.x.width, (weight,), norm=False)
+    streamed = stream(low, linear.x.width, (weight,), norm=False)
     x = low.buffer("x", add.out.width * 4)
     biases = bias_params(low, (linear,))
     draft = Draft(
         name=group.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
         entry="project",
         headers=("stage/gemv", *low.headers(weight)),
-        stage=Cpp("Gemv", (gemv_config(low), encode, Cpp("AddRows", (len(biases),)), low.matrix(weight))),
+        stage=Cpp("Gemv", (streamed.gemv, streamed.encode, Cpp("AddRows", (len(biases),)), low.matrix(weight))),
         call=(
             Param("const float*", "input", low.buffer(source, linear.x.width * 4)),
             Param("const float*", "norm", None),
@@ -32,7 +32,8 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ),
         grid=(low.target.sms, 1, 1),
         threads=low.target.gemv_warps * 32,
-        shared_bytes=shared,
+        shared_bytes=streamed.shared,
+        overlap=True,
         ops=op_names(group.ops),
         outputs=(output(add.out, "x"),),
         weight_bytes=low.weight_bytes(weight),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import Linear, RmsNorm, Weight
 from imp_codegen.kernels.draft import Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, bias_params, encode_config, gemv_config, op_names, output
+from imp_codegen.kernels.lowering import Lowering, bias_params, op_names, output, stream
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
 from imp_codegen.passes.fuse import Group
 
@@ -23,7 +23,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     norm, linears = parts(group)
     weights: tuple[Weight, ...] = tuple(op.weight for op in linears)
     width = sum(op.out.width for op in linears)
-    encode, shared = encode_config(low, norm.x.width, weights, norm=True)
+    streamed = stream(low, norm.x.width, weights, norm=True)
     qkv = low.buffer("qkv", width * 4)
     outputs = []
     at = 0
@@ -37,7 +37,8 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         entry="qkv",
         headers=("stage/gemv", *low.headers(*weights)),
         stage=Cpp(
-            "Gemv", (gemv_config(low), encode, Cpp("StoreRows", (len(biases),)), *(low.matrix(w) for w in weights))
+            "Gemv",
+            (streamed.gemv, streamed.encode, Cpp("StoreRows", (len(biases),)), *(low.matrix(w) for w in weights)),
         ),
         call=(
             Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
@@ -47,7 +48,8 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ),
         grid=(low.target.sms, 1, 1),
         threads=low.target.gemv_warps * 32,
-        shared_bytes=shared,
+        shared_bytes=streamed.shared,
+        overlap=True,
         ops=op_names(group.ops),
         outputs=tuple(outputs),
         weight_bytes=nbytes,

@@ -25,9 +25,8 @@ from imp_runtime.errors import ImpError
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_WHOLE_ROW = 4096  # longest row, in weights, that is not cut into tiles
 _SHORTEST_CUT = 1024  # tiles below this length cost more in tile heads than they gain
-_MOST_ROWS = 8
+_MOST_ROWS = 4  # eight rows of a 6-bit tile and their sums do not fit the registers of 12 warps
 _WORKING_SET = 1 << 18  # raw bytes repacked at a time: with temporaries and output it stays within a core's L2 cache
 
 
@@ -61,8 +60,9 @@ class QuantFormat:
 
     `split(raw uint8[n, row_bytes])` gives the sections of n rows, uint8[n, section bytes of a row] each, and
     `decode(*sections)` their weights as float32[n, k]; `dequantize(raw)` gives the same weights from the file's bytes.
-    `tile_weights` bounds rows * cols of a tile that has more than one row. `layout` is the C++ template's name, and
-    `activation` what the kernels multiply the weights with: int8 codes with a scale per 32, or bfloat16.
+    `tile_weights` bounds rows * cols of a tile, so that tiles have 2 to 4 KB. `layout` is the C++
+    template's name, and `activation` what the kernels multiply the weights with: int8 codes with a scale per 32, or
+    floats.
     """
 
     name: str
@@ -139,8 +139,8 @@ def choose_tile(fmt: QuantFormat, cols: int) -> Tile:
     """Tile of a matrix with rows of `cols` weights."""
     fmt.row_bytes(cols)
     length = cols
-    if cols > _WHOLE_ROW:
-        cut = max((c for c in range(256, _WHOLE_ROW + 1, 256) if cols % c == 0), default=0)
+    if cols > fmt.tile_weights:
+        cut = max((c for c in range(256, fmt.tile_weights + 1, 256) if cols % c == 0), default=0)
         length = cut if cut >= _SHORTEST_CUT else cols
     rows = _MOST_ROWS
     while rows > 1 and rows * length > fmt.tile_weights:

@@ -29,6 +29,7 @@ class Target:
     """What code is compiled for.
 
     `sms`: multiprocessors that grids are sized for. `gemv_warps`: warps of a CTA that streams weights, one CTA an SM.
+    `gemv_shared`: shared memory that its rings and its vector may take.
     `attention_ctas`: CTAs that one layer's decode attention is split over. `max_shared`: bytes of shared memory a CTA.
     """
 
@@ -37,6 +38,7 @@ class Target:
     sms: int
     max_shared: int
     gemv_warps: int
+    gemv_shared: int
     attention_ctas: int
     sample_threads: int
     gpus: tuple[Gpu, ...]

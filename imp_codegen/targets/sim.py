@@ -8,6 +8,7 @@ TARGET = Target(
     sms=2,
     max_shared=99 * 1024,
     gemv_warps=4,
+    gemv_shared=32 * 1024,
     attention_ctas=4,
     sample_threads=64,
     gpus=(),

@@ -22,7 +22,10 @@ class DeviceError(ImpError):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One kernel launch: a handle from `Module.kernel`, block counts, threads of a block, pointer arguments."""
+    """One kernel launch: a handle from `Module.kernel`, block counts, threads of a block, pointer arguments.
+
+    `overlap`: it may begin before the launch before it has ended, for which it waits by itself.
+    """
 
     name: str
     kernel: int
@@ -30,6 +33,7 @@ class Launch:
     block: int
     shared_bytes: int
     args: tuple[int, ...]
+    overlap: bool = False
 
 
 class Module(Protocol):

@@ -41,6 +41,7 @@ RESERVED_FREE_BYTES = 256 << 20
 # Planes and buffers of one arena keep this distance, so that access checks see a kernel run from one into the next.
 _GAP = 256
 _UPLOAD_BYTES = 64 << 20
+_FLAGS_OFFSET = 28  # of `flags` in SAMPLING_DTYPE
 
 
 def _nothing(step: str, done: int, total: int) -> None:
@@ -103,14 +104,18 @@ class ModelRunner:
 
     def _allocate_state(self) -> None:
         sizes = state_sizes(self.plan) | {buffer.name: buffer.nbytes for buffer in self.target.buffers}
-        ring_bytes = sizes.pop("out.ring")
+        pinned = {name: sizes.pop(name) for name in ("out.ring", "out.logits")}
         address, nbytes = self._place("state and scratch buffers", sizes)
         self.device.zero(address, nbytes)
-        self._addresses["out.ring"], ring = self.device.host_ring(ring_bytes)
-        self._sizes["out.ring"] = ring_bytes
-        self.device.declare(self._addresses["out.ring"], ring_bytes, "out.ring")
-        self.ring: npt.NDArray[np.uint64] = ring.view(np.uint64)
+        views: dict[str, npt.NDArray[np.uint8]] = {}
+        for name, size in pinned.items():
+            self._addresses[name], views[name] = self.device.host_ring(size)
+            self._sizes[name] = size
+            self.device.declare(self._addresses[name], size, name)
+        self.ring: npt.NDArray[np.uint64] = views["out.ring"].view(np.uint64)
         assert len(self.ring) == RING
+        # [slots, vocab]; what kernels write here can be read once a mark after them has passed.
+        self.logits = views["out.logits"].view(np.float32).reshape(self.plan.slots, self.plan.vocab)
 
     def _allocate_kv(self, kv_tokens: int | None) -> int:
         """Allocate the cache; the number of its blocks, block 0 included."""
@@ -155,7 +160,7 @@ class ModelRunner:
     def _bind(self, kernel: Kernel) -> Launch:
         handle = self._module.kernel(kernel.entry, kernel.shared_bytes)
         args = tuple(self.address(binding) for binding in kernel.args)
-        return Launch(kernel.name, handle, kernel.grid, kernel.block, kernel.shared_bytes, args)
+        return Launch(kernel.name, handle, kernel.grid, kernel.block, kernel.shared_bytes, args, kernel.overlap)
 
     def address(self, binding: Binding) -> int:
         """Where the bytes that `binding` names lie on the device."""
@@ -220,6 +225,24 @@ class ModelRunner:
         self.write_table(slot, 0, table)
         if seen is not None:
             self.write("seq.seen", seen, 4 * slot * self.plan.vocab)
+
+    def write_flags(self, slot: int, flags: int) -> None:
+        """Change the flags of a slot's sampling record."""
+        at = SAMPLING_DTYPE.itemsize * slot + _FLAGS_OFFSET
+        self.write("seq.sampling", np.array([flags], "<u4"), at)
+
+    def write_mask(self, slot: int, mask: npt.NDArray[np.uint32]) -> None:
+        """A slot's token mask: uint32 [ceil(vocab / 32)]."""
+        assert mask.shape == (-(-self.plan.vocab // 32),)
+        self.write("seq.mask", mask, mask.nbytes * slot)
+
+    def write_bias(self, slot: int, bias: npt.NDArray[np.float32]) -> None:
+        """What is added to a slot's logits: float32 [vocab]."""
+        self.write("seq.bias", bias, 4 * slot * self.plan.vocab)
+
+    def write_token(self, slot: int, token: int) -> None:
+        """The token that the slot's next step begins with."""
+        self.write("seq.token", np.array([token], "<i4"), 4 * slot)
 
     def write_table(self, slot: int, first: int, blocks: Sequence[int]) -> None:
         """Entries `first`, `first + 1`, ... of a slot's block table."""

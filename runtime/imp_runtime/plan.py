@@ -15,15 +15,20 @@ seq.token      int32[S]              last sampled token, the input of the next d
 seq.position   int32[S]              tokens of the sequence already in the KV cache = position of the next token
 seq.table      int32[S, B]           KV block table: block id of positions 16i .. 16i+15
 seq.sampling   SAMPLING_DTYPE[S]     sampling parameters
+seq.mask       uint32[S, ceil(V/32)] bit t % 32 of word t / 32: token t may be chosen; read where the record says MASKED
+seq.bias       float32[S, V]         added to the logits; read where the record says BIASED
 seq.seen       uint32[S, V]          per token id: bits 0-30 times generated, bit 31 set if it is in the prompt
 out.count      uint32[1]             tokens sampled since load, by any program; index of the next ring entry
 out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token
+out.logits     float32[S, V]         pinned host memory: a sequence's last logits, as `export_b1` left them
 kv             bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
 =============  ====================  ==================================================================================
 
 The program `prefill_t*` runs a chunk of up to T tokens of one sequence and advances its position; `sample_b1` turns the
 hidden state of the chunk's last token into logits and samples; `logits_t*` computes the logits of every position of
-the chunk just run; `decode_b1` runs seq.token through the model, advances the position, and samples.
+the chunk just run, `hidden_t*` the hidden states after the final norm; `decode_b1` runs seq.token through the model,
+advances the position, and samples. `forward_b1` is `decode_b1` without its end, `choose_b1` that end: it advances the
+position and samples, so that a mask can be made in between. `export_b1` copies the last logits to out.logits.
 """
 
 from __future__ import annotations
@@ -38,10 +43,12 @@ import numpy as np
 
 from imp_runtime.errors import ImpError
 
-PLAN_VERSION = 1
+PLAN_VERSION = 2
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31
+MASKED = 1  # bits of the sampling record's flags
+BIASED = 2
 
 SAMPLING_DTYPE = np.dtype(
     [
@@ -52,9 +59,9 @@ SAMPLING_DTYPE = np.dtype(
         ("repetition_penalty", "<f4"),  # 1: off
         ("frequency_penalty", "<f4"),
         ("presence_penalty", "<f4"),
-        ("reserved", "<u4"),
+        ("flags", "<u4"),  # MASKED | BIASED
         ("seed", "<u8"),
-        ("reserved2", "<u8"),
+        ("reserved", "<u8"),
     ]
 )
 """One sequence's sampling parameters, 48 bytes, the layout of `imp::Sampling` in stage/sample.h."""
@@ -114,13 +121,17 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers."""
+    """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers.
+
+    `overlap`: the kernel may begin while the one before it in the program still runs; it waits for it by itself.
+    """
 
     name: str
     entry: str
     grid: tuple[int, int, int]
     block: int
     shared_bytes: int
+    overlap: bool
     args: tuple[Binding, ...]
     ops: tuple[str, ...]
     outputs: tuple[Output, ...]

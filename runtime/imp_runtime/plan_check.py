@@ -41,9 +41,12 @@ def state_sizes(plan: Plan) -> dict[str, int]:
         "seq.position": 4 * plan.slots,
         "seq.table": 4 * plan.slots * plan.table_blocks,
         "seq.sampling": SAMPLING_DTYPE.itemsize * plan.slots,
+        "seq.mask": 4 * plan.slots * -(-plan.vocab // 32),
+        "seq.bias": 4 * plan.slots * plan.vocab,
         "seq.seen": 4 * plan.slots * plan.vocab,
         "out.count": 4,
         "out.ring": 8 * RING,
+        "out.logits": 4 * plan.slots * plan.vocab,
     }
 
 

@@ -9,7 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import SAMPLING_DTYPE
+from imp_runtime.plan import BIASED, SAMPLING_DTYPE
+
+MOST_LOGPROBS = 1000
+_WHOLE = 2**31 - 1
 
 
 class SamplingError(ImpError):
@@ -20,8 +23,16 @@ class SamplingError(ImpError):
 class SamplingParams:
     """Parameters of one request. The defaults choose greedily and stop at a stop token or after 256 tokens.
 
-    `temperature` 0 is greedy; `top_k` 0, `top_p` 1, `min_p` 0, `repetition_penalty` 1 and the other penalties at 0 are
-    off. `seed` None draws a new one for every request. `ignore_eos` goes on after a stop token. Raises SamplingError.
+    Off are: `temperature` 0 (greedy), `top_k` 0, `top_p`, `typical_p` and `repetition_penalty` 1, the others at 0.
+    `seed` None draws a new one for every request. They act in this order: `logit_bias`, penalties, DRY, top-k, typical,
+    top-p, min-p, XTC, temperature; with `mirostat` 2 it alone comes between DRY and the draw, after the temperature.
+
+    `repeat_last_n`: the repetition penalty looks at so many of the last tokens; -1: at all; frequency and presence
+    count what was generated. `dry_penalty_last_n` likewise. `dry_sequence_breakers`: token ids across which DRY finds
+    no repetition. `logit_bias`: (token, added to its logit), in the range -1000 (never) to 1000.
+    `ignore_eos` goes on after a stop token of the model; `stop_tokens` are further ones, of this request. Before
+    `min_tokens` no stop token is chosen. `top_logprobs`: report each token's log-probability and that many of the best.
+    Raises SamplingError.
     """
 
     temperature: float = 0.0
@@ -34,31 +45,74 @@ class SamplingParams:
     seed: int | None = None
     max_tokens: int = 256
     ignore_eos: bool = False
+    typical_p: float = 1.0
+    repeat_last_n: int = -1
+    dry_multiplier: float = 0.0
+    dry_base: float = 1.75
+    dry_allowed_length: int = 2
+    dry_penalty_last_n: int = -1
+    dry_sequence_breakers: tuple[tuple[int, ...], ...] = ()
+    mirostat: int = 0
+    mirostat_tau: float = 5.0
+    mirostat_eta: float = 0.1
+    xtc_probability: float = 0.0
+    xtc_threshold: float = 0.1
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    min_tokens: int = 0
+    top_logprobs: int | None = None
+    stop_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for field, value, low, high in (
             ("temperature", self.temperature, 0.0, 100.0),
             ("top_p", self.top_p, 0.0, 1.0),
             ("min_p", self.min_p, 0.0, 1.0),
+            ("typical_p", self.typical_p, 0.0, 1.0),
             ("repetition_penalty", self.repetition_penalty, 0.01, 100.0),
             ("frequency_penalty", self.frequency_penalty, -2.0, 2.0),
             ("presence_penalty", self.presence_penalty, -2.0, 2.0),
+            ("dry_multiplier", self.dry_multiplier, 0.0, 100.0),
+            ("dry_base", self.dry_base, 1.0, 100.0),
+            ("mirostat_tau", self.mirostat_tau, 0.0, 100.0),
+            ("mirostat_eta", self.mirostat_eta, 0.0, 1.0),
+            ("xtc_probability", self.xtc_probability, 0.0, 1.0),
+            ("xtc_threshold", self.xtc_threshold, 0.0, 1.0),
+            *((f"logit_bias[{token}]", bias, -1000.0, 1000.0) for token, bias in self.logit_bias),
         ):
             number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
             if not number or not low <= value <= high:
                 raise SamplingError(f"{field} is {value!r:.40}, expected a number from {low:g} to {high:g}")
         for field, whole, least, most in (
-            ("top_k", self.top_k, 0, 2**31 - 1),
-            ("max_tokens", self.max_tokens, 1, 2**31 - 1),
+            ("top_k", self.top_k, 0, _WHOLE),
+            ("max_tokens", self.max_tokens, 1, _WHOLE),
+            ("min_tokens", self.min_tokens, 0, _WHOLE),
             ("seed", self.seed if self.seed is not None else 0, -(2**63), 2**64 - 1),
+            ("repeat_last_n", self.repeat_last_n, -1, _WHOLE),
+            ("dry_allowed_length", self.dry_allowed_length, 1, _WHOLE),
+            ("dry_penalty_last_n", self.dry_penalty_last_n, -1, _WHOLE),
+            ("top_logprobs", self.top_logprobs if self.top_logprobs is not None else 0, 0, MOST_LOGPROBS),
+            *(("logit_bias token", token, 0, _WHOLE) for token, _ in self.logit_bias),
+            *(("stop_tokens", token, 0, _WHOLE) for token in self.stop_tokens),
         ):
             if type(whole) is not int or not least <= whole <= most:
                 raise SamplingError(f"{field} is {whole!r:.40}, expected a whole number from {least} to {most}")
+        if type(self.mirostat) is not int or self.mirostat not in (0, 2):
+            raise SamplingError(f"mirostat is {self.mirostat!r:.40}, expected 0 (off) or 2")
 
     @property
     def penalises(self) -> bool:
         """Whether the choice depends on which tokens the sequence already has."""
         return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+
+    @property
+    def on_host(self) -> bool:
+        """Whether a parameter is in use that the sampling kernel does not know."""
+        truncates = self.typical_p < 1 or self.mirostat != 0 or self.xtc_probability > 0
+        return (
+            (self.temperature > 0 and truncates)
+            or self.dry_multiplier > 0
+            or (self.repetition_penalty != 1 and self.repeat_last_n >= 0)
+        )
 
     def record(self, seed: int) -> npt.NDArray[np.void]:
         """What the sampling kernel reads: SAMPLING_DTYPE [1]."""
@@ -74,4 +128,12 @@ class SamplingParams:
         ):
             record[field] = getattr(self, field)
         record["seed"] = seed % 2**64
+        record["flags"] = BIASED if self.logit_bias else 0
         return record
+
+    def bias(self, vocab: int) -> npt.NDArray[np.float32]:
+        """`logit_bias` as float32 [vocab]."""
+        bias = np.zeros(vocab, np.float32)
+        for token, value in self.logit_bias:
+            bias[token] = value
+        return bias

@@ -62,6 +62,26 @@ class Scheduler:
         sequence.status = Status.FINISHED
         sequence.finish = reason
 
+    def inject(self, sequence: Sequence, tokens: list[int]) -> None:
+        """Append tokens to an unfinished sequence as if they had been generated; what was on its way is void.
+
+        What the cache holds of the known tokens stays; the new ones get there by prefill, which then samples.
+        """
+        known = sequence.known
+        sequence.generated += tokens
+        sequence.launched = len(sequence.generated)
+        sequence.injections += 1
+        if sequence.status is not Status.RUNNING:
+            return
+        sequence.cached = min(sequence.cached, known)
+        sequence.prefill_end = sequence.known
+        sequence.rewound = True
+        need = blocks_for(sequence.known + 1) - len(sequence.blocks)
+        if need > self._manager.free_blocks:
+            self._preempt(sequence)
+        elif need > 0:
+            sequence.blocks += self._manager.allocate(need)
+
     def borrow(self, tokens: int) -> tuple[int, list[int]] | None:
         """A slot and blocks for `tokens` tokens outside the queues, or None when there are none to spare."""
         if not self._free_slots or blocks_for(tokens) > self._manager.free_blocks:

@@ -9,6 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from imp_runtime.constraint import TokenMask
+from imp_runtime.host_sampler import HostSampler
 from imp_runtime.plan import BLOCK_TOKENS, PROMPT_BIT
 from imp_runtime.sampling import SamplingParams
 
@@ -30,6 +32,9 @@ class Sequence:
     `generated` are the tokens read back; `launched` counts those whose sampling has been launched, so
     `launched - len(generated)` are on their way. `cached` counts the tokens that launched work has put into the KV
     cache; those before `prefill_end` get there by prefill. `served` is the scheduler's clock at its last work.
+    `sampler` chooses tokens on the host if the kernel cannot. `masked` is whether the device applies a token mask.
+    `injections` counts calls of inject: tokens launched before one are void. `rewound` says that the device has yet to
+    be told of the last one. `prompt_cached` counts prompt tokens that needed no prefill.
     """
 
     id: int
@@ -46,6 +51,12 @@ class Sequence:
     blocks: list[int] = field(default_factory=list)
     served: int = 0
     finish: Finish | None = None
+    constraint: TokenMask | None = None
+    sampler: HostSampler | None = None
+    masked: bool = False
+    injections: int = 0
+    rewound: bool = False
+    prompt_cached: int = 0
 
     @property
     def unread(self) -> int:
@@ -65,7 +76,13 @@ class Sequence:
     @property
     def decodable(self) -> bool:
         """Whether the next token can be launched now."""
-        return self.status is Status.RUNNING and not self.prefilling and self.launched < self.limit
+        ready = self.status is Status.RUNNING and not self.prefilling and self.launched < self.limit
+        return ready and not (self.unread and self.lockstep)
+
+    @property
+    def lockstep(self) -> bool:
+        """Whether the host must have read a token before the next one can be launched."""
+        return self.constraint is not None or self.sampler is not None or self.params.top_logprobs is not None
 
     def tokens(self, begin: int, end: int) -> tuple[int, ...]:
         """Known tokens at positions `begin` to `end`."""

@@ -1,8 +1,8 @@
 """The engine in a thread of its own, and a stream of outputs per request for asyncio.
 
 Only the thread touches the engine, from loading (a GPU context belongs to a thread) to closing. Coroutines send it
-commands through a queue; outputs come back through `call_soon_threadsafe` into the request's own queue, which holds at
-most `max_tokens` entries.
+commands through a queue; the outputs of one engine step come back in one `call_soon_threadsafe`, into the inboxes of
+the requests, which hold at most `max_tokens` entries each.
 """
 
 from __future__ import annotations
@@ -12,54 +12,83 @@ import contextlib
 import logging
 import queue
 import threading
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, TypeVar
 
 from imp_runtime.errors import ImpError
 from imp_server.errors import ApiError
-from imp_server.generation import Request
+from imp_server.generation import Request, ThinkWatch
 from imp_server.model import Model
 
 if TYPE_CHECKING:
     from imp_runtime.engine import StepOutput
-    from imp_runtime.sequence import Sequence
+    from imp_runtime.sequence import Sequence as EngineSequence
 
 log = logging.getLogger("imp")
+T = TypeVar("T")
 _JOIN_SECONDS = 5.0
 
 
 @dataclass(eq=False, slots=True)
+class _Inbox:
+    """What has arrived for one caller and is not yet read: outputs with the index of their request, or an error."""
+
+    loop: asyncio.AbstractEventLoop
+    items: list[tuple[int, StepOutput]] = field(default_factory=list)
+    error: ApiError | None = None
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def fail(self, error: ApiError) -> None:
+        self.error = self.error or error
+        self.arrived.set()
+
+    async def take(self) -> list[tuple[int, StepOutput]]:
+        """Everything that has arrived, at least one. Raises the error once what came before it has been taken."""
+        while not self.items:
+            if self.error is not None:
+                raise self.error
+            self.arrived.clear()
+            await self.arrived.wait()
+        items, self.items = self.items, []
+        return items
+
+
+@dataclass(eq=False, slots=True)
 class _Stream:
-    """A request on its way: whom to tell, and the sequence once the engine has admitted it."""
+    """A request on its way: its place among the caller's requests, and the sequence once the engine has it."""
 
     request: Request
-    loop: asyncio.AbstractEventLoop
-    admitted: asyncio.Future[None]
-    outputs: asyncio.Queue[StepOutput | ApiError] = field(default_factory=asyncio.Queue)
-    sequence: Sequence | None = None
+    index: int
+    inbox: _Inbox
+    sequence: EngineSequence | None = None
+    watch: ThinkWatch | None = None
 
-    def tell(self, what: StepOutput | ApiError | None) -> None:
-        """From the thread: an output, an error, or None for the admission."""
-        with contextlib.suppress(RuntimeError):  # the loop has ended; nobody listens
-            self.loop.call_soon_threadsafe(self._hear, what)
 
-    def _hear(self, what: StepOutput | ApiError | None) -> None:
-        if self.admitted.done():
-            if what is not None:
-                self.outputs.put_nowait(what)
-        elif isinstance(what, ApiError):
-            self.admitted.set_exception(what)
-        else:
-            self.admitted.set_result(None)
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """Requests that the engine has taken; `cached` are the prompt tokens of each that it did not have to compute."""
+
+    streams: tuple[_Stream, ...]
+    inbox: _Inbox
+
+    @property
+    def cached(self) -> tuple[int, ...]:
+        """Prompt tokens of each request found in the prefix cache, as far as known now."""
+        return tuple(stream.sequence.prompt_cached if stream.sequence is not None else 0 for stream in self.streams)
+
+    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput]]]:
+        """(index of the request, output), in order, as many at a time as have come; endless."""
+        while True:
+            yield await self.inbox.take()
 
 
 class AsyncEngine:
     """Runs a model for many requests; `load` is called in the engine's thread. `limit` is the most open requests."""
 
     def __init__(self, load: Callable[[], Model], *, limit: int = 256) -> None:
-        self._limit = limit
-        self._open = 0
+        self.limit = limit
+        self.open = 0
         self._commands: queue.SimpleQueue[Callable[[Model], None]] = queue.SimpleQueue()
         self._running: dict[int, _Stream] = {}
         self._closing = False
@@ -83,31 +112,84 @@ class AsyncEngine:
         return self._model
 
     @contextlib.asynccontextmanager
-    async def generate(self, request: Request) -> AsyncIterator[AsyncIterator[StepOutput]]:
-        """Admit `request`; inside the block iterate over its outputs. Leaving the block frees the sequence.
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Admitted]:
+        """Admit `requests`, all or none. Leaving the block frees their sequences.
 
-        Raises ApiError: what `model` raises, 429 when too many requests are open, 400 when the engine refuses this one.
+        Raises ApiError: what `model` raises, 429 when too many requests are open, 400 when the engine refuses one.
         """
         _ = self.model
-        if self._open >= self._limit:
-            message = f"{self._open} requests are open, the most that this server takes; try again later"
+        if self.open + len(requests) > self.limit:
+            message = f"{self.open} requests are open, the server takes {self.limit}; try again later"
             raise ApiError(message, status=429, kind="rate_limit_error", code="rate_limit_exceeded")
         loop = asyncio.get_running_loop()
-        stream = _Stream(request, loop, loop.create_future())
-        self._open += 1
+        inbox = _Inbox(loop)
+        streams = tuple(_Stream(request, index, inbox) for index, request in enumerate(requests))
+        self.open += len(requests)
         try:
-            self._commands.put(lambda model: self._admit(model, stream))
-            await stream.admitted
-            yield _outputs(stream)
+            await self._call(lambda model: self._admit(model, streams))
+            yield Admitted(streams, inbox)
         finally:
-            self._open -= 1
-            self._commands.put(lambda model: self._release(model, stream))
+            self.open -= len(requests)
+            self._commands.put(lambda model: self._release(model, streams))
+
+    def release(self, admitted: Admitted, index: int) -> None:
+        """Free the sequence of one of several requests, which needs no more of it."""
+        stream = admitted.streams[index]
+        self._commands.put(lambda model: self._release(model, (stream,)))
+
+    def running(self) -> list[tuple[int, int, int]]:
+        """(slot, prompt tokens, generated tokens) of every running sequence; for `call`, in the engine's thread."""
+        sequences = [stream.sequence for stream in self._running.values() if stream.sequence is not None]
+        return [(each.slot, len(each.prompt), len(each.generated)) for each in sequences if each.slot >= 0]
+
+    async def call(self, work: Callable[[Model], T]) -> T:
+        """The result of `work` done in the engine's thread, between two steps. Raises what it raises, as ApiError."""
+        _ = self.model
+        return await self._call(work)
 
     def close(self) -> None:
         """End the thread and close the model; requests that are still open get an error."""
+        self.stop()
+        self._thread.join(_JOIN_SECONDS)
+
+    def stop(self) -> None:
+        """Take no more requests and end the open ones with an error."""
         self._closing = True
         self._commands.put(lambda model: None)
-        self._thread.join(_JOIN_SECONDS)
+
+    async def _call(self, work: Callable[[Model], T]) -> T:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def settle(result: T | None, error: ApiError | None) -> None:
+            if done.done():
+                return
+            if error is not None:
+                done.set_exception(error)
+            else:
+                done.set_result(result)  # type: ignore[arg-type]  # the result, where there is no error
+
+        def command(model: Model) -> None:
+            if self._failure is not None:
+                _tell(loop, settle, None, _failed(self._failure))
+                return
+            if self._closing:
+                _tell(loop, settle, None, _unavailable("the server is shutting down", "shutting_down"))
+                return
+            try:
+                result = work(model)
+            except ApiError as error:
+                _tell(loop, settle, None, error)
+            except ImpError as error:
+                _tell(loop, settle, None, ApiError(str(error)))
+            except Exception:
+                _tell(loop, settle, None, _failed("the engine failed to take the request"))
+                raise
+            else:
+                _tell(loop, settle, result, None)
+
+        self._commands.put(command)
+        return await done
 
     # In the thread:
 
@@ -128,6 +210,9 @@ class AsyncEngine:
                 log.exception("the engine failed")
                 self._fail(error)
         self._end_streams(_unavailable("the server is shutting down", "shutting_down"))
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._commands.get_nowait()(model)
         model.close()
 
     def _next_command(self, model: Model) -> Callable[[Model], None] | None:
@@ -138,32 +223,54 @@ class AsyncEngine:
         except queue.Empty:
             return None
 
-    def _admit(self, model: Model, stream: _Stream) -> None:
-        if self._failure is not None:
-            stream.tell(_failed(self._failure))
-            return
+    def _admit(self, model: Model, streams: Iterable[_Stream]) -> None:
         try:
-            stream.sequence = model.engine.add(stream.request.prompt, stream.request.params)
-        except ImpError as error:
-            stream.tell(ApiError(str(error)))
-            return
-        except Exception:
-            stream.tell(_failed("the engine failed to take the request"))
+            for stream in streams:
+                request = stream.request
+                constraint = request.constraint() if request.constraint is not None else None
+                stream.sequence = model.engine.add(request.prompt, request.params, constraint)
+                if request.budget is not None:
+                    stream.watch = request.budget.watch()
+                self._running[id(stream.sequence)] = stream
+        except BaseException:
+            self._release(model, streams)
             raise
-        self._running[id(stream.sequence)] = stream
-        stream.tell(None)
 
-    def _release(self, model: Model, stream: _Stream) -> None:
-        if stream.sequence is not None and self._running.pop(id(stream.sequence), None) is not None:
-            model.engine.abort(stream.sequence)
+    def _release(self, model: Model, streams: Iterable[_Stream]) -> None:
+        for stream in streams:
+            if stream.sequence is not None and self._running.pop(id(stream.sequence), None) is not None:
+                model.engine.abort(stream.sequence)
 
     def _deliver(self, model: Model) -> None:
+        arrived: dict[asyncio.AbstractEventLoop, list[tuple[_Stream, StepOutput]]] = {}
         for output in model.engine.step():
             stream = self._running.get(id(output.sequence))
-            if stream is not None:
-                stream.tell(output)
-                if output.finish is not None:
-                    del self._running[id(output.sequence)]
+            if stream is None:
+                continue
+            arrived.setdefault(stream.inbox.loop, []).append((stream, output))
+            if output.finish is not None:
+                del self._running[id(output.sequence)]
+            elif stream.watch is not None:
+                injected = self._mind_budget(model, stream, stream.watch, output)
+                arrived[stream.inbox.loop] += [(stream, each) for each in injected]
+        for loop, outputs in arrived.items():
+            _tell(loop, _hear, outputs)
+
+    def _mind_budget(
+        self, model: Model, stream: _Stream, watch: ThinkWatch, output: StepOutput
+    ) -> Sequence[StepOutput]:
+        """End the reasoning of a sequence that has used up its budget: the tokens put in, which `step` is silent of."""
+        budget = stream.request.budget
+        assert budget is not None
+        watch.accept(output.token)
+        if not watch.inside or watch.tokens < budget.tokens:
+            return ()
+        stream.watch = None
+        try:
+            model.engine.inject(output.sequence, budget.closing)
+        except ImpError:  # no room for it: the reply is about to end anyhow
+            return ()
+        return [replace(output, token=token, logprob=None, top=()) for token in budget.closing]
 
     def _fail(self, error: BaseException) -> None:
         self._failure = f"the engine failed: {error}" if isinstance(error, ImpError) else "the engine failed"
@@ -171,18 +278,20 @@ class AsyncEngine:
 
     def _end_streams(self, error: ApiError) -> None:
         for stream in self._running.values():
-            stream.tell(error)
+            _tell(stream.inbox.loop, stream.inbox.fail, error)
         self._running.clear()
 
 
-async def _outputs(stream: _Stream) -> AsyncIterator[StepOutput]:
-    while True:
-        output = await stream.outputs.get()
-        if isinstance(output, ApiError):
-            raise output
-        yield output
-        if output.finish is not None:
-            return
+def _hear(outputs: list[tuple[_Stream, StepOutput]]) -> None:
+    for stream, output in outputs:
+        inbox = stream.inbox
+        inbox.items.append((stream.index, output))
+        inbox.arrived.set()
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *arguments: object) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop has ended; nobody listens
+        loop.call_soon_threadsafe(what, *arguments)
 
 
 def _failed(message: str) -> ApiError:

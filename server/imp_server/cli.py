@@ -12,7 +12,17 @@ from typing import Annotated
 import typer
 
 from imp_runtime.errors import ImpError
-from imp_server.commands import bench, chat, compile, inspect, run, serve, verify  # noqa: A004  the command's name
+from imp_server.commands import (
+    bench,
+    chat,
+    compile,  # noqa: A004  the command's name
+    config,
+    inspect,
+    launch,
+    run,
+    serve,
+    verify,
+)
 
 app = typer.Typer(
     name="imp",
@@ -20,8 +30,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compiles one language model into one program, and runs it.",
 )
-for command in (compile, run, chat, serve, inspect, verify, bench):
+for command in (compile, run, chat, serve, launch, inspect, verify, bench):
     app.command(command.NAME)(command.command)
+app.add_typer(config.app)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,12 +1,19 @@
-"""Errors that the server tells a client: HTTP status and the fields of OpenAI's error object."""
+"""Errors that the server tells a client, in the shape of the API that was asked."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import JsonValue
 
 from imp_runtime.errors import ImpError
 
 
 class ApiError(ImpError):
-    """`status` is the HTTP status; `kind`, `param` and `code` are `type`, `param` and `code` of the error object."""
+    """`status` is the HTTP status; `kind`, `param` and `code` are `type`, `param` and `code` of OpenAI's error object.
+
+    `details` are further fields of it.
+    """
 
     def __init__(
         self,
@@ -16,12 +23,56 @@ class ApiError(ImpError):
         kind: str = "invalid_request_error",
         param: str | None = None,
         code: str | None = None,
+        details: Mapping[str, JsonValue] | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(" ".join(message.split()))
         self.status = status
         self.kind = kind
         self.param = param
         self.code = code
+        self.details = details or {}
+
+
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+_ANTHROPIC_PATHS = ("/v1/messages", "/messages")
+
+
+def speaks_anthropic(path: str) -> bool:
+    """Whether errors at `path` leave in Anthropic's shape."""
+    return any(path == each or path.startswith(f"{each}/") for each in _ANTHROPIC_PATHS)
+
+
+def openai_error(error: ApiError) -> dict[str, JsonValue]:
+    """OpenAI's error object."""
+    body: dict[str, JsonValue] = {
+        "message": str(error),
+        "type": error.kind,
+        "param": error.param,
+        "code": error.code,
+        **error.details,
+    }
+    return {"error": body}
+
+
+def anthropic_error(error: ApiError, request_id: str | None = None) -> dict[str, JsonValue]:
+    """Anthropic's error object (https://docs.anthropic.com/en/api/errors)."""
+    kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    return {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
+
+
+def error_response(path: str, error: ApiError, request_id: str | None = None) -> tuple[int, dict[str, JsonValue]]:
+    """Status and body of the answer to a request for `path`. Anthropic says 529 where others say 503."""
+    if speaks_anthropic(path):
+        return 529 if error.status == 503 else error.status, anthropic_error(error, request_id)
+    return error.status, openai_error(error)
 
 
 def context_exceeded(prompt_tokens: int, context: int) -> ApiError:
@@ -29,4 +80,5 @@ def context_exceeded(prompt_tokens: int, context: int) -> ApiError:
     return ApiError(
         f"the prompt has {prompt_tokens} tokens, the model's context is {context} including the answer; shorten it",
         code="context_length_exceeded",
+        details={"n_prompt_tokens": prompt_tokens, "n_ctx": context},
     )

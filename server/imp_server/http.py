@@ -35,13 +35,17 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request. Raises ApiError (413) when it is longer than `most` bytes."""
+    """The body of a request. Raises ApiError (413) when it is longer than `most` bytes, unread where that is said."""
+    message = f"the body is larger than {most} bytes; send less"
+    too_large = ApiError(message, status=413, kind="request_too_large", code="request_too_large")
+    said = request.headers.get("content-length", "")
+    if said.isdecimal() and int(said) > most:
+        raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > most:
-            message = f"the body is larger than {most} bytes; send less"
-            raise ApiError(message, status=413, kind="request_too_large", code="request_too_large")
+            raise too_large
     return bytes(body)
 
 
@@ -82,26 +86,28 @@ class EventStream(Response):
             await until_disconnect(receive, self._send(send))
 
     async def _send(self, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        upcoming: asyncio.Task[bytes] | None = None
-        try:
-            while True:
-                upcoming = upcoming or asyncio.create_task(self._next())
-                done, _ = await asyncio.wait((upcoming,), timeout=self._ping_seconds)
-                body = upcoming.result() if done else self._ping
-                if done:
-                    upcoming = None
-                await send({"type": "http.response.body", "body": body, "more_body": bool(body)})
-                if not body:
-                    return
-        finally:
-            if upcoming is not None:
-                await _cancel(upcoming)
-            await self._events.aclose()
+        loop = asyncio.get_running_loop()
+        last = loop.time()
 
-    async def _next(self) -> bytes:
-        """The next event; empty at the end."""
-        return await anext(self._events, b"")
+        async def keep_alive() -> None:
+            nonlocal last
+            while True:
+                await asyncio.sleep(last + self._ping_seconds - loop.time())
+                if loop.time() - last >= self._ping_seconds:
+                    last = loop.time()
+                    await send({"type": "http.response.body", "body": self._ping, "more_body": True})
+
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        pinging = asyncio.create_task(keep_alive())
+        try:
+            async for body in self._events:
+                last = loop.time()
+                if body:
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+        finally:
+            await _cancel(pinging)
+            await self._events.aclose()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -22,9 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from imp_runtime.errors import ImpError
+from imp_runtime.sampling import SamplingParams
+from imp_server import parsers
+from imp_server.chat_capabilities import ChatCapabilities, conform, probe
 from imp_server.chat_template import ChatTemplate, Json, Message
 from imp_server.errors import context_exceeded
-from imp_server.generation import Request, Transcript
+from imp_server.generation import Request, Text, Transcript
 from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
 from imp_server.tokenizer import Tokenizer
 
@@ -35,7 +38,8 @@ if TYPE_CHECKING:
 class Model:
     """An engine with its tokenizer, chat template and default sampling. A context manager; `close` frees the device."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, parser: str | None = None) -> None:
+        """`parser` names the family of reply parsers instead of the one that the chat template belongs to."""
         artifact = engine.artifact
         self.engine = engine
         self._inboxes: dict[int, deque[StepOutput]] = {}
@@ -43,13 +47,22 @@ class Model:
         self.tokenizer = Tokenizer(artifact)
         config = generation_config(artifact)
         self.defaults = recommended(config)
+        self.http_defaults = recommended(config, temperature=1.0)  # what OpenAI's and Anthropic's APIs promise
         self.chat_template: ChatTemplate | None = None
+        self.template_source = ""
         if artifact.has("chat_template.jinja"):
             end = config.get("eos_token_id", next(iter(self.plan.stop_tokens), None))
             named = {"bos_token": self.plan.bos_token, "eos_token": end[0] if isinstance(end, list) and end else end}
             tokens = {name: self.tokenizer.spelling(token) for name, token in named.items()}
-            source = artifact.read("chat_template.jinja").decode(errors="replace")
+            source = self.template_source = artifact.read("chat_template.jinja").decode(errors="replace")
             self.chat_template = ChatTemplate(source, {name: text for name, text in tokens.items() if text is not None})
+        if artifact.has("chat.json"):
+            self.capabilities = ChatCapabilities.from_json(artifact.read("chat.json").decode(errors="replace"))
+        elif self.chat_template is not None:
+            self.capabilities = probe(self.chat_template)
+        else:
+            self.capabilities = ChatCapabilities(parsers.recognise(""))
+        self.parsers = parsers.for_model(self.template_source, parser or self.capabilities.parser)
 
     @staticmethod
     def load(
@@ -57,18 +70,20 @@ class Model:
         *,
         target: str | None = None,
         kv_tokens: int | None = None,
+        parser: str | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Model:
         """Load an `.impc` onto the device that the machine has (or `target`).
 
-        `kv_tokens` limits the KV cache, in tokens; `progress(step, done, total)` is called while loading. Raises
+        `parser` names the family of reply parsers instead of the one that the chat template belongs to. `kv_tokens`
+        limits the KV cache, in tokens; `progress(step, done, total)` is called while loading. Raises
         ImpError (one line, for people) when the file is damaged, the target is not in it, or memory is short.
         """
         from imp_runtime.engine import Engine
 
         engine = Engine.load(Path(path), target=target, kv_tokens=kv_tokens, progress=progress)
         try:
-            return Model(engine)
+            return Model(engine, parser=parser)
         except BaseException:
             engine.close()
             raise
@@ -100,13 +115,18 @@ class Model:
         """
         if self.chat_template is None:
             raise ImpError(f"the model {self.plan.model} has no chat template; use it for plain completion")
-        return self.tokenizer.encode(self.chat_template.render(messages, variables=variables), special=False)
+        return self.tokenizer.encode(
+            self.chat_template.render(conform(messages, self.capabilities), variables=variables), special=False
+        )
 
-    def request(self, prompt: Sequence[int], options: Options) -> Request:
-        """A checked request. Raises ImpError when the prompt does not fit or an option is out of range."""
+    def request(self, prompt: Sequence[int], options: Options, defaults: SamplingParams | None = None) -> Request:
+        """A checked request; `defaults` are the model's unless given.
+
+        Raises ImpError when the prompt does not fit or an option is out of range.
+        """
         if len(prompt) >= self.engine.context:
             raise context_exceeded(len(prompt), self.engine.context)
-        return Request(tuple(prompt), sampling_params(options, self.defaults), stop_strings(options))
+        return Request(tuple(prompt), sampling_params(options, defaults or self.defaults), stop_strings(options))
 
     def outputs(self, request: Request) -> Generator[StepOutput]:
         """The engine's outputs for `request`; several may run at once. Leaving early aborts the sequence."""
@@ -170,7 +190,8 @@ class TextStream(Iterator[str]):
 
     def _run(self, model: Model, request: Request) -> Generator[str]:
         for output in model.outputs(request):
-            if piece := self._transcript.take(output):
-                yield piece
+            for piece in self._transcript.take(output):
+                if isinstance(piece, Text) and piece.text:
+                    yield piece.text
             if self._transcript.finish is not None:
                 return

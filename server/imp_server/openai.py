@@ -1,94 +1,325 @@
-"""OpenAI's responses: the only file that knows their JSON. Input are the events of a generation.
+"""OpenAI's chat completions and completions: the only file that writes their JSON. Input are the events.
 
 Shapes from https://platform.openai.com/docs/api-reference. A stream has one chunk with the role (chat), chunks with
-non-empty text, one chunk with the finish reason, a usage chunk only where asked, then `[DONE]`.
+non-empty text, one chunk with the finish reason per choice, a usage chunk only where asked, then `[DONE]`.
 """
 
 from __future__ import annotations
 
-import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
+import orjson
 from pydantic import JsonValue
 
-from imp_server.errors import ApiError
-from imp_server.generation import Event, Finished, Started, Text
+from imp_server.errors import ApiError, openai_error
+from imp_server.generation import (
+    Event,
+    Finished,
+    Reasoning,
+    Started,
+    Text,
+    TokenLogprob,
+    ToolArguments,
+    ToolOpen,
+)
+from imp_server.reply import Reply
 
-Kind = Literal["chat", "completion"]
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The identity of one reply: the same id, time and model on all its chunks."""
+class Serialiser(Protocol):
+    """Writes the events of a request's generations as one API has them."""
 
-    kind: Kind
-    model: str
-    include_usage: bool = False
-    id: str = ""
-    created: int = field(default_factory=lambda: int(time.time()))
+    ping: bytes
 
-    @staticmethod
-    def new(kind: Kind, model: str, *, include_usage: bool) -> Reply:
-        """A reply with a fresh id."""
-        prefix = "chatcmpl-" if kind == "chat" else "cmpl-"
-        return Reply(kind, model, include_usage, prefix + secrets.token_hex(12))
+    def chunk(self, index: int, event: Event) -> bytes:
+        """What a stream sends for an event of generation `index`; empty for events that this API does not show."""
+        ...
 
-    def whole(self, text: str, finished: Finished) -> dict[str, JsonValue]:
-        """The response that is not streamed."""
-        content: dict[str, JsonValue] = {"text": text}
-        if self.kind == "chat":
-            content = {"message": {"role": "assistant", "content": text, "refusal": None}}
-        choice = {"index": 0, **content, "logprobs": None, "finish_reason": finished.reason}
-        return self._object("", choices=[choice]) | {"usage": _usage(finished)}
+    def end(self) -> bytes:
+        """The end of a stream, when all generations have finished."""
+        ...
 
-    def chunks(self, event: Event) -> Iterator[bytes]:
-        """The chunks of one event; after those of `Finished` the stream is complete."""
-        if isinstance(event, Started):
-            if self.kind == "chat":
-                yield self._chunk({"delta": {"role": "assistant", "content": None}}, None)
-            return
+    def error(self, error: ApiError) -> bytes:
+        """The end of a stream that fails."""
+        ...
+
+    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
+        """The answer that is not streamed."""
+        ...
+
+
+class _OpenAi:
+    """What chat completions and completions share: identity, usage, the errors."""
+
+    ping = PING
+
+    def __init__(self, prefix: str, kind: str, chunk_kind: str, model: str, *, include_usage: bool) -> None:
+        self.id = prefix + secrets.token_hex(12)
+        self._kind = kind
+        self._chunk_kind = chunk_kind
+        self._model = model
+        self._created = int(time.time())
+        self._include_usage = include_usage
+        self._finished: dict[int, Finished] = {}
+        # Of a chunk only one choice changes: all before and behind it is written once.
+        head = dumps(self._object(chunk_kind, [])).removesuffix(b"]}")
+        self._head = b"data: " + head
+        self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
+        self._prompts = 1
+
+    def end(self) -> bytes:
+        """Usage where asked, then `[DONE]`."""
+        if not self._include_usage:
+            return DONE
+        body = self._object(self._chunk_kind, []) | {"usage": usage(list(self._finished.values()), self._prompts)}
+        return sse(body) + DONE
+
+    def error(self, error: ApiError) -> bytes:
+        """An error object, then nothing more."""
+        return sse(openai_error(error))
+
+    def _object(self, kind: str, choices: list[JsonValue]) -> dict[str, JsonValue]:
+        return {
+            "id": self.id,
+            "object": kind,
+            "created": self._created,
+            "model": self._model,
+            "system_fingerprint": None,
+            "choices": choices,
+        }
+
+    def _choice(self, index: int, name: str, value: JsonValue, logprobs: JsonValue, finish: str | None) -> bytes:
+        choice = {"index": index, name: value, "logprobs": logprobs, "finish_reason": finish}
+        return self._head + dumps(choice) + self._tail
+
+
+class Chat(_OpenAi):
+    """/v1/chat/completions. `reasoning` false leaves reasoning out; `logprobs` says whether they were asked for."""
+
+    def __init__(self, model: str, *, include_usage: bool, reasoning: bool, logprobs: bool) -> None:
+        super().__init__("chatcmpl-", "chat.completion", "chat.completion.chunk", model, include_usage=include_usage)
+        self._reasoning = reasoning
+        self._logprobs = logprobs
+        self._content: dict[int, tuple[bytes, bytes]] = {}
+
+    def chunk(self, index: int, event: Event) -> bytes:
+        """The chunk of one event, if it has one."""
         if isinstance(event, Text):
-            yield self._chunk({"delta": {"content": event.text}} if self.kind == "chat" else {"text": event.text}, None)
-            return
-        yield self._chunk({"delta": {}} if self.kind == "chat" else {"text": ""}, event.reason)
-        if self.include_usage:
-            yield sse(self._object(".chunk", choices=[]) | {"usage": _usage(event)})
-        yield DONE
+            if not event.logprobs:
+                return self._text(index, event.text)
+            return self._delta(index, {"content": event.text}, chat_logprobs(event.logprobs))
+        if isinstance(event, Reasoning):
+            if not self._reasoning:
+                return b""
+            return self._delta(index, {"reasoning_content": event.text, "reasoning": event.text})
+        if isinstance(event, ToolOpen):
+            function: JsonValue = {"name": event.name, "arguments": ""}
+            call: JsonValue = {"index": event.index, "id": event.id, "type": "function", "function": function}
+            return self._delta(index, {"tool_calls": [call]})
+        if isinstance(event, ToolArguments):
+            arguments: JsonValue = {"index": event.index, "function": {"arguments": event.text}}
+            return self._delta(index, {"tool_calls": [arguments]})
+        if isinstance(event, Started):
+            return self._delta(index, {"role": "assistant", "content": None})
+        if isinstance(event, Finished):
+            self._finished[index] = event
+            return self._choice(index, "delta", {}, None, event.reason)
+        return b""
 
-    def _chunk(self, content: dict[str, JsonValue], finish: str | None) -> bytes:
-        choice: dict[str, JsonValue] = {"index": 0, **content, "logprobs": None, "finish_reason": finish}
-        usage: dict[str, JsonValue] = {"usage": None} if self.include_usage else {}
-        return sse(self._object(".chunk", choices=[choice]) | usage)
+    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
+        """The response that is not streamed."""
+        choices: list[JsonValue] = []
+        for index, reply in enumerate(replies):
+            message: dict[str, JsonValue] = {"role": "assistant", "content": reply.text, "refusal": None}
+            if reply.reasoning and self._reasoning:
+                message |= {"reasoning_content": reply.reasoning, "reasoning": reply.reasoning}
+            if reply.calls:
+                message["content"] = reply.text or None
+                message["tool_calls"] = [
+                    {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+                    for call in reply.calls
+                ]
+            logprobs = chat_logprobs(reply.logprobs) if self._logprobs else None
+            finish = reply.finished.reason
+            choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish})
+        return self._object(self._kind, choices) | {"usage": usage([reply.finished for reply in replies], 1)}
 
-    def _object(self, suffix: str, *, choices: list[JsonValue]) -> dict[str, JsonValue]:
-        name = f"chat.completion{suffix}" if self.kind == "chat" else "text_completion"
-        return {"id": self.id, "object": name, "created": self.created, "model": self.model, "choices": choices}
+    def _text(self, index: int, text: str) -> bytes:
+        """The common case, without building the whole of it."""
+        parts = self._content.get(index)
+        if parts is None:
+            before, after = self._delta(index, {"content": ""}).split(b'""', 1)
+            parts = self._content[index] = before, after
+        return parts[0] + dumps(text) + parts[1]
+
+    def _delta(self, index: int, delta: dict[str, JsonValue], logprobs: JsonValue = None) -> bytes:
+        return self._choice(index, "delta", delta, logprobs, None)
+
+
+class Completion(_OpenAi):
+    """/v1/completions. `echoes` are the prompts to repeat, by prompt, with their log-probabilities where asked.
+
+    Choice i * n + j is generation j of prompt i.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        *,
+        include_usage: bool,
+        prompts: int,
+        logprobs: int | None,
+        echoes: Sequence[tuple[str, Sequence[TokenLogprob | None], Sequence[str]]] = (),
+        n: int = 1,
+    ) -> None:
+        super().__init__("cmpl-", "text_completion", "text_completion", model, include_usage=include_usage)
+        self._prompts = prompts
+        self._logprobs = logprobs
+        self._echoes = echoes
+        self._n = n
+        self._offsets: dict[int, int] = {}
+        self._content: dict[int, tuple[bytes, bytes]] = {}
+
+    def chunk(self, index: int, event: Event) -> bytes:
+        """The chunk of one event, if it has one."""
+        if isinstance(event, Text):
+            if self._logprobs is None:
+                return self._text(index, event.text)
+            logprobs = self._shape(event.logprobs, self._offsets.get(index, 0))
+            self._offsets[index] = self._offsets.get(index, 0) + len(event.text)
+            return self._choice(index, "text", event.text, {**logprobs} if logprobs else None, None)
+        if isinstance(event, Started) and self._echoes:
+            text, echoed = self._echo(index)
+            return self._choice(index, "text", text, {**echoed} if echoed else None, None)
+        if isinstance(event, Finished):
+            self._finished[index] = event
+            return self._choice(index, "text", "", None, event.reason)
+        return b""
+
+    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
+        """The response that is not streamed."""
+        choices: list[JsonValue] = []
+        for index, reply in enumerate(replies):
+            text, logprobs = self._echo(index) if self._echoes else ("", self._shape((), 0))
+            if logprobs is not None:
+                for name, values in (self._shape(reply.logprobs, len(text)) or {}).items():
+                    logprobs[name] += values
+            choices.append(
+                {
+                    "index": index,
+                    "text": text + reply.text,
+                    "logprobs": dict(logprobs) if logprobs is not None else None,
+                    "finish_reason": reply.finished.reason,
+                }
+            )
+        finished = [reply.finished for reply in replies]
+        return self._object(self._kind, choices) | {"usage": usage(finished, self._prompts)}
+
+    def _echo(self, index: int) -> tuple[str, dict[str, list[JsonValue]] | None]:
+        text, logprobs, tokens = self._echoes[index // self._n]
+        self._offsets[index] = len(text)
+        if self._logprobs is None:
+            return text, None
+        shape = self._shape([each for each in logprobs if each is not None], 0)
+        assert shape is not None
+        if logprobs and logprobs[0] is None:  # nothing comes before the first token
+            shape["tokens"].insert(0, tokens[0])
+            shape["token_logprobs"].insert(0, None)
+            shape["top_logprobs"].insert(0, None)
+        shape["text_offset"] = []
+        offset = 0
+        for token in tokens:
+            shape["text_offset"].append(offset)
+            offset += len(token)
+        return text, shape
+
+    def _shape(self, logprobs: Sequence[TokenLogprob], offset: int) -> dict[str, list[JsonValue]] | None:
+        if self._logprobs is None:
+            return None
+        offsets: list[JsonValue] = []
+        for each in logprobs:
+            offsets.append(offset)
+            offset += len(each.token)
+        return {
+            "tokens": [each.token for each in logprobs],
+            "token_logprobs": [each.logprob for each in logprobs],
+            "top_logprobs": [{text: value for text, _, value in reversed(each.top)} for each in logprobs],
+            "text_offset": offsets,
+        }
+
+    def _text(self, index: int, text: str) -> bytes:
+        parts = self._content.get(index)
+        if parts is None:
+            before, after = self._choice(index, "text", "", None, None).split(b'""', 1)
+            parts = self._content[index] = before, after
+        return parts[0] + dumps(text) + parts[1]
+
+
+def chat_logprobs(logprobs: Sequence[TokenLogprob]) -> JsonValue:
+    """`logprobs` of a chat choice."""
+    content: list[JsonValue] = [
+        {
+            "token": each.token,
+            "logprob": each.logprob,
+            "bytes": list(each.bytes),
+            "top_logprobs": [{"token": token, "logprob": value, "bytes": list(raw)} for token, raw, value in each.top],
+        }
+        for each in logprobs
+    ]
+    return {"content": content, "refusal": None}
+
+
+def usage(finished: Sequence[Finished], prompts: int) -> dict[str, JsonValue]:
+    """`usage`: every prompt once, however many choices it has."""
+    n = max(len(finished) // prompts, 1)
+    prompt = sum(each.prompt_tokens for each in finished[::n])
+    cached = sum(each.cached_tokens for each in finished[::n])
+    completion = sum(each.completion_tokens for each in finished)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": cached},
+        "completion_tokens_details": {"reasoning_tokens": sum(each.reasoning_tokens for each in finished)},
+    }
 
 
 def model_object(model_id: str, created: int, context: int) -> dict[str, JsonValue]:
     """An entry of /v1/models; `max_model_len` is where clients look for the context length."""
-    return {"id": model_id, "object": "model", "created": created, "owned_by": "imp", "max_model_len": context}
-
-
-def error_object(error: ApiError) -> dict[str, JsonValue]:
-    """The body of every error."""
-    return {"error": {"message": str(error), "type": error.kind, "param": error.param, "code": error.code}}
+    meta: JsonValue = {"n_ctx": context}
+    return {
+        "id": model_id,
+        "object": "model",
+        "created": created,
+        "owned_by": "imp",
+        "max_model_len": context,
+        "meta": meta,
+    }
 
 
 def sse(body: Mapping[str, JsonValue]) -> bytes:
-    """One server-sent event."""
-    return b"data: " + json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode() + b"\n\n"
+    """One server-sent event without a name."""
+    return b"data: " + dumps(body) + b"\n\n"
 
 
-def _usage(finished: Finished) -> dict[str, JsonValue]:
-    return {
-        "prompt_tokens": finished.prompt_tokens,
-        "completion_tokens": finished.completion_tokens,
-        "total_tokens": finished.prompt_tokens + finished.completion_tokens,
-    }
+def dumps(value: object) -> bytes:
+    """JSON in UTF-8. Lone surrogates, which no UTF-8 has, become U+FFFD."""
+    try:
+        return orjson.dumps(value)
+    except TypeError:
+        return orjson.dumps(_clean(value))
+
+
+def _clean(value: object) -> object:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_clean(name): _clean(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_clean(each) for each in value]
+    return value if not isinstance(value, int) or isinstance(value, bool) or abs(value) < 2**63 else float(value)

@@ -1,62 +1,54 @@
 """OpenAI request bodies: what is accepted, what is refused by name, what is ignored.
 
-Shapes from https://platform.openai.com/docs/api-reference (chat/completions, completions). A field that would change
-the answer and is not offered is an error, so that nobody gets another answer than the one asked for; harmless and
-unknown fields are ignored. `null` counts as absent.
+Shapes from https://platform.openai.com/docs/api-reference (chat/completions, completions, embeddings), with the further
+fields that clients of llama-server, vLLM and SGLang send. A field that would change the answer and is not offered is
+an error, so that nobody gets another answer than the one asked for; harmless and unknown fields are ignored. `null`
+counts as absent.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from imp_server.chat_template import Message
+from imp_server.conversation import Conversation, Grammar, GrammarKind
 from imp_server.errors import ApiError
 from imp_server.options import Options
 
-Body = TypeVar("Body", bound="GenerationBody")
+Body = TypeVar("Body", bound=BaseModel)
 
-_Stop = Annotated[str, Field(max_length=1024)]
+Stop = Annotated[str, Field(max_length=1024)]
 _MOST_STOPS = 16
-_Int64 = Annotated[int, Field(ge=-(2**63), lt=2**64)]
-_Int32 = Annotated[int, Field(ge=-1, lt=2**31)]
-_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_MOST_CHOICES = 128
+Int64 = Annotated[int, Field(ge=-(2**63), lt=2**64)]
+Int32 = Annotated[int, Field(ge=-1, lt=2**31)]
+Token = Annotated[int, Field(ge=0, lt=2**31)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+TopLogprobs = Annotated[int, Field(ge=0, le=20)]
+Choices = Annotated[int, Field(ge=1, le=_MOST_CHOICES)]
+_BAN = -100.0  # llama-server's `false` as a bias
 
 # Fields that are not offered, with the values that ask for nothing.
 _NOT_OFFERED: Mapping[str, Sequence[JsonValue]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "echo": (False,),
-    "suffix": ("",),
-    "response_format": ({"type": "text"},),
-    "tools": ([],),
     "functions": ([],),
     "function_call": ("none", "auto"),
-    "tool_choice": ("none", "auto"),
     "modalities": (["text"],),
     "audio": (),
-    "continue_final_message": (False,),
-    "add_generation_prompt": (True,),
-    "min_tokens": (0,),
-    "stop_token_ids": ([],),
     "bad_words": ([],),
-    "grammar": ("",),
-    "json_schema": ({},),
-    "structured_outputs": ({},),
-    "guided_json": (),
-    "guided_regex": (),
-    "guided_choice": (),
-    "guided_grammar": (),
-    "typical_p": (1,),
-    "mirostat": (0,),
-    "dry_multiplier": (0,),
-    "xtc_probability": (0,),
+    "use_beam_search": (False,),
+    "lora": ([],),
+    "prompt_logprobs": (),
 }
+
+
+class Lenient(BaseModel):
+    """A body whose unknown fields are kept, so that those that are not offered can be refused by name."""
+
+    model_config = ConfigDict(extra="allow")
 
 
 class StreamOptions(BaseModel):
@@ -65,26 +57,100 @@ class StreamOptions(BaseModel):
     include_usage: bool | None = None
 
 
-class GenerationBody(BaseModel):
-    """What both endpoints share. Extra fields are kept so that those that are not offered can be refused by name."""
+class SchemaFormat(BaseModel):
+    """`json_schema` of a response format."""
 
-    model_config = ConfigDict(extra="allow")
+    name: str | None = None
+    schema_: dict[str, JsonValue] | bool | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(BaseModel):
+    """`response_format`; llama-server also takes `schema` beside `type`."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: SchemaFormat | None = None
+    schema_: dict[str, JsonValue] | bool | None = Field(default=None, alias="schema")
+
+    def grammar(self) -> Grammar | None:
+        """The grammar of the format. Raises ApiError when a schema is missing."""
+        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
+        if self.type == "text":
+            return None
+        if schema is not None:
+            return Grammar("json_schema", json.dumps(schema))
+        if self.type == "json_schema":
+            raise ApiError("response_format of type json_schema has no json_schema.schema", param="response_format")
+        return Grammar("json_object", "{}")
+
+
+class StructuredOutputs(BaseModel):
+    """vLLM's `structured_outputs`: one of its fields."""
+
+    json_: dict[str, JsonValue] | str | None = Field(default=None, alias="json")
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+    json_object: bool | None = None
+
+    def grammar_of(self) -> Grammar | None:
+        """The grammar asked for, if any."""
+        if self.json_ is not None:
+            return Grammar("json_schema", self.json_ if isinstance(self.json_, str) else json.dumps(self.json_))
+        if self.regex is not None:
+            return Grammar("regex", self.regex)
+        if self.choice is not None:
+            return _one_of(self.choice)
+        if self.grammar is not None:
+            return Grammar(_dialect(self.grammar), self.grammar)
+        return Grammar("json_object", "{}") if self.json_object else None
+
+
+class GenerationBody(Lenient):
+    """What both completion endpoints share."""
 
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: _Int32 | None = None
-    temperature: _Finite | None = None
-    top_k: _Int32 | None = None
-    top_p: _Finite | None = None
-    min_p: _Finite | None = None
-    repetition_penalty: _Finite | None = None
-    repeat_penalty: _Finite | None = None
-    frequency_penalty: _Finite | None = None
-    presence_penalty: _Finite | None = None
-    seed: _Int64 | None = None
+    n: Choices | None = None
+    max_tokens: Int32 | None = None
+    min_tokens: Int32 | None = None
+    temperature: Finite | None = None
+    top_k: Int32 | None = None
+    top_p: Finite | None = None
+    min_p: Finite | None = None
+    typical_p: Finite | None = None
+    typ_p: Finite | None = None
+    repetition_penalty: Finite | None = None
+    repeat_penalty: Finite | None = None
+    repeat_last_n: Int32 | None = None
+    frequency_penalty: Finite | None = None
+    presence_penalty: Finite | None = None
+    dry_multiplier: Finite | None = None
+    dry_base: Finite | None = None
+    dry_allowed_length: Int32 | None = None
+    dry_penalty_last_n: Int32 | None = None
+    dry_sequence_breakers: Annotated[list[Stop], Field(max_length=64)] | None = None
+    mirostat: Int32 | None = None
+    mirostat_tau: Finite | None = None
+    mirostat_eta: Finite | None = None
+    xtc_probability: Finite | None = None
+    xtc_threshold: Finite | None = None
+    logit_bias: dict[str, Finite] | list[tuple[Token | str, Finite | bool]] | None = None
+    seed: Int64 | None = None
     ignore_eos: bool | None = None
-    stop: _Stop | Annotated[list[_Stop], Field(max_length=_MOST_STOPS)] | None = None
+    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
+    stop_token_ids: Annotated[list[Token], Field(max_length=64)] | None = None
+    include_stop_str_in_output: bool | None = None
+    response_format: ResponseFormat | None = None
+    structured_outputs: StructuredOutputs | None = None
+    grammar: str | None = None
+    ebnf: str | None = None
+    regex: str | None = None
+    json_schema: dict[str, JsonValue] | None = None
+    guided_json: dict[str, JsonValue] | str | None = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
 
     @property
     def include_usage(self) -> bool:
@@ -96,80 +162,304 @@ class GenerationBody(BaseModel):
         asked = self.max_tokens
         return Options(
             max_tokens=max_tokens if asked is None or asked == -1 else asked,
+            min_tokens=None if self.min_tokens is None else max(self.min_tokens, 0),
             temperature=self.temperature,
             top_k=None if self.top_k is None else max(self.top_k, 0),
             top_p=self.top_p,
             min_p=self.min_p,
+            typical_p=self.typ_p if self.typical_p is None else self.typical_p,
             repetition_penalty=self.repeat_penalty if self.repetition_penalty is None else self.repetition_penalty,
+            repeat_last_n=self.repeat_last_n,
             frequency_penalty=self.frequency_penalty,
             presence_penalty=self.presence_penalty,
+            dry_multiplier=self.dry_multiplier,
+            dry_base=self.dry_base,
+            dry_allowed_length=self.dry_allowed_length,
+            dry_penalty_last_n=self.dry_penalty_last_n,
+            mirostat=self.mirostat,
+            mirostat_tau=self.mirostat_tau,
+            mirostat_eta=self.mirostat_eta,
+            xtc_probability=self.xtc_probability,
+            xtc_threshold=self.xtc_threshold,
             seed=None if self.seed == -1 else self.seed,
             ignore_eos=self.ignore_eos,
             stop=self.stop,
+            stop_tokens=self.stop_token_ids,
+            logit_bias=self.biases(),
         )
+
+    def biases(self) -> dict[int, float] | None:
+        """`logit_bias` by token id, from OpenAI's map or llama-server's list of pairs. Raises ApiError."""
+        if not self.logit_bias:
+            return None
+        pairs = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias
+        biases: dict[int, float] = {}
+        for token, bias in pairs:
+            if not str(token).isdecimal() or len(str(token)) > 9:
+                raise ApiError(f"logit_bias has the key {str(token)!r:.40}, expected a token id", param="logit_bias")
+            if bias is True:
+                raise ApiError("logit_bias of a token is true; expected a number or false", param="logit_bias")
+            biases[int(token)] = _BAN if bias is False else float(bias)
+        return biases
+
+    def constraint(self) -> Grammar | None:
+        """The grammar that the request asks for, under whichever name. Raises ApiError when it asks for two."""
+        found = [
+            self.response_format.grammar() if self.response_format else None,
+            self.structured_outputs.grammar_of() if self.structured_outputs else None,
+            Grammar("json_schema", json.dumps(self.json_schema)) if self.json_schema else None,
+            Grammar("regex", self.regex) if self.regex else None,
+            *(Grammar(_dialect(text), text) for text in (self.grammar, self.ebnf, self.guided_grammar) if text),
+            StructuredOutputs.model_validate({"json": self.guided_json}).grammar_of() if self.guided_json else None,
+            Grammar("regex", self.guided_regex) if self.guided_regex else None,
+            _one_of(self.guided_choice) if self.guided_choice else None,
+        ]
+        asked = [grammar for grammar in found if grammar is not None]
+        if len(asked) > 1:
+            raise ApiError("the request asks for two formats of the reply; send one", param="response_format")
+        return asked[0] if asked else None
 
 
 class CompletionBody(GenerationBody):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str] | list[Token] | list[list[Token]]
+    suffix: str | None = None
+    echo: bool | None = None
+    best_of: Choices | None = None
+    logprobs: TopLogprobs | bool | None = None
 
-    def single_prompt(self) -> str | list[int]:
-        """The prompt, text or token ids. Raises ApiError unless there is exactly one."""
+    def prompts(self) -> list[str] | list[list[int]]:
+        """The prompts, as texts or as token ids. Raises ApiError unless there is at least one."""
         prompt = self.prompt
         if isinstance(prompt, str):
-            return prompt
+            return [prompt]
         if not prompt:
             raise ApiError("prompt is an empty list; give a text or token ids", param="prompt")
         ids = [item for item in prompt if isinstance(item, int)]
-        if len(ids) == len(prompt):
-            return ids
-        if len(prompt) > 1:
-            raise ApiError(f"prompt has {len(prompt)} entries; send one prompt per request", param="prompt")
-        (only,) = prompt
-        assert not isinstance(only, int)
-        return only
+        if ids:
+            return [ids]
+        if len(prompt) > 2048:
+            raise ApiError(f"prompt has {len(prompt)} entries; at most 2048 go in one request", param="prompt")
+        lists = [item for item in prompt if isinstance(item, list)]
+        return lists or [item for item in prompt if isinstance(item, str)]
+
+    @property
+    def top(self) -> int | None:
+        """How many log-probabilities per token are asked for, None for none at all; 0 is the chosen token's only."""
+        if self.logprobs is None or self.logprobs is False:
+            return None
+        return int(self.logprobs)
+
+    def options(self, max_tokens: int) -> Options:
+        """Sampling options. Raises ApiError for `best_of` other than `n`."""
+        if self.best_of is not None and self.best_of != (self.n or 1):
+            raise ApiError("best_of is not offered by this server; leave it out", param="best_of")
+        options = super().options(max_tokens)
+        options["top_logprobs"] = self.top
+        return options
 
 
-class TextPart(BaseModel):
+class FunctionCall(BaseModel):
+    """A call in an assistant message; `arguments` is JSON text (an object is accepted)."""
+
+    name: str
+    arguments: str | dict[str, JsonValue] | None = None
+
+
+class ToolCall(BaseModel):
+    """An entry of `tool_calls` of an assistant message."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Part(Lenient):
     """A part of a message's content."""
 
-    type: Literal["text"]
-    text: str
+    type: str
+    text: str | None = None
+    refusal: str | None = None
 
 
-class ChatMessage(BaseModel):
+class ChatMessage(Lenient):
     """A message of the conversation; further fields go to the template as they are."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+    reasoning: JsonValue = None
+
+    def for_template(self, place: int) -> Message:
+        """The message as templates expect it: content a string, no nulls, `developer` called `system`."""
+        extra = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        if extra.pop("function_call", None):
+            raise ApiError("function_call in a message is not offered; use tool_calls", param="messages")
+        extra.pop("reasoning_details", None)
+        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
+        message: dict[str, JsonValue] = {**extra, "role": role, "content": text_of(self.content, f"messages.{place}")}
+        reasoning = self.reasoning_content or (self.reasoning if isinstance(self.reasoning, str) else None)
+        if self.role == "assistant" and reasoning:
+            message["reasoning_content"] = reasoning
+        if self.tool_calls:
+            if self.role != "assistant":
+                raise ApiError(
+                    f"messages.{place} has tool_calls, which only an assistant message has", param="messages"
+                )
+            message["tool_calls"] = [
+                tool_call(call.id or f"call_{i}", call.function.name, call.function.arguments)
+                for i, call in enumerate(self.tool_calls)
+            ]
+        return message
+
+
+class Function(BaseModel):
+    """The function of a tool."""
 
     model_config = ConfigDict(extra="allow")
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart] | None = None
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
 
-    def for_template(self) -> Message:
-        """The message as templates expect it: content a string, no nulls, `developer` called `system`."""
-        content = self.content
-        if isinstance(content, list):
-            content = "\n".join(part.text for part in content)
-        extra = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
-        if extra.get("tool_calls") or extra.get("function_call"):
-            raise ApiError("tool calls are not offered by this server", param="messages")
-        return {**extra, "role": "system" if self.role == "developer" else self.role, "content": content or ""}
+
+class Tool(Lenient):
+    """An entry of `tools`; types other than `function` are left out."""
+
+    type: str
+    function: Function | None = None
+
+
+class NamedFunction(BaseModel):
+    """The function of a named tool choice."""
+
+    name: str
+
+
+class NamedChoice(BaseModel):
+    """`tool_choice` that names a function."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
 
 
 class ChatBody(GenerationBody):
     """POST /v1/chat/completions."""
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
-    max_completion_tokens: _Int32 | None = None
+    max_completion_tokens: Int32 | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
+    parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    include_reasoning: bool | None = None
+    reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
+    reasoning_effort: str | None = None
+    thinking_budget: Int32 | None = None
+    thinking_token_budget: Int32 | None = None
+    reasoning_budget: Int32 | None = None
+    thinking_budget_tokens: Int32 | None = None
 
     def options(self, max_tokens: int) -> Options:
-        """Sampling options; the newer name of `max_tokens` wins."""
+        """Sampling options; the newer name of `max_tokens` wins. Raises ApiError for `top_logprobs` alone."""
         options = super().options(max_tokens)
         if self.max_completion_tokens not in (None, -1):
             options["max_tokens"] = self.max_completion_tokens
+        if self.top_logprobs and not self.logprobs:
+            raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
+        options["top_logprobs"] = (self.top_logprobs or 0) if self.logprobs else None
         return options
+
+    def conversation(self, max_tokens: int) -> Conversation:
+        """The request in the form that all chat APIs share. Raises ApiError."""
+        tools = tuple(function_tool(tool.function) for tool in self.tools or () if tool.function is not None)
+        choice = self.tool_choice
+        named = choice.function.name if isinstance(choice, NamedChoice) else None
+        variables: dict[str, JsonValue] = dict(self.chat_template_kwargs or {})
+        if self.reasoning_effort is not None:
+            variables.setdefault("reasoning_effort", self.reasoning_effort)
+        budgets = (self.thinking_budget, self.thinking_token_budget, self.reasoning_budget, self.thinking_budget_tokens)
+        return Conversation(
+            [message.for_template(i) for i, message in enumerate(self.messages)],
+            self.options(max_tokens),
+            tools=tools,
+            choice="named" if isinstance(choice, NamedChoice) else choice or "auto",
+            tool=named,
+            variables=variables,
+            # vLLM's two switches; a message to be continued has no prompt after it
+            add_generation_prompt=self.add_generation_prompt is not False and not self.continue_final_message,
+            continue_final=bool(self.continue_final_message),
+            grammar=self.constraint(),
+            think_budget=next((budget for budget in budgets if budget is not None), None),
+            reasoning=self.reasoning_format != "none",
+            parallel=self.parallel_tool_calls is not False,
+            keep_stop=bool(self.include_stop_str_in_output),
+            dry_breakers=self.dry_sequence_breakers,
+        )
+
+
+class EmbeddingBody(Lenient):
+    """POST /v1/embeddings."""
+
+    model: str | None = None
+    input: Annotated[
+        str
+        | Annotated[list[str], Field(max_length=2048)]
+        | list[Token]
+        | Annotated[list[list[Token]], Field(max_length=2048)],
+        Field(union_mode="smart"),
+    ]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Int32 | None = None
+
+    def inputs(self) -> list[str] | list[list[int]]:
+        """The inputs, as texts or as token ids. Raises ApiError unless there is at least one."""
+        given = self.input
+        if isinstance(given, str):
+            return [given]
+        if not given:
+            raise ApiError("input is an empty list; give a text or token ids", param="input")
+        ids = [item for item in given if isinstance(item, int)]
+        if ids:
+            return [ids]
+        lists = [item for item in given if isinstance(item, list)]
+        return lists or [item for item in given if isinstance(item, str)]
+
+
+def text_of(content: str | Sequence[Part] | None, where: str) -> str:
+    """The text of a message's content. Raises ApiError (400) for parts that are no text."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = []
+    for i, part in enumerate(content):
+        text = part.refusal if part.type == "refusal" else part.text
+        if part.type not in ("text", "refusal", "input_text", "output_text") or text is None:
+            raise not_text(f"{where}.content.{i}", part.type)
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def not_text(where: str, kind: str) -> ApiError:
+    """A part of a message is an image, a sound or a file."""
+    what = f"{where} is of type {kind!r:.40}, but this model reads text only; send parts of type text"
+    return ApiError(what, param=where.split(".")[0], code="unsupported_content")
+
+
+def tool_call(call_id: str, name: str, arguments: str | Mapping[str, JsonValue] | None) -> dict[str, JsonValue]:
+    """A call in an assistant message; the arguments as JSON text."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text or "{}"}}
+
+
+def function_tool(function: Function) -> dict[str, JsonValue]:
+    """A tool in the form that templates read."""
+    return {"type": "function", "function": function.model_dump(exclude_none=True)}
 
 
 def parse(kind: type[Body], body: bytes) -> Body:
@@ -178,6 +468,8 @@ def parse(kind: type[Body], body: bytes) -> Body:
         request = kind.model_validate_json(body)
     except ValidationError as error:
         raise _invalid(error) from None
+    except RecursionError:
+        raise ApiError("the body is nested too deeply", code="invalid_json") from None
     for name, value in (request.model_extra or {}).items():
         neutral = _NOT_OFFERED.get(name)
         if neutral is not None and value is not None and not any(_same(value, each) for each in neutral):
@@ -185,8 +477,19 @@ def parse(kind: type[Body], body: bytes) -> Body:
     return request
 
 
+def _one_of(choices: Sequence[str]) -> Grammar:
+    if not choices or not all(choices):
+        raise ApiError("choice must be a list of texts that are not empty", param="structured_outputs")
+    return Grammar("lark", "start: " + " | ".join(json.dumps(choice) for choice in choices))
+
+
+def _dialect(grammar: str) -> GrammarKind:
+    """GBNF defines with `::=`; Lark with a colon."""
+    return "gbnf" if "::=" in grammar else "lark"
+
+
 def _same(a: JsonValue, b: JsonValue) -> bool:
-    """Equality of JSON, where 0 is not false (`"logprobs": 0` asks for log probabilities)."""
+    """Equality of JSON, where 0 is not false."""
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
@@ -197,8 +500,11 @@ def _invalid(error: ValidationError) -> ApiError:
         return ApiError(f"the body is not valid JSON: {details[0]['msg']}", code="invalid_json")
     first = max(details, key=lambda detail: len(detail["loc"])) if len(details) > 1 else details[0]
     where = ".".join(
-        str(part) for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part != "str")
+        str(part) for part in first["loc"] if isinstance(part, int) or (part.isidentifier() and part not in _TYPES)
     )
     if not where:
         return ApiError("the body must be a JSON object", code="invalid_json")
     return ApiError(f"{where}: {first['msg']}", param=str(first["loc"][0]))
+
+
+_TYPES = ("str", "int", "bool", "float", "NamedChoice", "constrained")

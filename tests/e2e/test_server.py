@@ -9,7 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
+import anthropic
 import httpx
 import openai
 import pytest
@@ -37,12 +39,10 @@ def reply_to(prompt: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def serving(
-    load: Callable[[], Model], *, ping_seconds: float = 15.0, limit: int = 256, aliases: Sequence[str] = ()
-) -> Iterator[str]:
+def serving(load: Callable[[], Model], *, limit: int = 256, **options: Any) -> Iterator[str]:
     """The base address of a live server; at the end it has been shut down."""
     engine = AsyncEngine(load, limit=limit)
-    app = create_app(engine, ping_seconds=ping_seconds, aliases=aliases)
+    app = create_app(engine, **options)
     with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)
         server = uvicorn.Server(config)
@@ -67,17 +67,19 @@ def wait_for(condition: Callable[[], bool], seconds: float = 5.0) -> float:
 
 
 class Server:
-    """A server with its engine and a client."""
+    """A server with its engine and clients."""
 
     def __init__(self, url: str, engine: FakeEngine) -> None:
         self.url = url
         self.engine = engine
         self.http = httpx.Client(base_url=url)
         self.client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        self.anthropic = anthropic.Anthropic(base_url=url, api_key="none", max_retries=0)
 
     def close(self) -> None:
         self.http.close()
         self.client.close()
+        self.anthropic.close()
 
 
 @contextmanager
@@ -88,13 +90,17 @@ def running(
     ping_seconds: float = 15.0,
     limit: int = 256,
     aliases: Sequence[str] = (),
+    reply: Callable[[Sequence[int]], Sequence[int]] = reply_to,
+    think_budget: int | None = None,
+    any_model: bool = False,
 ) -> Iterator[Server]:
-    engine = FakeEngine(artifact, reply_to, seconds_per_step=seconds_per_step)
+    engine = FakeEngine(artifact, reply, seconds_per_step=seconds_per_step)
 
     def load() -> Model:
         return Model(engine)  # type: ignore[arg-type]  # the engine's twin
 
-    with serving(load, ping_seconds=ping_seconds, limit=limit, aliases=aliases) as url:
+    options = {"ping_seconds": ping_seconds, "aliases": aliases, "think_budget": think_budget, "any_model": any_model}
+    with serving(load, limit=limit, **options) as url:
         server = Server(url, engine)
         try:
             wait_for(lambda: server.http.get("/health").status_code == 200)

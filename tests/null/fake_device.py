@@ -14,38 +14,106 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tiny_artifact import ARGS, CHUNK, VOCAB
+from tiny_artifact import ARGS, CHUNK, HIDDEN, VOCAB
 
 from imp_runtime.device import Launch
-from imp_runtime.plan import RING, SAMPLING_DTYPE
+from imp_runtime.host_sampler import HostSampler
+from imp_runtime.plan import BIASED, MASKED, RING, SAMPLING_DTYPE
 from imp_runtime.sampling import SamplingParams
 
 
-def next_token(history: Sequence[int], seed: int, temperature: float, counts: dict[int, int] | None) -> int:
-    key = (list(history), seed if temperature > 0 else 0, sorted(counts.items()) if counts is not None else None)
-    return zlib.crc32(repr(key).encode()) % VOCAB
+def next_token(
+    history: Sequence[int],
+    seed: int,
+    temperature: float,
+    counts: dict[int, int] | None,
+    allowed: Sequence[int] = range(VOCAB),
+    bias: Sequence[float] | None = None,
+) -> int:
+    key = (
+        list(history),
+        seed if temperature > 0 else 0,
+        sorted(counts.items()) if counts is not None else None,
+        list(bias) if bias is not None else None,
+    )
+    return allowed[zlib.crc32(repr(key).encode()) % len(allowed)]
+
+
+class Grammar:
+    """A TokenMask: which tokens are allowed depends on all that came before. Free for `free` tokens, done after `end`.
+
+    Its rule is in plain Python, so that tests apply it without masks; empty sets of tokens occur.
+    """
+
+    def __init__(self, free: int = 2, end: int = 10**9) -> None:
+        self.free, self.end = free, end
+        self.accepted: list[int] = []
+
+    def allowed(self) -> list[int] | None:
+        if len(self.accepted) < self.free:
+            return None
+        key = zlib.crc32(repr(self.accepted).encode())
+        return [] if key % 11 == 0 else [t for t in range(VOCAB) if (t + key) % 5 == 0]
+
+    def mask(self) -> np.ndarray | None:
+        allowed = self.allowed()
+        if allowed is None:
+            return None
+        words = [sum(1 << t % 32 for t in allowed if t // 32 == w) for w in range(-(-VOCAB // 32))]
+        return np.array(words, np.uint32)
+
+    def accept(self, token: int) -> None:
+        self.accepted.append(token)
+
+    def done(self) -> bool:
+        return len(self.accepted) >= self.end
 
 
 def expected(
-    prompt: Sequence[int], params: SamplingParams, seed: int, limit: int, stop: Sequence[int]
+    prompt: Sequence[int],
+    params: SamplingParams,
+    seed: int,
+    limit: int,
+    stop: Sequence[int],
+    grammar: Grammar | None = None,
 ) -> tuple[list[int], str]:
     """What a sequence must generate, by plain lists."""
     history, generated = list(prompt), []
+    stops = sorted({*stop, *params.stop_tokens})
+    sampler = HostSampler(params, seed)
     while True:
-        counts: dict[int, int] | None = None
-        if params.penalises:
-            counts = dict.fromkeys(prompt, 0) | {token: generated.count(token) for token in set(generated)}
-        token = next_token(history, seed, params.temperature, counts)
+        allowed = list(range(VOCAB))
+        done = grammar is not None and grammar.done()
+        if grammar is not None and (rule := grammar.allowed()) is not None:
+            allowed = rule or stops
+        if len(generated) < params.min_tokens:
+            allowed = [t for t in allowed if t not in stops] or allowed
+        if done:
+            allowed = stops
+        if params.on_host:
+            token = sampler.choose(logit_row(history), np.isin(np.arange(VOCAB), allowed), prompt, generated)
+        else:
+            counts: dict[int, int] | None = None
+            if params.penalises:
+                counts = dict.fromkeys(prompt, 0) | {token: generated.count(token) for token in set(generated)}
+            bias = params.bias(VOCAB).tolist() if params.logit_bias else None
+            token = next_token(history, seed, params.temperature, counts, allowed, bias)
         history.append(token)
         generated.append(token)
-        if token in stop and not params.ignore_eos:
+        if token in params.stop_tokens or (token in stop and (done or not params.ignore_eos)):
             return generated, "stop"
         if len(generated) == limit:
             return generated, "length"
+        if grammar is not None:
+            grammar.accept(token)
 
 
 def logit_row(history: Sequence[int]) -> np.ndarray:
     return np.random.default_rng(zlib.crc32(repr(list(history)).encode())).standard_normal(VOCAB).astype(np.float32)
+
+
+def hidden_row(history: Sequence[int]) -> np.ndarray:
+    return np.random.default_rng(zlib.crc32(repr(list(history)).encode())).random(HIDDEN).astype(np.float32)
 
 
 class FakeModule:
@@ -202,15 +270,37 @@ class FakeDevice:
             out = view("logits.all", np.float32, CHUNK * VOCAB).reshape(CHUNK, VOCAB)
             for i in range(n):
                 out[i] = logit_row(history(int(position[0]) - n + i + 1))
+        elif entry == "hidden":
+            out = view("hidden.all", np.float32, CHUNK * HIDDEN).reshape(CHUNK, HIDDEN)
+            for i in range(n):
+                out[i] = hidden_row(history(int(position[0]) - n + i + 1))
+        elif entry == "export":
+            view("out.logits", np.float32, VOCAB, slot * VOCAB)[:] = self.logits
         else:
-            if entry == "decode":
+            if entry in ("decode", "forward"):
                 cell(int(position[0]))[0] = token[0]
+                self.logits = logit_row(history(int(position[0]) + 1))
+            elif entry == "sample":
+                self.logits = logit_row(history(int(position[0])))
+            if entry == "forward":
+                return
+            if entry in ("decode", "choose"):
                 position += 1
             counts = None
             if sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"] or sampling["presence_penalty"]:
                 counts = {int(t): int(seen[t]) & 0x7FFFFFFF for t in np.flatnonzero(seen)}
+            words = -(-VOCAB // 32)
+            mask = view("seq.mask", np.uint32, words, slot * words).tolist()
+            masked = bool(sampling["flags"] & MASKED)
+            allowed = [t for t in range(VOCAB) if not masked or mask[t // 32] >> t % 32 & 1]
+            bias = view("seq.bias", np.float32, VOCAB, slot * VOCAB).tolist() if sampling["flags"] & BIASED else None
             token[0] = next_token(
-                history(int(position[0])), int(sampling["seed"]), float(sampling["temperature"]), counts
+                history(int(position[0])),
+                int(sampling["seed"]),
+                float(sampling["temperature"]),
+                counts,
+                allowed,
+                bias,
             )
             seen[token[0]] += np.uint32(1)
             count = view("out.count", np.uint32, 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import time
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +13,9 @@ import pytest
 from fake_engine import gguf_fields
 from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json
 
+TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
+RENDERED = json.loads((TEMPLATES / "truth.json").read_text())
+CONVERSATIONS = json.loads((TEMPLATES / "conversations.json").read_text())
 TRUTH = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen3" / "tokenizer_truth.json").read_text())
 
 
@@ -23,6 +28,33 @@ def test_the_fixture() -> None:
     source = gguf_fields()["tokenizer.chat_template"]
     assert isinstance(source, str)
     assert ChatTemplate(source, {}).render(TRUTH["chat_messages"]) == TRUTH["chat_text"]
+
+
+@pytest.mark.parametrize("case", RENDERED)
+def test_as_transformers_renders_it(case: str) -> None:
+    """Every conversation by every template; where transformers refuses, so do we."""
+    template, _, name = case.partition(": ")
+    conversation = CONVERSATIONS[name]
+    source = (TEMPLATES / f"{template}.jinja").read_text()
+    ours = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}, now=lambda: datetime(2024, 7, 26, 9, 30))
+
+    def text() -> str:
+        return ours.render(
+            conversation["messages"],
+            tools=conversation.get("tools"),
+            add_generation_prompt=conversation.get("add_generation_prompt", True),
+            variables=conversation.get("variables"),
+        )
+
+    if "error" in RENDERED[case]:
+        with pytest.raises(ChatTemplateError, match=re.escape(RENDERED[case]["error"])):
+            text()
+    else:
+        assert text() == RENDERED[case]["text"]
+
+
+def test_every_template_and_conversation_is_in_the_truth() -> None:
+    assert len(list(TEMPLATES.glob("*.jinja"))) * len(CONVERSATIONS) == len(RENDERED)
 
 
 @pytest.mark.parametrize(
@@ -61,6 +93,9 @@ def test_variables_replace_special_tokens_but_not_the_messages() -> None:
         ("{{ missing.field }}", "refuses.*undefined"),
         ("{{ messages.append(1) }}", "refuses"),
         ("{{ ''.__class__.__mro__ }}", "refuses"),
+        ("{{ namespace(_x=1) }}", "refuses.*_x"),
+        ("{% set ns = namespace() %}{% set ns.__x = 1 %}", "refuses.*__x"),
+        ("{{ dict.__init__ }}{{ dict.mro() }}", "refuses"),
         ("{{ range(10000000) | list }}", "cannot render"),
         ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "recursion"),
     ],
@@ -74,3 +109,28 @@ def test_refusals_are_errors_for_people(source: str, message: str) -> None:
 def test_a_syntax_error_is_told_when_the_template_is_compiled() -> None:
     with pytest.raises(ChatTemplateError, match="chat template has an error"):
         ChatTemplate("{% if %}", {})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% set r = range(99999) %}{% for i in r %}{% for j in r %}{% endfor %}{% endfor %}",
+        "{% macro f(n) %}{{ f(n - 1) if n }}{{ f(n - 1) if n }}{% endmacro %}{{ f(60) }}",
+        "{% for i in range(99999) %}{{ 'x' * 1000 }}{% endfor %}",
+        "{{ 'x' * 10 ** 10 }}",
+        "{{ 9 ** (9 ** 9) }}",
+        "{% set ns = namespace(s='xxxxxxxx') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
+    ],
+)
+def test_a_template_cannot_take_for_ever(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imp_server.chat_template.MOST_SECONDS", 0.2)
+    start = time.perf_counter()
+    with pytest.raises(ChatTemplateError, match="too expensive"):
+        render(source)
+    assert time.perf_counter() - start < 3
+
+
+def test_reasoning_by_any_of_its_names() -> None:
+    source = "{{ messages[0].reasoning_content }}|{{ messages[0].thinking }}"
+    for name in ("reasoning_content", "thinking", "reasoning"):
+        assert render(source, [{"role": "assistant", "content": "", name: "hm"}]) == "hm|hm"

@@ -29,7 +29,7 @@ def test_json_round_trip_is_exact_and_deterministic() -> None:
         (lambda raw: raw.update(vocab="61"), "plan.vocab must be int, not '61'"),
         (lambda raw: raw.update(vocab=True), "plan.vocab must be int, not True"),
         (lambda raw: raw.update(vocab=2**70), "plan.vocab is out of range"),
-        (lambda raw: raw.update(version=2), "version is 2, this runtime reads 1; compile the model again"),
+        (lambda raw: raw.update(version=3), "version is 3, this runtime reads 2; compile the model again"),
         (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens must be a list, not dict"),
         (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] must be an object, not int"),
         (
@@ -64,9 +64,12 @@ def test_sizes_of_the_state() -> None:
         "seq.position": 12,
         "seq.table": 3 * 7 * 4,
         "seq.sampling": 3 * 48,
+        "seq.mask": 3 * 8,
+        "seq.bias": 3 * 61 * 4,
         "seq.seen": 3 * 61 * 4,
         "out.count": 4,
         "out.ring": 8192,
+        "out.logits": 3 * 61 * 4,
     }
     assert SAMPLING_DTYPE.itemsize == 48
 

@@ -114,21 +114,21 @@ def test_extreme_scales(name: str, scale: float) -> None:
 @pytest.mark.parametrize(
     ("fmt", "cols", "tile"),
     [
-        (Q8_0, 96, Tile(8, 96)),
-        (Q8_0, 1024, Tile(8, 1024)),
-        (Q8_0, 1056, Tile(4, 1056)),
-        (Q4_K, 4096, Tile(2, 4096)),
+        (Q8_0, 96, Tile(4, 96)),
+        (Q8_0, 1024, Tile(4, 1024)),
+        (Q8_0, 1056, Tile(2, 1056)),
+        (Q4_K, 4096, Tile(1, 4096)),
         (Q6_K, 4864, Tile(1, 4864)),
-        (Q4_K, 5120, Tile(2, 2560)),
+        (Q4_K, 5120, Tile(1, 2560)),
         (Q8_0, 8224, Tile(1, 8224)),
         (Q8_0, 9728, Tile(1, 9728)),
-        (Q4_K, 12288, Tile(2, 4096)),
-        (Q4_K, 14336, Tile(2, 3584)),
-        (F16, 64, Tile(8, 64)),
-        (F16, 2560, Tile(1, 2560)),
-        (F16, 1024, Tile(4, 1024)),
-        (F32, 1024, Tile(2, 1024)),
-        (F32, 4096, Tile(1, 4096)),
+        (Q4_K, 12288, Tile(1, 4096)),
+        (Q4_K, 14336, Tile(1, 3584)),
+        (F16, 64, Tile(4, 64)),
+        (F16, 2560, Tile(1, 1280)),
+        (F16, 1024, Tile(2, 1024)),
+        (F32, 1024, Tile(1, 1024)),
+        (F32, 4096, Tile(1, 1024)),
     ],
 )
 def test_tile_of_shape(fmt: QuantFormat, cols: int, tile: Tile) -> None:
@@ -140,7 +140,7 @@ def test_plane_sizes() -> None:
     assert tile_bytes(Q8_0, Tile(1, 8224)) == 8224 + 528  # 514 bytes of scales, rounded up
     assert tile_bytes(Q4_K, Tile(2, 4096)) == 2 * (2048 + 256)
     assert tile_bytes(Q6_K, Tile(1, 4864)) == 2432 + 1216 + 304 + 48  # 38 bytes of d, rounded up
-    assert plane_bytes(Q4_K, 5, 12288) == 3 * 3 * 2 * (2048 + 256)
+    assert plane_bytes(Q4_K, 5, 12288) == 5 * 3 * (2048 + 256)
     for bad in (0, 48, -32):
         with pytest.raises(QuantError, match=f"Q8_0: a row of {bad} weights"):
             choose_tile(Q8_0, bad)
@@ -195,7 +195,7 @@ def sections_of_row(name: str, raw: bytes) -> list[bytes]:
     ("name", "rows", "cols", "tile"),
     [
         ("F32", 3, 96, Tile(2, 96)),
-        ("F16", 3, 8192, Tile(1, 4096)),
+        ("F16", 3, 8192, Tile(1, 2048)),
         ("BF16", 5, 96, Tile(4, 96)),
         ("Q8_0", 3, 96, Tile(2, 96)),
         ("Q8_0", 3, 512, Tile(2, 256)),

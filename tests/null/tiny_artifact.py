@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from imp_runtime.artifact import write_artifact
-from imp_runtime.plan import Binding, Buffer, Kernel, KvSpec, Output, Plan, Plane, Program, TargetPlan
+from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Output, Plan, Plane, Program, TargetPlan
 
 VOCAB = 61
+HIDDEN = 8
 STOP = 7
 SLOTS = 8
 CHUNK = 24
@@ -27,30 +28,39 @@ ARGS = (
     "out.ring",
     "kv",
     "logits.all",
+    "hidden.all",
+    "seq.mask",
+    "seq.bias",
+    "out.logits",
 )
 
 
 def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
-    return Kernel(entry, entry, (3, 2, 1), 64, 1024, args, ("op",), outputs, 300, 10, 20)
+    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, args, ("op",), outputs, 300, 10, 20)
 
 
 def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:
     programs = (
         Program("decode_b1", 1, (kernel("decode", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
         Program("sample_b1", 1, (kernel("sample"),)),
+        Program("forward_b1", 1, (kernel("forward"),)),
+        Program("choose_b1", 1, (kernel("choose"),)),
+        Program("export_b1", 1, (kernel("export"),)),
+        Program(f"hidden_t{chunk}", chunk, (kernel("hidden"),)),
         Program("prefill_t8", min(8, chunk), (kernel("prefill"),)),
         Program(f"prefill_t{chunk + 1}", chunk, (kernel("prefill"),)),
         Program(f"logits_t{chunk}", chunk, (kernel("logits"),)),
     )
+    buffers = (Buffer("hidden.all", 4 * chunk * HIDDEN), Buffer("logits.all", 4 * chunk * VOCAB))
     return Plan(
-        version=1,
+        version=PLAN_VERSION,
         model="tiny",
         architecture="none",
         quant="Q8_0",
         parameters=1000,
         vocab=VOCAB,
-        hidden=8,
+        hidden=HIDDEN,
         layers=1,
         context=context,
         slots=slots,
@@ -62,7 +72,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
         stop_tokens=(STOP,),
         kv=KvSpec(1, 1, 1),
         planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
-        targets=(TargetPlan("fake", "code/fake", (Buffer("logits.all", 4 * chunk * VOCAB),), programs),),
+        targets=(TargetPlan("fake", "code/fake", buffers, programs),),
     )
 
 

@@ -22,7 +22,11 @@ NAME = "compile"
 
 def command(
     source: Annotated[
-        Path, typer.Argument(metavar="SOURCE", help="A .gguf file; with --random-weights a config.json.")
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .gguf file, or hf:org/repo[:QUANT] on the Hugging Face Hub; with --random-weights a config.json.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.impc", help="The file to write.")],
     target: Annotated[
@@ -39,15 +43,28 @@ def command(
         int | None, typer.Option(min=2, metavar="N", help="Longest sequence. Default: the checkpoint's.")
     ] = None,
     dump: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what every step produced here.")] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Let the simulator watch for races, bad addresses and missing barriers.")
+    ] = False,
 ) -> None:
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
+    from imp_server.chat_capabilities import describe
     from imp_server.progress import progress
 
-    options = CompileOptions(random_weights=random_weights, quant=quant, context=context, dump=dump)
+    checkpoint = _checkpoint(source)
+    options = CompileOptions(random_weights, quant, context, dump, check, describe)
     with progress() as report:
-        result = compile_model(source, output, _targets(target), options, report)
+        result = compile_model(checkpoint, output, _targets(target), options, report)
     show(*_tables(output, result))
+
+
+def _checkpoint(source: str) -> Path:
+    if not source.startswith("hf:"):
+        return Path(source)
+    from imp_server.download import download
+
+    return download(source)
 
 
 def _targets(given: str | None) -> tuple[str, ...]:

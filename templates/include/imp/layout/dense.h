@@ -19,8 +19,9 @@ struct DenseTile {
   static __device__ __forceinline__ const std::uint8_t* at(const std::uint8_t* tile, int row, int col) {
     return tile + (row * T.cols + col) * Bytes;
   }
+  template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
-    return load_stream(at(tile, row, vector * kVector));
+    return Memory::load16(at(tile, row, vector * kVector));
   }
 };
 

@@ -42,9 +42,10 @@ struct Q4_K {
     return {d.x * static_cast<float>(scale), d.y * static_cast<float>(minimum)};
   }
 
+  template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* meta = reinterpret_cast<const uint4*>(tile + kMeta) + row * (T.cols / 256);
-    return {load_stream(tile + row * kRowBytes + vector * 16), meta[vector >> 3]};
+    return {Memory::load16(tile + row * kRowBytes + vector * 16), meta[vector >> 3]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

@@ -38,11 +38,12 @@ struct Q6_K {
     return ((codes | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
   }
 
+  template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* scales = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kD) + row * (T.cols / 256);
-    return {load_stream(tile + row * (T.cols / 2) + vector * 16),
-            load_stream8(tile + kHigh + row * (T.cols / 4) + vector * 8), scales[vector], d[vector >> 3]};
+    return {Memory::load16(tile + row * (T.cols / 2) + vector * 16),
+            Memory::load8(tile + kHigh + row * (T.cols / 4) + vector * 8), scales[vector], d[vector >> 3]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

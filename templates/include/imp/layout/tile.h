@@ -14,6 +14,16 @@ struct TileShape {
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
 
+// Where a tile is read from: global memory, once and past the caches, or a copy in shared memory.
+struct Stream {
+  static __device__ __forceinline__ uint4 load16(const void* pointer) { return load_stream(pointer); }
+  static __device__ __forceinline__ uint2 load8(const void* pointer) { return load_stream8(pointer); }
+};
+struct Landed {
+  static __device__ __forceinline__ uint4 load16(const void* pointer) { return *static_cast<const uint4*>(pointer); }
+  static __device__ __forceinline__ uint2 load8(const void* pointer) { return *static_cast<const uint2*>(pointer); }
+};
+
 // A weight matrix [Rows, Cols] in layout `L`: finds the tile of a row. Rows past the end are zero padding.
 template <class L, int Rows, int Cols>
 struct Matrix {

@@ -67,6 +67,44 @@ __device__ __forceinline__ void store_system(std::uint64_t* pointer, std::uint64
   asm volatile("st.release.sys.global.b64 [%0], %1;" ::"l"(pointer), "l"(value) : "memory");
 }
 
+// One barrier a slot: a bulk copy announces its bytes on it, and the warp that owns the slot waits for them. The n-th copy
+// on a barrier completes its phase n; the wait is for phase n, by its parity. One thread initialises and issues.
+__device__ __forceinline__ void barrier_init(std::uint64_t* barrier) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
+}
+// After the last barrier_init, before the first bulk_load: makes them known to the copy engine.
+__device__ __forceinline__ void barrier_init_fence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+// Weights, global to shared: a multiple of 16 bytes, both ends 16-byte aligned, read once and first to leave L2.
+__device__ __forceinline__ void bulk_load(void* shared, const void* global, int bytes, std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+  asm volatile(
+      "cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::"r"(
+          shared_address(shared)),
+      "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(evict_first_policy())
+      : "memory");
+}
+// The whole warp waits until the phase of that parity is complete.
+__device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}\n" ::"r"(shared_address(barrier)),
+      "r"(parity)
+      : "memory");
+}
+
+// Programmatic dependent launch. grid_wait: every kernel before this one is complete and its writes are visible; before
+// it a kernel may only read what no kernel of the program writes. grid_launch_next: the next kernel's CTAs may start
+// where there is room, once every CTA of this one has said so.
+__device__ __forceinline__ void grid_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ __forceinline__ void grid_launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
 // 16 bytes, global to shared, through L2 only. Both ends are 16-byte aligned.
 __device__ __forceinline__ void cp_async16(void* shared, const void* global) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(shared)), "l"(global) : "memory");

@@ -278,6 +278,7 @@ bool begin_block(Worker& w) {
   block.index[1] = linear / launch.grid[0] % launch.grid[1];
   block.index[2] = linear / launch.grid[0] / launch.grid[1];
   block.live = block.threads;
+  block.bulk.clear();
   const int warps = block.threads / 32;
   block.runnable = ~0u >> (32 - warps);
   for (int i = 0; i < warps; ++i) block.warp[i].ready = ~0u;
@@ -480,6 +481,29 @@ void async_copy(void* shared, const void* global, Location where) {
   Thread& self = *current;
   self.copies.push_back({shared, global});
   if (observer) observer->copy_issued(self, self.copies.back(), where);
+}
+
+void bulk_issue(void* shared, const void* global, int bytes, const void* barrier, Location where) {
+  Thread& self = *current;
+  const BulkCopy copy{static_cast<std::uint8_t*>(shared), static_cast<const std::uint8_t*>(global), bytes, barrier};
+  self.block->bulk.push_back(copy);
+  if (!observer) return;
+  for (int at = 0; at < bytes; at += 16) observer->copy_issued(self, {copy.shared + at, copy.global + at}, where);
+}
+
+// Runs once for the whole warp.
+void bulk_land(const void* barrier, Location where) {
+  Thread& self = *current;
+  std::vector<BulkCopy>& bulk = self.block->bulk;
+  auto copy = bulk.begin();
+  while (copy != bulk.end() && copy->barrier != barrier) ++copy;
+  if (copy == bulk.end()) fail(where, "bulk_wait for a copy that nobody issued");
+  if (observer) {
+    for (int at = 0; at < copy->bytes; at += 16) observer->copy_landed(self, {copy->shared + at, copy->global + at}, where);
+    observer->warp_synced(*self.warp, *self.block);
+  }
+  std::memcpy(copy->shared, copy->global, static_cast<std::size_t>(copy->bytes));
+  bulk.erase(copy);
 }
 
 void async_commit() {

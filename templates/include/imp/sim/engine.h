@@ -42,6 +42,13 @@ struct Thread {
   std::vector<int> groups;          // sizes of the committed groups among them, oldest first
 };
 
+struct BulkCopy {
+  std::uint8_t* shared;
+  const std::uint8_t* global;
+  int bytes;
+  const void* barrier;
+};
+
 struct Barrier {
   int expected = 0;
   int arrived = 0;
@@ -61,6 +68,7 @@ struct Block {
   int shared_bytes = 0;
   std::vector<Thread> thread;
   std::vector<Warp> warp;
+  std::vector<BulkCopy> bulk;  // not landed yet, oldest first
   Barrier barrier[16];
 };
 
@@ -103,6 +111,8 @@ extern constinit thread_local Thread* current __attribute__((tls_model("initial-
 void warp_arrive(const char* name, void* argument, Combine combine, Location where);
 void barrier_arrive(const char* name, int id, int threads, Location where);
 void fence();
+void bulk_issue(void* shared, const void* global, int bytes, const void* barrier, Location where);
+void bulk_land(const void* barrier, Location where);
 void async_copy(void* shared, const void* global, Location where);
 void async_commit();
 void async_wait(int groups_in_flight, Location where);

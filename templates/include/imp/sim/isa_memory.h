@@ -78,6 +78,29 @@ __forceinline__ void store_system(std::uint64_t* pointer, std::uint64_t value,
   __atomic_store_n(pointer, value, __ATOMIC_RELEASE);
 }
 
+// Bulk copies land at the wait. A barrier holds nothing here: the block keeps the copies, in the order of their issue.
+__forceinline__ void barrier_init(std::uint64_t* barrier) { *barrier = 0; }
+__forceinline__ void barrier_init_fence() {}
+inline void bulk_load(void* shared, const void* global, int bytes, std::uint64_t* barrier,
+                      sim::Location where = sim::Location::current()) {
+  sim::require_aligned(shared, 16, "bulk_load (shared side)", where);
+  sim::require_aligned(global, 16, "bulk_load (global side)", where);
+  if (bytes % 16) sim::fail(where, "bulk_load of %d bytes, which is no multiple of 16", bytes);
+  sim::bulk_issue(shared, global, bytes, barrier, where);
+}
+inline void bulk_wait(std::uint64_t* barrier, int, sim::Location where = sim::Location::current()) {
+  struct Argument {
+    std::uint64_t* barrier;
+    sim::Location where;
+  } argument{barrier, where};
+  sim::collective(
+      "bulk_wait", argument, [](Argument* const* lanes) { sim::bulk_land(lanes[0]->barrier, lanes[0]->where); }, where);
+}
+
+// Kernels run one after the other here.
+__forceinline__ void grid_wait() {}
+__forceinline__ void grid_launch_next() {}
+
 __forceinline__ void cp_async16(void* shared, const void* global, sim::Location where = sim::Location::current()) {
   sim::require_aligned(shared, 16, "cp_async16 (shared side)", where);
   sim::require_aligned(global, 16, "cp_async16 (global side)", where);

@@ -24,7 +24,7 @@ struct AttentionConfig {
 template <AttentionConfig C>
 struct AttentionDecode {
   using Rotary = Rope<RopeConfig{.head_dim = C.head_dim, .interleaved = C.interleaved}>;
-  static constexpr int kThreads = 128;
+  static constexpr int kThreads = 256;
   static constexpr int kWarps = kThreads / kWarp;
   static constexpr int kGroup = C.heads / C.kv_heads;  // query heads of one kv head
   static constexpr int kTile = 64;                     // positions at a time
@@ -54,6 +54,7 @@ struct AttentionDecode {
   static_assert(C.head_dim % 8 == 0 && C.head_dim <= 256, "a cache row consists of 16-byte chunks");
   static_assert(C.min_chunk % kTile == 0, "a CTA's share consists of whole tiles");
   static_assert(C.block_tokens == 16, "a tile consists of whole cache blocks");
+  static_assert(kThreads % kTile == 0 && kPairs <= kThreads, "threads share positions, or columns, evenly");
 
   struct Args {
     const float* qkv;  // [heads + 2 kv_heads, head_dim]
@@ -71,6 +72,7 @@ struct AttentionDecode {
 
   static __device__ __forceinline__ void run(const Args& a) {
     std::uint8_t* shared = shared_memory();
+    grid_launch_next();
     const int slot = a.input[0];
     const int position = a.positions[slot];
     const int length = position + 1;
@@ -79,13 +81,17 @@ struct AttentionDecode {
     const int share = round_up(ceil_div(length, C.splits), kTile);
     const int chunk = share > C.min_chunk ? share : C.min_chunk;
     const int active = ceil_div(length, chunk);
-    if (split >= active) return;
     const int begin = split * chunk;
     const int end = begin + chunk < length ? begin + chunk : length;
     const std::int32_t* table = a.table + slot * C.table_blocks;
+    // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v.
+    Angles angles(a.turns, position);
+    if (split < active) load_tile(a.cache, table, shared, head, begin, end < position ? end : position);
+    grid_wait();
+    if (split >= active) return;
 
-    prepare_queries(a, shared, head, position);
-    if (end == length) append(a, table, head, position);
+    prepare_queries(a, shared, head, angles);
+    if (end == length) append(a, table, shared, head, position, begin, angles);
     if (thread_index() < kGroup) {
       float* state = reinterpret_cast<float*>(shared + kState) + thread_index() * 3;
       state[0] = -INFINITY;
@@ -93,50 +99,79 @@ struct AttentionDecode {
     }
     float out[kSliceHeads][2] = {};
     for (int tile = begin; tile < end; tile += kTile) {
+      if (tile > begin) {
+        block_sync();
+        load_tile(a.cache, table, shared, head, tile, end);
+      }
       block_sync();
-      load_tile(a.cache, table, shared, head, tile, end);
-      block_sync();
-      score(shared, tile, end);
+      const int count = end - tile < kTile ? end - tile : kTile;
+      score(shared, count);
       block_sync();
       soften(shared);
       block_sync();
-      accumulate(shared, out);
+      accumulate(shared, count, out);
     }
-    block_sync();
-    store_partial(a, shared, head, split, out);
     if (active == 1) {
-      block_sync();
-    } else if (!last_to_arrive(a, shared, head, active)) {
+      store_result(a, shared, head, out);
       return;
     }
-    merge(a, head, active);
+    store_partial(a, shared, head, split, out);
+    if (last_to_arrive(a, shared, head, active)) merge(a, head, active);
   }
 
  private:
-  static __device__ __forceinline__ float2 rotated(const float* x, const float* weight, const std::uint64_t* turns,
-                                                   int pair, int position, float factor) {
-    float2 v = make_float2(x[Rotary::first(pair)] * factor, x[Rotary::second(pair)] * factor);
-    if constexpr (C.qk_norm) v = make_float2(v.x * weight[Rotary::first(pair)], v.y * weight[Rotary::second(pair)]);
-    return Rotary::rotate(v, turns, pair, position);
-  }
+  // Sines and cosines of this lane's pairs at the step's position.
+  struct Angles {
+    float s[kLanePairs];
+    float c[kLanePairs];
+    __device__ __forceinline__ Angles(const std::uint64_t* turns, int position) {
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        s[i] = c[i] = 0;
+        if (pair < kPairs) rope_angle(turns, pair, position, s[i], c[i]);
+      }
+    }
+  };
 
-  // The factor of a head's RMS norm (1 without QK-norm); the whole warp calls it.
-  static __device__ __forceinline__ float norm_factor(const float* x) {
-    if constexpr (!C.qk_norm) return 1.0f;
+  // A head's pairs of this lane, after QK-norm and rotation; the whole warp calls it.
+  static __device__ __forceinline__ void rotate_head(const float* x, const float* weight, const Angles& angles,
+                                                     float2 (&v)[kLanePairs]) {
     float squares = 0;
-    for (int i = lane_index(); i < C.head_dim; i += kWarp) squares += x[i] * x[i];
-    return rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      v[i] = pair < kPairs ? make_float2(x[Rotary::first(pair)], x[Rotary::second(pair)]) : make_float2(0, 0);
+      squares += v[i].x * v[i].x + v[i].y * v[i].y;
+    }
+    if constexpr (C.qk_norm) {
+      const float factor = rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        if (pair >= kPairs) continue;
+        v[i].x *= factor * weight[Rotary::first(pair)];
+        v[i].y *= factor * weight[Rotary::second(pair)];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      v[i] = make_float2(v[i].x * angles.c[i] - v[i].y * angles.s[i], v[i].y * angles.c[i] + v[i].x * angles.s[i]);
+    }
   }
 
-  static __device__ __forceinline__ void prepare_queries(const Args& a, std::uint8_t* shared, int head, int position) {
+  static __device__ __forceinline__ void prepare_queries(const Args& a, std::uint8_t* shared, int head,
+                                                         const Angles& angles) {
     float* queries = reinterpret_cast<float*>(shared + kQueries);
     for (int g = warp_index(); g < kGroup; g += kWarps) {
-      const float* x = a.qkv + (head * kGroup + g) * C.head_dim;
-      const float factor = norm_factor(x);
-      for (int pair = lane_index(); pair < kPairs; pair += kWarp) {
-        const float2 v = rotated(x, a.q_weight, a.turns, pair, position, factor);
-        queries[g * C.head_dim + Rotary::first(pair)] = v.x * C.scale;
-        queries[g * C.head_dim + Rotary::second(pair)] = v.y * C.scale;
+      float2 v[kLanePairs];
+      rotate_head(a.qkv + (head * kGroup + g) * C.head_dim, a.q_weight, angles, v);
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        if (pair >= kPairs) continue;
+        queries[g * C.head_dim + Rotary::first(pair)] = v[i].x * C.scale;
+        queries[g * C.head_dim + Rotary::second(pair)] = v[i].y * C.scale;
       }
     }
   }
@@ -147,45 +182,58 @@ struct AttentionDecode {
     return cache + block * C.block_bytes + head * kKvBytes + position % C.block_tokens * (C.head_dim * 2);
   }
 
-  static __device__ __forceinline__ void append(const Args& a, const std::int32_t* table, int head, int position) {
-    if (warp_index() != 0) return;
-    auto* keys = reinterpret_cast<std::uint16_t*>(row(a.cache, table, head, position));
-    auto* values = reinterpret_cast<std::uint16_t*>(row(a.cache, table, head, position) + kValues);
-    const float* k = a.qkv + (C.heads + head) * C.head_dim;
-    const float* v = a.qkv + (C.heads + C.kv_heads + head) * C.head_dim;
-    const float factor = norm_factor(k);
-    for (int pair = lane_index(); pair < kPairs; pair += kWarp) {
-      const float2 r = rotated(k, a.k_weight, a.turns, pair, position, factor);
-      keys[Rotary::first(pair)] = float_to_half(r.x);
-      keys[Rotary::second(pair)] = float_to_half(r.y);
-      values[2 * pair] = float_to_half(v[2 * pair]);
-      values[2 * pair + 1] = float_to_half(v[2 * pair + 1]);
+  // This step's k and v: to the cache, and to the first tile where they belong to it. The last warp does it, since the
+  // first ones are busy with the queries.
+  static __device__ __forceinline__ void append(const Args& a, const std::int32_t* table, std::uint8_t* shared, int head,
+                                                int position, int begin, const Angles& angles) {
+    if (warp_index() != kWarps - 1) return;
+    std::uint8_t* cached = row(a.cache, table, head, position);
+    auto* keys = reinterpret_cast<std::uint16_t*>(cached);
+    auto* values = reinterpret_cast<std::uint32_t*>(cached + kValues);
+    const bool in_tile = position - begin < kTile;
+    const int line = in_tile ? (position - begin) * kRowBytes : 0;
+    auto* tile_keys = reinterpret_cast<std::uint16_t*>(shared + kKeys + line);
+    auto* tile_values = reinterpret_cast<std::uint32_t*>(shared + kVals + line);
+    const auto* v = reinterpret_cast<const float2*>(a.qkv + (C.heads + C.kv_heads + head) * C.head_dim);
+    float2 rotated[kLanePairs];
+    rotate_head(a.qkv + (C.heads + head) * C.head_dim, a.k_weight, angles, rotated);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      if (pair >= kPairs) continue;
+      const std::uint16_t first = float_to_half(rotated[i].x);
+      const std::uint16_t second = float_to_half(rotated[i].y);
+      const std::uint32_t value = floats_to_half2(v[pair].x, v[pair].y);
+      keys[Rotary::first(pair)] = first;
+      keys[Rotary::second(pair)] = second;
+      values[pair] = value;
+      if (!in_tile) continue;
+      tile_keys[Rotary::first(pair)] = first;
+      tile_keys[Rotary::second(pair)] = second;
+      tile_values[pair] = value;
     }
   }
 
-  // K and V rows of up to kTile positions; rows past the end stay as they are and are never used with weight.
+  // K and V rows of the positions tile .. end, at most kTile of them; what lies past the end is not touched.
   static __device__ __forceinline__ void load_tile(std::uint8_t* cache, const std::int32_t* table, std::uint8_t* shared,
                                                    int head, int tile, int end) {
     constexpr int kChunks = C.head_dim / 8;
     for (int i = thread_index(); i < kTile * kChunks; i += kThreads) {
       const int p = i / kChunks;
       const int offset = p * kRowBytes + i % kChunks * 16;
-      if (tile + p < end) {
-        const std::uint8_t* source = row(cache, table, head, tile + p) + i % kChunks * 16;
-        *reinterpret_cast<uint4*>(shared + kKeys + offset) = *reinterpret_cast<const uint4*>(source);
-        *reinterpret_cast<uint4*>(shared + kVals + offset) = *reinterpret_cast<const uint4*>(source + kValues);
-      } else {
-        *reinterpret_cast<uint4*>(shared + kVals + offset) = make_uint4(0, 0, 0, 0);
-      }
+      if (tile + p >= end) break;
+      const std::uint8_t* source = row(cache, table, head, tile + p) + i % kChunks * 16;
+      *reinterpret_cast<uint4*>(shared + kKeys + offset) = *reinterpret_cast<const uint4*>(source);
+      *reinterpret_cast<uint4*>(shared + kVals + offset) = *reinterpret_cast<const uint4*>(source + kValues);
     }
   }
 
-  static __device__ __forceinline__ void score(std::uint8_t* shared, int tile, int end) {
+  static __device__ __forceinline__ void score(std::uint8_t* shared, int count) {
     const int p = thread_index() % kTile;
     const int first = thread_index() / kTile;
     const auto* key = reinterpret_cast<const uint4*>(shared + kKeys + p * kRowBytes);
     float* scores = reinterpret_cast<float*>(shared + kScores);
-    const bool inside = tile + p < end;
+    const bool inside = p < count;
     float sums[kThreadHeads] = {};
     if (inside) {
       for (int c = 0; c < C.head_dim / 8; c++) {
@@ -237,7 +285,8 @@ struct AttentionDecode {
     }
   }
 
-  static __device__ __forceinline__ void accumulate(const std::uint8_t* shared, float (&out)[kSliceHeads][2]) {
+  static __device__ __forceinline__ void accumulate(const std::uint8_t* shared, int count,
+                                                    float (&out)[kSliceHeads][2]) {
     const int pair = thread_index() % kPairs;
     const int slice = thread_index() / kPairs;
     if (slice >= kSlices) return;
@@ -250,7 +299,8 @@ struct AttentionDecode {
       out[i][0] *= state[g * 3 + 2];
       out[i][1] *= state[g * 3 + 2];
     }
-    for (int p = 0; p < kTile; p++) {
+#pragma unroll 8
+    for (int p = 0; p < count; p++) {
       const float2 v = half2_to_float2(*reinterpret_cast<const std::uint32_t*>(shared + kVals + p * kRowBytes + pair * 4));
 #pragma unroll
       for (int i = 0; i < kSliceHeads; i++) {
@@ -260,6 +310,22 @@ struct AttentionDecode {
         out[i][0] += weight * v.x;
         out[i][1] += weight * v.y;
       }
+    }
+  }
+
+  // One CTA had all positions: nothing to merge.
+  static __device__ __forceinline__ void store_result(const Args& a, const std::uint8_t* shared, int head,
+                                                      const float (&out)[kSliceHeads][2]) {
+    const int pair = thread_index() % kPairs;
+    const int slice = thread_index() / kPairs;
+    if (slice >= kSlices) return;
+    const auto* state = reinterpret_cast<const float*>(shared + kState);
+#pragma unroll
+    for (int i = 0; i < kSliceHeads; i++) {
+      const int g = slice + i * kSlices;
+      if (g >= kGroup) continue;
+      auto* y = reinterpret_cast<float2*>(a.out + (head * kGroup + g) * C.head_dim);
+      y[pair] = make_float2(divide_fast(out[i][0], state[g * 3 + 1]), divide_fast(out[i][1], state[g * 3 + 1]));
     }
   }
 

@@ -16,6 +16,7 @@ struct EmbedToken {
   static constexpr int kGridX = ceil_div(M::kCols, C.threads);
   static __device__ __forceinline__ void run(const std::uint8_t* plane, const std::int32_t* input,
                                              const std::int32_t* tokens, float* x) {
+    grid_launch_next();
     const int k = block_index() * C.threads + thread_index();
     if (k < M::kCols) x[k] = M::value(plane, tokens[input[0]], k);
   }

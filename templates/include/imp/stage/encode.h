@@ -21,6 +21,9 @@ struct Encoder {
   static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;
   static constexpr int kSums = round_up(C.warps * 4, 16);
   static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums;
+  static constexpr int kStride = C.warps * 128;
+  static constexpr int kRounds = ceil_div(C.cols, kStride);
+  static constexpr int kInFlight = kRounds < 8 ? kRounds : 8;
   static_assert(C.cols % 32 == 0 || !C.q8, "int8 activations come in blocks of 32");
   static_assert(C.cols % 4 == 0, "activations are read four at a time");
   static_assert(C.q8 || C.dense, "no layout reads these activations");
@@ -32,25 +35,44 @@ struct Encoder {
     return {reinterpret_cast<const float*>(shared + kCodes + kScales)};
   }
 
+  // Norm weights of this thread's columns: constants, so they may be read before the input is there.
+  struct Weights {
+    float4 g[C.norm ? kRounds : 1];
+  };
+  static __device__ __forceinline__ Weights weights(const float* norm) {
+    Weights w{};
+    if constexpr (C.norm) {
+#pragma unroll
+      for (int i = 0; i < kRounds; i++) w.g[i] = at(norm, column(i));
+    }
+    return w;
+  }
+
   // Encodes x[cols]; every thread of the CTA calls it. Returns 1, or the RMS factor, after a barrier.
-  static __device__ __forceinline__ float run(const float* x, const float* weight, std::uint8_t* shared) {
+  static __device__ __forceinline__ float run(const float* x, const Weights& w, std::uint8_t* shared) {
     float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
     float squares = 0;
-    for (int base = warp_index() * 128; base < C.cols; base += C.warps * 128) {
-      const int k = base + lane_index() * 4;
-      const bool inside = k < C.cols;
-      float4 v = inside ? *reinterpret_cast<const float4*>(x + k) : make_float4(0, 0, 0, 0);
-      if constexpr (C.norm) {
-        squares += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w;
-        const float4 g = inside ? *reinterpret_cast<const float4*>(weight + k) : make_float4(0, 0, 0, 0);
-        v = make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
+#pragma unroll
+    for (int first = 0; first < kRounds; first += kInFlight) {
+      float4 v[kInFlight];
+#pragma unroll
+      for (int i = 0; i < kInFlight; i++) {
+        if (first + i < kRounds) v[i] = at(x, column(first + i));
       }
-      if constexpr (C.dense) {
-        if (inside) {
-          reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v;
+#pragma unroll
+      for (int i = 0; i < kInFlight; i++) {
+        if (first + i >= kRounds || warp_index() * 128 + (first + i) * kStride >= C.cols) continue;
+        if constexpr (C.norm) {
+          squares += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+          const float4 g = w.g[first + i];
+          v[i] = make_float4(v[i].x * g.x, v[i].y * g.y, v[i].z * g.z, v[i].w * g.w);
         }
+        const int k = column(first + i);
+        if constexpr (C.dense) {
+          if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v[i];
+        }
+        if constexpr (C.q8) encode_q8(v[i], k, k < C.cols, shared);
       }
-      if constexpr (C.q8) encode_q8(v, k, inside, shared);
     }
     if constexpr (C.norm) {
       squares = warp_sum(squares);
@@ -59,11 +81,18 @@ struct Encoder {
     block_sync();
     if constexpr (!C.norm) return 1.0f;
     float total = 0;
-    for (int w = 0; w < C.warps; w++) total += sums[w];
+    for (int i = 0; i < C.warps; i++) total += sums[i];
     return rsqrt_fast(total * (1.0f / static_cast<float>(C.cols)) + C.eps);
   }
 
  private:
+  // A warp takes 128 neighbouring columns at a time, a lane four of them.
+  static __device__ __forceinline__ int column(int round) {
+    return warp_index() * 128 + round * kStride + lane_index() * 4;
+  }
+  static __device__ __forceinline__ float4 at(const float* x, int k) {
+    return k < C.cols ? *reinterpret_cast<const float4*>(x + k) : make_float4(0, 0, 0, 0);
+  }
   static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
     const float peak = group_max<8>(max(max(fabsf(v.x), fabsf(v.y)), max(fabsf(v.z), fabsf(v.w))));
     const float largest = peak > 1e-30f ? peak : 0.0f;  // below, 127 / peak would overflow

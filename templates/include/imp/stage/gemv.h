@@ -1,70 +1,105 @@
-// A matrix times one encoded vector. A warp takes a few rows at a time; every lane streams 16 bytes of each.
+// Matrices times one encoded vector. Each warp streams tiles of its rows through its own ring, beginning before the
+// vector is there: the weights of this kernel are on their way while the kernel before ends.
 #pragma once
 #include "imp/stage/encode.h"
+#include "imp/stage/ring.h"
 
 namespace imp {
 
 struct GemvConfig {
   int warps;
   int grid;
+  int slots;  // tiles in flight, a warp
 };
 
-// Rows of one matrix that a warp works on together, sized so that about eight 16-byte loads a lane are in flight.
+// A tile's rows times their stretch of the vector.
 template <class M>
-struct RowStep {
+struct TileProduct {
   using L = typename M::Layout;
-  static constexpr int kVectors = L::kTile.cols / L::kVector;      // of one row of a tile
-  static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);   // of one lane
-  static constexpr int kInFlight = 8;
-  static constexpr int rows_that_fit() {
-    int rows = L::kTile.rows;
-    while (rows > 1 && rows * kLaneVectors > kInFlight) rows /= 2;
-    return rows;
-  }
-  static constexpr int kRows = rows_that_fit();
-  static constexpr int kSteps = ceil_div(M::kRows, kRows);
-  static_assert(L::kTile.rows % kRows == 0, "a step must not cross a unit");
+  static constexpr int kRows = L::kTile.rows;
+  static constexpr int kUnits = ceil_div(M::kRows, kRows);
+  static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
+  static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
+  typename L::Lane lanes[kLaneVectors][kRows];
 
-  // sums[r] = this lane's part of row (step * kRows + r) times x; the caller adds the lanes.
-  static __device__ __forceinline__ void dot(const std::uint8_t* plane, int step, const Q8Activations& q8,
-                                             const FloatActivations& dense, float (&sums)[kRows]) {
+  __device__ __forceinline__ void load(const std::uint8_t* tile) {
 #pragma unroll
-    for (int r = 0; r < kRows; r++) sums[r] = 0;
-    const int row = step * kRows;
-    for (int k = 0; k < M::kTiles; k++) {
-      if constexpr (L::kInteger) {
-        tile_dot(M::tile(plane, row, k), row % L::kTile.rows, k, q8, sums);
-      } else {
-        tile_dot(M::tile(plane, row, k), row % L::kTile.rows, k, dense, sums);
-      }
+    for (int v = 0; v < kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= kVectors) continue;
+#pragma unroll
+      for (int r = 0; r < kRows; r++) lanes[v][r] = L::template load<Landed>(tile, r, vector);
+    }
+  }
+  template <class Activations>
+  __device__ __forceinline__ void add(int k, const Activations& x, float (&sums)[kRows]) const {
+#pragma unroll
+    for (int v = 0; v < kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= kVectors) continue;
+      const typename L::Input in = L::input(x, k * kVectors + vector);
+#pragma unroll
+      for (int r = 0; r < kRows; r++) sums[r] += L::dot(lanes[v][r], in, vector);
+    }
+  }
+};
+
+// The tiles of one warp in the order in which it needs them: units unit, unit + stride, ... of the matrices laid end to
+// end, and each unit's tiles along K.
+template <class... Ms>
+struct TileSource {
+  static constexpr int kUnits = (TileProduct<Ms>::kUnits + ...);
+  const std::uint8_t* planes[sizeof...(Ms)];
+  int unit;
+  int stride;
+  int k = 0;
+
+  __device__ __forceinline__ bool more() const { return unit < kUnits; }
+  template <class Ring>
+  __device__ __forceinline__ void fill(Ring& ring) {
+    const std::uint8_t* tile = nullptr;
+    int bytes = 0;
+    int tiles = 0;  // of the unit
+    int first = 0;
+    int matrix = 0;
+    (locate<Ms>(first, matrix, tile, bytes, tiles), ...);
+    ring.fill(tile, bytes);
+    if (++k == tiles) {
+      k = 0;
+      unit += stride;
     }
   }
 
  private:
-  template <class Activations>
-  static __device__ __forceinline__ void tile_dot(const std::uint8_t* tile, int row, int k, const Activations& x,
-                                                  float (&sums)[kRows]) {
-    constexpr int kGroup = kLaneVectors * kRows <= kInFlight ? kLaneVectors : kInFlight;
-    for (int base = 0; base < kLaneVectors; base += kGroup) {
-      typename L::Lane lanes[kGroup][kRows];
-#pragma unroll
-      for (int v = 0; v < kGroup; v++) {
-        const int vector = (base + v) * kWarp + lane_index();
-        if (vector >= kVectors) continue;
-#pragma unroll
-        for (int r = 0; r < kRows; r++) lanes[v][r] = L::load(tile, row + r, vector);
-      }
-#pragma unroll
-      for (int v = 0; v < kGroup; v++) {
-        const int vector = (base + v) * kWarp + lane_index();
-        if (vector >= kVectors) continue;
-        const typename L::Input in = L::input(x, k * kVectors + vector);
-#pragma unroll
-        for (int r = 0; r < kRows; r++) sums[r] += L::dot(lanes[v][r], in, vector);
-      }
+  template <class M>
+  __device__ __forceinline__ void locate(int& first, int& matrix, const std::uint8_t*& tile, int& bytes,
+                                         int& tiles) const {
+    using L = typename M::Layout;
+    const int local = unit - first;
+    if (local >= 0 && local < TileProduct<M>::kUnits) {
+      tile = planes[matrix] + (static_cast<std::size_t>(local) * M::kTiles + k) * L::kTileBytes;
+      bytes = L::kTileBytes;
+      tiles = M::kTiles;
     }
+    first += TileProduct<M>::kUnits;
+    matrix++;
   }
 };
+
+// Takes the next tile from the ring, adds its part, and keeps the ring full.
+template <class M, class Ring, class Source>
+__device__ __forceinline__ void next_tile(Ring& ring, Source& source, int k, const Q8Activations& q8,
+                                          const FloatActivations& dense, float (&sums)[TileProduct<M>::kRows]) {
+  TileProduct<M> product;
+  product.load(ring.take());
+  ring.release();
+  if (source.more()) source.fill(ring);
+  if constexpr (M::Layout::kInteger) {
+    product.add(k, q8, sums);
+  } else {
+    product.add(k, dense, sums);
+  }
+}
 
 // The value of row `index` out of an array that every lane holds whole, without indexing registers at run time.
 template <int N>
@@ -76,12 +111,19 @@ __device__ __forceinline__ float pick(const float (&values)[N], int index) {
 }
 
 // y = epilogue(scale * W x) for one or several matrices that share x; their rows follow one another in y.
-// Args of run(): x, norm weight (or x), shared memory already encoded by `Encode`; planes in order.
+// run(): x, norm weight (or null), the epilogue's arguments, the planes in order.
 template <GemvConfig C, EncodeConfig E, class Epilogue, class... Ms>
 struct Gemv {
   using Encode = Encoder<E>;
+  static constexpr int slot_bytes() {
+    int most = 0;
+    ((most = Ms::Layout::kTileBytes > most ? Ms::Layout::kTileBytes : most), ...);
+    return most;
+  }
+  using Ring = WarpRing<C.warps, C.slots, slot_bytes()>;
+  using Source = TileSource<Ms...>;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kSharedBytes = Encode::kSharedBytes + Epilogue::kSharedBytes;
+  static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
   static_assert(((Ms::kCols == E.cols) && ...), "every matrix multiplies the same vector");
 
@@ -89,98 +131,169 @@ struct Gemv {
   static __device__ __forceinline__ void run(const float* x, const float* norm, const typename Epilogue::Args& out,
                                              Planes... planes) {
     static_assert(sizeof...(Planes) == sizeof...(Ms), "one plane for each matrix");
+    // At once: wherever this kernel's CTA has left its SM, one of the next takes its place and begins to read weights.
+    grid_launch_next();
     std::uint8_t* shared = shared_memory();
-    const float scale = Encode::run(x, norm, shared);
-    const Q8Activations q8 = Encode::q8(shared);
-    const FloatActivations dense = Encode::dense(shared);
-    Epilogue epilogue(out, shared + Encode::kSharedBytes);
-    // Warps of one CTA take distant steps, so that a remainder spreads over the SMs.
-    for (int step = block_index() + warp_index() * C.grid; step < kSteps; step += C.warps * C.grid) {
-      int first_step = 0;
+    std::uint8_t* encoded = shared + Ring::kSharedBytes;
+    constexpr int stride = C.warps * C.grid;
+    // Warps of one CTA take distant units, so that a remainder spreads over the SMs.
+    const int begin = block_index() + warp_index() * C.grid;
+    Ring ring(shared);
+    Source source{{planes...}, begin, stride};
+    for (int s = 0; s < C.slots && source.more(); s++) source.fill(ring);
+    const typename Encode::Weights weights = Encode::weights(norm);
+    grid_wait();
+    Epilogue epilogue(out, encoded + Encode::kSharedBytes);
+    if constexpr (Epilogue::kReads) {
+      static_assert(sizeof...(Ms) == 1, "what an epilogue reads ahead belongs to one matrix");
+      (read_ahead<Ms>(begin, epilogue), ...);
+    }
+    const float scale = Encode::run(x, weights, encoded);
+    const Q8Activations q8 = Encode::q8(encoded);
+    const FloatActivations dense = Encode::dense(encoded);
+    for (int unit = begin; unit < Source::kUnits; unit += stride) {
+      int first_unit = 0;
       int first_row = 0;
       int matrix = 0;
-      (visit<Ms>(planes, step, first_step, first_row, matrix, scale, q8, dense, epilogue), ...);
+      (visit<Ms>(unit, first_unit, first_row, matrix, ring, source, scale, q8, dense, epilogue), ...);
     }
     epilogue.finish();
   }
 
  private:
-  static constexpr int kSteps = (RowStep<Ms>::kSteps + ...);
+  // What the epilogue adds to this warp's first rows, on its way long before it is needed.
+  template <class M>
+  static __device__ __forceinline__ void read_ahead(int begin, Epilogue& epilogue) {
+#pragma unroll
+    for (int i = 0; i < Epilogue::kReads; i++) {
+      const int row = (begin + i * C.warps * C.grid) * TileProduct<M>::kRows + lane_index();
+      if (lane_index() < TileProduct<M>::kRows && row < M::kRows) epilogue.read(i, row);
+    }
+  }
 
   template <class M>
-  static __device__ __forceinline__ void visit(const std::uint8_t* plane, int step, int& first_step, int& first_row,
-                                               int& matrix, float scale, const Q8Activations& q8,
+  static __device__ __forceinline__ void visit(int unit, int& first_unit, int& first_row, int& matrix, Ring& ring,
+                                               Source& source, float scale, const Q8Activations& q8,
                                                const FloatActivations& dense, Epilogue& epilogue) {
-    using Step = RowStep<M>;
-    const int local = step - first_step;
-    if (local >= 0 && local < Step::kSteps) {
-      float sums[Step::kRows];
-      Step::dot(plane, local, q8, dense, sums);
+    using Product = TileProduct<M>;
+    const int local = unit - first_unit;
+    if (local >= 0 && local < Product::kUnits) {
+      float sums[Product::kRows] = {};
+      for (int k = 0; k < M::kTiles; k++) next_tile<M>(ring, source, k, q8, dense, sums);
       warp_sum(sums);
-      const int row = local * Step::kRows + lane_index();
-      if (lane_index() < Step::kRows && row < M::kRows) {
+      const int row = local * Product::kRows + lane_index();
+      if (lane_index() < Product::kRows && row < M::kRows) {
         epilogue.store(matrix, row, first_row + row, scale * pick(sums, lane_index()));
       }
     }
-    first_step += Step::kSteps;
+    first_unit += Product::kUnits;
     first_row += M::kRows;
     matrix++;
   }
 };
 
-// h = silu(gate x) * (up x): both matrices have the same rows, and a warp takes the same rows of both.
+// The tiles of one warp for two matrices side by side: `rows` rows of the first, then the same rows of the second.
+template <class A, class B>
+struct PairSource {
+  static constexpr int kRows =
+      A::Layout::kTile.rows > B::Layout::kTile.rows ? A::Layout::kTile.rows : B::Layout::kTile.rows;
+  static constexpr int kSteps = ceil_div(A::kRows, kRows);
+  static constexpr int kUnitsA = kRows / A::Layout::kTile.rows;
+  static constexpr int kUnitsB = kRows / B::Layout::kTile.rows;
+  static constexpr int kTilesA = kUnitsA * A::kTiles;
+  static constexpr int kTilesB = kUnitsB * B::kTiles;
+  const std::uint8_t* a;
+  const std::uint8_t* b;
+  int step;
+  int stride;
+  int tile = 0;  // of this step, A's first
+
+  __device__ __forceinline__ bool more() const { return step < kSteps; }
+  template <class Ring>
+  __device__ __forceinline__ void fill(Ring& ring) {
+    if (tile < kTilesA) {
+      ring.fill(at<A>(a, step * kTilesA + tile), A::Layout::kTileBytes);
+    } else {
+      ring.fill(at<B>(b, step * kTilesB + tile - kTilesA), B::Layout::kTileBytes);
+    }
+    if (++tile == kTilesA + kTilesB) {
+      tile = 0;
+      step += stride;
+    }
+  }
+
+ private:
+  // In the last step a matrix may have fewer units than the other: it gives its last tile again, which nobody stores.
+  template <class M>
+  static __device__ __forceinline__ const std::uint8_t* at(const std::uint8_t* plane, int index) {
+    constexpr int last = TileProduct<M>::kUnits * M::kTiles - 1;
+    return plane + static_cast<std::size_t>(index < last ? index : last) * M::Layout::kTileBytes;
+  }
+};
+
+// h = silu(gate x) * (up x): a warp takes the same rows of both matrices.
 template <GemvConfig C, EncodeConfig E, class Gate, class Up>
 struct GatedGemv {
   using Encode = Encoder<E>;
+  using Source = PairSource<Gate, Up>;
+  static constexpr int kSlotBytes =
+      Gate::Layout::kTileBytes > Up::Layout::kTileBytes ? Gate::Layout::kTileBytes : Up::Layout::kTileBytes;
+  using Ring = WarpRing<C.warps, C.slots, kSlotBytes>;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kSharedBytes = Encode::kSharedBytes;
+  static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes;
+  static constexpr int kRows = Source::kRows;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
   static_assert(Gate::kRows == Up::kRows && Gate::kCols == Up::kCols, "gate and up have one shape");
 
   static __device__ __forceinline__ void run(const float* x, const float* norm, float* h, const std::uint8_t* gate,
                                              const std::uint8_t* up) {
+    // At once: wherever this kernel's CTA has left its SM, one of the next takes its place and begins to read weights.
+    grid_launch_next();
     std::uint8_t* shared = shared_memory();
-    const float scale = Encode::run(x, norm, shared);
-    const Q8Activations q8 = Encode::q8(shared);
-    const FloatActivations dense = Encode::dense(shared);
-    for (int step = block_index() + warp_index() * C.grid; step < kSteps; step += C.warps * C.grid) {
-      float sums[2 * kRows];
-      rows<Gate>(gate, step, q8, dense, sums);
-      rows<Up>(up, step, q8, dense, sums + kRows);
-      warp_sum(sums);
+    std::uint8_t* encoded = shared + Ring::kSharedBytes;
+    constexpr int stride = C.warps * C.grid;
+    const int begin = block_index() + warp_index() * C.grid;
+    Ring ring(shared);
+    Source source{gate, up, begin, stride};
+    for (int s = 0; s < C.slots && source.more(); s++) source.fill(ring);
+    const typename Encode::Weights weights = Encode::weights(norm);
+    grid_wait();
+    const float scale = Encode::run(x, weights, encoded);
+    const Q8Activations q8 = Encode::q8(encoded);
+    const FloatActivations dense = Encode::dense(encoded);
+    for (int step = begin; step < Source::kSteps; step += stride) {
+      float g[kRows];
+      float u[kRows];
+      rows<Gate>(ring, source, q8, dense, g);
+      rows<Up>(ring, source, q8, dense, u);
+      warp_sum(g);
+      warp_sum(u);
       const int row = step * kRows + lane_index();
-      const float g = scale * pick(sums, lane_index() % kRows);
-      const float u = scale * pick(sums, lane_index() % kRows + kRows);
-      if (lane_index() < kRows && row < Gate::kRows) h[row] = divide_fast(g, 1.0f + exp_fast(-g)) * u;
+      const float gate_sum = scale * pick(g, lane_index() % kRows);
+      const float up_sum = scale * pick(u, lane_index() % kRows);
+      if (lane_index() < kRows && row < Gate::kRows) {
+        h[row] = divide_fast(gate_sum, 1.0f + exp_fast(-gate_sum)) * up_sum;
+      }
     }
   }
 
  private:
-  // Steps of the matrix that takes more rows at a time; the other takes several of its own.
-  static constexpr int kRows =
-      RowStep<Gate>::kRows > RowStep<Up>::kRows ? RowStep<Gate>::kRows : RowStep<Up>::kRows;
-  static constexpr int kSteps = ceil_div(Gate::kRows, kRows);
-
   template <class M>
-  static __device__ __forceinline__ void rows(const std::uint8_t* plane, int step, const Q8Activations& q8,
-                                              const FloatActivations& dense, float* sums) {
-    using Step = RowStep<M>;
+  static __device__ __forceinline__ void rows(Ring& ring, Source& source, const Q8Activations& q8,
+                                              const FloatActivations& dense, float (&sums)[kRows]) {
+    constexpr int kUnitRows = M::Layout::kTile.rows;
 #pragma unroll
-    for (int i = 0; i < kRows / Step::kRows; i++) {
-      float part[Step::kRows];
-      const int local = step * (kRows / Step::kRows) + i;
-      if (local < Step::kSteps) {
-        Step::dot(plane, local, q8, dense, part);
-      } else {
-        for (float& p : part) p = 0;
-      }
+    for (int i = 0; i < kRows / kUnitRows; i++) {
+      float part[kUnitRows] = {};
+      for (int k = 0; k < M::kTiles; k++) next_tile<M>(ring, source, k, q8, dense, part);
 #pragma unroll
-      for (int r = 0; r < Step::kRows; r++) sums[i * Step::kRows + r] = part[r];
+      for (int r = 0; r < kUnitRows; r++) sums[i * kUnitRows + r] = part[r];
     }
   }
 };
 
-// Epilogues. store(matrix, row in its matrix, row in y, value) is called once for every row by some lane.
+// Epilogues. store(matrix, row in its matrix, row in y, value) is called once for every row by some lane, in the order of
+// the warp's units; the same lane has called read(unit, row) for its first kReads units.
 
 // y = value + bias. `Biases` is the number of bias vectors: 0, or one for each matrix.
 template <int Biases>
@@ -190,6 +303,7 @@ struct StoreRows {
     const float* bias[Biases > 0 ? Biases : 1] = {};
   };
   static constexpr int kSharedBytes = 0;
+  static constexpr int kReads = 0;
   Args out;
   __device__ __forceinline__ StoreRows(const Args& args, std::uint8_t*) : out(args) {}
   __device__ __forceinline__ void store(int matrix, int matrix_row, int row, float value) {
@@ -207,11 +321,16 @@ struct AddRows {
     const float* bias[Biases > 0 ? Biases : 1] = {};
   };
   static constexpr int kSharedBytes = 0;
+  static constexpr int kReads = 4;  // units whose old values are read ahead; a warp rarely has more
   Args out;
+  float old[kReads];
+  int units = 0;
   __device__ __forceinline__ AddRows(const Args& args, std::uint8_t*) : out(args) {}
+  __device__ __forceinline__ void read(int unit, int row) { old[unit] = out.y[row]; }
   __device__ __forceinline__ void store(int matrix, int matrix_row, int row, float value) {
     if constexpr (Biases > 0) value += out.bias[matrix][matrix_row];
-    out.y[row] += value;
+    out.y[row] = (units < kReads ? pick(old, units) : out.y[row]) + value;
+    units++;
   }
   __device__ __forceinline__ void finish() {}
 };
@@ -225,6 +344,7 @@ struct StoreLogits {
     std::uint32_t* best;  // [grid]
   };
   static constexpr int kSharedBytes = round_up(Warps * 8, 16);
+  static constexpr int kReads = 0;
   Args out;
   float* values;
   std::uint32_t* rows;

@@ -1,4 +1,5 @@
-// Logits to one token: penalties, temperature, top-k, top-p, min-p, and a draw that depends on seed and position only.
+// Logits to one token: mask, bias, penalties, top-k, top-p, min-p, temperature, and a draw that depends on seed and
+// position only.
 //
 // One CTA. Candidates are selected by the distance of their logit from the largest, as a 32-bit fixed-point key, digit by
 // digit; probabilities are summed as integers, so that no result depends on the order of threads. The draw is an
@@ -26,11 +27,13 @@ struct Sampling {
   float repetition_penalty;
   float frequency_penalty;
   float presence_penalty;
-  std::uint32_t reserved;
+  std::uint32_t flags;
   std::uint64_t seed;
-  std::uint64_t reserved2;
+  std::uint64_t reserved;
 };
 static_assert(sizeof(Sampling) == 48, "the host writes 48 bytes a slot");
+inline constexpr std::uint32_t kMasked = 1;  // flags
+inline constexpr std::uint32_t kBiased = 2;
 
 // A random 32-bit number that depends on its three arguments only (finaliser of SplitMix64, applied twice).
 __device__ __forceinline__ std::uint64_t mix64(std::uint64_t z) {
@@ -65,6 +68,8 @@ struct Sample {
     float* scores;  // [vocab] scratch
     const std::int32_t* input;
     const Sampling* sampling;
+    const std::uint32_t* mask;  // [slots, ceil(vocab / 32)]: bits of the tokens that may be chosen, if kMasked
+    const float* bias;          // [slots, vocab]: added to the logits, if kBiased
     std::int32_t* tokens;
     std::int32_t* positions;
     std::uint32_t* seen;
@@ -74,16 +79,17 @@ struct Sample {
 
   static __device__ __forceinline__ void run(const Args& a) {
     std::uint8_t* shared = shared_memory();
+    grid_wait();
     const int slot = a.input[0];
     const Sampling& s = a.sampling[slot];
     std::uint32_t* seen = a.seen + static_cast<std::size_t>(slot) * C.vocab;
     const int position = a.positions[slot] + (C.advance ? 1 : 0);
     const bool penalised = s.repetition_penalty != 1.0f || s.frequency_penalty != 0.0f || s.presence_penalty != 0.0f;
     std::uint32_t token = 0;
-    if (s.temperature <= 0.0f && !penalised) {
+    if (s.temperature <= 0.0f && !penalised && s.flags == 0) {
       token = greedy(a, shared);
     } else {
-      token = draw(a, s, seen, position, penalised, shared);
+      token = draw(a, s, slot, seen, position, penalised, shared);
     }
     block_sync();
     if (thread_index() != 0) return;
@@ -130,14 +136,19 @@ struct Sample {
     return block_best(best, shared).index;
   }
 
-  static __device__ __forceinline__ std::uint32_t draw(const Args& a, const Sampling& s, const std::uint32_t* seen,
-                                                       int position, bool penalised, std::uint8_t* shared) {
-    const float inverse = s.temperature > 0.0f ? 1.0f / s.temperature : 1.0f;
+  static __device__ __forceinline__ std::uint32_t draw(const Args& a, const Sampling& s, int slot,
+                                                       const std::uint32_t* seen, int position, bool penalised,
+                                                       std::uint8_t* shared) {
+    const std::uint32_t* mask = a.mask + static_cast<std::size_t>(slot) * ceil_div(C.vocab, 32);
+    const float* bias = a.bias + static_cast<std::size_t>(slot) * C.vocab;
+    const bool masked = (s.flags & kMasked) != 0;
+    const bool biased = (s.flags & kBiased) != 0;
     Best best{-INFINITY, 0};
     for (int i = thread_index(); i < C.vocab; i += C.threads) {
       float score = a.logits[i];
+      if (biased) score += bias[i];
       if (penalised) score = penalise(score, seen[i], s);
-      score *= inverse;
+      if (masked && (mask[i / 32] >> (i % 32) & 1u) == 0) score = -INFINITY;
       a.scores[i] = score;
       best.offer(score, static_cast<std::uint32_t>(i));
     }
@@ -158,14 +169,16 @@ struct Sample {
       const std::uint32_t furthest = key(peak + logf(s.min_p), peak);
       limit = furthest < limit ? furthest : limit;
     }
-    Best winner{-INFINITY, 0};
+    // The temperature comes last: the filters see the model's own probabilities.
+    const float inverse = 1.0f / s.temperature;
+    Best winner{-INFINITY, best.index};
     for (int i = thread_index(); i < C.vocab; i += C.threads) {
       const float score = a.scores[i];
-      if (key(score, peak) > limit) continue;
+      if (score == -INFINITY || key(score, peak) > limit) continue;
       const auto token = static_cast<std::uint32_t>(i);
       const std::uint32_t bits = random_bits(s.seed, static_cast<std::uint32_t>(position), token);
       const float uniform = (static_cast<float>(bits) + 0.5f) * 0x1p-32f;
-      winner.offer((score - peak) - logf(-log1pf(-uniform)), token);
+      winner.offer((score - peak) * inverse - logf(-log1pf(-uniform)), token);
     }
     return block_best(winner, shared).index;
   }

@@ -1,0 +1,104 @@
+"""Puts the layers of operation around the application, and the chat page and the metrics beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import make_asgi_app
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imp_server.config import Config
+from imp_server.metrics import Metrics
+from imp_server.middleware.admission import Admission
+from imp_server.middleware.api_key import ApiKey, read_keys
+from imp_server.middleware.deadline import Deadline
+from imp_server.middleware.rate_limit import RateLimit
+from imp_server.middleware.refusal import PUBLIC_PATHS
+from imp_server.middleware.trace import Trace
+from imp_server.request_log import RequestLog
+
+_WEB = Path(__file__).parent / "web"
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/imp.css": ("imp.css", "text/css"),
+    "/imp.js": ("imp.js", "text/javascript"),
+    "/imp.svg": ("imp.svg", "image/svg+xml"),
+}
+_PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Gateway:
+    """The whole server as an ASGI application; `drain` ends what is open. Made by `wrap`."""
+
+    def __init__(self, app: ASGIApp, deadline: Deadline, admission: Admission) -> None:
+        self._app = app
+        self.drain = deadline.drain
+        self._admission = admission
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return self._admission.waiting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        await self._app(scope, receive, send)
+
+
+def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
+    """The application inside its layers, from the outermost: trace, CORS, time-out, API key, rate, admission.
+
+    Raises ConfigError when the key file or the request log cannot be had.
+    """
+    pages = {path: _page(*file) for path, file in _PAGE.items()} if config.server.web else {}
+    limits = config.limits
+    admission = Admission(
+        _Beside(app, {"/metrics": make_asgi_app(metrics.registry), **pages}),
+        concurrent=limits.concurrent,
+        queue=limits.queue,
+        body_bytes=limits.body_bytes,
+    )
+    metrics.queue.set_function(lambda: admission.waiting)
+    inner: ASGIApp = admission
+    if limits.rate is not None:
+        inner = RateLimit(inner, limits.rate)
+    if keys := read_keys(config.api):
+        inner = ApiKey(inner, keys, PUBLIC_PATHS | set(pages))
+    inner = deadline = Deadline(inner, limits.request_seconds)
+    if config.api.cors_origins:
+        inner = CORSMiddleware(
+            inner,
+            allow_origins=config.api.cors_origins,
+            allow_methods=("*",),
+            allow_headers=("*",),
+            expose_headers=("X-Request-Id", "Retry-After"),
+        )
+    log = config.log
+    requests = RequestLog(log.requests, bodies=log.bodies) if log.requests is not None else None
+    return Gateway(Trace(inner, metrics, requests), deadline, admission)
+
+
+def _page(name: str, media_type: str) -> ASGIApp:
+    return Response((_WEB / name).read_bytes(), headers=_PAGE_HEADERS, media_type=media_type)
+
+
+class _Beside:
+    """Serves a few exact paths itself, by GET and HEAD, and leaves the rest to the application."""
+
+    def __init__(self, app: ASGIApp, paths: Mapping[str, ASGIApp]) -> None:
+        self._app = app
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        served = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+        app = self._paths.get(scope["path"], self._app) if served else self._app
+        await app(scope, receive, send)

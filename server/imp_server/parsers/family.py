@@ -1,0 +1,91 @@
+"""A family of models that write tool calls and reasoning alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from imp_server.generation import ReplyParser
+from imp_server.parsers.grammar import ToolSyntax, tool_grammar
+from imp_server.parsers.reader import Reader, Tools, schemas
+from imp_server.parsers.thinking import THINK, Thinking, left_open, tags_of, was_closed
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A constraint begins after `tag`; where there is an `opening`, only if the reply begins with that."""
+
+    tag: str
+    opening: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Parser and grammar of one family.
+
+    `marks`: a chat template that has all texts of one of these groups is of this family. `syntax` makes the grammar's
+    parts for a template; None: the family has no way to write calls. `answer`: the tag that begins the visible answer,
+    in families where the end of the reasoning does not.
+    """
+
+    name: str
+    reader: type[Reader]
+    syntax: Callable[[str], ToolSyntax] | None
+    marks: tuple[tuple[str, ...], ...]
+    thinking: Thinking | None = None
+    answer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ParserFamily:
+    """A family as one model's chat template has it; `thinking` are the tags around reasoning."""
+
+    family: Family
+    template: str
+    thinking: Thinking = THINK
+
+    @property
+    def name(self) -> str:
+        """The family's name."""
+        return self.family.name
+
+    def start(self, prompt_tail: str, tools: Tools | None) -> ReplyParser:
+        """A parser for one reply. `prompt_tail`: the rendered prompt, or its end from the last turn on.
+
+        Without tools nothing is taken for a call.
+        """
+        return self.family.reader(tools, self.thinking, prompt_tail)
+
+    def tool_grammar(
+        self,
+        tools: Tools,
+        choice: str | None = None,
+        *,
+        parallel: bool = True,
+        special: Mapping[str, int] | None = None,
+    ) -> str | None:
+        """A Lark grammar of replies that call the tool `choice`, any of `tools` when it is None or "required".
+
+        None: the family has no format for calls. Without `parallel` there is one call.
+        `special`: ids of the tokenizer's special tokens by their text.
+        """
+        named = schemas(tools)
+        chosen = {choice: named[choice]} if choice in named else named if choice in (None, "required") else {}
+        if self.family.syntax is None or not chosen:
+            return None
+        return tool_grammar(self.family.syntax(self.template), chosen, parallel=parallel, special=special or {})
+
+    def wait(self, prompt_tail: str, *, for_tools: bool) -> Wait | None:
+        """What a constraint on the answer (`for_tools`: on the calls) has to wait for; None: it begins at once."""
+        if self.family.answer is not None:
+            return None if for_tools else Wait(self.family.answer)
+        if left_open(prompt_tail, self.thinking):
+            return Wait(self.thinking.closing)
+        if self.thinking.closing not in self.template or was_closed(prompt_tail, self.thinking):
+            return None
+        return Wait(self.thinking.closing, self.thinking.opening)
+
+
+def bind(family: Family, template: str) -> ParserFamily:
+    """`family` with the tags that `template` uses."""
+    return ParserFamily(family, template, family.thinking or tags_of(template))

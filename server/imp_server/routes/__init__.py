@@ -1,0 +1,1 @@
+"""The paths of the HTTP APIs, one file per API; each has `add(app, service)`."""

@@ -1,0 +1,30 @@
+"""OpenAI's /v1/chat/completions."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_server.openai import Chat
+from imp_server.openai_requests import ChatBody
+from imp_server.routes.service import Service, copies, post
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve it."""
+
+    async def chat_completions(request: Request) -> Response:
+        body = await service.body(request, ChatBody)
+        model = service.named(body.model)
+        generation = await service.conversation(model, body.conversation(model.engine.context))
+        serialiser = Chat(
+            body.model or model.plan.model,
+            include_usage=body.include_usage,
+            reasoning=body.include_reasoning is not False,
+            logprobs=bool(body.logprobs),
+        )
+        requests = copies(generation, body.n or 1)
+        return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
+
+    post(app, "/v1/chat/completions", chat_completions)

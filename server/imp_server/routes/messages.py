@@ -1,0 +1,40 @@
+"""Anthropic's /v1/messages and /v1/messages/count_tokens."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_server.anthropic import Messages
+from imp_server.anthropic_requests import CountBody, MessagesBody
+from imp_server.conversation import prompt_text
+from imp_server.options import Options
+from imp_server.routes.service import Service, json_response, post
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve them."""
+
+    async def messages(request: Request) -> Response:
+        body = await service.body(request, MessagesBody)
+        model = service.named(body.model)
+        generation = await service.conversation(model, body.request())
+        name = body.model or model.plan.model
+        serialiser = Messages(name, request_id=request.scope.get("imp.request_id"))
+        return await service.answer(request, model, [generation], serialiser, stream=bool(body.stream))
+
+    async def count_tokens(request: Request) -> Response:
+        body = await service.body(request, CountBody)
+        model = service.named(body.model)
+
+        def count() -> int:
+            text = prompt_text(model, body.conversation(Options()))
+            return len(model.tokenizer.encode(text, special=False))
+
+        return json_response({"input_tokens": await asyncio.to_thread(count)})
+
+    post(app, "/v1/messages", messages)
+    post(app, "/v1/messages/count_tokens", count_tokens)

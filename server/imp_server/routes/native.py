@@ -1,0 +1,252 @@
+"""llama-server's own paths: tokenizing, templates, fill-in-the-middle, and what the server is doing."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from fastapi import FastAPI
+from pydantic import BaseModel, Field, JsonValue
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_server.conversation import constrained, prompt_text, with_breakers
+from imp_server.errors import ApiError, openai_error
+from imp_server.fill import fill_prompt
+from imp_server.generation import Event, Finished, Text
+from imp_server.generation import Request as Generation
+from imp_server.model import Model
+from imp_server.openai import PING, sse
+from imp_server.openai_requests import ChatBody, ChatMessage, GenerationBody, Int32, Lenient, Token, Tool
+from imp_server.reply import Reply
+from imp_server.routes.service import Service, json_response
+
+
+class TokenizeBody(Lenient):
+    """POST /tokenize: llama-server's `content`, or vLLM's `prompt` or `messages`."""
+
+    model: str | None = None
+    content: str | None = None
+    add_special: bool | None = None
+    parse_special: bool | None = None
+    with_pieces: bool | None = None
+    prompt: str | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    tools: list[Tool] | None = None
+    chat_template_kwargs: dict[str, JsonValue] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool | None = None
+
+
+class DetokenizeBody(Lenient):
+    """POST /detokenize."""
+
+    model: str | None = None
+    tokens: list[Token]
+
+
+class ExtraFile(BaseModel):
+    """Another file of the project."""
+
+    filename: str = ""
+    text: str
+
+
+class InfillBody(GenerationBody):
+    """POST /infill."""
+
+    input_prefix: str
+    input_suffix: str
+    input_extra: list[ExtraFile] | None = None
+    prompt: str | None = None
+    n_predict: Int32 | None = None
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve them."""
+
+    async def tokenize(request: Request) -> Response:
+        body = await service.body(request, TokenizeBody)
+        return json_response(await asyncio.to_thread(_tokenize, service.named(body.model), body))
+
+    async def detokenize(request: Request) -> Response:
+        body = await service.body(request, DetokenizeBody)
+        model = service.named(body.model)
+        for i, token in enumerate(body.tokens):
+            if token >= model.plan.vocab:
+                message = f"tokens.{i} is {token}, expected a token id from 0 to {model.plan.vocab - 1}"
+                raise ApiError(message, param="tokens")
+        text = model.tokenizer.decode(body.tokens, special=True)
+        return json_response({"content": text, "prompt": text})
+
+    async def apply_template(request: Request) -> Response:
+        body = await service.body(request, ChatBody)
+        model = service.named(body.model)
+        conversation = body.conversation(model.engine.context)
+        return json_response({"prompt": await asyncio.to_thread(prompt_text, model, conversation)})
+
+    async def props() -> Response:
+        return json_response(_props(service.engine.model, service))
+
+    async def slots() -> Response:
+        return json_response(await service.engine.call(lambda model: _slots(model, service.engine.running())))
+
+    async def infill(request: Request) -> Response:
+        body = await service.body(request, InfillBody)
+        model = service.named(body.model)
+        generation = await asyncio.to_thread(_infill, model, body)
+        return await service.answer(request, model, [generation], Infill(model.plan.model), stream=bool(body.stream))
+
+    app.post("/tokenize")(tokenize)
+    app.post("/detokenize")(detokenize)
+    app.post("/apply-template")(apply_template)
+    app.get("/props")(props)
+    app.get("/slots")(slots)
+    app.post("/infill")(infill)
+
+
+def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
+    if body.messages is not None:
+        chat = ChatBody(
+            messages=body.messages,
+            tools=body.tools,
+            chat_template_kwargs=body.chat_template_kwargs,
+            add_generation_prompt=body.add_generation_prompt,
+            continue_final_message=body.continue_final_message,
+        )
+        text = prompt_text(model, chat.conversation(model.engine.context))
+        return _counted(model, model.tokenizer.encode(text, special=bool(body.add_special_tokens)), body)
+    if body.prompt is not None:
+        return _counted(model, model.tokenizer.encode(body.prompt, special=body.add_special_tokens is not False), body)
+    if body.content is None:
+        raise ApiError("the body needs content, prompt or messages", param="content")
+    spelled = body.parse_special is not False
+    tokens = model.tokenizer.encode(body.content, special=bool(body.add_special), spelled=spelled)
+    if body.with_pieces:
+        return {"tokens": [{"id": token, "piece": _piece(*model.tokenizer.token(token))} for token in tokens]}
+    return {"tokens": list(tokens)}
+
+
+def _counted(model: Model, tokens: Sequence[int], body: TokenizeBody) -> Mapping[str, JsonValue]:
+    strings: JsonValue = None
+    if body.return_token_strs:
+        strings = [model.tokenizer.spelling(token) for token in tokens]
+    context = model.engine.context
+    return {"count": len(tokens), "max_model_len": context, "tokens": list(tokens), "token_strs": strings}
+
+
+def _piece(text: str, raw: bytes) -> JsonValue:
+    """A token's text; its bytes where they are no text."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return list(raw)
+
+
+def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
+    plan, tokenizer, defaults = model.plan, model.tokenizer, model.http_defaults
+    names = service.names()
+    stop = next(iter(plan.stop_tokens), None)
+    return {
+        "default_generation_settings": {
+            "n_ctx": model.engine.context,
+            "params": {
+                "temperature": defaults.temperature,
+                "top_k": defaults.top_k,
+                "top_p": defaults.top_p,
+                "min_p": defaults.min_p,
+                "repeat_penalty": defaults.repetition_penalty,
+                "n_predict": -1,
+            },
+        },
+        "total_slots": plan.slots,
+        "model_alias": names[-1],
+        "model_path": str(model.engine.artifact.path),
+        "chat_template": model.template_source,
+        "bos_token": tokenizer.spelling(plan.bos_token) or "",
+        "eos_token": tokenizer.spelling(stop) or "",
+        "modalities": {"vision": False, "audio": False},
+        "build_info": "imp",
+        "is_sleeping": False,
+    }
+
+
+def _slots(model: Model, running: Sequence[tuple[int, int, int]]) -> list[JsonValue]:
+    """Every slot of the engine, and which of them work; nothing of what is said in them."""
+    busy = {slot: (prompt, generated) for slot, prompt, generated in running}
+    context = model.engine.context
+    found: list[JsonValue] = []
+    for slot in range(model.plan.slots):
+        prompt, generated = busy.get(slot, (0, 0))
+        found.append(
+            {
+                "id": slot,
+                "n_ctx": context,
+                "is_processing": slot in busy,
+                "n_prompt_tokens": prompt,
+                "n_decoded": generated,
+            }
+        )
+    return found
+
+
+def _infill(model: Model, body: InfillBody) -> Generation:
+    asked = body.n_predict if body.max_tokens is None else body.max_tokens
+    options = body.options(model.engine.context)
+    if asked is not None and asked != -1:
+        options["max_tokens"] = asked
+    files = [(file.filename, file.text) for file in body.input_extra or ()]
+    prompt = fill_prompt(model, body.input_prefix, body.input_suffix, files=files, begun=body.prompt or "")
+    options = with_breakers(model, options, body.dry_sequence_breakers)
+    generation = model.request(prompt, options, model.http_defaults)
+    return constrained(model, generation, body.constraint(), keep_stop=False)
+
+
+class Infill:
+    """Answers as llama-server's completion has them."""
+
+    ping = PING
+
+    def __init__(self, model: str) -> None:
+        self._model = model
+        self._began = time.monotonic()
+
+    def chunk(self, index: int, event: Event) -> bytes:
+        """The chunk of one event, if it has one."""
+        if isinstance(event, Text):
+            return sse({"content": event.text, "stop": False})
+        return sse(self._last("", event)) if isinstance(event, Finished) else b""
+
+    def end(self) -> bytes:
+        """Nothing: the last chunk says that it is the last."""
+        return b""
+
+    def error(self, error: ApiError) -> bytes:
+        """An error object."""
+        return sse(openai_error(error))
+
+    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
+        """The answer that is not streamed."""
+        (reply,) = replies
+        return self._last(reply.text, reply.finished)
+
+    def _last(self, content: str, finished: Finished) -> dict[str, JsonValue]:
+        seconds = max(time.monotonic() - self._began, 1e-6)
+        limit = finished.reason == "length"
+        return {
+            "content": content,
+            "stop": True,
+            "model": self._model,
+            "tokens_predicted": finished.completion_tokens,
+            "tokens_evaluated": finished.prompt_tokens,
+            "stop_type": "limit" if limit else "word" if finished.stop_string is not None else "eos",
+            "stopping_word": finished.stop_string or "",
+            "timings": {
+                "predicted_n": finished.completion_tokens,
+                "predicted_per_second": round(finished.completion_tokens / seconds, 2),
+            },
+        }

@@ -1,0 +1,58 @@
+"""OpenAI's /v1/responses, as much of it as needs no memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI
+from pydantic import JsonValue
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_server.generation import Request as Generation
+from imp_server.responses import Responses
+from imp_server.responses_requests import ResponsesBody, ToolChoice
+from imp_server.routes.service import Service, post
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve it."""
+
+    async def responses(request: Request) -> Response:
+        body = await service.body(request, ResponsesBody)
+        model = service.named(body.model)
+        generation = await service.conversation(model, body.request(model.engine.context))
+        serialiser = Responses(body.model or model.plan.model, _echoed(body, generation))
+        return await service.answer(request, model, [generation], serialiser, stream=bool(body.stream))
+
+    post(app, "/v1/responses", responses)
+
+
+def _echoed(body: ResponsesBody, generation: Generation) -> Mapping[str, JsonValue]:
+    """What the response repeats of the request."""
+    choice = body.tool_choice
+    tools: list[JsonValue] = [
+        {
+            "type": "function",
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": tool.parameters,
+            "strict": False,
+        }
+        for tool in body.tools or ()
+        if tool.type == "function"
+    ]
+    wanted = body.text.format if body.text else None
+    return {
+        "instructions": body.instructions,
+        "max_output_tokens": body.max_output_tokens,
+        "metadata": body.metadata or {},
+        "parallel_tool_calls": body.parallel_tool_calls is not False,
+        "reasoning": {"effort": body.reasoning.effort if body.reasoning else None, "summary": None},
+        "temperature": generation.params.temperature,
+        "text": {"format": wanted.model_dump(by_alias=True, exclude_none=True) if wanted else {"type": "text"}},
+        "tool_choice": choice.model_dump(exclude_none=True) if isinstance(choice, ToolChoice) else choice or "auto",
+        "tools": tools,
+        "top_logprobs": body.top_logprobs or 0,
+        "top_p": generation.params.top_p,
+    }

@@ -1,0 +1,149 @@
+"""What all APIs need of the server: the model by its name, the body of a request, the way from events to an answer."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from fastapi import FastAPI
+from pydantic import BaseModel
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+
+from imp_server.async_engine import AsyncEngine
+from imp_server.conversation import Conversation, request_for
+from imp_server.errors import ApiError
+from imp_server.generation import Event, Request, Started, Transcript
+from imp_server.http import EventStream, read_body, until_disconnect
+from imp_server.model import Model
+from imp_server.openai import Serialiser, dumps
+from imp_server.openai_requests import parse
+from imp_server.reply import Reply
+
+Body = TypeVar("Body", bound=BaseModel)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One engine and how it is offered.
+
+    `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
+    tokens of a reply where the request says nothing.
+    """
+
+    engine: AsyncEngine
+    aliases: Sequence[str] = ()
+    any_model: bool = False
+    think_budget: int | None = None
+    ping_seconds: float = 15.0
+    most_body_bytes: int = 32 << 20
+    started: int = field(default_factory=lambda: int(time.time()))
+
+    def names(self) -> tuple[str, ...]:
+        """The names of the model."""
+        return (self.engine.model.plan.model, *self.aliases)
+
+    def named(self, name: str | None) -> Model:
+        """The model, if a request calls it by one of its names (or by none). Raises ApiError."""
+        model = self.engine.model
+        names = self.names()
+        if name is not None and name not in names and not self.any_model:
+            message = f"the model {name!r:.200} does not exist; this server has {', '.join(names)}"
+            raise ApiError(message, status=404, kind="invalid_request_error", param="model", code="model_not_found")
+        return model
+
+    async def body(self, request: HttpRequest, kind: type[Body]) -> Body:
+        """The checked body of a request. Raises ApiError."""
+        return parse(kind, await read_body(request, self.most_body_bytes))
+
+    async def conversation(self, model: Model, conversation: Conversation) -> Request:
+        """The engine's request for a conversation. Raises ImpError."""
+        # Rendering and tokenizing a long prompt take a while; other streams go on meanwhile.
+        return await asyncio.to_thread(request_for, model, conversation, self.think_budget)
+
+    async def answer(
+        self, http: HttpRequest, model: Model, requests: Sequence[Request], serialiser: Serialiser, *, stream: bool
+    ) -> Response:
+        """Run `requests` and send their events, as they come or all at the end."""
+        events = self._events(model, requests)
+        first = await anext(events)  # admitted: what is wrong with the request has been said before the status goes out
+        if stream:
+            sending = _stream(serialiser, first, events)
+            return EventStream(sending, ping=serialiser.ping, ping_seconds=self.ping_seconds)
+        return await until_disconnect(http.receive, _whole(serialiser, first, events))
+
+    async def _events(self, model: Model, requests: Sequence[Request]) -> AsyncGenerator[list[tuple[int, Event]]]:
+        """(index of the request, event), as many at a time as have come. Closing it early frees the sequences."""
+        live = {index: Transcript(model.tokenizer, request) for index, request in enumerate(requests)}
+        async with self.engine.generate(requests) as admitted:
+            yield [
+                (index, Started(len(request.prompt), cached))
+                for index, (request, cached) in enumerate(zip(requests, admitted.cached, strict=True))
+            ]
+            arrived = admitted.outputs()
+            while live:
+                outputs = await anext(arrived)
+                events: list[tuple[int, Event]] = []
+                for index, output in outputs:
+                    transcript = live.get(index)
+                    if transcript is None:
+                        continue
+                    events.extend((index, piece) for piece in transcript.take(output))
+                    if transcript.finish is not None:
+                        events.append((index, transcript.finished(admitted.cached[index])))
+                        self.engine.release(admitted, index)
+                        del live[index]
+                if events:
+                    yield events
+
+
+def copies(request: Request, n: int) -> list[Request]:
+    """`n` requests for the choices of one; with a seed each has its own."""
+    seed = request.params.seed
+    if n == 1 or seed is None:
+        return [request] * n
+    return [replace(request, params=replace(request.params, seed=(seed + i) % 2**64)) for i in range(n)]
+
+
+def post(app: FastAPI, path: str, handler: Callable[[HttpRequest], object]) -> None:
+    """Serve `handler` at `path` and without its `/v1`."""
+    app.post(path)(handler)
+    if path.startswith("/v1/"):
+        app.post(path.removeprefix("/v1"))(handler)
+
+
+def json_response(body: object) -> Response:
+    """A response in JSON."""
+    return Response(dumps(body), media_type="application/json")
+
+
+async def _stream(
+    serialiser: Serialiser, first: list[tuple[int, Event]], events: AsyncGenerator[list[tuple[int, Event]]]
+) -> AsyncGenerator[bytes]:
+    async with aclosing(events):
+        try:
+            yield b"".join([serialiser.chunk(index, event) for index, event in first])
+            async for batch in events:
+                yield b"".join([serialiser.chunk(index, event) for index, event in batch])
+            yield serialiser.end()
+        except ApiError as error:  # too late for a status
+            yield serialiser.error(error)
+
+
+async def _whole(
+    serialiser: Serialiser, first: list[tuple[int, Event]], events: AsyncGenerator[list[tuple[int, Event]]]
+) -> Response:
+    replies = []
+    for _, event in first:
+        assert isinstance(event, Started)
+        replies.append(Reply(event))
+    async with aclosing(events):
+        async for batch in events:
+            for index, event in batch:
+                replies[index].add(event)
+    return json_response(serialiser.whole(replies))

@@ -1,0 +1,115 @@
+"""hf: sources, against a Hub that is not there and a cache written by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import huggingface_hub
+import pytest
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+
+from imp_server import download as module
+from imp_server.cli import execute
+from imp_server.download import DownloadError, download
+
+FILES = ("README.md", "m-Q4_K_M.gguf", "m-Q4_K.gguf", "m-Q8_0.gguf", "mmproj-m-f16.gguf")
+
+
+def fail_with(error: Exception) -> Callable[..., object]:
+    def fail(*_: object, **__: object) -> object:
+        raise error
+
+    return fail
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The cache's layout: refs/main names a snapshot, which holds the files."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(module.HfApi, "list_repo_files", fail_with(httpx.ConnectError("no network")))
+    repo = tmp_path / "models--org--m-GGUF"
+    snapshot = repo / "snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("a" * 40)
+    (repo / "blobs").mkdir()
+    for i, name in enumerate(FILES):
+        (repo / "blobs" / str(i)).write_text(name)
+        (snapshot / name).symlink_to(repo / "blobs" / str(i))
+    return snapshot
+
+
+def test_without_a_network_the_cache_is_used(cache: Path) -> None:
+    for quant, name in (("q8_0", "m-Q8_0.gguf"), ("Q4_K", "m-Q4_K.gguf"), ("Q4_K_M", "m-Q4_K_M.gguf")):
+        assert download(f"hf:org/m-GGUF:{quant}") == cache / name
+
+
+def test_which_file(cache: Path) -> None:
+    with pytest.raises(DownloadError, match=r"more than one fits; add :QUANT for one of m-Q4_K.gguf, m-Q4_K_M.gguf"):
+        download("hf:org/m-GGUF")
+    with pytest.raises(DownloadError, match=r"no file is Q2_K; .* m-Q8_0.gguf$"):
+        download("hf:org/m-GGUF:Q2_K")
+    for name in ("m-Q4_K_M.gguf", "m-Q4_K.gguf"):
+        (cache / name).unlink()
+    assert download("hf:org/m-GGUF").name == "m-Q8_0.gguf"
+    for name in ("m-Q8_0.gguf", "mmproj-m-f16.gguf"):
+        (cache / name).unlink()
+    with pytest.raises(DownloadError, match="the Hub cannot be reached"):
+        download("hf:org/m-GGUF")
+
+
+def test_online_the_hub_decides_and_its_cache_is_filled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked = []
+
+    def fetch(repo: str, name: str) -> str:
+        asked.append((repo, name))
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(module.HfApi, "list_repo_files", lambda self, repo: list(FILES))
+    monkeypatch.setattr(module, "hf_hub_download", fetch)
+    assert download("hf:org/m-GGUF:Q8_0") == tmp_path / "m-Q8_0.gguf"
+    assert asked == [("org/m-GGUF", "m-Q8_0.gguf")]
+    parts = [f"m-Q8_0-0000{i}-of-00002.gguf" for i in (1, 2)]
+    monkeypatch.setattr(module.HfApi, "list_repo_files", lambda self, repo: parts)
+    with pytest.raises(DownloadError, match="split into 2 files"):
+        download("hf:org/m-GGUF:Q8_0")
+    monkeypatch.setattr(module.HfApi, "list_repo_files", lambda self, repo: ["model.safetensors"])
+    with pytest.raises(DownloadError, match="no GGUF"):
+        download("hf:org/m")
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "words"),
+    [
+        (RepositoryNotFoundError, 404, "no such repository"),
+        (GatedRepoError, 403, "https://huggingface.co/org/m"),
+        (HfHubHTTPError, 500, "answered 500"),
+    ],
+)
+def test_what_the_hub_refuses(
+    monkeypatch: pytest.MonkeyPatch, kind: type[HfHubHTTPError], status: int, words: str
+) -> None:
+    response = httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/api"))
+    monkeypatch.setattr(module.HfApi, "list_repo_files", fail_with(kind("no", response=response)))
+    with pytest.raises(DownloadError, match=words):
+        download("hf:org/m")
+
+
+def test_errors_of_the_command(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for source, words in (
+        ("hf:org", "write hf:org/repo"),
+        ("hf:org/m:", "write hf:org/repo"),
+        ("hf:../..", "hf:../.."),
+        ("hf:org/none:Q8_0", "org/none is not in the cache"),
+    ):
+        assert execute(["compile", source, "-o", str(tmp_path / "x.impc")]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith("imp: error: ")
+        assert words in error
+        assert error.count("\n") == 1
