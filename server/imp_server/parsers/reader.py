@@ -88,8 +88,8 @@ class Reader(TextReader):
     # What families override:
 
     def calls(self) -> Steps[None]:
-        """Read the content and the calls, without end."""
-        raise NotImplementedError
+        """Read the content and the calls, without end. A model without a format for calls has content only."""
+        yield from self.until((), self.visible)
 
     def reply(self, prompt_tail: str) -> Steps[None]:
         """Read everything, without end."""
