@@ -1,10 +1,10 @@
-# make setup | demo | check | test | gpu | fuzz | golden | bench
+# make setup | demo | check | test | gpu | fuzz | golden | clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo check test gpu fuzz golden bench clean
+.PHONY: setup demo check test gpu fuzz golden clean
 
 setup: $(STAMP)
 
