@@ -16,8 +16,9 @@ from pydantic import Field, JsonValue
 from imp_server.chat_template import Message
 from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
-from imp_server.openai_requests import Finite, Int32, Lenient, Stop, not_text, tool_call
+from imp_server.openai_requests import not_text, tool_call
 from imp_server.options import Options
+from imp_server.request_body import Finite, Int32, Lenient, Stop
 
 log = logging.getLogger("imp")
 _BILLING = "x-anthropic-billing-header:"  # differs in every request of Claude Code: no part of the prompt

@@ -21,8 +21,8 @@ from imp_server.generation import Event, Request, Started, Transcript
 from imp_server.http import EventStream, read_body, until_disconnect
 from imp_server.model import Model
 from imp_server.openai import Serialiser, dumps
-from imp_server.openai_requests import parse
 from imp_server.reply import Reply
+from imp_server.request_body import parse
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
