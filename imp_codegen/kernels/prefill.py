@@ -117,12 +117,10 @@ def _gemm_shared(low: Lowering, weight: Weight, block_tokens: int) -> int:
     fmt = low.placed[weight.name].format
     codes = (block_tokens + _GEMM_ROWS) * _LINE
     if fmt.activation == "bf16":
-        terms = {"BF16": 1, "F16": 2, "F32": 3}[fmt.layout]
-        return 2 * (2 * block_tokens + terms * _GEMM_ROWS) * _LINE
+        return 2 * (2 * block_tokens + fmt.prefill_planes * _GEMM_ROWS) * _LINE
     blocks = _LINE // 32
     row_scales = blocks * (_GEMM_ROWS + 8) * 4
-    planes = {"Q8_0": 1, "Q4_K": 2, "Q6_K": 2}[fmt.layout]  # scales per 32; scales and offsets; scales per 16
-    return 2 * (codes + block_tokens * (blocks + 2) * 8 + planes * row_scales)
+    return 2 * (codes + block_tokens * (blocks + 2) * 8 + fmt.prefill_planes * row_scales)
 
 
 def attend_chunk(

@@ -62,7 +62,8 @@ class QuantFormat:
     `decode(*sections)` their weights as float32[n, k]; `dequantize(raw)` gives the same weights from the file's bytes.
     `tile_weights` bounds rows * cols of a tile, so that tiles have 2 to 4 KB. `layout` is the C++
     template's name, and `activation` what the kernels multiply the weights with: int8 codes with a scale per 32, or
-    floats.
+    floats. `prefill_planes` is what a step of prefill's product keeps of a weight: scales per 32 (or twice per 16), and
+    offsets; of floats, the bfloat16 terms that hold one exactly.
     """
 
     name: str
@@ -72,6 +73,7 @@ class QuantFormat:
     activation: Literal["q8", "bf16"]
     layout: str
     tile_weights: int
+    prefill_planes: int
     sections: tuple[Section, ...]
     split: Callable[[Bytes], tuple[Bytes, ...]]
     decode: Callable[..., Floats]

@@ -23,6 +23,7 @@ FORMAT = QuantFormat(
     activation="bf16",
     layout="BF16",
     tile_weights=2048,
+    prefill_planes=1,
     sections=(Section(2, 1),),
     split=_split,
     decode=_dequantize,

@@ -23,6 +23,7 @@ FORMAT = QuantFormat(
     activation="bf16",
     layout="F32",
     tile_weights=1024,
+    prefill_planes=3,
     sections=(Section(4, 1),),
     split=_split,
     decode=_dequantize,

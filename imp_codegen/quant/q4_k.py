@@ -81,6 +81,7 @@ FORMAT = QuantFormat(
     activation="q8",
     layout="Q4_K",
     tile_weights=4096,
+    prefill_planes=2,
     sections=(Section(16, 32), Section(16, 256)),
     split=_split,
     decode=_decode,

@@ -37,6 +37,7 @@ FORMAT = QuantFormat(
     activation="q8",
     layout="Q8_0",
     tile_weights=4096,
+    prefill_planes=1,
     sections=(Section(32, 32), Section(2, 32)),
     split=_split,
     decode=_decode,

@@ -3,7 +3,7 @@ import pytest
 from imp_runtime.device import detect_target
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def target() -> str:
     """The GPU's target; this tier is for machines that have one."""
     found = detect_target()
