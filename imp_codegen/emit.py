@@ -96,6 +96,7 @@ def _kernel(draft: Draft, symbol: str) -> Kernel:
         block=draft.threads,
         shared_bytes=draft.shared_bytes,
         overlap=draft.overlap,
+        resident=draft.resident,
         args=tuple(p.binding for p in draft.params() if p.binding is not None),
         ops=draft.ops,
         outputs=draft.outputs,

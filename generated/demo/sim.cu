@@ -1,4 +1,4 @@
-// Demo · Q8_0 · sim · imp 0.1.0 · inputs 912f96299e0ca5e8
+// Demo · Q8_0 · sim · imp 0.1.0 · inputs 5502251195e83d13
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -54,12 +54,13 @@ extern "C" __global__ void __launch_bounds__(128, 1) qkv_0(
 }
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attention and 11 more · grid (2, 2, 1), 256 threads
+// decode_b1 layers.0.attention and 11 more · grid (2, 2, 1), 128 threads
 using attention_0_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .min_chunk = 64, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
-static_assert(attention_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(attention_0_t::kSharedBytes == 19504, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
+    3>;
+static_assert(attention_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_0_t::kSharedBytes == 27568, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
     const float* qkv,
     const float* q_norm,
     const float* k_norm,
@@ -82,7 +83,7 @@ using project_0_t = imp::Gemv<
     imp::AddRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(project_0_t::kSharedBytes == 13488, "the plan gives other shared memory");
+static_assert(project_0_t::kSharedBytes == 13472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) project_0(
     const float* input,
     float* x,
@@ -105,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) gate_up_0(
     float* gated,
     const std::uint8_t* gate,
     const std::uint8_t* up) {
-  gate_up_0_t::run(x, norm, gated, gate, up);
+  gate_up_0_t::run(x, norm, {gated}, gate, up);
 }
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
@@ -116,7 +117,7 @@ using project_1_t = imp::Gemv<
     imp::AddRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(project_1_t::kSharedBytes == 27152, "the plan gives other shared memory");
+static_assert(project_1_t::kSharedBytes == 27136, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) project_1(
     const float* input,
     float* x,

@@ -1,4 +1,4 @@
-// Demo · Q8_0 · sm_120a · imp 0.1.0 · inputs f9de3f3600fa4c03
+// Demo · Q8_0 · sm_120a · imp 0.1.0 · inputs d9bd92eacf5db225
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -42,7 +42,7 @@ using qkv_0_t = imp::Gemv<
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(qkv_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(qkv_0_t::kSharedBytes == 26656, "the plan gives other shared memory");
+static_assert(qkv_0_t::kSharedBytes == 26640, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) qkv_0(
     const float* x,
     const float* norm,
@@ -56,9 +56,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) qkv_0(
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
 // decode_b1 layers.0.attention and 11 more · grid (85, 2, 1), 256 threads
 using attention_0_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 85, .min_chunk = 64, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 85, .warps = 8, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
+    5>;
 static_assert(attention_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(attention_0_t::kSharedBytes == 19504, "the plan gives other shared memory");
+static_assert(attention_0_t::kSharedBytes == 87248, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
     const float* qkv,
     const float* q_norm,
@@ -82,7 +83,7 @@ using project_0_t = imp::Gemv<
     imp::AddRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(project_0_t::kSharedBytes == 26656, "the plan gives other shared memory");
+static_assert(project_0_t::kSharedBytes == 26624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) project_0(
     const float* input,
     float* x,
@@ -98,14 +99,14 @@ using gate_up_0_t = imp::GatedGemv<
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gate_up_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gate_up_0_t::kSharedBytes == 26656, "the plan gives other shared memory");
+static_assert(gate_up_0_t::kSharedBytes == 26640, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gate_up_0(
     const float* x,
     const float* norm,
     float* gated,
     const std::uint8_t* gate,
     const std::uint8_t* up) {
-  gate_up_0_t::run(x, norm, gated, gate, up);
+  gate_up_0_t::run(x, norm, {gated}, gate, up);
 }
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
@@ -116,7 +117,7 @@ using project_1_t = imp::Gemv<
     imp::AddRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(project_1_t::kSharedBytes == 79520, "the plan gives other shared memory");
+static_assert(project_1_t::kSharedBytes == 79488, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) project_1(
     const float* input,
     float* x,
@@ -132,7 +133,7 @@ using head_0_t = imp::Gemv<
     imp::StoreLogits<8>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(head_0_t::kSharedBytes == 26720, "the plan gives other shared memory");
+static_assert(head_0_t::kSharedBytes == 26704, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) head_0(
     const float* x,
     const float* norm,

@@ -1,4 +1,4 @@
-// Demo · Q8_0 · sm_90a · imp 0.1.0 · inputs 15786a9f61e98466
+// Demo · Q8_0 · sm_90a · imp 0.1.0 · inputs cfbfb1d1bd095b7c
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -42,7 +42,7 @@ using qkv_0_t = imp::Gemv<
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(qkv_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(qkv_0_t::kSharedBytes == 39824, "the plan gives other shared memory");
+static_assert(qkv_0_t::kSharedBytes == 39792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) qkv_0(
     const float* x,
     const float* norm,
@@ -54,12 +54,13 @@ extern "C" __global__ void __launch_bounds__(384, 1) qkv_0(
 }
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attention and 11 more · grid (66, 2, 1), 256 threads
+// decode_b1 layers.0.attention and 11 more · grid (66, 2, 1), 384 threads
 using attention_0_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 66, .min_chunk = 64, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
-static_assert(attention_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(attention_0_t::kSharedBytes == 19504, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 66, .warps = 12, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
+    8>;
+static_assert(attention_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(attention_0_t::kSharedBytes == 204496, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) attention_0(
     const float* qkv,
     const float* q_norm,
     const float* k_norm,
@@ -82,7 +83,7 @@ using project_0_t = imp::Gemv<
     imp::AddRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(project_0_t::kSharedBytes == 39824, "the plan gives other shared memory");
+static_assert(project_0_t::kSharedBytes == 39776, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) project_0(
     const float* input,
     float* x,
@@ -98,14 +99,14 @@ using gate_up_0_t = imp::GatedGemv<
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gate_up_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gate_up_0_t::kSharedBytes == 39824, "the plan gives other shared memory");
+static_assert(gate_up_0_t::kSharedBytes == 39792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
     const float* x,
     const float* norm,
     float* gated,
     const std::uint8_t* gate,
     const std::uint8_t* up) {
-  gate_up_0_t::run(x, norm, gated, gate, up);
+  gate_up_0_t::run(x, norm, {gated}, gate, up);
 }
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
@@ -116,7 +117,7 @@ using project_1_t = imp::Gemv<
     imp::AddRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(project_1_t::kSharedBytes == 118800, "the plan gives other shared memory");
+static_assert(project_1_t::kSharedBytes == 118752, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) project_1(
     const float* input,
     float* x,
@@ -132,7 +133,7 @@ using head_0_t = imp::Gemv<
     imp::StoreLogits<12>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(head_0_t::kSharedBytes == 39920, "the plan gives other shared memory");
+static_assert(head_0_t::kSharedBytes == 39888, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) head_0(
     const float* x,
     const float* norm,

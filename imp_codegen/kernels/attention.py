@@ -11,16 +11,13 @@ from imp_codegen.kernels.prefill import attend_chunk
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Output
 
-_THREADS = 256
-_TILE = 64  # positions at a time; the least that is worth a CTA
+_MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
 
 
-def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Split over the keys: `attention_ctas` CTAs of the target, the last of each kv head merges."""
+def core_config(low: Lowering, group: Group, splits: int) -> tuple[Config, int]:
+    """The config of both forms of decode attention, and the shared memory of what they share."""
     op, rope, norms = parts(group)
-    splits = -(-low.target.attention_ctas // op.kv_heads)
-    queries = op.heads // op.kv_heads
-    width = (op.heads + 2 * op.kv_heads) * op.head_dim
+    warps = low.target.gemv_warps
     config = Config(
         "AttentionConfig",
         (
@@ -31,28 +28,44 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
             ("block_bytes", low.kv.block_bytes),
             ("table_blocks", low.table_blocks),
             ("splits", splits),
-            ("min_chunk", _TILE),
+            ("warps", warps),
             ("interleaved", rope.rope.interleaved),
             ("qk_norm", bool(norms)),
             ("eps", low.spec.norm_eps),
             ("scale", op.scale * math.log2(math.e)),
         ),
     )
-    shared = (
-        queries * op.head_dim * 4
-        + 2 * _TILE * (op.head_dim * 2 + 16)
-        + queries * _TILE * 4
-        + round_up(queries * 12, 16)
-        + 16
-    )
-    partial = low.buffer("attn.partial", op.kv_heads * splits * queries * (op.head_dim + 2) * 4)
+    queries = queries_of_cta(op)
+    parts_bytes = warps * queries * (op.head_dim + 2) * 4
+    return config, round_up(queries * op.head_dim * 4 + 2 * op.head_dim * 2 + parts_bytes, 16)
+
+
+def queries_of_cta(op: Attention) -> int:
+    """Query heads of one kv head that one CTA takes: a share of them, eight at most."""
+    group = op.heads // op.kv_heads
+    return next(group // n for n in range(1, group + 1) if group % n == 0 and group // n <= 8)
+
+
+def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """Split over the keys: `attention_ctas` CTAs of the target, the last of each kv head merges."""
+    op, _, norms = parts(group)
+    queries = queries_of_cta(op)
+    items = op.heads // queries
+    splits = -(-low.target.attention_ctas // items)
+    config, core = core_config(low, group, splits)
+    warps = low.target.gemv_warps
+    tile = BLOCK_TOKENS * op.head_dim * 2
+    slots = min(max((low.target.gemv_shared - core) // (warps * (tile + 8)), 2), _MOST_SLOTS)
+    shared = warps * slots * tile + round_up(warps * slots * 8, 16) + core + 16
+    width = (op.heads + 2 * op.kv_heads) * op.head_dim
+    partial = low.buffer("attn.partial", items * splits * queries * (op.head_dim + 2) * 4)
     cache = low.layer_cache(op.layer)
     assert cache.binding is not None
     draft = Draft(
         name=group.name,
         entry="attention",
         headers=("stage/attention_decode",),
-        stage=Cpp("AttentionDecode", (config,)),
+        stage=Cpp("AttentionDecode", (config, slots)),
         call=(
             (
                 Param("const float*", "qkv", low.buffer("qkv", width * 4)),
@@ -63,12 +76,12 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
                 low.state("const std::int32_t*", "seq.position"),
                 low.state("const std::int32_t*", "seq.table"),
                 Param("float*", "partial", partial),
-                Param("std::uint32_t*", "arrived", low.buffer("attn.arrived", op.kv_heads * 4)),
+                Param("std::uint32_t*", "arrived", low.buffer("attn.arrived", items * 4)),
                 Param("float*", "out", low.buffer("attn", op.out.width * 4)),
             ),
         ),
-        grid=(splits, op.kv_heads, 1),
-        threads=_THREADS,
+        grid=(splits, items, 1),
+        threads=warps * 32,
         shared_bytes=shared,
         overlap=True,
         ops=op_names(group.ops),

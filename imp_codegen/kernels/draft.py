@@ -40,6 +40,7 @@ class Draft:
 
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
     parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
+    `resident`: its CTAs wait for one another, so the GPU must hold all of them at once.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Draft:
     shared_bytes: int
     ops: tuple[str, ...]
     overlap: bool = False
+    resident: bool = False
     outputs: tuple[Output, ...] = ()
     weight_bytes: int = 0
     other_bytes: int = 0

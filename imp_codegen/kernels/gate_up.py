@@ -21,7 +21,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         call=(
             Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
             low.plane(norm.weight, "norm"),
-            Param("float*", "gated", low.buffer("gated", gated.out.width * 4)),
+            (Param("float*", "gated", low.buffer("gated", gated.out.width * 4)),),
             low.plane(gate.weight, "gate"),
             low.plane(up.weight, "up"),
         ),

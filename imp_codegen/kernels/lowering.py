@@ -11,6 +11,8 @@ from imp_codegen.passes.place_weights import Placed
 from imp_codegen.quant import tile_bytes
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, TargetError
+from imp_codegen.tuning.stage import Stage
+from imp_codegen.tuning.table import Chosen, Table, choose
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
@@ -24,14 +26,20 @@ def round_up(value: int, multiple: int) -> int:
 
 @dataclass(slots=True)
 class Lowering:
-    """What drafting one target's kernels needs to know, and the scratch buffers that they named so far."""
+    """What drafting one target's kernels needs to know, and what they asked for so far.
+
+    `tables`: tuning tables for the target, the first that knows a stage decides. `buffers`: the scratch buffers' bytes.
+    `streams`: the streamed stages and how each was configured.
+    """
 
     spec: ModelSpec
     target: Target
     placed: Mapping[str, Placed]
     kv: KvSpec
     chunk_tokens: int
+    tables: tuple[Table, ...] = ()
     buffers: dict[str, int] = field(default_factory=dict)
+    streams: dict[Stage, Chosen] = field(default_factory=dict)
 
     @property
     def table_blocks(self) -> int:
@@ -108,21 +116,37 @@ def chunk_output(low: Lowering, value: Value, buffer: str) -> Output:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """The configs that every kernel of streamed weights has, and its shared memory: rings, then the encoded vector."""
+    """The configs that every kernel of streamed weights has, its warps and its shared memory: rings, then the vector."""
 
     gemv: Config
     encode: Config
+    warps: int
     shared: int
 
 
-# Tiles in flight a warp: at 8B Q8_0 on an H200 12 warps with three gave 421 tok/s; 16 with two 421, with three 403.
-_MOST_SLOTS = 3
+def stream(
+    low: Lowering, kind: str, cols: int, matrices: tuple[Weight, ...], *, norm: bool, paired: bool = False
+) -> Streamed:
+    """For a kernel that multiplies one vector with `matrices`: as the tables say, or else the formula.
 
-
-def stream(low: Lowering, cols: int, matrices: tuple[Weight, ...], *, norm: bool) -> Streamed:
-    """For a kernel that multiplies one vector with `matrices`: as many tiles in flight as its shared memory allows."""
-    warps = low.target.gemv_warps
+    `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other.
+    """
     q8, dense = low.wants_q8(*matrices), low.wants_dense(*matrices)
+    codes = round_up(cols, 128) + round_up(cols // 4, 16) if q8 else 0
+    floats = round_up(cols, 32) * 4 if dense else 0
+    squares = round_up(-(-cols // 128) * 4, 16) if norm else 0
+    stage = _stage(low, kind, matrices, codes + floats + squares, paired)
+    chosen = choose(low.tables, stage.name, stage.formula(low.target))
+    low.streams[stage] = chosen
+    warps, slots = chosen.choice.warps, chosen.choice.slots
+    shared = stage.shared_bytes(chosen.choice)
+    if shared > low.target.max_shared:
+        advice = "compile a quantised file" if chosen.origin == "formula" else f"measure it again ({chosen.origin})"
+        raise TargetError(
+            f"{matrices[0].name}: its rows of {cols} weights need {shared:,} bytes of shared memory in {warps} warps "
+            f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice}"
+        )
+    gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
     encode = Config(
         "EncodeConfig",
         (
@@ -134,19 +158,32 @@ def stream(low: Lowering, cols: int, matrices: tuple[Weight, ...], *, norm: bool
             ("eps", low.spec.norm_eps if norm else 0.0),
         ),
     )
-    codes = round_up(cols, 128) + round_up(cols // 4, 16) if q8 else 0
-    floats = round_up(cols, 32) * 4 if dense else 0
-    encoded = codes + floats + round_up(warps * 4, 16)
-    slot = max(low.tile_bytes(weight) for weight in matrices)
-    slots = min(max((low.target.gemv_shared - encoded) // (warps * (slot + 8)), 1), _MOST_SLOTS)
-    shared = warps * slots * slot + round_up(warps * slots * 8, 16) + encoded
-    if shared > low.target.max_shared:
-        raise TargetError(
-            f"{matrices[0].name}: its rows of {cols} weights need {shared:,} bytes of shared memory, "
-            f"{low.target.name} has {low.target.max_shared:,}; compile a quantised file"
-        )
-    gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
-    return Streamed(gemv, encode, shared)
+    return Streamed(gemv, encode, warps, shared)
+
+
+def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool) -> Stage:
+    tiles = []
+    for weight in matrices:
+        tile = low.placed[weight.name].tile
+        assert tile is not None, f"{weight.name} is a vector"
+        tiles.append(tile)
+    rows = max(tile.rows for tile in tiles)
+    if paired:
+        units = -(-matrices[0].rows // rows)
+        unit_tiles = sum(rows // tile.rows * weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
+    else:
+        units = sum(-(-weight.rows // tile.rows) for weight, tile in zip(matrices, tiles, strict=True))
+        unit_tiles = max(weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
+    planes = [low.placed[weight.name].plane for weight in matrices]
+    return Stage(
+        kind,
+        tuple(f"{plane.rows}x{plane.cols} {plane.layout}" for plane in planes),
+        units,
+        unit_tiles,
+        slot_bytes=max(low.tile_bytes(weight) for weight in matrices),
+        plane_bytes=sum(plane.nbytes for plane in planes),
+        vector_bytes=vector_bytes,
+    )
 
 
 def bias_params(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -264,9 +265,24 @@ class CudaDevice:
         self._modules.append(module.module)
         return module
 
+    def _check_resident(self, launch: Launch) -> None:
+        """Blocks that wait for one which the GPU has no room to start wait for ever."""
+        function, shared = driver.CUfunction(launch.kernel), launch.shared_bytes
+        each = _call(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor, function, launch.block, shared)
+        processors = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+        count = _call(driver.cuDeviceGetAttribute, processors, self._device)
+        blocks, room = math.prod(launch.grid), each * count
+        if blocks > room:
+            raise DeviceError(
+                f"kernel {launch.name} has {blocks} CTAs that must run at once, and {self.name} holds {room} "
+                f"({count} SMs, {each} on each): compile the model for this GPU, with as many SMs as it has"
+            )
+
     def launch(self, launch: Launch) -> None:
         """Enqueue one kernel."""
         self.enter()
+        if launch.resident:
+            self._check_resident(launch)
         config = driver.CUlaunchConfig()
         config.gridDimX, config.gridDimY, config.gridDimZ = launch.grid
         config.blockDimX, config.blockDimY, config.blockDimZ = launch.block, 1, 1
@@ -280,7 +296,8 @@ class CudaDevice:
         base, step = ctypes.addressof(values), ctypes.sizeof(ctypes.c_uint64)
         pointers = (ctypes.c_void_p * len(values))(*(base + i * step for i in range(len(values))))
         function = driver.CUfunction(launch.kernel)
-        # The driver reads the values during the call, so both arrays need to live only until it returns.
+        # The driver reads the values during the call, so both arrays need to live only until it returns. Of a struct of
+        # pointers, which a resident kernel takes, it reads all from the first address on.
         (status,) = driver.cuLaunchKernelEx(config, function, ctypes.addressof(pointers), 0)
         if status != driver.CUresult.CUDA_SUCCESS:
             shape = f" (kernel {launch.name}, grid {launch.grid}, block {launch.block}, shared {launch.shared_bytes})"

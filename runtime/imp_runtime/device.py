@@ -24,7 +24,8 @@ class DeviceError(ImpError):
 class Launch:
     """One kernel launch: a handle from `Module.kernel`, block counts, threads of a block, pointer arguments.
 
-    `overlap`: it may begin before the launch before it has ended, for which it waits by itself.
+    `overlap`: it may begin before the launch before it has ended, for which it waits by itself. `resident`: its blocks
+    wait for one another, so all of them run at once, and its arguments are one struct of pointers.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Launch:
     shared_bytes: int
     args: tuple[int, ...]
     overlap: bool = False
+    resident: bool = False
 
 
 class Module(Protocol):

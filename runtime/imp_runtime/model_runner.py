@@ -44,6 +44,15 @@ _UPLOAD_BYTES = 64 << 20
 _FLAGS_OFFSET = 28  # of `flags` in SAMPLING_DTYPE
 
 
+def _in_order(block: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+    """A cache block [k and v, heads, 16, head_dim] with every row's chunks where its columns are (see KvSpec)."""
+    chunks = block.shape[-1] // 8
+    spread = next(n for n in (8, 4, 2, 1) if chunks % n == 0)
+    order = np.arange(chunks) ^ (np.arange(BLOCK_TOKENS)[:, None] % spread)
+    split = block.reshape(*block.shape[:-1], chunks, 8)
+    return np.take_along_axis(split, order[None, None, :, :, None], axis=3).reshape(block.shape)
+
+
 def _nothing(step: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
@@ -160,7 +169,8 @@ class ModelRunner:
     def _bind(self, kernel: Kernel) -> Launch:
         handle = self._module.kernel(kernel.entry, kernel.shared_bytes)
         args = tuple(self.address(binding) for binding in kernel.args)
-        return Launch(kernel.name, handle, kernel.grid, kernel.block, kernel.shared_bytes, args, kernel.overlap)
+        shape = (kernel.grid, kernel.block, kernel.shared_bytes)
+        return Launch(kernel.name, handle, *shape, args, kernel.overlap, kernel.resident)
 
     def address(self, binding: Binding) -> int:
         """Where the bytes that `binding` names lie on the device."""
@@ -259,7 +269,7 @@ class ModelRunner:
             self.read("kv", "f16", shape, int(block) * kv.block_bytes + layer * layer_bytes)
             for block in row.astype(np.int64)
         ]
-        gathered = np.concatenate([part.transpose(0, 2, 1, 3) for part in parts], axis=1)
+        gathered = np.concatenate([_in_order(part).transpose(0, 2, 1, 3) for part in parts], axis=1)
         return gathered[:, :tokens].astype(np.float16)
 
     def trace(self, program: str) -> Iterator[tuple[Kernel, dict[str, npt.NDArray[np.generic]]]]:

@@ -43,7 +43,7 @@ import numpy as np
 
 from imp_runtime.errors import ImpError
 
-PLAN_VERSION = 2
+PLAN_VERSION = 3
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31
@@ -124,6 +124,8 @@ class Kernel:
     """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers.
 
     `overlap`: the kernel may begin while the one before it in the program still runs; it waits for it by itself.
+    `resident`: its blocks wait for one another, so the device must hold all of them at once; the entry then takes the
+    pointers as one struct.
     """
 
     name: str
@@ -132,6 +134,7 @@ class Kernel:
     block: int
     shared_bytes: int
     overlap: bool
+    resident: bool
     args: tuple[Binding, ...]
     ops: tuple[str, ...]
     outputs: tuple[Output, ...]
@@ -168,7 +171,11 @@ class TargetPlan:
 
 @dataclass(frozen=True, slots=True)
 class KvSpec:
-    """The paged cache; a block holds 16 positions of every layer: f16 [layer][k, v][kv head][16][head_dim]."""
+    """The paged cache; a block holds 16 positions of every layer: f16 [layer][k, v][kv head][16][head_dim].
+
+    Within a row, 16-byte chunk c lies at c ^ (position % n), n the largest of 8, 4, 2, 1 that divides the chunks: a
+    block copied to shared memory as it is can then be read without bank conflicts.
+    """
 
     layers: int
     kv_heads: int

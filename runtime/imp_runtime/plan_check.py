@@ -22,6 +22,7 @@ from imp_runtime.plan import (
 )
 
 MAX_ARGS = 24
+MAX_PACKED_ARGS = 4095  # CUDA's limit: 32,764 bytes of parameters
 MAX_BLOCK_THREADS = 1024
 MAX_SHARED_BYTES = 227 * 1024
 MAX_GRID = (2**31 - 1, 65535, 65535)
@@ -109,7 +110,7 @@ def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
     _in_range(f"{where}.grid (blocks in all)", math.prod(kernel.grid), 1, MAX_BLOCKS_LAUNCHED)
     _in_range(f"{where}.block", kernel.block, 1, MAX_BLOCK_THREADS)
     _in_range(f"{where}.shared_bytes", kernel.shared_bytes, 0, MAX_SHARED_BYTES)
-    _in_range(f"{where}.args (count)", len(kernel.args), 0, MAX_ARGS)
+    _in_range(f"{where}.args (count)", len(kernel.args), 0, MAX_PACKED_ARGS if kernel.resident else MAX_ARGS)
     for i, binding in enumerate(kernel.args):
         _check_binding(f"{where}.args[{i}]", binding, 1, sizes)
     for output in kernel.outputs:

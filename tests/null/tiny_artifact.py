@@ -37,7 +37,7 @@ ARGS = (
 
 def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
-    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, args, ("op",), outputs, 300, 10, 20)
+    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 300, 10, 20)
 
 
 def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:

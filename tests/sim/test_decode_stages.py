@@ -54,7 +54,7 @@ class Product:
         names = ", ".join(f"w{i}" for i in range(len(types)))
         if self.epilogue == "gated":
             stage = f"imp::GatedGemv<{gemv}, {encode}, {', '.join(types)}>"
-            out, args = "float* y", f"x, g, y, {names}"
+            out, args = "float* y", f"x, g, {{y}}, {names}"
         elif self.epilogue == "StoreLogits":
             stage = f"imp::Gemv<{gemv}, {encode}, imp::StoreLogits<{WARPS}>, {', '.join(types)}>"
             out, args = "float* y, float* value, std::uint32_t* best", f"x, g, {{y, value, best}}, {names}"

@@ -356,11 +356,23 @@ def random_table(case: Attention, slot: int, rng: np.random.Generator) -> tuple[
     return table, cache
 
 
+def permuted(case: Attention, rows: Array, positions: Array) -> Array:
+    """Cache rows [..., positions, head_dim], chunks of 8 moved as KvSpec says; the permutation is its own inverse."""
+    chunks = case.head_dim // 8
+    spread = max(n for n in (1, 2, 4, 8) if chunks % n == 0)
+    out = np.empty_like(rows)
+    for i, position in enumerate(positions):
+        for c in range(chunks):
+            to = c ^ (position % spread)
+            out[..., i, to * 8 : to * 8 + 8] = rows[..., i, c * 8 : c * 8 + 8]
+    return out
+
+
 def gather(case: Attention, cache: Array, row: Array, positions: Array, layer: int) -> Array:
     """Keys and values of some positions: [2, kv_heads, positions, head_dim]."""
     assert cache.shape[1] == case.layers
     found = cache[row[positions // 16], layer][np.arange(len(positions)), :, :, positions % 16]
-    return np.moveaxis(found, 0, 2)
+    return permuted(case, np.moveaxis(found, 0, 2), positions)
 
 
 def layer_base(case: Attention, cache: Array, layer: int) -> Array:
@@ -422,7 +434,7 @@ def filled_cache(case: Attention, slot: int, length: int, rng: np.random.Generat
     table, cache = random_table(case, slot, rng)
     at = np.arange(length)
     kv = rng.standard_normal((2, case.kv_heads, length, case.head_dim)).astype(np.float16)
-    cache[table[slot][at // 16], 1, :, :, at % 16] = np.moveaxis(kv, 2, 0)
+    cache[table[slot][at // 16], 1, :, :, at % 16] = np.moveaxis(permuted(case, kv, at), 2, 0)
     return table, cache, kv
 
 

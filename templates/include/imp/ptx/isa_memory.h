@@ -49,6 +49,25 @@ __device__ __forceinline__ T load_fresh(const T* pointer) {
   }
 }
 
+// Four words at once, 16-byte aligned: each is whole, but they may be of different age.
+__device__ __forceinline__ uint4 load_fresh4(const uint4* pointer) {
+  uint4 v;
+  asm volatile("ld.relaxed.gpu.global.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(pointer)
+               : "memory");
+  return v;
+}
+// For other blocks of this launch to poll. They order nothing else, neither before nor after.
+__device__ __forceinline__ void store_fresh(std::uint32_t* pointer, std::uint32_t value) {
+  asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(pointer), "r"(value) : "memory");
+}
+__device__ __forceinline__ void add_fresh(std::uint32_t* pointer, std::uint32_t value) {
+  asm volatile("red.relaxed.gpu.global.add.u32 [%0], %1;" ::"l"(pointer), "r"(value) : "memory");
+}
+// In every loop that polls memory or barrier_done: here the hardware sees to it that the other threads go on.
+__device__ __forceinline__ void spin_pause() {}
+
 // Relaxed, gpu scope, global or shared memory; the old value comes back.
 __device__ __forceinline__ std::uint32_t atomic_add(std::uint32_t* pointer, std::uint32_t value) {
   return atomicAdd(pointer, value);
@@ -67,8 +86,10 @@ __device__ __forceinline__ void store_system(std::uint64_t* pointer, std::uint64
   asm volatile("st.release.sys.global.b64 [%0], %1;" ::"l"(pointer), "l"(value) : "memory");
 }
 
-// One barrier a slot: a bulk copy announces its bytes on it, and the warp that owns the slot waits for them. The n-th copy
-// on a barrier completes its phase n; the wait is for phase n, by its parity. One thread initialises and issues.
+// A barrier in shared memory, 8 bytes, of one arrival a phase: the n-th arrival completes phase n, from 0 on, once the
+// bytes that it announced have landed; the wait for phase n is by its parity, n % 2. Who has waited for a phase sees what
+// the arriving thread did before it. One barrier says that a slot is full (bulk_load arrives and announces), another
+// that it is empty again (barrier_arrive). One thread initialises.
 __device__ __forceinline__ void barrier_init(std::uint64_t* barrier) {
   asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(barrier)) : "memory");
 }
@@ -76,6 +97,8 @@ __device__ __forceinline__ void barrier_init(std::uint64_t* barrier) {
 __device__ __forceinline__ void barrier_init_fence() {
   asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
 }
+// This thread's own writes to shared memory come before later bulk copies over them.
+__device__ __forceinline__ void bulk_fence() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 // Weights, global to shared: a multiple of 16 bytes, both ends 16-byte aligned, read once and first to leave L2.
 __device__ __forceinline__ void bulk_load(void* shared, const void* global, int bytes, std::uint64_t* barrier) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
@@ -86,8 +109,25 @@ __device__ __forceinline__ void bulk_load(void* shared, const void* global, int 
       "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(evict_first_policy())
       : "memory");
 }
-// The whole warp waits until the phase of that parity is complete.
-__device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) {
+__device__ __forceinline__ void barrier_arrive(std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+}
+// Whether the phase of that parity is complete; does not wait.
+__device__ __forceinline__ bool barrier_done(std::uint64_t* barrier, int parity) {
+  std::uint32_t done;
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "mbarrier.test_wait.parity.shared::cta.b64 done, [%1], %2;\n"
+      "selp.u32 %0, 1, 0, done;\n"
+      "}\n"
+      : "=r"(done)
+      : "r"(shared_address(barrier)), "r"(parity)
+      : "memory");
+  return done != 0;
+}
+// One thread waits until the phase of that parity is complete.
+__device__ __forceinline__ void barrier_wait(std::uint64_t* barrier, int parity) {
   asm volatile(
       "{\n"
       ".reg .pred done;\n"
@@ -98,6 +138,9 @@ __device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) {
       "r"(parity)
       : "memory");
 }
+
+// The whole warp waits.
+__device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) { barrier_wait(barrier, parity); }
 
 // Programmatic dependent launch. grid_wait: every kernel before this one is complete and its writes are visible; before
 // it a kernel may only read what no kernel of the program writes. grid_launch_next: the next kernel's CTAs may start

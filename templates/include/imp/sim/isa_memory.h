@@ -81,6 +81,7 @@ __forceinline__ void store_system(std::uint64_t* pointer, std::uint64_t value,
 // Bulk copies land at the wait. A barrier holds nothing here: the block keeps the copies, in the order of their issue.
 __forceinline__ void barrier_init(std::uint64_t* barrier) { *barrier = 0; }
 __forceinline__ void barrier_init_fence() {}
+__forceinline__ void bulk_fence() {}
 inline void bulk_load(void* shared, const void* global, int bytes, std::uint64_t* barrier,
                       sim::Location where = sim::Location::current()) {
   sim::require_aligned(shared, 16, "bulk_load (shared side)", where);

@@ -9,6 +9,7 @@
 #define __host__
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __grid_constant__
 
 struct alignas(8) uint2 {
   unsigned int x, y;

@@ -5,6 +5,7 @@
 // Keys come in tiles that start at multiples of 64 positions: a query's result depends on its position alone, not on
 // where chunks begin.
 #pragma once
+#include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
 
 namespace imp {
@@ -101,8 +102,8 @@ struct AttentionPrefill {
       std::uint8_t* to = buffer + row * kRowBytes + chunk * 16;
       if (position < keys) {
         const auto block = static_cast<std::size_t>(blocks[position / kBlockTokens]);
-        const std::uint8_t* from =
-            head_cache + block * C.block_bytes + position % kBlockTokens * C.head_dim * 2 + chunk * 16;
+        const std::uint8_t* from = head_cache + block * C.block_bytes + position % kBlockTokens * C.head_dim * 2 +
+                                   CacheRow<C.head_dim>::chunk(position, chunk);
         cp_async16(to, from);
         cp_async16(to + kTileBytes, from + C.kv_heads * kHeadBytes);
       } else {

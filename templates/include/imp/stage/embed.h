@@ -1,6 +1,7 @@
 // The embedding rows of the tokens to run.
 #pragma once
 #include "imp/layout/tile.h"
+#include "imp/stage/exchange.h"
 
 namespace imp {
 
@@ -18,7 +19,7 @@ struct EmbedToken {
                                              const std::int32_t* tokens, float* x) {
     grid_launch_next();
     const int k = block_index() * C.threads + thread_index();
-    if (k < M::kCols) x[k] = M::value(plane, tokens[input[0]], k);
+    if (k < M::kCols) x[k] = untagged(M::value(plane, tokens[input[0]], k));
   }
 };
 

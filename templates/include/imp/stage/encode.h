@@ -1,6 +1,8 @@
 // Activations on their way into a GEMV: float in global memory to swizzled codes (or floats) in shared memory.
 #pragma once
 #include "imp/layout/tile.h"
+#include "imp/stage/cta.h"
+#include "imp/stage/exchange.h"
 
 namespace imp {
 
@@ -14,12 +16,14 @@ struct EncodeConfig {
 };
 
 // The RMS factor commutes with a matrix product, so x * weight is encoded at once and the factor multiplies the sums.
-template <EncodeConfig C>
+// No result depends on the number of warps.
+template <EncodeConfig C, class Cta = WholeCta>
 struct Encoder {
   static constexpr int kCodes = C.q8 ? round_up(C.cols, 128) : 0;  // a swizzle moves a chunk within 128 codes
   static constexpr int kScales = C.q8 ? round_up(C.cols / 4, 16) : 0;
   static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;
-  static constexpr int kSums = round_up(C.warps * 4, 16);
+  static constexpr int kSpans = ceil_div(C.cols, 128);  // columns that a warp takes at a time
+  static constexpr int kSums = C.norm ? round_up(kSpans * 4, 16) : 0;
   static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums;
   static constexpr int kStride = C.warps * 128;
   static constexpr int kRounds = ceil_div(C.cols, kStride);
@@ -43,27 +47,33 @@ struct Encoder {
     Weights w{};
     if constexpr (C.norm) {
 #pragma unroll
-      for (int i = 0; i < kRounds; i++) w.g[i] = at(norm, column(i));
+      for (int i = 0; i < kRounds; i++) {
+        w.g[i] = column(i) < C.cols ? *reinterpret_cast<const float4*>(norm + column(i)) : make_float4(0, 0, 0, 0);
+      }
     }
     return w;
   }
 
   // Encodes x[cols]; every thread of the CTA calls it. Returns 1, or the RMS factor, after a barrier.
-  static __device__ __forceinline__ float run(const float* x, const Weights& w, std::uint8_t* shared) {
+  template <class Input>
+  static __device__ __forceinline__ float run(const Input& x, const Weights& w, std::uint8_t* shared) {
     float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
-    float squares = 0;
 #pragma unroll
     for (int first = 0; first < kRounds; first += kInFlight) {
       float4 v[kInFlight];
+      int at[kInFlight];
 #pragma unroll
       for (int i = 0; i < kInFlight; i++) {
-        if (first + i < kRounds) v[i] = at(x, column(first + i));
+        at[i] = first + i < kRounds && column(first + i) < C.cols ? column(first + i) : -1;
       }
+      x.read(v, at);
 #pragma unroll
       for (int i = 0; i < kInFlight; i++) {
-        if (first + i >= kRounds || warp_index() * 128 + (first + i) * kStride >= C.cols) continue;
+        const int span = warp_index() + (first + i) * C.warps;
+        if (first + i >= kRounds || span >= kSpans) continue;
         if constexpr (C.norm) {
-          squares += v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w;
+          const float squares = warp_sum(v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w);
+          if (lane_index() == 0) sums[span] = squares;
           const float4 g = w.g[first + i];
           v[i] = make_float4(v[i].x * g.x, v[i].y * g.y, v[i].z * g.z, v[i].w * g.w);
         }
@@ -74,24 +84,17 @@ struct Encoder {
         if constexpr (C.q8) encode_q8(v[i], k, k < C.cols, shared);
       }
     }
-    if constexpr (C.norm) {
-      squares = warp_sum(squares);
-      if (lane_index() == 0) sums[warp_index()] = squares;
-    }
-    block_sync();
+    Cta::sync();
     if constexpr (!C.norm) return 1.0f;
     float total = 0;
-    for (int i = 0; i < C.warps; i++) total += sums[i];
-    return rsqrt_fast(total * (1.0f / static_cast<float>(C.cols)) + C.eps);
+    for (int i = lane_index(); i < kSpans; i += kWarp) total += sums[i];
+    return rsqrt_fast(warp_sum(total) * (1.0f / static_cast<float>(C.cols)) + C.eps);
   }
 
  private:
   // A warp takes 128 neighbouring columns at a time, a lane four of them.
   static __device__ __forceinline__ int column(int round) {
     return warp_index() * 128 + round * kStride + lane_index() * 4;
-  }
-  static __device__ __forceinline__ float4 at(const float* x, int k) {
-    return k < C.cols ? *reinterpret_cast<const float4*>(x + k) : make_float4(0, 0, 0, 0);
   }
   static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
     const float peak = group_max<8>(max(max(fabsf(v.x), fabsf(v.y)), max(fabsf(v.z), fabsf(v.w))));

@@ -1,6 +1,7 @@
 // Prefill, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache as f16, q stays where
 // it is as f32, multiplied by the softmax scale. One CTA for each token; a warp takes a head at a time.
 #pragma once
+#include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
 #include "imp/stage/rope.h"
 
@@ -32,10 +33,12 @@ struct RopeAppend {
   static constexpr int kGridZ = 1;
   static constexpr int kHeads = C.heads + 2 * C.kv_heads;
   static constexpr int kBlockTokens = 16;
-  static constexpr int kValues = C.kv_heads * kBlockTokens * C.head_dim;  // in a layer's block, v follows k
+  using Row = CacheRow<C.head_dim>;
+  static constexpr int kHeadBytes = kBlockTokens * Row::kBytes;
+  static constexpr int kValues = C.kv_heads * kHeadBytes;  // in a layer's block, v follows k
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(kPairs <= kThreads, "each thread computes at most one angle");
-  static_assert(C.block_bytes >= kValues * 4, "a cache block holds k and v of at least one layer");
+  static_assert(C.block_bytes >= kValues * 2, "a cache block holds k and v of at least one layer");
 
   // qkv f32 [tokens, heads + 2 kv_heads, head_dim]; q_norm, k_norm f32 [head_dim] or null; turns [head_dim / 2];
   // cache: this layer's part of block 0.
@@ -57,17 +60,16 @@ struct RopeAppend {
     block_sync();
 
     const int block = table[slot * C.table_blocks + position / kBlockTokens];
-    auto* keys = reinterpret_cast<std::uint16_t*>(cache + static_cast<std::size_t>(block) * C.block_bytes) +
-                 position % kBlockTokens * C.head_dim;
+    std::uint8_t* keys = cache + static_cast<std::size_t>(block) * C.block_bytes + position % kBlockTokens * Row::kBytes;
     float* line = qkv + static_cast<std::size_t>(token) * kHeads * C.head_dim;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
       float* x = line + head * C.head_dim;
       if (head < C.heads) {
         rotate_query(x, q_norm, rotation);
       } else if (head < C.heads + C.kv_heads) {
-        append_key(x, k_norm, rotation, keys + (head - C.heads) * kBlockTokens * C.head_dim);
+        append_key(x, k_norm, rotation, position, keys + (head - C.heads) * kHeadBytes);
       } else {
-        append_value(x, keys + kValues + (head - C.heads - C.kv_heads) * kBlockTokens * C.head_dim);
+        append_value(x, position, keys + kValues + (head - C.heads - C.kv_heads) * kHeadBytes);
       }
     }
   }
@@ -112,22 +114,22 @@ struct RopeAppend {
   }
 
   static __device__ __forceinline__ void append_key(const float* x, const float* norm, const float2* rotation,
-                                                    std::uint16_t* key) {
+                                                    int position, std::uint8_t* key) {
     float2 out[kLanePairs];
     rotate(x, norm, rotation, out);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int p = lane_index() + i * kWarp;
       if (p >= kPairs) continue;
-      key[Pairs::first(p)] = float_to_half(out[i].x);
-      key[Pairs::second(p)] = float_to_half(out[i].y);
+      *reinterpret_cast<std::uint16_t*>(key + Row::element(position, Pairs::first(p))) = float_to_half(out[i].x);
+      *reinterpret_cast<std::uint16_t*>(key + Row::element(position, Pairs::second(p))) = float_to_half(out[i].y);
     }
   }
 
-  static __device__ __forceinline__ void append_value(const float* x, std::uint16_t* value) {
+  static __device__ __forceinline__ void append_value(const float* x, int position, std::uint8_t* value) {
     for (int p = lane_index(); p < kPairs; p += kWarp) {
       const float2 v = reinterpret_cast<const float2*>(x)[p];
-      reinterpret_cast<std::uint32_t*>(value)[p] = floats_to_half2(v.x, v.y);
+      *reinterpret_cast<std::uint32_t*>(value + Row::element(position, 2 * p)) = floats_to_half2(v.x, v.y);
     }
   }
 };

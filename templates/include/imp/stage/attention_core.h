@@ -1,0 +1,222 @@
+// What both forms of decode attention share: the step's own q, k and v (norm, rotation, append to the cache), the walk of
+// a CTA's warps over the blocks of its split, and the merge of their parts in a fixed order.
+#pragma once
+#include "imp/stage/attention_tile.h"
+#include "imp/stage/exchange.h"
+#include "imp/stage/rope.h"
+
+namespace imp {
+
+struct AttentionConfig {
+  int heads;
+  int kv_heads;
+  int head_dim;
+  int block_tokens;
+  int block_bytes;   // of a cache block: all layers
+  int table_blocks;  // block table entries of one sequence
+  int splits;        // CTAs that share the blocks of one kv head
+  int warps;
+  bool interleaved;
+  bool qk_norm;
+  float eps;
+  float scale;  // softmax scale times log2(e)
+};
+
+// Query heads of one kv head that one CTA takes: the tensor cores take eight at most.
+constexpr int attention_group(int queries) {
+  int shares = 1;
+  while (queries % shares != 0 || queries / shares > 8) shares++;
+  return queries / shares;
+}
+
+// Which blocks of 16 positions a CTA takes. With few, every CTA takes as many as it has warps, and some none.
+struct AttentionShare {
+  int position;
+  int active;  // splits that have blocks
+  int chunk;   // blocks of a split
+  template <AttentionConfig C>
+  static __device__ __forceinline__ AttentionShare of(int position) {
+    const int blocks = position / C.block_tokens + 1;
+    const int even = (blocks + C.splits - 1) / C.splits;
+    const int chunk = even > C.warps ? even : C.warps;
+    return {position, (blocks + chunk - 1) / chunk, chunk};
+  }
+  __device__ __forceinline__ int begin(int split) const { return split * chunk; }
+  __device__ __forceinline__ int end(int split, int block_tokens) const {
+    const int blocks = position / block_tokens + 1;
+    return begin(split) + chunk < blocks ? begin(split) + chunk : blocks;
+  }
+};
+
+template <AttentionConfig C>
+struct AttentionCore {
+  using Rotary = Rope<RopeConfig{.head_dim = C.head_dim, .interleaved = C.interleaved}>;
+  using Row = CacheRow<C.head_dim>;
+  static constexpr int kThreads = C.warps * kWarp;
+  static constexpr int kGroup = attention_group(C.heads / C.kv_heads);  // queries of a CTA
+  static constexpr int kShares = C.heads / C.kv_heads / kGroup;
+  static constexpr int kItems = C.kv_heads * kShares;               // CTAs that one split has
+  static constexpr int kTileBytes = C.block_tokens * Row::kBytes;   // keys, or values, of one head of one block
+  static constexpr int kValues = C.kv_heads * kTileBytes;           // v follows k
+  static constexpr int kPairs = C.head_dim / 2;
+  static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
+  static constexpr int kPart = C.head_dim + 2;  // output, maximum, sum
+
+  static constexpr int kQueries = 0;
+  static constexpr int kNew = kQueries + kGroup * C.head_dim * 4;  // this step's row of keys, then of values
+  static constexpr int kParts = kNew + 2 * Row::kBytes;
+  static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
+  static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
+  static_assert(C.block_tokens == TileAttention<C.head_dim>::kTokens, "a tile is the share of a head in a cache block");
+
+  struct Args {
+    const float* q_weight;
+    const float* k_weight;
+    std::uint8_t* cache;  // this layer's part of block 0
+    const std::int32_t* table;
+  };
+
+  // Sines and cosines of this lane's pairs at the step's position.
+  struct Angles {
+    float s[kLanePairs];
+    float c[kLanePairs];
+    __device__ __forceinline__ Angles(const std::uint64_t* turns, int position) {
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        s[i] = c[i] = 0;
+        if (pair < kPairs) rope_angle(turns, pair, position, s[i], c[i]);
+      }
+    }
+  };
+
+  // Keys of head `head` in the sequence's block `index`; its values lie kValues further.
+  static __device__ __forceinline__ std::uint8_t* tile(const Args& a, int head, int index) {
+    return a.cache + static_cast<std::size_t>(a.table[index]) * C.block_bytes + head * kTileBytes;
+  }
+
+  // This CTA's queries, rotated and scaled, to shared memory, a warp a head; and where `append`, the step's key and value
+  // there and to the cache, by the last warp, since the first ones are busy. qkv: f32 [heads + 2 kv_heads, head_dim].
+  template <class Qkv>
+  static __device__ __forceinline__ void prepare(const Args& a, const Qkv& qkv, const Angles& angles, int item,
+                                                 int position, bool append, std::uint8_t* shared) {
+    float* queries = reinterpret_cast<float*>(shared + kQueries);
+    for (int g = warp_index(); g < kGroup; g += C.warps) {
+      float2 v[kLanePairs];
+      rotate(qkv, (item * kGroup + g) * C.head_dim, a.q_weight, angles, v);
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        if (pair >= kPairs) continue;
+        queries[g * C.head_dim + Rotary::first(pair)] = v[i].x * C.scale;
+        queries[g * C.head_dim + Rotary::second(pair)] = v[i].y * C.scale;
+      }
+    }
+    if (!append || warp_index() != C.warps - 1) return;
+    const int head = item / kShares;
+    float2 key[kLanePairs];
+    rotate(qkv, (C.heads + head) * C.head_dim, a.k_weight, angles, key);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      if (pair >= kPairs) continue;
+      std::uint8_t* keys = shared + kNew;
+      std::uint8_t* values = keys + Row::kBytes;
+      const int value = (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair;
+      *reinterpret_cast<std::uint16_t*>(keys + Row::element(position, Rotary::first(pair))) = float_to_half(key[i].x);
+      *reinterpret_cast<std::uint16_t*>(keys + Row::element(position, Rotary::second(pair))) = float_to_half(key[i].y);
+      *reinterpret_cast<std::uint32_t*>(values + Row::element(position, 2 * pair)) =
+          floats_to_half2(qkv(value), qkv(value + 1));
+    }
+  }
+
+  // One warp's blocks first, first + warps, ... of the split, each fetched by `take(index, values?)` and given back by
+  // `release()`. The block that the step's position lies in gets the row that `prepare` made.
+  template <class Fetch>
+  static __device__ __forceinline__ void walk(const Args& a, int item, int position, int first, int end, Fetch& fetch,
+                                              std::uint8_t* shared) {
+    const TileQueries<C.head_dim> queries(reinterpret_cast<const float*>(shared + kQueries), kGroup);
+    TileAttention<C.head_dim> attention;
+    for (int block = first; block < end; block += C.warps) {
+      const int left = position + 1 - block * C.block_tokens;
+      const int count = left < C.block_tokens ? left : C.block_tokens;
+      const bool own = left <= C.block_tokens;
+      std::uint32_t weights[4];
+      std::uint8_t* keys = fetch.take();
+      if (own) append(a, item, position, block, keys, shared + kNew, 0);
+      attention.keys(keys, count, queries, weights);
+      fetch.release();
+      std::uint8_t* values = fetch.take();
+      if (own) append(a, item, position, block, values, shared + kNew + Row::kBytes, kValues);
+      attention.values(values, weights);
+      fetch.release();
+    }
+    attention.store(reinterpret_cast<float*>(shared + kParts) + warp_index() * kGroup * kPart, kGroup, kPart);
+  }
+
+  // A warp's part, in the order of warps; `used` of them had blocks. Output, maximum and sum of query g, column d.
+  struct Merged {
+    float value;
+    float largest;
+    float total;
+  };
+  static __device__ __forceinline__ Merged merged(const std::uint8_t* shared, int used, int g, int d) {
+    const float* parts = reinterpret_cast<const float*>(shared + kParts) + g * kPart;
+    Merged m{0, TileAttention<C.head_dim>::kMasked, 0};
+    for (int w = 0; w < used; w++) m.largest = max(m.largest, parts[w * kGroup * kPart + C.head_dim]);
+    for (int w = 0; w < used; w++) {
+      const float* part = parts + w * kGroup * kPart;
+      const float weight = exp2_fast(part[C.head_dim] - m.largest);
+      m.total += weight * part[C.head_dim + 1];
+      m.value += weight * part[d];
+    }
+    return m;
+  }
+
+ private:
+  // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it.
+  template <class Qkv>
+  static __device__ __forceinline__ void rotate(const Qkv& x, int at, const float* weight, const Angles& angles,
+                                                float2 (&v)[kLanePairs]) {
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      v[i] = pair < kPairs ? make_float2(x(at + Rotary::first(pair)), x(at + Rotary::second(pair))) : make_float2(0, 0);
+      squares += v[i].x * v[i].x + v[i].y * v[i].y;
+    }
+    if constexpr (C.qk_norm) {
+      const float factor = rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        if (pair >= kPairs) continue;
+        v[i].x *= factor * weight[Rotary::first(pair)];
+        v[i].y *= factor * weight[Rotary::second(pair)];
+      }
+    }
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      v[i] = make_float2(v[i].x * angles.c[i] - v[i].y * angles.s[i], v[i].y * angles.c[i] + v[i].x * angles.s[i]);
+    }
+  }
+
+  // The new row into a landed tile and into the cache; and zeros after it, which no weight of zero turns into NaN.
+  static __device__ __forceinline__ void append(const Args& a, int item, int position, int block, std::uint8_t* landed,
+                                                const std::uint8_t* row, int offset) {
+    const int line = position % C.block_tokens * Row::kBytes;
+    std::uint8_t* cached = tile(a, item / kShares, block) + offset + line;
+    for (int i = lane_index(); i < Row::kBytes / 4; i += kWarp) {
+      const std::uint32_t word = reinterpret_cast<const std::uint32_t*>(row)[i];
+      reinterpret_cast<std::uint32_t*>(landed + line)[i] = word;
+      if (item % kShares == 0) reinterpret_cast<std::uint32_t*>(cached)[i] = word;
+    }
+    for (int i = line + Row::kBytes + lane_index() * 4; i < kTileBytes; i += kWarp * 4) {
+      *reinterpret_cast<std::uint32_t*>(landed + i) = 0;
+    }
+    bulk_fence();
+    warp_sync();
+  }
+};
+
+}  // namespace imp

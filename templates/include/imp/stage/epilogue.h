@@ -1,0 +1,96 @@
+// What becomes of a product's rows. store(matrix, row in its matrix, row in y, value) is called once for every row by some
+// lane, in the order of the warp's units; the same lane has called read(unit, row) for its first kReads units. The whole
+// CTA calls finish().
+#pragma once
+#include "imp/stage/cta.h"
+#include "imp/stage/exchange.h"
+#include "imp/stage/units.h"
+
+namespace imp {
+
+// y = value + bias. `Biases` is the number of bias vectors: 0, or one for each matrix.
+template <int Biases>
+struct StoreRows {
+  struct Args {
+    float* y;
+    const float* bias[Biases > 0 ? Biases : 1] = {};
+  };
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kReads = 0;
+  Args out;
+  __device__ __forceinline__ StoreRows(const Args& args, std::uint8_t*) : out(args) {}
+  __device__ __forceinline__ void store(int matrix, int matrix_row, int row, float value) {
+    if constexpr (Biases > 0) value += out.bias[matrix][matrix_row];
+    out.y[row] = untagged(value);
+  }
+  __device__ __forceinline__ void finish() {}
+};
+
+// y += value + bias: the residual stream, each row owned by one lane
+template <int Biases>
+struct AddRows {
+  struct Args {
+    float* y;
+    const float* bias[Biases > 0 ? Biases : 1] = {};
+  };
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kReads = 4;  // units whose old values are read ahead; a warp rarely has more
+  Args out;
+  float old[kReads];
+  int units = 0;
+  __device__ __forceinline__ AddRows(const Args& args, std::uint8_t*) : out(args) {}
+  __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? out.y[row] : 0; }
+  __device__ __forceinline__ void store(int matrix, int matrix_row, int row, float value) {
+    if constexpr (Biases > 0) value += out.bias[matrix][matrix_row];
+    out.y[row] = untagged((units < kReads ? pick(old, units) : out.y[row]) + value);
+    units++;
+  }
+  __device__ __forceinline__ void finish() {}
+};
+
+// logits = value; and this CTA's largest one with its index, ties to the smaller index
+template <int Warps, class Cta = WholeCta>
+struct StoreLogits {
+  struct Args {
+    float* logits;
+    float* best_value;    // [grid]
+    std::uint32_t* best;  // [grid]
+  };
+  static constexpr int kSharedBytes = round_up(Warps * 8, 16);
+  static constexpr int kReads = 0;
+  Args out;
+  float* values;
+  std::uint32_t* rows;
+  float value = -INFINITY;
+  std::uint32_t row = 0;
+  __device__ __forceinline__ StoreLogits(const Args& args, std::uint8_t* shared)
+      : out(args), values(reinterpret_cast<float*>(shared)), rows(reinterpret_cast<std::uint32_t*>(shared) + Warps) {}
+  __device__ __forceinline__ void store(int, int, int r, float v) {
+    out.logits[r] = v;
+    if (v > value) {
+      value = v;
+      row = static_cast<std::uint32_t>(r);
+    }
+  }
+  __device__ __forceinline__ void finish() {
+    const float best = warp_max(value);
+    const float candidate = value == best ? static_cast<float>(row) : INFINITY;
+    const float first = -warp_max(-candidate);  // ids are below 2^24: exact as floats
+    if (lane_index() == 0) {
+      values[warp_index()] = best;
+      rows[warp_index()] = static_cast<std::uint32_t>(first);
+    }
+    Cta::sync();
+    if (thread_index() != 0) return;
+    for (int w = 1; w < Warps; w++) {
+      if (values[w] > values[0] || (values[w] == values[0] && rows[w] < rows[0])) {
+        values[0] = values[w];
+        rows[0] = rows[w];
+      }
+    }
+    out.best_value[block_index()] = values[0];
+    out.best[block_index()] = rows[0];
+  }
+};
+
+}  // namespace imp

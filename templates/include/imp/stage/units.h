@@ -1,0 +1,215 @@
+// Matrices cut into units, the rows of one tile: where a unit's tiles lie, and what one warp makes of them. Both forms of
+// decode, kernel after kernel and all in one, stream units; they differ in who fetches the tiles.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+struct TileAddress {
+  const std::uint8_t* data;
+  int bytes;
+  int count;  // tiles of the unit
+};
+
+// A tile's rows times their stretch of the vector.
+template <class M>
+struct TileProduct {
+  using L = typename M::Layout;
+  static constexpr int kRows = L::kTile.rows;
+  static constexpr int kUnits = ceil_div(M::kRows, kRows);
+  static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
+  static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
+  typename L::Lane lanes[kLaneVectors][kRows];
+
+  __device__ __forceinline__ void load(const std::uint8_t* tile) {
+#pragma unroll
+    for (int v = 0; v < kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= kVectors) continue;
+#pragma unroll
+      for (int r = 0; r < kRows; r++) lanes[v][r] = L::template load<Landed>(tile, r, vector);
+    }
+  }
+  template <class Activations>
+  __device__ __forceinline__ void add(int k, const Activations& x, float (&sums)[kRows]) const {
+#pragma unroll
+    for (int v = 0; v < kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= kVectors) continue;
+      const typename L::Input in = L::input(x, k * kVectors + vector);
+#pragma unroll
+      for (int r = 0; r < kRows; r++) sums[r] += L::dot(lanes[v][r], in, vector);
+    }
+  }
+};
+
+// The encoded vector, and what the sums are multiplied with.
+struct Activations {
+  Q8Activations q8;
+  FloatActivations dense;
+  float scale;
+};
+
+// Sums of one unit's rows over all of K. `tiles` gives its tiles in order: take() a landed one, release() it.
+template <class M, class Tiles>
+__device__ __forceinline__ void multiply_unit(Tiles& tiles, const Activations& x, float (&sums)[TileProduct<M>::kRows]) {
+  for (int k = 0; k < M::kTiles; k++) {
+    TileProduct<M> product;
+    product.load(tiles.take());
+    tiles.release();
+    if constexpr (M::Layout::kInteger) {
+      product.add(k, x.q8, sums);
+    } else {
+      product.add(k, x.dense, sums);
+    }
+  }
+}
+
+// The value of row `index` out of an array that every lane holds whole, without indexing registers at run time.
+template <int N>
+__device__ __forceinline__ float pick(const float (&values)[N], int index) {
+  float result = values[0];
+#pragma unroll
+  for (int i = 1; i < N; i++) result = index == i ? values[i] : result;
+  return result;
+}
+
+// One or several matrices that share x, laid end to end: a unit is a tile's rows of one of them.
+template <class... Ms>
+struct MatrixUnits {
+  static constexpr int kMatrices = sizeof...(Ms);
+  static constexpr int kUnits = (TileProduct<Ms>::kUnits + ...);
+  static constexpr int kTilesLeast = [] {
+    int least = 1 << 30;
+    ((least = Ms::kTiles < least ? Ms::kTiles : least), ...);
+    return least;
+  }();
+  static constexpr bool kUniform = ((Ms::kTiles == kTilesLeast) && ...);
+  static constexpr int kTiles = kTilesLeast;  // of a unit, if uniform
+  static constexpr int kMostBytes = [] {
+    int most = 0;
+    ((most = Ms::Layout::kTileBytes > most ? Ms::Layout::kTileBytes : most), ...);
+    return most;
+  }();
+  static constexpr bool kOneWidth = [] {
+    const int cols[] = {Ms::kCols...};
+    for (int c : cols)
+      if (c != cols[0]) return false;
+    return true;
+  }();
+  static_assert(kOneWidth, "matrices that share a vector have rows of its length");
+
+  static __device__ __forceinline__ TileAddress tile(const std::uint8_t* const* planes, int unit, int k) {
+    TileAddress found{};
+    int first = 0;
+    int matrix = 0;
+    (locate<Ms>(planes, unit, k, first, matrix, found), ...);
+    return found;
+  }
+  // Calls epilogue.store(matrix, row in it, row in all, value) once for each row of the unit, each by some lane.
+  template <class Tiles, class Epilogue>
+  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
+    int first_unit = 0;
+    int first_row = 0;
+    int matrix = 0;
+    (visit<Ms>(unit, first_unit, first_row, matrix, tiles, x, epilogue), ...);
+  }
+  // The row that this lane will store of a unit, or -1: one matrix only.
+  static __device__ __forceinline__ int row(int unit) {
+    static_assert(kMatrices == 1, "what an epilogue reads ahead belongs to one matrix");
+    int result = -1;
+    ((result = lane_index() < TileProduct<Ms>::kRows && unit * TileProduct<Ms>::kRows + lane_index() < Ms::kRows
+                   ? unit * TileProduct<Ms>::kRows + lane_index()
+                   : -1),
+     ...);
+    return result;
+  }
+
+ private:
+  template <class M>
+  static __device__ __forceinline__ void locate(const std::uint8_t* const* planes, int unit, int k, int& first,
+                                                int& matrix, TileAddress& found) {
+    const int local = unit - first;
+    if (local >= 0 && local < TileProduct<M>::kUnits) {
+      const std::size_t index = static_cast<std::size_t>(local) * M::kTiles + k;
+      found = {planes[matrix] + index * M::Layout::kTileBytes, M::Layout::kTileBytes, M::kTiles};
+    }
+    first += TileProduct<M>::kUnits;
+    matrix++;
+  }
+  template <class M, class Tiles, class Epilogue>
+  static __device__ __forceinline__ void visit(int unit, int& first_unit, int& first_row, int& matrix, Tiles& tiles,
+                                               const Activations& x, Epilogue& epilogue) {
+    using Product = TileProduct<M>;
+    const int local = unit - first_unit;
+    if (local >= 0 && local < Product::kUnits) {
+      float sums[Product::kRows] = {};
+      multiply_unit<M>(tiles, x, sums);
+      warp_sum(sums);
+      const int row = local * Product::kRows + lane_index();
+      if (lane_index() < Product::kRows && row < M::kRows) {
+        epilogue.store(matrix, row, first_row + row, x.scale * pick(sums, lane_index()));
+      }
+    }
+    first_unit += Product::kUnits;
+    first_row += M::kRows;
+    matrix++;
+  }
+};
+
+// Gate and up side by side: a unit is the same rows of both, and its result silu(gate) * up.
+template <class A, class B>
+struct PairUnits {
+  static constexpr int kMatrices = 2;
+  static constexpr int kRows =
+      A::Layout::kTile.rows > B::Layout::kTile.rows ? A::Layout::kTile.rows : B::Layout::kTile.rows;
+  static constexpr int kUnits = ceil_div(A::kRows, kRows);
+  static constexpr int kTilesA = kRows / A::Layout::kTile.rows * A::kTiles;
+  static constexpr int kTilesB = kRows / B::Layout::kTile.rows * B::kTiles;
+  static constexpr bool kUniform = true;
+  static constexpr int kTiles = kTilesA + kTilesB;
+  static constexpr int kMostBytes =
+      A::Layout::kTileBytes > B::Layout::kTileBytes ? A::Layout::kTileBytes : B::Layout::kTileBytes;
+  static_assert(A::kRows == B::kRows && A::kCols == B::kCols, "gate and up have one shape");
+
+  static __device__ __forceinline__ TileAddress tile(const std::uint8_t* const* planes, int unit, int k) {
+    return k < kTilesA ? at<A>(planes[0], unit * kTilesA + k) : at<B>(planes[1], unit * kTilesB + k - kTilesA);
+  }
+  template <class Tiles, class Epilogue>
+  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
+    float g[kRows];
+    float u[kRows];
+    rows<A>(tiles, x, g);
+    rows<B>(tiles, x, u);
+    warp_sum(g);
+    warp_sum(u);
+    const int row = unit * kRows + lane_index();
+    const float gate = x.scale * pick(g, lane_index() % kRows);
+    const float up = x.scale * pick(u, lane_index() % kRows);
+    if (lane_index() < kRows && row < A::kRows) {
+      epilogue.store(0, row, row, divide_fast(gate, 1.0f + exp_fast(-gate)) * up);
+    }
+  }
+
+ private:
+  // In the last unit a matrix may have fewer tiles than the other: it gives its last tile again, which nobody stores.
+  template <class M>
+  static __device__ __forceinline__ TileAddress at(const std::uint8_t* plane, int index) {
+    constexpr int last = TileProduct<M>::kUnits * M::kTiles - 1;
+    const std::size_t tile = index < last ? index : last;
+    return {plane + tile * M::Layout::kTileBytes, M::Layout::kTileBytes, kTiles};
+  }
+  template <class M, class Tiles>
+  static __device__ __forceinline__ void rows(Tiles& tiles, const Activations& x, float (&sums)[kRows]) {
+    constexpr int kUnitRows = M::Layout::kTile.rows;
+#pragma unroll
+    for (int i = 0; i < kRows / kUnitRows; i++) {
+      float part[kUnitRows] = {};
+      multiply_unit<M>(tiles, x, part);
+#pragma unroll
+      for (int r = 0; r < kUnitRows; r++) sums[i * kUnitRows + r] = part[r];
+    }
+  }
+};
+
+}  // namespace imp
