@@ -126,7 +126,7 @@ def _flags(unit: Unit) -> tuple[str, ...]:
     warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")  # nvcc's pragmas
     machine = ("-march=x86-64-v3",) if platform.machine() == "x86_64" else ()
     common = ("-std=c++20", "-ffp-contract=off", "-fPIC", "-pthread", *machine, *warnings)
-    # The instrumentation alone: engine_check.cpp answers its calls, not the compiler's runtime library.
+    # The instrumentation alone: the simulator's check_*.cpp answer its calls, not the compiler's runtime library.
     return (*common, "-O1", "-g", "-fsanitize=thread,alignment") if unit.flavour == "check" else (*common, "-O2")
 
 
@@ -183,17 +183,22 @@ def _rule(key: str, unit: Unit, folder: Path) -> dict[str, object]:
     return {"name": f"{unit.target}-{unit.flavour}-{key[:8]}", "command": command, "output": output, "inputs": [source]}
 
 
+def engine_sources(flavour: Literal["plain", "check"]) -> list[Path]:
+    """What the simulator's kernels are linked with."""
+    folder = templates() / "include" / "imp" / "sim"
+    return sorted([*folder.glob("engine_*.cpp"), *(folder.glob("check_*.cpp") if flavour == "check" else ())])
+
+
 def _sim_commands(unit: Unit, source: Path, output: Path) -> list[str]:
     """The kernels with their flavour's flags, the engine always with the plain ones, and the link."""
     include = templates() / "include"
-    isa = include / "imp" / "sim"
-    compiler = f"{_find_compiler('g++')} -I{include} -I{isa}"
+    compiler = f"{_find_compiler('g++')} -I{include} -I{include / 'imp' / 'sim'}"
     plain = " ".join(_flags(Unit(unit.target, unit.compiler, unit.source)))
-    parts = ["engine.cpp", "engine_check.cpp"] if unit.flavour == "check" else ["engine.cpp"]
-    objects = [output.parent / f"{part}.o" for part in ("model", *parts)]
+    parts = engine_sources(unit.flavour)
+    objects = [output.parent / f"{name}.o" for name in ("model", *(part.name for part in parts))]
     return [
         f"{compiler} {' '.join(_flags(unit))} -c {source} -o {objects[0]}",
-        *(f"{compiler} {plain} -c {isa / part} -o {out}" for part, out in zip(parts, objects[1:], strict=True)),
+        *(f"{compiler} {plain} -c {part} -o {out}" for part, out in zip(parts, objects[1:], strict=True)),
         f"{compiler} -shared -pthread -Wl,-z,defs {' '.join(map(str, objects))} -o {output}",
         f"rm {' '.join(map(str, objects))}",
     ]

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imp_codegen.build import CodeObject, Unit, build
@@ -17,6 +17,7 @@ from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.emit import Emitted, emit
 from imp_codegen.graph import Graph, verify
 from imp_codegen.kernels import lower
+from imp_codegen.kernels.form import Wanted
 from imp_codegen.kernels.lowering import SLOTS, Lowering
 from imp_codegen.models import load_architecture
 from imp_codegen.pack import pack, planes
@@ -25,6 +26,7 @@ from imp_codegen.passes.place_weights import Placed, place_weights
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_target
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
+from imp_codegen.tuning.table import Chosen, Table, shipped
 from imp_codegen.version import VERSION
 from imp_runtime.artifact import write_artifact
 from imp_runtime.errors import ImpError
@@ -40,7 +42,8 @@ class CompileOptions:
 
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers. `describe_chat`:
-    what a chat template can do, as the JSON that the artifact keeps in chat.json.
+    what a chat template can do, as the JSON that the artifact keeps in chat.json. `tuning`: tables of all targets, the
+    first that knows a stage decides how it is configured. `form`: of a decode step.
     """
 
     random_weights: bool = False
@@ -49,14 +52,17 @@ class CompileOptions:
     dump: Path | None = None
     check: bool = False
     describe_chat: Callable[[str], str] | None = None
+    tuning: tuple[Table, ...] = field(default_factory=shipped)
+    form: Wanted = "auto"
 
 
 @dataclass(frozen=True, slots=True)
 class TargetReport:
-    """One target's outcome. `cached`: the code object was built before."""
+    """One target's outcome. `cached`: the code object was built before. `streams`: each stage's configuration."""
 
     target: str
     kernels_per_program: Mapping[str, int]
+    streams: Mapping[str, Chosen]
     cached: bool
     log: str
 
@@ -81,6 +87,7 @@ class Compiled:
     placed: Mapping[str, Placed]
     tokenizer: TokenizerFiles
     emitted: Mapping[str, Emitted]
+    streams: Mapping[str, Mapping[str, Chosen]]
 
 
 def compile_model(
@@ -105,7 +112,11 @@ def compile_model(
             _write(output, compiled, objects, checkpoint, options, progress)
     reports = tuple(
         TargetReport(
-            t.target, {p.name: len(p.kernels) for p in t.programs}, objects[t.target].cached, objects[t.target].log
+            t.target,
+            {p.name: len(p.kernels) for p in t.programs},
+            compiled.streams[t.target],
+            objects[t.target].cached,
+            objects[t.target].log,
         )
         for t in compiled.plan.targets
     )
@@ -126,12 +137,16 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     attention = spec.layers[0].attention
     kv = KvSpec(len(spec.layers), attention.kv_heads, attention.head_dim)
     quant = _quant_name(placed)
-    emitted, plans = {}, []
+    emitted, streams, plans = {}, {}, []
     for target in targets:
-        low = Lowering(spec, target, placed, kv, CHUNK_TOKENS)
-        emitted[target.name] = emit(lower(low, groups), spec.name, quant, target.name)
+        tables = tuple(table for table in options.tuning if table.target == target.name)
+        low = Lowering(spec, target, placed, kv, CHUNK_TOKENS, tables)
+        drafts, chosen = lower(low, groups, options.form)
+        emitted[target.name] = emit(drafts, spec.name, quant, target.name)
+        streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
         code = f"code/{target.name}"
-        plans.append(TargetPlan(target.name, code, low.all_buffers(), emitted[target.name].programs))
+        programs = emitted[target.name].programs
+        plans.append(TargetPlan(target.name, code, chosen.form, chosen.reason, low.all_buffers(), programs))
     plan = Plan(
         version=PLAN_VERSION,
         model=spec.name,
@@ -155,7 +170,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     )
     if options.dump is not None:
         _dump(options.dump, spec, graph, groups, plan, emitted)
-    return Compiled(plan, spec, placed, tokenizer, emitted)
+    return Compiled(plan, spec, placed, tokenizer, emitted, streams)
 
 
 def _write(

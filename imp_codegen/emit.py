@@ -100,6 +100,7 @@ def _kernel(draft: Draft, symbol: str) -> Kernel:
         args=tuple(p.binding for p in draft.params() if p.binding is not None),
         ops=draft.ops,
         outputs=draft.outputs,
+        phases=draft.phases,
         weight_bytes=draft.weight_bytes,
         other_bytes=draft.other_bytes,
         flops=draft.flops,
@@ -108,7 +109,8 @@ def _kernel(draft: Draft, symbol: str) -> Kernel:
 
 def _comment(draft: Draft, launches: list[str]) -> tuple[str, ...]:
     """What the kernel does and moves, and where it is launched."""
-    ops = " → ".join(op.split(" ")[0] for op in draft.ops) or draft.stage.name
+    kinds = [op.split(" ")[0] for op in draft.ops]
+    ops = f"{len(kinds)} operations" if draft.resident else " → ".join(kinds) or draft.stage.name
     places = launches[0] if len(launches) == 1 else f"{launches[0]} and {len(launches) - 1} more"
     return (
         f"{ops} · {draft.weight_bytes:,} bytes of weights, {draft.other_bytes:,} of other data a launch",

@@ -1,4 +1,4 @@
-"""What every kernel of tests/sim/kernels/isa.cu is given and must give back (numpy), for simulator and GPUs."""
+"""What the kernels of tests/sim/kernels are given and must give back (numpy), for simulator and GPUs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).resolve().parent / "sim" / "kernels" / "isa.cu"
+RESIDENT_SOURCE = SOURCE.with_name("resident.cu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class Case:
     grid: tuple[int, int, int] = (1, 1, 1)
     block: int = 32
     shared_bytes: int = 0
+    resident: bool = False
 
 
 def check(case: Case, results: list[Array]) -> None:
@@ -251,8 +253,67 @@ def _indices() -> Case:
     return Case("indices", (_out(np.tile(row, (24, 1))), _same(np.array(grid, np.int32))), grid=grid, block=64)
 
 
+def _exchange(rng: np.random.Generator, blocks: int) -> Case:
+    x = rng.integers(0, 2**28, (blocks, 64), np.uint32)
+    value, words = x, np.zeros((2, blocks, 64), np.uint32)
+    for turn in range(1, 13):
+        words[turn % 2] = value << np.uint32(4) | np.uint32(turn)
+        weights = np.arange(1, blocks + 1, dtype=np.uint32)[:, None]
+        value = np.tile((value * weights).sum(0, dtype=np.uint32) & np.uint32(0xFFFFFFF), (blocks, 1))
+    counter = np.array([12 * blocks], np.uint32)
+    buffers = (_same(x), _out(words), _out(counter), _out(value))
+    return Case("exchange", buffers, (blocks, 1, 1), 64, resident=True)
+
+
+def ring_case(entry: str, blocks: int) -> Case:
+    """Three warps that share the tiles of each block."""
+    x = np.random.default_rng(blocks).integers(0, 2**32, (blocks, 29, 32, 4), np.uint32)
+    out = np.zeros((blocks, 3, 32, 4), np.uint32)
+    for tile in range(29):
+        v = x[:, tile, np.arange(32) ^ 1]
+        taker = out[:, tile % 3]
+        taker[..., 0] += v[..., 0]
+        taker[..., 1] ^= v[..., 1]
+        taker[..., 2] += 3 * v[..., 2]
+        taker[..., 3] += 1
+    return Case(entry, (_same(x), _out(out)), (blocks, 1, 1), 128, 6 * 512 + 12 * 8, True)
+
+
+def pass_case(entry: str) -> Case:
+    """One block leaves words for three others."""
+    data, flag, out = np.full(8, 7, np.uint32), np.ones(1, np.uint32), np.full(4, 56, np.uint32)
+    return Case(entry, (_out(data), _out(flag), _out(out)), (4, 1, 1), 32, 0, True)
+
+
+def _pointers(rng: np.random.Generator) -> Case:
+    values = rng.integers(0, 2**32, 600, np.uint32)
+    return Case("pointers", (*(_same(values[i : i + 1]) for i in range(600)), _out(values)), resident=True)
+
+
+def resident_cases() -> list[Case]:
+    """Those of RESIDENT_SOURCE that have no bug."""
+    rng = np.random.default_rng(8)
+    tile = rng.integers(0, 2**32, (32, 4), np.uint32)
+    return [
+        _exchange(rng, 2),
+        _exchange(rng, 5),
+        ring_case("ring", 3),
+        pass_case("plain_data_fixed"),
+        pass_case("relaxed_data_fixed"),
+        _pointers(rng),
+        Case("hand_over_fixed", (Buffer(np.zeros(96, np.float32), _handed_over()),), (1, 1, 1), 96, 384, True),
+        Case("barrier_none", (Buffer(tile, np.zeros_like(tile)), _out(tile[::-1].copy())), (1, 1, 1), 32, 520, True),
+    ]
+
+
+def _handed_over() -> Array:
+    y = np.zeros(96, np.float32)
+    y[:64] = np.arange(64) ^ 32
+    return y
+
+
 def cases() -> list[Case]:
-    """All of them, from fixed random numbers."""
+    """Those of SOURCE, from fixed random numbers."""
     rng = np.random.default_rng(7)
     return [
         _collectives(rng),

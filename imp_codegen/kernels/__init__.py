@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from imp_codegen.kernels import attention, embed, gate_up, head, linear_add, norm_linear
+from imp_codegen.kernels import attention, embed, gate_up, head, linear_add, norm_linear, step
 from imp_codegen.kernels.bandwidth import read_memory
 from imp_codegen.kernels.draft import ProgramDraft
+from imp_codegen.kernels.form import Chosen, Wanted, choose
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.prefill import finish_chunk
 from imp_codegen.passes.fuse import Group
@@ -18,19 +19,24 @@ _FAMILIES = {
 }
 
 
-def lower(low: Lowering, groups: tuple[Group, ...]) -> tuple[ProgramDraft, ...]:
-    """Every program of plan.py's docstring, and bandwidth; `low` then knows their buffers."""
+def lower(
+    low: Lowering, groups: tuple[Group, ...], wanted: Wanted = "graph"
+) -> tuple[tuple[ProgramDraft, ...], Chosen]:
+    """Every program of plan.py's docstring, and bandwidth; `low` then knows their buffers. And the form of decode."""
     *body, last = groups
     assert last.family == "head"
     tokens = low.chunk_tokens
     body_drafts = [draft for group in body for draft in _FAMILIES[group.family].decode(low, group)]
     forward = (*body_drafts, *head.logits(low, last))
-    choose = head.choose(low, last)
+    chosen = choose(low, groups, forward, wanted)
+    if chosen.form == "persistent":
+        forward = (*embed.decode(low, groups[0]), step.draft(low, groups))
+    finish = head.choose(low, last)
     prefill = [draft for group in body for draft in _FAMILIES[group.family].prefill(low, group)]
-    return (
-        ProgramDraft("decode_b1", 1, (*forward, *choose)),
+    programs = (
+        ProgramDraft("decode_b1", 1, (*forward, *finish)),
         ProgramDraft("forward_b1", 1, forward),
-        ProgramDraft("choose_b1", 1, choose),
+        ProgramDraft("choose_b1", 1, finish),
         ProgramDraft(f"prefill_t{tokens}", tokens, (*prefill, finish_chunk(low))),
         ProgramDraft("sample_b1", 1, head.after_prefill(low, last)),
         ProgramDraft(f"logits_t{tokens}", tokens, head.all_logits(low, last)),
@@ -38,3 +44,4 @@ def lower(low: Lowering, groups: tuple[Group, ...]) -> tuple[ProgramDraft, ...]:
         ProgramDraft("export_b1", 1, head.export(low, last)),
         ProgramDraft("bandwidth", 1, (read_memory(low),)),
     )
+    return programs, chosen

@@ -40,7 +40,8 @@ class Draft:
 
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
     parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
-    `resident`: its CTAs wait for one another, so the GPU must hold all of them at once.
+    `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `phases`: steps inside it that
+    each need all of the one before.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Draft:
     overlap: bool = False
     resident: bool = False
     outputs: tuple[Output, ...] = ()
+    phases: int = 1
     weight_bytes: int = 0
     other_bytes: int = 0
     flops: int = 0

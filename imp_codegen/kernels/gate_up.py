@@ -12,7 +12,7 @@ from imp_codegen.passes.fuse import Group
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Gated = silu(gate) * up, a warp taking the same rows of both matrices."""
     norm, gate, up, gated = _parts(group)
-    streamed = stream(low, norm.x.width, (gate.weight, up.weight), norm=True)
+    streamed = stream(low, "gate_up", norm.x.width, (gate.weight, up.weight), norm=True, paired=True)
     draft = Draft(
         name=group.name.rpartition(".")[0] + ".gate_up",
         entry="gate_up",
@@ -26,7 +26,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
             low.plane(up.weight, "up"),
         ),
         grid=(low.target.sms, 1, 1),
-        threads=low.target.gemv_warps * 32,
+        threads=streamed.warps * 32,
         shared_bytes=streamed.shared,
         overlap=True,
         ops=op_names(group.ops),

@@ -111,9 +111,10 @@ def _parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
 
 def _logits(low: Lowering, group: Group) -> Draft:
     norm, linear, _ = _parts(group)
-    warps, grid = low.target.gemv_warps, low.target.sms
+    grid = low.target.sms
     vocab = linear.out.width
-    streamed = stream(low, norm.x.width, (linear.weight,), norm=True)
+    streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=True)
+    warps = streamed.warps
     logits = low.buffer("logits", vocab * 4)
     best_value = low.buffer("head.best_value", grid * 4)
     best = low.buffer("head.best", grid * 4)

@@ -16,7 +16,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """X += W input."""
     linear, add, (source, _, _) = _parts(group)
     weight = linear.weight
-    streamed = stream(low, linear.x.width, (weight,), norm=False)
+    streamed = stream(low, "project", linear.x.width, (weight,), norm=False)
     x = low.buffer("x", add.out.width * 4)
     biases = bias_params(low, (linear,))
     draft = Draft(
@@ -31,7 +31,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
             low.plane(weight, "w"),
         ),
         grid=(low.target.sms, 1, 1),
-        threads=low.target.gemv_warps * 32,
+        threads=streamed.warps * 32,
         shared_bytes=streamed.shared,
         overlap=True,
         ops=op_names(group.ops),

@@ -116,7 +116,7 @@ def chunk_output(low: Lowering, value: Value, buffer: str) -> Output:
 
 @dataclass(frozen=True, slots=True)
 class Streamed:
-    """The configs that every kernel of streamed weights has, its warps and its shared memory: rings, then the vector."""
+    """The configs that every kernel of streamed weights has, its warps, its shared memory: rings, then the vector."""
 
     gemv: Config
     encode: Config
@@ -131,11 +131,7 @@ def stream(
 
     `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other.
     """
-    q8, dense = low.wants_q8(*matrices), low.wants_dense(*matrices)
-    codes = round_up(cols, 128) + round_up(cols // 4, 16) if q8 else 0
-    floats = round_up(cols, 32) * 4 if dense else 0
-    squares = round_up(-(-cols // 128) * 4, 16) if norm else 0
-    stage = _stage(low, kind, matrices, codes + floats + squares, paired)
+    stage = _stage(low, kind, matrices, encoded_bytes(low, cols, matrices, norm=norm), paired)
     chosen = choose(low.tables, stage.name, stage.formula(low.target))
     low.streams[stage] = chosen
     warps, slots = chosen.choice.warps, chosen.choice.slots
@@ -147,18 +143,30 @@ def stream(
             f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice}"
         )
     gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
-    encode = Config(
+    encode = encode_config(low, cols, matrices, warps, norm=norm)
+    return Streamed(gemv, encode, warps, shared)
+
+
+def encode_config(low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: bool) -> Config:
+    """How the vector that `matrices` multiply is encoded."""
+    return Config(
         "EncodeConfig",
         (
             ("cols", cols),
             ("warps", warps),
-            ("q8", q8),
-            ("dense", dense),
+            ("q8", low.wants_q8(*matrices)),
+            ("dense", low.wants_dense(*matrices)),
             ("norm", norm),
             ("eps", low.spec.norm_eps if norm else 0.0),
         ),
     )
-    return Streamed(gemv, encode, warps, shared)
+
+
+def encoded_bytes(low: Lowering, cols: int, matrices: tuple[Weight, ...], *, norm: bool) -> int:
+    """Shared memory of the encoded vector: codes and scales, floats, and the sums of squares."""
+    codes = round_up(cols, 128) + round_up(cols // 4, 16) if low.wants_q8(*matrices) else 0
+    floats = round_up(cols, 32) * 4 if low.wants_dense(*matrices) else 0
+    return codes + floats + (round_up(-(-cols // 128) * 4, 16) if norm else 0)
 
 
 def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool) -> Stage:
@@ -170,7 +178,9 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
     rows = max(tile.rows for tile in tiles)
     if paired:
         units = -(-matrices[0].rows // rows)
-        unit_tiles = sum(rows // tile.rows * weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
+        unit_tiles = sum(
+            rows // tile.rows * weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True)
+        )
     else:
         units = sum(-(-weight.rows // tile.rows) for weight, tile in zip(matrices, tiles, strict=True))
         unit_tiles = max(weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))

@@ -23,7 +23,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     norm, linears = parts(group)
     weights: tuple[Weight, ...] = tuple(op.weight for op in linears)
     width = sum(op.out.width for op in linears)
-    streamed = stream(low, norm.x.width, weights, norm=True)
+    streamed = stream(low, "qkv", norm.x.width, weights, norm=True)
     qkv = low.buffer("qkv", width * 4)
     outputs = []
     at = 0
@@ -47,7 +47,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
             *(low.plane(w, f"w{i}") for i, w in enumerate(weights)),
         ),
         grid=(low.target.sms, 1, 1),
-        threads=low.target.gemv_warps * 32,
+        threads=streamed.warps * 32,
         shared_bytes=streamed.shared,
         overlap=True,
         ops=op_names(group.ops),

@@ -15,13 +15,17 @@ from imp_runtime.plan import Kernel
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A card: bandwidth of a plain read kernel (GB/s), int8 tensor rate (TOPS), overhead of one launch (us)."""
+    """A card: bandwidth of a plain read kernel (GB/s), int8 tensor rate (TOPS), overheads (us).
+
+    `launch_us`: of a launch in a graph; `phase_us`: of a phase in the step kernel.
+    """
 
     name: str
     title: str
     bandwidth: float
     int8_tops: float
     launch_us: float
+    phase_us: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +33,9 @@ class Target:
     """What code is compiled for.
 
     `sms`: multiprocessors that grids are sized for. `gemv_warps`: warps of a CTA that streams weights, one CTA an SM.
-    `gemv_shared`: shared memory that its rings and its vector may take.
+    `gemv_shared`: shared memory that its rings and its vector may take. `step_warps`: warps of a CTA that compute in
+    the step kernel, where one more fetches, and that attend in either form. `in_flight`: bytes that a CTA of the step
+    kernel has in flight at most.
     `attention_ctas`: CTAs that one layer's decode attention is split over. `max_shared`: bytes of shared memory a CTA.
     """
 
@@ -39,6 +45,8 @@ class Target:
     max_shared: int
     gemv_warps: int
     gemv_shared: int
+    step_warps: int
+    in_flight: int
     attention_ctas: int
     sample_threads: int
     gpus: tuple[Gpu, ...]
@@ -72,7 +80,7 @@ def gpus() -> Mapping[str, Gpu]:
 
 
 def predict_us(gpu: Gpu, kernel: Kernel) -> float:
-    """Predicted time of one launch in microseconds: the larger of streaming and arithmetic, and a launch's overhead."""
+    """Predicted time of one launch in microseconds: the larger of streaming and arithmetic, and overheads."""
     streaming = (kernel.weight_bytes + kernel.other_bytes) / (gpu.bandwidth * 1e3)
     arithmetic = kernel.flops / (gpu.int8_tops * 1e6)
-    return max(streaming, arithmetic) + gpu.launch_us
+    return max(streaming, arithmetic) + gpu.launch_us + (kernel.phases - 1) * gpu.phase_us

@@ -12,10 +12,12 @@ TARGET = Target(
     max_shared=99 * 1024,
     gemv_warps=8,
     gemv_shared=97 * 1024,
+    step_warps=11,
+    in_flight=16 * 1024,
     attention_ctas=170,
     sample_threads=1024,
     gpus=(
-        Gpu("rtx5090", "NVIDIA GeForce RTX 5090", bandwidth=1670, int8_tops=838, launch_us=2.0),
-        Gpu("rtxpro6000", "NVIDIA RTX PRO 6000 Blackwell", bandwidth=1670, int8_tops=1000, launch_us=2.0),
+        Gpu("rtx5090", "NVIDIA GeForce RTX 5090", bandwidth=1670, int8_tops=838, launch_us=2.0, phase_us=1.6),
+        Gpu("rtxpro6000", "NVIDIA RTX PRO 6000 Blackwell", bandwidth=1670, int8_tops=1000, launch_us=2.0, phase_us=1.6),
     ),
 )

@@ -9,7 +9,9 @@ TARGET = Target(
     max_shared=227 * 1024,
     gemv_warps=12,
     gemv_shared=200 * 1024,
+    step_warps=11,
+    in_flight=48 * 1024,
     attention_ctas=132,
     sample_threads=1024,
-    gpus=(Gpu("h200", "NVIDIA H200", bandwidth=4500, int8_tops=1281, launch_us=2.0),),
+    gpus=(Gpu("h200", "NVIDIA H200", bandwidth=4400, int8_tops=1281, launch_us=2.4, phase_us=1.8),),
 )

@@ -66,6 +66,7 @@ SAMPLING_DTYPE = np.dtype(
 )
 """One sequence's sampling parameters, 48 bytes, the layout of `imp::Sampling` in stage/sample.h."""
 
+Form = Literal["graph", "persistent"]
 DType = Literal["f32", "f16", "i32", "u32", "u64", "u8"]
 
 
@@ -124,6 +125,7 @@ class Kernel:
     """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers.
 
     `overlap`: the kernel may begin while the one before it in the program still runs; it waits for it by itself.
+    `phases`: steps inside it that each need all of the one before.
     `resident`: its blocks wait for one another, so the device must hold all of them at once; the entry then takes the
     pointers as one struct.
     """
@@ -138,6 +140,7 @@ class Kernel:
     args: tuple[Binding, ...]
     ops: tuple[str, ...]
     outputs: tuple[Output, ...]
+    phases: int
     weight_bytes: int
     other_bytes: int
     flops: int
@@ -154,10 +157,15 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class TargetPlan:
-    """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code."""
+    """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code.
+
+    `form`: how a decode step runs, as a graph of kernels or as one persistent kernel; `reason`: why, for people.
+    """
 
     target: str
     code: str
+    form: Form
+    reason: str
     buffers: tuple[Buffer, ...]
     programs: tuple[Program, ...]
 

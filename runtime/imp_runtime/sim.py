@@ -15,7 +15,6 @@ import numpy.typing as npt
 from imp_runtime.device import DeviceError, Launch, Mark
 
 _ALIGNMENT = 256
-_MAX_ARGS = 24
 
 
 def _aligned(nbytes: int) -> npt.NDArray[np.uint8]:
@@ -36,6 +35,7 @@ class _Prepared:
     grid: ctypes.Array[ctypes.c_int]
     block: int
     shared_bytes: int
+    resident: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class SimModule:
                 f"the sim code cannot be loaded ({error}); compile the model again on this machine"
             ) from None
         pointer, integer = ctypes.c_void_p, ctypes.c_int
-        self._launch.argtypes = [pointer, pointer, integer, pointer, integer, integer]
+        self._launch.argtypes = [pointer, pointer, integer, pointer, integer, integer, integer]
         self._launch.restype = integer
         self._error.argtypes = []
         self._error.restype = ctypes.c_char_p
@@ -99,7 +99,8 @@ class SimModule:
 
     def run(self, launch: _Prepared) -> None:
         """Run one kernel to its end."""
-        if self._launch(launch.entry, launch.args, launch.n_args, launch.grid, launch.block, launch.shared_bytes):
+        shape = (launch.grid, launch.block, launch.shared_bytes, launch.resident)
+        if self._launch(launch.entry, launch.args, launch.n_args, *shape):
             text = (self._error() or b"no reason given").decode(errors="replace")
             raise DeviceError(f"kernel {launch.name} failed on the simulator: {'; '.join(text.split(chr(10)))}")
 
@@ -195,11 +196,10 @@ class SimDevice:
         return module
 
     def _prepare(self, launch: Launch) -> _Prepared:
-        if len(launch.args) > _MAX_ARGS:
-            raise DeviceError(f"kernel {launch.name} has {len(launch.args)} arguments, the simulator takes {_MAX_ARGS}")
         args = (ctypes.c_uint64 * max(1, len(launch.args)))(*launch.args)
         grid = (ctypes.c_int * 3)(*launch.grid)
-        return _Prepared(launch.name, launch.kernel, args, len(launch.args), grid, launch.block, launch.shared_bytes)
+        shape = (grid, launch.block, launch.shared_bytes, launch.resident)
+        return _Prepared(launch.name, launch.kernel, args, len(launch.args), *shape)
 
     def _loaded(self) -> SimModule:
         if self._module is None:

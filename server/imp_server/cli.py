@@ -21,6 +21,7 @@ from imp_server.commands import (
     launch,
     run,
     serve,
+    tune,
     verify,
 )
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compiles one language model into one program, and runs it.",
 )
-for command in (compile, run, chat, serve, launch, inspect, verify, bench):
+for command in (compile, run, chat, serve, launch, inspect, verify, bench, tune):
     app.command(command.NAME)(command.command)
 app.add_typer(config.app)
 

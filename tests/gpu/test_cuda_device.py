@@ -141,6 +141,16 @@ def test_any_thread_may_call(device: CudaDevice) -> None:
     assert got == [b"0123456789abcdef"]
 
 
+def test_blocks_that_the_gpu_cannot_hold_at_once(device: CudaDevice) -> None:
+    """200,004 bytes of shared memory: one block fits on an SM."""
+    kernel = device.load_code(PTX).kernel("far", 200_004)
+    to = device.alloc(4, "a")
+    with pytest.raises(DeviceError, match=r"kernel far has 9999 CTAs.* holds (\d+) \(\1 SMs, 1 on each\)"):
+        device.launch(Launch("far", kernel, (9999, 1, 1), 1, 200_004, (to,), resident=True))
+    device.launch(Launch("far", kernel, (2, 1, 1), 1, 200_004, (to,), resident=True))
+    assert device.download(to, 4).view(np.uint32) == 1234
+
+
 def test_errors_in_words(device: CudaDevice) -> None:
     with pytest.raises(
         DeviceError, match=r"CUDA_ERROR_OUT_OF_MEMORY \([\d,]+ bytes asked for weights, [\d,]+ free on N"

@@ -1,20 +1,19 @@
 """The instruction layer on hardware: the same cases that the simulator must pass, bit for bit where it says so."""
 
-from pathlib import Path
-
 import numpy as np
+import pytest
 
 from imp_codegen.build import Unit, build
 from imp_runtime.device import Launch, open_device
-from isa_cases import SOURCE, cases, check
+from isa_cases import RESIDENT_SOURCE, SOURCE, cases, check, resident_cases
 
 
-def test_instructions_on_the_gpu(target):
-    (code,) = build((Unit(target, "nvcc", Path(SOURCE).read_text()),))
+@pytest.mark.parametrize(("source", "found"), [(SOURCE, cases()), (RESIDENT_SOURCE, resident_cases())])
+def test_instructions_on_the_gpu(target, source, found):
+    (code,) = build((Unit(target, "nvcc", source.read_text()),))
     device = open_device(target)
     try:
         module = device.load_code(code.code)
-        found = cases()
         assert len(found) > 5
         for case in found:
             addresses = []
@@ -23,7 +22,8 @@ def test_instructions_on_the_gpu(target):
                 device.upload(address, np.ascontiguousarray(buffer.before))
                 addresses.append(address)
             kernel = module.kernel(case.entry, case.shared_bytes)
-            device.launch(Launch(case.entry, kernel, case.grid, case.block, case.shared_bytes, tuple(addresses)))
+            shape = (case.grid, case.block, case.shared_bytes)
+            device.launch(Launch(case.entry, kernel, *shape, tuple(addresses), resident=case.resident))
             device.synchronize()
             results = [
                 device.download(address, buffer.before.nbytes).view(buffer.before.dtype).reshape(buffer.before.shape)

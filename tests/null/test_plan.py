@@ -129,6 +129,13 @@ def test_a_plan_that_could_lead_astray_is_refused(plan: Plan, message: str) -> N
         check_plan(Plan.from_json(plan.to_json()))
 
 
+def test_a_resident_kernel_takes_a_struct_of_many_pointers() -> None:
+    many = (Binding("kv"),) * 4095
+    check_plan(with_kernel(make_plan(), args=many, resident=True))
+    with pytest.raises(PlanError, match=r"args \(count\) is 4096"):
+        check_plan(with_kernel(make_plan(), args=(*many, Binding("kv")), resident=True))
+
+
 def test_kv_outputs_are_gathered_and_not_bounded_by_shape() -> None:
     check_plan(with_output(Output("kv.0", "kv", 0, "f16", (2, 1000, 1, 1))))
 

@@ -11,21 +11,35 @@ import pytest
 
 TESTS = Path(__file__).resolve().parents[1]
 INCLUDE = TESTS.parent / "templates" / "include"
-KERNELS = ("isa.cu", "bugs.cu")
-INSTRUCTIONS = [
-    "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
-    "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32",
-    "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
-    "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
-    "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
-    "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16",
-    "cp.async.cg.shared.global",
-    "ld.global.nc.L1::no_allocate.L2::cache_hint.v4.b32",
-    "ld.relaxed.gpu.global.b32",
-    "st.release.sys.global.b64",
-    "redux.sync.add.s32",
-    "ex2.approx.f32",
-]
+KERNELS = ("isa.cu", "bugs.cu", "resident.cu")
+INSTRUCTIONS = {
+    "isa.cu": [
+        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
+        "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32",
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+        "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
+        "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16",
+        "cp.async.cg.shared.global",
+        "ld.global.nc.L1::no_allocate.L2::cache_hint.v4.b32",
+        "ld.relaxed.gpu.global.b32",
+        "st.release.sys.global.b64",
+        "redux.sync.add.s32",
+        "ex2.approx.f32",
+    ],
+    "resident.cu": [
+        "mbarrier.init.shared::cta.b64",
+        "fence.mbarrier_init.release.cluster",
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _",
+        "cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes.L2::cache_hint",
+        "mbarrier.arrive.shared::cta.b64 _",
+        "mbarrier.test_wait.parity.shared::cta.b64",
+        "mbarrier.try_wait.parity.shared::cta.b64",
+        "ld.relaxed.gpu.global.v4.b32",
+        "st.relaxed.gpu.global.b32",
+        "red.relaxed.gpu.global.add.u32",
+    ],
+}
 
 
 def _nvcc() -> Path:
@@ -55,9 +69,12 @@ def test_compiles_without_spills(source: str, architecture: str, tmp_path: Path)
     assert set(spills) == {("0", "0", "0")}
 
 
-def test_emits_the_instructions(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["90a", "120a"])
+@pytest.mark.parametrize("source", INSTRUCTIONS)
+def test_emits_the_instructions(source: str, architecture: str, tmp_path: Path) -> None:
     ptx = tmp_path / "isa.ptx"
-    command = [_nvcc(), "-std=c++20", "-ptx", "-arch=compute_90a", f"-I{INCLUDE}", f"-I{INCLUDE / 'imp' / 'ptx'}"]
-    subprocess.run([*map(str, command), str(TESTS / "sim" / "kernels" / "isa.cu"), "-o", str(ptx)], check=True)
+    target = f"-arch=compute_{architecture}"
+    command = [_nvcc(), "-std=c++20", "-ptx", target, f"-I{INCLUDE}", f"-I{INCLUDE / 'imp' / 'ptx'}"]
+    subprocess.run([*map(str, command), str(TESTS / "sim" / "kernels" / source), "-o", str(ptx)], check=True)
     text = ptx.read_text()
-    assert [name for name in INSTRUCTIONS if name not in text] == []
+    assert [name for name in INSTRUCTIONS[source] if name not in text] == []

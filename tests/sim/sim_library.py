@@ -11,6 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from imp_codegen.build import engine_sources
+
 Array = NDArray[Any]
 Flavour = Literal["plain", "check"]
 KERNELS = Path(__file__).resolve().parent / "kernels"
@@ -23,14 +25,12 @@ _COMMON = ("g++", "-std=c++20", "-ffp-contract=off", "-fPIC", *_WARNINGS, f"-I{I
 def compile_sim(source: Path, folder: Path, flavour: Flavour = "plain", machine: str = "x86-64-v3") -> Path:
     """A shared object of one kernel file and the engine."""
     common = [*_COMMON, f"-march={machine}"]
-    kernel_flags, parts = ["-O2"], ["engine.cpp"]
-    if flavour == "check":
-        kernel_flags, parts = ["-O1", "-g", "-fsanitize=thread,alignment"], ["engine.cpp", "engine_check.cpp"]
+    kernel_flags = ["-O1", "-g", "-fsanitize=thread,alignment"] if flavour == "check" else ["-O2"]
     objects = [folder / "kernel.o"]
     subprocess.run([*common, *kernel_flags, "-x", "c++", "-c", str(source), "-o", str(objects[0])], check=True)
-    for part in parts:
-        objects.append(folder / f"{part}.o")
-        subprocess.run([*common, "-O2", "-c", str(SIM / part), "-o", str(objects[-1])], check=True)
+    for part in engine_sources(flavour):
+        objects.append(folder / f"{part.name}.o")
+        subprocess.run([*common, "-O2", "-c", str(part), "-o", str(objects[-1])], check=True)
     library = folder / "kernels.so"
     link = ["g++", "-shared", "-pthread", "-Wl,-z,defs", *map(str, objects), "-o", str(library)]
     subprocess.run(link, check=True)
@@ -70,14 +70,15 @@ class SimLibrary:
         grid: tuple[int, int, int] = (1, 1, 1),
         block: int = 32,
         shared_bytes: int = 0,
+        resident: bool = False,
     ) -> str:
         """Run a kernel on aligned buffers, in place. Empty, or what went wrong."""
         for number, buffer in enumerate(buffers):
             self._library.imp_sim_register(buffer.ctypes.data, buffer.nbytes, f"argument {number}".encode())
-        arguments = (ctypes.c_uint64 * 24)(*(buffer.ctypes.data for buffer in buffers))
+        arguments = (ctypes.c_uint64 * len(buffers))(*(buffer.ctypes.data for buffer in buffers))
         function = ctypes.cast(getattr(self._library, entry), ctypes.c_void_p)
         failed = self._library.imp_sim_launch(
-            function, arguments, len(buffers), (ctypes.c_int * 3)(*grid), block, shared_bytes
+            function, arguments, len(buffers), (ctypes.c_int * 3)(*grid), block, shared_bytes, resident
         )
         for buffer in buffers:
             self._library.imp_sim_unregister(buffer.ctypes.data)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from imp_codegen.build import engine_sources
 from imp_codegen.quant import Tile, format_named
 
 Array = NDArray[Any]
@@ -179,7 +180,7 @@ class Kernels:
         args = (ctypes.c_uint64 * len(arrays))(*(0 if a is None else a.ctypes.data for a in arrays))
         entry = ctypes.cast(getattr(self.library, name), ctypes.c_void_p)
         grid = (ctypes.c_int * 3)(*shape[:3])
-        status = self.library.imp_sim_launch(entry, args, len(arrays), grid, shape[3], shape[4])
+        status = self.library.imp_sim_launch(entry, args, len(arrays), grid, shape[3], shape[4], 0)
         assert status == 0, self.library.imp_sim_error().decode()
 
 
@@ -189,7 +190,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     (folder / "prefill.cu").write_text(source())
     includes = ["-I", str(INCLUDE), "-I", str(INCLUDE / "imp" / "sim")]
     command = ["g++", "-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
-    command += ["-x", "c++", *includes, str(folder / "prefill.cu"), str(INCLUDE / "imp" / "sim" / "engine.cpp")]
+    command += ["-x", "c++", *includes, str(folder / "prefill.cu"), *map(str, engine_sources("plain"))]
     done = subprocess.run([*command, "-o", str(folder / "k.so")], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Kernels(folder / "k.so")

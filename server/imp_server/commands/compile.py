@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from imp_codegen.compiler import CompileReport
+    from imp_codegen.kernels.form import Wanted
+    from imp_codegen.tuning.table import Table as TuningTable
 
 NAME = "compile"
 
@@ -43,6 +45,21 @@ def command(
         int | None, typer.Option(min=2, metavar="N", help="Longest sequence. Default: the checkpoint's.")
     ] = None,
     dump: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what every step produced here.")] = None,
+    tuning: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TABLE.json|none",
+            help="How kernels are configured, from imp tune. Default: your table, then the shipped one; none: neither.",
+        ),
+    ] = None,
+    form: Annotated[
+        str,
+        typer.Option(
+            "--exec",
+            metavar="auto|graph|persistent",
+            help="A decode step as a graph of kernels, as one persistent kernel, or whichever should be faster.",
+        ),
+    ] = "auto",
     check: Annotated[
         bool, typer.Option("--check", help="Let the simulator watch for races, bad addresses and missing barriers.")
     ] = False,
@@ -53,9 +70,11 @@ def command(
     from imp_server.progress import progress
 
     checkpoint = _checkpoint(source)
-    options = CompileOptions(random_weights, quant, context, dump, check, describe)
+    names = _targets(target)
+    tables = _tables_of(tuning, names)
+    options = CompileOptions(random_weights, quant, context, dump, check, describe, tables, _form(form))
     with progress() as report:
-        result = compile_model(checkpoint, output, _targets(target), options, report)
+        result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))
 
 
@@ -77,6 +96,29 @@ def _targets(given: str | None) -> tuple[str, ...]:
     return names
 
 
+def _form(given: str) -> Wanted:
+    from imp_codegen.kernels.form import Wanted
+
+    for known in get_args(Wanted):
+        if given == known:
+            return cast("Wanted", known)
+    raise ImpError(f"--exec {given} is unknown; known: {', '.join(get_args(Wanted))}")
+
+
+def _tables_of(given: str | None, names: tuple[str, ...]) -> tuple[TuningTable, ...]:
+    """The tuning tables in the order in which they count: a given one or the user's own, then the shipped ones."""
+    from imp_codegen.tuning.table import read_table, shipped, user_path
+
+    if given == "none":
+        return ()
+    if given is None:
+        return (*(read_table(path) for path in map(user_path, names) if path.exists()), *shipped())
+    table = read_table(Path(given))
+    if table.target not in names:
+        raise ImpError(f"--tuning {given}: is for {table.target}, not for {', '.join(names)}")
+    return (table, *shipped())
+
+
 def _tables(output: Path, report: CompileReport) -> tuple[Table, ...]:
     kernels = table(
         f"{output}: {report.plan.model}, {report.plan.quant}",
@@ -88,10 +130,20 @@ def _tables(output: Path, report: CompileReport) -> tuple[Table, ...]:
         ],
         right=2,
     )
+    streams = table(
+        "",
+        ("target", "streamed stage", "warps x tiles", "from"),
+        [
+            (each.target if i == 0 else "", stage, str(chosen.choice), chosen.origin)
+            for each in report.targets
+            for i, (stage, chosen) in enumerate(each.streams.items())
+        ],
+        right=4,
+    )
     steps = table("", ("step", "seconds"), [(name, f"{seconds:.2f}") for name, seconds in report.steps])
     sizes = table(
         "",
         ("", "bytes"),
         [("weights per token", f"{report.bytes_per_token:,}"), ("artifact", f"{report.artifact_bytes:,}")],
     )
-    return kernels, steps, sizes
+    return kernels, streams, steps, sizes

@@ -103,6 +103,7 @@ def _summary(artifact: Artifact) -> Table:
         ("KV heads x size", f"{plan.kv.kv_heads} x {plan.kv.head_dim}, {quantity(kv_token, 'B')} a token"),
         ("weights read per token", quantity(plan.decode_weight_bytes, "B")),
         ("targets", ", ".join(t.target for t in plan.targets)),
+        *((f"decode on {t.target}", f"{t.form} ({t.reason})") for t in plan.targets),
         *((name.replace("_", " "), value) for name, value in sorted(artifact.metadata.items())),
     ]
     return table(str(artifact.path), ("", ""), rows, right=2)
@@ -130,7 +131,7 @@ def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) 
         rows.append(
             (
                 entry,
-                _kinds(kernel),
+                kinds(kernel),
                 f"{len(group)}",
                 "x".join(str(n) for n in grid if n > 1) or "1",
                 str(kernel.block),
@@ -161,7 +162,7 @@ def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) 
     return table(title, columns, rows, right=2)
 
 
-def _kinds(kernel: Kernel) -> str:
+def kinds(kernel: Kernel) -> str:
     """The kinds of a kernel's ops, without the values they make: "RmsNorm, 3 Linear"."""
     count = Counter(op.split()[0] for op in kernel.ops if op.strip())
     return ", ".join(kind if n == 1 else f"{n} {kind}" for kind, n in count.items())

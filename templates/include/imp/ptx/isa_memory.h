@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstdio>
 
 namespace imp {
 
@@ -62,11 +63,34 @@ __device__ __forceinline__ uint4 load_fresh4(const uint4* pointer) {
 __device__ __forceinline__ void store_fresh(std::uint32_t* pointer, std::uint32_t value) {
   asm volatile("st.relaxed.gpu.global.b32 [%0], %1;" ::"l"(pointer), "r"(value) : "memory");
 }
+__device__ __forceinline__ void store_fresh(std::uint64_t* pointer, std::uint64_t value) {
+  asm volatile("st.relaxed.gpu.global.b64 [%0], %1;" ::"l"(pointer), "l"(value) : "memory");
+}
 __device__ __forceinline__ void add_fresh(std::uint32_t* pointer, std::uint32_t value) {
   asm volatile("red.relaxed.gpu.global.add.u32 [%0], %1;" ::"l"(pointer), "r"(value) : "memory");
 }
+// Polls before a thread gives up: the check build traps where another would hang. 0: never.
+#ifndef IMP_POLL_LIMIT
+#define IMP_POLL_LIMIT 0
+#endif
+constexpr std::uint32_t kPollLimit = IMP_POLL_LIMIT;
+
 // In every loop that polls memory or barrier_done: here the hardware sees to it that the other threads go on.
 __device__ __forceinline__ void spin_pause() {}
+// The same with a limit.
+struct Poll {
+  const char* what;
+  std::uint32_t detail;
+  std::uint32_t rounds = 0;
+  __device__ __forceinline__ explicit Poll(const char* name, std::uint32_t number = 0) : what(name), detail(number) {}
+  __device__ __forceinline__ void pause() {
+    if constexpr (kPollLimit > 0) {
+      if (++rounds != kPollLimit) return;
+      printf("block %d, thread %d waits in vain: %s %u\n", blockIdx.x, threadIdx.x, what, detail);
+      __trap();
+    }
+  }
+};
 
 // Relaxed, gpu scope, global or shared memory; the old value comes back.
 __device__ __forceinline__ std::uint32_t atomic_add(std::uint32_t* pointer, std::uint32_t value) {
@@ -140,7 +164,14 @@ __device__ __forceinline__ void barrier_wait(std::uint64_t* barrier, int parity)
 }
 
 // The whole warp waits.
-__device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) { barrier_wait(barrier, parity); }
+__device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) {
+  if constexpr (kPollLimit > 0) {
+    Poll poll("tile at", shared_address(barrier));
+    while (!barrier_done(barrier, parity)) poll.pause();
+  } else {
+    barrier_wait(barrier, parity);
+  }
+}
 
 // Programmatic dependent launch. grid_wait: every kernel before this one is complete and its writes are visible; before
 // it a kernel may only read what no kernel of the program writes. grid_launch_next: the next kernel's CTAs may start

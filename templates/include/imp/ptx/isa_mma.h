@@ -33,6 +33,13 @@ __device__ __forceinline__ void ldmatrix_x2_trans(std::uint32_t (&r)[2], const v
                : "memory");
 }
 
+// The transpose of an 8x8 matrix of 16-bit elements: lane holds (g, 2t), (g, 2t+1) and gets (2t, g), (2t+1, g).
+__device__ __forceinline__ std::uint32_t transpose8x8(std::uint32_t pair) {
+  std::uint32_t turned;
+  asm volatile("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(turned) : "r"(pair));
+  return turned;
+}
+
 // D += A[16][K] B[K][8], A row-major, B column-major.
 __device__ __forceinline__ void mma_s8_k32(int (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) {
   asm volatile(

@@ -19,7 +19,7 @@ inline void load_matrices(std::uint32_t (&r)[N], const void* row, const char* na
   // Only the first 8 N lanes give addresses.
   if (current->lane < 8 * N) {
     require_aligned(row, 16, name, where);
-    if (observer) observer->read(*current, row, 16, where);
+    if (observer) observer->access(*current, {row, 16, false, false}, where);
   }
   collective(
       name, argument,
@@ -94,6 +94,27 @@ inline void mma(typename Element::Sum (&d)[4], const std::uint32_t (&a)[Register
 }
 
 }  // namespace sim
+
+inline std::uint32_t transpose8x8(std::uint32_t pair, sim::Location where = sim::Location::current()) {
+  struct Argument {
+    std::uint32_t pair;
+    std::uint32_t turned;
+  } argument{pair, 0};
+  sim::collective(
+      "transpose8x8", argument,
+      [](Argument* const* lanes) {
+        // Element (row, column) lies in lane 4 row + column / 2.
+        const auto element = [&](int row, int column) {
+          return lanes[4 * row + column / 2]->pair >> 16 * (column % 2) & 0xffffu;
+        };
+        for (int lane = 0; lane < 32; ++lane) {
+          const int g = lane / 4, t = lane % 4;
+          lanes[lane]->turned = element(2 * t, g) | element(2 * t + 1, g) << 16;
+        }
+      },
+      where);
+  return argument.turned;
+}
 
 inline void ldmatrix_x4(std::uint32_t (&r)[4], const void* row, sim::Location where = sim::Location::current()) {
   sim::load_matrices<4, false>(r, row, "ldmatrix_x4", where);

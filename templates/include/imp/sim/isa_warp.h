@@ -18,10 +18,10 @@ __forceinline__ int lane_index() { return sim::current->lane; }
 __forceinline__ int warp_index() { return sim::current->index >> 5; }
 
 __forceinline__ void block_sync(sim::Location where = sim::Location::current()) {
-  sim::barrier_arrive("block_sync", 0, 0, where);
+  sim::block_arrive("block_sync", 0, 0, where);
 }
 __forceinline__ void named_sync(int id, int threads, sim::Location where = sim::Location::current()) {
-  sim::barrier_arrive("named_sync", id, threads, where);
+  sim::block_arrive("named_sync", id, threads, where);
 }
 __forceinline__ void fence_gpu() { sim::fence(); }
 inline void warp_sync(sim::Location where = sim::Location::current()) {

@@ -103,7 +103,7 @@ struct AttentionCore {
     float* queries = reinterpret_cast<float*>(shared + kQueries);
     for (int g = warp_index(); g < kGroup; g += C.warps) {
       float2 v[kLanePairs];
-      rotate(qkv, (item * kGroup + g) * C.head_dim, a.q_weight, angles, v);
+      rotate(qkv, item * kGroup + g, a.q_weight, angles, v);
 #pragma unroll
       for (int i = 0; i < kLanePairs; i++) {
         const int pair = lane_index() + i * kWarp;
@@ -115,18 +115,25 @@ struct AttentionCore {
     if (!append || warp_index() != C.warps - 1) return;
     const int head = item / kShares;
     float2 key[kLanePairs];
-    rotate(qkv, (C.heads + head) * C.head_dim, a.k_weight, angles, key);
+    rotate(qkv, C.heads + head, a.k_weight, angles, key);
+    int at[2 * kLanePairs];
+    float value[2 * kLanePairs];
+#pragma unroll
+    for (int i = 0; i < 2 * kLanePairs; i++) {
+      const int pair = lane_index() + i / 2 * kWarp;
+      at[i] = pair < kPairs ? (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair + i % 2 : -1;
+    }
+    qkv.gather(value, at);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int pair = lane_index() + i * kWarp;
       if (pair >= kPairs) continue;
       std::uint8_t* keys = shared + kNew;
       std::uint8_t* values = keys + Row::kBytes;
-      const int value = (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair;
       *reinterpret_cast<std::uint16_t*>(keys + Row::element(position, Rotary::first(pair))) = float_to_half(key[i].x);
       *reinterpret_cast<std::uint16_t*>(keys + Row::element(position, Rotary::second(pair))) = float_to_half(key[i].y);
       *reinterpret_cast<std::uint32_t*>(values + Row::element(position, 2 * pair)) =
-          floats_to_half2(qkv(value), qkv(value + 1));
+          floats_to_half2(value[2 * i], value[2 * i + 1]);
     }
   }
 
@@ -141,10 +148,9 @@ struct AttentionCore {
       const int left = position + 1 - block * C.block_tokens;
       const int count = left < C.block_tokens ? left : C.block_tokens;
       const bool own = left <= C.block_tokens;
-      std::uint32_t weights[4];
       std::uint8_t* keys = fetch.take();
       if (own) append(a, item, position, block, keys, shared + kNew, 0);
-      attention.keys(keys, count, queries, weights);
+      const auto weights = attention.keys(keys, count, queries);
       fetch.release();
       std::uint8_t* values = fetch.take();
       if (own) append(a, item, position, block, values, shared + kNew + Row::kBytes, kValues);
@@ -163,7 +169,9 @@ struct AttentionCore {
   static __device__ __forceinline__ Merged merged(const std::uint8_t* shared, int used, int g, int d) {
     const float* parts = reinterpret_cast<const float*>(shared + kParts) + g * kPart;
     Merged m{0, TileAttention<C.head_dim>::kMasked, 0};
+#pragma unroll 2
     for (int w = 0; w < used; w++) m.largest = max(m.largest, parts[w * kGroup * kPart + C.head_dim]);
+#pragma unroll 2
     for (int w = 0; w < used; w++) {
       const float* part = parts + w * kGroup * kPart;
       const float weight = exp2_fast(part[C.head_dim] - m.largest);
@@ -173,27 +181,73 @@ struct AttentionCore {
     return m;
   }
 
+  // The parts of the active splits, in order, a few at a time so that their loads overlap. read(split, g, d, parts) gives
+  // those of kMergeWidth splits from `split` on: outputs at column d, maxima and sums of query g.
+  static constexpr int kMergeWidth = 4;
+  struct Parts {
+    float value[kMergeWidth];
+    float largest[kMergeWidth];
+    float total[kMergeWidth];
+  };
+  template <class Read>
+  static __device__ __forceinline__ float merge_splits(int active, int g, int d, const Read& read) {
+    float largest = TileAttention<C.head_dim>::kMasked;
+    float total = 0;
+    float sum = 0;
+    for (int split = 0; split < active; split += kMergeWidth) {
+      Parts parts;
+      read(split, g, d, parts);
+      const float before = largest;
+#pragma unroll
+      for (int s = 0; s < kMergeWidth; s++) {
+        if (split + s < active) largest = max(largest, parts.largest[s]);
+      }
+      const float correction = exp2_fast(before - largest);
+      total *= correction;
+      sum *= correction;
+#pragma unroll
+      for (int s = 0; s < kMergeWidth; s++) {
+        if (split + s >= active) continue;
+        const float weight = exp2_fast(parts.largest[s] - largest);
+        total += weight * parts.total[s];
+        sum += weight * parts.value[s];
+      }
+    }
+    return divide_fast(sum, total);
+  }
+
  private:
   // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it.
   template <class Qkv>
-  static __device__ __forceinline__ void rotate(const Qkv& x, int at, const float* weight, const Angles& angles,
+  static __device__ __forceinline__ void rotate(const Qkv& x, int head, const float* weight, const Angles& angles,
                                                 float2 (&v)[kLanePairs]) {
-    float squares = 0;
+    float2 g[kLanePairs] = {};
+    if constexpr (C.qk_norm) {  // before the input, which may have to be waited for
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int pair = lane_index() + i * kWarp;
+        if (pair < kPairs) g[i] = make_float2(weight[Rotary::first(pair)], weight[Rotary::second(pair)]);
+      }
+    }
+    int at[2 * kLanePairs];
+    float values[2 * kLanePairs];
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int pair = lane_index() + i * kWarp;
-      v[i] = pair < kPairs ? make_float2(x(at + Rotary::first(pair)), x(at + Rotary::second(pair))) : make_float2(0, 0);
+      at[2 * i] = pair < kPairs ? head * C.head_dim + Rotary::first(pair) : -1;
+      at[2 * i + 1] = pair < kPairs ? head * C.head_dim + Rotary::second(pair) : -1;
+    }
+    x.gather(values, at);
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      v[i] = make_float2(values[2 * i], values[2 * i + 1]);
       squares += v[i].x * v[i].x + v[i].y * v[i].y;
     }
     if constexpr (C.qk_norm) {
       const float factor = rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
 #pragma unroll
-      for (int i = 0; i < kLanePairs; i++) {
-        const int pair = lane_index() + i * kWarp;
-        if (pair >= kPairs) continue;
-        v[i].x *= factor * weight[Rotary::first(pair)];
-        v[i].y *= factor * weight[Rotary::second(pair)];
-      }
+      for (int i = 0; i < kLanePairs; i++) v[i] = make_float2(v[i].x * factor * g[i].x, v[i].y * factor * g[i].y);
     }
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {

@@ -122,22 +122,19 @@ struct AttentionDecode {
 
   // Splits in order: the result does not depend on which CTA does this.
   static __device__ __forceinline__ void merge(const Args& a, int item, int active) {
-    for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
-      const int g = i / C.head_dim;
-      const int d = i % C.head_dim;
-      float largest = TileAttention<C.head_dim>::kMasked;
-#pragma unroll 4
-      for (int s = 0; s < active; s++) largest = max(largest, load_fresh(partial_of(a, item, s, g) + C.head_dim));
-      float total = 0;
-      float sum = 0;
-#pragma unroll 4
-      for (int s = 0; s < active; s++) {
-        const float* partial = partial_of(a, item, s, g);
-        const float weight = exp2_fast(load_fresh(partial + C.head_dim) - largest);
-        total += weight * load_fresh(partial + C.head_dim + 1);
-        sum += weight * load_fresh(partial + d);
+    const auto read = [&](int split, int g, int d, typename Core::Parts& parts) {
+#pragma unroll
+      for (int s = 0; s < Core::kMergeWidth; s++) {
+        if (split + s >= active) continue;
+        const float* partial = partial_of(a, item, split + s, g);
+        parts.value[s] = load_fresh(partial + d);
+        parts.largest[s] = load_fresh(partial + C.head_dim);
+        parts.total[s] = load_fresh(partial + C.head_dim + 1);
       }
-      a.out[item * Core::kGroup * C.head_dim + i] = untagged(divide_fast(sum, total));
+    };
+    for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
+      const float value = Core::merge_splits(active, i / C.head_dim, i % C.head_dim, read);
+      a.out[item * Core::kGroup * C.head_dim + i] = untagged(value);
     }
   }
 };

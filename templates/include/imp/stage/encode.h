@@ -27,7 +27,7 @@ struct Encoder {
   static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums;
   static constexpr int kStride = C.warps * 128;
   static constexpr int kRounds = ceil_div(C.cols, kStride);
-  static constexpr int kInFlight = kRounds < 8 ? kRounds : 8;
+  static constexpr int kInFlight = kRounds < 12 ? kRounds : 8;
   static_assert(C.cols % 32 == 0 || !C.q8, "int8 activations come in blocks of 32");
   static_assert(C.cols % 4 == 0, "activations are read four at a time");
   static_assert(C.q8 || C.dense, "no layout reads these activations");

@@ -21,7 +21,60 @@ struct PlainInput {
       v[i] = at[i] >= 0 ? *reinterpret_cast<const float4*>(values + at[i]) : make_float4(0, 0, 0, 0);
     }
   }
-  __device__ __forceinline__ float operator()(int at) const { return values[at]; }
+  // One value each; 0 where `at` is negative.
+  template <int N>
+  __device__ __forceinline__ void gather(float (&v)[N], const int (&at)[N]) const {
+#pragma unroll
+    for (int i = 0; i < N; i++) v[i] = at[i] >= 0 ? values[at[i]] : 0;
+  }
 };
+
+// A vector that other CTAs are writing: a reader takes a word once it bears the tag.
+struct TaggedInput {
+  const std::uint32_t* words;
+  std::uint32_t tag;  // 0 or 1
+
+  // A negative place reads the first one instead, which does no harm and keeps the loads together.
+  template <int N>
+  __device__ __forceinline__ void read(float4 (&v)[N], const int (&at)[N]) const {
+    uint4 w[N];
+    Poll poll("vector", tag);
+    while (true) {
+      std::uint32_t old = 0;
+#pragma unroll
+      for (int i = 0; i < N; i++) w[i] = load_fresh4(reinterpret_cast<const uint4*>(words + max(at[i], 0)));
+#pragma unroll
+      for (int i = 0; i < N; i++) old |= (w[i].x ^ tag) | (w[i].y ^ tag) | (w[i].z ^ tag) | (w[i].w ^ tag);
+      if ((old & 1u) == 0) break;
+      poll.pause();
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      v[i] = at[i] >= 0 ? make_float4(value(w[i].x), value(w[i].y), value(w[i].z), value(w[i].w))
+                        : make_float4(0, 0, 0, 0);
+    }
+  }
+  template <int N>
+  __device__ __forceinline__ void gather(float (&v)[N], const int (&at)[N]) const {
+    std::uint32_t w[N];
+    Poll poll("words", tag);
+    while (true) {
+      std::uint32_t old = 0;
+#pragma unroll
+      for (int i = 0; i < N; i++) w[i] = load_fresh(words + max(at[i], 0));
+#pragma unroll
+      for (int i = 0; i < N; i++) old |= w[i] ^ tag;
+      if ((old & 1u) == 0) break;
+      poll.pause();
+    }
+#pragma unroll
+    for (int i = 0; i < N; i++) v[i] = at[i] >= 0 ? value(w[i]) : 0;
+  }
+  static __device__ __forceinline__ float value(std::uint32_t word) { return bits_to_float(word & ~1u); }
+};
+
+__device__ __forceinline__ void publish(std::uint32_t* word, float value, std::uint32_t tag) {
+  store_fresh(word, float_to_bits(untagged(value)) | tag);
+}
 
 }  // namespace imp

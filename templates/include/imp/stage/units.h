@@ -1,6 +1,9 @@
 // Matrices cut into units, the rows of one tile: where a unit's tiles lie, and what one warp makes of them. Both forms of
 // decode, kernel after kernel and all in one, stream units; they differ in who fetches the tiles.
 #pragma once
+#include <tuple>
+#include <type_traits>
+
 #include "imp/layout/tile.h"
 
 namespace imp {
@@ -50,9 +53,10 @@ struct Activations {
   float scale;
 };
 
-// Sums of one unit's rows over all of K. `tiles` gives its tiles in order: take() a landed one, release() it.
+// Sums of one unit's rows over all of K, in every lane. `tiles` gives its tiles in order: take() a landed one, release() it.
 template <class M, class Tiles>
 __device__ __forceinline__ void multiply_unit(Tiles& tiles, const Activations& x, float (&sums)[TileProduct<M>::kRows]) {
+#pragma unroll 1
   for (int k = 0; k < M::kTiles; k++) {
     TileProduct<M> product;
     product.load(tiles.take());
@@ -63,6 +67,7 @@ __device__ __forceinline__ void multiply_unit(Tiles& tiles, const Activations& x
       product.add(k, x.dense, sums);
     }
   }
+  warp_sum(sums);
 }
 
 // The value of row `index` out of an array that every lane holds whole, without indexing registers at run time.
@@ -98,6 +103,8 @@ struct MatrixUnits {
     return true;
   }();
   static_assert(kOneWidth, "matrices that share a vector have rows of its length");
+  using First = std::tuple_element_t<0, std::tuple<Ms...>>;
+  static constexpr bool kOneLayout = (std::is_same_v<typename Ms::Layout, typename First::Layout> && ...);
 
   static __device__ __forceinline__ TileAddress tile(const std::uint8_t* const* planes, int unit, int k) {
     TileAddress found{};
@@ -112,7 +119,13 @@ struct MatrixUnits {
     int first_unit = 0;
     int first_row = 0;
     int matrix = 0;
-    (visit<Ms>(unit, first_unit, first_row, matrix, tiles, x, epilogue), ...);
+    if constexpr (kOneLayout) {  // one piece of code for all
+      float sums[TileProduct<First>::kRows] = {};
+      multiply_unit<First>(tiles, x, sums);
+      (store<Ms>(unit, first_unit, first_row, matrix, sums, x.scale, epilogue), ...);
+    } else {
+      (visit<Ms>(unit, first_unit, first_row, matrix, tiles, x, epilogue), ...);
+    }
   }
   // The row that this lane will store of a unit, or -1: one matrix only.
   static __device__ __forceinline__ int row(int unit) {
@@ -140,16 +153,19 @@ struct MatrixUnits {
   template <class M, class Tiles, class Epilogue>
   static __device__ __forceinline__ void visit(int unit, int& first_unit, int& first_row, int& matrix, Tiles& tiles,
                                                const Activations& x, Epilogue& epilogue) {
+    float sums[TileProduct<M>::kRows] = {};
+    if (unit >= first_unit && unit < first_unit + TileProduct<M>::kUnits) multiply_unit<M>(tiles, x, sums);
+    store<M>(unit, first_unit, first_row, matrix, sums, x.scale, epilogue);
+  }
+  template <class M, class Epilogue>
+  static __device__ __forceinline__ void store(int unit, int& first_unit, int& first_row, int& matrix,
+                                               const float (&sums)[TileProduct<M>::kRows], float scale,
+                                               Epilogue& epilogue) {
     using Product = TileProduct<M>;
     const int local = unit - first_unit;
-    if (local >= 0 && local < Product::kUnits) {
-      float sums[Product::kRows] = {};
-      multiply_unit<M>(tiles, x, sums);
-      warp_sum(sums);
-      const int row = local * Product::kRows + lane_index();
-      if (lane_index() < Product::kRows && row < M::kRows) {
-        epilogue.store(matrix, row, first_row + row, x.scale * pick(sums, lane_index()));
-      }
+    const int row = local * Product::kRows + lane_index();
+    if (local >= 0 && local < Product::kUnits && lane_index() < Product::kRows && row < M::kRows) {
+      epilogue.store(matrix, row, first_row + row, scale * pick(sums, lane_index()));
     }
     first_unit += Product::kUnits;
     first_row += M::kRows;
@@ -177,12 +193,19 @@ struct PairUnits {
   }
   template <class Tiles, class Epilogue>
   static __device__ __forceinline__ void run(int unit, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
-    float g[kRows];
-    float u[kRows];
-    rows<A>(tiles, x, g);
-    rows<B>(tiles, x, u);
-    warp_sum(g);
-    warp_sum(u);
+    float g[kRows] = {};
+    float u[kRows] = {};
+    if constexpr (std::is_same_v<typename A::Layout, typename B::Layout>) {  // one piece of code for both
+#pragma unroll 1
+      for (int i = 0; i < 2; i++) {
+#pragma unroll
+        for (int r = 0; r < kRows; r++) g[r] = u[r];
+        rows<A>(tiles, x, u);
+      }
+    } else {
+      rows<A>(tiles, x, g);
+      rows<B>(tiles, x, u);
+    }
     const int row = unit * kRows + lane_index();
     const float gate = x.scale * pick(g, lane_index() % kRows);
     const float up = x.scale * pick(u, lane_index() % kRows);

@@ -1,0 +1,222 @@
+"""A decode step as one resident kernel, from the embedded token to the logits: the same stages without launches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imp_codegen.graph import Attention, Gated, Linear, RmsNorm, Sample, Weight
+from imp_codegen.kernels import attention as attention_family
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, encode_config, encoded_bytes, op_names, output, round_up
+from imp_codegen.passes.fuse import Group
+from imp_runtime.plan import BLOCK_TOKENS, Binding
+
+_LANES = 4  # that fetch tiles
+_EARLY = 32  # CTAs: 3 % at 0.6B
+_MOST_HEAD_DIM = 128  # more and a warp's share of attention no longer fits its registers
+_LAYER_FAMILIES = ("norm_linear", "attention", "linear_add", "gate_up", "linear_add")
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """The operations of one layer's phases."""
+
+    attention_norm: RmsNorm
+    qkv: tuple[Linear, ...]
+    attention: Group
+    out: Linear
+    mlp_norm: RmsNorm
+    gate: Linear
+    up: Linear
+    down: Linear
+
+
+def obstacle(low: Lowering, groups: Sequence[Group]) -> str | None:
+    """Why the model cannot be decoded by one kernel, or None."""
+    families = tuple(group.family for group in groups[1:-1])
+    if groups[0].family != "embed" or families != _LAYER_FAMILIES * (len(families) // len(_LAYER_FAMILIES)):
+        return "its layers are not all attention and a gated MLP"
+    layers = _layers(groups)
+    op, _, _ = attention_family.parts(layers[0].attention)
+    if op.head_dim > _MOST_HEAD_DIM:
+        return f"heads of {op.head_dim} columns; the step kernel takes {_MOST_HEAD_DIM} at most"
+    for layer in layers:
+        if any(linear.bias for linear in (*layer.qkv, layer.out, layer.down)):
+            return f"{layer.qkv[0].weight.name} and others have biases"
+        if len(layer.qkv) != 3:
+            return f"{layer.qkv[0].weight.name}: q, k and v are not three matrices"
+        if len({_tiles_of_row(low, linear.weight) for linear in layer.qkv}) > 1:
+            return f"{layer.qkv[0].weight.name}: q, k and v are cut into different numbers of tiles"
+    if _slots(low, layers, groups) < low.target.step_warps + _LANES:
+        return f"{low.target.name} has too little shared memory for its tiles"
+    return None
+
+
+def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
+    """The kernel; `obstacle` must have found none."""
+    layers = _layers(groups)
+    target, last = low.target, groups[-1]
+    norm, head, _ = _head_parts(last)
+    op, _, _ = attention_family.parts(layers[0].attention)
+    core, _ = attention_family.core_config(low, layers[0].attention, _splits(low, op))
+    slots = _slots(low, layers, groups)
+    slot = _slot_bytes(low, layers, head, op)
+    step = Config(
+        "StepConfig",
+        (
+            ("warps", target.step_warps),
+            ("grid", target.sms),
+            ("slots", slots),
+            ("in_flight", min(max(target.in_flight // slot, _LANES), slots - target.step_warps)),
+            ("lanes", _LANES),
+            ("layer_bytes", low.kv.block_bytes // low.kv.layers),
+            ("early", _EARLY),
+        ),
+    )
+    matrices = tuple(w for layer in layers for w in _weights(layer))
+    nbytes = low.weight_bytes(*matrices, head.weight)
+    queries = attention_family.queries_of_cta(op)
+    items = op.heads // queries
+    partial = low.buffer("step.partial", items * _splits(low, op) * queries * (op.head_dim + 2) * 8)
+    vocab = head.out.width
+    params: list[Param] = [
+        Param("std::uint32_t*", "x", low.buffer("x", norm.x.width * 4)),
+        Param("std::uint32_t*", "qkv", low.buffer("step.qkv", sum(q.out.width for q in layers[0].qkv) * 4)),
+        Param("std::uint32_t*", "attention", low.buffer("step.attention", op.out.width * 4)),
+        Param("std::uint32_t*", "gated", low.buffer("step.gated", layers[0].gate.out.width * 4)),
+        Param("std::uint64_t*", "partial", partial),
+        Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
+        Param("const std::uint64_t*", "turns", Binding(f"weights/{ROPE_TURNS}")),
+        Param("std::uint8_t*", "cache", Binding("kv")),
+        low.state("const std::int32_t*", "step.input"),
+        low.state("const std::int32_t*", "seq.position"),
+        low.state("const std::int32_t*", "seq.table"),
+        low.plane(norm.weight, "head_norm"),
+        low.plane(head.weight, "head"),
+        Param("float*", "logits", low.buffer("logits", vocab * 4)),
+        Param("float*", "best_value", low.buffer("head.best_value", target.sms * 4)),
+        Param("std::uint32_t*", "best", low.buffer("head.best", target.sms * 4)),
+    ]
+    for layer in layers:
+        _, _, norms = attention_family.parts(layer.attention)
+        params += [low.plane(weight, "head_norm") for weight in norms]
+        params += [low.plane(layer.attention_norm.weight, "norm"), low.plane(layer.mlp_norm.weight, "norm")]
+        params += [low.plane(weight, "matrix") for weight in _weights(layer)]
+    ops = tuple(name for group in groups[1:-1] for name in op_names(group.ops))
+    return Draft(
+        name="step",
+        entry="step",
+        headers=("stage/step", *low.headers(*matrices, head.weight)),
+        stage=Cpp(
+            "Step",
+            (
+                step,
+                core,
+                _phase(low, [tuple(op.weight for op in layer.qkv) for layer in layers], norm=True),
+                _phase(low, [(layer.out.weight,) for layer in layers], norm=False),
+                _phase(low, [(layer.gate.weight, layer.up.weight) for layer in layers], norm=True, units="PairUnits"),
+                _phase(low, [(layer.down.weight,) for layer in layers], norm=False),
+                _phase(low, [(head.weight,)], norm=True),
+            ),
+        ),
+        call=(tuple(params),),
+        grid=(target.sms, 1, 1),
+        threads=(target.step_warps + 1) * 32,
+        shared_bytes=slots * slot + 2 * round_up(slots * 8, 16) + _scratch(low, layers, groups) + 16,
+        ops=(*ops, *op_names(last.ops[:2])),
+        overlap=True,
+        resident=True,
+        outputs=(output(head.out, "logits"),),
+        phases=5 * len(layers) + 1,
+        weight_bytes=nbytes,
+        other_bytes=vocab * 4,
+        flops=2 * sum(w.rows * w.cols for w in (*matrices, head.weight)),
+    )
+
+
+def _layers(groups: Sequence[Group]) -> tuple[_Layer, ...]:
+    found = []
+    for at in range(1, len(groups) - 1, len(_LAYER_FAMILIES)):
+        qkv, attention, out, mlp, down = (group.ops for group in groups[at : at + len(_LAYER_FAMILIES)])
+        assert isinstance(attention[-1], Attention)
+        assert isinstance(mlp[-1], Gated)
+        linears = [op for group in (qkv, out, mlp, down) for op in group if isinstance(op, Linear)]
+        norms = [op for group in (qkv, mlp) for op in group if isinstance(op, RmsNorm)]
+        *matrices, projection, gate, up, back = linears
+        if gate.out != mlp[-1].gate:
+            gate, up = up, gate
+        found.append(_Layer(norms[0], tuple(matrices), groups[at + 1], projection, norms[1], gate, up, back))
+    return tuple(found)
+
+
+def _head_parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
+    norm, linear, sample = group.ops
+    assert isinstance(norm, RmsNorm)
+    assert isinstance(linear, Linear)
+    assert isinstance(sample, Sample)
+    return norm, linear, sample
+
+
+def _weights(layer: _Layer) -> tuple[Weight, ...]:
+    """The matrices in the order of the phases."""
+    return tuple(op.weight for op in (*layer.qkv, layer.out, layer.gate, layer.up, layer.down))
+
+
+def _phase(low: Lowering, layers: Sequence[tuple[Weight, ...]], *, norm: bool, units: str = "MatrixUnits") -> Cpp:
+    """The C++ type of a phase, from its matrices in each layer."""
+    variants: list[Cpp] = []
+    order = []
+    for weights in layers:
+        variant = Cpp(units, tuple(low.matrix(weight) for weight in weights))
+        if variant not in variants:
+            variants.append(variant)
+        order.append(variants.index(variant))
+    encode = encode_config(low, layers[0][0].cols, _all(layers), low.target.step_warps, norm=norm)
+    return Cpp("StepPhase", (encode, Cpp("LayerOrder", tuple(order)), *variants))
+
+
+def _all(layers: Sequence[tuple[Weight, ...]]) -> tuple[Weight, ...]:
+    return tuple(weight for weights in layers for weight in weights)
+
+
+def _tiles_of_row(low: Lowering, weight: Weight) -> int:
+    tile = low.placed[weight.name].tile
+    assert tile is not None
+    return weight.cols // tile.cols
+
+
+def _splits(low: Lowering, op: Attention) -> int:
+    """CTAs that share a head's blocks: as many as there are, at least one."""
+    return max(low.target.sms // (op.heads // attention_family.queries_of_cta(op)), 1)
+
+
+def _slot_bytes(low: Lowering, layers: tuple[_Layer, ...], head: Linear, op: Attention) -> int:
+    tiles = [low.tile_bytes(weight) for layer in layers for weight in _weights(layer)]
+    return max(*tiles, low.tile_bytes(head.weight), BLOCK_TOKENS * op.head_dim * 2)
+
+
+def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group]) -> int:
+    """Shared memory of the phases, which take turns."""
+    norm, head, _ = _head_parts(groups[-1])
+    op, _, _ = attention_family.parts(layers[0].attention)
+    _, core = attention_family.core_config(low, layers[0].attention, _splits(low, op))
+    sizes = [
+        core,
+        encoded_bytes(low, norm.x.width, (head.weight,), norm=True) + round_up(low.target.step_warps * 8, 16),
+        encoded_bytes(low, norm.x.width, tuple(op.weight for layer in layers for op in layer.qkv), norm=True),
+        encoded_bytes(low, op.out.width, tuple(layer.out.weight for layer in layers), norm=False),
+        encoded_bytes(
+            low, norm.x.width, tuple(op.weight for layer in layers for op in (layer.gate, layer.up)), norm=True
+        ),
+        encoded_bytes(low, layers[0].down.x.width, tuple(layer.down.weight for layer in layers), norm=False),
+    ]
+    return max(sizes)
+
+
+def _slots(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group]) -> int:
+    """Tiles that the ring holds: what shared memory the phases leave."""
+    _, head, _ = _head_parts(groups[-1])
+    op, _, _ = attention_family.parts(layers[0].attention)
+    room = low.target.max_shared - _scratch(low, layers, groups) - 16 - 32
+    return max(room // (_slot_bytes(low, layers, head, op) + 16), 0)

@@ -1,0 +1,159 @@
+"""`imp tune`: measures how the kernels of a model are best configured on this machine, for `imp compile` to read."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from imp_codegen.targets import find_target
+from imp_codegen.tuning.table import Table, user_path, write_table
+from imp_runtime.device import Launch, detect_target
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import BLOCK_TOKENS, SAMPLING_DTYPE, Kernel
+from imp_server.commands import arguments as a
+
+if TYPE_CHECKING:
+    from imp_codegen.tune import Floats, TuneReport
+    from imp_codegen.tuning.stage import Stage
+    from imp_runtime.engine import Engine
+
+NAME = "tune"
+
+PREDICTED_FORMATS = ("Q8_0", "Q4_K_M", "BF16")
+_ROUNDS = 31
+_SIM_ROUNDS = 3
+_TOKENS_BEFORE = 256
+_KV_TOKENS = 512
+
+
+def command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help="Compiled models (.impc); with --predict shapes (config.json)."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="TABLE.json", help="The table to add to. Default: yours, in ~/.config/imp/tuning."
+        ),
+    ] = None,
+    predict: Annotated[
+        str | None,
+        typer.Option("--predict", metavar="TARGET", help="Measure nothing: what the cost model says for TARGET."),
+    ] = None,
+    target: a.Target = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
+) -> None:
+    """Measure the configurations of each stage on this machine; `imp compile` then uses the fastest."""
+    if predict is not None:
+        _predict(files, predict, output)
+        return
+    chosen = target or detect_target()
+    path = output or (None if chosen == "sim" else user_path(chosen))
+    documents = []
+    for file in files:
+        report, device = _measure(file, chosen)
+        where = f"{device}, {datetime.datetime.now(datetime.UTC).date().isoformat()}"
+        if path is not None:
+            write_table(path, report.table(chosen, f"measured by imp tune, last on {where}", where))
+        documents.append({"file": str(file), "device": device, "target": chosen, **asdict(report)})
+        if not as_json:
+            _print(file, device, report)
+    if as_json:
+        print(json.dumps({"models": documents, "table": None if path is None else str(path)}, indent=2))
+        return
+    if chosen == "sim":
+        print("times of the simulator say nothing about a GPU")
+    print("nothing was written" if path is None else f"written to {path}; compile the model again to use it")
+
+
+def _measure(file: Path, target: str) -> tuple[TuneReport, str]:
+    from imp_codegen.build import build
+    from imp_codegen.tune import plan_experiment, tune
+    from imp_runtime.engine import Engine
+    from imp_server.progress import progress
+
+    with progress() as report, Engine.load(file, target=target, kv_tokens=_KV_TOKENS, progress=report) as engine:
+        experiment = plan_experiment(engine.artifact, target)
+        report("building candidates", 0, 1)
+        (built,) = build((experiment.unit,))
+        report("building candidates", 1, 1)
+        return tune(experiment, _race(engine, built.code), report), engine.device_name
+
+
+def _race(engine: Engine, code: bytes) -> Callable[[Sequence[tuple[Kernel, ...]]], Floats]:
+    """Times steps on the model's own planes, one token of a sequence that has some tokens already."""
+    from imp_codegen.tune import PROGRAM
+    from imp_runtime.race import race
+
+    runner = engine.runner
+    position = min(_TOKENS_BEFORE, engine.plan.context - 1, runner.kv_tokens - 1)
+    greedy = np.zeros((), SAMPLING_DTYPE)
+    runner.write_slot(0, position, range(1, position // BLOCK_TOKENS + 2), greedy, None)
+    runner.write_step(0, ())
+    runner.write_token(0, 0)
+    module = runner.device.load_code(code)
+    planned = {launch.name: launch for launch in runner.launches(PROGRAM)}
+    rounds = _SIM_ROUNDS if engine.target == "sim" else _ROUNDS
+
+    handle = functools.cache(module.kernel)
+
+    def bind(kernel: Kernel) -> Launch:
+        found = handle(kernel.entry, kernel.shared_bytes)
+        return replace(planned[kernel.name], kernel=found, block=kernel.block, shared_bytes=kernel.shared_bytes)
+
+    return lambda steps: race(runner.device, [tuple(map(bind, step)) for step in steps], rounds)
+
+
+def _predict(files: Sequence[Path], name: str, output: Path | None) -> None:
+    """Writes the whole table anew: the same shapes give the same file."""
+    if any(file.suffix != ".json" for file in files):
+        raise ImpError(f"--predict takes shapes (config.json), not {', '.join(map(str, files))}")
+    text = predicted(files, name).to_json()
+    if output is None:
+        print(text, end="")
+    else:
+        output.write_text(text)
+
+
+def predicted(shapes: Sequence[Path], name: str) -> Table:
+    """The cost model's table for a target: every shape in every format of `PREDICTED_FORMATS`."""
+    from imp_codegen.checkpoint.random import random_checkpoint
+    from imp_codegen.tune import stages_of
+    from imp_codegen.tuning.cost_model import predicted_table
+
+    target = find_target(name)
+    stages: list[Stage] = []
+    for shape in shapes:
+        for quant in PREDICTED_FORMATS:
+            with closing(random_checkpoint(shape, quant)) as checkpoint:
+                stages += stages_of(checkpoint, target)
+    return predicted_table(stages, target)
+
+
+def _print(file: Path, device: str, report: TuneReport) -> None:
+    from imp_server.tables import show, table
+
+    rows = [
+        (
+            outcome.stage.name,
+            str(outcome.launches),
+            str(outcome.formula),
+            f"{outcome.formula_us:.2f}",
+            str(outcome.choice),
+            f"{outcome.us:.2f}",
+        )
+        for outcome in report.outcomes
+    ]
+    columns = ("stage", "launches", "warps x tiles", "us each", "best", "us each")
+    show(table(f"{file} on {device}", columns, rows))
+    print(f"one token: {report.formula_us:.1f} us with the formula's choices, {report.us:.1f} us with the best ones")

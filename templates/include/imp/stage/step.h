@@ -1,0 +1,453 @@
+// A whole decode step as one kernel: one CTA an SM, all of them resident. A warp of each fetches the CTA's tiles of all
+// layers, weights and cache alike, without a stop (tape.h); the others go through the phases of each layer together with
+// those of the other CTAs. What a phase makes is published word by word with a tag (exchange.h): no fence is needed. A
+// relaxed counter says when a vector is probably complete, so that not everybody polls it all the time.
+//
+// Tags. x changes twice a layer: the attention's output adds with tag 1, the MLP's with tag 0, as the embedding leaves it.
+// The other vectors are made once a layer, with alternating tags. Nobody writes a word again before all have read it,
+// since every phase needs all of the phase before.
+#pragma once
+#include <initializer_list>
+#include <type_traits>
+
+#include "imp/stage/attention_core.h"
+#include "imp/stage/encode.h"
+#include "imp/stage/epilogue.h"
+#include "imp/stage/tape.h"
+#include "imp/stage/units.h"
+
+namespace imp {
+
+struct StepConfig {
+  int warps;  // that compute; one more fetches
+  int grid;
+  int slots;
+  int in_flight;    // tiles
+  int lanes;        // that fetch
+  int layer_bytes;  // of a cache block
+  int early;        // CTAs of a phase that need not have arrived when others begin to poll what it makes
+};
+
+// Which of a phase's variants each layer has.
+template <int... Variants>
+struct LayerOrder {
+  static constexpr int kLayers = sizeof...(Variants);
+  static __device__ __forceinline__ int at(int layer) {
+    int index = 0;
+    int variant = 0;
+    ((variant = index++ == layer ? Variants : variant), ...);
+    return variant;
+  }
+};
+
+// A product with one encoded vector, the same in all layers but for the formats of its matrices.
+template <EncodeConfig E, class Order, class... Units>
+struct StepPhase {
+  static constexpr EncodeConfig kEncode = E;
+  static constexpr int kLayers = Order::kLayers;
+  static constexpr int kEncodedBytes = Encoder<E>::kSharedBytes;
+  static constexpr int kTileBytes = [] {
+    int most = 0;
+    ((most = Units::kMostBytes > most ? Units::kMostBytes : most), ...);
+    return most;
+  }();
+  static_assert((Units::kUniform && ...), "all units of a phase have the same number of tiles");
+
+  // f.operator()<Units>() for the units of the layer.
+  template <class F>
+  static __device__ __forceinline__ void with(int layer, const F& f) {
+    if constexpr (sizeof...(Units) == 1) {
+      (f.template operator()<Units>(), ...);
+    } else {
+      const int variant = Order::at(layer);
+      int index = 0;
+      ((index++ == variant ? f.template operator()<Units>() : void()), ...);
+    }
+  }
+};
+
+template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
+struct Step {
+  using Core = AttentionCore<A>;
+  using Cta = FirstWarps<C.warps>;
+  using Logits = StoreLogits<C.warps, Cta>;
+  using Count = TapeCount<C.grid, C.warps>;
+  static constexpr int kLayers = Qkv::kLayers;
+  static constexpr int kThreads = (C.warps + 1) * kWarp;
+
+  static constexpr int largest(std::initializer_list<int> values) {
+    int most = 0;
+    for (int v : values) most = v > most ? v : most;
+    return most;
+  }
+  static constexpr int kSlotBytes = largest(
+      {Core::kTileBytes, Qkv::kTileBytes, Out::kTileBytes, GateUp::kTileBytes, Down::kTileBytes, Head::kTileBytes});
+  static constexpr int kScratchBytes =
+      largest({Core::kSharedBytes, Qkv::kEncodedBytes, Out::kEncodedBytes, GateUp::kEncodedBytes, Down::kEncodedBytes,
+               Head::kEncodedBytes + Logits::kSharedBytes});
+  using Ring = Tape<C.slots, kSlotBytes, C.in_flight>;
+  static constexpr int kDone = Ring::kSharedBytes + kScratchBytes;
+  static constexpr int kSharedBytes = kDone + 16;
+  static_assert(A.warps == C.warps, "the same warps attend and multiply");
+  static_assert(C.lanes <= C.in_flight && C.lanes <= C.slots, "each lane looks at another slot");
+  static_assert(Ring::safe(C.warps), "the ring is too short for its warps and for what is in flight");
+
+  struct HeadNorms {
+    const float* q;
+    const float* k;
+  };
+  struct NoHeadNorms {};
+  struct Layer : std::conditional_t<A.qk_norm, HeadNorms, NoHeadNorms> {
+    const float* attention_norm;
+    const float* mlp_norm;
+    const std::uint8_t* qkv[3];
+    const std::uint8_t* out[1];
+    const std::uint8_t* gate_up[2];
+    const std::uint8_t* down[1];
+  };
+  struct Args {
+    std::uint32_t* x;         // [hidden], as the embedding left it
+    std::uint32_t* qkv;       // [heads + 2 kv heads, head_dim]
+    std::uint32_t* attention;  // [heads, head_dim]
+    std::uint32_t* gated;
+    std::uint64_t* partial;   // [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
+    std::uint32_t* counters;  // steps so far; then, 128 bytes apart, arrivals of each kind of phase
+    const std::uint64_t* turns;
+    std::uint8_t* cache;
+    const std::int32_t* input;
+    const std::int32_t* positions;
+    const std::int32_t* table;
+    const float* head_norm;
+    const std::uint8_t* head[1];
+    float* logits;
+    float* best_value;    // [grid]
+    std::uint32_t* best;  // [grid]
+    Layer layer[kLayers];
+  };
+  enum Counter { kAttention = 1, kOut, kGateUp, kDown };  // of arrivals
+
+  static __device__ __forceinline__ void run(const Args& args) {
+    grid_launch_next();
+    std::uint8_t* shared = shared_memory();
+    if (thread_index() == 0) *reinterpret_cast<std::uint32_t*>(shared + kDone) = 0;
+    Ring ring(shared);
+    block_sync();
+    if (warp_index() == C.warps) {
+      Fetcher fetcher{args, ring};
+      fetcher.run();
+    } else {
+      grid_wait();
+      Worker worker(args, ring, shared);
+      worker.run();
+    }
+  }
+
+ private:
+  struct Fetcher {
+    const Args& args;
+    Ring& ring;
+    Count count{};
+
+    __device__ __forceinline__ void run() {
+      matrices<Qkv>(0, args.layer[0].qkv);
+      grid_wait();  // which sequence it is, and what earlier steps left in its cache
+      const int slot = args.input[0];
+      const AttentionShare share = AttentionShare::of<A>(args.positions[slot]);
+      const std::int32_t* table = args.table + slot * A.table_blocks;
+      for (int l = 0; l < kLayers; l++) {
+        const Layer& at = args.layer[l];
+        if (l > 0) matrices<Qkv>(l, at.qkv);
+        cache(l, share, table);
+        matrices<Out>(l, at.out);
+        matrices<GateUp>(l, at.gate_up);
+        matrices<Down>(l, at.down);
+      }
+      matrices<Head>(0, args.head);
+    }
+    template <class Phase>
+    __device__ __forceinline__ void matrices(int l, const std::uint8_t* const* planes) {
+      Phase::with(l, [&]<class Units>() {
+        const TapeShare s = count.template next<Units::kUnits, Units::kTiles>();
+        const TapeRounds<C.warps, Units::kTiles> rounds{s.tile, s.units};
+        fetch(rounds.tiles(), s.tile, [&](int i) {
+          const auto at = rounds.place(i);
+          return Units::tile(planes, s.first + at.unit * C.grid, at.k);
+        });
+      });
+    }
+    // Keys, then values, of each block of this CTA's splits.
+    __device__ __forceinline__ void cache(int l, const AttentionShare& share, const std::int32_t* table) {
+      const typename Core::Args a{nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, table};
+      for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
+        const int split = item / Core::kItems;
+        const int begin = share.begin(split);
+        const TapeRounds<C.warps, 2> rounds{count.tile, share.end(split, A.block_tokens) - begin};
+        fetch(rounds.tiles(), count.tile, [&](int i) {
+          const auto at = rounds.place(i);
+          const std::uint8_t* keys = Core::tile(a, item % Core::kItems / Core::kShares, begin + at.unit);
+          return TileAddress{keys + at.k * Core::kValues, Core::kTileBytes, 2};
+        });
+        count.tile += static_cast<std::uint32_t>(rounds.tiles());
+      }
+    }
+    // Tiles first, first + 1, ...: each lane looks at one of the next few, and those up to the first that must wait are
+    // fetched. In order, since a tile's turn is told from that of the slot's next one by one bit only.
+    template <class Address>
+    __device__ __forceinline__ void fetch(int tiles, std::uint32_t first, const Address& address) {
+      Poll poll("room for a tile after", first);
+      for (int next = 0; next < tiles;) {
+        const int i = next + lane_index();
+        const bool may = lane_index() < C.lanes && i < tiles && ring.may_fetch(first + i);
+        const std::uint32_t ready = ballot(may);
+        int count = 0;
+#pragma unroll
+        for (int k = 0; k < C.lanes; k++) count += count == k && (ready >> k & 1u) != 0 ? 1 : 0;
+        if (lane_index() < count) {
+          const TileAddress tile = address(i);
+          ring.fetch(first + i, tile.data, tile.bytes);
+        }
+        next += count;
+        if (count == 0) {
+          poll.pause();
+        } else {
+          poll = Poll("room for a tile after", first + next);
+        }
+      }
+    }
+  };
+
+  struct Worker {
+    const Args& args;
+    Ring& ring;
+    std::uint8_t* scratch;
+    std::uint32_t* done;
+    Count count{};
+    std::uint32_t turn = 0;  // layers of all steps so far
+    int slot = 0;
+    int position = 0;
+    typename Core::Angles angles;
+
+    __device__ __forceinline__ Worker(const Args& a, Ring& r, std::uint8_t* shared)
+        : args(a),
+          ring(r),
+          scratch(shared + Ring::kSharedBytes),
+          done(reinterpret_cast<std::uint32_t*>(shared + kDone)),
+          slot(a.input[0]),
+          position(a.positions[slot]),
+          angles(a.turns, position) {
+      turn = load_fresh(args.counters) * kLayers;
+    }
+
+    __device__ __forceinline__ void run() {
+      for (int l = 0; l < kLayers; l++) layer(l);
+      Logits epilogue({args.logits, args.best_value, args.best}, scratch + Head::kEncodedBytes);
+      multiply<Head>(0, TaggedInput{args.x, 0}, args.head_norm, kDown, turn, epilogue);
+      epilogue.finish();
+      // Everybody has read it long ago: this CTA has heard from all.
+      if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn / kLayers);
+    }
+
+    __device__ __forceinline__ void layer(int l) {
+      const Layer& at = args.layer[l];
+      const std::uint32_t tag = ~turn & 1u;  // 1 at first, since all words are zero then
+      PublishRows qkv{args.qkv, tag};
+      multiply<Qkv>(l, TaggedInput{args.x, 0}, at.attention_norm, kDown, turn, qkv);
+      attend(l, tag);
+      turn++;
+      PublishSum out{args.x, 1};
+      multiply<Out>(l, TaggedInput{args.attention, tag}, nullptr, kAttention, turn, out);
+      arrive(kOut);
+      PublishRows gated{args.gated, tag};
+      multiply<GateUp>(l, TaggedInput{args.x, 1}, at.mlp_norm, kOut, turn, gated);
+      arrive(kGateUp);
+      PublishSum down{args.x, 0};
+      multiply<Down>(l, TaggedInput{args.gated, tag}, nullptr, kGateUp, turn, down);
+      arrive(kDown);
+    }
+
+    // Waits until `counter` says that a phase has probably been done `times` times by every CTA, encodes the input,
+    // multiplies.
+    template <class Phase, class Epilogue>
+    __device__ __forceinline__ void multiply(int l, const TaggedInput& input, const float* norm, Counter counter,
+                                             std::uint32_t times, Epilogue& epilogue) {
+      using Encode = Encoder<Phase::kEncode, Cta>;
+      static_assert(Phase::kEncode.warps == C.warps, "the encoder works with the warps that compute");
+      const typename Encode::Weights weights = Encode::weights(norm);
+      TapeShare s;
+      Phase::with(l, [&]<class Units>() {
+        s = count.template next<Units::kUnits, Units::kTiles>();
+        if constexpr (Epilogue::kReads > 0) {
+#pragma unroll
+          for (int i = 0; i < Epilogue::kReads; i++) {
+            epilogue.read(i, Units::row(s.first + (own(s) + i * C.warps) * C.grid));
+          }
+        }
+      });
+      if (thread_index() == 0) {
+        const std::uint32_t target = times * C.grid - C.early;
+        Poll poll("arrivals at", counter);
+        while (static_cast<int>(load_fresh(args.counters + counter * 32) - target) < 0) poll.pause();
+      }
+      Cta::sync();
+      const float scale = Encode::run(input, weights, scratch);
+      const Activations x{Encode::q8(scratch), Encode::dense(scratch), scale};
+      Phase::with(l, [&]<class Units>() {
+        const TapeRounds<C.warps, Units::kTiles> rounds{s.tile, s.units};
+        for (int j = own(s); j < s.units; j += C.warps) {
+          TapeCursor<Ring> tiles(ring, rounds, j);
+          Units::run(s.first + j * C.grid, tiles, x, epilogue);
+        }
+      });
+    }
+    // The first unit of this warp.
+    static __device__ __forceinline__ int own(const TapeShare& s) { return (warp_index() - s.warp + C.warps) % C.warps; }
+
+    // The last warp of the CTA to come here counts the CTA.
+    __device__ __forceinline__ void arrive(Counter counter) {
+      warp_sync();
+      if (lane_index() != 0) return;
+      if (atomic_add(done, 1u) % C.warps == C.warps - 1) add_fresh(args.counters + counter * 32, 1);
+    }
+
+    // Keys, then values, of each block of this warp.
+    struct Blocks {
+      Ring& ring;
+      TapeRounds<C.warps, 2> rounds;
+      int block;
+      int k = 0;
+      __device__ __forceinline__ std::uint8_t* take() { return ring.take(rounds.index(block, k)); }
+      __device__ __forceinline__ void release() {
+        ring.release(rounds.index(block, k));
+        block += k * C.warps;
+        k ^= 1;
+      }
+    };
+
+    __device__ __forceinline__ void attend(int l, std::uint32_t tag) {
+      const AttentionShare share = AttentionShare::of<A>(position);
+      const int items = Core::kItems * share.active;
+      const typename Core::Args a = core_args(l);
+      const TaggedInput qkv{args.qkv, tag};
+      for (int item = block_index(); item < items; item += C.grid) {
+        const int split = item / Core::kItems;
+        const int head = item % Core::kItems;
+        const int begin = share.begin(split);
+        const int end = share.end(split, A.block_tokens);
+        Cta::sync();  // the vector that the shared memory held is no longer needed
+        Core::prepare(a, qkv, angles, head, position, end * A.block_tokens > position, scratch);
+        Cta::sync();
+        Blocks blocks{ring, {count.tile, end - begin}, warp_index()};
+        Core::walk(a, head, position, begin + warp_index(), end, blocks, scratch);
+        count.tile += static_cast<std::uint32_t>(2 * (end - begin));
+        Cta::sync();
+        const int used = end - begin < C.warps ? end - begin : C.warps;
+        for (int i = thread_index(); i < Core::kGroup * A.head_dim; i += Core::kThreads) {
+          const auto m = Core::merged(scratch, used, i / A.head_dim, i % A.head_dim);
+          if (share.active == 1) {
+            publish(args.attention + head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total), tag);
+          } else {
+            publish_partial(head, split, i, m);
+          }
+        }
+      }
+      if (share.active > 1) merge(share.active, tag);
+      arrive(kAttention);
+    }
+
+    __device__ __forceinline__ typename Core::Args core_args(int l) const {
+      const float* q = nullptr;
+      const float* k = nullptr;
+      if constexpr (A.qk_norm) {
+        q = args.layer[l].q;
+        k = args.layer[l].k;
+      }
+      return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + slot * A.table_blocks};
+    }
+
+    __device__ __forceinline__ std::uint64_t* partial_of(int head, int split, int g) const {
+      return args.partial + ((head * A.splits + split) * Core::kGroup + g) * Core::kPart;
+    }
+    __device__ __forceinline__ std::uint64_t stamped(float value) const {
+      return static_cast<std::uint64_t>(turn + 1) << 32 | float_to_bits(value);
+    }
+    __device__ __forceinline__ void publish_partial(int head, int split, int i, const typename Core::Merged& m) const {
+      std::uint64_t* words = partial_of(head, split, i / A.head_dim);
+      const int d = i % A.head_dim;
+      store_fresh(words + d, stamped(m.value));
+      if (d != 0) return;
+      store_fresh(words + A.head_dim, stamped(m.largest));
+      store_fresh(words + A.head_dim + 1, stamped(m.total));
+    }
+    // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
+    __device__ __forceinline__ void merge(int active, std::uint32_t tag) const {
+      constexpr int outputs = Core::kGroup * A.head_dim;
+      const int each = (outputs + active - 1) / active;
+      for (int item = block_index(); item < Core::kItems * active; item += C.grid) {
+        const int head = item % Core::kItems;
+        const int begin = item / Core::kItems * each;
+        const int end = begin + each < outputs ? begin + each : outputs;
+        const auto read = [&](int split, int g, int d, typename Core::Parts& parts) {
+          read_partials(head, split, active, g, d, parts);
+        };
+        for (int i = begin + thread_index(); i < end; i += Core::kThreads) {
+          const float value = Core::merge_splits(active, i / A.head_dim, i % A.head_dim, read);
+          publish(args.attention + head * outputs + i, value, tag);
+        }
+      }
+    }
+    __device__ __forceinline__ void read_partials(int head, int split, int active, int g, int d,
+                                                  typename Core::Parts& parts) const {
+      std::uint64_t words[Core::kMergeWidth][3];
+      bool old;
+      Poll poll("partial results of", head);
+      do {
+        old = false;
+#pragma unroll
+        for (int s = 0; s < Core::kMergeWidth; s++) {
+          if (split + s >= active) continue;
+          const std::uint64_t* partial = partial_of(head, split + s, g);
+          words[s][0] = load_fresh(partial + d);
+          words[s][1] = load_fresh(partial + A.head_dim);
+          words[s][2] = load_fresh(partial + A.head_dim + 1);
+        }
+#pragma unroll
+        for (int s = 0; s < Core::kMergeWidth; s++) {
+          if (split + s >= active) continue;
+#pragma unroll
+          for (int i = 0; i < 3; i++) old |= words[s][i] >> 32 != turn + 1;
+        }
+        if (old) poll.pause();
+      } while (old);
+#pragma unroll
+      for (int s = 0; s < Core::kMergeWidth; s++) {
+        if (split + s >= active) continue;
+        parts.value[s] = bits_to_float(static_cast<std::uint32_t>(words[s][0]));
+        parts.largest[s] = bits_to_float(static_cast<std::uint32_t>(words[s][1]));
+        parts.total[s] = bits_to_float(static_cast<std::uint32_t>(words[s][2]));
+      }
+    }
+  };
+
+  struct PublishRows {
+    static constexpr int kReads = 0;
+    std::uint32_t* y;
+    std::uint32_t tag;
+    __device__ __forceinline__ void store(int, int, int row, float value) { publish(y + row, value, tag); }
+  };
+  // y += value; each row belongs to one lane, which has seen its last value published.
+  struct PublishSum {
+    static constexpr int kReads = 4;
+    std::uint32_t* y;
+    std::uint32_t tag;
+    float old[kReads] = {};
+    int units = 0;
+    __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? at(row) : 0; }
+    __device__ __forceinline__ void store(int, int, int row, float value) {
+      publish(y + row, (units < kReads ? pick(old, units) : at(row)) + value, tag);
+      units++;
+    }
+    __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y + row)); }
+  };
+};
+
+}  // namespace imp
