@@ -1,10 +1,10 @@
-# make setup | demo | check | test | gpu | fuzz | golden | clean
+# make setup | demo | check | test | gpu | bench | fuzz | golden | clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo check test gpu fuzz golden clean
+.PHONY: setup demo check test gpu bench fuzz golden clean
 
 setup: $(STAMP)
 
@@ -30,6 +30,9 @@ test: setup
 
 gpu: setup
 	$(BIN)/pytest tests/gpu
+
+bench: setup
+	$(BIN)/python tools/bench_table.py $(if $(PEER),--peer llama-bench=$(PEER)) $(BENCH)
 
 fuzz: setup
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --cases 20000

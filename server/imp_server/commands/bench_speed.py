@@ -1,0 +1,191 @@
+"""What `imp bench` measures: prompt processing (pp) and token generation (tg), the way llama-bench does."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from imp_runtime.bandwidth import read_bandwidth
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import BLOCK_TOKENS
+from imp_runtime.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from imp_runtime.device import Mark
+    from imp_runtime.engine import Engine
+
+DECODE = "decode_b1"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One test. Rates are tokens per second; bandwidths GB/s; None where nothing was measured.
+
+    `size` is bytes of all weights. `share` is bandwidth over the read bandwidth of the device, measured in the same
+    run. `busy`: the share of the time from the first decode step to the last in which the device ran one of them, by
+    its own clock, in a run of its own. `host_cores`: CPU seconds of this process per second of generating.
+    """
+
+    model: str
+    quant: str
+    size: int
+    parameters: int
+    target: str
+    device: str
+    test: str
+    repetitions: int
+    mean: float
+    deviation: float
+    median: float
+    weight_bytes_per_token: int | None = None
+    kv_bytes_per_token: int | None = None
+    bandwidth: float | None = None
+    read_bandwidth: float | None = None
+    share: float | None = None
+    busy: float | None = None
+    host_cores: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Clocks:
+    """Seconds of wall time and of this process's CPU time: a moment, or the span between two."""
+
+    wall: float
+    cpu: float
+
+    @staticmethod
+    def now() -> _Clocks:
+        """Both clocks."""
+        return _Clocks(time.perf_counter(), time.process_time())
+
+    def __sub__(self, earlier: _Clocks) -> _Clocks:
+        return _Clocks(self.wall - earlier.wall, self.cpu - earlier.cpu)
+
+
+def measure(engine: Engine, prompt: int, generate: int, repetitions: int, depth: int) -> list[Result]:
+    """Results of the tests that are asked for, each after one run that does not count."""
+    start = max(depth, 1)
+    for name, need in (("-p", prompt + 1), ("-d and -n", start + generate + 1)):
+        if need > engine.context:
+            raise ImpError(f"{name} needs {need} tokens, the context here is {engine.context}; ask for fewer")
+    results = []
+    if prompt:
+        spans = _repeat(repetitions, lambda: _prompt_span(engine, prompt))
+        results.append(_result(engine, f"pp{prompt}", prompt, spans))
+    if generate:
+        spans = _repeat(repetitions, lambda: _generate_span(engine, start, generate))
+        name = f"tg{generate}" + (f" @ d{depth}" if depth else "")
+        result = dataclasses.replace(
+            _result(engine, name, generate, spans),
+            busy=device_busy(engine, start, generate),
+            host_cores=sum(span.cpu for span in spans) / sum(span.wall for span in spans),
+        )
+        results.append(_with_bandwidth(engine, result, start, generate))
+    return results
+
+
+def random_prompt(engine: Engine, count: int) -> list[int]:
+    """A prompt that no run before had, so that nothing of it can be cached."""
+    return [int(token) for token in np.random.default_rng().integers(0, engine.plan.vocab, count)]
+
+
+def _repeat(repetitions: int, run: Callable[[], _Clocks]) -> list[_Clocks]:
+    run()
+    return [run() for _ in range(repetitions)]
+
+
+def _prompt_span(engine: Engine, count: int) -> _Clocks:
+    """From the request to its first token."""
+    prompt = random_prompt(engine, count)
+    began = _Clocks.now()
+    return _arrivals(engine, prompt, 1)[0] - began
+
+
+def _generate_span(engine: Engine, start: int, count: int) -> _Clocks:
+    """From the first token, which the prompt gives, over `count` decode steps."""
+    times = _arrivals(engine, random_prompt(engine, start), count + 1)
+    return times[-1] - times[0]
+
+
+def _arrivals(engine: Engine, prompt: Sequence[int], count: int) -> list[_Clocks]:
+    engine.add(prompt, SamplingParams(max_tokens=count, ignore_eos=True))
+    times: list[_Clocks] = []
+    while len(times) < count:
+        outputs = engine.step()
+        times += [_Clocks.now()] * len(outputs)
+    while engine.has_work:
+        engine.step()
+    return times
+
+
+def device_busy(engine: Engine, start: int, count: int) -> float:
+    """The share of `count` decode steps after `start` tokens in which the device worked, 0 to 1.
+
+    A step that the host launches too late shows as a gap between the mark after the step before and its own. The two
+    marks of a step cost the device about a microsecond, which counts as idle.
+    """
+    with _marked(engine) as marks:
+        _arrivals(engine, random_prompt(engine, start), count + 1)
+    elapsed = engine.runner.device.elapsed_ms
+    return sum(elapsed(begin, end) for begin, end in marks) / elapsed(marks[0][0], marks[-1][1])
+
+
+@contextmanager
+def _marked(engine: Engine) -> Iterator[list[tuple[Mark, Mark]]]:
+    """Meanwhile each decode step gets a mark before and one after it."""
+    runner = engine.runner
+    run, mark = runner.run, runner.device.mark
+    marks: list[tuple[Mark, Mark]] = []
+
+    def marked(program: str) -> None:
+        begin = mark()
+        run(program)
+        if program == DECODE:
+            marks.append((begin, mark()))
+
+    runner.run = marked  # type: ignore[method-assign]  # of this object, until the block ends
+    try:
+        yield marks
+    finally:
+        del runner.run
+
+
+def _result(engine: Engine, test: str, tokens: int, spans: Sequence[_Clocks]) -> Result:
+    plan = engine.plan
+    rates = [tokens / span.wall for span in spans]
+    return Result(
+        model=plan.model,
+        quant=plan.quant,
+        size=sum(plane.nbytes for plane in plan.planes),
+        parameters=plan.parameters,
+        target=engine.target,
+        device=engine.device_name,
+        test=test,
+        repetitions=len(rates),
+        mean=statistics.fmean(rates),
+        deviation=statistics.stdev(rates) if len(rates) > 1 else 0.0,
+        median=statistics.median(rates),
+    )
+
+
+def _with_bandwidth(engine: Engine, result: Result, start: int, generate: int) -> Result:
+    """Adds what a token reads: all weights once, and the KV cache as it is on average during the test."""
+    weights = engine.plan.decode_weight_bytes
+    kv = round(engine.plan.kv.block_bytes / BLOCK_TOKENS * (start + (generate + 1) / 2))
+    bandwidth = (weights + kv) * result.mean / 1e9
+    possible = read_bandwidth(engine.runner)
+    return dataclasses.replace(
+        result,
+        weight_bytes_per_token=weights,
+        kv_bytes_per_token=kv,
+        bandwidth=bandwidth,
+        read_bandwidth=possible,
+        share=bandwidth / possible if possible else None,
+    )

@@ -1,0 +1,224 @@
+"""`imp bench`: known clocks give known numbers, and measuring leaves no trace."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fake_device import FakeDevice
+from tiny_artifact import make_plan, with_kernel, write_tiny
+
+from fake_engine import FakeEngine, write_tiny_artifact
+from imp_runtime.artifact import Artifact
+from imp_runtime.engine import Engine, StepOutput
+from imp_runtime.plan import KvSpec
+from imp_runtime.sampling import SamplingParams
+from imp_server.cli import execute
+from imp_server.commands import bench_speed
+from imp_server.commands.bench_kernels import launch_bytes, measure_kernels
+from imp_server.commands.bench_speed import device_busy
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("bench") / "tiny.impc"
+    write_tiny_artifact(path)
+    return path
+
+
+@pytest.fixture
+def engine(file: Path, monkeypatch: pytest.MonkeyPatch) -> FakeEngine:
+    """An engine without a device: what needs one is not measured."""
+    engine = FakeEngine(Artifact.open(file), lambda prompt: [1] * 1000)
+    monkeypatch.setattr(Engine, "load", lambda *_, **__: engine)
+    monkeypatch.setattr(bench_speed, "read_bandwidth", lambda runner: None)
+    monkeypatch.setattr(bench_speed, "device_busy", lambda *_: 0.75)
+    return engine
+
+
+def one_line(captured: str) -> str:
+    assert captured.startswith("imp: error: ")
+    assert captured.count("\n") == 1
+    return captured
+
+
+def test_rates_are_those_of_the_clock(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a clock that advances 10 ms a step, 4 ms of them on the CPU."""
+    now = 0.0
+    step = engine.step
+
+    def slow_step() -> list[StepOutput]:
+        nonlocal now
+        now += 0.010
+        return step()
+
+    monkeypatch.setattr(engine, "step", slow_step)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "process_time", lambda: 5 + 0.4 * now)
+    assert execute(["bench", str(file), "-p", "32", "-n", "8", "-r", "3", "-d", "4", "-o", "json"]) == 0
+    prompt, generation = json.loads(capsys.readouterr().out)
+    assert (prompt["test"], generation["test"]) == ("pp32", "tg8 @ d4")
+    assert prompt["mean"] == pytest.approx(3200)
+    assert prompt["host_cores"] is None
+    assert generation["mean"] == pytest.approx(100)
+    assert generation["deviation"] == pytest.approx(0, abs=1e-6)
+    assert (generation["size"], generation["parameters"]) == (256, engine.plan.parameters)
+    assert generation["weight_bytes_per_token"] == 2000
+    assert generation["kv_bytes_per_token"] == pytest.approx(512 * (4 + 4.5))
+    assert generation["bandwidth"] == pytest.approx((2000 + 512 * 8.5) * 100 / 1e9)
+    assert generation["host_cores"] == pytest.approx(0.4)
+    assert generation["busy"] == 0.75
+    assert [len(prompt) for prompt in engine.prompts] == [32] * 4 + [4] * 4
+    assert len(set(engine.prompts)) == 8
+    assert all(params.ignore_eos and params.temperature == 0 for params in engine.params)
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("form", ["table", "md", "csv"])
+def test_forms(file: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    assert execute(["bench", str(file), "-p", "4", "-n", "2", "-r", "1", "-o", form]) == 0
+    out = capsys.readouterr().out
+    if form == "csv":
+        assert [row["test"] for row in csv.DictReader(io.StringIO(out))] == ["pp4", "tg2"]
+    else:
+        for words in ("pp4", "tg2", "tok/s", "busy", "75.00%", "host cores", "854 k"):
+            assert words in out
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("-p 600", "-p needs 601"),
+        ("-p 0 -n 0", "nothing to measure"),
+        ("--plot a.txt", "must end with .png"),
+        ("--plot /no/such/a.png", "/no/such does not exist"),
+        ("--plot a.png -o csv", "use -o json"),
+        ("-p 0 -n 1 -r 1 -d 500 --plot a.png", "--plot at -d 500 needs 598 tokens, the context here is 512"),
+    ],
+)
+def test_what_cannot_be(file: Path, flags: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["bench", str(file), *flags.split()]) == 2
+    assert words in one_line(capsys.readouterr().err)
+
+
+@pytest.mark.usefixtures("engine")
+def test_plot_without_matplotlib(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("imp_server.commands.bench_plot.find_spec", lambda name: None)
+    assert execute(["bench", str(file), "--plot", "a.png"]) == 2
+    assert "pip install matplotlib" in one_line(capsys.readouterr().err)
+
+
+# the device's own clock
+
+
+class ClockedDevice(FakeDevice):
+    """Kernels take the milliseconds that `takes` says; every mark costs 0.05."""
+
+    takes: dict[str, float]  # set by the test
+
+    def __init__(self) -> None:
+        super().__init__(table_blocks=256)
+        self.takes = {"decode": 0.9, "prefill": 7.0, "sample": 3.0}
+        self.now = 0.0
+
+    def run(self, entry: str, args: tuple[int, ...]) -> None:
+        self.now += self.takes[entry]
+        super().run(entry, args)
+
+    def mark(self) -> list[float]:  # type: ignore[override]
+        passed: list[float] = []
+
+        def pass_it() -> None:
+            passed.append(self.now)
+            self.now += 0.05
+
+        self.push(pass_it)
+        return passed
+
+    def elapsed_ms(self, begin: object, end: object) -> float:
+        assert isinstance(begin, list)
+        assert isinstance(end, list)
+        self.synchronize()
+        return end[0] - begin[0]
+
+
+@pytest.fixture
+def clocked(tmp_path: Path) -> Iterator[Engine]:
+    plan = with_kernel(make_plan(slots=2), ops=("Attention x",))
+    artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", plan))
+    with Engine(artifact, ClockedDevice()) as engine:
+        yield engine
+
+
+def test_busy_is_the_share_of_the_steps_by_the_devices_clock(clocked: Engine) -> None:
+    """Each of the 20 steps takes 0.9 and the mark before it 0.05; the mark between it and the next is idle."""
+    before = clocked.runner.run
+    assert device_busy(clocked, 30, 20) == pytest.approx(20 * 0.95 / (20 * 0.95 + 19 * 0.05))
+    assert clocked.runner.run == before
+
+
+def test_each_kernel_gets_its_own_time(clocked: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imp_server.commands.bench_kernels.read_bandwidth", lambda runner: 2e-4)
+    step = measure_kernels(clocked, 100)
+    (kernel,) = step.kernels
+    # Three batches of 24 launches, or three steps, and the mark before them.
+    assert kernel.us == pytest.approx((3 * 24 * 900 + 50) / (3 * 24))
+    assert step.us == pytest.approx((3 * 900 + 50) / 3)
+    assert (kernel.entry, kernel.launches, kernel.share) == ("decode", 1, 1.0)
+    assert kernel.nbytes == 310 + 101 * 4  # a key and a value of one f16 for each position, its own included
+    assert kernel.bandwidth == pytest.approx(714 / kernel.us / 1e3)
+    assert (step.position, step.read_bandwidth) == (100, 2e-4)
+
+
+def test_measuring_kernels_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fake step moves its sequence on and writes cache, counts and ring; others must not notice."""
+    monkeypatch.setattr("imp_server.commands.bench_kernels.read_bandwidth", lambda runner: None)
+    params = SamplingParams(max_tokens=60, ignore_eos=True, temperature=1.0, repetition_penalty=1.5, seed=3)
+    path = write_tiny(tmp_path / "tiny.impc")
+
+    with Engine(Artifact.open(path), FakeDevice(seed=1)) as engine:
+        prompt = list(range(1, 40))
+        expected = list(engine.generate(prompt, params))
+        runner = engine.runner
+        sampled = int(runner.read("out.count", "u32", (1,))[0])
+        assert sampled == 60
+        ring = runner.ring.copy()
+        measure_kernels(engine, 50)
+        assert not engine.has_work
+        # The sequence it ran on had two tokens: one from its prompt, and one launched ahead.
+        assert runner.read("out.count", "u32", (1,))[0] - sampled in (1, 2)
+        changed = runner.ring != ring
+        assert changed[:sampled].sum() == 0
+        assert changed.sum() <= 2
+        assert list(engine.generate(prompt, params)) == expected
+
+
+def test_bytes_of_attention_grow_with_the_position() -> None:
+    plan = dataclasses.replace(make_plan(), kv=KvSpec(layers=3, kv_heads=2, head_dim=64))
+    (kernel,) = (
+        with_kernel(plan, ops=("Rope a", "Attention b", "Attention c", "Linear d")).targets[0].programs[0].kernels
+    )
+    row = 2 * 2 * 64 * 2  # keys and values, heads, dim, f16
+    assert launch_bytes(plan, kernel, 1000) == 310 + 2 * 1000 * row
+    assert launch_bytes(plan, dataclasses.replace(kernel, ops=("Linear d", "")), 1000) == 310
+
+
+def test_plot_draws_kernels_that_move_nothing(tmp_path: Path) -> None:
+    from imp_server.commands.bench_kernels import KernelSpeed, StepSpeed
+    from imp_server.commands.bench_plot import draw
+
+    kernels = (KernelSpeed("a", "", 1, 0, 0, 2.0, 0.1), KernelSpeed("b", "", 2, 10**7, 10**7, 9.0, 0.9))
+    for roof in (None, 4300.0):
+        draw(StepSpeed(1, kernels, 20.0, roof), "title", tmp_path / "a.png")
+        assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")

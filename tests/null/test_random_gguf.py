@@ -1,0 +1,134 @@
+"""The GGUF file of random weights: read by the gguf package, it has a real model's tensors, kinds and keys."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import random_gguf
+
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.checkpoint.random import random_checkpoint
+
+CONFIG = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 128,
+    "vocab_size": 300,
+    "max_position_embeddings": 1000,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 12345.0,
+    "tie_word_embeddings": False,
+}
+
+
+@pytest.fixture
+def shape(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M", "BF16"])
+def test_what_another_reader_finds(tmp_path: Path, shape: Path, quant: str) -> None:
+    output = tmp_path / "out.gguf"
+    random_gguf.write_random_gguf(shape, quant, output)
+    reader = gguf.GGUFReader(output)
+    keys = {
+        "general.architecture": "qwen3",
+        "tokenizer.ggml.model": "none",
+        "qwen3.vocab_size": 300,
+        "qwen3.block_count": 8,
+        "qwen3.context_length": 1000,
+        "qwen3.embedding_length": 256,
+        "qwen3.feed_forward_length": 512,
+        "qwen3.attention.head_count": 6,
+        "qwen3.attention.head_count_kv": 2,
+        "qwen3.attention.key_length": 128,
+        "qwen3.attention.value_length": 128,
+        "qwen3.rope.dimension_count": 128,
+        "qwen3.rope.freq_base": 12345.0,
+    }
+    for key, value in keys.items():
+        assert reader.get_field(key).contents() == value, key
+    assert reader.get_field("qwen3.attention.layer_norm_rms_epsilon").contents() == pytest.approx(1e-5)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    # gguf's own list of an architecture's tensors, so that llama.cpp misses none and finds none too many.
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3, 8).mapping.values()
+    known = {f"{name}.weight" for _, name in names}
+    assert set(tensors) <= known
+    assert len(tensors) == 3 + 8 * 11
+    assert tensors["blk.7.attn_q.weight"].shape.tolist() == [256, 768]  # columns first
+    assert tensors["blk.0.ffn_down.weight"].shape.tolist() == [512, 256]
+    assert tensors["output.weight"].shape.tolist() == [256, 300]
+    kinds = [tensor.tensor_type.name for tensor in reader.tensors if len(tensor.shape) == 2]
+    if quant == "Q4_K_M":
+        # llama-quantize gives more bits to v and down of the first and last eighth and of each third layer between.
+        assert kinds.count("Q6_K") == 1 + 2 * 4
+        assert kinds.count("Q4_K") == len(kinds) - 9
+        assert tensors["output.weight"].tensor_type.name == "Q6_K"
+    else:
+        assert set(kinds) == {quant}
+    for tensor in reader.tensors:
+        values = gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        assert np.isfinite(values).all()
+        if len(tensor.shape) == 1:
+            assert (values == 1).all()
+        else:
+            assert values.std() == pytest.approx(1 / 16, rel=0.05)
+            assert abs(values.mean()) < 0.01
+
+
+def test_the_weights_are_those_that_imp_invents(tmp_path: Path, shape: Path) -> None:
+    output = tmp_path / "out.gguf"
+    random_gguf.write_random_gguf(shape, "Q4_K_M", output)
+    with closing(random_checkpoint(shape, "Q4_K_M")) as invented, closing(open_checkpoint(output)) as written:
+        assert [(t.name, t.shape, t.format) for t in written.tensors.values()] == [
+            (t.name, t.shape, t.format) for t in invented.tensors.values()
+        ]
+        for tensor in invented.tensors.values():
+            ours = invented.rows(tensor.name, 0, tensor.rows)
+            assert np.array_equal(written.rows(tensor.name, 0, tensor.rows), ours)
+
+
+def test_llama_rope_factors_travel_too(tmp_path: Path, shape: Path) -> None:
+    scaling = {
+        "rope_type": "llama3",
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 64,
+    }
+    shape.write_text(json.dumps(CONFIG | {"architectures": ["LlamaForCausalLM"], "rope_scaling": scaling}))
+    random_gguf.write_random_gguf(shape, "Q8_0", tmp_path / "out.gguf")
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
+    factors = tensors["rope_freqs.weight"].data
+    assert (factors[0], factors[-1]) == (1.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["{shape}", "Q3_X", "o.gguf"], "Q3_X"), (["/no/such.json", "Q8_0", "o.gguf"], "/no/such.json")],
+)
+def test_bad_input(
+    shape: Path,
+    arguments: list[str],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    given = [argument.replace("{shape}", str(shape)) for argument in arguments]
+    monkeypatch.setattr(sys, "argv", ["random_gguf.py", *given])
+    assert random_gguf.main() == 2
+    captured = capsys.readouterr().err
+    assert words in captured
+    assert captured.count("\n") == 1
