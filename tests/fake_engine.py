@@ -71,9 +71,11 @@ def tiny_plan(**changes: object) -> Plan:
         block=32,
         shared_bytes=0,
         overlap=False,
+        resident=False,
         args=(Binding("weights/embedding"), Binding("scratch", 256)),
         ops=("rmsnorm",),
         outputs=(),
+        phases=1,
         weight_bytes=1000,
         other_bytes=24,
         flops=2000,
@@ -99,7 +101,7 @@ def tiny_plan(**changes: object) -> Plan:
         stop_tokens=(IM_END,),
         kv=KvSpec(layers=2, kv_heads=1, head_dim=64),
         planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
-        targets=(TargetPlan("sim", "code/sim", (Buffer("scratch", 4096),), programs),),
+        targets=(TargetPlan("sim", "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs),),
     )
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]  # tests change any field
 
@@ -190,7 +192,8 @@ class FakeEngine:
     def step(self) -> list[Output]:
         self.threads.add(threading.get_ident())
         time.sleep(self._seconds)
-        return [self._next(sequence) for sequence in list(self.live)]
+        # A sequence may be aborted in the middle of a step.
+        return [self._next(sequence) for sequence in list(self.live) if sequence in self.live]
 
     def _next(self, sequence: Request) -> Output:
         run = self._runs[sequence.id]
@@ -203,7 +206,7 @@ class FakeEngine:
         stopped = token in stops and not sequence.params.ignore_eos
         finish = "stop" if stopped else "length" if len(sequence.generated) >= sequence.limit else None
         if finish:
-            self.live.remove(sequence)
+            self._drop(sequence)
         count = sequence.params.top_logprobs
         if count is None:
             return Output(sequence, token, finish)
@@ -231,9 +234,15 @@ class FakeEngine:
         run.place += places[0] + len(tokens) if places else 0
 
     def abort(self, sequence: Request) -> None:
-        if sequence in self.live:
-            self.live.remove(sequence)
+        if self._drop(sequence):
             self.aborted.set()
+
+    def _drop(self, sequence: Request) -> bool:
+        try:
+            self.live.remove(sequence)
+        except ValueError:
+            return False
+        return True
 
     def hidden(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
         rows = np.arange(self.plan.hidden, dtype=np.float32)

@@ -55,13 +55,14 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A launched token: entry `index` of the ring's history will hold it.
+    """A launched token: entry `index` of the ring's history will hold it. `slot` is the sequence's at launch.
 
     `injections` is the sequence's count at launch. Once `exported` has passed, the logits are in host memory; for a
     sequence that samples on the host, `mask` is what may be chosen from them.
     """
 
     sequence: Sequence
+    slot: int
     index: int
     injections: int
     exported: Mark | None = None
@@ -69,7 +70,7 @@ class _Token:
 
 
 class Engine:
-    """One model on one device. Not thread-safe: one thread at a time."""
+    """One model on one device. One thread at a time may use it; only `abort` may be called from any."""
 
     def __init__(
         self, artifact: Artifact, device: Device, *, kv_tokens: int | None = None, progress: Progress | None = None
@@ -170,9 +171,12 @@ class Engine:
                 raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
 
     def abort(self, sequence: Sequence) -> None:
-        """End a sequence now; nothing more of it is delivered. Does nothing to a finished one."""
-        if sequence.status is not Status.FINISHED:
-            self._scheduler.finish(sequence, "abort")
+        """End a sequence: from now on nothing is launched for it, and its slot and blocks can be had by others.
+
+        Does nothing to a finished one. From another thread than that of `step`, which may be at work, a step under way
+        may still deliver a token of it.
+        """
+        self._scheduler.finish(sequence, "abort")
 
     def inject(self, sequence: Sequence, tokens: Tokens[int]) -> None:
         """Append `tokens` to an unfinished sequence as if it had generated them, and go on after them.
@@ -256,47 +260,49 @@ class Engine:
     def _launch_prefill(self, work: Prefill) -> None:
         sequence = work.sequence
         if work.start == 0 or sequence.rewound:
-            self._write_sequence(sequence, work.start)
-        self._input_slot = sequence.slot
-        self.runner.write_step(sequence.slot, work.tokens)
+            self._write_sequence(work)
+        self._input_slot = work.slot
+        self.runner.write_step(work.slot, work.tokens)
         self.runner.run(self.runner.chunk_program("prefill", len(work.tokens)).name)
         if work.last:
             mask = self._mask(sequence)
-            self._apply(sequence, mask)
+            self._apply(work, mask)
             self.runner.run("sample_b1")
-            self._expect(sequence, mask)
+            self._expect(work, mask)
         else:
             self._in_flight.append(self._device.mark())
 
-    def _write_sequence(self, sequence: Sequence, position: int) -> None:
-        """Tell the device of a sequence whose next token to run is the one at `position`."""
+    def _write_sequence(self, work: Prefill) -> None:
+        """Tell the device of a sequence whose next token to run is the one at `work.start`."""
+        sequence = work.sequence
         sequence.rewound = sequence.masked = False
         # The kernel's choice does not matter where the host makes its own.
         params = SamplingParams() if sequence.sampler else sequence.params
         # Without penalties nothing reads the counts, so what an earlier sequence left there may stay.
         seen = sequence.seen(self.plan.vocab) if params.penalises else None
-        self.runner.write_slot(sequence.slot, position, sequence.blocks, params.record(sequence.seed), seen)
+        self.runner.write_slot(work.slot, work.start, work.blocks, params.record(sequence.seed), seen)
         if params.logit_bias:
-            self.runner.write_bias(sequence.slot, params.bias(self.plan.vocab))
+            self.runner.write_bias(work.slot, params.bias(self.plan.vocab))
 
     def _launch_decode(self, work: Decode) -> None:
         sequence = work.sequence
         if work.new_block is not None:
-            self.runner.write_table(sequence.slot, work.new_block, sequence.blocks[work.new_block :])
-        if self._input_slot != sequence.slot:
-            self._input_slot = sequence.slot
-            self.runner.write_step(sequence.slot, ())
+            place, block = work.new_block
+            self.runner.write_table(work.slot, place, (block,))
+        if self._input_slot != work.slot:
+            self._input_slot = work.slot
+            self.runner.write_step(work.slot, ())
         if sequence.constraint is None:
             mask = self._mask(sequence)
-            self._apply(sequence, mask)
+            self._apply(work, mask)
             self.runner.run("decode_b1")
         else:
             self.runner.run("forward_b1")
             # The device is at work meanwhile.
             mask = self._mask(sequence)
-            self._apply(sequence, mask)
+            self._apply(work, mask)
             self.runner.run("choose_b1")
-        self._expect(sequence, mask)
+        self._expect(work, mask)
 
     def _mask(self, sequence: Sequence) -> npt.NDArray[np.uint32] | None:
         """What the token just counted as launched may be: uint32 [ceil(vocab / 32)], or None for anything."""
@@ -317,23 +323,24 @@ class Engine:
             allowed &= ~stops
         return pack_bits(allowed)
 
-    def _apply(self, sequence: Sequence, mask: npt.NDArray[np.uint32] | None) -> None:
+    def _apply(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
         """Have the kernel obey `mask`, unless the host chooses."""
+        sequence = work.sequence
         if sequence.sampler is not None:
             return
         if mask is not None and (sequence.constraint is not None or not sequence.masked):
-            self.runner.write_mask(sequence.slot, mask)
+            self.runner.write_mask(work.slot, mask)
         if sequence.masked != (mask is not None):
             sequence.masked = mask is not None
             flags = (MASKED if sequence.masked else 0) | (BIASED if sequence.params.logit_bias else 0)
-            self.runner.write_flags(sequence.slot, flags)
+            self.runner.write_flags(work.slot, flags)
 
-    def _expect(self, sequence: Sequence, mask: npt.NDArray[np.uint32] | None) -> None:
-        exported = None
+    def _expect(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
+        sequence, exported = work.sequence, None
         if sequence.sampler is not None or sequence.params.top_logprobs is not None:
             self.runner.run("export_b1")
             exported = self._device.mark()
-        self._in_flight.append(_Token(sequence, self._sampled, sequence.injections, exported, mask))
+        self._in_flight.append(_Token(sequence, work.slot, self._sampled, sequence.injections, exported, mask))
         self._sampled += 1
 
     def _receive(self, outputs: list[StepOutput]) -> None:
@@ -350,11 +357,11 @@ class Engine:
         sequence = head.sequence
         if sequence.status is Status.FINISHED or head.injections != sequence.injections:
             return
-        logits = self.runner.logits[sequence.slot]
+        logits = self.runner.logits[head.slot]
         if sequence.sampler is not None:
             allowed = None if head.mask is None else unpack_bits(head.mask, self.plan.vocab)
             token = sequence.sampler.choose(logits, allowed, sequence.prompt, sequence.generated)
-            self.runner.write_token(sequence.slot, token)
+            self.runner.write_token(head.slot, token)
         count = sequence.params.top_logprobs
         logprob, top = (None, ()) if count is None else logprobs(logits, token, count)
         sequence.generated.append(token)

@@ -4,15 +4,20 @@ Order: mask, logit bias, penalties, DRY, top-k, locally typical, top-p, min-p, X
 default order of llama.cpp, and the sampling kernel's. Mirostat v2 replaces all from top-k on by temperature, its own
 truncation, and draw. Temperature 0 takes the best token after DRY and uses no truncation.
 
-Every filter takes the scores or probabilities of the candidates, float64 [n] in order of token id, and says which stay,
-bool [n]; at least one does. Random numbers come from Philox4x64 with key = seed and counter = position << 64 (numpy's
-generator increments the low word), as doubles: the first decides the draw, the second whether XTC acts.
+Every filter takes the probabilities of the candidates, float64 [n] in order of token id, and says which stay, bool [n];
+at least one does. One that has been excluded has probability 0. Random numbers come from Philox4x64 with key = seed and
+counter = position << 64 (numpy's generator increments the low word), as doubles: the first decides the draw, the second
+whether XTC acts.
+
+A vocabulary has 150,000 tokens, and the device waits meanwhile: passes over all are few, in place where they can be
+(fresh memory costs as much as the arithmetic), and nothing sorts them all.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +26,12 @@ from imp_runtime.sampling import SamplingParams
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
-_LOG_FLOAT_MAX = 88.7
-LONGEST_REPEAT = 1024
-"""DRY counts no repetition beyond this many tokens: long before, the penalty excludes the token."""
+Tokens = npt.NDArray[np.int64]
+LONGEST_REPEAT = 1024  # tokens; long before, the penalty of DRY excludes the token
+_FEW = 2048  # values that are sorted as they are
+_BINS_PER_NAT = 64
+_BINS = 32 * _BINS_PER_NAT
+_DRAW_BLOCK = 512
 
 
 class HostSampler:
@@ -33,52 +41,86 @@ class HostSampler:
         self.params = params
         self.seed = seed
         self.surprise_limit = 2 * params.mirostat_tau
+        self._scores = self._weights = np.zeros(0)
+        self._history = np.zeros(0, np.int64)
+        self._known = 0
 
     def choose(
         self, logits: npt.NDArray[np.float32], allowed: Bools | None, prompt: Sequence[int], generated: Sequence[int]
     ) -> int:
-        """The token that follows `prompt` and `generated`; `logits` float32 [vocab], `allowed` bool [vocab] or None."""
+        """The token that follows `prompt` and `generated`, which only grows from call to call.
+
+        `logits` float32 [vocab], `allowed` bool [vocab] or None for all.
+        """
         params = self.params
-        scores = logits.astype(np.float64)
+        if len(self._scores) != len(logits):
+            self._scores, self._weights = np.empty(len(logits)), np.empty(len(logits))
+        scores, weights = self._scores, self._weights
+        scores[:] = logits
         for token, bias in params.logit_bias:
             scores[token] += bias
-        scores = penalise(scores, prompt, generated, params)
+        history = self._tokens(prompt, generated)
+        penalise(scores, history, len(prompt), params)
         if params.dry_multiplier > 0 and params.dry_penalty_last_n != 0:
-            scores = dry(scores, _last([*prompt, *generated], params.dry_penalty_last_n), params)
+            dry(scores, _last(history, params.dry_penalty_last_n), params)
         if allowed is not None:
-            scores = np.where(allowed, scores, -np.inf)
+            scores[~allowed] = -np.inf
         if params.temperature == 0:
             return int(scores.argmax())
-        uniform, xtc_uniform = uniforms(self.seed, len(prompt) + len(generated))
-        ids = np.flatnonzero(scores > -np.inf)
-        scores = scores[ids]
+        uniform, xtc_uniform = uniforms(self.seed, len(history))
         if params.mirostat == 2:
-            weights = softmax(scores / params.temperature)
-            keep = mirostat(weights, self.surprise_limit)
-            ids, weights = ids[keep], weights[keep] / weights[keep].sum()
+            scores /= params.temperature
+            softmax(scores, weights)
+            weights *= mirostat(weights, self.surprise_limit)
             chosen = draw(weights, uniform)
-            error = -math.log2(weights[chosen]) - params.mirostat_tau
+            error = -math.log2(weights[chosen] / weights.sum()) - params.mirostat_tau
             self.surprise_limit -= params.mirostat_eta * error
-            return int(ids[chosen])
-        for keeps in _filters(params, xtc_uniform):
-            keep = keeps(scores)
-            ids, scores = ids[keep], scores[keep]
-        return int(ids[draw(softmax(scores / params.temperature), uniform)])
+            return chosen
+        ids = None  # of the candidates, once they are few
+        softmax(scores, weights)
+        filters = _filters(params, xtc_uniform)
+        for choice in filters:
+            keep = choice(weights)
+            if np.count_nonzero(keep) > len(keep) // 8:
+                weights *= keep
+            else:
+                ids = np.flatnonzero(keep) if ids is None else ids[keep]
+                scores, weights = scores[keep], weights[keep]
+            weights /= weights.sum()
+        if params.temperature != 1:
+            if filters:
+                scores[weights == 0] = -np.inf
+            scores /= params.temperature
+            softmax(scores, weights)
+        chosen = draw(weights, uniform)
+        return chosen if ids is None else int(ids[chosen])
+
+    def _tokens(self, prompt: Sequence[int], generated: Sequence[int]) -> Tokens:
+        """Both as one array, of which only what is new has to be converted."""
+        count = len(prompt) + len(generated)
+        if count > len(self._history):
+            self._history = np.resize(self._history, 2 * count)
+        if self._known < len(prompt):
+            self._history[: len(prompt)] = prompt
+            self._known = len(prompt)
+        self._history[self._known : count] = generated[self._known - len(prompt) :]
+        self._known = count
+        return self._history[:count]
 
 
 def _filters(params: SamplingParams, xtc_uniform: float) -> list[Callable[[Floats], Bools]]:
-    """The filters in use, in order; each says which scores stay."""
+    """The filters in use, in order; each says which of the candidates stay, by their probabilities."""
     filters: list[Callable[[Floats], Bools]] = []
     if params.top_k > 0:
-        filters.append(lambda scores: top_k(scores, params.top_k))
+        filters.append(lambda probabilities: top_k(probabilities, params.top_k))
     if params.typical_p < 1:
-        filters.append(lambda scores: typical(softmax(scores), params.typical_p))
+        filters.append(lambda probabilities: typical(probabilities, params.typical_p))
     if params.top_p < 1:
-        filters.append(lambda scores: top_p(softmax(scores), params.top_p))
+        filters.append(lambda probabilities: top_p(probabilities, params.top_p))
     if params.min_p > 0:
-        filters.append(lambda scores: min_p(softmax(scores), params.min_p))
+        filters.append(lambda probabilities: min_p(probabilities, params.min_p))
     if xtc_uniform < params.xtc_probability:
-        filters.append(lambda scores: xtc(softmax(scores), params.xtc_threshold))
+        filters.append(lambda probabilities: xtc(probabilities, params.xtc_threshold))
     return filters
 
 
@@ -89,72 +131,81 @@ def uniforms(seed: int, position: int) -> tuple[float, float]:
     return float(first), float(second)
 
 
-def softmax(scores: Floats) -> Floats:
+def softmax(scores: Floats, out: Floats) -> None:
     """Probabilities of scores, float64 [n]."""
-    weights = np.exp(scores - scores.max())
-    probabilities: Floats = weights / weights.sum()
-    return probabilities
+    np.subtract(scores, scores.max(), out=out)
+    np.exp(out, out=out)
+    out /= out.sum()
 
 
-def draw(probabilities: Floats, uniform: float) -> int:
-    """The index at which the cumulated probabilities pass `uniform`."""
-    cumulated = np.cumsum(probabilities)
-    return int(np.searchsorted(cumulated, uniform * cumulated[-1], side="right").clip(0, len(cumulated) - 1))
+def draw(weights: Floats, uniform: float) -> int:
+    """The index at which the cumulated weights pass `uniform` of their sum; never one of weight 0."""
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _DRAW_BLOCK)))
+    target = uniform * sums[-1]
+    block = int(np.searchsorted(sums, target, side="right"))
+    begin = block * _DRAW_BLOCK
+    cumulated = np.cumsum(weights[begin : begin + _DRAW_BLOCK])
+    inside = np.searchsorted(cumulated, target - (sums[block - 1] if block else 0), side="right")
+    return begin + min(int(inside), int(np.searchsorted(cumulated, cumulated[-1])))
 
 
-def penalise(scores: Floats, prompt: Sequence[int], generated: Sequence[int], params: SamplingParams) -> Floats:
-    """Repetition (Keskar et al. 2019) over the last tokens of both; frequency and presence (OpenAI) of `generated`."""
-    scores = scores.copy()
+def penalise(scores: Floats, history: Tokens, prompt: int, params: SamplingParams) -> None:
+    """Repetition (Keskar et al. 2019) over the last tokens; frequency and presence (OpenAI) of what was generated.
+
+    `history` begins with `prompt` tokens of prompt. Changes `scores`.
+    """
     if params.repetition_penalty != 1 and params.repeat_last_n != 0:
-        window = np.unique(np.array(_last([*prompt, *generated], params.repeat_last_n), np.int64))
+        window = np.unique(_last(history, params.repeat_last_n))
         before = scores[window]
         scores[window] = np.where(before > 0, before / params.repetition_penalty, before * params.repetition_penalty)
-    if generated and (params.frequency_penalty != 0 or params.presence_penalty != 0):
-        tokens, times = np.unique(np.array(generated, np.int64), return_counts=True)
+    if len(history) > prompt and (params.frequency_penalty != 0 or params.presence_penalty != 0):
+        tokens, times = np.unique(history[prompt:], return_counts=True)
         scores[tokens] -= times * params.frequency_penalty + params.presence_penalty
-    return scores
 
 
-def dry(scores: Floats, history: Sequence[int], params: SamplingParams) -> Floats:
+def dry(scores: Floats, history: Tokens, params: SamplingParams) -> None:
     """DRY ("don't repeat yourself", by p-e-w): less for a token that would go on with a repetition in `history`.
 
     Where the end of the history, n tokens of it, has come before and a token followed it there, that token loses
     multiplier * base ** (n - allowed length), the largest n counting, if n is at least the allowed length. The n tokens
-    contain no sequence breaker, and a token that is a breaker by itself loses nothing.
+    contain no sequence breaker, and a token that is a breaker by itself loses nothing. Changes `scores`.
     """
-    tokens = np.array(history, np.int64)
-    most = min(len(tokens) - 1, LONGEST_REPEAT, _since_breaker(history, params.dry_sequence_breakers))
+    allowed = params.dry_allowed_length
+    most = min(len(history) - 1, LONGEST_REPEAT, _since_breaker(history, params.dry_sequence_breakers))
     if params.dry_base > 1:
         # A larger exponent would leave the range of float32.
-        most = min(
-            most, params.dry_allowed_length + int(math.log(np.finfo(np.float32).max) / math.log(params.dry_base))
-        )
-    scores = scores.copy()
-    longest: dict[int, int] = {}
-    ends = np.arange(len(tokens) - 1)  # where an earlier occurrence may end
-    length = 0
-    while length < most:
+        most = min(most, allowed + int(math.log(np.finfo(np.float32).max) / math.log(params.dry_base)))
+    if most < allowed:
+        return
+    ends = np.flatnonzero(history[:-1] == history[-1])  # where an earlier occurrence ends
+    longest = np.zeros(len(history), np.int64)
+    for length in range(1, most + 1):
+        longest[ends] = length
         ends = ends[ends >= length]
-        ends = ends[tokens[ends - length] == tokens[-1 - length]]
+        ends = ends[history[ends - length] == history[-1 - length]]
         if not len(ends):
             break
-        length += 1
-        if length >= params.dry_allowed_length:
-            longest |= dict.fromkeys(tokens[ends + 1].tolist(), length)
-    single = {breaker[0] for breaker in params.dry_sequence_breakers if len(breaker) == 1}
-    for token, n in longest.items():
-        if token not in single:
-            scores[token] -= params.dry_multiplier * params.dry_base ** (n - params.dry_allowed_length)
-    return scores
+    ends = np.flatnonzero(longest >= allowed)
+    tokens, place = np.unique(history[ends + 1], return_inverse=True)
+    lengths = np.zeros(len(tokens), np.int64)
+    np.maximum.at(lengths, place, longest[ends])
+    single = [breaker[0] for breaker in params.dry_sequence_breakers if len(breaker) == 1]
+    losses = params.dry_multiplier * params.dry_base ** (lengths - allowed).astype(np.float64)
+    scores[tokens] -= np.where(np.isin(tokens, single), 0, losses)
 
 
-def _since_breaker(history: Sequence[int], breakers: Sequence[tuple[int, ...]]) -> int:
+def _since_breaker(history: Tokens, breakers: Sequence[tuple[int, ...]]) -> int:
     """How many tokens follow the last breaker; all of them without one near."""
-    for end in range(len(history), max(0, len(history) - LONGEST_REPEAT), -1):
-        for breaker in breakers:
-            if breaker and len(breaker) <= end and tuple(history[end - len(breaker) : end]) == breaker:
-                return len(history) - end
-    return len(history)
+    since = len(history)
+    for breaker in breakers:
+        near = history[-LONGEST_REPEAT - len(breaker) + 1 :]
+        starts = len(near) - len(breaker) + 1
+        if not breaker or starts < 1:
+            continue
+        hits = np.flatnonzero(np.all([near[i : i + starts] == token for i, token in enumerate(breaker)], axis=0))
+        if len(hits):
+            since = min(since, starts - 1 - int(hits[-1]))
+    return since
 
 
 def top_k(scores: Floats, k: int) -> Bools:
@@ -169,20 +220,20 @@ def top_k(scores: Floats, k: int) -> Bools:
 
 def typical(probabilities: Floats, mass: float) -> Bools:
     """Locally typical (Meister et al. 2022): those whose surprise is nearest to the entropy, more than `mass` of it."""
-    surprise = -np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    entropy = (probabilities * surprise).sum()
-    order = np.argsort(np.abs(surprise - entropy), kind="stable")
-    cumulated = np.cumsum(probabilities[order])
-    return _first(order, int((cumulated <= mass).sum()) + 1, len(probabilities))
+    distance = _surprise(probabilities)
+    distance -= np.einsum("i,i->", probabilities, distance)  # not `@`: threads of a BLAS take longer to wake
+    np.abs(distance, out=distance)
+    return _nearest(distance, probabilities, mass, "right")
 
 
 def top_p(probabilities: Floats, mass: float) -> Bools:
     """Nucleus (Holtzman et al. 2019): the fewest of the largest that have at least `mass` of the probability."""
-    # All below the cut together weigh less than what may be left out, so only the others need sorting.
-    candidates = np.flatnonzero(probabilities >= (1 - mass) / len(probabilities))
-    order = candidates[np.argsort(-probabilities[candidates], kind="stable")]
-    cumulated = np.cumsum(probabilities[order])
-    return _first(order, int((cumulated < mass * probabilities.sum()).sum()) + 1, len(probabilities))
+    # All below the cut together weigh less than what may be left out.
+    keep: Bools = probabilities >= (1 - mass) / len(probabilities)
+    candidates = np.flatnonzero(keep)
+    weights = probabilities[candidates]
+    keep[candidates] = _nearest(_surprise(weights), weights, mass * probabilities.sum(), "left")
+    return keep
 
 
 def min_p(probabilities: Floats, share: float) -> Bools:
@@ -193,7 +244,7 @@ def min_p(probabilities: Floats, share: float) -> Bools:
 
 def xtc(probabilities: Floats, threshold: float) -> Bools:
     """Exclude top choices (by p-e-w): of those with at least `threshold`, only the least likely stays."""
-    above = np.flatnonzero(probabilities >= threshold)
+    above = np.flatnonzero(probabilities >= max(threshold, np.finfo(np.float64).tiny))
     keep = np.ones(len(probabilities), np.bool_)
     if len(above) > 1:
         keep[above] = False
@@ -203,9 +254,36 @@ def xtc(probabilities: Floats, threshold: float) -> Bools:
 
 def mirostat(probabilities: Floats, surprise_limit: float) -> Bools:
     """Mirostat v2 (Basu et al. 2020): those whose surprise in bits is no more than the limit, or the likeliest."""
-    surprise = -np.log2(np.maximum(probabilities, np.finfo(np.float64).tiny))
-    keep: Bools = surprise <= surprise_limit
+    keep: Bools = probabilities >= 2.0 ** min(-surprise_limit, 1.0)
     keep[probabilities.argmax()] = True
+    return keep
+
+
+def _surprise(probabilities: Floats) -> Floats:
+    """In nats; that of 0 is very large."""
+    surprise: Floats = np.maximum(probabilities, np.finfo(np.float64).tiny)
+    np.log(surprise, out=surprise)
+    return np.negative(surprise, out=surprise)
+
+
+def _nearest(distance: Floats, weights: Floats, mass: float, side: Literal["left", "right"]) -> Bools:
+    """The nearest, in order of `distance` (in nats; of equal ones the first), until their weights reach `mass`.
+
+    `side` "left": at least `mass`; "right": more than it. Only the bin of distances in which that happens is sorted.
+    """
+    if len(distance) <= _FEW:
+        inside, keep, before = np.arange(len(distance)), np.zeros(len(distance), np.bool_), 0.0
+    else:
+        scaled = (distance - distance.min()).astype(np.float32)
+        scaled *= _BINS_PER_NAT
+        bins = np.minimum(scaled, _BINS - 1, out=scaled).astype(np.intp)
+        sums = np.cumsum(np.bincount(bins, weights, _BINS))
+        border = min(int(np.searchsorted(sums, mass, side=side)), _BINS - 1)
+        inside, keep = np.flatnonzero(bins == border), bins < border
+        before = float(sums[border - 1]) if border else 0.0
+    order = inside[np.argsort(distance[inside], kind="stable")]
+    cumulated = before + np.cumsum(weights[order])
+    keep[order[: int(np.searchsorted(cumulated, mass, side=side)) + 1]] = True
     return keep
 
 
@@ -219,13 +297,6 @@ def logprobs(logits: npt.NDArray[np.float32], token: int, count: int) -> tuple[f
     return float(scores[token]), tuple((int(i), float(scores[i])) for i in best)
 
 
-def _first(order: npt.NDArray[np.int64], count: int, n: int) -> Bools:
-    """The first `count` of `order`, as a choice among n."""
-    keep = np.zeros(n, np.bool_)
-    keep[order[:count]] = True
-    return keep
-
-
-def _last(tokens: list[int], count: int) -> list[int]:
+def _last(tokens: Tokens, count: int) -> Tokens:
     """The last `count` tokens; -1: all."""
     return tokens if count < 0 else tokens[max(0, len(tokens) - count) :]

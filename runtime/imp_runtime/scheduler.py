@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from dataclasses import dataclass
 
@@ -12,9 +13,14 @@ from imp_runtime.sequence import Finish, Sequence, Status, blocks_for
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Run `tokens`, a sequence's known tokens from position `start` on. `last`: sample the next token after them."""
+    """Run `tokens`, a sequence's known tokens from position `start` on. `last`: sample the next token after them.
+
+    `slot` and `blocks` are the sequence's when this was decided; it may lose them while the work is being launched.
+    """
 
     sequence: Sequence
+    slot: int
+    blocks: tuple[int, ...]
     start: int
     tokens: tuple[int, ...]
     last: bool
@@ -22,10 +28,11 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True)
 class Decode:
-    """Run one decode step. `new_block`: index in the block table of a block just added for it, else None."""
+    """Run one decode step in `slot`. `new_block`: (place in the block table, block) just added for it, else None."""
 
     sequence: Sequence
-    new_block: int | None
+    slot: int
+    new_block: tuple[int, int] | None
 
 
 class Scheduler:
@@ -33,6 +40,7 @@ class Scheduler:
 
     A prompt chunk is followed by one decode step of every sequence that can take one, so neither starves the other.
     When blocks run out, the youngest sequence loses its own and is computed again later.
+    All methods but `finish` belong to the thread that runs the engine.
     """
 
     def __init__(self, slots: int, chunk: int, manager: BlockManager) -> None:
@@ -43,6 +51,7 @@ class Scheduler:
         self._free_slots = list(range(slots - 1, -1, -1))
         self._clock = 0
         self._round = 0
+        self._lock = threading.RLock()
 
     @property
     def has_work(self) -> bool:
@@ -51,50 +60,64 @@ class Scheduler:
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence."""
-        self.waiting.append(sequence)
+        with self._lock:
+            self.waiting.append(sequence)
 
     def finish(self, sequence: Sequence, reason: Finish) -> None:
-        """End a sequence; its slot and blocks are free at once, because the device works strictly in order."""
-        if sequence.status is Status.RUNNING:
-            self._release(sequence)
-        else:
-            self.waiting.remove(sequence)
-        sequence.status = Status.FINISHED
-        sequence.finish = reason
+        """End a sequence, unless it has ended; from any thread.
+
+        Its slot and blocks are free at once, because the device works strictly in order.
+        """
+        with self._lock:
+            if sequence.status is Status.FINISHED:
+                return
+            if sequence.status is Status.RUNNING:
+                self._release(sequence)
+            else:
+                self.waiting.remove(sequence)
+            sequence.status = Status.FINISHED
+            sequence.finish = reason
 
     def inject(self, sequence: Sequence, tokens: list[int]) -> None:
         """Append tokens to an unfinished sequence as if they had been generated; what was on its way is void.
 
         What the cache holds of the known tokens stays; the new ones get there by prefill, which then samples.
         """
-        known = sequence.known
-        sequence.generated += tokens
-        sequence.launched = len(sequence.generated)
-        sequence.injections += 1
-        if sequence.status is not Status.RUNNING:
-            return
-        sequence.cached = min(sequence.cached, known)
-        sequence.prefill_end = sequence.known
-        sequence.rewound = True
-        need = blocks_for(sequence.known + 1) - len(sequence.blocks)
-        if need > self._manager.free_blocks:
-            self._preempt(sequence)
-        elif need > 0:
-            sequence.blocks += self._manager.allocate(need)
+        with self._lock:
+            known = sequence.known
+            sequence.generated += tokens
+            sequence.launched = len(sequence.generated)
+            sequence.injections += 1
+            if sequence.status is not Status.RUNNING:
+                return
+            sequence.cached = min(sequence.cached, known)
+            sequence.prefill_end = sequence.known
+            sequence.rewound = True
+            need = blocks_for(sequence.known + 1) - len(sequence.blocks)
+            if need > self._manager.free_blocks:
+                self._preempt(sequence)
+            elif need > 0:
+                sequence.blocks += self._manager.allocate(need)
 
     def borrow(self, tokens: int) -> tuple[int, list[int]] | None:
         """A slot and blocks for `tokens` tokens outside the queues, or None when there are none to spare."""
-        if not self._free_slots or blocks_for(tokens) > self._manager.free_blocks:
-            return None
-        return self._free_slots.pop(), self._manager.allocate(blocks_for(tokens))
+        with self._lock:
+            if not self._free_slots or blocks_for(tokens) > self._manager.free_blocks:
+                return None
+            return self._free_slots.pop(), self._manager.allocate(blocks_for(tokens))
 
     def give_back(self, slot: int, blocks: list[int]) -> None:
         """Return what `borrow` gave."""
-        self._free_slots.append(slot)
-        self._manager.free(blocks)
+        with self._lock:
+            self._free_slots.append(slot)
+            self._manager.free(blocks)
 
     def next(self) -> Prefill | Decode | None:
         """The next piece of work, counted as launched; None when tokens on their way must be read first."""
+        with self._lock:
+            return self._next()
+
+    def _next(self) -> Prefill | Decode | None:
         while True:
             self._admit()
             prefilling = [s for s in self.running if s.prefilling]
@@ -111,8 +134,9 @@ class Scheduler:
             if index < len(sequence.blocks):
                 return self._decode(sequence, None)
             if self._manager.free_blocks:
-                sequence.blocks += self._manager.allocate(1)
-                return self._decode(sequence, index)
+                (block,) = self._manager.allocate(1)
+                sequence.blocks.append(block)
+                return self._decode(sequence, (index, block))
             if any(s.unread for s in self.running):
                 # A token on its way may end its sequence and free blocks; and only a sequence whose tokens are all
                 # known can be computed again.
@@ -143,15 +167,15 @@ class Scheduler:
         sequence.served = self._clock
         tokens = sequence.tokens(start, end)
         sequence.launched += last
-        return Prefill(sequence, start, tokens, last)
+        return Prefill(sequence, sequence.slot, tuple(sequence.blocks), start, tokens, last)
 
-    def _decode(self, sequence: Sequence, new_block: int | None) -> Decode:
+    def _decode(self, sequence: Sequence, new_block: tuple[int, int] | None) -> Decode:
         assert sequence.cached < len(sequence.blocks) * BLOCK_TOKENS
         self._clock += 1
         sequence.cached += 1
         sequence.launched += 1
         sequence.served = self._clock
-        return Decode(sequence, new_block)
+        return Decode(sequence, sequence.slot, new_block)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._release(sequence)

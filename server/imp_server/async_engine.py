@@ -1,8 +1,8 @@
 """The engine in a thread of its own, and a stream of outputs per request for asyncio.
 
 Only the thread touches the engine, from loading (a GPU context belongs to a thread) to closing. Coroutines send it
-commands through a queue; the outputs of one engine step come back in one `call_soon_threadsafe`, into the inboxes of
-the requests, which hold at most `max_tokens` entries each.
+commands through a queue; only to abort a sequence they need not wait for the step that runs. The outputs of one step
+come back in one `call_soon_threadsafe`, into the inboxes of the requests, which hold at most `max_tokens` entries each.
 """
 
 from __future__ import annotations
@@ -130,12 +130,11 @@ class AsyncEngine:
             yield Admitted(streams, inbox)
         finally:
             self.open -= len(requests)
-            self._commands.put(lambda model: self._release(model, streams))
+            self._abandon(streams)
 
     def release(self, admitted: Admitted, index: int) -> None:
         """Free the sequence of one of several requests, which needs no more of it."""
-        stream = admitted.streams[index]
-        self._commands.put(lambda model: self._release(model, (stream,)))
+        self._abandon((admitted.streams[index],))
 
     def running(self) -> list[tuple[int, int, int]]:
         """(slot, prompt tokens, generated tokens) of every running sequence; for `call`, in the engine's thread."""
@@ -190,6 +189,13 @@ class AsyncEngine:
 
         self._commands.put(command)
         return await done
+
+    def _abandon(self, streams: Sequence[_Stream]) -> None:
+        """Free the sequences of `streams` now; a command puts the rest in order, and catches those not yet admitted."""
+        for stream in streams:
+            if stream.sequence is not None and self._model is not None:
+                self._model.engine.abort(stream.sequence)
+        self._commands.put(lambda model: self._release(model, streams))
 
     # In the thread:
 

@@ -76,7 +76,7 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
     def watch() -> ThinkWatch:
         return ThinkWatch(*tags, inside=inside)
 
-    closing = tuple(model.tokenizer.encode(f"\n{family.thinking.closing}\n\n", special=False))
+    closing = tuple(model.tokenizer.encode(family.cut_short, special=False))
     budget = think_budget if conversation.think_budget in (None, -1) else conversation.think_budget
     return replace(
         request,

@@ -40,6 +40,7 @@ _ANTHROPIC_TYPES = {
     413: "request_too_large",
     429: "rate_limit_error",
     503: "overloaded_error",
+    504: "timeout_error",
     529: "overloaded_error",
 }
 _ANTHROPIC_PATHS = ("/v1/messages", "/messages")
@@ -78,7 +79,9 @@ def error_response(path: str, error: ApiError, request_id: str | None = None) ->
 def context_exceeded(prompt_tokens: int, context: int) -> ApiError:
     """The prompt leaves no room for an answer."""
     return ApiError(
-        f"the prompt has {prompt_tokens} tokens, the model's context is {context} including the answer; shorten it",
+        # In the words of OpenAI's servers, by which clients know that they have to shorten the conversation.
+        f"This model's maximum context length is {context} tokens, answer included. However, the prompt has "
+        f"{prompt_tokens}; shorten it",
         code="context_length_exceeded",
         details={"n_prompt_tokens": prompt_tokens, "n_ctx": context},
     )

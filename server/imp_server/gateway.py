@@ -25,6 +25,7 @@ _PAGE = {
     "/": ("index.html", "text/html"),
     "/imp.css": ("imp.css", "text/css"),
     "/imp.js": ("imp.js", "text/javascript"),
+    "/text.js": ("text.js", "text/javascript"),
     "/imp.svg": ("imp.svg", "image/svg+xml"),
 }
 _PAGE_HEADERS = {

@@ -89,7 +89,6 @@ class _OpenAi:
             "object": kind,
             "created": self._created,
             "model": self._model,
-            "system_fingerprint": None,
             "choices": choices,
         }
 

@@ -7,14 +7,14 @@ fields that clients of llama-server, vLLM and SGLang send.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, Field, JsonValue
 
-from imp_server.chat_template import Message
-from imp_server.conversation import Conversation, Grammar, GrammarKind
+from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
+from imp_server.openai_formats import ResponseFormat, StructuredOutputs, dialect, one_of
+from imp_server.openai_messages import ChatMessage, NamedChoice, Tool, function_tool
 from imp_server.options import Options
 from imp_server.request_body import Finite, Int32, Int64, Lenient, Stop, Token, TopLogprobs
 
@@ -28,54 +28,6 @@ class StreamOptions(BaseModel):
     """`stream_options` of a request."""
 
     include_usage: bool | None = None
-
-
-class SchemaFormat(BaseModel):
-    """`json_schema` of a response format."""
-
-    name: str | None = None
-    schema_: dict[str, JsonValue] | bool | None = Field(default=None, alias="schema")
-
-
-class ResponseFormat(BaseModel):
-    """`response_format`; llama-server also takes `schema` beside `type`."""
-
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: SchemaFormat | None = None
-    schema_: dict[str, JsonValue] | bool | None = Field(default=None, alias="schema")
-
-    def grammar(self) -> Grammar | None:
-        """The grammar of the format. Raises ApiError when a schema is missing."""
-        schema = self.schema_ if self.json_schema is None else self.json_schema.schema_
-        if self.type == "text":
-            return None
-        if schema is not None:
-            return Grammar("json_schema", json.dumps(schema))
-        if self.type == "json_schema":
-            raise ApiError("response_format of type json_schema has no json_schema.schema", param="response_format")
-        return Grammar("json_object", "{}")
-
-
-class StructuredOutputs(BaseModel):
-    """vLLM's `structured_outputs`: one of its fields."""
-
-    json_: dict[str, JsonValue] | str | None = Field(default=None, alias="json")
-    regex: str | None = None
-    choice: list[str] | None = None
-    grammar: str | None = None
-    json_object: bool | None = None
-
-    def grammar_of(self) -> Grammar | None:
-        """The grammar asked for, if any."""
-        if self.json_ is not None:
-            return Grammar("json_schema", self.json_ if isinstance(self.json_, str) else json.dumps(self.json_))
-        if self.regex is not None:
-            return Grammar("regex", self.regex)
-        if self.choice is not None:
-            return _one_of(self.choice)
-        if self.grammar is not None:
-            return Grammar(_dialect(self.grammar), self.grammar)
-        return Grammar("json_object", "{}") if self.json_object else None
 
 
 class GenerationBody(Lenient):
@@ -182,10 +134,10 @@ class GenerationBody(Lenient):
             self.structured_outputs.grammar_of() if self.structured_outputs else None,
             Grammar("json_schema", json.dumps(self.json_schema)) if self.json_schema else None,
             Grammar("regex", self.regex) if self.regex else None,
-            *(Grammar(_dialect(text), text) for text in (self.grammar, self.ebnf, self.guided_grammar) if text),
+            *(Grammar(dialect(text), text) for text in (self.grammar, self.ebnf, self.guided_grammar) if text),
             StructuredOutputs.model_validate({"json": self.guided_json}).grammar_of() if self.guided_json else None,
             Grammar("regex", self.guided_regex) if self.guided_regex else None,
-            _one_of(self.guided_choice) if self.guided_choice else None,
+            one_of(self.guided_choice) if self.guided_choice else None,
         ]
         asked = [grammar for grammar in found if grammar is not None]
         if len(asked) > 1:
@@ -231,91 +183,6 @@ class CompletionBody(GenerationBody):
         options = super().options(max_tokens)
         options["top_logprobs"] = self.top
         return options
-
-
-class FunctionCall(BaseModel):
-    """A call in an assistant message; `arguments` is JSON text (an object is accepted)."""
-
-    name: str
-    arguments: str | dict[str, JsonValue] | None = None
-
-
-class ToolCall(BaseModel):
-    """An entry of `tool_calls` of an assistant message."""
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: FunctionCall
-
-
-class Part(Lenient):
-    """A part of a message's content."""
-
-    type: str
-    text: str | None = None
-    refusal: str | None = None
-
-
-class ChatMessage(Lenient):
-    """A message of the conversation; further fields go to the template as they are."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[Part] | None = None
-    tool_calls: list[ToolCall] | None = None
-    reasoning_content: str | None = None
-    reasoning: JsonValue = None
-
-    def for_template(self, place: int) -> Message:
-        """The message as templates expect it: content a string, no nulls, `developer` called `system`."""
-        extra = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
-        if extra.pop("function_call", None):
-            raise ApiError("function_call in a message is not offered; use tool_calls", param="messages")
-        extra.pop("reasoning_details", None)
-        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
-        message: dict[str, JsonValue] = {**extra, "role": role, "content": text_of(self.content, f"messages.{place}")}
-        reasoning = self.reasoning_content or (self.reasoning if isinstance(self.reasoning, str) else None)
-        if self.role == "assistant" and reasoning:
-            message["reasoning_content"] = reasoning
-        if self.tool_calls:
-            if self.role != "assistant":
-                raise ApiError(
-                    f"messages.{place} has tool_calls, which only an assistant message has", param="messages"
-                )
-            message["tool_calls"] = [
-                tool_call(call.id or f"call_{i}", call.function.name, call.function.arguments)
-                for i, call in enumerate(self.tool_calls)
-            ]
-        return message
-
-
-class Function(BaseModel):
-    """The function of a tool."""
-
-    model_config = ConfigDict(extra="allow")
-
-    name: Annotated[str, Field(min_length=1, max_length=256)]
-    description: str | None = None
-    parameters: dict[str, JsonValue] | None = None
-
-
-class Tool(Lenient):
-    """An entry of `tools`; types other than `function` are left out."""
-
-    type: str
-    function: Function | None = None
-
-
-class NamedFunction(BaseModel):
-    """The function of a named tool choice."""
-
-    name: str
-
-
-class NamedChoice(BaseModel):
-    """`tool_choice` that names a function."""
-
-    type: Literal["function"] = "function"
-    function: NamedFunction
 
 
 class ChatBody(GenerationBody):
@@ -403,44 +270,3 @@ class EmbeddingBody(Lenient):
             return [ids]
         lists = [item for item in given if isinstance(item, list)]
         return lists or [item for item in given if isinstance(item, str)]
-
-
-def text_of(content: str | Sequence[Part] | None, where: str) -> str:
-    """The text of a message's content. Raises ApiError (400) for parts that are no text."""
-    if content is None or isinstance(content, str):
-        return content or ""
-    texts = []
-    for i, part in enumerate(content):
-        text = part.refusal if part.type == "refusal" else part.text
-        if part.type not in ("text", "refusal", "input_text", "output_text") or text is None:
-            raise not_text(f"{where}.content.{i}", part.type)
-        texts.append(text)
-    return "\n".join(texts)
-
-
-def not_text(where: str, kind: str) -> ApiError:
-    """A part of a message is an image, a sound or a file."""
-    what = f"{where} is of type {kind!r:.40}, but this model reads text only; send parts of type text"
-    return ApiError(what, param=where.split(".")[0], code="unsupported_content")
-
-
-def tool_call(call_id: str, name: str, arguments: str | Mapping[str, JsonValue] | None) -> dict[str, JsonValue]:
-    """A call in an assistant message; the arguments as JSON text."""
-    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
-    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text or "{}"}}
-
-
-def function_tool(function: Function) -> dict[str, JsonValue]:
-    """A tool in the form that templates read."""
-    return {"type": "function", "function": function.model_dump(exclude_none=True)}
-
-
-def _one_of(choices: Sequence[str]) -> Grammar:
-    if not choices or not all(choices):
-        raise ApiError("choice must be a list of texts that are not empty", param="structured_outputs")
-    return Grammar("lark", "start: " + " | ".join(json.dumps(choice) for choice in choices))
-
-
-def _dialect(grammar: str) -> GrammarKind:
-    """GBNF defines with `::=`; Lark with a colon."""
-    return "gbnf" if "::=" in grammar else "lark"

@@ -87,10 +87,10 @@ class Responses:
 
     def error(self, error: ApiError) -> bytes:
         """The response has failed."""
-        self._close("incomplete")
+        closed = self._close("incomplete")
         body = self._response("failed", list(self._output), None)
         body["error"] = {"code": "server_error", "message": str(error)}
-        return self._event("response.failed", response=body)
+        return closed + self._event("response.failed", response=body)
 
     def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
         """The answer that is not streamed."""
@@ -121,7 +121,7 @@ class Responses:
             "previous_response_id": None,
             "store": False,
             "truncation": "disabled",
-            "usage": None if finished is None else _usage(finished),
+            **({"usage": _usage(finished)} if finished is not None else {}),
             **self._echoed,
         }
 
@@ -232,7 +232,7 @@ def _logprobs(logprobs: Sequence[TokenLogprob]) -> list[JsonValue]:
 def _usage(finished: Finished) -> Json:
     return {
         "input_tokens": finished.prompt_tokens,
-        "input_tokens_details": {"cached_tokens": finished.cached_tokens},
+        "input_tokens_details": {"cached_tokens": finished.cached_tokens, "cache_write_tokens": 0},
         "output_tokens": finished.completion_tokens,
         "output_tokens_details": {"reasoning_tokens": finished.reasoning_tokens},
         "total_tokens": finished.prompt_tokens + finished.completion_tokens,

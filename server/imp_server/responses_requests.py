@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from imp_server.chat_template import Message
 from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
-from imp_server.openai_requests import Part, text_of, tool_call
+from imp_server.openai_messages import Part, text_of, tool_call
 from imp_server.options import Options
 from imp_server.request_body import Finite, Int32, Lenient, TopLogprobs
 

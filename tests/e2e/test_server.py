@@ -289,6 +289,26 @@ def test_a_client_that_leaves_frees_its_sequence(slow: Server, stream: bool) -> 
     assert slow.engine.aborted.is_set()
 
 
+def test_a_client_that_leaves_before_the_engine_takes_its_request(artifact: Artifact) -> None:
+    """A step takes long; meanwhile one asks and leaves, and its place is free for another at once."""
+    with running(artifact, seconds_per_step=0.6, limit=2) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        body = json.dumps({"prompt": "again", "max_tokens": 3}).encode()
+        message = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+        with socket.create_connection((host, int(port))) as stays:
+            stays.sendall(message)
+            wait_for(lambda: len(server.engine.prompts) == 1)
+            time.sleep(0.02)  # into its first step
+            with socket.create_connection((host, int(port))) as leaves:
+                leaves.sendall(message)
+                time.sleep(0.1)
+            time.sleep(0.1)
+            assert len(server.engine.prompts) == 1
+            assert server.http.post("/v1/completions", json={"prompt": "again", "max_tokens": 1}).status_code == 200
+            assert len(server.engine.live) <= 1
+            assert stays.recv(12) == b"HTTP/1.1 200"
+
+
 def test_pings_while_nothing_comes(artifact: Artifact) -> None:
     with running(artifact, seconds_per_step=0.12, ping_seconds=0.05) as server:
         body = {"model": "tiny", "prompt": "x", "max_tokens": 2, "stream": True}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
-import threading
+import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -62,19 +62,33 @@ def test_what_the_engine_says_comes_out(server: tuple[Server, Model]) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_leaving_frees_the_engine(server: tuple[Server, Model], stream: bool) -> None:
-    """As soon as the step is over that runs; the simulator's are slow."""
+@pytest.mark.parametrize("stage", ["queued", "prefilling", "decoding"])
+def test_leaving_frees_the_engine_within_100_ms(server: tuple[Server, Model], stage: str, stream: bool) -> None:
+    """Whatever step is running: it ends by itself, and nothing follows it."""
     url, model = server[0].url, server[1]
-    body = {"prompt": "import", "max_tokens": 900, "stream": stream, "ignore_eos": True}
-    begun = threading.Thread(target=lambda: wait_for(lambda: model.engine.has_work))
-    begun.start()
-    with (
-        contextlib.suppress(httpx.ReadTimeout),
-        httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=httpx.Timeout(30, read=0.5)) as response,
-    ):
-        next(iter(response.iter_bytes()))
-    begun.join()
-    assert wait_for(lambda: not model.engine.has_work, 30) < 1
+    scheduler = model.engine._scheduler
+    host, port = url.removeprefix("http://").split(":")
+    prompt = "import" if stage == "decoding" else "import os\n" * 180
+    body = json.dumps({"prompt": prompt, "max_tokens": 90, "stream": stream, "ignore_eos": True}).encode()
+    message = f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    clients = [
+        socket.create_connection((host, int(port))) for _ in range(model.plan.slots + 1 if stage == "queued" else 1)
+    ]
+    for client in clients:
+        client.sendall(message)
+    reached = {
+        "queued": lambda: len(scheduler.waiting) == 1 and len(scheduler.running) == model.plan.slots,
+        "prefilling": lambda: any(each.cached > 0 for each in scheduler.running),
+        "decoding": lambda: any(len(each.generated) > 3 for each in scheduler.running),
+    }
+    wait_for(reached[stage], 60)
+    time.sleep(0.03)  # into the middle of a step
+    leaving = [*scheduler.waiting, *scheduler.running]
+    assert len(leaving) == len(clients)
+    for client in clients:
+        client.close()
+    assert wait_for(lambda: not model.engine.has_work, 60) < 0.1
+    assert {(each.finish, each.slot, *each.blocks) for each in leaving} == {("abort", -1)}
     assert server[0].client.completions.create(model="Demo", prompt="x", max_tokens=1).usage is not None
 
 

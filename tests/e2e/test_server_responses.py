@@ -15,7 +15,10 @@ from test_server_openai import PARAMETERS, TEMPLATE, reply_to
 from fake_engine import CONTEXT, FakeEngine, Output, encode, reference_tokenizer, write_tiny_artifact
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
+from imp_server.app import create_app
+from imp_server.async_engine import AsyncEngine
 from imp_server.model import Model
+from operated import operated
 
 PATH = "/v1/responses"
 TOOLS = [
@@ -178,6 +181,26 @@ def test_errors(server: Server, change: dict[str, object], param: str | None) ->
     assert response.json()["error"]["param"] == param
     with pytest.raises(openai.NotFoundError):
         server.client.responses.create(model="other", input="x")
+
+
+def test_the_end_of_the_server(artifact: Artifact) -> None:
+    """OpenAI's SDK hears that the response has failed, and what there was of it."""
+    engine = AsyncEngine(lambda: Model(FakeEngine(artifact, lambda _: encode("word " * 300), seconds_per_step=0.01)))  # type: ignore[arg-type]
+    with operated(create_app(engine), "server.shutdown_seconds=0.2") as server:
+        wait_for(lambda: server.http.get("/health").status_code == 200)
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        with client, client.responses.create(model="tiny", input="x", stream=True) as stream:
+            events = [next(stream) for _ in range(8)]
+            server.stop()
+            events += list(stream)
+    last = events[-1]
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert last.type == "response.failed"
+    assert last.response.status == "failed"
+    assert last.response.error is not None
+    assert (last.response.error.code, last.response.error.message) == ("server_error", "the server is shutting down")
+    said = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+    assert last.response.output_text == said != ""
 
 
 def test_a_late_error(artifact: Artifact) -> None:

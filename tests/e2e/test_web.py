@@ -126,9 +126,11 @@ def test_a_conversation(page: Page, server: Process) -> None:
     assert page.run("document.querySelector('#log').innerText") == before
     assert page.run("document.querySelector('#used').textContent") == f"{used} / 1024"
     assert {re.sub(r"^http://[^/]+", "", url) for url in page.requests} == {
-        "/", "/imp.css", "/imp.js", "/imp.svg", "/v1/models", "/v1/chat/completions",
+        "/", "/imp.css", "/imp.js", "/text.js", "/imp.svg", "/v1/models", "/v1/chat/completions",
     }  # fmt: skip
-    assert {url.split("/v1")[0].rstrip("/").rsplit("/imp.", 1)[0] for url in page.requests} == {server.url}
+    assert {
+        url.split("/v1")[0].rstrip("/").rsplit("/imp.", 1)[0].removesuffix("/text.js") for url in page.requests
+    } == {server.url}
 
 
 @needs_chromium

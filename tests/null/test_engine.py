@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import RING, Binding
 from imp_runtime.sampling import SamplingParams
+from imp_runtime.scheduler import Decode, Prefill
 from imp_runtime.sequence import Sequence, Status
 
 Make = Callable[..., Engine]
@@ -336,7 +338,7 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
         changed = type(plan)(
             **{
                 **{f: getattr(plan, f) for f in plan.__slots__},
-                "targets": (type(target)(target.target, target.code, target.buffers, programs),),
+                "targets": (replace(target, programs=programs),),
             }
         )
         device = FakeDevice()
@@ -365,3 +367,51 @@ def test_load_of_a_missing_target_says_what_to_do(tmp_path: Path) -> None:
 def test_with_kernel_is_checked_on_the_way_in(tmp_path: Path) -> None:
     with pytest.raises(ImpError, match=r"grid.x is 0"):
         write_tiny(tmp_path / "tiny.impc", with_kernel(make_plan(), grid=(0, 1, 1)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_abort_while_work_is_launched_frees_at_once_and_harms_nobody(make: Make, seed: int) -> None:
+    """As another thread does it: between the choice of work and its launch, and at any write to the device."""
+    engine = make(seed=seed)
+    rng = random.Random(seed)
+    requests = random_requests(24, seed + 50)
+    sequences = [engine.add(prompt, params) for prompt, params in requests]
+    victims = {sequences[i] for i in rng.sample(range(24), 12)}
+    manager, scheduler = engine._scheduler._manager, engine._scheduler
+    aborted = []
+
+    def perhaps(victim: Sequence, chance: float) -> None:
+        if victim in victims and victim.status is not Status.FINISHED and rng.random() < chance:
+            held, free = len(victim.blocks), manager.free_blocks
+            engine.abort(victim)
+            assert (victim.status, victim.slot, victim.blocks) == (Status.FINISHED, -1, [])
+            assert manager.free_blocks == free + held
+            aborted.append(held)
+
+    def choosing(choose: Callable[[], Prefill | Decode | None]) -> Callable[[], Prefill | Decode | None]:
+        def run() -> Prefill | Decode | None:
+            if (work := choose()) is not None:
+                perhaps(work.sequence, 0.2 if isinstance(work, Prefill) else 0.02)
+            return work
+
+        return run
+
+    def writing(write: Callable[..., None]) -> Callable[..., None]:
+        def run(*arguments: object) -> None:
+            perhaps(rng.choice(sequences), 0.1)
+            write(*arguments)
+
+        return run
+
+    scheduler.next = choosing(scheduler.next)  # type: ignore[method-assign]  # with somebody in between
+    for name in ("run", "write", "write_step", "write_slot", "write_table"):
+        setattr(engine.runner, name, writing(getattr(engine.runner, name)))
+    while engine.has_work:
+        engine.step()
+    assert sum(map(bool, aborted)) >= 3
+    for s, (prompt, params) in zip(sequences, requests, strict=True):
+        tokens, _ = expected(prompt, params, s.seed, s.limit, engine.plan.stop_tokens)
+        assert s.generated == tokens[: len(s.generated)]
+        assert s in victims or len(s.generated) == len(tokens)
+    check_memory(engine)
+    assert manager.free_blocks == engine.runner.blocks - 1

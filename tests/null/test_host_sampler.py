@@ -20,7 +20,6 @@ from imp_runtime.host_sampler import (
     min_p,
     mirostat,
     penalise,
-    softmax,
     top_k,
     top_p,
     typical,
@@ -30,6 +29,11 @@ from imp_runtime.host_sampler import (
 from imp_runtime.sampling import SamplingParams
 
 HALVES = np.array([0.25, 0.5, 0.125, 0.0625, 0.0625])
+
+
+def softmax(scores: np.ndarray) -> np.ndarray:
+    weights = np.exp(scores - scores.max())
+    return weights / weights.sum()
 
 
 def kept(keep: np.ndarray) -> list[int]:
@@ -58,19 +62,29 @@ def test_filters_by_hand() -> None:
     assert kept(mirostat(HALVES, -7.0)) == [1]
 
 
+def penalised(scores: np.ndarray, params: SamplingParams) -> list[float]:
+    """After the prompt 0, 1 and the reply 3, 3."""
+    changed = scores.copy()
+    penalise(changed, np.array([0, 1, 3, 3]), 2, params)
+    found: list[float] = changed.tolist()
+    return found
+
+
 def test_penalties_by_hand() -> None:
     scores = np.array([2.0, -2.0, 1.0, 3.0, 0.5])
     params = SamplingParams(repetition_penalty=2.0, frequency_penalty=0.5, presence_penalty=0.25)
-    assert penalise(scores, [0, 1], [3, 3], params).tolist() == [1.0, -4.0, 1.0, 1.5 - 2 * 0.5 - 0.25, 0.5]
+    assert penalised(scores, params) == [1.0, -4.0, 1.0, 1.5 - 2 * 0.5 - 0.25, 0.5]
     window = SamplingParams(repetition_penalty=2.0, repeat_last_n=3)
-    assert penalise(scores, [0, 1], [3, 3], window).tolist() == [2.0, -4.0, 1.0, 1.5, 0.5]
+    assert penalised(scores, window) == [2.0, -4.0, 1.0, 1.5, 0.5]
     off = SamplingParams(repetition_penalty=2.0, repeat_last_n=0)
-    assert penalise(scores, [0, 1], [3, 3], off).tolist() == scores.tolist()
+    assert penalised(scores, off) == scores.tolist()
 
 
 def dry_loss(history: list[int], **knobs: object) -> dict[int, float]:
     params = SamplingParams(dry_multiplier=1.0, dry_base=2.0, **knobs)  # type: ignore[arg-type]
-    loss = -dry(np.zeros(10), history, params)
+    loss = np.zeros(10)
+    dry(loss, np.array(history, np.int64), params)
+    loss = -loss
     return {int(token): float(loss[token]) for token in np.flatnonzero(loss)}
 
 
@@ -116,7 +130,10 @@ def test_dry_window_and_limits() -> None:
     logits = np.linspace(0, 1, 6, dtype=np.float32)
     assert HostSampler(params, 0).choose(logits, None, [1, 2, 3, 5, 1, 2, 3], []) == 5, "the window is too short"
     assert HostSampler(SamplingParams(dry_multiplier=100.0), 0).choose(logits, None, [1, 2, 3, 5], [1, 2, 3]) == 4
-    assert np.isfinite(dry(np.zeros(3), [1] * 5000, SamplingParams(dry_multiplier=1.0, dry_base=100.0))).all()
+    scores = np.zeros(3)
+    dry(scores, np.ones(5000, np.int64), SamplingParams(dry_multiplier=1.0, dry_base=100.0))
+    assert np.isfinite(scores).all()
+    assert scores[1] < -1e37
 
 
 def test_mirostat_by_hand() -> None:
@@ -138,7 +155,7 @@ def test_mirostat_holds_the_surprise() -> None:
         logits = (rng.standard_normal(500) * 2).astype(np.float32)
         p = softmax(logits.astype(np.float64))
         p = np.where(-np.log2(p) <= sampler.surprise_limit, p, 0)
-        surprises.append(-math.log2(p[sampler.choose(logits, None, [0] * (step + 1), [])] / p.sum()))
+        surprises.append(-math.log2(p[sampler.choose(logits, None, [0], [0] * step)] / p.sum()))
     assert np.mean(surprises[100:]) == pytest.approx(3.0, abs=0.1)
 
 
@@ -237,6 +254,7 @@ def test_random_numbers_depend_on_seed_and_position_only() -> None:
 def test_draw_covers_the_ends() -> None:
     p = np.array([0.0, 0.5, 0.5, 0.0])
     assert [draw(p, u) for u in (0.0, 0.49, 0.51, math.nextafter(1, 0))] == [1, 1, 2, 2]
+    assert [draw(np.r_[np.zeros(2000), p], u) for u in (0.0, 0.51)] == [2001, 2002]
     assert Counter(draw(np.array([1.0]), u) for u in (0.0, 0.5, math.nextafter(1, 0))) == {0: 3}
 
 

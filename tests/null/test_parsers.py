@@ -396,3 +396,11 @@ def test_long_replies_take_linear_time() -> None:
     )
     assert time.perf_counter() - start < 4
     assert [kind for kind, _ in joined(heard)] == ["text", "call"]
+
+
+def test_reasoning_is_cut_short_as_the_family_knows_it() -> None:
+    qwen = parsers.for_model("<tool_call> <think> </think>").cut_short
+    assert qwen.startswith("\n\nConsidering the limited time by the user, I have to give the solution")
+    assert qwen.endswith(" directly now.\n</think>\n\n")
+    assert parsers.for_model("<TOOLCALL> <think> </think>").cut_short == "\n</think>\n\n"
+    assert parsers.for_model("[INST] [THINK] [/THINK]").cut_short == "\n[/THINK]\n\n"

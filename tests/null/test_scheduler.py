@@ -57,8 +57,8 @@ def test_chunks_and_the_token_after_the_last() -> None:
         (4, (4, 5, 6, 7), False),
         (8, (8, 9), True),
     ]
-    assert scheduler.next() == Decode(s, None)
-    assert scheduler.next() == Decode(s, None)
+    assert scheduler.next() == Decode(s, s.slot, None)
+    assert scheduler.next() == Decode(s, s.slot, None)
     assert scheduler.next() is None, "three tokens are on their way, and no more are wanted"
     assert s.unread == 3
 

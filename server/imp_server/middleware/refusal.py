@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
 from starlette.types import Scope
+
+from imp_server.errors import ApiError
 
 PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
 _ANTHROPIC_KINDS = {
@@ -49,6 +51,9 @@ def refusal(scope: Scope, status: int, message: str, code: str, headers: Mapping
 
 
 def error_event(scope: Scope, status: int, message: str, code: str) -> bytes:
-    """The last event of a stream that cannot go on."""
+    """The last event of a stream that cannot go on, written by what writes the stream, where `scope` names that."""
+    write: Callable[[ApiError], bytes] | None = scope.get("imp.error_event")
+    if write is not None:
+        return write(ApiError(message, status=status, kind=_OPENAI_KINDS.get(status, "server_error"), code=code))
     name = b"event: error\n" if is_anthropic(scope["path"]) else b""
     return name + b"data: " + error_json(scope, status, message, code) + b"\n\n"

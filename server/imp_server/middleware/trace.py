@@ -16,7 +16,7 @@ from imp_server.request_log import Record, RequestLog, current
 
 log = logging.getLogger("imp")
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
-_QUIET = PUBLIC_PATHS | {"/metrics", "/", "/imp.css", "/imp.js", "/imp.svg"}  # of no interest in the log
+_QUIET = PUBLIC_PATHS | {"/metrics", "/", "/imp.css", "/imp.js", "/text.js", "/imp.svg"}  # of no interest in the log
 
 
 class Trace:

@@ -25,7 +25,8 @@ class Family:
 
     `marks`: a chat template that has all texts of one of these groups is of this family. `syntax` makes the grammar's
     parts for a template; None: the family has no way to write calls. `answer`: the tag that begins the visible answer,
-    in families where the end of the reasoning does not.
+    in families where the end of the reasoning does not. `bridge`: the sentence with which these models, as they were
+    trained, break off reasoning that has run out of its budget.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Family:
     marks: tuple[tuple[str, ...], ...]
     thinking: Thinking | None = None
     answer: str | None = None
+    bridge: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,12 @@ class ParserFamily:
     def name(self) -> str:
         """The family's name."""
         return self.family.name
+
+    @property
+    def cut_short(self) -> str:
+        """What is put in the model's mouth to end its reasoning."""
+        bridge = f"\n\n{self.family.bridge}" if self.family.bridge is not None else ""
+        return f"{bridge}\n{self.thinking.closing}\n\n"
 
     def start(self, prompt_tail: str, tools: Tools | None) -> ReplyParser:
         """A parser for one reply. `prompt_tail`: the rendered prompt, or its end from the last turn on.

@@ -8,6 +8,7 @@ from imp_server.parsers.family import Family
 from imp_server.parsers.grammar import Json, ToolSyntax
 from imp_server.parsers.reader import Reader
 from imp_server.parsers.text import Malformed, Steps
+from imp_server.parsers.thinking import QWEN_BRIDGE
 
 
 class HermesReader(Reader):
@@ -41,4 +42,4 @@ def _syntax(template: str) -> ToolSyntax:
     )
 
 
-FAMILY = Family("hermes", HermesReader, _syntax, marks=(("<tool_call>",),))
+FAMILY = Family("hermes", HermesReader, _syntax, marks=(("<tool_call>",),), bridge=QWEN_BRIDGE)

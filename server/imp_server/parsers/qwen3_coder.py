@@ -9,6 +9,7 @@ from imp_server.parsers.family import Family
 from imp_server.parsers.grammar import ToolSyntax, tagged_call
 from imp_server.parsers.tagged import TaggedReader
 from imp_server.parsers.text import Malformed, Steps
+from imp_server.parsers.thinking import QWEN_BRIDGE
 
 _CALL, _FUNCTION, _PARAMETER = "<tool_call>", "<function=", "<parameter="
 _VALUE_END, _FUNCTION_END, _CALL_END = "</parameter>", "</function>", "</tool_call>"
@@ -69,4 +70,4 @@ def _syntax(template: str) -> ToolSyntax:
     )
 
 
-FAMILY = Family("qwen3_coder", Qwen3CoderReader, _syntax, marks=((_CALL, _FUNCTION),))
+FAMILY = Family("qwen3_coder", Qwen3CoderReader, _syntax, marks=((_CALL, _FUNCTION),), bridge=QWEN_BRIDGE)

@@ -17,6 +17,10 @@ class Thinking:
 
 
 THINK = Thinking("<think>", "</think>")
+# From Qwen's documentation of thinking budgets.
+QWEN_BRIDGE = (
+    "Considering the limited time by the user, I have to give the solution based on the thinking directly now."
+)
 _OTHERS = (
     Thinking("[THINK]", "[/THINK]"),
     Thinking("<|channel>thought\n", "<channel|>"),

@@ -19,7 +19,8 @@ from imp_server.generation import Event, Finished, Text
 from imp_server.generation import Request as Generation
 from imp_server.model import Model
 from imp_server.openai import PING, sse
-from imp_server.openai_requests import ChatBody, ChatMessage, GenerationBody, Tool
+from imp_server.openai_messages import ChatMessage, Tool
+from imp_server.openai_requests import ChatBody, GenerationBody
 from imp_server.reply import Reply
 from imp_server.request_body import Int32, Lenient, Token
 from imp_server.routes.service import Service, json_response

@@ -71,8 +71,10 @@ class Service:
     ) -> Response:
         """Run `requests` and send their events, as they come or all at the end."""
         events = self._events(model, requests)
-        first = await anext(events)  # admitted: what is wrong with the request has been said before the status goes out
+        # Admitted: what is wrong with the request has been said before the status goes out.
+        first = await until_disconnect(http.receive, _next(events))
         if stream:
+            http.scope["imp.error_event"] = serialiser.error  # for those who end the stream from outside
             sending = _stream(serialiser, first, events)
             return EventStream(sending, ping=serialiser.ping, ping_seconds=self.ping_seconds)
         return await until_disconnect(http.receive, _whole(serialiser, first, events))
@@ -120,6 +122,10 @@ def post(app: FastAPI, path: str, handler: Callable[[HttpRequest], object]) -> N
 def json_response(body: object) -> Response:
     """A response in JSON."""
     return Response(dumps(body), media_type="application/json")
+
+
+async def _next(events: AsyncGenerator[list[tuple[int, Event]]]) -> list[tuple[int, Event]]:
+    return await anext(events)
 
 
 async def _stream(

@@ -1,0 +1,128 @@
+"""Messages and tools of OpenAI's chat completions, made into what chat templates read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from imp_server.chat_template import Message
+from imp_server.errors import ApiError
+from imp_server.request_body import Lenient
+
+
+class FunctionCall(BaseModel):
+    """A call in an assistant message; `arguments` is JSON text (an object is accepted)."""
+
+    name: str
+    arguments: str | dict[str, JsonValue] | None = None
+
+
+class ToolCall(BaseModel):
+    """An entry of `tool_calls` of an assistant message."""
+
+    id: str | None = None
+    type: Literal["function"] = "function"
+    function: FunctionCall
+
+
+class Part(Lenient):
+    """A part of a message's content."""
+
+    type: str
+    text: str | None = None
+    refusal: str | None = None
+
+
+class ChatMessage(Lenient):
+    """A message of the conversation; further fields go to the template as they are."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[Part] | None = None
+    tool_calls: list[ToolCall] | None = None
+    reasoning_content: str | None = None
+    reasoning: JsonValue = None
+
+    def for_template(self, place: int) -> Message:
+        """The message as templates expect it: content a string, no nulls, `developer` called `system`."""
+        extra = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
+        if extra.pop("function_call", None):
+            raise ApiError("function_call in a message is not offered; use tool_calls", param="messages")
+        extra.pop("reasoning_details", None)
+        role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
+        message: dict[str, JsonValue] = {**extra, "role": role, "content": text_of(self.content, f"messages.{place}")}
+        reasoning = self.reasoning_content or (self.reasoning if isinstance(self.reasoning, str) else None)
+        if self.role == "assistant" and reasoning:
+            message["reasoning_content"] = reasoning
+        if self.tool_calls:
+            if self.role != "assistant":
+                raise ApiError(
+                    f"messages.{place} has tool_calls, which only an assistant message has", param="messages"
+                )
+            message["tool_calls"] = [
+                tool_call(call.id or f"call_{i}", call.function.name, call.function.arguments)
+                for i, call in enumerate(self.tool_calls)
+            ]
+        return message
+
+
+class Function(BaseModel):
+    """The function of a tool."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: Annotated[str, Field(min_length=1, max_length=256)]
+    description: str | None = None
+    parameters: dict[str, JsonValue] | None = None
+
+
+class Tool(Lenient):
+    """An entry of `tools`; types other than `function` are left out."""
+
+    type: str
+    function: Function | None = None
+
+
+class NamedFunction(BaseModel):
+    """The function of a named tool choice."""
+
+    name: str
+
+
+class NamedChoice(BaseModel):
+    """`tool_choice` that names a function."""
+
+    type: Literal["function"] = "function"
+    function: NamedFunction
+
+
+def text_of(content: str | Sequence[Part] | None, where: str) -> str:
+    """The text of a message's content. Raises ApiError (400) for parts that are no text."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    texts = []
+    for i, part in enumerate(content):
+        text = part.refusal if part.type == "refusal" else part.text
+        if part.type not in ("text", "refusal", "input_text", "output_text") or text is None:
+            raise not_text(f"{where}.content.{i}", part.type)
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def not_text(where: str, kind: str) -> ApiError:
+    """A part of a message is an image, a sound or a file."""
+    what = f"{where} is of type {kind!r:.40}, but this model reads text only; send parts of type text"
+    return ApiError(what, param=where.split(".")[0], code="unsupported_content")
+
+
+def tool_call(call_id: str, name: str, arguments: str | Mapping[str, JsonValue] | None) -> dict[str, JsonValue]:
+    """A call in an assistant message; the arguments as JSON text."""
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text or "{}"}}
+
+
+def function_tool(function: Function) -> dict[str, JsonValue]:
+    """A tool in the form that templates read."""
+    return {"type": "function", "function": function.model_dump(exclude_none=True)}
