@@ -24,6 +24,7 @@ from imp_runtime.errors import ImpError
 
 Compiler = Literal["nvcc", "g++"]
 _ISA = {"nvcc": "ptx", "g++": "sim"}
+_CHECK_POLLS = 20_000_000  # that a GPU's thread looks in vain before it traps: seconds, where a step takes milliseconds
 
 
 class BuildError(ImpError):
@@ -32,7 +33,7 @@ class BuildError(ImpError):
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """One code object to build: `flavour` "check" adds the simulator's instrumentation."""
+    """One code object to build: `flavour` "check" watches the simulator's threads, and lets a GPU's wait no longer."""
 
     target: str
     compiler: Compiler
@@ -122,6 +123,7 @@ def _flags(unit: Unit) -> tuple[str, ...]:
             "-Xptxas",
             "-v",
             f"-gencode=arch=compute_{architecture},code=sm_{architecture}",
+            *((f"-DIMP_POLL_LIMIT={_CHECK_POLLS}",) if unit.flavour == "check" else ()),
         )
     warnings = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")  # nvcc's pragmas
     machine = ("-march=x86-64-v3",) if platform.machine() == "x86_64" else ()

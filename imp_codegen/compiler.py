@@ -41,9 +41,10 @@ class CompileOptions:
     """`random_weights`: the source is a config.json, the weights are random in format `quant`.
 
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
-    `check`: the simulator's code watches its threads for races, bad addresses and missing barriers. `describe_chat`:
-    what a chat template can do, as the JSON that the artifact keeps in chat.json. `tuning`: tables of all targets, the
-    first that knows a stage decides how it is configured. `form`: of a decode step.
+    `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
+    a message where it would wait for ever. `describe_chat`: what a chat template can do, as the JSON that the artifact
+    keeps in chat.json. `tuning`: tables of all targets, the first that knows a stage decides how it is configured.
+    `form`: of a decode step.
     """
 
     random_weights: bool = False
@@ -207,8 +208,7 @@ def _write(
 
 
 def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:
-    check = options.check and target.compiler == "g++"
-    return Unit(target.name, target.compiler, emitted.source, "check" if check else "plain")
+    return Unit(target.name, target.compiler, emitted.source, "check" if options.check else "plain")
 
 
 def _checked_context(context: int, spec: ModelSpec) -> int:

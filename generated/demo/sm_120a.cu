@@ -1,6 +1,7 @@
-// Demo · Q8_0 · sm_120a · imp 0.1.0 · inputs e7c3273ece789bb9
+// Demo · Q8_0 · sm_120a · imp 0.1.0 · inputs d9bd92eacf5db225
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
+#include "imp/stage/attention_decode.h"
 #include "imp/stage/attention_prefill.h"
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
@@ -12,7 +13,6 @@
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sample.h"
-#include "imp/stage/step.h"
 #include "imp/stage/take_last.h"
 
 using imp::Sampling;
@@ -32,22 +32,116 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
   embed_0_t::run(w, step_input, seq_token, x);
 }
 
-// 104 operations · 5,570,560 bytes of weights, 8,192 of other data a launch
-// decode_b1 step and 1 more · grid (170, 1, 1), 384 threads
-using step_0_t = imp::Step<
-    imp::StepConfig{.warps = 11, .grid = 170, .slots = 28, .in_flight = 5, .lanes = 4, .layer_bytes = 8192, .early = 32},
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 85, .warps = 11, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
-    imp::StepPhase<imp::EncodeConfig{.cols = 256, .warps = 11, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f}, imp::LayerOrder<0, 0, 0, 0, 0, 0>, imp::MatrixUnits<imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>, imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>, imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>>,
-    imp::StepPhase<imp::EncodeConfig{.cols = 256, .warps = 11, .q8 = true, .dense = false, .norm = false, .eps = 0.0f}, imp::LayerOrder<0, 0, 0, 0, 0, 0>, imp::MatrixUnits<imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>>,
-    imp::StepPhase<imp::EncodeConfig{.cols = 256, .warps = 11, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f}, imp::LayerOrder<0, 0, 0, 0, 0, 0>, imp::PairUnits<imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>, imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>>,
-    imp::StepPhase<imp::EncodeConfig{.cols = 768, .warps = 11, .q8 = true, .dense = false, .norm = false, .eps = 0.0f}, imp::LayerOrder<0, 0, 0, 0, 0, 0>, imp::MatrixUnits<imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>>,
-    imp::StepPhase<imp::EncodeConfig{.cols = 256, .warps = 11, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f}, imp::LayerOrder<0>, imp::MatrixUnits<imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>>>;
-static_assert(step_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(step_0_t::kSharedBytes == 98432, "the plan gives other shared memory");
-static_assert(sizeof(step_0_t::Args) == 82 * 8, "the plan passes other pointers");
-extern "C" __global__ void __launch_bounds__(384, 1) step_0(
-    const __grid_constant__ step_0_t::Args args) {
-  step_0_t::run(args);
+// RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
+// decode_b1 layers.0.qkv and 11 more · grid (170, 1, 1), 256 threads
+using qkv_0_t = imp::Gemv<
+    imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreRows<0>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(qkv_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(qkv_0_t::kSharedBytes == 26640, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) qkv_0(
+    const float* x,
+    const float* norm,
+    float* y,
+    const std::uint8_t* w0,
+    const std::uint8_t* w1,
+    const std::uint8_t* w2) {
+  qkv_0_t::run(x, norm, {y}, w0, w1, w2);
+}
+
+// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
+// decode_b1 layers.0.attention and 11 more · grid (85, 2, 1), 256 threads
+using attention_0_t = imp::AttentionDecode<
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 85, .warps = 8, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
+    5>;
+static_assert(attention_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(attention_0_t::kSharedBytes == 87248, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
+    const float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* step_input,
+    const std::int32_t* seq_position,
+    const std::int32_t* seq_table,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out) {
+  attention_0_t::run({qkv, q_norm, k_norm, turns, cache, step_input, seq_position, seq_table, partial, arrived, out});
+}
+
+// Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
+// decode_b1 layers.0.attn_output and 11 more · grid (170, 1, 1), 256 threads
+using project_0_t = imp::Gemv<
+    imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::AddRows<0>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(project_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(project_0_t::kSharedBytes == 26624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) project_0(
+    const float* input,
+    float* x,
+    const std::uint8_t* w) {
+  project_0_t::run(input, nullptr, {x}, w);
+}
+
+// RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
+// decode_b1 layers.0.gate_up and 11 more · grid (170, 1, 1), 256 threads
+using gate_up_0_t = imp::GatedGemv<
+    imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gate_up_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gate_up_0_t::kSharedBytes == 26640, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gate_up_0(
+    const float* x,
+    const float* norm,
+    float* gated,
+    const std::uint8_t* gate,
+    const std::uint8_t* up) {
+  gate_up_0_t::run(x, norm, {gated}, gate, up);
+}
+
+// Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
+// decode_b1 layers.0.down and 11 more · grid (170, 1, 1), 256 threads
+using project_1_t = imp::Gemv<
+    imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
+    imp::EncodeConfig{.cols = 768, .warps = 8, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::AddRows<0>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(project_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(project_1_t::kSharedBytes == 79488, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) project_1(
+    const float* input,
+    float* x,
+    const std::uint8_t* w) {
+  project_1_t::run(input, nullptr, {x}, w);
+}
+
+// RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
+// decode_b1 head and 2 more · grid (170, 1, 1), 256 threads
+using head_0_t = imp::Gemv<
+    imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
+    imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreLogits<8>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+static_assert(head_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(head_0_t::kSharedBytes == 26704, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) head_0(
+    const float* x,
+    const float* norm,
+    float* logits,
+    float* best_value,
+    std::uint32_t* best,
+    const std::uint8_t* w) {
+  head_0_t::run(x, norm, {logits, best_value, best}, w);
 }
 
 // Sample · 0 bytes of weights, 1,360 of other data a launch
@@ -302,25 +396,6 @@ extern "C" __global__ void __launch_bounds__(128, 1) take_last_0(
     const float* chunk,
     float* x) {
   take_last_0_t::run(step_input, chunk, x);
-}
-
-// RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
-// sample_b1 head · grid (170, 1, 1), 256 threads
-using head_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
-    imp::StoreLogits<8>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(head_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(head_0_t::kSharedBytes == 26704, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) head_0(
-    const float* x,
-    const float* norm,
-    float* logits,
-    float* best_value,
-    std::uint32_t* best,
-    const std::uint8_t* w) {
-  head_0_t::run(x, norm, {logits, best_value, best}, w);
 }
 
 // Sample · 0 bytes of weights, 1,360 of other data a launch

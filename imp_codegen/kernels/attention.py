@@ -17,7 +17,7 @@ _MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
 def core_config(low: Lowering, group: Group, splits: int) -> tuple[Config, int]:
     """The config of both forms of decode attention, and the shared memory of what they share."""
     op, rope, norms = parts(group)
-    warps = low.target.step_warps
+    warps = low.step_warps
     config = Config(
         "AttentionConfig",
         (
@@ -53,7 +53,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     items = op.heads // queries
     splits = max(low.target.attention_ctas // items, 1)
     config, core = core_config(low, group, splits)
-    warps = low.target.step_warps
+    warps = low.step_warps
     tile = BLOCK_TOKENS * op.head_dim * 2
     slots = min(max((low.target.gemv_shared - core) // (warps * (tile + 8)), 2), _MOST_SLOTS)
     shared = warps * slots * tile + round_up(warps * slots * 8, 16) + core + 16

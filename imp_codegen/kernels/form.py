@@ -40,6 +40,8 @@ def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wante
         return Chosen("graph", obstacle)
     if not low.target.gpus:
         return Chosen("graph", "the simulator runs kernels one by one")
+    if step.least_units(low, groups) < low.target.sms:
+        return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
     layout, share = _main_layout(low)
     if layout in _COSTLY_LAYOUTS:
         return Chosen("graph", f"{share:.0%} of the weights are {layout}, which more warps unpack faster")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from imp_codegen.graph import Attention, Gated, Linear, RmsNorm, Sample, Weight
 from imp_codegen.kernels import attention as attention_family
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, Scalar
 from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, encode_config, encoded_bytes, op_names, output, round_up
+from imp_codegen.kernels.schedule import Phase, Schedule, check
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import BLOCK_TOKENS, Binding
 
 _LANES = 4  # that fetch tiles
-_EARLY = 32  # CTAs: 3 % at 0.6B
+_SHORT_TILE = 4200  # bytes; below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
+_EARLY = 32  # CTAs that need not have arrived when others begin to poll a vector: 3 % at 0.6B
+_MOST_EARLY_COLS = 4096  # polling a longer one in vain costs more
 _MOST_HEAD_DIM = 128  # more and a warp's share of attention no longer fits its registers
 _LAYER_FAMILIES = ("norm_linear", "attention", "linear_add", "gate_up", "linear_add")
 
@@ -48,7 +52,7 @@ def obstacle(low: Lowering, groups: Sequence[Group]) -> str | None:
             return f"{layer.qkv[0].weight.name}: q, k and v are not three matrices"
         if len({_tiles_of_row(low, linear.weight) for linear in layer.qkv}) > 1:
             return f"{layer.qkv[0].weight.name}: q, k and v are cut into different numbers of tiles"
-    if _slots(low, layers, groups) < low.target.step_warps + _LANES:
+    if _slots(low, layers, groups) < low.step_warps + 2 * _LANES:
         return f"{low.target.name} has too little shared memory for its tiles"
     return None
 
@@ -62,19 +66,24 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     core, _ = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     slots = _slots(low, layers, groups)
     slot = _slot_bytes(low, layers, head, op)
+    matrices = tuple(w for layer in layers for w in _weights(layer))
+    tile = max(low.tile_bytes(weight) for weight in matrices)
+    lanes = 2 * _LANES if tile < _SHORT_TILE else _LANES
     step = Config(
         "StepConfig",
         (
-            ("warps", target.step_warps),
+            ("warps", low.step_warps),
             ("grid", target.sms),
             ("slots", slots),
-            ("in_flight", min(max(target.in_flight // slot, _LANES), slots - target.step_warps)),
-            ("lanes", _LANES),
+            ("in_flight", min(max(target.in_flight // tile, lanes), slots - low.step_warps)),
+            ("lanes", lanes),
             ("layer_bytes", low.kv.block_bytes // low.kv.layers),
-            ("early", _EARLY),
         ),
     )
-    matrices = tuple(w for layer in layers for w in _weights(layer))
+    # None if a phase has fewer units than there are CTAs: nobody waits for what a CTA without one makes, so that the
+    # vector that it still reads could be written again.
+    early = _EARLY if least_units(low, groups) >= target.sms else 0
+    check(_schedule(low, layers, groups, dict(step.fields), early))
     nbytes = low.weight_bytes(*matrices, head.weight)
     queries = attention_family.queries_of_cta(op)
     items = op.heads // queries
@@ -113,16 +122,18 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
             (
                 step,
                 core,
-                _phase(low, [tuple(op.weight for op in layer.qkv) for layer in layers], norm=True),
-                _phase(low, [(layer.out.weight,) for layer in layers], norm=False),
-                _phase(low, [(layer.gate.weight, layer.up.weight) for layer in layers], norm=True, units="PairUnits"),
-                _phase(low, [(layer.down.weight,) for layer in layers], norm=False),
-                _phase(low, [(head.weight,)], norm=True),
+                _phase(low, [tuple(op.weight for op in layer.qkv) for layer in layers], early, norm=True),
+                _phase(low, [(layer.out.weight,) for layer in layers], early, norm=False),
+                _phase(
+                    low, [(layer.gate.weight, layer.up.weight) for layer in layers], early, norm=True, units="PairUnits"
+                ),
+                _phase(low, [(layer.down.weight,) for layer in layers], early, norm=False),
+                _phase(low, [(head.weight,)], early, norm=True),
             ),
         ),
         call=(tuple(params),),
         grid=(target.sms, 1, 1),
-        threads=(target.step_warps + 1) * 32,
+        threads=(low.step_warps + 1) * 32,
         shared_bytes=slots * slot + 2 * round_up(slots * 8, 16) + _scratch(low, layers, groups) + 16,
         ops=(*ops, *op_names(last.ops[:2])),
         overlap=True,
@@ -163,7 +174,9 @@ def _weights(layer: _Layer) -> tuple[Weight, ...]:
     return tuple(op.weight for op in (*layer.qkv, layer.out, layer.gate, layer.up, layer.down))
 
 
-def _phase(low: Lowering, layers: Sequence[tuple[Weight, ...]], *, norm: bool, units: str = "MatrixUnits") -> Cpp:
+def _phase(
+    low: Lowering, layers: Sequence[tuple[Weight, ...]], early: int, *, norm: bool, units: str = "MatrixUnits"
+) -> Cpp:
     """The C++ type of a phase, from its matrices in each layer."""
     variants: list[Cpp] = []
     order = []
@@ -172,8 +185,63 @@ def _phase(low: Lowering, layers: Sequence[tuple[Weight, ...]], *, norm: bool, u
         if variant not in variants:
             variants.append(variant)
         order.append(variants.index(variant))
-    encode = encode_config(low, layers[0][0].cols, _all(layers), low.target.step_warps, norm=norm)
-    return Cpp("StepPhase", (encode, Cpp("LayerOrder", tuple(order)), *variants))
+    encode = encode_config(low, layers[0][0].cols, _all(layers), low.step_warps, norm=norm)
+    early = early if layers[0][0].cols <= _MOST_EARLY_COLS else 0
+    return Cpp("StepPhase", (encode, early, Cpp("LayerOrder", tuple(order)), *variants))
+
+
+def least_units(low: Lowering, groups: Sequence[Group]) -> int:
+    """Units of the phase that has the fewest."""
+    return min(phase.units for layer in _layers(groups) for phase in _products(low, layer, 0))
+
+
+def _products(low: Lowering, layer: _Layer, early: int) -> tuple[Phase, ...]:
+    """A layer's phases but attention, as schedule.py counts them."""
+    qkv = tuple(op.weight for op in layer.qkv)
+    return (
+        _product(low, "q, k and v", qkv, early),
+        _product(low, "output projection", (layer.out.weight,), early),
+        _product(low, "gate and up", (layer.gate.weight, layer.up.weight), early, paired=True),
+        _product(low, "down projection", (layer.down.weight,), early),
+    )
+
+
+def _product(low: Lowering, name: str, weights: tuple[Weight, ...], early: int, *, paired: bool = False) -> Phase:
+    """The twin of MatrixUnits or PairUnits (stage/units.h), and of the step's choice of their order (Shape)."""
+    rows = [low.tile(weight).rows for weight in weights]
+    tiles = [weight.cols // low.tile(weight).cols for weight in weights]
+    cols, target = weights[0].cols, low.target
+    early = early if cols <= _MOST_EARLY_COLS else 0
+    if paired:
+        unit_tiles = sum(max(rows) // r * t for r, t in zip(rows, tiles, strict=True))
+        return Phase(name, -(-weights[0].rows // max(rows)), unit_tiles, cols, weights[0].rows, early=early)
+    units = sum(-(-weight.rows // r) for weight, r in zip(weights, rows, strict=True))
+    most = ceil(ceil(units / target.sms) / low.step_warps)
+    alike = len({low.matrix(weight).args[0] for weight in weights}) == 1 and not low.wants_dense(*weights)
+    may_sweep = alike and tiles[0] > 1 and most * rows[0] <= 8
+    return Phase(name, units, tiles[0], cols, sum(weight.rows for weight in weights), may_sweep, early)
+
+
+def _schedule(
+    low: Lowering, layers: Sequence[_Layer], groups: Sequence[Group], step: Mapping[str, Scalar], early: int
+) -> Schedule:
+    """The kernel's numbers, for the check that it cannot hang."""
+    _, head, _ = _head_parts(groups[-1])
+    op, _, _ = attention_family.parts(layers[0].attention)
+    return Schedule(
+        grid=int(step["grid"]),
+        warps=int(step["warps"]),
+        slots=int(step["slots"]),
+        in_flight=int(step["in_flight"]),
+        lanes=int(step["lanes"]),
+        layers=tuple(dict.fromkeys(_products(low, layer, early) for layer in layers)),
+        head=_product(low, "LM head", (head.weight,), early),
+        items=op.heads // attention_family.queries_of_cta(op),
+        splits=_splits(low, op),
+        blocks=low.table_blocks,
+        qkv=(op.heads + 2 * op.kv_heads) * op.head_dim,
+        attention=op.heads * op.head_dim,
+    )
 
 
 def _all(layers: Sequence[tuple[Weight, ...]]) -> tuple[Weight, ...]:
@@ -181,9 +249,7 @@ def _all(layers: Sequence[tuple[Weight, ...]]) -> tuple[Weight, ...]:
 
 
 def _tiles_of_row(low: Lowering, weight: Weight) -> int:
-    tile = low.placed[weight.name].tile
-    assert tile is not None
-    return weight.cols // tile.cols
+    return weight.cols // low.tile(weight).cols
 
 
 def _splits(low: Lowering, op: Attention) -> int:
@@ -203,7 +269,7 @@ def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group])
     _, core = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     sizes = [
         core,
-        encoded_bytes(low, norm.x.width, (head.weight,), norm=True) + round_up(low.target.step_warps * 8, 16),
+        encoded_bytes(low, norm.x.width, (head.weight,), norm=True) + round_up(low.step_warps * 8, 16),
         encoded_bytes(low, norm.x.width, tuple(op.weight for layer in layers for op in layer.qkv), norm=True),
         encoded_bytes(low, op.out.width, tuple(layer.out.weight for layer in layers), norm=False),
         encoded_bytes(

@@ -10,7 +10,7 @@ TARGET = Target(
     gemv_warps=12,
     gemv_shared=200 * 1024,
     step_warps=11,
-    in_flight=48 * 1024,
+    in_flight=64 * 1024,
     attention_ctas=132,
     sample_threads=1024,
     gpus=(Gpu("h200", "NVIDIA H200", bandwidth=4400, int8_tops=1281, launch_us=2.4, phase_us=1.8),),

@@ -73,7 +73,7 @@ FAULTS = [
     (
         _renamed("exchange_without_arrival", _case("exchange")),
         "deadlock: 128 threads wait for ever, and nothing changes for those that poll; block 0 and 1: "
-        rf".*1 in spin_pause at [^ ]*resident.cu:{_line('while (load_fresh(args.counter) < all)')}"
+        rf".*1 in Poll::pause at [^ ]*resident.cu:{_line('while (load_fresh(args.counter) < all)')}"
         rf".*63 in block_sync at [^ ]*resident.cu:\d+",
     ),
     (
@@ -92,7 +92,7 @@ FAULTS = [
     (_renamed("barrier_arrives_twice", _case("barrier_none")), "barrier_arrive begins phase 1, but nobody has waited"),
     (_renamed("barrier_leaves_early", _case("barrier_none")), "the block ends before its bulk copy has landed"),
     (_renamed("barrier_source_reused", _case("barrier_none")), "data race on 'argument 0'.*by thread"),
-    (_renamed("barrier_polls_for_ever", _case("barrier_none")), "barrier_done .* times without spin_pause"),
+    (_renamed("barrier_polls_for_ever", _case("barrier_none")), "barrier_done .* times without Poll::pause"),
 ]
 
 

@@ -61,7 +61,12 @@ def command(
         ),
     ] = "auto",
     check: Annotated[
-        bool, typer.Option("--check", help="Let the simulator watch for races, bad addresses and missing barriers.")
+        bool,
+        typer.Option(
+            "--check",
+            help="Let the simulator watch for races, bad addresses and missing barriers; let a GPU stop with a message "
+            "where threads would wait for ever.",
+        ),
     ] = False,
 ) -> None:
     """Compile a checkpoint into one program. Needs no GPU."""

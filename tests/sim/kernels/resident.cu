@@ -26,14 +26,16 @@ __device__ __forceinline__ void exchange_rounds(const ExchangeArgs& args) {
     if (i == 0) {
       if (arrives || block_index() != 1 || round != 5) add_fresh(args.counter, 1);
       const std::uint32_t all = round * static_cast<std::uint32_t>(blocks);
-      while (load_fresh(args.counter) < all) spin_pause();  // how the others are doing: no more than a hint
+      Poll poll("arrivals of round", round);
+      while (load_fresh(args.counter) < all) poll.pause();  // how the others are doing: no more than a hint
     }
     block_sync();
     std::uint32_t sum = 0;
     for (int b = 0; b < blocks; ++b) {
+      Poll poll("words of block", static_cast<std::uint32_t>(b));
       uint4 v = load_fresh4(reinterpret_cast<const uint4*>(words + 64 * b + i / 4 * 4));
       while ((word_of(v, i % 4) & 15) != round) {
-        spin_pause();
+        poll.pause();
         v = load_fresh4(reinterpret_cast<const uint4*>(words + 64 * b + i / 4 * 4));
       }
       sum += (word_of(v, i % 4) >> 4) * static_cast<std::uint32_t>(b + 1);
@@ -72,8 +74,9 @@ __device__ __forceinline__ void ring_of_tiles(const RingArgs& args) {
   if (warp_index() == takers) {
     if (lane_index() != 0) return;
     for (int tile = 0; tile < tiles; ++tile) {
+      Poll poll("room for tile", static_cast<std::uint32_t>(tile));
       if (refill != Refill::at_once && tile >= in_flight)
-        while (!landed(tile - in_flight)) spin_pause();
+        while (!landed(tile - in_flight)) poll.pause();
       if (refill == Refill::when_empty && tile >= slots) barrier_wait(empty + tile % slots, (tile / slots - 1) % 2);
       if (refill == Refill::when_landed && tile >= slots) barrier_wait(full + tile % slots, (tile / slots - 1) % 2);
       bulk_load(slot + tile % slots * 32, x + tile * 32, 512, full + tile % slots);
@@ -131,7 +134,8 @@ __device__ __forceinline__ void pass(const PassArgs& args) {
     store_fresh(args.flag, 1);
     args.out[0] = 56;
   } else {
-    while (load_fresh(args.flag) == 0) spin_pause();
+    Poll poll("flag");
+    while (load_fresh(args.flag) == 0) poll.pause();
     if (fences) fence_gpu();
     std::uint32_t sum = 0;
     for (int i = 0; i < 8; ++i) sum += fresh ? load_fresh(args.data + i) : args.data[i];
@@ -183,7 +187,8 @@ __device__ __forceinline__ void one_barrier(uint4* x, uint4* y) {
   if (i == 0 && misuse != Misuse::arrives_twice && misuse != Misuse::no_arrival) bulk_load(shared_memory(), x, 512, barrier);
   if (misuse == Misuse::leaves_early) return;
   if (misuse == Misuse::polls_for_ever) {
-    while (!barrier_done(barrier, 0)) spin_pause();
+    Poll poll("barrier");
+    while (!barrier_done(barrier, 0)) poll.pause();
     while (!barrier_done(barrier, 1)) {
     }
   }

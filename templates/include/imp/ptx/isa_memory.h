@@ -35,6 +35,11 @@ __device__ __forceinline__ uint2 load_stream8(const void* pointer) {
   return v;
 }
 
+// Makes the 128 bytes around an address likely to be in L2 soon.
+__device__ __forceinline__ void prefetch_l2(const void* pointer) {
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(pointer));
+}
+
 // Data that another block of this launch wrote: past L1, never from a register.
 template <class T>
 __device__ __forceinline__ T load_fresh(const T* pointer) {
@@ -75,9 +80,8 @@ __device__ __forceinline__ void add_fresh(std::uint32_t* pointer, std::uint32_t 
 #endif
 constexpr std::uint32_t kPollLimit = IMP_POLL_LIMIT;
 
-// In every loop that polls memory or barrier_done: here the hardware sees to it that the other threads go on.
-__device__ __forceinline__ void spin_pause() {}
-// The same with a limit.
+// One for every loop that polls memory or barrier_done, which pauses between two looks. The hardware sees to it that the
+// other threads go on; `what` and `detail` say what a thread waited for when it gives up.
 struct Poll {
   const char* what;
   std::uint32_t detail;

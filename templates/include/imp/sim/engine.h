@@ -146,6 +146,7 @@ extern constinit thread_local Thread* current __attribute__((tls_model("initial-
 
 void warp_arrive(const char* name, void* argument, Combine combine, Location where);
 void block_arrive(const char* name, int id, int threads, Location where);
+inline constexpr char poll_pause[] = "Poll::pause";  // what a polling thread waits in
 void pause(Location where);
 void fence();
 
@@ -162,7 +163,7 @@ void async_wait(int groups_in_flight, Location where);
 // A poll that never lets others go on would never end.
 constexpr int max_polls = 1 << 22;
 inline __attribute__((always_inline)) void count_poll(const char* name, Location where) {
-  if (++current->polls > max_polls) fail(where, "%s %d times without spin_pause", name, max_polls);
+  if (++current->polls > max_polls) fail(where, "%s %d times without %s", name, max_polls, poll_pause);
 }
 
 // The one primitive of the warp: every lane deposits its argument and waits; when the last has come, `function` (which

@@ -105,7 +105,7 @@ void deadlock(Worker& w) {
       if (!thread.waits_in) continue;
       if (!first) first = &thread;
       ++waiting;
-      polling += !std::strcmp(thread.waits_in, "spin_pause");
+      polling += thread.waits_in == poll_pause;
     }
     const std::string text = whereabouts(block);
     if (text == last) {

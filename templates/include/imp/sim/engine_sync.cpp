@@ -78,7 +78,7 @@ void pause(Location where) {
   Thread& self = *current;
   Block& block = *self.block;
   self.polls = 0;
-  self.waits_in = "spin_pause";
+  self.waits_in = poll_pause;
   self.where = where;
   self.warp->paused |= 1u << self.lane;
   block.paused |= 1u << self.warp->index;

@@ -199,10 +199,11 @@ bool next_turn(Worker& w) {
   const int n = w.at_once;
   int slot = w.block->slot;
   if (w.mixes) {
-    // Who polls may also see something before everybody else is stuck.
+    // Who polls may also see something before everybody else is stuck: about once in a round of all threads, since all
+    // must be able to get stuck.
     const std::uint64_t number = next_random(w.random);
-    if (number % 16 == 0) wake(w);
-    if (number / 16 % 64 == 0) slot = static_cast<int>(next_random(w.random) % static_cast<unsigned>(n));
+    if (number % static_cast<unsigned>(n * w.block->threads) == 0) wake(w);
+    if ((number >> 32) % 64 == 0) slot = static_cast<int>(next_random(w.random) % static_cast<unsigned>(n));
   }
   for (;;) {
     for (int i = 0; i < n; ++i) {

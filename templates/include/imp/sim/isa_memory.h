@@ -28,6 +28,7 @@ __forceinline__ uint2 load_stream8(const void* pointer, sim::Location where = si
   sim::require_aligned(pointer, 8, "load_stream8", where);
   return *static_cast<const uint2*>(pointer);
 }
+__forceinline__ void prefetch_l2(const void*) {}
 template <class T>
 __forceinline__ T load_fresh(const T* pointer, sim::Location where = sim::Location::current()) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8);
@@ -85,7 +86,6 @@ __forceinline__ void add_fresh(std::uint32_t* pointer, std::uint32_t value,
                                sim::Location where = sim::Location::current()) {
   sim::publish(pointer, value, true, "add_fresh", where);
 }
-__forceinline__ void spin_pause(sim::Location where = sim::Location::current()) { sim::pause(where); }
 // The engine itself finds out when all wait in vain.
 struct Poll {
   __forceinline__ explicit Poll(const char*, std::uint32_t = 0) {}

@@ -55,15 +55,18 @@ struct TileAttention {
 
   // The block's first `count` positions count.
   __device__ __forceinline__ Weights keys(const std::uint8_t* block, int count, const TileQueries<HeadDim>& queries) {
-    float scores[4] = {};  // positions g and g + 8, of both queries
+    float parts[2][2][4] = {};  // independent sums: a chain of products would wait for each
     const int row = lane_index() % 16;
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
       std::uint32_t a[4];
       ldmatrix_x4(a, block + row * Row::kBytes + Row::chunk(row, 2 * k + lane_index() / 16));
-      mma_f16_k16(scores, a, queries.low[k]);
-      mma_f16_k16(scores, a, queries.high[k]);
+      mma_f16_k16(parts[k % 2][0], a, queries.low[k]);
+      mma_f16_k16(parts[k % 2][1], a, queries.high[k]);
     }
+    float scores[4];  // positions g and g + 8, of both queries
+#pragma unroll
+    for (int i = 0; i < 4; i++) scores[i] = (parts[0][0][i] + parts[1][0][i]) + (parts[0][1][i] + parts[1][1][i]);
     Weights weights;
     float correction[2];
 #pragma unroll

@@ -69,19 +69,7 @@ struct Encoder {
       x.read(v, at);
 #pragma unroll
       for (int i = 0; i < kInFlight; i++) {
-        const int span = warp_index() + (first + i) * C.warps;
-        if (first + i >= kRounds || span >= kSpans) continue;
-        if constexpr (C.norm) {
-          const float squares = warp_sum(v[i].x * v[i].x + v[i].y * v[i].y + v[i].z * v[i].z + v[i].w * v[i].w);
-          if (lane_index() == 0) sums[span] = squares;
-          const float4 g = w.g[first + i];
-          v[i] = make_float4(v[i].x * g.x, v[i].y * g.y, v[i].z * g.z, v[i].w * g.w);
-        }
-        const int k = column(first + i);
-        if constexpr (C.dense) {
-          if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v[i];
-        }
-        if constexpr (C.q8) encode_q8(v[i], k, k < C.cols, shared);
+        encode(first + i, v[i], w, shared);
       }
     }
     Cta::sync();
@@ -92,6 +80,23 @@ struct Encoder {
   }
 
  private:
+  // This thread's four values of a round.
+  static __device__ __forceinline__ void encode(int round, float4 v, const Weights& w, std::uint8_t* shared) {
+    const int span = warp_index() + round * C.warps;
+    if (round >= kRounds || span >= kSpans) return;
+    if constexpr (C.norm) {
+      float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
+      const float squares = warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
+      if (lane_index() == 0) sums[span] = squares;
+      const float4 g = w.g[round < kRounds ? round : 0];
+      v = make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
+    }
+    const int k = column(round);
+    if constexpr (C.dense) {
+      if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v;
+    }
+    if constexpr (C.q8) encode_q8(v, k, k < C.cols, shared);
+  }
   // A warp takes 128 neighbouring columns at a time, a lane four of them.
   static __device__ __forceinline__ int column(int round) {
     return warp_index() * 128 + round * kStride + lane_index() * 4;

@@ -25,7 +25,6 @@ struct StepConfig {
   int in_flight;    // tiles
   int lanes;        // that fetch
   int layer_bytes;  // of a cache block
-  int early;        // CTAs of a phase that need not have arrived when others begin to poll what it makes
 };
 
 // Which of a phase's variants each layer has.
@@ -40,9 +39,11 @@ struct LayerOrder {
   }
 };
 
-// A product with one encoded vector, the same in all layers but for the formats of its matrices.
-template <EncodeConfig E, class Order, class... Units>
+// A product with one encoded vector, the same in all layers but for the formats of its matrices. `Early`: how many CTAs
+// may still be at work on that vector when the others begin to poll it.
+template <EncodeConfig E, int Early, class Order, class... Units>
 struct StepPhase {
+  static constexpr int kEarly = Early;
   static constexpr EncodeConfig kEncode = E;
   static constexpr int kLayers = Order::kLayers;
   static constexpr int kEncodedBytes = Encoder<E>::kSharedBytes;
@@ -111,7 +112,7 @@ struct Step {
     std::uint32_t* attention;  // [heads, head_dim]
     std::uint32_t* gated;
     std::uint64_t* partial;   // [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
-    std::uint32_t* counters;  // steps so far; then, 128 bytes apart, arrivals of each kind of phase
+    std::uint32_t* counters;  // layers so far; then, 128 bytes apart, arrivals of each kind of phase
     const std::uint64_t* turns;
     std::uint8_t* cache;
     const std::int32_t* input;
@@ -124,6 +125,23 @@ struct Step {
     std::uint32_t* best;  // [grid]
     Layer layer[kLayers];
   };
+  // How a phase's units are done. With one tile a row (or two, gate and up) the vector stays in registers; with several
+  // all units go through its stretches together, if their sums fit there too.
+  template <class Units>
+  struct Shape {
+    static constexpr int kMost = ceil_div(ceil_div(Units::kUnits, C.grid), C.warps);  // units of a warp
+    // A lane's part of the vector fits its registers as codes, not as floats.
+    static constexpr bool kFits = Units::kOneLayout && Units::First::Layout::kInteger;
+    static constexpr bool kHeld = kFits && Units::kTiles == Units::kParts;
+    using Sweeps = TapeSweeps<C.warps, Units::kTiles>;
+    static constexpr bool kSweeps = kFits && Units::kParts == 1 && Units::kTiles > 1 &&
+                                    kMost * TileProduct<typename Units::First>::kRows <= 8 &&
+                                    Ring::safe(Sweeps::lead(Units::kUnits / C.grid)) &&
+                                    Ring::safe(Sweeps::lead(ceil_div(Units::kUnits, C.grid)));
+  };
+  template <class Units>
+  using Order = std::conditional_t<Shape<Units>::kSweeps, TapeSweeps<C.warps, Units::kTiles>,
+                                   TapeRounds<C.warps, Units::kTiles>>;
   enum Counter { kAttention = 1, kOut, kGateUp, kDown };  // of arrivals
 
   static __device__ __forceinline__ void run(const Args& args) {
@@ -149,6 +167,7 @@ struct Step {
     Count count{};
 
     __device__ __forceinline__ void run() {
+      prefetch_norms(0);
       matrices<Qkv>(0, args.layer[0].qkv);
       grid_wait();  // which sequence it is, and what earlier steps left in its cache
       const int slot = args.input[0];
@@ -156,6 +175,7 @@ struct Step {
       const std::int32_t* table = args.table + slot * A.table_blocks;
       for (int l = 0; l < kLayers; l++) {
         const Layer& at = args.layer[l];
+        if (l + 1 < kLayers) prefetch_norms(l + 1);
         if (l > 0) matrices<Qkv>(l, at.qkv);
         cache(l, share, table);
         matrices<Out>(l, at.out);
@@ -164,13 +184,29 @@ struct Step {
       }
       matrices<Head>(0, args.head);
     }
+    // Norm weights come straight from memory, where they would queue behind the tiles: into L2 a layer ahead, the CTAs
+    // sharing the work.
+    __device__ __forceinline__ void prefetch_norms(int l) {
+      const Layer& at = args.layer[l];
+      prefetch(at.attention_norm, Qkv::kEncode.cols);
+      prefetch(at.mlp_norm, GateUp::kEncode.cols);
+      if constexpr (A.qk_norm) {
+        prefetch(at.q, A.head_dim);
+        prefetch(at.k, A.head_dim);
+      }
+    }
+    static __device__ __forceinline__ void prefetch(const float* vector, int count) {
+#pragma unroll 1
+      for (int i = (block_index() + lane_index() * C.grid) * 32; i < count; i += C.grid * kWarp * 32) prefetch_l2(vector + i);
+    }
+
     template <class Phase>
     __device__ __forceinline__ void matrices(int l, const std::uint8_t* const* planes) {
       Phase::with(l, [&]<class Units>() {
         const TapeShare s = count.template next<Units::kUnits, Units::kTiles>();
-        const TapeRounds<C.warps, Units::kTiles> rounds{s.tile, s.units};
-        fetch(rounds.tiles(), s.tile, [&](int i) {
-          const auto at = rounds.place(i);
+        const Order<Units> order{s.tile, s.units};
+        fetch(order.tiles(), s.tile, [&](int i) {
+          const auto at = order.place(i);
           return Units::tile(planes, s.first + at.unit * C.grid, at.k);
         });
       });
@@ -235,7 +271,7 @@ struct Step {
           slot(a.input[0]),
           position(a.positions[slot]),
           angles(a.turns, position) {
-      turn = load_fresh(args.counters) * kLayers;
+      turn = load_fresh(args.counters);
     }
 
     __device__ __forceinline__ void run() {
@@ -244,7 +280,7 @@ struct Step {
       multiply<Head>(0, TaggedInput{args.x, 0}, args.head_norm, kDown, turn, epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
-      if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn / kLayers);
+      if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn);
     }
 
     __device__ __forceinline__ void layer(int l) {
@@ -270,9 +306,7 @@ struct Step {
     template <class Phase, class Epilogue>
     __device__ __forceinline__ void multiply(int l, const TaggedInput& input, const float* norm, Counter counter,
                                              std::uint32_t times, Epilogue& epilogue) {
-      using Encode = Encoder<Phase::kEncode, Cta>;
       static_assert(Phase::kEncode.warps == C.warps, "the encoder works with the warps that compute");
-      const typename Encode::Weights weights = Encode::weights(norm);
       TapeShare s;
       Phase::with(l, [&]<class Units>() {
         s = count.template next<Units::kUnits, Units::kTiles>();
@@ -283,21 +317,67 @@ struct Step {
           }
         }
       });
+      using Encode = Encoder<Phase::kEncode, Cta>;
+      const typename Encode::Weights weights = Encode::weights(norm);
       if (thread_index() == 0) {
-        const std::uint32_t target = times * C.grid - C.early;
+        const std::uint32_t target = times * C.grid - Phase::kEarly;
         Poll poll("arrivals at", counter);
         while (static_cast<int>(load_fresh(args.counters + counter * 32) - target) < 0) poll.pause();
       }
       Cta::sync();
       const float scale = Encode::run(input, weights, scratch);
       const Activations x{Encode::q8(scratch), Encode::dense(scratch), scale};
-      Phase::with(l, [&]<class Units>() {
-        const TapeRounds<C.warps, Units::kTiles> rounds{s.tile, s.units};
+      Phase::with(l, [&]<class Units>() { work<Units>(s, x, epilogue); });
+    }
+
+    template <class Units, class Epilogue>
+    __device__ __forceinline__ void work(const TapeShare& s, const Activations& x, Epilogue& epilogue) {
+      using M = typename Units::First;
+      using Product = TileProduct<M>;
+      const Order<Units> order{s.tile, s.units};
+      if constexpr (Shape<Units>::kSweeps) {
+        float sums[Shape<Units>::kMost][1][Product::kRows] = {};
+#pragma unroll 1
+        for (int k = 0; k < Units::kTiles; k++) {
+          const HeldInput<M> held(k, x);
+#pragma unroll
+          for (int i = 0; i < Shape<Units>::kMost; i++) {
+            const int j = own(s) + i * C.warps;
+            if (j < s.units) add_tile(order.index(j, k), held, sums[i][0]);
+          }
+        }
+#pragma unroll
+        for (int i = 0; i < Shape<Units>::kMost; i++) {
+          const int j = own(s) + i * C.warps;
+          if (j >= s.units) continue;
+          warp_sum(sums[i][0]);
+          Units::finish(s.first + j * C.grid, sums[i], x.scale, epilogue);
+        }
+      } else if constexpr (Shape<Units>::kHeld) {
+        const HeldInput<M> held(0, x);
         for (int j = own(s); j < s.units; j += C.warps) {
-          TapeCursor<Ring> tiles(ring, rounds, j);
+          float sums[Units::kParts][Product::kRows] = {};
+#pragma unroll
+          for (int k = 0; k < Units::kParts; k++) {
+            add_tile(order.index(j, k), held, sums[k]);
+            warp_sum(sums[k]);
+          }
+          Units::finish(s.first + j * C.grid, sums, x.scale, epilogue);
+        }
+      } else {
+        for (int j = own(s); j < s.units; j += C.warps) {
+          TapeCursor<Ring> tiles(ring, order, j);
           Units::run(s.first + j * C.grid, tiles, x, epilogue);
         }
-      });
+      }
+    }
+    template <class M>
+    __device__ __forceinline__ void add_tile(std::uint32_t index, const HeldInput<M>& held,
+                                             float (&sums)[TileProduct<M>::kRows]) {
+      TileProduct<M> product;
+      product.load(ring.take(index));
+      ring.release(index);
+      held.add(product, sums);
     }
     // The first unit of this warp.
     static __device__ __forceinline__ int own(const TapeShare& s) { return (warp_index() - s.warp + C.warps) % C.warps; }

@@ -87,6 +87,30 @@ struct TapeRounds {
   }
 };
 
+// The same with the first tiles of all units, then the second ones, and so on: each stretch of the vector is done with
+// before the next.
+template <int Warps, int Tiles>
+struct TapeSweeps {
+  std::uint32_t first;
+  int units;
+
+  // A warp that takes a tile has taken another at most so many tiles before: more than in rounds, from the last unit of
+  // one sweep to its first one of the next.
+  static constexpr int lead(int units) {
+    const int last = (units - 1) % Warps;
+    return units <= Warps ? units : last == Warps - 1 ? Warps : Warps + 1 + last;
+  }
+  __device__ __forceinline__ int tiles() const { return units * Tiles; }
+  __device__ __forceinline__ std::uint32_t index(int unit, int k) const {
+    return first + static_cast<std::uint32_t>(k * units + unit);
+  }
+  using Place = typename TapeRounds<Warps, Tiles>::Place;
+  __device__ __forceinline__ Place place(int i) const {
+    const int k = Tiles == 1 ? 0 : i / units;
+    return {i - k * units, k};
+  }
+};
+
 // One warp's tiles of a unit, one after the other.
 template <class T>
 struct TapeCursor {

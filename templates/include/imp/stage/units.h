@@ -33,8 +33,8 @@ struct TileProduct {
       for (int r = 0; r < kRows; r++) lanes[v][r] = L::template load<Landed>(tile, r, vector);
     }
   }
-  template <class Activations>
-  __device__ __forceinline__ void add(int k, const Activations& x, float (&sums)[kRows]) const {
+  template <class Source>
+  __device__ __forceinline__ void add(int k, const Source& x, float (&sums)[kRows]) const {
 #pragma unroll
     for (int v = 0; v < kLaneVectors; v++) {
       const int vector = v * kWarp + lane_index();
@@ -51,6 +51,36 @@ struct Activations {
   Q8Activations q8;
   FloatActivations dense;
   float scale;
+};
+
+// What a lane needs of the vector for the k-th tiles of all units, in registers: shared memory is then read for the
+// weights only.
+template <class M>
+struct HeldInput {
+  using Product = TileProduct<M>;
+  typename M::Layout::Input input[Product::kLaneVectors];
+
+  __device__ __forceinline__ HeldInput(int k, const Activations& x) {
+#pragma unroll
+    for (int v = 0; v < Product::kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= Product::kVectors) continue;
+      if constexpr (M::Layout::kInteger) {
+        input[v] = M::Layout::input(x.q8, k * Product::kVectors + vector);
+      } else {
+        input[v] = M::Layout::input(x.dense, k * Product::kVectors + vector);
+      }
+    }
+  }
+  __device__ __forceinline__ void add(const Product& product, float (&sums)[Product::kRows]) const {
+#pragma unroll
+    for (int v = 0; v < Product::kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= Product::kVectors) continue;
+#pragma unroll
+      for (int r = 0; r < Product::kRows; r++) sums[r] += M::Layout::dot(product.lanes[v][r], input[v], vector);
+    }
+  }
 };
 
 // Sums of one unit's rows over all of K, in every lane. `tiles` gives its tiles in order: take() a landed one, release() it.
@@ -105,6 +135,7 @@ struct MatrixUnits {
   static_assert(kOneWidth, "matrices that share a vector have rows of its length");
   using First = std::tuple_element_t<0, std::tuple<Ms...>>;
   static constexpr bool kOneLayout = (std::is_same_v<typename Ms::Layout, typename First::Layout> && ...);
+  static constexpr int kParts = 1;  // sums of a row
 
   static __device__ __forceinline__ TileAddress tile(const std::uint8_t* const* planes, int unit, int k) {
     TileAddress found{};
@@ -120,12 +151,21 @@ struct MatrixUnits {
     int first_row = 0;
     int matrix = 0;
     if constexpr (kOneLayout) {  // one piece of code for all
-      float sums[TileProduct<First>::kRows] = {};
-      multiply_unit<First>(tiles, x, sums);
-      (store<Ms>(unit, first_unit, first_row, matrix, sums, x.scale, epilogue), ...);
+      float sums[1][TileProduct<First>::kRows] = {};
+      multiply_unit<First>(tiles, x, sums[0]);
+      finish(unit, sums, x.scale, epilogue);
     } else {
       (visit<Ms>(unit, first_unit, first_row, matrix, tiles, x, epilogue), ...);
     }
+  }
+  // The end of run(), from the unit's sums.
+  template <class Epilogue>
+  static __device__ __forceinline__ void finish(int unit, const float (&sums)[1][TileProduct<First>::kRows], float scale,
+                                                Epilogue& epilogue) {
+    int first_unit = 0;
+    int first_row = 0;
+    int matrix = 0;
+    (store<Ms>(unit, first_unit, first_row, matrix, sums[0], scale, epilogue), ...);
   }
   // The row that this lane will store of a unit, or -1: one matrix only.
   static __device__ __forceinline__ int row(int unit) {
@@ -187,28 +227,35 @@ struct PairUnits {
   static constexpr int kMostBytes =
       A::Layout::kTileBytes > B::Layout::kTileBytes ? A::Layout::kTileBytes : B::Layout::kTileBytes;
   static_assert(A::kRows == B::kRows && A::kCols == B::kCols, "gate and up have one shape");
+  using First = A;
+  static constexpr bool kOneLayout = std::is_same_v<typename A::Layout, typename B::Layout>;
+  static constexpr int kParts = 2;
 
   static __device__ __forceinline__ TileAddress tile(const std::uint8_t* const* planes, int unit, int k) {
     return k < kTilesA ? at<A>(planes[0], unit * kTilesA + k) : at<B>(planes[1], unit * kTilesB + k - kTilesA);
   }
   template <class Tiles, class Epilogue>
   static __device__ __forceinline__ void run(int unit, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
-    float g[kRows] = {};
-    float u[kRows] = {};
-    if constexpr (std::is_same_v<typename A::Layout, typename B::Layout>) {  // one piece of code for both
+    float sums[2][kRows] = {};
+    if constexpr (kOneLayout) {  // one piece of code for both
 #pragma unroll 1
       for (int i = 0; i < 2; i++) {
 #pragma unroll
-        for (int r = 0; r < kRows; r++) g[r] = u[r];
-        rows<A>(tiles, x, u);
+        for (int r = 0; r < kRows; r++) sums[0][r] = sums[1][r];
+        rows<A>(tiles, x, sums[1]);
       }
     } else {
-      rows<A>(tiles, x, g);
-      rows<B>(tiles, x, u);
+      rows<A>(tiles, x, sums[0]);
+      rows<B>(tiles, x, sums[1]);
     }
+    finish(unit, sums, x.scale, epilogue);
+  }
+  template <class Epilogue>
+  static __device__ __forceinline__ void finish(int unit, const float (&sums)[2][kRows], float scale,
+                                                Epilogue& epilogue) {
     const int row = unit * kRows + lane_index();
-    const float gate = x.scale * pick(g, lane_index() % kRows);
-    const float up = x.scale * pick(u, lane_index() % kRows);
+    const float gate = scale * pick(sums[0], lane_index() % kRows);
+    const float up = scale * pick(sums[1], lane_index() % kRows);
     if (lane_index() < kRows && row < A::kRows) {
       epilogue.store(0, row, row, divide_fast(gate, 1.0f + exp_fast(-gate)) * up);
     }

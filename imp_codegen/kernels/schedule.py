@@ -1,0 +1,293 @@
+"""The step kernel's schedule, checked by counting before anything is compiled: every wait in it must end.
+
+Mirrors who fetches and takes which tile in which order: TapeCount, TapeRounds and TapeSweeps of stage/tape.h,
+AttentionShare of stage/attention_core.h, and the waits of stage/step.h.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from imp_runtime.errors import ImpError
+
+
+class ScheduleError(ImpError):
+    """The compiler's own numbers would let a CTA wait for ever or read what is not there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A product of all CTAs: `units` of `tiles` tiles each, from a vector of `cols` values to one of `rows`.
+
+    `may_sweep`: the first tiles of all of a CTA's units come before their second ones, if the ring is long enough for
+    that. `early`: CTAs that may still be at work on the vector when others begin to poll it.
+    """
+
+    name: str
+    units: int
+    tiles: int
+    cols: int
+    rows: int
+    may_sweep: bool = False
+    early: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The numbers of a step kernel: StepConfig's; the four products of every different layer, in order; attention's.
+
+    `items`: CTAs that one split of the keys has; `splits`: most of them; `blocks`: of 16 positions, of the longest
+    sequence; `qkv`, `attention`: values of the vectors that attention reads and writes.
+    """
+
+    grid: int
+    warps: int
+    slots: int
+    in_flight: int
+    lanes: int
+    layers: tuple[tuple[Phase, ...], ...]
+    head: Phase
+    items: int
+    splits: int
+    blocks: int
+    qkv: int
+    attention: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """In which order a CTA fetches the tiles of its `units` of a phase."""
+
+    warps: int
+    tiles: int
+    units: int
+    sweeps: bool = False
+
+    def index(self, unit: int, k: int) -> int:
+        """Where tile `k` of a unit comes."""
+        if self.sweeps:
+            return k * self.units + unit
+        first = unit // self.warps * self.warps
+        return first * self.tiles + k * min(self.units - first, self.warps) + unit % self.warps
+
+    def place(self, i: int) -> tuple[int, int]:
+        """Unit and tile that come i-th."""
+        if self.sweeps:
+            return i % self.units, i // self.units
+        first = i // (self.warps * self.tiles) * self.warps
+        k, unit = divmod(i - first * self.tiles, min(self.units - first, self.warps))
+        return first + unit, k
+
+    def taken(self, warp: int) -> list[int]:
+        """The places of the tiles that a warp takes, as it takes them; warp 0 has the first unit."""
+        units = range(warp, self.units, self.warps)
+        if self.sweeps:
+            return [self.index(unit, k) for k in range(self.tiles) for unit in units]
+        return [self.index(unit, k) for unit in units for k in range(self.tiles)]
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What a CTA does of a phase: units first, first + grid, ...; number of the first tile, warp of the first unit."""
+
+    first: int
+    units: int
+    tile: int
+    warp: int
+
+
+@dataclass(slots=True)
+class Count:
+    """Where CTA `block` is in the step: those of its warps who fetch and those who take count alike."""
+
+    grid: int
+    warps: int
+    block: int
+    tile: int = 0
+    warp: int = 0
+    shift: int = 0
+
+    def next(self, units: int, tiles: int) -> Share:
+        """The CTA's share of the next phase."""
+        first = (self.block - self.shift) % self.grid
+        share = Share(first, len(range(first, units, self.grid)), self.tile, self.warp)
+        self.tile += share.units * tiles
+        self.warp = (self.warp + share.units) % self.warps
+        self.shift = (self.shift + units) % self.grid
+        return share
+
+
+def splits_of(schedule: Schedule, blocks: int) -> list[int]:
+    """How many of a sequence's blocks each split takes; those that take none are not there."""
+    chunk = max(-(-blocks // schedule.splits), schedule.warps)
+    return [min(blocks - begin, chunk) for begin in range(0, blocks, chunk)]
+
+
+def check(schedule: Schedule) -> None:
+    """Every wait of the kernel ends. ScheduleError names the phase, the CTA and the numbers."""
+    if not 1 <= schedule.lanes <= schedule.in_flight <= schedule.slots:
+        raise _wrong(f"{schedule.lanes} lanes fetch {schedule.in_flight} tiles at a time into {schedule.slots} slots")
+    _check_vectors(schedule)
+    orders: dict[Order, str] = {}
+    for phase in _phases(schedule):
+        _check_cover(schedule, phase)
+        for units in {phase.units // schedule.grid, -(-phase.units // schedule.grid)}:
+            for sweeps in {False, phase.may_sweep}:
+                orders.setdefault(Order(schedule.warps, phase.tiles, units, sweeps), phase.name)
+    for blocks in _contexts(schedule):
+        _check_splits(schedule, blocks)
+        for split in splits_of(schedule, blocks):
+            orders.setdefault(Order(schedule.warps, 2, split), f"attention over {blocks} blocks")
+    for order, name in orders.items():
+        _check_order(schedule, order, name)
+    for block in _blocks(schedule):
+        for blocks in _contexts(schedule):
+            _check_ring(schedule, block, blocks)
+
+
+def _phases(schedule: Schedule) -> Iterator[Phase]:
+    for layer in schedule.layers:
+        yield from layer
+    yield schedule.head
+
+
+def _contexts(schedule: Schedule) -> list[int]:
+    """Blocks of a sequence: few, those at which a second split begins, and many."""
+    some = (1, schedule.warps, schedule.warps + 1, 5 * schedule.warps * schedule.splits + 1)
+    return sorted({min(n, schedule.blocks) for n in some})
+
+
+def _blocks(schedule: Schedule) -> list[int]:
+    """The first CTA, the last one, and those with the fewest and the most tiles of a layer."""
+    tiles = []
+    for block in range(schedule.grid):
+        count = Count(schedule.grid, schedule.warps, block)
+        for phase in schedule.layers[0]:
+            count.next(phase.units, phase.tiles)
+        tiles.append(count.tile)
+    return sorted({0, schedule.grid - 1, tiles.index(min(tiles)), tiles.index(max(tiles))})
+
+
+def _check_vectors(schedule: Schedule) -> None:
+    """Each phase publishes all that the next one polls, and nobody can write it again before all have read it."""
+    for phases in schedule.layers:
+        qkv, out, gate_up, down = phases
+        for name, made, wanted in (
+            (qkv.name, qkv.rows, schedule.qkv),
+            (out.name, schedule.attention, out.cols),
+            (gate_up.name, out.rows, gate_up.cols),
+            (down.name, gate_up.rows, down.cols),
+            (qkv.name, down.rows, qkv.cols),
+            (schedule.head.name, down.rows, schedule.head.cols),
+        ):
+            if made != wanted:
+                raise _wrong(f"{name}: {made} values are published, {wanted} are waited for")
+    least = min((phase for layer in schedule.layers for phase in layer), key=lambda phase: phase.units)
+    for phase in _phases(schedule):
+        # A CTA without a unit holds nobody up: others must wait until it, too, has read the vector.
+        if phase.early < 0 or (phase.early > 0 and least.units < schedule.grid):
+            raise _wrong(
+                f"{phase.name}: begins when all but {phase.early} CTAs have arrived, and {least.name} has "
+                f"{least.units} units for {schedule.grid} CTAs"
+            )
+
+
+def _check_cover(schedule: Schedule, phase: Phase) -> None:
+    """Every unit of the phase is done once, wherever the phase before has ended."""
+    for shift in (0, schedule.grid - 1):
+        done: Counter[int] = Counter()
+        for block in range(schedule.grid):
+            share = Count(schedule.grid, schedule.warps, block, shift=shift).next(phase.units, phase.tiles)
+            done.update(range(share.first, share.first + share.units * schedule.grid, schedule.grid))
+        if done != Counter(range(phase.units)):
+            raise _wrong(f"{phase.name}: its {phase.units} units are not each done once by {schedule.grid} CTAs")
+
+
+def _check_splits(schedule: Schedule, blocks: int) -> None:
+    splits = splits_of(schedule, blocks)
+    if sum(splits) != blocks or min(splits) < 1 or len(splits) > schedule.splits:
+        raise _wrong(f"attention: {blocks} blocks are cut into {splits}, {schedule.splits} splits at most")
+
+
+def _check_order(schedule: Schedule, order: Order, name: str) -> None:
+    """Tiles are taken in the order in which they come, and no warp is farther ahead of another than the ring allows."""
+    total = order.units * order.tiles
+    what = f"{name}: {order.units} units of {order.tiles} tiles in {order.warps} warps"
+    if [order.index(*order.place(i)) for i in range(total)] != list(range(total)):
+        raise _wrong(f"{what}: a tile is not taken where it was fetched")
+    for warp in range(order.warps):
+        before = -1  # a barrier comes before every phase: all earlier tiles have been taken
+        for index in order.taken(warp):
+            lead = index - before
+            if lead <= 0:
+                raise _wrong(
+                    f"{what}: warp {warp} takes tile {index} after tile {before}, against the order of fetching"
+                )
+            if lead + schedule.in_flight > schedule.slots and not order.sweeps:
+                raise _wrong(
+                    f"{what}: warp {warp} waits for tile {index} when only tile {before} must have landed; with "
+                    f"{schedule.in_flight} tiles in flight that takes {lead + schedule.in_flight} slots, the ring has "
+                    f"{schedule.slots}"
+                )
+            before = index
+
+
+def _check_ring(schedule: Schedule, block: int, blocks: int) -> None:
+    """The ring of one CTA, through a layer of each kind and the head: nobody waits for each other in a circle.
+
+    `blocks`: of the sequence.
+    """
+    queues = _queues(schedule, block, blocks)
+    total = sum(len(queue) for _, step in queues for queue in step)
+    fetched = 0
+    taken = bytearray(total)
+    for name, step in queues:
+        while any(step):
+            before = fetched
+            while fetched < total and (fetched < schedule.slots or taken[fetched - schedule.slots]):
+                fetched += 1
+            moved = fetched > before
+            for queue in step:
+                while queue and queue[0] < fetched:
+                    taken[queue.popleft()] = 1
+                    moved = True
+            if not moved:
+                waiting = min(queue[0] for queue in step if queue)
+                raise _wrong(
+                    f"{name}: CTA {block} waits for tile {waiting} of {total}, and the warp that fetches for a slot; "
+                    f"{fetched} are fetched, the ring has {schedule.slots} slots ({blocks} blocks of cache)"
+                )
+
+
+def _queues(schedule: Schedule, block: int, blocks: int) -> list[tuple[str, list[deque[int]]]]:
+    """Between barriers, the numbers of the tiles that each warp takes."""
+    count = Count(schedule.grid, schedule.warps, block)
+    found = []
+
+    def step(name: str, order: Order, first: int, warp: int) -> None:
+        queues = [deque[int]() for _ in range(schedule.warps)]
+        for w in range(schedule.warps):
+            queues[(warp + w) % schedule.warps].extend(first + i for i in order.taken(w))
+        found.append((name, queues))
+
+    def product(phase: Phase) -> None:
+        share = count.next(phase.units, phase.tiles)
+        step(phase.name, Order(schedule.warps, phase.tiles, share.units, phase.may_sweep), share.tile, share.warp)
+
+    splits = splits_of(schedule, blocks)
+    for layer in schedule.layers:
+        product(layer[0])
+        for item in range(block, schedule.items * len(splits), schedule.grid):
+            order = Order(schedule.warps, 2, splits[item // schedule.items])
+            step("attention", order, count.tile, 0)
+            count.tile += 2 * order.units
+        for phase in layer[1:]:
+            product(phase)
+    product(schedule.head)
+    return found
+
+
+def _wrong(text: str) -> ScheduleError:
+    return ScheduleError(f"the step kernel would not work: {text}; report it, and compile with --exec graph")

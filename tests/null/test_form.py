@@ -1,0 +1,188 @@
+"""Which form a decode step takes, why, and what the plan then says of the step kernel."""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from tiny_artifact import make_plan, write_tiny
+
+from imp_codegen import compiler
+from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.compiler import CompileOptions, plan_model
+from imp_codegen.kernels import lower, step
+from imp_codegen.kernels.form import choose
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.passes.fuse import Group
+from imp_codegen.targets import TargetError, find_target
+from imp_server.cli import execute
+from two_forms import CONFIG
+
+ROOT = Path(__file__).resolve().parents[2]
+H200 = find_target("sm_90a")
+BIG = ROOT / "models" / "shapes" / "qwen3-8b.json"
+
+
+def config(folder: Path, **changes: object) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps({**CONFIG, **changes}))
+    return path
+
+
+def plan(source: Path, quant="Q8_0", target=H200, form="auto"):
+    with closing(random_checkpoint(source, quant)) as checkpoint:
+        return plan_model(checkpoint, (target,), CompileOptions(form=form)).plan.targets[0]
+
+
+def lowered(source: Path, quant="Q8_0", target=H200) -> tuple[Lowering, tuple[Group, ...]]:
+    """What `lower` is given."""
+    found = []
+
+    def catch(low, groups, wanted):
+        found.append((low, groups))
+        return lower(low, groups, wanted)
+
+    with patch.object(compiler, "lower", catch):
+        plan(source, quant, target)
+    return found[0]
+
+
+# obstacles
+
+
+def test_a_model_that_the_step_kernel_does_not_take(tmp_path):
+    source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
+    chosen = plan(source)
+    assert (chosen.form, chosen.reason) == ("graph", "blk.0.attn_q.weight and others have biases")
+    assert not any(kernel.resident for kernel in chosen.program("decode_b1").kernels)
+    words = "--exec persistent: blk.0.attn_q.weight and others have biases; compile with --exec graph"
+    with pytest.raises(TargetError, match=f"^{words}$"):
+        plan(source, form="persistent")
+
+
+def test_too_little_shared_memory(tmp_path):
+    chosen = plan(BIG, target=replace(H200, max_shared=80 << 10, gemv_shared=70 << 10))
+    assert (chosen.form, chosen.reason) == ("graph", "sm_90a has too little shared memory for its tiles")
+
+
+def test_obstacles_in_the_graph(tmp_path):
+    low, groups = lowered(config(tmp_path))
+    assert step.obstacle(low, groups) is None
+    families = [group.family for group in groups]
+    mlp = families.index("gate_up")
+    assert step.obstacle(low, groups[:mlp] + groups[mlp + 1 :]) == "its layers are not all attention and a gated MLP"
+    assert step.obstacle(low, groups[1:]) == "its layers are not all attention and a gated MLP"
+    attention = groups[2]
+    wide = replace(attention.ops[-1], head_dim=256)
+    heads = (*groups[:2], Group("attention", (*attention.ops[:-1], wide)), *groups[3:])
+    assert step.obstacle(low, heads) == "heads of 256 columns; the step kernel takes 128 at most"
+    qkv = groups[1]
+    two = (groups[0], Group(qkv.family, qkv.ops[:-1]), *groups[2:])
+    assert step.obstacle(low, two) == "blk.0.attn_q.weight: q, k and v are not three matrices"
+    key = low.placed["blk.1.attn_k.weight"]
+    cut = replace(key, tile=replace(key.tile, cols=key.tile.cols // 2))
+    placed = {**low.placed, "blk.1.attn_k.weight": cut}
+    words = "blk.1.attn_q.weight: q, k and v are cut into different numbers of tiles"
+    assert step.obstacle(replace(low, placed=placed), groups) == words
+
+
+# the choice
+
+
+def test_as_asked_for():
+    for form in ("graph", "persistent"):
+        chosen = plan(BIG, form=form)
+        assert (chosen.form, chosen.reason) == (form, "as asked for")
+        residents = [kernel.resident for kernel in chosen.program("decode_b1").kernels].count(True)
+        assert residents == (form == "persistent")
+
+
+def test_the_simulator_runs_kernels_one_by_one():
+    chosen = plan(ROOT / "models" / "shapes" / "qwen3-0.6b.json", target=find_target("sim"))
+    assert (chosen.form, chosen.reason) == ("graph", "the simulator runs kernels one by one")
+
+
+def test_small_models_and_costly_formats_stay_graphs(tmp_path):
+    chosen = plan(config(tmp_path))
+    assert (chosen.form, chosen.reason) == ("graph", "its layers are too small for all 132 multiprocessors")
+    chosen = plan(BIG, "Q4_K_M")
+    assert chosen.form == "graph"
+    assert re.fullmatch(r"[6-8]\d% of the weights are Q4_K, which more warps unpack faster", chosen.reason)
+    assert plan(BIG, "Q6_K").reason == "100% of the weights are Q6_K, which more warps unpack faster"
+
+
+@pytest.mark.parametrize(("phase_us", "form"), [(0.1, "persistent"), (50.0, "graph")])
+def test_the_faster_form_by_the_cost_model(phase_us, form):
+    card = replace(H200.gpus[0], phase_us=phase_us, launch_us=2.0)
+    target = replace(H200, gpus=(card,))
+    chosen = plan(BIG, target=target)
+    assert chosen.form == form
+    said = re.fullmatch(r"predicted on NVIDIA H200: persistent ([\d,]+) us, graph ([\d,]+) us", chosen.reason)
+    assert said
+    persistent, graph = (float(number.replace(",", "")) for number in said.groups())
+    # 36 layers of five phases each and the head, after the embedding; as a graph a launch each.
+    streaming = chosen.program("forward_b1")
+    nbytes = sum(kernel.weight_bytes + kernel.other_bytes for kernel in streaming.kernels)
+    least = nbytes / (card.bandwidth * 1e3)
+    assert persistent == pytest.approx(least + card.launch_us + 180 * phase_us, rel=0.01)
+    assert graph == pytest.approx(least + 182 * card.launch_us, rel=0.01)
+
+
+def test_a_choice_leaves_no_buffers_behind():
+    """The cost model drafts a step kernel that is then not taken."""
+    card = replace(H200.gpus[0], phase_us=50.0)
+    chosen = plan(BIG, target=replace(H200, gpus=(card,)))
+    assert chosen.form == "graph"
+    assert not [buffer.name for buffer in chosen.buffers if buffer.name.startswith("step.p")]
+    low, groups = lowered(BIG, target=replace(H200, gpus=(card,)))
+    before = dict(low.buffers)
+    choose(low, groups, (), "auto")
+    assert low.buffers == before
+
+
+# the plan
+
+
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
+def test_the_step_kernel_in_the_plan(quant):
+    graph, persistent = (plan(BIG, quant, form=form).program("decode_b1").kernels for form in ("graph", "persistent"))
+    embed, kernel, *rest = persistent
+    assert [k.entry for k in (embed, *rest)] == [k.entry for k in (graph[0], *graph[-len(rest) :])]
+    assert (kernel.name, kernel.resident, kernel.overlap) == ("step", True, True)
+    assert kernel.phases == 36 * 5 + 1
+    assert kernel.grid == (132, 1, 1)
+    assert kernel.block % 32 == 0
+    assert kernel.weight_bytes == sum(k.weight_bytes for k in graph[1 : -len(rest)])
+    assert sum(k.weight_bytes for k in persistent) == sum(k.weight_bytes for k in graph)
+    assert kernel.flops == sum(k.flops for k in graph[1 : -len(rest)])
+    # Sixteen of the step; of each layer two norms, two of the heads, and seven matrices.
+    assert len(kernel.args) == 16 + 36 * 11
+    planes = [binding.buffer for binding in kernel.args if binding.buffer.startswith("weights/")]
+    of_graph = {binding.buffer for k in graph[1 : -len(rest)] for binding in k.args if "weights/" in binding.buffer}
+    assert len(planes) == len(set(planes))
+    assert set(planes) == of_graph
+    assert {output.value for output in kernel.outputs} == {"logits"}
+    assert len(kernel.ops) == sum(len(k.ops) for k in graph[1 : -len(rest)])
+
+
+# the command line
+
+
+def test_exec_of_another_form(tmp_path, capsys):
+    out = str(tmp_path / "x.impc")
+    assert execute(["compile", str(ROOT / "models" / "demo.gguf"), "-o", out, "--exec", "eager"]) == 2
+    assert "--exec eager is unknown; known: auto, graph, persistent" in capsys.readouterr().err
+
+
+def test_inspect_shows_the_form_and_why(tmp_path, capsys):
+    tiny = make_plan()
+    target = replace(tiny.targets[0], form="persistent", reason="predicted on a card: persistent 1 us, graph 2 us")
+    path = write_tiny(tmp_path / "tiny.impc", replace(tiny, targets=(target,)))
+    assert execute(["inspect", str(path)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "decode on fake persistent (predicted on a card: persistent 1 us, graph 2 us)" in said

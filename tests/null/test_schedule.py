@@ -1,0 +1,158 @@
+"""The check of the step kernel's schedule: content with every shape that we know, and with no seeded mistake."""
+
+from __future__ import annotations
+
+from collections import deque
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from imp_codegen.kernels import schedule as module
+from imp_codegen.kernels.schedule import Count, Order, Phase, Schedule, ScheduleError, check
+from imp_codegen.targets import TargetError, find_target
+from schedules import DEMO, SHAPES, schedule_of
+
+
+@pytest.mark.parametrize(("target", "least"), [("sm_90a", 20), ("sm_120a", 10)])
+def test_known_shapes(target, least):
+    """As far as their tiles fit the target's shared memory."""
+    checked = 0
+    for source in SHAPES:
+        for quant in ("Q8_0", "Q4_K_M", "Q6_K", "BF16", "F32"):
+            with suppress(TargetError):
+                _, schedule = schedule_of(source, quant, find_target(target))
+                check(schedule)
+                checked += 1
+    assert least <= checked <= 20
+
+
+@pytest.mark.parametrize("target", ["sm_90a", "sm_120a", "sim"])
+def test_the_demo_model(target):
+    _, schedule = schedule_of(DEMO, "", find_target(target))
+    check(schedule)
+    few = [phase for layer in schedule.layers for phase in layer if phase.units < schedule.grid]
+    assert bool(few) == (target != "sim")
+
+
+# Four warps and three CTAs; the last phase's units do not come out even.
+LAYER = (
+    Phase("q, k and v", 24, 1, 64, 96),
+    Phase("output projection", 16, 1, 64, 64),
+    Phase("gate and up", 37, 2, 64, 148),
+    Phase("down projection", 16, 3, 148, 64, may_sweep=True),
+)
+GOOD = Schedule(
+    grid=3,
+    warps=4,
+    slots=12,
+    in_flight=5,
+    lanes=4,
+    layers=(LAYER,),
+    head=Phase("LM head", 76, 1, 64, 301),
+    items=2,
+    splits=1,
+    blocks=50,
+    qkv=96,
+    attention=64,
+)
+
+
+def phase(number: int, **changes: object) -> Schedule:
+    layer = list(LAYER)
+    layer[number] = replace(layer[number], **changes)  # type: ignore[arg-type]
+    return replace(GOOD, layers=(LAYER, tuple(layer)))
+
+
+def test_a_good_one():
+    check(GOOD)
+    check(replace(GOOD, slots=9))  # a round of four and five in flight; too few for sweeps, which are then not made
+    check(replace(GOOD, layers=(LAYER, tuple(replace(p, early=2) for p in LAYER))))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (replace(GOOD, lanes=6), "6 lanes fetch 5 tiles at a time into 12 slots"),
+        (replace(GOOD, in_flight=13), "4 lanes fetch 13 tiles at a time into 12 slots"),
+        (replace(GOOD, lanes=0), "0 lanes"),
+        (
+            replace(GOOD, slots=8),
+            "q, k and v: 8 units of 1 tiles in 4 warps: warp 0 waits for tile 4 when only tile 0 must have landed; "
+            "with 5 tiles in flight that takes 9 slots, the ring has 8",
+        ),
+        (replace(GOOD, in_flight=9), "with 9 tiles in flight that takes 13 slots, the ring has 12"),
+        (phase(0, rows=95), "q, k and v: 95 values are published, 96 are waited for"),
+        (replace(GOOD, attention=48), "output projection: 48 values are published, 64 are waited for"),
+        (phase(2, rows=144), "down projection: 144 values are published, 148 are waited for"),
+        (phase(3, rows=60), "q, k and v: 60 values are published, 64 are waited for"),
+        (replace(GOOD, head=replace(GOOD.head, cols=128)), "LM head: 64 values are published, 128 are waited for"),
+        (phase(1, early=-1), "output projection: begins when all but -1 CTAs have arrived"),
+        (
+            replace(phase(2, early=2), grid=20),
+            "gate and up: begins when all but 2 CTAs have arrived, and output projection has 16 units for 20 CTAs",
+        ),
+    ],
+)
+def test_wrong_numbers(schedule, words):
+    with pytest.raises(ScheduleError) as raised:
+        check(schedule)
+    assert words in str(raised.value)
+    assert "report it" in str(raised.value)
+
+
+class FetchedByUnits(Order):
+    """Fetches all tiles of a unit before the next one's, while the warps take them side by side."""
+
+    def place(self, i):
+        return divmod(i, self.tiles)
+
+
+class TakenFromTheEnd(Order):
+    """Each warp begins with its last unit."""
+
+    def taken(self, warp):
+        return super().taken(warp)[::-1]
+
+
+class OneForgotten(Count):
+    """The second CTA does one unit less."""
+
+    def next(self, units, tiles):
+        share = super().next(units, tiles)
+        return replace(share, units=share.units - 1) if self.block == 1 else share
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "words"),
+    [
+        ("Order", FetchedByUnits, "a tile is not taken where it was fetched"),
+        ("Order", TakenFromTheEnd, "against the order of fetching"),
+        ("Count", OneForgotten, "q, k and v: its 24 units are not each done once by 3 CTAs"),
+        ("splits_of", lambda schedule, blocks: [blocks - 1], "attention: 1 blocks are cut into [0], 1 splits at most"),
+        ("splits_of", lambda schedule, blocks: [1] * blocks, "attention: 4 blocks are cut into [1, 1, 1, 1], 1 splits"),
+    ],
+)
+def test_wrong_counting(monkeypatch, name, wrong, words):
+    monkeypatch.setattr(module, name, wrong)
+    with pytest.raises(ScheduleError) as raised:
+        check(GOOD)
+    assert words in str(raised.value)
+
+
+@pytest.mark.parametrize(("slots", "ends"), [(3, False), (4, True)])
+def test_who_fetches_and_who_takes_wait_for_each_other(monkeypatch, slots, ends):
+    """Two warps of which each wants a tile that comes after the other's next one: three tiles must be there at once."""
+
+    def crossed(schedule, block, blocks):
+        return [("crossed", [deque([1, 2, 5]), deque([3, 0, 4])])]
+
+    monkeypatch.setattr(module, "_queues", crossed)
+    schedule = replace(GOOD, slots=slots)
+    if ends:
+        module._check_ring(schedule, 1, 7)
+        return
+    with pytest.raises(
+        ScheduleError, match=r"crossed: CTA 1 waits for tile 3 of 6.*3 are fetched, the ring has 3 slots"
+    ):
+        module._check_ring(schedule, 1, 7)

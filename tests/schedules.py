@@ -1,0 +1,28 @@
+"""The numbers that the compiler checks before it drafts a step kernel."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from unittest.mock import patch
+
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.compiler import Compiled, CompileOptions, plan_model
+from imp_codegen.kernels import step
+from imp_codegen.kernels.schedule import Schedule
+from imp_codegen.targets import Target
+
+ROOT = Path(__file__).resolve().parents[1]
+SHAPES = sorted((ROOT / "models" / "shapes").glob("*.json"))
+DEMO = ROOT / "models" / "demo.gguf"
+
+
+def schedule_of(source: Path, quant: str, target: Target) -> tuple[Compiled, Schedule]:
+    """The persistent form of a checkpoint, or of random weights where the source is a config, and its numbers."""
+    found: list[Schedule] = []
+    checkpoint = random_checkpoint(source, quant) if source.suffix == ".json" else open_checkpoint(source)
+    with closing(checkpoint), patch.object(step, "check", found.append):
+        compiled = plan_model(checkpoint, (target,), CompileOptions(form="persistent"))
+    (schedule,) = found
+    return compiled, schedule

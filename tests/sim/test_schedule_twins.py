@@ -1,0 +1,124 @@
+"""What the compiler counts of the step kernel's schedule is what the CUDA code does."""
+
+from __future__ import annotations
+
+import subprocess
+
+import numpy as np
+import pytest
+from sim_library import INCLUDE, KERNELS, SIM, SimLibrary, aligned, compile_sim
+
+from imp_codegen.kernels.schedule import Count, Order, Phase, Schedule, splits_of
+from imp_codegen.targets import find_target
+from schedules import ROOT, schedule_of
+
+GRID, WARPS, SPLITS = 5, 3, 4  # as in tape.cu
+PHASES = ((7, 1), (3, 4), (61, 3), (20, 2), (1, 5), (64, 1))
+
+
+@pytest.fixture(scope="module")
+def tape(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    return SimLibrary(compile_sim(KERNELS / "tape.cu", tmp_path_factory.mktemp("tape")))
+
+
+def _lead(order: Order) -> int:
+    """How many tiles after another a warp takes the next one, at most; before all of them comes a barrier."""
+    return max((np.diff([-1, *order.taken(warp)]).max(initial=0) for warp in range(order.warps)), default=0)
+
+
+def test_shares_and_orders(tape: SimLibrary) -> None:
+    out = aligned(np.full((GRID, 4096), -1, np.int32))
+    assert tape.launch("shares", [out], (GRID, 1, 1)) == ""
+    for block in range(GRID):
+        expected: list[int] = []
+        count = Count(GRID, WARPS, block)
+        for units, tiles in PHASES:
+            share = count.next(units, tiles)
+            expected += [
+                share.first,
+                share.units,
+                share.tile,
+                share.warp,
+                _lead(Order(WARPS, max(tiles, 2), share.units, True)),
+            ]
+            for sweeps in (False, True):
+                order = Order(WARPS, tiles, share.units, sweeps)
+                for unit, k in map(order.place, range(share.units * tiles)):
+                    expected += [unit, k, share.tile + order.index(unit, k)]
+        assert out[block, : len(expected)].tolist() == expected
+        assert (out[block, len(expected) :] == -1).all()
+
+
+def test_splits(tape: SimLibrary) -> None:
+    positions = np.arange(0, 16 * 40, 7, dtype=np.int32)
+    out = aligned(np.zeros((len(positions), 1 + SPLITS), np.int32))
+    assert tape.launch("splits", [out, aligned(positions)], (len(positions), 1, 1)) == ""
+    phase = Phase("", 1, 1, 1, 1)
+    schedule = Schedule(GRID, WARPS, 8, 4, 4, (), phase, 1, SPLITS, 100, 1, 1)
+    for position, (active, *blocks) in zip(positions.tolist(), out.tolist(), strict=True):
+        assert blocks[:active] == splits_of(schedule, position // 16 + 1)
+
+
+# Numbers of the emitted type, each as an expression of the phase's units U.
+TRAITS = """
+template <class T> struct Numbers;
+template <imp::StepConfig C, imp::AttentionConfig A, class Q, class O, class G, class D, class H>
+struct Numbers<imp::Step<C, A, Q, O, G, D, H>> {
+  using Kernel = imp::Step<C, A, Q, O, G, D, H>;
+  template <class P> struct Of;
+  template <imp::EncodeConfig E, int Early, class L, class... Units>
+  struct Of<imp::StepPhase<E, Early, L, Units...>> {
+    static constexpr bool has(int units, int tiles, bool may_sweep, int cols, int early) {
+      return E.cols == cols && Early == early && ((Units::kUnits == units && Units::kTiles == tiles &&
+             (may_sweep || !Kernel::template Shape<Units>::kSweeps)) || ...);
+    }
+    static constexpr int kVariants = sizeof...(Units);
+  };
+  static constexpr bool kRing = C.grid == %d && C.warps == %d && C.slots == %d && C.in_flight == %d && C.lanes == %d;
+  static constexpr bool kAttention = Kernel::Core::kItems == %d && A.splits == %d;
+  using Qkv = Of<Q>; using Out = Of<O>; using GateUp = Of<G>; using Down = Of<D>; using Head = Of<H>;
+};
+static_assert(Numbers<step_0_t>::kRing, "ring");
+static_assert(Numbers<step_0_t>::kAttention, "attention");
+"""
+
+
+def _assertion(name: str, phase: Phase) -> str:
+    may_sweep = "true" if phase.may_sweep else "false"
+    numbers = f"{phase.units}, {phase.tiles}, {may_sweep}, {phase.cols}, {phase.early}"
+    return f'static_assert(Numbers<step_0_t>::{name}::has({numbers}), "{name}");\n'
+
+
+@pytest.mark.parametrize(
+    ("source", "quant", "target"),
+    [
+        ("models/shapes/qwen3-8b.json", "Q4_K_M", "sm_90a"),
+        ("models/shapes/qwen3-1.7b.json", "BF16", "sm_90a"),
+        ("models/shapes/qwen3-0.6b.json", "Q8_0", "sm_120a"),
+        ("models/demo.gguf", "", "sm_120a"),
+    ],
+)
+def test_the_numbers_are_those_of_the_emitted_type(source: str, quant: str, target: str) -> None:
+    compiled, schedule = schedule_of(ROOT / source, quant, find_target(target))
+    s = schedule
+    text = compiled.emitted[target].source
+    text += TRAITS % (s.grid, s.warps, s.slots, s.in_flight, s.lanes, s.items, s.splits)
+    for layer in s.layers:
+        text += "".join(map(_assertion, ("Qkv", "Out", "GateUp", "Down"), layer))
+    text += _assertion("Head", s.head)
+    for i, name in enumerate(("Qkv", "Out", "GateUp", "Down")):
+        kinds = len({layer[i] for layer in s.layers})
+        text += f'static_assert(Numbers<step_0_t>::{name}::kVariants >= {kinds}, "kinds of {name}");\n'
+    command = [
+        "g++",
+        "-std=c++20",
+        "-fsyntax-only",
+        "-Wno-unknown-pragmas",
+        f"-I{INCLUDE}",
+        f"-I{SIM}",
+        "-x",
+        "c++",
+        "-",
+    ]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,130 @@
+"""Models of random weights whose artifact decodes in both forms, and steps of both side by side."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen import compiler
+from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.kernels import lower
+from imp_codegen.kernels.draft import ProgramDraft
+from imp_codegen.targets import Target
+from imp_runtime.artifact import Artifact
+from imp_runtime.device import Device
+from imp_runtime.model_runner import ModelRunner
+from imp_runtime.plan import MASKED, SAMPLING_DTYPE
+from model_checks import quiet
+
+DECODE = ("decode_b1", "forward_b1", "choose_b1")
+FORMS = ("graph_", "")  # what a form's decode programs are called before DECODE
+CONFIG: dict[str, Any] = {
+    "architectures": ["Qwen3ForCausalLM"],
+    "hidden_size": 128,
+    "intermediate_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "vocab_size": 301,
+    "max_position_embeddings": 400,
+    "rms_norm_eps": 1e-5,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+}
+
+
+def compile_both(
+    folder: Path,
+    target: Target,
+    changes: dict[str, Any],
+    quant: str = "Q8_0",
+    *,
+    prefill: bool = False,
+    check: bool = False,
+) -> Path:
+    """An artifact for `target` with the programs of DECODE in both forms; with `prefill` all others too."""
+
+    def lower_both(low: Any, groups: Any, wanted: object) -> Any:
+        graph, _ = lower(low, groups, "graph")
+        persistent, chosen = lower(low, groups, "persistent")
+        renamed = [ProgramDraft(f"graph_{p.name}", p.tokens, p.drafts) for p in graph if p.name in DECODE]
+        return (*(p for p in persistent if prefill or p.name in DECODE), *renamed), chosen
+
+    config, artifact = folder / "config.json", folder / "model.impc"
+    config.write_text(json.dumps({**CONFIG, **changes}))
+    with patch.object(compiler, "find_target", lambda _: target), patch.object(compiler, "lower", lower_both):
+        options = CompileOptions(random_weights=True, quant=quant, check=check)
+        compile_model(config, artifact, (target.name,), options, quiet)
+    return artifact
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a step left: logits float32 [vocab], the token chosen."""
+
+    logits: NDArray[np.float32]
+    token: int
+
+
+class BothForms:
+    """Sequences that begin empty and are decoded in both forms, each with a cache of its own, step by step in turns."""
+
+    def __init__(self, artifact: Path, device: Device, sequences: int = 1) -> None:
+        self.runner = ModelRunner(Artifact.open(artifact), device)
+        self.vocab = self.runner.plan.vocab
+        self.sequences = sequences
+        self.reset()
+
+    def reset(self) -> None:
+        """As freshly loaded: all sequences are empty, and so are the buffers between kernels."""
+        each = min((self.runner.blocks - 1) // (2 * self.sequences), self.runner.plan.table_blocks)
+        greedy = np.zeros((), SAMPLING_DTYPE)
+        greedy["top_p"] = greedy["repetition_penalty"] = 1
+        seen = np.zeros(self.vocab, np.uint32)
+        for slot in range(2 * self.sequences):
+            # In descending order: who ignores the block table reads the wrong ones.
+            self.runner.write_slot(slot, 0, range((slot + 1) * each, slot * each, -1), greedy, seen)
+        for buffer in self.runner.target.buffers:
+            self.runner.write(buffer.name, np.zeros(buffer.nbytes, np.uint8))
+
+    def __enter__(self) -> BothForms:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.runner.close()
+
+    def step(self, token: int, sequence: int = 0, mask: NDArray[np.uint32] | None = None) -> tuple[Outcome, Outcome]:
+        """One token in both forms: graph, persistent; with a mask in the two halves that a grammar takes."""
+        found = []
+        for i, form in enumerate(FORMS):
+            slot = 2 * sequence + i
+            self.runner.write_token(slot, token)
+            self.runner.write_step(slot, ())
+            if mask is None:
+                self.runner.run(f"{form}decode_b1")
+            else:
+                self.runner.run(f"{form}forward_b1")
+                self.runner.write_mask(slot, mask)
+                self.runner.write_flags(slot, MASKED)
+                self.runner.run(f"{form}choose_b1")
+            logits = self.runner.read("logits", "f32", (self.vocab,)).astype(np.float32)
+            chosen = self.runner.read("seq.token", "i32", (1,), 4 * slot).astype(np.int64)
+            found.append(Outcome(logits, int(chosen[0])))
+        return found[0], found[1]
+
+    def compare(self, tokens: list[int], sequence: int = 0) -> None:
+        """Step by step: logits equal bit for bit, not all the same, and equal tokens."""
+        for position, token in enumerate(tokens):
+            graph, persistent = self.step(token, sequence)
+            where = f"token {position} of sequence {sequence}"
+            assert np.isfinite(graph.logits).all(), where
+            assert np.ptp(graph.logits) > 0, where
+            np.testing.assert_array_equal(graph.logits, persistent.logits, err_msg=where)
+            assert graph.token == persistent.token == graph.logits.argmax(), where
