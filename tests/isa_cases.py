@@ -137,6 +137,11 @@ def _fragments(rng: np.random.Generator) -> Case:
     return Case("fragments_s8", (_same(fragments_a), _same(fragments_b), Buffer(before, after)))
 
 
+def _transpose(rng: np.random.Generator) -> Case:
+    x = rng.integers(0, 2**16, (8, 8), np.uint16)
+    return Case("transpose", (_same(x), _out(np.ascontiguousarray(x.T))))
+
+
 def _last_arriver(rng: np.random.Generator) -> Case:
     x = rng.standard_normal((40, 8, 32), np.float32)
     partial = np.zeros(40, np.float32)
@@ -320,6 +325,7 @@ def cases() -> list[Case]:
         _block_reduce(rng),
         *_gemms(rng),
         _fragments(rng),
+        _transpose(np.random.default_rng(9)),
         _last_arriver(rng),
         _pipeline(rng),
         _memory(rng),

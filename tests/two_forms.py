@@ -19,7 +19,7 @@ from imp_codegen.targets import Target
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import MASKED, SAMPLING_DTYPE
+from imp_runtime.plan import SAMPLING_DTYPE
 from model_checks import quiet
 
 DECODE = ("decode_b1", "forward_b1", "choose_b1")
@@ -41,6 +41,32 @@ CONFIG: dict[str, Any] = {
 
 
 def compile_both(
+    source: Path,
+    artifact: Path,
+    target: Target,
+    quant: str | None = None,
+    *,
+    prefill: bool = False,
+    check: bool = False,
+) -> Path:
+    """An artifact for `target` with the programs of DECODE in both forms; with `prefill` all others too.
+
+    `quant`: of random weights, the source being a config.
+    """
+
+    def lower_both(low: Any, groups: Any, wanted: object) -> Any:
+        graph, _ = lower(low, groups, "graph")
+        persistent, chosen = lower(low, groups, "persistent")
+        renamed = [ProgramDraft(f"graph_{p.name}", p.tokens, p.drafts) for p in graph if p.name in DECODE]
+        return (*(p for p in persistent if prefill or p.name in DECODE), *renamed), chosen
+
+    options = CompileOptions(random_weights=quant is not None, quant=quant or "", check=check)
+    with patch.object(compiler, "find_target", lambda _: target), patch.object(compiler, "lower", lower_both):
+        compile_model(source, artifact, (target.name,), options, quiet)
+    return artifact
+
+
+def compile_config(
     folder: Path,
     target: Target,
     changes: dict[str, Any],
@@ -49,20 +75,10 @@ def compile_both(
     prefill: bool = False,
     check: bool = False,
 ) -> Path:
-    """An artifact for `target` with the programs of DECODE in both forms; with `prefill` all others too."""
-
-    def lower_both(low: Any, groups: Any, wanted: object) -> Any:
-        graph, _ = lower(low, groups, "graph")
-        persistent, chosen = lower(low, groups, "persistent")
-        renamed = [ProgramDraft(f"graph_{p.name}", p.tokens, p.drafts) for p in graph if p.name in DECODE]
-        return (*(p for p in persistent if prefill or p.name in DECODE), *renamed), chosen
-
-    config, artifact = folder / "config.json", folder / "model.impc"
+    """The same from CONFIG and changes to it."""
+    config = folder / "config.json"
     config.write_text(json.dumps({**CONFIG, **changes}))
-    with patch.object(compiler, "find_target", lambda _: target), patch.object(compiler, "lower", lower_both):
-        options = CompileOptions(random_weights=True, quant=quant, check=check)
-        compile_model(config, artifact, (target.name,), options, quiet)
-    return artifact
+    return compile_both(config, folder / "model.impc", target, quant, prefill=prefill, check=check)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,31 +116,32 @@ class BothForms:
     def __exit__(self, *_: object) -> None:
         self.runner.close()
 
-    def step(self, token: int, sequence: int = 0, mask: NDArray[np.uint32] | None = None) -> tuple[Outcome, Outcome]:
-        """One token in both forms: graph, persistent; with a mask in the two halves that a grammar takes."""
-        found = []
+    def step(self, token: int, sequence: int = 0) -> tuple[Outcome, Outcome]:
+        """One token in both forms: graph, persistent."""
+        graph, persistent = (self._run(form, 2 * sequence + i, token) for i, form in enumerate(FORMS))
+        return graph, persistent
+
+    def advance(self, token: int, sequence: int = 0) -> None:
+        """The same, unseen."""
         for i, form in enumerate(FORMS):
-            slot = 2 * sequence + i
-            self.runner.write_token(slot, token)
-            self.runner.write_step(slot, ())
-            if mask is None:
-                self.runner.run(f"{form}decode_b1")
-            else:
-                self.runner.run(f"{form}forward_b1")
-                self.runner.write_mask(slot, mask)
-                self.runner.write_flags(slot, MASKED)
-                self.runner.run(f"{form}choose_b1")
-            logits = self.runner.read("logits", "f32", (self.vocab,)).astype(np.float32)
-            chosen = self.runner.read("seq.token", "i32", (1,), 4 * slot).astype(np.int64)
-            found.append(Outcome(logits, int(chosen[0])))
-        return found[0], found[1]
+            self._enqueue(form, 2 * sequence + i, token)
+
+    def _run(self, form: str, slot: int, token: int) -> Outcome:
+        self._enqueue(form, slot, token)
+        logits = self.runner.read("logits", "f32", (self.vocab,)).astype(np.float32)
+        chosen = self.runner.read("seq.token", "i32", (1,), 4 * slot).astype(np.int64)
+        return Outcome(logits, int(chosen[0]))
+
+    def _enqueue(self, form: str, slot: int, token: int) -> None:
+        self.runner.write_token(slot, token)
+        self.runner.write_step(slot, ())
+        self.runner.run(f"{form}decode_b1")
 
     def compare(self, tokens: list[int], sequence: int = 0) -> None:
         """Step by step: logits equal bit for bit, not all the same, and equal tokens."""
-        for position, token in enumerate(tokens):
+        for token in tokens:
             graph, persistent = self.step(token, sequence)
-            where = f"token {position} of sequence {sequence}"
-            assert np.isfinite(graph.logits).all(), where
-            assert np.ptp(graph.logits) > 0, where
-            np.testing.assert_array_equal(graph.logits, persistent.logits, err_msg=where)
-            assert graph.token == persistent.token == graph.logits.argmax(), where
+            assert np.isfinite(graph.logits).all()
+            assert np.ptp(graph.logits) > 0
+            np.testing.assert_array_equal(graph.logits, persistent.logits, err_msg=f"after {token} of {sequence}")
+            assert graph.token == persistent.token == graph.logits.argmax()

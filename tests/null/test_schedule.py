@@ -14,17 +14,17 @@ from imp_codegen.targets import TargetError, find_target
 from schedules import DEMO, SHAPES, schedule_of
 
 
-@pytest.mark.parametrize(("target", "least"), [("sm_90a", 20), ("sm_120a", 10)])
+@pytest.mark.parametrize(("target", "least"), [("sm_90a", 12), ("sm_120a", 9)])
 def test_known_shapes(target, least):
     """As far as their tiles fit the target's shared memory."""
     checked = 0
     for source in SHAPES:
-        for quant in ("Q8_0", "Q4_K_M", "Q6_K", "BF16", "F32"):
+        for quant in ("Q8_0", "Q4_K_M", "BF16"):
             with suppress(TargetError):
                 _, schedule = schedule_of(source, quant, find_target(target))
                 check(schedule)
                 checked += 1
-    assert least <= checked <= 20
+    assert least <= checked <= 12
 
 
 @pytest.mark.parametrize("target", ["sm_90a", "sm_120a", "sim"])

@@ -1,4 +1,4 @@
-"""Emitted sources compile for both GPUs without warnings, spills or stack."""
+"""Emitted sources, a decode step as a graph, compile for both GPUs without warnings, spills or stack."""
 
 import re
 from contextlib import closing
@@ -30,7 +30,9 @@ def test_compiles_without_spills(name):
     source = SOURCES[name]
     checkpoint = random_checkpoint(*source) if isinstance(source, tuple) else open_checkpoint(source)
     with closing(checkpoint):
-        compiled = plan_model(checkpoint, tuple(find_target(target) for target in TARGETS), CompileOptions())
+        compiled = plan_model(
+            checkpoint, tuple(find_target(target) for target in TARGETS), CompileOptions(form="graph")
+        )
     units = tuple(Unit(target, "nvcc", compiled.emitted[target].source) for target in TARGETS)
     for target, built in zip(TARGETS, build(units), strict=True):
         assert built.code[:4] == b"\x7fELF"

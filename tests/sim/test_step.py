@@ -15,7 +15,7 @@ from imp_runtime.constraint import pack_bits
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sim import SimDevice
-from two_forms import BothForms, compile_both
+from two_forms import BothForms, compile_config
 
 
 def sim(sms: int, warps: int, **changes: Any) -> Target:
@@ -71,8 +71,21 @@ SHAPES: dict[str, tuple[dict[str, Any], str, Target, int]] = {
 @pytest.mark.parametrize("name", SHAPES)
 def test_equals_the_graph(tmp_path: Path, name: str) -> None:
     changes, quant, target, count = SHAPES[name]
-    with BothForms(compile_both(tmp_path, target, changes, quant), SimDevice(threads=1)) as forms:
+    with BothForms(compile_config(tmp_path, target, changes, quant), SimDevice(threads=1)) as forms:
         forms.compare(tokens(count))
+
+
+def test_the_count_of_layers_may_wrap(tmp_path: Path) -> None:
+    """After 2^32 layers, in the middle of a step of three: days of decoding."""
+    changes, quant, target, _ = SHAPES["three layers, heads of 128, no groups"]
+    with BothForms(compile_config(tmp_path, target, changes, quant), SimDevice(threads=1)) as forms:
+        turn = 2**32 - 2
+        counters = np.zeros((5, 32), np.uint32)
+        counters[0, 0] = turn
+        counters[1:, 0] = turn * target.sms % 2**32
+        forms.runner.write("step.counters", counters)
+        forms.compare(tokens(5))
+        assert forms.runner.read("step.counters", "u32", (1,))[0] == 13
 
 
 class Sevenths:
@@ -93,7 +106,7 @@ class Sevenths:
 
 def test_prompts_sequences_in_turns_and_grammars(tmp_path: Path) -> None:
     """As the engine runs them: after prefill, several sequences at once, and in the two halves of a masked step."""
-    artifact = Artifact.open(compile_both(tmp_path, sim(3, 3), {}, prefill=True))
+    artifact = Artifact.open(compile_config(tmp_path, sim(3, 3), {}, prefill=True))
     greedy = SamplingParams(max_tokens=6, ignore_eos=True, top_logprobs=3)
     found = []
     for form in ("graph_", ""):

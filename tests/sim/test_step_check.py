@@ -15,7 +15,7 @@ from test_step import sim, tokens
 from imp_codegen import build, emit
 from imp_runtime.device import DeviceError
 from imp_runtime.sim import SimDevice
-from two_forms import BothForms, compile_both
+from two_forms import BothForms, compile_config
 
 ORDERS = [(0, 1), (1, 1), *((2, seed) for seed in range(1, 4))]
 STAGE = Path("include") / "imp" / "stage"
@@ -86,7 +86,7 @@ class Seeded:
         changes = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16, "vocab_size": 2401}
         target = sim(20, 3, max_shared=MAX_SHARED, in_flight=0)
         with patch.object(emit, "templates", lambda: templates), patch.object(build, "templates", lambda: templates):
-            artifact = compile_both(folder, target, changes, check=True)
+            artifact = compile_config(folder, target, changes, check=True)
         self.device = SimDevice(threads=1)
         self.forms = BothForms(artifact, self.device)
         self.module = self.device._loaded()

@@ -107,6 +107,11 @@ extern "C" __global__ void fragments_s8(const std::uint32_t* a, const std::uint3
   for (int i = 0; i < 4; ++i) d[4 * lane + i] = sum[i];
 }
 
+// x [8 rows][4 pairs of halfs], a word a lane -> out [8][4]: its transpose
+extern "C" __global__ void transpose(const std::uint32_t* x, std::uint32_t* out) {
+  out[lane_index()] = transpose8x8(x[lane_index()]);
+}
+
 // x [grid][256] -> partial [grid], out [1]: the block that arrives last adds what the others left
 extern "C" __global__ void last_arriver(const float* x, float* partial, std::uint32_t* counter, float* out) {
   auto* arena = reinterpret_cast<float*>(shared_memory());

@@ -1,0 +1,58 @@
+"""The step kernel on the GPU: bit for bit what the graph of kernels gives, wherever in the context."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from imp_codegen.targets import find_target
+from imp_runtime.device import open_device
+from two_forms import BothForms, compile_both, compile_config
+
+DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
+CONTEXTS = (5, 40, 300, 3000)
+# Two layers of Qwen3-1.7B, with few tokens to choose from.
+QWEN3 = {
+    "hidden_size": 2048,
+    "intermediate_size": 6144,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "vocab_size": 5003,
+    "max_position_embeddings": 4096,
+}
+MODELS = {
+    "demo": None,
+    "Q8_0": QWEN3,
+    "Q4_K_M": QWEN3,
+    "BF16": QWEN3,
+    "three layers, groups of 12 in two shares": {
+        **QWEN3,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+    },
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_equals_the_graph(tmp_path, target, name):
+    changes = MODELS[name]
+    if changes is None:
+        artifact = compile_both(DEMO, tmp_path / "demo.impc", find_target(target))
+    else:
+        quant = name if name in ("Q8_0", "Q4_K_M", "BF16") else "Q8_0"
+        artifact = compile_config(tmp_path, find_target(target), changes, quant)
+    with BothForms(artifact, open_device(target), sequences=2) as forms:
+        last = min(max(CONTEXTS) + 8, forms.runner.plan.context)
+        tokens = np.random.default_rng(0).integers(0, forms.vocab, last).tolist()
+        near = {at for context in CONTEXTS for at in range(context - 2, context + 8)}
+        for position, token in enumerate(tokens):
+            if position in near or position % 97 == 0:
+                forms.compare([token])
+                forms.compare([token], sequence=1)  # much shorter: the two take turns
+            else:
+                forms.advance(token)

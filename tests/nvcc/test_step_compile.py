@@ -1,0 +1,54 @@
+"""The step kernel of every known shape compiles for both GPUs; so does the check flavour, which traps, not hangs."""
+
+import re
+from contextlib import closing, suppress
+
+import pytest
+
+from imp_codegen.build import Unit, build
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.compiler import CompileOptions, compile_model, plan_model
+from imp_codegen.targets import TargetError, find_target
+from imp_runtime.artifact import Artifact
+from model_checks import quiet
+from schedules import DEMO, SHAPES, schedule_of
+
+TARGETS = ("sm_90a", "sm_120a")
+MOST_SPILLED = 400  # bytes a thread stores and loads in all; registers, not shared memory, bound the step kernel
+FRAME = r"Function properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+
+
+@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
+@pytest.mark.parametrize("source", SHAPES, ids=lambda path: path.stem)
+def test_compiles_with_few_spills(source, quant):
+    units = []
+    for name in TARGETS:
+        with suppress(TargetError):  # the largest tiles leave the smaller target no ring
+            compiled, _ = schedule_of(source, quant, find_target(name))
+            units.append(Unit(name, "nvcc", compiled.emitted[name].source))
+    assert units[0].target == "sm_90a"
+    for unit, built in zip(units, build(tuple(units)), strict=True):
+        frames = {entry: (int(stores), int(loads)) for entry, _, stores, loads in re.findall(FRAME, built.log)}
+        assert sum(frames.pop("step_0")) <= MOST_SPILLED, unit.target
+        assert set(frames.values()) == {(0, 0)}, f"{unit.target}: {frames}"
+
+
+def test_the_demo_model_in_check_flavour():
+    """Both forms, with a limit of polls and without."""
+    targets = tuple(map(find_target, TARGETS))
+    units = []
+    for form in ("graph", "persistent"):
+        with closing(open_checkpoint(DEMO)) as checkpoint:
+            emitted = plan_model(checkpoint, targets, CompileOptions(form=form)).emitted
+        units += [
+            Unit(name, "nvcc", emitted[name].source, flavour) for name in TARGETS for flavour in ("plain", "check")
+        ]
+    for unit, built in zip(units, build(tuple(units)), strict=True):
+        assert (b"waits in vain" in built.code) == (unit.flavour == "check"), unit.target
+
+
+def test_the_option_reaches_the_code(tmp_path):
+    for check in (False, True):
+        output = tmp_path / "demo.impc"
+        compile_model(DEMO, output, ("sm_90a",), CompileOptions(form="persistent", check=check), quiet)
+        assert (b"waits in vain" in Artifact.open(output).read("code/sm_90a")) == check
