@@ -18,7 +18,6 @@ _LANES = 4  # that fetch tiles
 _SHORT_TILE = 4200  # bytes; below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
 _EARLY = 32  # CTAs that need not have arrived when others begin to poll a vector: 3 % at 0.6B
 _MOST_EARLY_COLS = 4096  # polling a longer one in vain costs more
-_MOST_HEAD_DIM = 128  # more and a warp's share of attention no longer fits its registers
 _LAYER_FAMILIES = ("norm_linear", "attention", "linear_add", "gate_up", "linear_add")
 
 
@@ -42,9 +41,6 @@ def obstacle(low: Lowering, groups: Sequence[Group]) -> str | None:
     if groups[0].family != "embed" or families != _LAYER_FAMILIES * (len(families) // len(_LAYER_FAMILIES)):
         return "its layers are not all attention and a gated MLP"
     layers = _layers(groups)
-    op, _, _ = attention_family.parts(layers[0].attention)
-    if op.head_dim > _MOST_HEAD_DIM:
-        return f"heads of {op.head_dim} columns; the step kernel takes {_MOST_HEAD_DIM} at most"
     for layer in layers:
         if any(linear.bias for linear in (*layer.qkv, layer.out, layer.down)):
             return f"{layer.qkv[0].weight.name} and others have biases"

@@ -77,10 +77,6 @@ def test_obstacles_in_the_graph(tmp_path):
     mlp = families.index("gate_up")
     assert step.obstacle(low, groups[:mlp] + groups[mlp + 1 :]) == "its layers are not all attention and a gated MLP"
     assert step.obstacle(low, groups[1:]) == "its layers are not all attention and a gated MLP"
-    attention = groups[2]
-    wide = replace(attention.ops[-1], head_dim=256)
-    heads = (*groups[:2], Group("attention", (*attention.ops[:-1], wide)), *groups[3:])
-    assert step.obstacle(low, heads) == "heads of 256 columns; the step kernel takes 128 at most"
     qkv = groups[1]
     two = (groups[0], Group(qkv.family, qkv.ops[:-1]), *groups[2:])
     assert step.obstacle(low, two) == "blk.0.attn_q.weight: q, k and v are not three matrices"
