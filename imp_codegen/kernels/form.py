@@ -11,12 +11,13 @@ from imp_codegen.kernels import step
 from imp_codegen.kernels.draft import Draft
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.passes.fuse import Group
-from imp_codegen.targets import Gpu, TargetError
+from imp_codegen.targets import TargetError, predict_us
 from imp_runtime.plan import Form
 
 Wanted = Literal["auto", "graph", "persistent"]
-# The step kernel has fewer warps to unpack with: 536 tok/s against 576 (8B Q4_K_M on an H200).
-_COSTLY_LAYOUTS = {"Q4_K", "Q6_K"}
+# GB/s of a multiprocessor that the step kernel keeps up with, having fewer warps to unpack with than the graph's: 533
+# tok/s of 4.9 GB (8B Q4_K_M) on an H200, whose memory gives each 35 GB/s.
+_UNPACKS = {"Q4_K": 20, "Q6_K": 20}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +40,22 @@ def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wante
     if obstacle is not None:
         return Chosen("graph", obstacle)
     if not low.target.gpus:
-        return Chosen("graph", "the simulator runs kernels one by one")
+        return Chosen("graph", "the simulator has no launches to save")
     if step.least_units(low, groups) < low.target.sms:
         return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
-    layout, share = _main_layout(low)
-    if layout in _COSTLY_LAYOUTS:
-        return Chosen("graph", f"{share:.0%} of the weights are {layout}, which more warps unpack faster")
     gpu = low.target.gpus[0]
-    graph_us = sum(_us(gpu, draft) for draft in graph)
-    persistent_us = _us(gpu, step.draft(replace(low, buffers={}), groups))
+    layout, share = _main_layout(low)
+    delivered = gpu.bandwidth / low.target.sms
+    if _UNPACKS.get(layout, delivered) < delivered:
+        return Chosen(
+            "graph",
+            f"{share:.0%} of the weights are {layout}, of which the step kernel unpacks {_UNPACKS[layout]} GB/s a "
+            f"multiprocessor; {gpu.title} reads {delivered:.0f}",
+        )
+    graph_us = sum(predict_us(gpu, draft) for draft in graph)
+    persistent_us = predict_us(gpu, step.draft(replace(low, buffers={}), groups))
     faster: Form = "persistent" if persistent_us < graph_us else "graph"
     return Chosen(faster, f"predicted on {gpu.title}: persistent {persistent_us:,.0f} us, graph {graph_us:,.0f} us")
-
-
-def _us(gpu: Gpu, draft: Draft) -> float:
-    """Predicted time of a decode kernel: bytes and overheads."""
-    streaming = (draft.weight_bytes + draft.other_bytes) / (gpu.bandwidth * 1e3)
-    return streaming + gpu.launch_us + (draft.phases - 1) * gpu.phase_us
 
 
 def _main_layout(low: Lowering) -> tuple[str, float]:

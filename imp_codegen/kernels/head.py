@@ -22,7 +22,7 @@ def choose(low: Lowering, group: Group) -> tuple[Draft, ...]:
 
 def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """The same from the hidden state of the chunk's last token."""
-    norm, _, _ = _parts(group)
+    norm, _, _ = parts(group)
     width = norm.x.width
     take = Draft(
         name="last_token",
@@ -45,7 +45,7 @@ def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
 
 def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Logits of every token of the chunk, into `logits.all`."""
-    norm, linear, _ = _parts(group)
+    norm, linear, _ = parts(group)
     return (
         encode_chunk(low, group, "norm", "chunk.x", norm.x.width, (linear.weight,), norm.weight),
         gemm_chunk(low, linear, norm.x.width, "logits.all", stride=linear.out.width),
@@ -54,7 +54,7 @@ def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
 
 def all_hidden(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """The hidden state of every token of the chunk after the final norm, into `hidden.all`."""
-    norm, _, _ = _parts(group)
+    norm, _, _ = parts(group)
     width, tokens, threads = norm.x.width, low.chunk_tokens, 256
     config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", low.spec.norm_eps)))
     draft = Draft(
@@ -80,7 +80,7 @@ def all_hidden(low: Lowering, group: Group) -> tuple[Draft, ...]:
 
 def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """The last logits to the host's memory."""
-    _, linear, _ = _parts(group)
+    _, linear, _ = parts(group)
     vocab, threads = linear.out.width, 256
     draft = Draft(
         name="export",
@@ -101,7 +101,8 @@ def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
     return (draft,)
 
 
-def _parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
+def parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
+    """The operations of the last group of every model."""
     norm, linear, sample = group.ops
     assert isinstance(norm, RmsNorm)
     assert isinstance(linear, Linear)
@@ -110,7 +111,7 @@ def _parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
 
 
 def _logits(low: Lowering, group: Group) -> Draft:
-    norm, linear, _ = _parts(group)
+    norm, linear, _ = parts(group)
     grid = low.target.sms
     vocab = linear.out.width
     streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=True)
@@ -146,7 +147,7 @@ def _logits(low: Lowering, group: Group) -> Draft:
 
 
 def _sample(low: Lowering, group: Group, *, advance: bool) -> Draft:
-    _, linear, _ = _parts(group)
+    _, linear, _ = parts(group)
     vocab, grid, threads = linear.out.width, low.target.sms, low.target.sample_threads
     config = Config(
         "SampleConfig",

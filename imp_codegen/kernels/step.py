@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from imp_codegen.graph import Attention, Gated, Linear, RmsNorm, Sample, Weight
+from imp_codegen.graph import Attention, Gated, Linear, RmsNorm, Weight
 from imp_codegen.kernels import attention as attention_family
+from imp_codegen.kernels import head as head_family
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, Scalar
 from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, encode_config, encoded_bytes, op_names, output, round_up
 from imp_codegen.kernels.schedule import Phase, Schedule, check
@@ -57,7 +58,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     """The kernel; `obstacle` must have found none."""
     layers = _layers(groups)
     target, last = low.target, groups[-1]
-    norm, head, _ = _head_parts(last)
+    norm, head, _ = head_family.parts(last)
     op, _, _ = attention_family.parts(layers[0].attention)
     core, _ = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     slots = _slots(low, layers, groups)
@@ -157,14 +158,6 @@ def _layers(groups: Sequence[Group]) -> tuple[_Layer, ...]:
     return tuple(found)
 
 
-def _head_parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
-    norm, linear, sample = group.ops
-    assert isinstance(norm, RmsNorm)
-    assert isinstance(linear, Linear)
-    assert isinstance(sample, Sample)
-    return norm, linear, sample
-
-
 def _weights(layer: _Layer) -> tuple[Weight, ...]:
     """The matrices in the order of the phases."""
     return tuple(op.weight for op in (*layer.qkv, layer.out, layer.gate, layer.up, layer.down))
@@ -222,7 +215,7 @@ def _schedule(
     low: Lowering, layers: Sequence[_Layer], groups: Sequence[Group], step: Mapping[str, Scalar], early: int
 ) -> Schedule:
     """The kernel's numbers, for the check that it cannot hang."""
-    _, head, _ = _head_parts(groups[-1])
+    _, head, _ = head_family.parts(groups[-1])
     op, _, _ = attention_family.parts(layers[0].attention)
     return Schedule(
         grid=int(step["grid"]),
@@ -260,7 +253,7 @@ def _slot_bytes(low: Lowering, layers: tuple[_Layer, ...], head: Linear, op: Att
 
 def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group]) -> int:
     """Shared memory of the phases, which take turns."""
-    norm, head, _ = _head_parts(groups[-1])
+    norm, head, _ = head_family.parts(groups[-1])
     op, _, _ = attention_family.parts(layers[0].attention)
     _, core = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     sizes = [
@@ -278,7 +271,7 @@ def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group])
 
 def _slots(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group]) -> int:
     """Tiles that the ring holds: what shared memory the phases leave."""
-    _, head, _ = _head_parts(groups[-1])
+    _, head, _ = head_family.parts(groups[-1])
     op, _, _ = attention_family.parts(layers[0].attention)
     room = low.target.max_shared - _scratch(low, layers, groups) - 16 - 32
     return max(room // (_slot_bytes(low, layers, head, op) + 16), 0)

@@ -7,10 +7,9 @@ import importlib
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +78,31 @@ def gpus() -> Mapping[str, Gpu]:
     return {gpu.name: gpu for target in targets().values() for gpu in target.gpus}
 
 
-def predict_us(gpu: Gpu, kernel: Kernel) -> float:
+class Costs(Protocol):
+    """What a launch reads and computes: of a planned kernel, or of one that is only drafted."""
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights."""
+        ...
+
+    @property
+    def other_bytes(self) -> int:
+        """All other bytes."""
+        ...
+
+    @property
+    def flops(self) -> int:
+        """Two a multiplication."""
+        ...
+
+    @property
+    def phases(self) -> int:
+        """Steps that each need all of the one before."""
+        ...
+
+
+def predict_us(gpu: Gpu, kernel: Costs) -> float:
     """Predicted time of one launch in microseconds: the larger of streaming and arithmetic, and overheads."""
     streaming = (kernel.weight_bytes + kernel.other_bytes) / (gpu.bandwidth * 1e3)
     arithmetic = kernel.flops / (gpu.int8_tops * 1e6)

@@ -134,3 +134,18 @@ def test_faults(checked: Seeded, fault: int, message: str, order: int, seed: int
         checked.run(fault, order, seed)
     assert re.search(message, str(raised.value), re.DOTALL), raised.value
     checked.run(0, order, seed, count=1)  # the process is as good as new
+
+
+def test_ctas_that_share_a_kv_head_do_not_race_for_the_new_row(tmp_path: Path) -> None:
+    """Groups of 12: two CTAs read the block in which one of them writes."""
+    changes = {"num_attention_heads": 12, "num_key_value_heads": 1, "head_dim": 16, "num_hidden_layers": 2}
+    device = SimDevice(threads=1)
+    try:
+        forms = BothForms(compile_config(tmp_path, sim(3, 2), changes, check=True), device)
+        for order, seed in ORDERS[1:3]:
+            for count in (1, 16, 17):
+                forms.reset()
+                device._loaded().configure(1, order, seed)
+                forms.compare(tokens(count))
+    finally:
+        device.close()

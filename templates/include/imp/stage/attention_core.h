@@ -95,6 +95,18 @@ struct AttentionCore {
     return a.cache + static_cast<std::size_t>(a.table[index]) * C.block_bytes + head * kTileBytes;
   }
 
+  // What must be fetched of such a tile: the rows that earlier steps wrote. The step's own row is being written, perhaps by
+  // another CTA; a tile that has no other gives the piece after it, which nobody looks at.
+  struct Piece {
+    const std::uint8_t* data;
+    int bytes;
+  };
+  static __device__ __forceinline__ Piece written(const std::uint8_t* tile, int index, int position) {
+    const int rows = position - index * C.block_tokens;
+    if (rows >= C.block_tokens) return {tile, kTileBytes};
+    return rows > 0 ? Piece{tile, rows * Row::kBytes} : Piece{tile + Row::kBytes, 16};
+  }
+
   // This CTA's queries, rotated and scaled, to shared memory, a warp a head; and where `append`, the step's key and value
   // there and to the cache, by the last warp, since the first ones are busy. qkv: f32 [heads + 2 kv_heads, head_dim].
   template <class Qkv>

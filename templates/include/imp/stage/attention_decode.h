@@ -44,7 +44,7 @@ struct AttentionDecode {
     const int begin = share.begin(split);
     const int end = share.end(split, C.block_tokens);
     // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v.
-    Fetch fetch(shared, a, item / Core::kShares, begin + warp_index(), end);
+    Fetch fetch(shared, a, item / Core::kShares, begin + warp_index(), end, position);
     const typename Core::Angles angles(args.turns, position);
     grid_wait();
     const bool append = end * C.block_tokens > position;
@@ -83,10 +83,11 @@ struct AttentionDecode {
     int head;
     int next;
     int end;
+    int position;
     bool values = false;
     __device__ __forceinline__ Fetch(std::uint8_t* shared, const typename Core::Args& args, int kv_head, int first,
-                                     int last)
-        : ring(shared), a(args), head(kv_head), next(first), end(last) {
+                                     int last, int step)
+        : ring(shared), a(args), head(kv_head), next(first), end(last), position(step) {
       for (int s = 0; s < Slots; s++) fill();
     }
     __device__ __forceinline__ std::uint8_t* take() { return const_cast<std::uint8_t*>(ring.take()); }
@@ -96,7 +97,8 @@ struct AttentionDecode {
     }
     __device__ __forceinline__ void fill() {
       if (next >= end) return;
-      ring.fill(Core::tile(a, head, next) + (values ? Core::kValues : 0), Core::kTileBytes);
+      const auto piece = Core::written(Core::tile(a, head, next) + (values ? Core::kValues : 0), next, position);
+      ring.fill(piece.data, piece.bytes);
       next += values ? C.warps : 0;
       values = !values;
     }

@@ -48,6 +48,29 @@ struct AddRows {
   __device__ __forceinline__ void finish() {}
 };
 
+// y = value, for CTAs of the same launch
+struct PublishRows {
+  static constexpr int kReads = 0;
+  std::uint32_t* y;
+  std::uint32_t tag;
+  __device__ __forceinline__ void store(int, int, int row, float value) { publish(y + row, value, tag); }
+};
+
+// y += value likewise; each row belongs to one lane, which has seen its last value published.
+struct PublishSum {
+  static constexpr int kReads = 4;
+  std::uint32_t* y;
+  std::uint32_t tag;
+  float old[kReads] = {};
+  int units = 0;
+  __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? at(row) : 0; }
+  __device__ __forceinline__ void store(int, int, int row, float value) {
+    publish(y + row, (units < kReads ? pick(old, units) : at(row)) + value, tag);
+    units++;
+  }
+  __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y + row)); }
+};
+
 // logits = value; and this CTA's largest one with its index, ties to the smaller index
 template <int Warps, class Cta = WholeCta>
 struct StoreLogits {

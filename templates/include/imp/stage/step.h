@@ -13,59 +13,12 @@
 #include "imp/stage/attention_core.h"
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
+#include "imp/stage/step_fetcher.h"
+#include "imp/stage/step_phase.h"
 #include "imp/stage/tape.h"
 #include "imp/stage/units.h"
 
 namespace imp {
-
-struct StepConfig {
-  int warps;  // that compute; one more fetches
-  int grid;
-  int slots;
-  int in_flight;    // tiles
-  int lanes;        // that fetch
-  int layer_bytes;  // of a cache block
-};
-
-// Which of a phase's variants each layer has.
-template <int... Variants>
-struct LayerOrder {
-  static constexpr int kLayers = sizeof...(Variants);
-  static __device__ __forceinline__ int at(int layer) {
-    int index = 0;
-    int variant = 0;
-    ((variant = index++ == layer ? Variants : variant), ...);
-    return variant;
-  }
-};
-
-// A product with one encoded vector, the same in all layers but for the formats of its matrices. `Early`: how many CTAs
-// may still be at work on that vector when the others begin to poll it.
-template <EncodeConfig E, int Early, class Order, class... Units>
-struct StepPhase {
-  static constexpr int kEarly = Early;
-  static constexpr EncodeConfig kEncode = E;
-  static constexpr int kLayers = Order::kLayers;
-  static constexpr int kEncodedBytes = Encoder<E>::kSharedBytes;
-  static constexpr int kTileBytes = [] {
-    int most = 0;
-    ((most = Units::kMostBytes > most ? Units::kMostBytes : most), ...);
-    return most;
-  }();
-  static_assert((Units::kUniform && ...), "all units of a phase have the same number of tiles");
-
-  // f.operator()<Units>() for the units of the layer.
-  template <class F>
-  static __device__ __forceinline__ void with(int layer, const F& f) {
-    if constexpr (sizeof...(Units) == 1) {
-      (f.template operator()<Units>(), ...);
-    } else {
-      const int variant = Order::at(layer);
-      int index = 0;
-      ((index++ == variant ? f.template operator()<Units>() : void()), ...);
-    }
-  }
-};
 
 template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
 struct Step {
@@ -151,7 +104,7 @@ struct Step {
     Ring ring(shared);
     block_sync();
     if (warp_index() == C.warps) {
-      Fetcher fetcher{args, ring};
+      StepFetcher<C, A, Qkv, Out, GateUp, Down, Head> fetcher{args, ring};
       fetcher.run();
     } else {
       grid_wait();
@@ -161,97 +114,6 @@ struct Step {
   }
 
  private:
-  struct Fetcher {
-    const Args& args;
-    Ring& ring;
-    Count count{};
-
-    __device__ __forceinline__ void run() {
-      prefetch_norms(0);
-      matrices<Qkv>(0, args.layer[0].qkv);
-      grid_wait();  // which sequence it is, and what earlier steps left in its cache
-      const int slot = args.input[0];
-      const AttentionShare share = AttentionShare::of<A>(args.positions[slot]);
-      const std::int32_t* table = args.table + slot * A.table_blocks;
-      for (int l = 0; l < kLayers; l++) {
-        const Layer& at = args.layer[l];
-        if (l + 1 < kLayers) prefetch_norms(l + 1);
-        if (l > 0) matrices<Qkv>(l, at.qkv);
-        cache(l, share, table);
-        matrices<Out>(l, at.out);
-        matrices<GateUp>(l, at.gate_up);
-        matrices<Down>(l, at.down);
-      }
-      matrices<Head>(0, args.head);
-    }
-    // Norm weights come straight from memory, where they would queue behind the tiles: into L2 a layer ahead, the CTAs
-    // sharing the work.
-    __device__ __forceinline__ void prefetch_norms(int l) {
-      const Layer& at = args.layer[l];
-      prefetch(at.attention_norm, Qkv::kEncode.cols);
-      prefetch(at.mlp_norm, GateUp::kEncode.cols);
-      if constexpr (A.qk_norm) {
-        prefetch(at.q, A.head_dim);
-        prefetch(at.k, A.head_dim);
-      }
-    }
-    static __device__ __forceinline__ void prefetch(const float* vector, int count) {
-#pragma unroll 1
-      for (int i = (block_index() + lane_index() * C.grid) * 32; i < count; i += C.grid * kWarp * 32) prefetch_l2(vector + i);
-    }
-
-    template <class Phase>
-    __device__ __forceinline__ void matrices(int l, const std::uint8_t* const* planes) {
-      Phase::with(l, [&]<class Units>() {
-        const TapeShare s = count.template next<Units::kUnits, Units::kTiles>();
-        const Order<Units> order{s.tile, s.units};
-        fetch(order.tiles(), s.tile, [&](int i) {
-          const auto at = order.place(i);
-          return Units::tile(planes, s.first + at.unit * C.grid, at.k);
-        });
-      });
-    }
-    // Keys, then values, of each block of this CTA's splits.
-    __device__ __forceinline__ void cache(int l, const AttentionShare& share, const std::int32_t* table) {
-      const typename Core::Args a{nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, table};
-      for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
-        const int split = item / Core::kItems;
-        const int begin = share.begin(split);
-        const TapeRounds<C.warps, 2> rounds{count.tile, share.end(split, A.block_tokens) - begin};
-        fetch(rounds.tiles(), count.tile, [&](int i) {
-          const auto at = rounds.place(i);
-          const std::uint8_t* keys = Core::tile(a, item % Core::kItems / Core::kShares, begin + at.unit);
-          return TileAddress{keys + at.k * Core::kValues, Core::kTileBytes, 2};
-        });
-        count.tile += static_cast<std::uint32_t>(rounds.tiles());
-      }
-    }
-    // Tiles first, first + 1, ...: each lane looks at one of the next few, and those up to the first that must wait are
-    // fetched. In order, since a tile's turn is told from that of the slot's next one by one bit only.
-    template <class Address>
-    __device__ __forceinline__ void fetch(int tiles, std::uint32_t first, const Address& address) {
-      Poll poll("room for a tile after", first);
-      for (int next = 0; next < tiles;) {
-        const int i = next + lane_index();
-        const bool may = lane_index() < C.lanes && i < tiles && ring.may_fetch(first + i);
-        const std::uint32_t ready = ballot(may);
-        int count = 0;
-#pragma unroll
-        for (int k = 0; k < C.lanes; k++) count += count == k && (ready >> k & 1u) != 0 ? 1 : 0;
-        if (lane_index() < count) {
-          const TileAddress tile = address(i);
-          ring.fetch(first + i, tile.data, tile.bytes);
-        }
-        next += count;
-        if (count == 0) {
-          poll.pause();
-        } else {
-          poll = Poll("room for a tile after", first + next);
-        }
-      }
-    }
-  };
-
   struct Worker {
     const Args& args;
     Ring& ring;
@@ -506,27 +368,6 @@ struct Step {
         parts.total[s] = bits_to_float(static_cast<std::uint32_t>(words[s][2]));
       }
     }
-  };
-
-  struct PublishRows {
-    static constexpr int kReads = 0;
-    std::uint32_t* y;
-    std::uint32_t tag;
-    __device__ __forceinline__ void store(int, int, int row, float value) { publish(y + row, value, tag); }
-  };
-  // y += value; each row belongs to one lane, which has seen its last value published.
-  struct PublishSum {
-    static constexpr int kReads = 4;
-    std::uint32_t* y;
-    std::uint32_t tag;
-    float old[kReads] = {};
-    int units = 0;
-    __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? at(row) : 0; }
-    __device__ __forceinline__ void store(int, int, int row, float value) {
-      publish(y + row, (units < kReads ? pick(old, units) : at(row)) + value, tag);
-      units++;
-    }
-    __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y + row)); }
   };
 };
 

@@ -114,26 +114,15 @@ template <class... Ms>
 struct MatrixUnits {
   static constexpr int kMatrices = sizeof...(Ms);
   static constexpr int kUnits = (TileProduct<Ms>::kUnits + ...);
-  static constexpr int kTilesLeast = [] {
-    int least = 1 << 30;
-    ((least = Ms::kTiles < least ? Ms::kTiles : least), ...);
-    return least;
-  }();
-  static constexpr bool kUniform = ((Ms::kTiles == kTilesLeast) && ...);
-  static constexpr int kTiles = kTilesLeast;  // of a unit, if uniform
+  using First = std::tuple_element_t<0, std::tuple<Ms...>>;
+  static constexpr int kTiles = First::kTiles;  // of a unit, if uniform
+  static constexpr bool kUniform = ((Ms::kTiles == kTiles) && ...);
   static constexpr int kMostBytes = [] {
     int most = 0;
     ((most = Ms::Layout::kTileBytes > most ? Ms::Layout::kTileBytes : most), ...);
     return most;
   }();
-  static constexpr bool kOneWidth = [] {
-    const int cols[] = {Ms::kCols...};
-    for (int c : cols)
-      if (c != cols[0]) return false;
-    return true;
-  }();
-  static_assert(kOneWidth, "matrices that share a vector have rows of its length");
-  using First = std::tuple_element_t<0, std::tuple<Ms...>>;
+  static_assert(((Ms::kCols == First::kCols) && ...), "matrices that share a vector have rows of its length");
   static constexpr bool kOneLayout = (std::is_same_v<typename Ms::Layout, typename First::Layout> && ...);
   static constexpr int kParts = 1;  // sums of a row
 
@@ -170,12 +159,8 @@ struct MatrixUnits {
   // The row that this lane will store of a unit, or -1: one matrix only.
   static __device__ __forceinline__ int row(int unit) {
     static_assert(kMatrices == 1, "what an epilogue reads ahead belongs to one matrix");
-    int result = -1;
-    ((result = lane_index() < TileProduct<Ms>::kRows && unit * TileProduct<Ms>::kRows + lane_index() < Ms::kRows
-                   ? unit * TileProduct<Ms>::kRows + lane_index()
-                   : -1),
-     ...);
-    return result;
+    const int row = unit * TileProduct<First>::kRows + lane_index();
+    return lane_index() < TileProduct<First>::kRows && row < First::kRows ? row : -1;
   }
 
  private:

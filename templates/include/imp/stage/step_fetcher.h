@@ -1,0 +1,110 @@
+// The warp of the step kernel that fetches: a step's tiles in the order in which the CTA's other warps take them.
+#pragma once
+#include "imp/stage/attention_core.h"
+#include "imp/stage/step_phase.h"
+#include "imp/stage/tape.h"
+
+namespace imp {
+
+template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
+struct Step;
+
+template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
+struct StepFetcher {
+  using Kernel = Step<C, A, Qkv, Out, GateUp, Down, Head>;
+  using Core = typename Kernel::Core;
+  using Args = typename Kernel::Args;
+  using Layer = typename Kernel::Layer;
+
+  const Args& args;
+  typename Kernel::Ring& ring;
+  typename Kernel::Count count{};
+
+  __device__ __forceinline__ void run() {
+    prefetch_norms(0);
+    matrices<Qkv>(0, args.layer[0].qkv);
+    grid_wait();  // which sequence it is, and what earlier steps left in its cache
+    const int slot = args.input[0];
+    const AttentionShare share = AttentionShare::of<A>(args.positions[slot]);
+    const std::int32_t* table = args.table + slot * A.table_blocks;
+    for (int l = 0; l < Kernel::kLayers; l++) {
+      const Layer& at = args.layer[l];
+      if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
+      if (l > 0) matrices<Qkv>(l, at.qkv);
+      cache(l, share, table);
+      matrices<Out>(l, at.out);
+      matrices<GateUp>(l, at.gate_up);
+      matrices<Down>(l, at.down);
+    }
+    matrices<Head>(0, args.head);
+  }
+  // Norm weights come straight from memory, where they would queue behind the tiles: into L2 a layer ahead, the CTAs
+  // sharing the work.
+  __device__ __forceinline__ void prefetch_norms(int l) {
+    const Layer& at = args.layer[l];
+    prefetch(at.attention_norm, Qkv::kEncode.cols);
+    prefetch(at.mlp_norm, GateUp::kEncode.cols);
+    if constexpr (A.qk_norm) {
+      prefetch(at.q, A.head_dim);
+      prefetch(at.k, A.head_dim);
+    }
+  }
+  static __device__ __forceinline__ void prefetch(const float* vector, int count) {
+#pragma unroll 1
+    for (int i = (block_index() + lane_index() * C.grid) * 32; i < count; i += C.grid * kWarp * 32) prefetch_l2(vector + i);
+  }
+
+  template <class Phase>
+  __device__ __forceinline__ void matrices(int l, const std::uint8_t* const* planes) {
+    Phase::with(l, [&]<class Units>() {
+      const TapeShare s = count.template next<Units::kUnits, Units::kTiles>();
+      const typename Kernel::template Order<Units> order{s.tile, s.units};
+      fetch(order.tiles(), s.tile, [&](int i) {
+        const auto at = order.place(i);
+        return Units::tile(planes, s.first + at.unit * C.grid, at.k);
+      });
+    });
+  }
+  // Keys, then values, of each block of this CTA's splits.
+  __device__ __forceinline__ void cache(int l, const AttentionShare& share, const std::int32_t* table) {
+    const typename Core::Args a{nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, table};
+    for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
+      const int split = item / Core::kItems;
+      const int begin = share.begin(split);
+      const TapeRounds<C.warps, 2> rounds{count.tile, share.end(split, A.block_tokens) - begin};
+      fetch(rounds.tiles(), count.tile, [&](int i) {
+        const auto at = rounds.place(i);
+        const std::uint8_t* keys = Core::tile(a, item % Core::kItems / Core::kShares, begin + at.unit);
+        const auto piece = Core::written(keys + at.k * Core::kValues, begin + at.unit, share.position);
+        return TileAddress{piece.data, piece.bytes, 2};
+      });
+      count.tile += static_cast<std::uint32_t>(rounds.tiles());
+    }
+  }
+  // Tiles first, first + 1, ...: each lane looks at one of the next few, and those up to the first that must wait are
+  // fetched. In order, since a tile's turn is told from that of the slot's next one by one bit only.
+  template <class Address>
+  __device__ __forceinline__ void fetch(int tiles, std::uint32_t first, const Address& address) {
+    Poll poll("room for a tile after", first);
+    for (int next = 0; next < tiles;) {
+      const int i = next + lane_index();
+      const bool may = lane_index() < C.lanes && i < tiles && ring.may_fetch(first + i);
+      const std::uint32_t ready = ballot(may);
+      int count = 0;
+#pragma unroll
+      for (int k = 0; k < C.lanes; k++) count += count == k && (ready >> k & 1u) != 0 ? 1 : 0;
+      if (lane_index() < count) {
+        const TileAddress tile = address(i);
+        ring.fetch(first + i, tile.data, tile.bytes);
+      }
+      next += count;
+      if (count == 0) {
+        poll.pause();
+      } else {
+        poll = Poll("room for a tile after", first + next);
+      }
+    }
+  }
+};
+
+}  // namespace imp
