@@ -220,6 +220,7 @@ def _arithmetic(rng: np.random.Generator) -> Case:
         half = np.where(np.isnan(x), np.uint16(0x7FFF), x.astype(np.float16).view(np.uint16)).astype(np.uint32)
         bfloat = _to_bfloat(x).astype(np.uint32)
         signed = [v.view(np.int8).reshape(n, 4).astype(np.int64) for v in (a, b)]
+        unsigned = a.view(np.uint8).reshape(n, 4).astype(np.int64)
         rounded = np.clip(np.nan_to_num(np.rint(x.astype(np.float64)), nan=0.0), -(2.0**31), 2.0**31 - 1).astype(
             np.int64
         )
@@ -227,6 +228,8 @@ def _arithmetic(rng: np.random.Generator) -> Case:
             [
                 np.array([_permute(*map(int, (u, v, u ^ v >> 3))) for u, v in zip(a, b, strict=True)], np.uint32),
                 ((signed[0] * signed[1]).sum(1) + (a >> 7)).astype(np.uint32),
+                ((unsigned * signed[1]).sum(1) + (a >> 7)).astype(np.uint32),
+                ((a.astype(np.uint64) << np.uint64(32) | a) >> (b & 31).astype(np.uint64)).astype(np.uint32),
                 (a.astype(np.uint64) * b >> np.uint64(32)).astype(np.uint32),
                 rounded.astype(np.uint32),
                 half,

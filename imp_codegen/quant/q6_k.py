@@ -4,43 +4,32 @@ In the file (ggml-common.h, block_q6_K): ql[128], qh[64], scales int8[16], d f16
 four blocks of 32 weights; weight i of its block k takes its low four bits from byte 64h + 32(k % 2) + i of ql (the low
 half of the byte for k < 2) and its top two from bits 2k, 2k+1 of byte 32h + i of qh.
 
-Packed: low codes, 16 bytes per block, byte i = low(q[i]) | low(q[16+i]) << 4; high codes, two u32 h0, h1 per block:
-byte i of h0 holds in bits 2j, 2j+1 the top bits of q[4j+i], h1 those of q[16+4j+i]; all scales of a row; all d.
+Packed: sixteen codes take three words a, b, c: the low six bits of a's bytes are q[0..3], of b's q[4..7], of c's
+q[8..11]; the upper two bits of byte i are bits 0-1 (a), 2-3 (b) and 4-5 (c) of q[12+i]. First a, b, a', b' of each
+block's halves, 16 bytes; then c, c', 8 bytes a block; all scales of a row; all d.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imp_codegen.quant import Bytes, Floats, QuantFormat, Section
 
+Words = NDArray[np.uint32]
+
 _BLOCK = np.dtype([("ql", "V128"), ("qh", "V64"), ("scales", "V16"), ("d", "V2")])
-_LOW = np.uint64(0x0F0F0F0F0F0F0F0F)
 
 
-def _low_codes(ql: Bytes) -> Bytes:
-    words = ql.view("<u8").reshape(-1, 2, 2, 2)  # half of the superblock, k % 2, half of the block, word
-    first, second = words[:, :, 0], words[:, :, 1]
-    codes = np.empty((len(words), 2, 2, 2), "<u8")  # half of the superblock, k // 2, k % 2, word
-    codes[:, 0] = (first & _LOW) | (second & _LOW) << np.uint64(4)
-    codes[:, 1] = (first >> np.uint64(4)) & _LOW | (second & ~_LOW)
-    return codes.reshape(-1).view(np.uint8)
-
-
-def _high_codes(qh: Bytes) -> Bytes:
-    """Transpose 4 x 4 fields of two bits: word j, field k of the file becomes word k, field j."""
-    words = qh.view("<u4").reshape(-1, 2, 4)  # half of the superblock, half of the block, word j
-    w0, w1, w2, w3 = (words[:, :, j] for j in range(4))
-    swap = ((w0 >> 4) ^ w2) & 0x0F0F0F0F
-    w0, w2 = w0 ^ swap << 4, w2 ^ swap
-    swap = ((w1 >> 4) ^ w3) & 0x0F0F0F0F
-    w1, w3 = w1 ^ swap << 4, w3 ^ swap
-    codes = np.empty((len(words), 4, 2), "<u4")  # half of the superblock, block k, half of the block
-    swap = ((w0 >> 2) ^ w1) & 0x33333333
-    codes[:, 0], codes[:, 1] = w0 ^ swap << 2, w1 ^ swap
-    swap = ((w2 >> 2) ^ w3) & 0x33333333
-    codes[:, 2], codes[:, 3] = w2 ^ swap << 2, w3 ^ swap
-    return codes.reshape(-1).view(np.uint8)
+def _codes(ql: Bytes, qh: Bytes) -> Words:
+    """Six-bit codes in bytes: u32[superblocks, 8 blocks, 2 halves, 4]."""
+    low = ql.view("<u4").reshape(-1, 2, 2, 8)  # half of the superblock, k % 2, word
+    high = qh.view("<u4").reshape(-1, 2, 8)
+    codes = np.empty((len(low), 2, 4, 8), "<u4")
+    for k in range(4):
+        codes[:, :, k] = (low[:, :, k % 2] >> 4 * (k // 2)) & 0x0F0F0F0F
+        codes[:, :, k] |= (high >> 2 * k & 0x03030303) << 4
+    return codes.reshape(-1, 8, 2, 4)
 
 
 def _split(raw: Bytes) -> tuple[Bytes, Bytes, Bytes, Bytes]:
@@ -48,21 +37,23 @@ def _split(raw: Bytes) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     ql, qh, scales, d = (
         np.ascontiguousarray(blocks[field]).reshape(-1).view(np.uint8) for field in ("ql", "qh", "scales", "d")
     )
+    codes = _codes(ql, qh)
+    last = codes[..., 3]
+    words = [codes[..., i] | (last >> 2 * i & 0x03030303) << 6 for i in range(3)]
     return (
-        _low_codes(ql).reshape(rows, -1),
-        _high_codes(qh).reshape(rows, -1),
+        np.stack(words[:2], axis=-1).reshape(rows, -1).view(np.uint8),
+        words[2].reshape(rows, -1).view(np.uint8),
         scales.reshape(rows, -1),
         d.reshape(rows, -1),
     )
 
 
-def _decode(low: Bytes, high: Bytes, scales: Bytes, d: Bytes) -> Floats:
-    rows = len(low)
-    nibbles = low.reshape(rows, -1, 16)
-    codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=-1)  # rows, block, weight
-    words = high.reshape(rows, -1, 2, 1, 4)  # rows, block, half, 1, byte i
-    top = words >> np.arange(0, 8, 2, dtype=np.uint8)[:, None] & 3  # rows, block, half, j, i
-    q = (codes | top.reshape(codes.shape) << 4).astype(np.float32) - np.float32(32)
+def _decode(first: Bytes, rest: Bytes, scales: Bytes, d: Bytes) -> Floats:
+    rows = len(first)
+    a, b = np.moveaxis(first.reshape(rows, -1, 2, 4), 2, 0)  # rows, half a block, byte
+    c = rest.reshape(rows, -1, 4)
+    last = a >> 6 | (b >> 6) << 2 | (c >> 6) << 4
+    q = np.concatenate([a & 63, b & 63, c & 63, last], axis=-1).astype(np.float32) - np.float32(32)
     sc = np.ascontiguousarray(scales).view(np.int8).reshape(rows, -1, 16).astype(np.float32)
     factor = np.ascontiguousarray(d).view("<f2").astype(np.float32)
     with np.errstate(invalid="ignore"):  # a file may hold inf or nan scales; they are the file's values

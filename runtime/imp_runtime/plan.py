@@ -43,7 +43,7 @@ import numpy as np
 
 from imp_runtime.errors import ImpError
 
-PLAN_VERSION = 3
+PLAN_VERSION = 4
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31

@@ -169,11 +169,11 @@ def sections_of_row(name: str, raw: bytes) -> list[bytes]:
             sc = [scales[j] & 63 if j < 4 else scales[j + 4] & 15 | scales[j - 4] >> 6 << 4 for j in range(8)]
             m = [scales[j + 4] & 63 if j < 4 else scales[j + 4] >> 4 | scales[j] >> 6 << 4 for j in range(8)]
             codes += bytes(weights[32 * b + i] | weights[32 * b + 16 + i] << 4 for b in range(8) for i in range(16))
-            word = sum((sc[j] >> 4 | m[j] >> 4 << 2) << 4 * j for j in range(8))
-            meta += raw[at : at + 4] + bytes((sc[j] & 15) | (m[j] & 15) << 4 for j in range(8))
+            word = sum((m[j] & 3 | sc[j] >> 4 << 2) << 4 * j for j in range(8))
+            meta += raw[at : at + 4] + bytes((sc[j] & 15) | (m[j] >> 2) << 4 for j in range(8))
             meta += word.to_bytes(4, "little")
         return [codes, meta]
-    low, high, scale, d = b"", b"", b"", b""
+    first, rest, scale, d = b"", b"", b"", b""
     for at in range(0, len(raw), 210):
         ql, qh = raw[at : at + 128], raw[at + 128 : at + 192]
         weights = []
@@ -181,14 +181,14 @@ def sections_of_row(name: str, raw: bytes) -> list[bytes]:
             half, k, lane = i // 128, i % 128 // 32, i % 32
             nibble = ql[64 * half + 32 * (k % 2) + lane] >> (k // 2 * 4) & 15
             weights.append(nibble | (qh[32 * half + lane] >> 2 * k & 3) << 4)
-        for b in range(8):
-            w = weights[32 * b : 32 * b + 32]
-            low += bytes(w[i] & 15 | (w[16 + i] & 15) << 4 for i in range(16))
-            for part in (w[:16], w[16:]):
-                high += bytes(sum((part[4 * j + i] >> 4) << 2 * j for j in range(4)) for i in range(4))
+        for at_half in range(0, 256, 16):
+            w = weights[at_half : at_half + 16]
+            words = [bytes(w[4 * j + i] | (w[12 + i] >> 2 * j & 3) << 6 for i in range(4)) for j in range(3)]
+            first += words[0] + words[1]
+            rest += words[2]
         scale += raw[at + 192 : at + 208]
         d += raw[at + 208 : at + 210]
-    return [low, high, scale, d]
+    return [first, rest, scale, d]
 
 
 @pytest.mark.parametrize(

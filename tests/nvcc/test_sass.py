@@ -71,10 +71,10 @@ def test_kernels_of_the_graph(tmp_path: Path, shape: str, quant: str, target: st
         assert copies, entry
         assert copies[0] < wait, f"{entry}: waits before it asks for weights"
         if entry in streamed:
-            wide = 16 * count["LDS.128"]
-            narrow = 8 * count["LDS.64"] + 2 * count["LDS.U16"] + 2 * count["LDS.S16"]
+            wide = 16 * count["LDS.128"] + 8 * count["LDS.64"]  # 8 bytes: a third of Q6_K's codes
+            narrow = 2 * count["LDS.U16"] + 2 * count["LDS.S16"]
             assert count["LDS.128"] >= 8, f"{entry}: {count}"
-            assert wide >= 2 * narrow, f"{entry}: {count}"
+            assert wide >= 6 * narrow, f"{entry}: {count}"
             assert not [name for name in count if re.fullmatch(r"LDS\.[US]8.*", name)], f"{entry}: reads bytes"
 
 

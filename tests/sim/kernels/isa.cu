@@ -181,7 +181,7 @@ extern "C" __global__ void memory_operations(const uint4* x, uint4* out, std::ui
   }
 }
 
-// a, b [n] words, x [n] -> words [8][n], floats [14][n]
+// a, b [n] words, x [n] -> words [10][n], floats [14][n]
 extern "C" __global__ void arithmetic(const std::uint32_t* a, const std::uint32_t* b, const float* x, std::uint32_t* words,
                                       float* floats) {
   const int i = thread_index(), n = block_threads();
@@ -189,12 +189,14 @@ extern "C" __global__ void arithmetic(const std::uint32_t* a, const std::uint32_
   const float f = x[i], next = x[(i + 1) % n];
   words[i] = byte_permute(u, v, u ^ v >> 3);
   words[n + i] = static_cast<std::uint32_t>(dp4a(u, v, static_cast<int>(u >> 7)));
-  words[2 * n + i] = mul_high(u, v);
-  words[3 * n + i] = static_cast<std::uint32_t>(round_int(f));
-  words[4 * n + i] = float_to_half(f);
-  words[5 * n + i] = floats_to_half2(f, next);
-  words[6 * n + i] = float_to_bfloat(f);
-  words[7 * n + i] = floats_to_bfloat2(f, next);
+  words[2 * n + i] = static_cast<std::uint32_t>(dp4a_unsigned(u, v, static_cast<int>(u >> 7)));
+  words[3 * n + i] = rotate_right(u, static_cast<int>(v));
+  words[4 * n + i] = mul_high(u, v);
+  words[5 * n + i] = static_cast<std::uint32_t>(round_int(f));
+  words[6 * n + i] = float_to_half(f);
+  words[7 * n + i] = floats_to_half2(f, next);
+  words[8 * n + i] = float_to_bfloat(f);
+  words[9 * n + i] = floats_to_bfloat2(f, next);
   const float2 halves = half2_to_float2(u);
   float sine, cosine;
   sincospi(f, sine, cosine);

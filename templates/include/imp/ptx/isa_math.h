@@ -12,6 +12,16 @@ __device__ __forceinline__ std::uint32_t float_to_bits(float x) { return __float
 __device__ __forceinline__ int dp4a(std::uint32_t a, std::uint32_t b, int c) {
   return __dp4a(static_cast<int>(a), static_cast<int>(b), c);
 }
+// The same with bytes of `a` from 0 to 255.
+__device__ __forceinline__ int dp4a_unsigned(std::uint32_t a, std::uint32_t b, int c) {
+  int d;
+  asm("dp4a.u32.s32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(c));
+  return d;
+}
+// By the lowest five bits of `by`.
+__device__ __forceinline__ std::uint32_t rotate_right(std::uint32_t word, int by) {
+  return __funnelshift_r(word, word, static_cast<unsigned>(by));
+}
 // Byte i of the result is byte s of {b, a} (a = bytes 0-3), s = selector nibble i; its bit 3 spreads the byte's sign.
 __device__ __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
   std::uint32_t d;

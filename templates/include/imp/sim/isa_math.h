@@ -17,6 +17,12 @@ __forceinline__ int dp4a(std::uint32_t a, std::uint32_t b, int c) {
   for (int i = 0; i < 4; ++i) sum += static_cast<std::int8_t>(a >> 8 * i) * static_cast<std::int8_t>(b >> 8 * i);
   return static_cast<int>(static_cast<std::uint32_t>(c) + static_cast<std::uint32_t>(sum));
 }
+__forceinline__ int dp4a_unsigned(std::uint32_t a, std::uint32_t b, int c) {
+  int sum = 0;
+  for (int i = 0; i < 4; ++i) sum += static_cast<std::uint8_t>(a >> 8 * i) * static_cast<std::int8_t>(b >> 8 * i);
+  return static_cast<int>(static_cast<std::uint32_t>(c) + static_cast<std::uint32_t>(sum));
+}
+__forceinline__ std::uint32_t rotate_right(std::uint32_t word, int by) { return std::rotr(word, by & 31); }
 __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint32_t b, std::uint32_t selector) {
   const std::uint64_t bytes = static_cast<std::uint64_t>(b) << 32 | a;
   std::uint32_t d = 0;

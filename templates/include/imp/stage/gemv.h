@@ -4,7 +4,7 @@
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
 #include "imp/stage/ring.h"
-#include "imp/stage/units.h"
+#include "imp/stage/warp_units.h"
 
 namespace imp {
 
@@ -14,22 +14,29 @@ struct GemvConfig {
   int slots;  // tiles in flight, a warp
 };
 
-// The tiles of one warp in the order in which it needs them: units unit, unit + stride, ..., each unit's tiles along K.
-template <class Units, class Ring>
+// The tiles of one warp in the order in which it needs them: units first, first + Stride, ..., each unit's tiles along K,
+// or in a sweep the first tiles of all its units, then the second ones.
+template <class Units, class Ring, int Stride, bool Sweep>
 struct UnitStream {
   Ring& ring;
   const std::uint8_t* const* planes;
-  int unit;
-  int stride;
+  int first;
+  int next = first;
   int k = 0;
 
+  __device__ __forceinline__ int count() const { return (Units::kUnits - first + Stride - 1) / Stride; }
+  __device__ __forceinline__ int unit(int i) const { return first + i * Stride; }
   __device__ __forceinline__ void fill() {
-    if (unit >= Units::kUnits) return;
-    const TileAddress tile = Units::tile(planes, unit, k);
+    if (next >= Units::kUnits) return;
+    const TileAddress tile = Units::tile(planes, next, k);
     ring.fill(tile.data, tile.bytes);
-    if (++k == tile.count) {
+    if constexpr (Sweep) {
+      next += Stride;
+      if (next >= Units::kUnits && ++k < Units::kTiles) next = first;
+    } else {
+      if (++k < tile.count) return;
+      next += Stride;
       k = 0;
-      unit += stride;
     }
   }
   __device__ __forceinline__ const std::uint8_t* take() { return ring.take(); }
@@ -37,6 +44,9 @@ struct UnitStream {
     ring.release();
     fill();
   }
+  __device__ __forceinline__ const std::uint8_t* take(int, int) { return take(); }
+  __device__ __forceinline__ void release(int, int) { release(); }
+  __device__ __forceinline__ UnitStream& rest(int) { return *this; }
 };
 
 // y = epilogue(units x). run(): x, norm weight (or null), the epilogue's arguments, the planes in order.
@@ -46,6 +56,8 @@ struct UnitGemv {
   using Ring = WarpRing<C.warps, C.slots, Units::kMostBytes>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
+  static constexpr int kStride = C.warps * C.grid;
+  using Work = WarpUnits<Units, ceil_div(Units::kUnits, kStride)>;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
 
   template <class... Planes>
@@ -57,22 +69,21 @@ struct UnitGemv {
     const std::uint8_t* const planes[] = {plane...};
     std::uint8_t* shared = shared_memory();
     std::uint8_t* encoded = shared + Ring::kSharedBytes;
-    constexpr int stride = C.warps * C.grid;
     // Warps of one CTA take distant units, so that a remainder spreads over the SMs.
     const int begin = block_index() + warp_index() * C.grid;
     Ring ring(shared);
-    UnitStream<Units, Ring> tiles{ring, planes, begin, stride};
+    UnitStream<Units, Ring, kStride, Work::kMaySweep> tiles{ring, planes, begin};
     for (int s = 0; s < C.slots; s++) tiles.fill();
     const typename Encode::Weights weights = Encode::weights(norm);
     grid_wait();
     Epilogue epilogue(out, encoded + Encode::kSharedBytes);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
-      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * stride));
+      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
     }
     const float scale = Encode::run(PlainInput{x}, weights, encoded);
     const Activations activations{Encode::q8(encoded), Encode::dense(encoded), scale};
-    for (int unit = begin; unit < Units::kUnits; unit += stride) Units::run(unit, tiles, activations, epilogue);
+    Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
     epilogue.finish();
   }
 };

@@ -16,7 +16,7 @@
 #include "imp/stage/step_fetcher.h"
 #include "imp/stage/step_phase.h"
 #include "imp/stage/tape.h"
-#include "imp/stage/units.h"
+#include "imp/stage/warp_units.h"
 
 namespace imp {
 
@@ -78,18 +78,12 @@ struct Step {
     std::uint32_t* best;  // [grid]
     Layer layer[kLayers];
   };
-  // How a phase's units are done. With one tile a row (or two, gate and up) the vector stays in registers; with several
-  // all units go through its stretches together, if their sums fit there too.
+  // The order of a phase's tiles.
   template <class Units>
   struct Shape {
-    static constexpr int kMost = ceil_div(ceil_div(Units::kUnits, C.grid), C.warps);  // units of a warp
-    // A lane's part of the vector fits its registers as codes, not as floats.
-    static constexpr bool kFits = Units::kOneLayout && Units::First::Layout::kInteger;
-    static constexpr bool kHeld = kFits && Units::kTiles == Units::kParts;
+    using Work = WarpUnits<Units, ceil_div(ceil_div(Units::kUnits, C.grid), C.warps)>;
     using Sweeps = TapeSweeps<C.warps, Units::kTiles>;
-    static constexpr bool kSweeps = kFits && Units::kParts == 1 && Units::kTiles > 1 &&
-                                    kMost * TileProduct<typename Units::First>::kRows <= 8 &&
-                                    Ring::safe(Sweeps::lead(Units::kUnits / C.grid)) &&
+    static constexpr bool kSweeps = Work::kMaySweep && Ring::safe(Sweeps::lead(Units::kUnits / C.grid)) &&
                                     Ring::safe(Sweeps::lead(ceil_div(Units::kUnits, C.grid)));
   };
   template <class Units>
@@ -194,53 +188,23 @@ struct Step {
 
     template <class Units, class Epilogue>
     __device__ __forceinline__ void work(const TapeShare& s, const Activations& x, Epilogue& epilogue) {
-      using M = typename Units::First;
-      using Product = TileProduct<M>;
-      const Order<Units> order{s.tile, s.units};
-      if constexpr (Shape<Units>::kSweeps) {
-        float sums[Shape<Units>::kMost][1][Product::kRows] = {};
-#pragma unroll 1
-        for (int k = 0; k < Units::kTiles; k++) {
-          const HeldInput<M> held(k, x);
-#pragma unroll
-          for (int i = 0; i < Shape<Units>::kMost; i++) {
-            const int j = own(s) + i * C.warps;
-            if (j < s.units) add_tile(order.index(j, k), held, sums[i][0]);
-          }
-        }
-#pragma unroll
-        for (int i = 0; i < Shape<Units>::kMost; i++) {
-          const int j = own(s) + i * C.warps;
-          if (j >= s.units) continue;
-          warp_sum(sums[i][0]);
-          Units::finish(s.first + j * C.grid, sums[i], x.scale, epilogue);
-        }
-      } else if constexpr (Shape<Units>::kHeld) {
-        const HeldInput<M> held(0, x);
-        for (int j = own(s); j < s.units; j += C.warps) {
-          float sums[Units::kParts][Product::kRows] = {};
-#pragma unroll
-          for (int k = 0; k < Units::kParts; k++) {
-            add_tile(order.index(j, k), held, sums[k]);
-            warp_sum(sums[k]);
-          }
-          Units::finish(s.first + j * C.grid, sums, x.scale, epilogue);
-        }
-      } else {
-        for (int j = own(s); j < s.units; j += C.warps) {
-          TapeCursor<Ring> tiles(ring, order, j);
-          Units::run(s.first + j * C.grid, tiles, x, epilogue);
-        }
-      }
+      Tiles<Order<Units>> tiles{ring, {s.tile, s.units}, own(s), s.first};
+      Shape<Units>::Work::template run<Shape<Units>::kSweeps>(tiles.count(), tiles, x, epilogue);
     }
-    template <class M>
-    __device__ __forceinline__ void add_tile(std::uint32_t index, const HeldInput<M>& held,
-                                             float (&sums)[TileProduct<M>::kRows]) {
-      TileProduct<M> product;
-      product.load(ring.take(index));
-      ring.release(index);
-      held.add(product, sums);
-    }
+    // This warp's units of a phase.
+    template <class Order>
+    struct Tiles {
+      Ring& ring;
+      Order order;
+      int own;    // its first among the CTA's
+      int first;  // of the CTA's among all
+      __device__ __forceinline__ int count() const { return (order.units - own + C.warps - 1) / C.warps; }
+      __device__ __forceinline__ int unit(int i) const { return first + at(i) * C.grid; }
+      __device__ __forceinline__ std::uint8_t* take(int i, int k) { return ring.take(order.index(at(i), k)); }
+      __device__ __forceinline__ void release(int i, int k) { ring.release(order.index(at(i), k)); }
+      __device__ __forceinline__ TapeCursor<Ring> rest(int i) { return {ring, order, at(i)}; }
+      __device__ __forceinline__ int at(int i) const { return own + i * C.warps; }
+    };
     // The first unit of this warp.
     static __device__ __forceinline__ int own(const TapeShare& s) { return (warp_index() - s.warp + C.warps) % C.warps; }
 

@@ -4,7 +4,7 @@
 #include <tuple>
 #include <type_traits>
 
-#include "imp/layout/tile.h"
+#include "imp/stage/tile_product.h"
 
 namespace imp {
 
@@ -13,101 +13,6 @@ struct TileAddress {
   int bytes;
   int count;  // tiles of the unit
 };
-
-// A tile's rows times their stretch of the vector.
-template <class M>
-struct TileProduct {
-  using L = typename M::Layout;
-  static constexpr int kRows = L::kTile.rows;
-  static constexpr int kUnits = ceil_div(M::kRows, kRows);
-  static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
-  static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
-  typename L::Lane lanes[kLaneVectors][kRows];
-
-  __device__ __forceinline__ void load(const std::uint8_t* tile) {
-#pragma unroll
-    for (int v = 0; v < kLaneVectors; v++) {
-      const int vector = v * kWarp + lane_index();
-      if (vector >= kVectors) continue;
-#pragma unroll
-      for (int r = 0; r < kRows; r++) lanes[v][r] = L::template load<Landed>(tile, r, vector);
-    }
-  }
-  template <class Source>
-  __device__ __forceinline__ void add(int k, const Source& x, float (&sums)[kRows]) const {
-#pragma unroll
-    for (int v = 0; v < kLaneVectors; v++) {
-      const int vector = v * kWarp + lane_index();
-      if (vector >= kVectors) continue;
-      const typename L::Input in = L::input(x, k * kVectors + vector);
-#pragma unroll
-      for (int r = 0; r < kRows; r++) sums[r] += L::dot(lanes[v][r], in, vector);
-    }
-  }
-};
-
-// The encoded vector, and what the sums are multiplied with.
-struct Activations {
-  Q8Activations q8;
-  FloatActivations dense;
-  float scale;
-};
-
-// What a lane needs of the vector for the k-th tiles of all units, in registers: shared memory is then read for the
-// weights only.
-template <class M>
-struct HeldInput {
-  using Product = TileProduct<M>;
-  typename M::Layout::Input input[Product::kLaneVectors];
-
-  __device__ __forceinline__ HeldInput(int k, const Activations& x) {
-#pragma unroll
-    for (int v = 0; v < Product::kLaneVectors; v++) {
-      const int vector = v * kWarp + lane_index();
-      if (vector >= Product::kVectors) continue;
-      if constexpr (M::Layout::kInteger) {
-        input[v] = M::Layout::input(x.q8, k * Product::kVectors + vector);
-      } else {
-        input[v] = M::Layout::input(x.dense, k * Product::kVectors + vector);
-      }
-    }
-  }
-  __device__ __forceinline__ void add(const Product& product, float (&sums)[Product::kRows]) const {
-#pragma unroll
-    for (int v = 0; v < Product::kLaneVectors; v++) {
-      const int vector = v * kWarp + lane_index();
-      if (vector >= Product::kVectors) continue;
-#pragma unroll
-      for (int r = 0; r < Product::kRows; r++) sums[r] += M::Layout::dot(product.lanes[v][r], input[v], vector);
-    }
-  }
-};
-
-// Sums of one unit's rows over all of K, in every lane. `tiles` gives its tiles in order: take() a landed one, release() it.
-template <class M, class Tiles>
-__device__ __forceinline__ void multiply_unit(Tiles& tiles, const Activations& x, float (&sums)[TileProduct<M>::kRows]) {
-#pragma unroll 1
-  for (int k = 0; k < M::kTiles; k++) {
-    TileProduct<M> product;
-    product.load(tiles.take());
-    tiles.release();
-    if constexpr (M::Layout::kInteger) {
-      product.add(k, x.q8, sums);
-    } else {
-      product.add(k, x.dense, sums);
-    }
-  }
-  warp_sum(sums);
-}
-
-// The value of row `index` out of an array that every lane holds whole, without indexing registers at run time.
-template <int N>
-__device__ __forceinline__ float pick(const float (&values)[N], int index) {
-  float result = values[0];
-#pragma unroll
-  for (int i = 1; i < N; i++) result = index == i ? values[i] : result;
-  return result;
-}
 
 // One or several matrices that share x, laid end to end: a unit is a tile's rows of one of them.
 template <class... Ms>

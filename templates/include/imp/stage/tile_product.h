@@ -1,0 +1,101 @@
+// One tile times its stretch of a vector, by one warp: the vector from shared memory, or held in registers.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+// The encoded vector, and what the sums are multiplied with.
+struct Activations {
+  Q8Activations q8;
+  FloatActivations dense;
+  float scale;
+};
+
+// A tile's weights in registers.
+template <class M>
+struct TileProduct {
+  using L = typename M::Layout;
+  static constexpr int kRows = L::kTile.rows;
+  static constexpr int kUnits = ceil_div(M::kRows, kRows);
+  static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
+  static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
+  typename L::Lane lanes[kLaneVectors][kRows];
+
+  __device__ __forceinline__ explicit TileProduct(const std::uint8_t* tile) {
+#pragma unroll
+    for (int v = 0; v < kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= kVectors) continue;
+#pragma unroll
+      for (int r = 0; r < kRows; r++) lanes[v][r] = L::template load<Landed>(tile, r, vector);
+    }
+  }
+  // input(v, vector): the lane's v-th piece of the stretch, which is the piece `vector` of it.
+  template <class Input>
+  __device__ __forceinline__ void add(const Input& input, float (&sums)[kRows]) const {
+#pragma unroll
+    for (int v = 0; v < kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector >= kVectors) continue;
+      const typename L::Input in = input(v, vector);
+#pragma unroll
+      for (int r = 0; r < kRows; r++) sums[r] += L::dot(lanes[v][r], in, vector);
+    }
+  }
+};
+
+// The stretch of the vector for the k-th tiles of all units.
+template <class M>
+struct SharedInput {
+  using L = typename M::Layout;
+  const Activations& x;
+  int k;
+  __device__ __forceinline__ typename L::Input operator()(int, int vector) const {
+    const int at = k * TileProduct<M>::kVectors + vector;
+    if constexpr (L::kInteger) {
+      return L::input(x.q8, at);
+    } else {
+      return L::input(x.dense, at);
+    }
+  }
+};
+
+// What a lane needs of it, in registers: shared memory is then read for the weights only.
+template <class M>
+struct HeldInput {
+  using Product = TileProduct<M>;
+  typename M::Layout::Input input[Product::kLaneVectors];
+
+  __device__ __forceinline__ HeldInput(const Activations& x, int k) {
+    const SharedInput<M> shared{x, k};
+#pragma unroll
+    for (int v = 0; v < Product::kLaneVectors; v++) {
+      const int vector = v * kWarp + lane_index();
+      if (vector < Product::kVectors) input[v] = shared(v, vector);
+    }
+  }
+  __device__ __forceinline__ const typename M::Layout::Input& operator()(int v, int) const { return input[v]; }
+};
+
+// Sums of one unit's rows over all of K, in every lane. `tiles` gives its tiles in order: take() a landed one, release() it.
+template <class M, class Tiles>
+__device__ __forceinline__ void multiply_unit(Tiles& tiles, const Activations& x, float (&sums)[TileProduct<M>::kRows]) {
+#pragma unroll 1
+  for (int k = 0; k < M::kTiles; k++) {
+    const TileProduct<M> product(tiles.take());
+    tiles.release();
+    product.add(SharedInput<M>{x, k}, sums);
+  }
+  warp_sum(sums);
+}
+
+// The value of row `index` out of an array that every lane holds whole, without indexing registers at run time.
+template <int N>
+__device__ __forceinline__ float pick(const float (&values)[N], int index) {
+  float result = values[0];
+#pragma unroll
+  for (int i = 1; i < N; i++) result = index == i ? values[i] : result;
+  return result;
+}
+
+}  // namespace imp
