@@ -43,8 +43,8 @@ class CompileOptions:
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
     a message where it would wait for ever. `describe_chat`: what a chat template can do, as the JSON that the artifact
-    keeps in chat.json. `tuning`: tables of all targets, the first that knows a stage decides how it is configured.
-    `form`: of a decode step.
+    keeps in chat.json. `tuning`: tables of all targets, the first that knows a stage or the step decides how it is
+    configured. `form`: of a decode step.
     """
 
     random_weights: bool = False

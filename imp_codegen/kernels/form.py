@@ -12,12 +12,13 @@ from imp_codegen.kernels.draft import Draft
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.passes.fuse import Group
 from imp_codegen.targets import TargetError, predict_us
+from imp_codegen.tuning.table import choose_step
 from imp_runtime.plan import Form
 
 Wanted = Literal["auto", "graph", "persistent"]
-# GB/s of a multiprocessor that the step kernel keeps up with, having fewer warps to unpack with than the graph's: 533
+# GB/s of a multiprocessor that the step kernel keeps up with, having fewer warps to unpack with than the graph's: 590
 # tok/s of 4.9 GB (8B Q4_K_M) on an H200, whose memory gives each 35 GB/s.
-_UNPACKS = {"Q4_K": 20, "Q6_K": 20}
+_UNPACKS = {"Q4_K": 22, "Q6_K": 22}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,10 @@ class Chosen:
 
 
 def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wanted: Wanted) -> Chosen:
-    """What was wanted, or the faster form by the cost model; TargetError if a wanted form is not possible."""
+    """What was wanted, or the faster form: as measured, or else by the cost model.
+
+    TargetError if a wanted form is not possible.
+    """
     if wanted == "graph":
         return Chosen("graph", "as asked for")
     obstacle = step.obstacle(low, groups)
@@ -39,6 +43,9 @@ def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wante
         return Chosen("persistent", "as asked for")
     if obstacle is not None:
         return Chosen("graph", obstacle)
+    if measured := choose_step(low.tables, step.tuned(low, groups).name):
+        entry, _ = measured
+        return Chosen(entry.form, f"measured on {entry.why}")
     if not low.target.gpus:
         return Chosen("graph", "the simulator has no launches to save")
     if step.least_units(low, groups) < low.target.sms:

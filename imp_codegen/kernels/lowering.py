@@ -12,7 +12,8 @@ from imp_codegen.quant import Tile, tile_bytes
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, TargetError
 from imp_codegen.tuning.stage import Stage
-from imp_codegen.tuning.table import Chosen, Table, choose
+from imp_codegen.tuning.step import Step, StepChoice
+from imp_codegen.tuning.table import Chosen, Table, choose, choose_step
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
@@ -31,8 +32,8 @@ def round_up(value: int, multiple: int) -> int:
 class Lowering:
     """What drafting one target's kernels needs to know, and what they asked for so far.
 
-    `tables`: tuning tables for the target, the first that knows a stage decides. `buffers`: the scratch buffers' bytes.
-    `streams`: the streamed stages and how each was configured.
+    `tables`: tuning tables for the target, the first that knows a stage or the step decides. `buffers`: the scratch
+    buffers' bytes. `streams`: the streamed stages and how each was configured.
     """
 
     spec: ModelSpec
@@ -82,6 +83,11 @@ class Lowering:
         shape = Config("TileShape", (("rows", tile.rows), ("cols", tile.cols)))
         return Cpp("Matrix", (Cpp(self.placed[weight.name].format.layout, (shape,)), weight.rows, weight.cols))
 
+    def shape(self, weight: Weight) -> str:
+        """A matrix as tuning tables write it."""
+        plane = self.placed[weight.name].plane
+        return f"{plane.rows}x{plane.cols} {plane.layout}"
+
     def weight_bytes(self, *weights: Weight) -> int:
         """Bytes of the weights in the file's format: what a kernel must read once."""
         return sum(self.placed[w.name].format.row_bytes(w.cols) * w.rows for w in weights if w.rows > 1)
@@ -106,6 +112,17 @@ class Lowering:
         """A parameter for one layer's part of the KV cache."""
         offset = layer * (self.kv.block_bytes // self.kv.layers)
         return Param("std::uint8_t*", "cache", Binding("kv", offset))
+
+    def choose_step(self, step: Step) -> StepChoice:
+        """The step kernel's numbers: as the tables say, or else the formula."""
+        entry, origin = choose_step(self.tables, step.name) or (None, "formula")
+        choice = entry.choice if entry and entry.choice else step.formula(self.target)
+        if not step.takes(choice):
+            raise TargetError(
+                f"the step kernel cannot have {choice.in_flight} tiles in flight with {choice.lanes} lanes, its ring "
+                f"takes {step.ring_tiles}; measure it again ({origin})"
+            )
+        return choice
 
     def all_buffers(self) -> tuple[Buffer, ...]:
         """Every scratch buffer, sorted by name."""
@@ -197,14 +214,13 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
     else:
         units = sum(-(-weight.rows // tile.rows) for weight, tile in zip(matrices, tiles, strict=True))
         unit_tiles = max(weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
-    planes = [low.placed[weight.name].plane for weight in matrices]
     return Stage(
         kind,
-        tuple(f"{plane.rows}x{plane.cols} {plane.layout}" for plane in planes),
+        tuple(low.shape(weight) for weight in matrices),
         units,
         unit_tiles,
         slot_bytes=max(low.tile_bytes(weight) for weight in matrices),
-        plane_bytes=sum(plane.nbytes for plane in planes),
+        plane_bytes=sum(low.placed[weight.name].plane.nbytes for weight in matrices),
         vector_bytes=vector_bytes,
     )
 

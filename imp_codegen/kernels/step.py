@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -13,10 +14,9 @@ from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, Scalar
 from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, encode_config, encoded_bytes, op_names, output, round_up
 from imp_codegen.kernels.schedule import Phase, Schedule, check
 from imp_codegen.passes.fuse import Group
+from imp_codegen.tuning.step import Step
 from imp_runtime.plan import BLOCK_TOKENS, Binding
 
-_LANES = 4  # that fetch tiles
-_SHORT_TILE = 4200  # bytes; below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
 _EARLY = 32  # CTAs that need not have arrived when others begin to poll a vector: 3 % at 0.6B
 _MOST_EARLY_COLS = 4096  # polling a longer one in vain costs more
 _LAYER_FAMILIES = ("norm_linear", "attention", "linear_add", "gate_up", "linear_add")
@@ -49,9 +49,25 @@ def obstacle(low: Lowering, groups: Sequence[Group]) -> str | None:
             return f"{layer.qkv[0].weight.name}: q, k and v are not three matrices"
         if len({_tiles_of_row(low, linear.weight) for linear in layer.qkv}) > 1:
             return f"{layer.qkv[0].weight.name}: q, k and v are cut into different numbers of tiles"
-    if _slots(low, layers, groups) < low.step_warps + 2 * _LANES:
+    if not tuned(low, groups).possible:
         return f"{low.target.name} has too little shared memory for its tiles"
     return None
+
+
+def tuned(low: Lowering, groups: Sequence[Group]) -> Step:
+    """The kernel as tuning tables know it."""
+    layers = _layers(groups)
+    _, head, _ = head_family.parts(groups[-1])
+    op, _, _ = attention_family.parts(layers[0].attention)
+    matrices = [weight for layer in layers for weight in _weights(layer)]
+    count = Counter(low.shape(weight) for weight in matrices)
+    each = ", ".join(f"{n} of {shape}" for shape, n in sorted(count.items()))
+    heads = f"{op.heads}/{op.kv_heads} heads of {op.head_dim}"
+    return Step(
+        f"{len(layers)} layers, {heads}, {each}, head {low.shape(head.weight)}",
+        max(low.tile_bytes(weight) for weight in matrices),
+        _slots(low, layers, groups) - low.step_warps,
+    )
 
 
 def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
@@ -64,16 +80,15 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     slots = _slots(low, layers, groups)
     slot = _slot_bytes(low, layers, head, op)
     matrices = tuple(w for layer in layers for w in _weights(layer))
-    tile = max(low.tile_bytes(weight) for weight in matrices)
-    lanes = 2 * _LANES if tile < _SHORT_TILE else _LANES
+    choice = low.choose_step(tuned(low, groups))
     step = Config(
         "StepConfig",
         (
             ("warps", low.step_warps),
             ("grid", target.sms),
             ("slots", slots),
-            ("in_flight", min(max(target.in_flight // tile, lanes), slots - low.step_warps)),
-            ("lanes", lanes),
+            ("in_flight", choice.in_flight),
+            ("lanes", choice.lanes),
             ("layer_bytes", low.kv.block_bytes // low.kv.layers),
         ),
     )
@@ -131,7 +146,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
         call=(tuple(params),),
         grid=(target.sms, 1, 1),
         threads=(low.step_warps + 1) * 32,
-        shared_bytes=slots * slot + 2 * round_up(slots * 8, 16) + _scratch(low, layers, groups) + 16,
+        shared_bytes=slots * slot + 2 * round_up(slots * 8, 16) + _scratch(low, layers, groups) + _shared_state(op),
         ops=(*ops, *op_names(last.ops[:2])),
         overlap=True,
         resident=True,
@@ -269,9 +284,14 @@ def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group])
     return max(sizes)
 
 
+def _shared_state(op: Attention) -> int:
+    """Bytes of Step::Shared: three words, and the angles of a head's pairs."""
+    return round_up(16 + op.head_dim // 2 * 8, 16)
+
+
 def _slots(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group]) -> int:
     """Tiles that the ring holds: what shared memory the phases leave."""
     _, head, _ = head_family.parts(groups[-1])
     op, _, _ = attention_family.parts(layers[0].attention)
-    room = low.target.max_shared - _scratch(low, layers, groups) - 16 - 32
+    room = low.target.max_shared - _scratch(low, layers, groups) - _shared_state(op) - 32
     return max(room // (_slot_bytes(low, layers, head, op) + 16), 0)

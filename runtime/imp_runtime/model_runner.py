@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imp_runtime.artifact import Artifact
-from imp_runtime.device import Device, DeviceError, Launch
+from imp_runtime.device import Device, DeviceError, Launch, Module
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import (
     BLOCK_TOKENS,
@@ -79,8 +79,8 @@ class ModelRunner:
             self._load_planes(progress)
             self._allocate_state()
             self.blocks = self._allocate_kv(kv_tokens)
-            self._module = device.load_code(artifact.read(self.target.code))
-            self._launches = {p.name: tuple(map(self._bind, p.kernels)) for p in self.target.programs}
+            module = device.load_code(artifact.read(self.target.code))
+            self._launches = {p.name: tuple(self.bind(k, module) for k in p.kernels) for p in self.target.programs}
             self._replays = {}
             for i, (name, launches) in enumerate(self._launches.items()):
                 progress("capturing programs", i, len(self._launches))
@@ -166,8 +166,9 @@ class ModelRunner:
             self.device.declare(address + offset, sizes[name], name)
         return address, max(total, _GAP)
 
-    def _bind(self, kernel: Kernel) -> Launch:
-        handle = self._module.kernel(kernel.entry, kernel.shared_bytes)
+    def bind(self, kernel: Kernel, module: Module) -> Launch:
+        """A launch of a kernel that is in `module`, with the addresses of the buffers and planes here."""
+        handle = module.kernel(kernel.entry, kernel.shared_bytes)
         args = tuple(self.address(binding) for binding in kernel.args)
         shape = (kernel.grid, kernel.block, kernel.shared_bytes)
         return Launch(kernel.name, handle, *shape, args, kernel.overlap, kernel.resident)

@@ -1,7 +1,7 @@
 """Anthropic request bodies, made into the conversation that all chat APIs share.
 
 Shapes from https://docs.anthropic.com/en/api/messages. Unknown fields, betas and `cache_control` are ignored; server
-tools are left out; images and documents are refused.
+tools are left out; images and documents of the user are refused.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from imp_server.chat_template import Message
 from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
-from imp_server.openai_messages import not_text, tool_call
+from imp_server.openai_messages import left_out, not_text, tool_call
 from imp_server.options import Options
 from imp_server.request_body import Finite, Int32, Lenient, Stop
 
@@ -190,7 +190,7 @@ def _result(block: Block, place: str) -> Message:
     if content is None or isinstance(content, str):
         text = content or ""
     else:
-        text = "\n".join(_text(each, f"{place}.content.{i}") for i, each in enumerate(content))
+        text = "\n".join(left_out(each.type) if each.text is None else each.text for each in content)
     return {"role": "tool", "tool_call_id": block.tool_use_id, "content": f"Error: {text}" if block.is_error else text}
 
 

@@ -6,12 +6,14 @@ The findings are made when a model is compiled and stored in its artifact as `ch
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from imp_runtime.errors import ImpError
 from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json, Message
+from imp_server.chat_turns import alternating, joined, one_call_a_turn, systems_first
 from imp_server.parsers import recognise
 
 _SWITCHES = ("enable_thinking", "thinking")
@@ -24,7 +26,8 @@ class ChatCapabilities:
 
     `parser`: the family whose replies it leads to. `arguments`: the form in which it wants the arguments of past tool
     calls. `content`: the form in which it wants text; `content_lists`: lists of parts come out right as well.
-    `thinking_switch`: the variable that turns reasoning on and off.
+    `later_system`: system turns behind the first come out, where they stand. `alternates`: two user turns in a row, or
+    one behind the result of a tool, do not come out. `thinking_switch`: the variable that turns reasoning on and off.
     """
 
     parser: str
@@ -32,6 +35,8 @@ class ChatCapabilities:
     content: Literal["string", "list"] = "string"
     content_lists: bool = False
     system: bool = True
+    later_system: bool = True
+    alternates: bool = False
     tools: bool = False
     tool_calls: bool = False
     parallel_calls: bool = False
@@ -63,7 +68,17 @@ _VALUES: dict[str, tuple[object, ...]] = {
     "content": ("string", "list"),
     "thinking_switch": (None, *_SWITCHES),
     **dict.fromkeys(
-        ("content_lists", "system", "tools", "tool_calls", "parallel_calls", "tool_results"), (True, False)
+        (
+            "content_lists",
+            "system",
+            "later_system",
+            "alternates",
+            "tools",
+            "tool_calls",
+            "parallel_calls",
+            "tool_results",
+        ),
+        (True, False),
     ),
 }
 
@@ -90,6 +105,12 @@ def probe(template: ChatTemplate) -> ChatCapabilities:
     def say(text: str) -> Json:
         return [_part(text)] if content == "list" else text
 
+    def in_order(*said: tuple[str, str], after: Sequence[Message] = ()) -> bool:
+        """Whether turns (role, text) come out one after the other, with tools and without."""
+        messages: list[Message] = [*after, *({"role": role, "content": say(text)} for role, text in said)]
+        shown = (_rendered(template, messages, tools) for tools in (None, [_tool("some_tool")]))
+        return all(re.search(".*".join(text for _, text in said), text, re.DOTALL) for text in shown)
+
     hello = _user(say("Hello"))
     system: Message = {"role": "system", "content": say(_VALUE)}
     as_dict = _rendered(template, _calls(say, {_KEY: _VALUE}))
@@ -100,16 +121,21 @@ def probe(template: ChatTemplate) -> ChatCapabilities:
     arguments: Literal["dict", "string"] = "string" if text_works and not dict_works else "dict"
     given: Json = json.dumps({_KEY: _VALUE}) if arguments == "string" else {_KEY: _VALUE}
     both = _rendered(template, _calls(say, given, names=("first_tool", "second_tool")))
+    one = _calls(say, given)
+    tool_calls = "first_tool" in _rendered(template, one)
     return ChatCapabilities(
         parser=recognise(template.source),
         arguments=arguments,
         content=content,
         content_lists=lists,
         system=shown(_VALUE, [system, hello]),
+        later_system=in_order(("system", "say1"), ("system", "say2"), ("user", "say3"), ("system", "say4")),
+        alternates=not in_order(("user", "say1"), ("user", "say2"))
+        or (tool_calls and not in_order(("user", "say1"), after=one)),
         tools=any(shown("needle_tool", asked, [_tool("needle_tool")]) for asked in ([hello], [system, hello])),
-        tool_calls="first_tool" in _rendered(template, _calls(say, given)),
+        tool_calls=tool_calls,
         parallel_calls="first_tool" in both and "second_tool" in both,
-        tool_results="needle result" in _rendered(template, _calls(say, given)),
+        tool_results="needle result" in _rendered(template, one),
         thinking_switch=next((name for name in _SWITCHES if _switches(template, hello, name)), None),
     )
 
@@ -120,7 +146,13 @@ def conform(messages: Sequence[Message], capabilities: ChatCapabilities) -> list
     Only what the template could not render is changed. Raises ImpError for arguments that are no JSON object.
     """
     formed = [_formed(message, capabilities) for message in messages]
-    return formed if capabilities.system else _without_system(formed, capabilities)
+    if not (capabilities.system and capabilities.later_system):
+        formed = systems_first(formed)
+    if not capabilities.system:
+        formed = _without_system(formed)
+    if capabilities.tool_calls and not capabilities.parallel_calls:
+        formed = one_call_a_turn(formed)
+    return alternating(formed) if capabilities.alternates else formed
 
 
 def _formed(message: Message, capabilities: ChatCapabilities) -> Message:
@@ -165,27 +197,16 @@ def _call(call: Json, capabilities: ChatCapabilities) -> Json:
     return {**call, "function": {**function, "arguments": arguments}}
 
 
-def _without_system(messages: list[Message], capabilities: ChatCapabilities) -> list[Message]:
-    """The system turns' text at the beginning of the first user turn."""
-    said = [_text(message.get("content")) for message in messages if message.get("role") == "system"]
-    rest = [message for message in messages if message.get("role") != "system"]
-    if not said:
-        return rest
+def _without_system(messages: list[Message]) -> list[Message]:
+    """The text of the system turn at the beginning of the first user turn."""
+    if not messages or messages[0].get("role") != "system":
+        return messages
+    said, *rest = messages
     place = next((i for i, message in enumerate(rest) if message.get("role") == "user"), None)
     if place is None:
-        return [_user(_content("\n\n".join(said), capabilities)), *rest]
-    content = rest[place].get("content")
-    if isinstance(content, str):
-        rest[place] = {**rest[place], "content": "\n\n".join([*said, content])}
-    elif isinstance(content, Sequence):
-        rest[place] = {**rest[place], "content": [_part("\n\n".join(said) + "\n\n"), *content]}
+        return [_user(said.get("content")), *rest]
+    rest[place] = {**rest[place], "content": joined(said.get("content"), rest[place].get("content"))}
     return rest
-
-
-def _text(content: Json) -> str:
-    if isinstance(content, str) or not isinstance(content, Sequence):
-        return str(content or "")
-    return "\n".join(str(part.get("text", "")) for part in content if isinstance(part, Mapping))
 
 
 def _rendered(

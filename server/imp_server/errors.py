@@ -33,6 +33,21 @@ class ApiError(ImpError):
         self.details = details or {}
 
 
+class ContextExceededError(ApiError):
+    """The prompt leaves no room for an answer; both numbers in tokens."""
+
+    def __init__(self, prompt_tokens: int, context: int) -> None:
+        super().__init__(
+            # In the words of OpenAI's servers, by which clients know that they have to shorten the conversation.
+            f"This model's maximum context length is {context} tokens, answer included. However, the prompt has "
+            f"{prompt_tokens}; shorten it",
+            code="context_length_exceeded",
+            details={"n_prompt_tokens": prompt_tokens, "n_ctx": context},
+        )
+        self.prompt_tokens = prompt_tokens
+        self.context = context
+
+
 _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -66,7 +81,11 @@ def openai_error(error: ApiError) -> dict[str, JsonValue]:
 def anthropic_error(error: ApiError, request_id: str | None = None) -> dict[str, JsonValue]:
     """Anthropic's error object (https://docs.anthropic.com/en/api/errors)."""
     kind = _ANTHROPIC_TYPES.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
-    return {"type": "error", "error": {"type": kind, "message": str(error)}, "request_id": request_id}
+    message = str(error)
+    if isinstance(error, ContextExceededError):
+        # In Anthropic's words, by which Claude Code knows that it has to shorten the conversation, and by how much.
+        message = f"prompt is too long: {error.prompt_tokens} tokens > {error.context - 1} maximum"
+    return {"type": "error", "error": {"type": kind, "message": message}, "request_id": request_id}
 
 
 def error_response(path: str, error: ApiError, request_id: str | None = None) -> tuple[int, dict[str, JsonValue]]:
@@ -74,14 +93,3 @@ def error_response(path: str, error: ApiError, request_id: str | None = None) ->
     if speaks_anthropic(path):
         return 529 if error.status == 503 else error.status, anthropic_error(error, request_id)
     return error.status, openai_error(error)
-
-
-def context_exceeded(prompt_tokens: int, context: int) -> ApiError:
-    """The prompt leaves no room for an answer."""
-    return ApiError(
-        # In the words of OpenAI's servers, by which clients know that they have to shorten the conversation.
-        f"This model's maximum context length is {context} tokens, answer included. However, the prompt has "
-        f"{prompt_tokens}; shorten it",
-        code="context_length_exceeded",
-        details={"n_prompt_tokens": prompt_tokens, "n_ctx": context},
-    )

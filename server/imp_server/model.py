@@ -26,7 +26,7 @@ from imp_runtime.sampling import SamplingParams
 from imp_server import parsers
 from imp_server.chat_capabilities import ChatCapabilities, conform, probe
 from imp_server.chat_template import ChatTemplate, Json, Message
-from imp_server.errors import context_exceeded
+from imp_server.errors import ContextExceededError
 from imp_server.generation import Request, Text, Transcript
 from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
 from imp_server.tokenizer import Tokenizer
@@ -70,18 +70,22 @@ class Model:
         *,
         target: str | None = None,
         kv_tokens: int | None = None,
+        prefix_cache: bool = True,
         parser: str | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Model:
         """Load an `.impc` onto the device that the machine has (or `target`).
 
         `parser` names the family of reply parsers instead of the one that the chat template belongs to. `kv_tokens`
-        limits the KV cache, in tokens; `progress(step, done, total)` is called while loading. Raises
+        limits the KV cache, in tokens; with `prefix_cache`, prompts take over what those before them that began alike
+        left in it; `progress(step, done, total)` is called while loading. Raises
         ImpError (one line, for people) when the file is damaged, the target is not in it, or memory is short.
         """
         from imp_runtime.engine import Engine
 
-        engine = Engine.load(Path(path), target=target, kv_tokens=kv_tokens, progress=progress)
+        engine = Engine.load(
+            Path(path), target=target, kv_tokens=kv_tokens, prefix_cache=prefix_cache, progress=progress
+        )
         try:
             return Model(engine, parser=parser)
         except BaseException:
@@ -125,7 +129,7 @@ class Model:
         Raises ImpError when the prompt does not fit or an option is out of range.
         """
         if len(prompt) >= self.engine.context:
-            raise context_exceeded(len(prompt), self.engine.context)
+            raise ContextExceededError(len(prompt), self.engine.context)
         return Request(tuple(prompt), sampling_params(options, defaults or self.defaults), stop_strings(options))
 
     def outputs(self, request: Request) -> Generator[StepOutput]:

@@ -52,7 +52,8 @@ class ChatMessage(Lenient):
             raise ApiError("function_call in a message is not offered; use tool_calls", param="messages")
         extra.pop("reasoning_details", None)
         role = {"developer": "system", "function": "tool"}.get(self.role, self.role)
-        message: dict[str, JsonValue] = {**extra, "role": role, "content": text_of(self.content, f"messages.{place}")}
+        text = result_text(self.content) if role == "tool" else text_of(self.content, f"messages.{place}")
+        message: dict[str, JsonValue] = {**extra, "role": role, "content": text}
         reasoning = self.reasoning_content or (self.reasoning if isinstance(self.reasoning, str) else None)
         if self.role == "assistant" and reasoning:
             message["reasoning_content"] = reasoning
@@ -111,9 +112,24 @@ def text_of(content: str | Sequence[Part] | None, where: str) -> str:
     return "\n".join(texts)
 
 
+def result_text(content: str | Sequence[Part] | None) -> str:
+    """The text of a tool's result. In the place of an image or a file the model reads that there was one.
+
+    An agent sends a result again with every later request: refused, it would end the conversation.
+    """
+    if content is None or isinstance(content, str):
+        return content or ""
+    return "\n".join(left_out(part.type) if part.text is None else part.text for part in content)
+
+
+def left_out(kind: str) -> str:
+    """What the model reads in the place of a part of a result that is no text."""
+    return f"[{kind:.40} left out: this model reads text only]"
+
+
 def not_text(where: str, kind: str) -> ApiError:
-    """A part of a message is an image, a sound or a file."""
-    what = f"{where} is of type {kind!r:.40}, but this model reads text only; send parts of type text"
+    """A part of a message is an image, a sound or a file. In Anthropic's spelling, by which Claude Code removes it."""
+    what = f"{where}.{kind:.40}: this model reads text only; send parts of type text"
     return ApiError(what, param=where.split(".")[0], code="unsupported_content")
 
 

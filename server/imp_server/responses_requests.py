@@ -16,7 +16,7 @@ from pydantic import Field, JsonValue
 from imp_server.chat_template import Message
 from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
-from imp_server.openai_messages import Part, text_of, tool_call
+from imp_server.openai_messages import Part, result_text, text_of, tool_call
 from imp_server.options import Options
 from imp_server.request_body import Finite, Int32, Lenient, TopLogprobs
 
@@ -187,8 +187,7 @@ def _append(messages: list[dict[str, JsonValue]], item: Item, where: str) -> Non
     elif kind == "function_call_output":
         if not item.call_id:
             raise ApiError(f"{where} is a function_call_output without call_id", param="input")
-        text = text_of(item.output, where)
-        messages.append({"role": "tool", "tool_call_id": item.call_id, "content": text})
+        messages.append({"role": "tool", "tool_call_id": item.call_id, "content": result_text(item.output)})
     elif kind == "item_reference":
         raise ApiError(f"{where} refers to a stored item; nothing is stored here", param="input")
     else:

@@ -127,6 +127,7 @@ def test_keys(app: Application, tmp_path: Path) -> None:
             answer = server.http.post(CHAT, headers=given, json={})
             assert answer.status_code == 401
             assert answer.headers["www-authenticate"] == "Bearer"
+            assert answer.headers["x-should-retry"] == "false"  # else Claude Code tries ten times, for minutes
             error = answer.json()["error"]
             assert (error["type"], error["code"], error["param"]) == ("authentication_error", "invalid_api_key", None)
         assert len(app.bodies) == 3
@@ -401,10 +402,11 @@ def test_metrics_of_requests_and_generations(app: Application) -> None:
         found = samples(server)
         assert (found["imp_generations_waiting{}"], found["imp_generations_running{}"]) == (0, 1)
         assert (found["imp_kv_tokens_used{}"], found["imp_prompt_tokens_total{}"]) == (13, 10)
-        observer.finished("length")
-        metrics.started(5).finished("aborted")
+        observer.finished("length", 6)
+        metrics.started(5).finished("aborted", 1)
         found = samples(server)
     assert found["imp_generated_tokens_total{}"] == 3
+    assert found["imp_cached_prompt_tokens_total{}"] == 7
     assert found["imp_time_to_first_token_seconds_count{}"] == 1
     assert found["imp_time_per_output_token_seconds_count{}"] == 2
     assert found["imp_generations_total{finish=length}"] == found["imp_generations_total{finish=aborted}"] == 1

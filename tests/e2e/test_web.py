@@ -321,8 +321,10 @@ def test_launch(server: Process) -> None:
     )
     assert found["ANTHROPIC_BASE_URL"] == server.url
     assert (found["ANTHROPIC_AUTH_TOKEN"], found["ANTHROPIC_API_KEY"]) == ("it's", "")
-    assert found["ANTHROPIC_DEFAULT_HAIKU_MODEL"] == found["CLAUDE_CODE_SUBAGENT_MODEL"] == "Demo"
-    assert found["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] == "1024"
+    assert found["CLAUDE_CODE_SUBAGENT_MODEL"] == "Demo"
+    roles = ("OPUS", "SONNET", "HAIKU", "FABLE")
+    assert {found[f"ANTHROPIC_DEFAULT_{role}_MODEL"] for role in roles} == {"Demo"}
+    assert (found["CLAUDE_CODE_MAX_CONTEXT_TOKENS"], found["CLAUDE_CODE_DISABLE_1M_CONTEXT"]) == ("1024", "1")
     shown = run("launch", "codex", "--url", server.url).stdout
     script = 'codex() { for a; do echo "$a"; done; }\nshopt -s expand_aliases\n' + shown + "\ncodex-imp"
     words = subprocess.check_output(["bash", "-c", script], text=True).splitlines()
@@ -331,6 +333,7 @@ def test_launch(server: Process) -> None:
         "name": "imp", "base_url": f"{server.url}/v1", "wire_api": "responses", "env_key": "IMP_API_KEY",
     }  # fmt: skip
     assert words[-2:] == ["--model", "Demo"]
+    assert {"model_context_window=1024", "model_auto_compact_token_limit=768"} <= set(words)
 
 
 def test_shell_completion() -> None:

@@ -22,14 +22,16 @@ def template(name: str) -> ChatTemplate:
 
 # Read off the templates by eye.
 KNOWN = {
-    "chatml_tools": ChatCapabilities("hermes", thinking_switch="enable_thinking", **ALL),
+    "chatml_tools": ChatCapabilities("hermes", later_system=False, thinking_switch="enable_thinking", **ALL),
     "headers": ChatCapabilities("llama3", **ONE),
-    "alternating": ChatCapabilities("mistral", **ALL),
+    "alternating": ChatCapabilities("mistral", later_system=False, alternates=True, **ALL),
     "channels": ChatCapabilities("harmony", **ONE),
     "concatenating": ChatCapabilities(
         "deepseek", arguments="string", thinking_switch="thinking", **(ALL | {"tools": False})
     ),
-    "turns_without_system": ChatCapabilities("plain", content_lists=True, system=False, tool_results=True),
+    "turns_without_system": ChatCapabilities(
+        "plain", content_lists=True, system=False, later_system=False, tool_results=True
+    ),
     "parts_only": ChatCapabilities("plain", content="list", content_lists=True, tool_results=True),
     "macros": ChatCapabilities("plain", tools=True, tool_calls=True, parallel_calls=True),
 }

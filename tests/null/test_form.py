@@ -20,6 +20,8 @@ from imp_codegen.kernels.form import choose
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.passes.fuse import Group
 from imp_codegen.targets import TargetError, find_target
+from imp_codegen.tuning.step import StepChoice
+from imp_codegen.tuning.table import StepEntry, Table
 from imp_server.cli import execute
 from two_forms import CONFIG
 
@@ -34,9 +36,13 @@ def config(folder: Path, **changes: object) -> Path:
     return path
 
 
-def plan(source: Path, quant="Q8_0", target=H200, form="auto"):
+def made(source: Path, quant="Q8_0", target=H200, form="auto", tables=()):
     with closing(random_checkpoint(source, quant)) as checkpoint:
-        return plan_model(checkpoint, (target,), CompileOptions(form=form)).plan.targets[0]
+        return plan_model(checkpoint, (target,), CompileOptions(form=form, tuning=tables))
+
+
+def plan(*args, **more):
+    return made(*args, **more).plan.targets[0]
 
 
 def lowered(source: Path, quant="Q8_0", target=H200) -> tuple[Lowering, tuple[Group, ...]]:
@@ -108,7 +114,7 @@ def test_small_models_and_costly_formats_stay_graphs(tmp_path):
     assert (chosen.form, chosen.reason) == ("graph", "its layers are too small for all 132 multiprocessors")
     chosen = plan(BIG, "Q4_K_M")
     assert chosen.form == "graph"
-    unpacks = "of which the step kernel unpacks 20 GB/s a multiprocessor; NVIDIA H200 reads"
+    unpacks = "of which the step kernel unpacks 22 GB/s a multiprocessor; NVIDIA H200 reads"
     assert re.fullmatch(rf"[6-8]\d% of the weights are Q4_K, {unpacks} 3\d", chosen.reason)
     assert re.fullmatch(rf"100% of the weights are Q6_K, {unpacks} 3\d", plan(BIG, "Q6_K").reason)
 
@@ -135,6 +141,78 @@ def test_the_faster_form_by_the_cost_model(phase_us, form):
     least = nbytes / (card.bandwidth * 1e3)
     assert persistent == pytest.approx(least + card.launch_us + 180 * phase_us, rel=0.01)
     assert graph == pytest.approx(least + 182 * card.launch_us, rel=0.01)
+
+
+# tuning tables
+
+
+def entries(*steps: tuple[str, StepEntry], origin="here", target="sm_90a") -> Table:
+    return Table(target, "a test", {}, origin, dict(steps))
+
+
+def test_a_measurement_counts_more_than_the_cost_model(tmp_path):
+    """Whatever it says: each of these models would be decoded in the other form."""
+    for source, quant, name in ((BIG, "Q8_0", "graph"), (BIG, "Q4_K_M", "persistent"), (config(tmp_path), "Q8_0", "")):
+        low, groups = lowered(source, quant)
+        key = step.tuned(low, groups).name
+        choice = None if name == "graph" else StepChoice(9, 5)
+        table = entries((key, StepEntry(choice, "a card, today: persistent 2 us, graph 1 us")))
+        chosen = plan(source, quant, tables=(table,))
+        assert chosen.reason == "measured on a card, today: persistent 2 us, graph 1 us"
+        assert chosen.form == (name or "persistent")
+        assert plan(source, quant).form != chosen.form
+        other = entries(("another model", StepEntry(choice, "")))
+        assert plan(source, quant, tables=(other,)) == plan(source, quant)
+
+
+def test_the_first_table_that_knows_the_step_decides():
+    key = step.tuned(*lowered(BIG)).name
+    mine = entries((key, StepEntry(None, "mine")))
+    shipped = entries((key, StepEntry(StepChoice(9, 5), "shipped")))
+    other = entries((key, StepEntry(StepChoice(9, 5), "another card")), target="sm_120a")
+    for tables, reason in (
+        ((mine, shipped), "mine"),
+        ((shipped, mine), "shipped"),
+        ((entries(), mine), "mine"),
+        ((other, mine), "mine"),
+    ):
+        assert plan(BIG, tables=tables).reason == f"measured on {reason}"
+
+
+def test_what_is_asked_for_counts_more_than_a_measurement():
+    key = step.tuned(*lowered(BIG)).name
+    for form, choice in (("graph", StepChoice(9, 5)), ("persistent", None)):
+        chosen = plan(BIG, form=form, tables=(entries((key, StepEntry(choice, ""))),))
+        assert (chosen.form, chosen.reason) == (form, "as asked for")
+
+
+@pytest.mark.parametrize("form", ["auto", "persistent"])
+def test_the_measured_numbers_are_baked_in(form):
+    key = step.tuned(*lowered(BIG)).name
+    table = entries((key, StepEntry(StepChoice(9, 5), "")))
+
+    def numbers(*tables):
+        return re.findall(
+            r"in_flight = (\d+), \.lanes = (\d+)", made(BIG, form=form, tables=tables).emitted["sm_90a"].source
+        )
+
+    assert numbers() == [("15", "4")]
+    assert numbers(table) == [("9", "5")]
+    assert made(BIG, form=form, tables=(table,)).plan.targets[0].buffers == plan(BIG, form=form).buffers
+
+
+def test_numbers_that_do_not_fit_name_their_table():
+    key = step.tuned(*lowered(BIG)).name
+    for choice in (StepChoice(37, 4), StepChoice(4, 5)):
+        with pytest.raises(TargetError, match=r"its ring takes 36; measure it again \(bad\.json\)"):
+            plan(BIG, tables=(entries((key, StepEntry(choice, "")), origin="bad.json"),))
+
+
+def test_an_obstacle_counts_more_than_a_measurement(tmp_path):
+    source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
+    low, groups = lowered(source)
+    table = entries((step.tuned(low, groups).name, StepEntry(StepChoice(9, 5), "")))
+    assert plan(source, tables=(table,)).reason == "blk.0.attn_q.weight and others have biases"
 
 
 def test_a_choice_leaves_no_buffers_behind():

@@ -14,10 +14,12 @@ import pytest
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import TargetError, find_target
-from imp_codegen.tune import PROGRAM, plan_experiment, tune
+from imp_codegen.tune import tune
+from imp_codegen.tune.experiment import PROGRAM, plan_experiment
 from imp_codegen.tuning.cost_model import stage_us
 from imp_codegen.tuning.stage import Choice, Stage
-from imp_codegen.tuning.table import Entry, Table, TuningError, read_table, shipped, user_path, write_table
+from imp_codegen.tuning.step import StepChoice
+from imp_codegen.tuning.table import Entry, StepEntry, Table, TuningError, read_table, shipped, user_path, write_table
 from imp_runtime.device import Launch
 from imp_runtime.errors import ImpError
 from imp_runtime.race import race
@@ -29,9 +31,9 @@ DEMO = ROOT / "models" / "demo.gguf"
 TABLES = ROOT / "imp_codegen" / "tuning"
 
 
-def compiled(target="sm_90a", tuning=()):
+def compiled(target="sm_90a", tuning=(), form="graph"):
     with closing(open_checkpoint(DEMO)) as checkpoint:
-        return plan_model(checkpoint, (find_target(target),), CompileOptions(tuning=tuning, form="graph"))
+        return plan_model(checkpoint, (find_target(target),), CompileOptions(tuning=tuning, form=form))
 
 
 def table(entries, target="sm_90a", origin="here"):
@@ -48,6 +50,25 @@ def test_a_table_is_read_as_it_was_written_one_stage_a_line(tmp_path):
     assert [line.split('"')[1] for line in lines if "warps" in line] == ["head a", "qkv b"]
     assert json.loads(path.read_text())["entries"]["qkv b"] == {"warps": 8, "slots": 4, "why": "because"}
     assert read_table(path) == table({"qkv b": Choice(8, 4), "head a": Choice(12, 3)}, origin=str(path))
+
+
+def test_steps_stand_beside_the_stages(tmp_path):
+    path = tmp_path / "t.json"
+    steps = {"s": StepEntry(StepChoice(15, 4), "fast"), "t": StepEntry(None, "slow")}
+    both = replace(table({"a": Choice(8, 4)}, origin=str(path)), steps=steps)
+    write_table(path, both)
+    assert json.loads(path.read_text())["steps"] == {
+        "s": {"form": "persistent", "in_flight": 15, "lanes": 4, "why": "fast"},
+        "t": {"form": "graph", "why": "slow"},
+    }
+    assert read_table(path) == both
+    write_table(path, replace(table({"b": Choice(2, 1)}), steps={"t": StepEntry(StepChoice(8, 8), "now")}))
+    merged = read_table(path)
+    assert merged.entries.keys() == {"a", "b"}
+    assert merged.steps == {"s": steps["s"], "t": StepEntry(StepChoice(8, 8), "now")}
+    path.write_text(table({"a": Choice(8, 4)}).to_json())
+    assert "steps" not in path.read_text()
+    assert read_table(path).steps == {}
 
 
 def test_new_entries_replace_old_ones_and_leave_the_others(tmp_path):
@@ -79,6 +100,20 @@ GOOD = {"warps": 8, "slots": 2, "why": ""}
         (json.dumps({"target": "sim", "source": "", "entries": {"x": {**GOOD, "slots": 0}}}), "x: slots is 0"),
         (json.dumps({"target": "sim", "source": "", "entries": {"x": {**GOOD, "slots": True}}}), "x: slots is True"),
         ('{"target": "sim", "source": "", "entries": {"x": 1, "x": 2}}', "'x' is there twice"),
+        ('{"target": "sim", "source": "", "entries": {}, "steps": []}', "entries and steps must be objects"),
+        *(
+            (json.dumps({"target": "sim", "source": "", "entries": {}, "steps": {"x": step}}), words)
+            for step, words in (
+                (1, "x: must be an object with form graph and why, or form persistent, in_flight, lanes and why"),
+                ({"why": ""}, "x: must be an object with form graph"),
+                ({"form": ["graph"], "why": ""}, "x: must be an object with form graph"),
+                ({"form": "graph", "why": 1}, "x: must be an object with form graph"),
+                ({"form": "graph", "why": "", "lanes": 4}, "x: must be an object with form graph"),
+                ({"form": "persistent", "lanes": 4, "why": ""}, "x: must be an object with form graph"),
+                ({"form": "persistent", "in_flight": 0, "lanes": 4, "why": ""}, "x: in_flight is 0, expected 1 to 256"),
+                ({"form": "persistent", "in_flight": 8, "lanes": 33, "why": ""}, "x: lanes is 33, expected 1 to 32"),
+            )
+        ),
     ],
 )
 def test_bad_tables(tmp_path, content, words):
@@ -217,7 +252,9 @@ def quiet(step, done, total):
 
 
 def choices(report):
-    return {outcome.stage.kind: outcome.choice for outcome in report.outcomes if outcome.choice != outcome.formula}
+    return {
+        outcome.stage.kind: outcome.choice for outcome in report.graph.outcomes if outcome.choice != outcome.formula
+    }
 
 
 def test_an_experiment_replaces_a_stage_in_all_layers_and_nothing_else(experiment):
@@ -258,13 +295,13 @@ def test_the_fastest_choices_are_found(experiment):
     report = tune(experiment, Truth(experiment, cost, noise=0.05).race, quiet)
     found = choices(report)
     assert {kind: choice.warps for kind, choice in found.items()} == {"gate_up": 8, "head": 16}
-    gate_up = next(o for o in report.outcomes if o.stage.kind == "gate_up")
+    gate_up = next(o for o in report.graph.outcomes if o.stage.kind == "gate_up")
     assert (gate_up.launches, gate_up.formula_us, gate_up.us) == (
         6,
         pytest.approx(10.0, rel=0.02),
         pytest.approx(9.5, rel=0.02),
     )
-    assert report.formula_us - report.us == pytest.approx(6 * 0.5 + 0.3, rel=0.2)
+    assert report.graph.formula_us - report.graph.us == pytest.approx(6 * 0.5 + 0.3, rel=0.2)
     entry = report.table("sm_90a", "a test", "an H200, today").entries[gate_up.stage.name]
     assert entry.choice.warps == 8
     assert entry.why.startswith("an H200, today: 9.")
@@ -299,8 +336,8 @@ def test_winners_must_win_together(experiment, together, kept):
 
     report = tune(experiment, run, quiet)
     assert races[-1] == 2
-    assert sum(outcome.choice != outcome.formula for outcome in report.outcomes) == kept
-    assert (report.formula_us, report.us) == (100.0, min(together, 100.0))
+    assert sum(outcome.choice != outcome.formula for outcome in report.graph.outcomes) == kept
+    assert (report.graph.formula_us, report.graph.us) == (100.0, min(together, 100.0))
 
 
 # timing

@@ -40,7 +40,7 @@ FAULTS = {
         "      Cta::sync();\n      const float scale",
         "      if (seeded() != 1) Cta::sync();\n      const float scale",
     ),
-    2: ("step.h", "= ~turn & 1u;", "= seeded() == 2 ? 1u : ~turn & 1u;"),
+    2: ("step.h", "= ~turn(l) & 1u;", "= seeded() == 2 ? 1u : ~turn(l) & 1u;"),
     3: ("tape.h", "if (index >= InFlight &&", "if (seeded() != 3 && index >= InFlight &&"),
     4: (
         "step.h",
@@ -49,12 +49,14 @@ FAULTS = {
     ),
     5: (
         "step.h",
-        "      product.load(ring.take(index));\n      ring.release(index);",
-        "      const std::uint8_t* tile = ring.take(index);\n      if (seeded() == 5) ring.release(index);\n"
-        "      product.load(tile);\n      if (seeded() != 5) ring.release(index);",
+        "take(int i, int k) { return ring.take(order.index(at(i), k)); }\n"
+        "      __device__ __forceinline__ void release(int i, int k) {",
+        "take(int i, int k) {\n        std::uint8_t* tile = ring.take(order.index(at(i), k));\n"
+        "        if (seeded() == 5) ring.release(order.index(at(i), k));\n        return tile;\n      }\n"
+        "      __device__ __forceinline__ void release(int i, int k) { if (seeded() != 5)",
     ),
 }
-MAX_SHARED = 6900
+MAX_SHARED = 6964
 LATE = ("Qkv>(l", "Out>(l", "GateUp>(l", "Down>(l", "Head>(0")
 
 

@@ -45,12 +45,15 @@ def claude(url: str, model: ServedModel, key: str | None) -> list[str]:
         "ANTHROPIC_DEFAULT_OPUS_MODEL": model.name,
         "ANTHROPIC_DEFAULT_SONNET_MODEL": model.name,
         "ANTHROPIC_DEFAULT_HAIKU_MODEL": model.name,
+        "ANTHROPIC_DEFAULT_FABLE_MODEL": model.name,
         "CLAUDE_CODE_SUBAGENT_MODEL": model.name,
+        "CLAUDE_CODE_DISABLE_1M_CONTEXT": "1",  # else its default model counts as one with a million tokens
         "CLAUDE_CODE_ATTRIBUTION_HEADER": "0",
         "CLAUDE_CODE_TOTAL_TOKENS_REMINDER": "off",
     }
     if model.context is not None:
-        variables["CLAUDE_CODE_AUTO_COMPACT_WINDOW"] = str(model.context)
+        # For names that do not begin with "claude-"; CLAUDE_CODE_AUTO_COMPACT_WINDOW is never below 100,000.
+        variables["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] = str(model.context)
     return [*_exports(variables), f"# then: claude --model {shlex.quote(model.name)}"]
 
 
@@ -62,6 +65,8 @@ def codex(url: str, model: ServedModel, key: str | None) -> list[str]:
     settings = ['model_provider="imp"', f"model_providers.imp={{ {table} }}"]
     if model.context is not None:
         settings.append(f"model_context_window={model.context}")
+        # Its own limit leaves a tenth for the answer; one that meets the end of the context ends the conversation.
+        settings.append(f"model_auto_compact_token_limit={model.context * 3 // 4}")
     options = " ".join(f"-c {shlex.quote(setting)}" for setting in settings)
     return [
         *_exports({"IMP_API_KEY": key or "imp"}),

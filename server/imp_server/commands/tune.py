@@ -16,15 +16,17 @@ import typer
 
 from imp_codegen.targets import find_target
 from imp_codegen.tuning.table import Table, user_path, write_table
-from imp_runtime.device import Launch, detect_target
+from imp_runtime.artifact import Artifact
+from imp_runtime.device import DeviceError, Launch, detect_target, open_device
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS, SAMPLING_DTYPE, Kernel
 from imp_server.commands import arguments as a
 
 if TYPE_CHECKING:
-    from imp_codegen.tune import Floats, TuneReport
+    from imp_codegen.tune import TuneReport
+    from imp_codegen.tune.experiment import Experiment
     from imp_codegen.tuning.stage import Stage
-    from imp_runtime.engine import Engine
+    from imp_runtime.model_runner import ModelRunner
 
 NAME = "tune"
 
@@ -53,7 +55,7 @@ def command(
     target: a.Target = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Measure the configurations of each stage on this machine; `imp compile` then uses the fastest."""
+    """Measure configurations and both forms of a decode step on this machine; `imp compile` then uses the fastest."""
     if predict is not None:
         _predict(files, predict, output)
         return
@@ -78,40 +80,51 @@ def command(
 
 def _measure(file: Path, target: str) -> tuple[TuneReport, str]:
     from imp_codegen.build import build
-    from imp_codegen.tune import plan_experiment, tune
-    from imp_runtime.engine import Engine
+    from imp_codegen.tune import tune
+    from imp_codegen.tune.experiment import plan_experiment
+    from imp_runtime.model_runner import ModelRunner
+    from imp_runtime.race import race
     from imp_server.progress import progress
 
-    with progress() as report, Engine.load(file, target=target, kv_tokens=_KV_TOKENS, progress=report) as engine:
-        experiment = plan_experiment(engine.artifact, target)
+    artifact = Artifact.open(file)
+    with progress() as report, closing(open_device(target)) as device:
+        experiment = plan_experiment(artifact, target)
         report("building candidates", 0, 1)
         (built,) = build((experiment.unit,))
         report("building candidates", 1, 1)
-        return tune(experiment, _race(engine, built.code), report), engine.device_name
+        runner = ModelRunner(replace(artifact, plan=experiment.plan), device, _KV_TOKENS, report)
+        _begin(runner)
+        bind = _binder(runner, built.code)
+        rounds = _SIM_ROUNDS if target == "sim" else _ROUNDS
+        held = _held(experiment, lambda step: device.capture(bind(step)))
+        return tune(held, lambda steps: race(device, list(map(bind, steps)), rounds), report), device.name
 
 
-def _race(engine: Engine, code: bytes) -> Callable[[Sequence[tuple[Kernel, ...]]], Floats]:
-    """Times steps on the model's own planes, one token of a sequence that has some tokens already."""
-    from imp_codegen.tune import PROGRAM
-    from imp_runtime.race import race
-
-    runner = engine.runner
-    position = min(_TOKENS_BEFORE, engine.plan.context - 1, runner.kv_tokens - 1)
+def _begin(runner: ModelRunner) -> None:
+    """What a step finds: a sequence that has some tokens already."""
+    position = min(_TOKENS_BEFORE, runner.plan.context - 1, runner.kv_tokens - 1)
     greedy = np.zeros((), SAMPLING_DTYPE)
     runner.write_slot(0, position, range(1, position // BLOCK_TOKENS + 2), greedy, None)
     runner.write_step(0, ())
     runner.write_token(0, 0)
+
+
+def _binder(runner: ModelRunner, code: bytes) -> Callable[[Sequence[Kernel]], tuple[Launch, ...]]:
+    """Steps of `code` to launches on the model's own planes."""
     module = runner.device.load_code(code)
-    planned = {launch.name: launch for launch in runner.launches(PROGRAM)}
-    rounds = _SIM_ROUNDS if engine.target == "sim" else _ROUNDS
+    bind = functools.cache(lambda kernel: runner.bind(kernel, module))
+    return lambda step: tuple(map(bind, step))
 
-    handle = functools.cache(module.kernel)
 
-    def bind(kernel: Kernel) -> Launch:
-        found = handle(kernel.entry, kernel.shared_bytes)
-        return replace(planned[kernel.name], kernel=found, block=kernel.block, shared_bytes=kernel.shared_bytes)
-
-    return lambda steps: race(runner.device, [tuple(map(bind, step)) for step in steps], rounds)
+def _held(experiment: Experiment, capture: Callable[[Sequence[Kernel]], object]) -> Experiment:
+    """The same, with the device's objection if it does not hold all CTAs of the step kernel at once."""
+    if experiment.persistent is None:
+        return experiment
+    try:
+        capture(experiment.persistent.programs[experiment.persistent.formula])
+    except DeviceError as error:
+        return replace(experiment, obstacle=str(error))
+    return experiment
 
 
 def _predict(files: Sequence[Path], name: str, output: Path | None) -> None:
@@ -128,7 +141,7 @@ def _predict(files: Sequence[Path], name: str, output: Path | None) -> None:
 def predicted(shapes: Sequence[Path], name: str) -> Table:
     """The cost model's table for a target: every shape in every format of `PREDICTED_FORMATS`."""
     from imp_codegen.checkpoint.random import random_checkpoint
-    from imp_codegen.tune import stages_of
+    from imp_codegen.tune.experiment import stages_of
     from imp_codegen.tuning.cost_model import predicted_table
 
     target = find_target(name)
@@ -143,6 +156,7 @@ def predicted(shapes: Sequence[Path], name: str) -> Table:
 def _print(file: Path, device: str, report: TuneReport) -> None:
     from imp_server.tables import show, table
 
+    graph, forms = report.graph, report.forms
     rows = [
         (
             outcome.stage.name,
@@ -152,8 +166,16 @@ def _print(file: Path, device: str, report: TuneReport) -> None:
             str(outcome.choice),
             f"{outcome.us:.2f}",
         )
-        for outcome in report.outcomes
+        for outcome in graph.outcomes
     ]
     columns = ("stage", "launches", "warps x tiles", "us each", "best", "us each")
     show(table(f"{file} on {device}", columns, rows))
-    print(f"one token: {report.formula_us:.1f} us with the formula's choices, {report.us:.1f} us with the best ones")
+    print(f"one token: {graph.formula_us:.1f} us with the formula's choices, {graph.us:.1f} us with the best ones")
+    kernel = forms.persistent
+    if kernel is None:
+        print(f"persistent: not possible, {forms.obstacle}")
+        return
+    step = (str(kernel.formula), f"{kernel.formula_us:.1f}", str(kernel.choice), f"{kernel.us:.1f}")
+    measured = [("graph", "", "", "", f"{forms.graph_us:.1f}"), ("persistent", *step)]
+    show(table("a step in both forms", ("form", "tiles x lanes", "us", "best", "us"), measured))
+    print(f"chosen: {forms.form}")

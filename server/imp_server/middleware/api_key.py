@@ -13,6 +13,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from imp_server.config import ApiConfig, ConfigError
 from imp_server.middleware.refusal import refusal
 
+_HEADERS = {"WWW-Authenticate": "Bearer", "X-Should-Retry": "false"}  # the SDKs' own word: a key does not become right
+
 
 def read_keys(config: ApiConfig) -> tuple[str, ...]:
     """The keys of the configuration and its key file. Raises ConfigError when the file cannot be read or has none."""
@@ -55,7 +57,7 @@ class ApiKey:
             return
         what = "this API key is not known here" if given else "an API key is needed"
         message = f"{what}; send it as Authorization: Bearer KEY or as x-api-key: KEY"
-        response = refusal(scope, 401, message, "invalid_api_key", {"WWW-Authenticate": "Bearer"})
+        response = refusal(scope, 401, message, "invalid_api_key", _HEADERS)
         await response(scope, receive, send)
 
 

@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
-from imp_server.errors import ApiError, context_exceeded
+from imp_server.errors import ApiError, ContextExceededError
 from imp_server.http import until_disconnect
 from imp_server.model import Model
 from imp_server.openai_requests import EmbeddingBody
@@ -52,7 +52,7 @@ def _tokens(model: Model, inputs: Sequence[str | list[int]]) -> list[list[int]]:
         if not tokens:
             raise ApiError(f"input.{i} is empty; give a text or token ids", param="input")
         if len(tokens) > context:
-            raise context_exceeded(len(tokens), context)
+            raise ContextExceededError(len(tokens), context)
         found.append(tokens)
     return found
 

@@ -14,6 +14,12 @@ __device__ __forceinline__ int grid_size() { return static_cast<int>(gridDim.x);
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x & 31u); }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x >> 5); }
 
+// The same value, of which the compiler knows nothing: what is computed from it is not kept in registers across a loop.
+__device__ __forceinline__ int opaque(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 __device__ __forceinline__ void block_sync() { __syncthreads(); }
 __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 __device__ __forceinline__ void fence_gpu() { __threadfence(); }

@@ -76,18 +76,18 @@ struct AttentionCore {
     const std::int32_t* table;
   };
 
-  // Sines and cosines of this lane's pairs at the step's position.
-  struct Angles {
-    float s[kLanePairs];
-    float c[kLanePairs];
-    __device__ __forceinline__ Angles(const std::uint64_t* turns, int position) {
+  // Cosines and sines at the step's position: of this lane's pairs in registers.
+  struct LaneAngles {
+    float2 angles[kLanePairs];
+    __device__ __forceinline__ LaneAngles(const std::uint64_t* turns, int position) {
 #pragma unroll
       for (int i = 0; i < kLanePairs; i++) {
         const int pair = lane_index() + i * kWarp;
-        s[i] = c[i] = 0;
-        if (pair < kPairs) rope_angle(turns, pair, position, s[i], c[i]);
+        angles[i] = pair < kPairs ? rope_angle(turns, pair, position) : make_float2(1, 0);
       }
     }
+    // Of the lane's i-th pair, which is the pair `pair`.
+    __device__ __forceinline__ float2 operator()(int i, int) const { return angles[i]; }
   };
 
   // Keys of head `head` in the sequence's block `index`; its values lie kValues further.
@@ -107,130 +107,168 @@ struct AttentionCore {
     return rows > 0 ? Piece{tile, rows * Row::kBytes} : Piece{tile + Row::kBytes, 16};
   }
 
-  // This CTA's queries, rotated and scaled, to shared memory, a warp a head; and where `append`, the step's key and value
-  // there and to the cache, by the last warp, since the first ones are busy. qkv: f32 [heads + 2 kv_heads, head_dim].
-  template <class Qkv>
+  // This CTA's queries, rotated and scaled, to shared memory, and where `append`, the step's key and value there and to
+  // the cache; a warp each, since each waits for its own part of qkv: f32 [heads + 2 kv_heads, head_dim].
+  template <class Qkv, class Angles>
   static __device__ __forceinline__ void prepare(const Args& a, const Qkv& qkv, const Angles& angles, int item,
                                                  int position, bool append, std::uint8_t* shared) {
-    float* queries = reinterpret_cast<float*>(shared + kQueries);
-    for (int g = warp_index(); g < kGroup; g += C.warps) {
-      float2 v[kLanePairs];
-      rotate(qkv, item * kGroup + g, a.q_weight, angles, v);
-#pragma unroll
-      for (int i = 0; i < kLanePairs; i++) {
-        const int pair = lane_index() + i * kWarp;
-        if (pair >= kPairs) continue;
-        queries[g * C.head_dim + Rotary::first(pair)] = v[i].x * C.scale;
-        queries[g * C.head_dim + Rotary::second(pair)] = v[i].y * C.scale;
+    for (int part = warp_index(); part < (append ? kGroup + 2 : kGroup); part += C.warps) {
+      if (part < kGroup) {
+        query(a, qkv, angles, item * kGroup + part, part, reinterpret_cast<QueryWords*>(shared + kQueries));
+        continue;
       }
-    }
-    if (!append || warp_index() != C.warps - 1) return;
-    const int head = item / kShares;
-    float2 key[kLanePairs];
-    rotate(qkv, C.heads + head, a.k_weight, angles, key);
-    int at[2 * kLanePairs];
-    float value[2 * kLanePairs];
-#pragma unroll
-    for (int i = 0; i < 2 * kLanePairs; i++) {
-      const int pair = lane_index() + i / 2 * kWarp;
-      at[i] = pair < kPairs ? (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair + i % 2 : -1;
-    }
-    qkv.gather(value, at);
-#pragma unroll
-    for (int i = 0; i < kLanePairs; i++) {
-      const int pair = lane_index() + i * kWarp;
-      if (pair >= kPairs) continue;
-      std::uint8_t* keys = shared + kNew;
-      std::uint8_t* values = keys + Row::kBytes;
-      *reinterpret_cast<std::uint16_t*>(keys + Row::element(position, Rotary::first(pair))) = float_to_half(key[i].x);
-      *reinterpret_cast<std::uint16_t*>(keys + Row::element(position, Rotary::second(pair))) = float_to_half(key[i].y);
-      *reinterpret_cast<std::uint32_t*>(values + Row::element(position, 2 * pair)) =
-          floats_to_half2(value[2 * i], value[2 * i + 1]);
+      const int head = item / kShares;
+      const int line = position % C.block_tokens * Row::kBytes;
+      std::uint8_t* cached = item % kShares == 0 ? tile(a, head, position / C.block_tokens) + line : nullptr;
+      if (part == kGroup) {
+        key(a, qkv, angles, head, position, shared + kNew, cached);
+      } else {
+        value(qkv, head, position, shared + kNew + Row::kBytes, cached == nullptr ? nullptr : cached + kValues);
+      }
     }
   }
 
-  // One warp's blocks first, first + warps, ... of the split, each fetched by `take(index, values?)` and given back by
-  // `release()`. The block that the step's position lies in gets the row that `prepare` made.
+  // One warp's blocks first, first + warps, ... of the split: take() gives the keys of one, then its values, and each is
+  // given back by release(). The block that the step's position lies in gets the row that `prepare` made.
   template <class Fetch>
-  static __device__ __forceinline__ void walk(const Args& a, int item, int position, int first, int end, Fetch& fetch,
-                                              std::uint8_t* shared) {
-    const TileQueries<C.head_dim> queries(reinterpret_cast<const float*>(shared + kQueries), kGroup);
+  static __device__ __forceinline__ void walk(int position, int first, int end, Fetch& fetch, std::uint8_t* shared) {
+    if (first >= end) return;
+    const TileQueries<C.head_dim> queries(shared + kQueries, kGroup);
     TileAttention<C.head_dim> attention;
     for (int block = first; block < end; block += C.warps) {
       const int left = position + 1 - block * C.block_tokens;
       const int count = left < C.block_tokens ? left : C.block_tokens;
       const bool own = left <= C.block_tokens;
       std::uint8_t* keys = fetch.take();
-      if (own) append(a, item, position, block, keys, shared + kNew, 0);
+      if (own) insert(keys, position, shared + kNew);
       const auto weights = attention.keys(keys, count, queries);
+      if (own) bulk_fence();
       fetch.release();
       std::uint8_t* values = fetch.take();
-      if (own) append(a, item, position, block, values, shared + kNew + Row::kBytes, kValues);
+      if (own) {
+        // Zeros after the row, which no weight of zero turns into NaN.
+        for (int i = count * Row::kBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
+          *reinterpret_cast<uint4*>(values + i) = make_uint4(0, 0, 0, 0);
+        }
+        insert(values, position, shared + kNew + Row::kBytes);
+      }
       attention.values(values, weights);
+      if (own) bulk_fence();
       fetch.release();
     }
     attention.store(reinterpret_cast<float*>(shared + kParts) + warp_index() * kGroup * kPart, kGroup, kPart);
   }
 
-  // A warp's part, in the order of warps; `used` of them had blocks. Output, maximum and sum of query g, column d.
-  struct Merged {
-    float value;
-    float largest;
-    float total;
-  };
-  static __device__ __forceinline__ Merged merged(const std::uint8_t* shared, int used, int g, int d) {
-    const float* parts = reinterpret_cast<const float*>(shared + kParts) + g * kPart;
-    Merged m{0, TileAttention<C.head_dim>::kMasked, 0};
-#pragma unroll 2
-    for (int w = 0; w < used; w++) m.largest = max(m.largest, parts[w * kGroup * kPart + C.head_dim]);
-#pragma unroll 2
-    for (int w = 0; w < used; w++) {
-      const float* part = parts + w * kGroup * kPart;
-      const float weight = exp2_fast(part[C.head_dim] - m.largest);
-      m.total += weight * part[C.head_dim + 1];
-      m.value += weight * part[d];
-    }
-    return m;
-  }
-
-  // The parts of the active splits, in order, a few at a time so that their loads overlap. read(split, g, d, parts) gives
-  // those of kMergeWidth splits from `split` on: outputs at column d, maxima and sums of query g.
+  // Parts of an output in a fixed order, a few at a time so that their loads overlap: read(first, parts) gives those of
+  // kMergeWidth warps or splits from `first` on.
   static constexpr int kMergeWidth = 4;
   struct Parts {
     float value[kMergeWidth];
     float largest[kMergeWidth];
     float total[kMergeWidth];
   };
-  template <class Read>
-  static __device__ __forceinline__ float merge_splits(int active, int g, int d, const Read& read) {
+  struct Merged {
+    float value = 0;
     float largest = TileAttention<C.head_dim>::kMasked;
     float total = 0;
-    float sum = 0;
-    for (int split = 0; split < active; split += kMergeWidth) {
+  };
+  template <class Read>
+  static __device__ __forceinline__ Merged merge(int count, const Read& read) {
+    Merged m;
+    for (int first = 0; first < count; first += kMergeWidth) {
       Parts parts;
-      read(split, g, d, parts);
-      const float before = largest;
+      read(first, parts);
+      const float before = m.largest;
 #pragma unroll
-      for (int s = 0; s < kMergeWidth; s++) {
-        if (split + s < active) largest = max(largest, parts.largest[s]);
+      for (int i = 0; i < kMergeWidth; i++) {
+        if (first + i < count) m.largest = max(m.largest, parts.largest[i]);
       }
-      const float correction = exp2_fast(before - largest);
-      total *= correction;
-      sum *= correction;
+      const float correction = exp2_fast(before - m.largest);
+      m.total *= correction;
+      m.value *= correction;
 #pragma unroll
-      for (int s = 0; s < kMergeWidth; s++) {
-        if (split + s >= active) continue;
-        const float weight = exp2_fast(parts.largest[s] - largest);
-        total += weight * parts.total[s];
-        sum += weight * parts.value[s];
+      for (int i = 0; i < kMergeWidth; i++) {
+        if (first + i >= count) continue;
+        const float weight = exp2_fast(parts.largest[i] - m.largest);
+        m.total += weight * parts.total[i];
+        m.value += weight * parts.value[i];
       }
     }
-    return divide_fast(sum, total);
+    return m;
+  }
+  // Query g, column d, of the CTA's first `used` warps.
+  static __device__ __forceinline__ Merged merge_warps(const std::uint8_t* shared, int used, int g, int d) {
+    return merge(used, [&](int first, Parts& parts) {
+#pragma unroll
+      for (int i = 0; i < kMergeWidth; i++) {
+        if (first + i >= used) continue;
+        const float* part = reinterpret_cast<const float*>(shared + kParts) + ((first + i) * kGroup + g) * kPart;
+        parts.value[i] = part[d];
+        parts.largest[i] = part[C.head_dim];
+        parts.total[i] = part[C.head_dim + 1];
+      }
+    });
   }
 
  private:
-  // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it.
+  template <class Qkv, class Angles>
+  static __device__ __forceinline__ void query(const Args& a, const Qkv& qkv, const Angles& angles, int head, int number,
+                                               QueryWords* words) {
+    float2 v[kLanePairs];
+    rotate(qkv, head, a.q_weight, angles, v);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      float2 x = make_float2(v[i].x * C.scale, v[i].y * C.scale);
+      int column = Rotary::first(pair);
+      if constexpr (!C.interleaved) {  // neighbouring lanes have neighbouring columns: one takes both first ones
+        const bool odd = lane_index() % 2 != 0;
+        const float other = shuffle_xor(odd ? x.x : x.y, 1);
+        x = odd ? make_float2(other, x.y) : make_float2(x.x, other);
+        column = odd ? Rotary::second(pair - 1) : column;
+      }
+      if (pair < kPairs) QueryWords::store(words, kGroup, number, column, x);
+    }
+  }
+  // To `row` in shared memory and, unless null, to `cached`.
+  template <class Qkv, class Angles>
+  static __device__ __forceinline__ void key(const Args& a, const Qkv& qkv, const Angles& angles, int head, int position,
+                                             std::uint8_t* row, std::uint8_t* cached) {
+    float2 v[kLanePairs];
+    rotate(qkv, C.heads + head, a.k_weight, angles, v);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      if (pair >= kPairs) continue;
+      store(Row::element(position, Rotary::first(pair)), float_to_half(v[i].x), row, cached);
+      store(Row::element(position, Rotary::second(pair)), float_to_half(v[i].y), row, cached);
+    }
+  }
   template <class Qkv>
+  static __device__ __forceinline__ void value(const Qkv& qkv, int head, int position, std::uint8_t* row,
+                                               std::uint8_t* cached) {
+    int at[2 * kLanePairs];
+    float v[2 * kLanePairs];
+#pragma unroll
+    for (int i = 0; i < 2 * kLanePairs; i++) {
+      const int pair = lane_index() + i / 2 * kWarp;
+      at[i] = pair < kPairs ? (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair + i % 2 : -1;
+    }
+    qkv.gather(v, at);
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int pair = lane_index() + i * kWarp;
+      if (pair < kPairs) store(Row::element(position, 2 * pair), floats_to_half2(v[2 * i], v[2 * i + 1]), row, cached);
+    }
+  }
+  template <class T>
+  static __device__ __forceinline__ void store(int byte, T bits, std::uint8_t* row, std::uint8_t* cached) {
+    *reinterpret_cast<T*>(row + byte) = bits;
+    if (cached != nullptr) *reinterpret_cast<T*>(cached + byte) = bits;
+  }
+
+  // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it.
+  template <class Qkv, class Angles>
   static __device__ __forceinline__ void rotate(const Qkv& x, int head, const float* weight, const Angles& angles,
                                                 float2 (&v)[kLanePairs]) {
     float2 g[kLanePairs] = {};
@@ -263,24 +301,17 @@ struct AttentionCore {
     }
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
-      v[i] = make_float2(v[i].x * angles.c[i] - v[i].y * angles.s[i], v[i].y * angles.c[i] + v[i].x * angles.s[i]);
+      const int pair = lane_index() + i * kWarp;
+      if (pair < kPairs) v[i] = rotate_pair(v[i], angles(i, pair));
     }
   }
 
-  // The new row into a landed tile and into the cache; and zeros after it, which no weight of zero turns into NaN.
-  static __device__ __forceinline__ void append(const Args& a, int item, int position, int block, std::uint8_t* landed,
-                                                const std::uint8_t* row, int offset) {
-    const int line = position % C.block_tokens * Row::kBytes;
-    std::uint8_t* cached = tile(a, item / kShares, block) + offset + line;
-    for (int i = lane_index(); i < Row::kBytes / 4; i += kWarp) {
-      const std::uint32_t word = reinterpret_cast<const std::uint32_t*>(row)[i];
-      reinterpret_cast<std::uint32_t*>(landed + line)[i] = word;
-      if (item % kShares == 0) reinterpret_cast<std::uint32_t*>(cached)[i] = word;
+  // The step's row into a landed tile.
+  static __device__ __forceinline__ void insert(std::uint8_t* landed, int position, const std::uint8_t* row) {
+    std::uint8_t* line = landed + position % C.block_tokens * Row::kBytes;
+    for (int i = lane_index() * 16; i < Row::kBytes; i += kWarp * 16) {
+      *reinterpret_cast<uint4*>(line + i) = *reinterpret_cast<const uint4*>(row + i);
     }
-    for (int i = line + Row::kBytes + lane_index() * 4; i < kTileBytes; i += kWarp * 4) {
-      *reinterpret_cast<std::uint32_t*>(landed + i) = 0;
-    }
-    bulk_fence();
     warp_sync();
   }
 };

@@ -45,18 +45,18 @@ struct AttentionDecode {
     const int end = share.end(split, C.block_tokens);
     // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v.
     Fetch fetch(shared, a, item / Core::kShares, begin + warp_index(), end, position);
-    const typename Core::Angles angles(args.turns, position);
+    const typename Core::LaneAngles angles(args.turns, position);
     grid_wait();
     const bool append = end * C.block_tokens > position;
     Core::prepare(a, PlainInput{args.qkv}, angles, item, position, append, core);
     block_sync();
-    Core::walk(a, item, position, begin + warp_index(), end, fetch, core);
+    Core::walk(position, begin + warp_index(), end, fetch, core);
     block_sync();
 
     const int used = end - begin < C.warps ? end - begin : C.warps;
     if (share.active == 1) {
       for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
-        const auto m = Core::merged(core, used, i / C.head_dim, i % C.head_dim);
+        const auto m = Core::merge_warps(core, used, i / C.head_dim, i % C.head_dim);
         args.out[item * Core::kGroup * C.head_dim + i] = untagged(divide_fast(m.value, m.total));
       }
       return;
@@ -64,7 +64,7 @@ struct AttentionDecode {
     for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
       const int g = i / C.head_dim;
       const int d = i % C.head_dim;
-      const auto m = Core::merged(core, used, g, d);
+      const auto m = Core::merge_warps(core, used, g, d);
       float* partial = partial_of(args, item, split, g);
       partial[d] = m.value;
       if (d == 0) {
@@ -124,19 +124,18 @@ struct AttentionDecode {
 
   // Splits in order: the result does not depend on which CTA does this.
   static __device__ __forceinline__ void merge(const Args& a, int item, int active) {
-    const auto read = [&](int split, int g, int d, typename Core::Parts& parts) {
-#pragma unroll
-      for (int s = 0; s < Core::kMergeWidth; s++) {
-        if (split + s >= active) continue;
-        const float* partial = partial_of(a, item, split + s, g);
-        parts.value[s] = load_fresh(partial + d);
-        parts.largest[s] = load_fresh(partial + C.head_dim);
-        parts.total[s] = load_fresh(partial + C.head_dim + 1);
-      }
-    };
     for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
-      const float value = Core::merge_splits(active, i / C.head_dim, i % C.head_dim, read);
-      a.out[item * Core::kGroup * C.head_dim + i] = untagged(value);
+      const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
+#pragma unroll
+        for (int s = 0; s < Core::kMergeWidth; s++) {
+          if (first + s >= active) continue;
+          const float* partial = partial_of(a, item, first + s, i / C.head_dim);
+          parts.value[s] = load_fresh(partial + i % C.head_dim);
+          parts.largest[s] = load_fresh(partial + C.head_dim);
+          parts.total[s] = load_fresh(partial + C.head_dim + 1);
+        }
+      });
+      a.out[item * Core::kGroup * C.head_dim + i] = untagged(divide_fast(m.value, m.total));
     }
   }
 };

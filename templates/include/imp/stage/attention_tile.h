@@ -14,23 +14,32 @@ __device__ __forceinline__ void split_halves(float2 x, std::uint32_t& high, std:
   low = floats_to_half2(x.x - rounded.x, x.y - rounded.y);
 }
 
+// Queries as the B operand of the product with keys. In shared memory, [HeadDim / 16][count][4] of these: columns 2t, 2t + 1
+// and 2t + 8, 2t + 9 of sixteen, t = 0..3.
+struct QueryWords {
+  std::uint32_t high[2];
+  std::uint32_t low[2];
+
+  // Columns `column`, an even one, and the next of query `query`.
+  static __device__ __forceinline__ void store(QueryWords* words, int count, int query, int column, float2 x) {
+    QueryWords& to = words[(column / 16 * count + query) * 4 + column % 8 / 2];
+    const int half = column % 16 / 8;
+    split_halves(x, to.high[half], to.low[half]);
+  }
+};
+
 template <int HeadDim>
 struct TileQueries {
   static constexpr int kDepth = HeadDim / 16;
-  std::uint32_t high[kDepth][2];
-  std::uint32_t low[kDepth][2];
+  QueryWords words[kDepth];
 
-  // queries: f32 [count, HeadDim] in shared memory
-  __device__ __forceinline__ TileQueries(const float* queries, int count) {
+  __device__ __forceinline__ TileQueries(const std::uint8_t* queries, int count) {
     const int query = lane_index() / 4;
-    const float* line = queries + query * HeadDim + lane_index() % 4 * 2;
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
-#pragma unroll
-      for (int i = 0; i < 2; i++) {
-        const float2 x = query < count ? *reinterpret_cast<const float2*>(line + k * 16 + i * 8) : make_float2(0, 0);
-        split_halves(x, high[k][i], low[k][i]);
-      }
+      uint4 w = make_uint4(0, 0, 0, 0);
+      if (query < count) w = reinterpret_cast<const uint4*>(queries)[k * count * 4 + lane_index()];
+      words[k] = {{w.x, w.y}, {w.z, w.w}};
     }
   }
 };
@@ -61,8 +70,8 @@ struct TileAttention {
     for (int k = 0; k < kDepth; k++) {
       std::uint32_t a[4];
       ldmatrix_x4(a, block + row * Row::kBytes + Row::chunk(row, 2 * k + lane_index() / 16));
-      mma_f16_k16(parts[k % 2][0], a, queries.low[k]);
-      mma_f16_k16(parts[k % 2][1], a, queries.high[k]);
+      mma_f16_k16(parts[k % 2][0], a, queries.words[k].low);
+      mma_f16_k16(parts[k % 2][1], a, queries.words[k].high);
     }
     float scores[4];  // positions g and g + 8, of both queries
 #pragma unroll

@@ -46,9 +46,11 @@ struct Encoder {
   static __device__ __forceinline__ Weights weights(const float* norm) {
     Weights w{};
     if constexpr (C.norm) {
+      const int begin = first_column();
 #pragma unroll
       for (int i = 0; i < kRounds; i++) {
-        w.g[i] = column(i) < C.cols ? *reinterpret_cast<const float4*>(norm + column(i)) : make_float4(0, 0, 0, 0);
+        const int k = begin + i * kStride;
+        w.g[i] = k < C.cols ? *reinterpret_cast<const float4*>(norm + k) : make_float4(0, 0, 0, 0);
       }
     }
     return w;
@@ -58,18 +60,20 @@ struct Encoder {
   template <class Input>
   static __device__ __forceinline__ float run(const Input& x, const Weights& w, std::uint8_t* shared) {
     float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
+    const int begin = first_column();
 #pragma unroll
     for (int first = 0; first < kRounds; first += kInFlight) {
       float4 v[kInFlight];
       int at[kInFlight];
 #pragma unroll
       for (int i = 0; i < kInFlight; i++) {
-        at[i] = first + i < kRounds && column(first + i) < C.cols ? column(first + i) : -1;
+        const int k = begin + (first + i) * kStride;
+        at[i] = first + i < kRounds && k < C.cols ? k : -1;
       }
       x.read(v, at);
 #pragma unroll
       for (int i = 0; i < kInFlight; i++) {
-        encode(first + i, v[i], w, shared);
+        if (first + i < kRounds) encode(begin + (first + i) * kStride, v[i], w.g[C.norm ? first + i : 0], shared);
       }
     }
     Cta::sync();
@@ -80,26 +84,24 @@ struct Encoder {
   }
 
  private:
-  // This thread's four values of a round.
-  static __device__ __forceinline__ void encode(int round, float4 v, const Weights& w, std::uint8_t* shared) {
-    const int span = warp_index() + round * C.warps;
-    if (round >= kRounds || span >= kSpans) return;
+  // A warp takes 128 neighbouring columns at a time, a lane four of them. Opaque, since a loop over layers would otherwise
+  // keep the addresses of all rounds in registers.
+  static __device__ __forceinline__ int first_column() { return opaque(warp_index() * 128 + lane_index() * 4); }
+
+  // This thread's four values of a round, from column k on.
+  static __device__ __forceinline__ void encode(int k, float4 v, float4 weight, std::uint8_t* shared) {
+    const int span = k / 128;
+    if (span >= kSpans) return;
     if constexpr (C.norm) {
       float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
       const float squares = warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
       if (lane_index() == 0) sums[span] = squares;
-      const float4 g = w.g[round < kRounds ? round : 0];
-      v = make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
+      v = make_float4(v.x * weight.x, v.y * weight.y, v.z * weight.z, v.w * weight.w);
     }
-    const int k = column(round);
     if constexpr (C.dense) {
       if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v;
     }
     if constexpr (C.q8) encode_q8(v, k, k < C.cols, shared);
-  }
-  // A warp takes 128 neighbouring columns at a time, a lane four of them.
-  static __device__ __forceinline__ int column(int round) {
-    return warp_index() * 128 + round * kStride + lane_index() * 4;
   }
   static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
     const float peak = group_max<8>(max(max(fabsf(v.x), fabsf(v.y)), max(fabsf(v.z), fabsf(v.w))));

@@ -34,19 +34,24 @@ struct TaggedInput {
   const std::uint32_t* words;
   std::uint32_t tag;  // 0 or 1
 
-  // A negative place reads the first one instead, which does no harm and keeps the loads together.
+  // A negative place reads the first one instead, which does no harm and keeps the loads together. Only what is old is
+  // loaded again: what the CTAs stream must not wait for loads in vain.
   template <int N>
   __device__ __forceinline__ void read(float4 (&v)[N], const int (&at)[N]) const {
     uint4 w[N];
+#pragma unroll
+    for (int i = 0; i < N; i++) w[i] = load(at[i]);
     Poll poll("vector", tag);
     while (true) {
       std::uint32_t old = 0;
 #pragma unroll
-      for (int i = 0; i < N; i++) w[i] = load_fresh4(reinterpret_cast<const uint4*>(words + max(at[i], 0)));
-#pragma unroll
-      for (int i = 0; i < N; i++) old |= (w[i].x ^ tag) | (w[i].y ^ tag) | (w[i].z ^ tag) | (w[i].w ^ tag);
+      for (int i = 0; i < N; i++) old |= age(w[i]);
       if ((old & 1u) == 0) break;
       poll.pause();
+#pragma unroll
+      for (int i = 0; i < N; i++) {
+        if ((age(w[i]) & 1u) != 0) w[i] = load(at[i]);
+      }
     }
 #pragma unroll
     for (int i = 0; i < N; i++) {
@@ -71,6 +76,15 @@ struct TaggedInput {
     for (int i = 0; i < N; i++) v[i] = at[i] >= 0 ? value(w[i]) : 0;
   }
   static __device__ __forceinline__ float value(std::uint32_t word) { return bits_to_float(word & ~1u); }
+
+ private:
+  __device__ __forceinline__ uint4 load(int at) const {
+    return load_fresh4(reinterpret_cast<const uint4*>(words + max(at, 0)));
+  }
+  // Odd if one of the words is old.
+  __device__ __forceinline__ std::uint32_t age(const uint4& w) const {
+    return (w.x ^ tag) | (w.y ^ tag) | (w.z ^ tag) | (w.w ^ tag);
+  }
 };
 
 __device__ __forceinline__ void publish(std::uint32_t* word, float value, std::uint32_t tag) {

@@ -10,10 +10,17 @@ struct RopeConfig {
   bool interleaved;  // pairs (2p, 2p + 1) instead of (p, p + head_dim / 2)
 };
 
-__device__ __forceinline__ void rope_angle(const std::uint64_t* turns, int pair, int position, float& s, float& c) {
+// Cosine and sine.
+__device__ __forceinline__ float2 rope_angle(const std::uint64_t* turns, int pair, int position) {
   const std::uint64_t fraction = turns[pair] * static_cast<std::uint64_t>(position);
   const auto signed_turn = static_cast<std::int32_t>(fraction >> 32);
+  float s = 0;
+  float c = 0;
   sincospi(static_cast<float>(signed_turn) * 0x1p-31f, s, c);
+  return make_float2(c, s);
+}
+__device__ __forceinline__ float2 rotate_pair(float2 x, float2 angle) {
+  return make_float2(x.x * angle.x - x.y * angle.y, x.y * angle.x + x.x * angle.y);
 }
 
 template <RopeConfig C>
@@ -23,10 +30,7 @@ struct Rope {
   static __device__ __forceinline__ int first(int pair) { return C.interleaved ? 2 * pair : pair; }
   static __device__ __forceinline__ int second(int pair) { return C.interleaved ? 2 * pair + 1 : pair + kPairs; }
   static __device__ __forceinline__ float2 rotate(float2 x, const std::uint64_t* turns, int pair, int position) {
-    float s = 0;
-    float c = 0;
-    rope_angle(turns, pair, position, s, c);
-    return make_float2(x.x * c - x.y * s, x.y * c + x.x * s);
+    return rotate_pair(x, rope_angle(turns, pair, position));
   }
 };
 

@@ -51,12 +51,7 @@ struct RopeAppend {
     const int slot = input[0];
     const int position = positions[slot] + token;
     auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
-    if (thread_index() < kPairs) {
-      float s = 0;
-      float c = 0;
-      rope_angle(turns, thread_index(), position, s, c);
-      rotation[thread_index()] = make_float2(c, s);
-    }
+    if (thread_index() < kPairs) rotation[thread_index()] = rope_angle(turns, thread_index(), position);
     block_sync();
 
     const int block = table[slot * C.table_blocks + position / kBlockTokens];

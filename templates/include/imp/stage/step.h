@@ -40,8 +40,16 @@ struct Step {
       largest({Core::kSharedBytes, Qkv::kEncodedBytes, Out::kEncodedBytes, GateUp::kEncodedBytes, Down::kEncodedBytes,
                Head::kEncodedBytes + Logits::kSharedBytes});
   using Ring = Tape<C.slots, kSlotBytes, C.in_flight>;
-  static constexpr int kDone = Ring::kSharedBytes + kScratchBytes;
-  static constexpr int kSharedBytes = kDone + 16;
+  // What the warps of the CTA share: registers that hold it all the while would spill.
+  struct Shared {
+    std::uint32_t done;  // warps, in phases so far
+    std::int32_t slot;
+    std::int32_t position;
+    std::uint32_t turn;  // layers of all steps before
+    float2 angles[Core::kPairs];
+  };
+  static constexpr int kShared = Ring::kSharedBytes + kScratchBytes;
+  static constexpr int kSharedBytes = kShared + round_up(sizeof(Shared), 16);
   static_assert(A.warps == C.warps, "the same warps attend and multiply");
   static_assert(C.lanes <= C.in_flight && C.lanes <= C.slots, "each lane looks at another slot");
   static_assert(Ring::safe(C.warps), "the ring is too short for its warps and for what is in flight");
@@ -94,7 +102,6 @@ struct Step {
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
-    if (thread_index() == 0) *reinterpret_cast<std::uint32_t*>(shared + kDone) = 0;
     Ring ring(shared);
     block_sync();
     if (warp_index() == C.warps) {
@@ -112,50 +119,53 @@ struct Step {
     const Args& args;
     Ring& ring;
     std::uint8_t* scratch;
-    std::uint32_t* done;
+    Shared& shared;
     Count count{};
-    std::uint32_t turn = 0;  // layers of all steps so far
-    int slot = 0;
-    int position = 0;
-    typename Core::Angles angles;
 
-    __device__ __forceinline__ Worker(const Args& a, Ring& r, std::uint8_t* shared)
-        : args(a),
-          ring(r),
-          scratch(shared + Ring::kSharedBytes),
-          done(reinterpret_cast<std::uint32_t*>(shared + kDone)),
-          slot(a.input[0]),
-          position(a.positions[slot]),
-          angles(a.turns, position) {
-      turn = load_fresh(args.counters);
+    __device__ __forceinline__ Worker(const Args& a, Ring& r, std::uint8_t* memory)
+        : args(a), ring(r), scratch(memory + Ring::kSharedBytes), shared(*reinterpret_cast<Shared*>(memory + kShared)) {
+      const int slot = args.input[0];
+      const int position = args.positions[slot];
+      if (thread_index() == 0) {
+        shared.done = 0;
+        shared.slot = slot;
+        shared.position = position;
+        shared.turn = load_fresh(args.counters);
+      }
+      for (int pair = thread_index(); pair < Core::kPairs; pair += Core::kThreads) {
+        shared.angles[pair] = rope_angle(args.turns, pair, position);
+      }
+      Cta::sync();
     }
 
     __device__ __forceinline__ void run() {
       for (int l = 0; l < kLayers; l++) layer(l);
       Logits epilogue({args.logits, args.best_value, args.best}, scratch + Head::kEncodedBytes);
-      multiply<Head>(0, TaggedInput{args.x, 0}, args.head_norm, kDown, turn, epilogue);
+      multiply<Head>(0, TaggedInput{args.x, 0}, args.head_norm, kDown, turn(kLayers), epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
-      if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn);
+      if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn(kLayers));
     }
 
     __device__ __forceinline__ void layer(int l) {
       const Layer& at = args.layer[l];
-      const std::uint32_t tag = ~turn & 1u;  // 1 at first, since all words are zero then
+      const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
       PublishRows qkv{args.qkv, tag};
-      multiply<Qkv>(l, TaggedInput{args.x, 0}, at.attention_norm, kDown, turn, qkv);
+      multiply<Qkv>(l, TaggedInput{args.x, 0}, at.attention_norm, kDown, turn(l), qkv);
       attend(l, tag);
-      turn++;
       PublishSum out{args.x, 1};
-      multiply<Out>(l, TaggedInput{args.attention, tag}, nullptr, kAttention, turn, out);
+      multiply<Out>(l, TaggedInput{args.attention, tag}, nullptr, kAttention, turn(l + 1), out);
       arrive(kOut);
       PublishRows gated{args.gated, tag};
-      multiply<GateUp>(l, TaggedInput{args.x, 1}, at.mlp_norm, kOut, turn, gated);
+      multiply<GateUp>(l, TaggedInput{args.x, 1}, at.mlp_norm, kOut, turn(l + 1), gated);
       arrive(kGateUp);
       PublishSum down{args.x, 0};
-      multiply<Down>(l, TaggedInput{args.gated, tag}, nullptr, kGateUp, turn, down);
+      multiply<Down>(l, TaggedInput{args.gated, tag}, nullptr, kGateUp, turn(l + 1), down);
       arrive(kDown);
     }
+
+    // Layers of all steps before this step's layer l.
+    __device__ __forceinline__ std::uint32_t turn(int l) const { return shared.turn + static_cast<std::uint32_t>(l); }
 
     // Waits until `counter` says that a phase has probably been done `times` times by every CTA, encodes the input,
     // multiplies.
@@ -212,9 +222,13 @@ struct Step {
     __device__ __forceinline__ void arrive(Counter counter) {
       warp_sync();
       if (lane_index() != 0) return;
-      if (atomic_add(done, 1u) % C.warps == C.warps - 1) add_fresh(args.counters + counter * 32, 1);
+      if (atomic_add(&shared.done, 1u) % C.warps == C.warps - 1) add_fresh(args.counters + counter * 32, 1);
     }
 
+    struct SharedAngles {
+      const float2* angles;
+      __device__ __forceinline__ float2 operator()(int, int pair) const { return angles[pair]; }
+    };
     // Keys, then values, of each block of this warp.
     struct Blocks {
       Ring& ring;
@@ -230,9 +244,11 @@ struct Step {
     };
 
     __device__ __forceinline__ void attend(int l, std::uint32_t tag) {
+      const int position = shared.position;
       const AttentionShare share = AttentionShare::of<A>(position);
       const int items = Core::kItems * share.active;
       const typename Core::Args a = core_args(l);
+      const SharedAngles angles{shared.angles};
       const TaggedInput qkv{args.qkv, tag};
       for (int item = block_index(); item < items; item += C.grid) {
         const int split = item / Core::kItems;
@@ -243,20 +259,20 @@ struct Step {
         Core::prepare(a, qkv, angles, head, position, end * A.block_tokens > position, scratch);
         Cta::sync();
         Blocks blocks{ring, {count.tile, end - begin}, warp_index()};
-        Core::walk(a, head, position, begin + warp_index(), end, blocks, scratch);
+        Core::walk(position, begin + warp_index(), end, blocks, scratch);
         count.tile += static_cast<std::uint32_t>(2 * (end - begin));
         Cta::sync();
         const int used = end - begin < C.warps ? end - begin : C.warps;
         for (int i = thread_index(); i < Core::kGroup * A.head_dim; i += Core::kThreads) {
-          const auto m = Core::merged(scratch, used, i / A.head_dim, i % A.head_dim);
+          const auto m = Core::merge_warps(scratch, used, i / A.head_dim, i % A.head_dim);
           if (share.active == 1) {
             publish(args.attention + head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total), tag);
           } else {
-            publish_partial(head, split, i, m);
+            publish_partial(head, split, i, m, turn(l + 1));
           }
         }
       }
-      if (share.active > 1) merge(share.active, tag);
+      if (share.active > 1) merge(share.active, tag, turn(l + 1));
       arrive(kAttention);
     }
 
@@ -267,41 +283,41 @@ struct Step {
         q = args.layer[l].q;
         k = args.layer[l].k;
       }
-      return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + slot * A.table_blocks};
+      return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + shared.slot * A.table_blocks};
     }
 
     __device__ __forceinline__ std::uint64_t* partial_of(int head, int split, int g) const {
       return args.partial + ((head * A.splits + split) * Core::kGroup + g) * Core::kPart;
     }
-    __device__ __forceinline__ std::uint64_t stamped(float value) const {
-      return static_cast<std::uint64_t>(turn + 1) << 32 | float_to_bits(value);
+    static __device__ __forceinline__ std::uint64_t stamped(float value, std::uint32_t stamp) {
+      return static_cast<std::uint64_t>(stamp) << 32 | float_to_bits(value);
     }
-    __device__ __forceinline__ void publish_partial(int head, int split, int i, const typename Core::Merged& m) const {
+    __device__ __forceinline__ void publish_partial(int head, int split, int i, const typename Core::Merged& m,
+                                                    std::uint32_t stamp) const {
       std::uint64_t* words = partial_of(head, split, i / A.head_dim);
       const int d = i % A.head_dim;
-      store_fresh(words + d, stamped(m.value));
+      store_fresh(words + d, stamped(m.value, stamp));
       if (d != 0) return;
-      store_fresh(words + A.head_dim, stamped(m.largest));
-      store_fresh(words + A.head_dim + 1, stamped(m.total));
+      store_fresh(words + A.head_dim, stamped(m.largest, stamp));
+      store_fresh(words + A.head_dim + 1, stamped(m.total, stamp));
     }
     // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
-    __device__ __forceinline__ void merge(int active, std::uint32_t tag) const {
+    __device__ __forceinline__ void merge(int active, std::uint32_t tag, std::uint32_t stamp) const {
       constexpr int outputs = Core::kGroup * A.head_dim;
       const int each = (outputs + active - 1) / active;
       for (int item = block_index(); item < Core::kItems * active; item += C.grid) {
         const int head = item % Core::kItems;
         const int begin = item / Core::kItems * each;
         const int end = begin + each < outputs ? begin + each : outputs;
-        const auto read = [&](int split, int g, int d, typename Core::Parts& parts) {
-          read_partials(head, split, active, g, d, parts);
-        };
         for (int i = begin + thread_index(); i < end; i += Core::kThreads) {
-          const float value = Core::merge_splits(active, i / A.head_dim, i % A.head_dim, read);
-          publish(args.attention + head * outputs + i, value, tag);
+          const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
+            read_partials(head, first, active, i / A.head_dim, i % A.head_dim, stamp, parts);
+          });
+          publish(args.attention + head * outputs + i, divide_fast(m.value, m.total), tag);
         }
       }
     }
-    __device__ __forceinline__ void read_partials(int head, int split, int active, int g, int d,
+    __device__ __forceinline__ void read_partials(int head, int split, int active, int g, int d, std::uint32_t stamp,
                                                   typename Core::Parts& parts) const {
       std::uint64_t words[Core::kMergeWidth][3];
       bool old;
@@ -320,7 +336,7 @@ struct Step {
         for (int s = 0; s < Core::kMergeWidth; s++) {
           if (split + s >= active) continue;
 #pragma unroll
-          for (int i = 0; i < 3; i++) old |= words[s][i] >> 32 != turn + 1;
+          for (int i = 0; i < 3; i++) old |= words[s][i] >> 32 != stamp;
         }
         if (old) poll.pause();
       } while (old);

@@ -1,0 +1,194 @@
+"""One source that holds a decode step in both forms, and of its parts every configuration that is worth measuring."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from imp_codegen.build import Unit
+from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.emit import emit
+from imp_codegen.graph import Graph
+from imp_codegen.kernels import lower, step
+from imp_codegen.kernels.draft import Draft, ProgramDraft
+from imp_codegen.kernels.form import choose
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.models import load_architecture, load_named
+from imp_codegen.passes.fuse import Group, fuse
+from imp_codegen.passes.place_weights import VECTOR, Placed, place_weights
+from imp_codegen.quant import Tile, formats
+from imp_codegen.spec import ModelSpec
+from imp_codegen.targets import Target, find_target
+from imp_codegen.tuning.stage import Choice, Stage
+from imp_codegen.tuning.step import Step, StepChoice
+from imp_codegen.tuning.table import Entry, StepEntry, Table
+from imp_runtime.artifact import Artifact
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import Form, Kernel, KvSpec, Plan, Plane, PlanError, TargetPlan
+
+PROGRAM = "forward_b1"
+
+
+@dataclass(frozen=True, slots=True)
+class Persistent:
+    """The step kernel: a step's kernels with the formula's choice and with every candidate."""
+
+    step: Step
+    formula: StepChoice
+    programs: Mapping[StepChoice, tuple[Kernel, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One source with a step's kernels as the formula configures them and, of each stage, with every candidate's.
+
+    `plan`: the artifact's for the one target, with the buffers of both forms and no programs. `stages`: those with
+    candidates, largest first. `others`: the kernels that replace those of a stage, by their names. `persistent`: None
+    where one kernel cannot decode the model. `obstacle`: why that form cannot be measured. `predicted`: the form that
+    is taken without a measurement.
+    """
+
+    unit: Unit
+    target: Target
+    plan: Plan
+    stages: tuple[Stage, ...]
+    formula: tuple[Kernel, ...]
+    others: Mapping[Stage, Mapping[Choice, Mapping[str, Kernel]]]
+    persistent: Persistent | None
+    obstacle: str | None
+    predicted: Form
+
+    def step(self, choices: Mapping[Stage, Choice], without: Stage | None = None) -> tuple[Kernel, ...]:
+        """The kernels of a step with the formula's choice but for `choices`; `without` the launches of a stage."""
+        replaced = {name: k for stage, choice in choices.items() for name, k in self.others[stage][choice].items()}
+        left_out = self.launches(without) if without else ()
+        return tuple(replaced.get(kernel.name, kernel) for kernel in self.formula if kernel.name not in left_out)
+
+    def launches(self, stage: Stage) -> tuple[str, ...]:
+        """The names of a stage's kernels."""
+        return tuple(next(iter(self.others[stage].values())))
+
+
+def plan_experiment(artifact: Artifact, target: str) -> Experiment:
+    """Every candidate's kernels.
+
+    PlanError if the artifact has no code for the target, ImpError if another version of the compiler made it.
+    """
+    plan = artifact.plan
+    try:
+        compiled = plan.target(target)
+    except PlanError as error:
+        advice = f"compile with --target {target}, or choose one of these with --target"
+        raise PlanError(f"{artifact.path}: {error}; {advice}") from None
+    spec = ModelSpec.from_json(artifact.read("spec.json"))
+    graph = load_named(spec.architecture).build(spec)
+    lowering = _Lowerings(spec, fuse(graph), _placed(graph, plan.planes), find_target(target), plan.chunk_tokens)
+    low, formula = lowering.step("graph")
+    obstacle = step.obstacle(low, lowering.groups)
+    # Whoever drafts the step kernel has drafted the graph before: its buffers are those of both.
+    both, as_one = (low, formula) if obstacle else lowering.step("persistent")
+    if not (_same(compiled, low, formula) if compiled.form == "graph" else _same(compiled, both, as_one)):
+        raise ImpError(f"{artifact.path}: was compiled by another version of imp; compile the model again")
+    stages = _stage_candidates(lowering, low, formula)
+    kernel = None if obstacle else step.tuned(low, lowering.groups)
+    steps = _step_candidates(lowering, kernel) if kernel else {}
+    emitted = emit(
+        (
+            ProgramDraft("formula", 1, formula),
+            *(
+                ProgramDraft(f"{stage.kind}_{choice.warps}x{choice.slots}", 1, drafts)
+                for stage, choice, drafts in stages
+            ),
+            *(ProgramDraft(f"step_{choice.in_flight}x{choice.lanes}", 1, drafts) for choice, drafts in steps.items()),
+        ),
+        plan.model,
+        plan.quant,
+        target,
+    )
+    kernels = [program.kernels for program in emitted.programs]
+    others: dict[Stage, dict[Choice, Mapping[str, Kernel]]] = {}
+    for (stage, choice, _), changed in zip(stages, kernels[1:], strict=False):
+        others.setdefault(stage, {})[choice] = {kernel.name: kernel for kernel in changed}
+    programs = dict(zip(steps, kernels[1 + len(stages) :], strict=True))
+    return Experiment(
+        unit=Unit(target, low.target.compiler, emitted.source),
+        target=low.target,
+        plan=replace(plan, targets=(replace(compiled, buffers=both.all_buffers(), programs=()),)),
+        stages=tuple(others),
+        formula=kernels[0],
+        others=others,
+        persistent=Persistent(kernel, kernel.formula(low.target), programs) if kernel else None,
+        obstacle=obstacle,
+        predicted=choose(low, lowering.groups, formula, "auto").form,
+    )
+
+
+def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
+    """The streamed stages that a checkpoint's model would have on a target."""
+    architecture = load_architecture(checkpoint)
+    spec = architecture.read_spec(checkpoint)
+    graph = architecture.build(spec)
+    low, _ = _Lowerings(spec, fuse(graph), place_weights(graph, checkpoint), target, chunk_tokens=128).step("graph")
+    return tuple(low.streams)
+
+
+def _same(compiled: TargetPlan, low: Lowering, drafts: Sequence[Draft]) -> bool:
+    """Whether an artifact's decode step is what this compiler drafts."""
+    kernels = [(kernel.name, kernel.args) for kernel in compiled.program(PROGRAM).kernels]
+    drafted = [(draft.name, tuple(p.binding for p in draft.params())) for draft in drafts]
+    return kernels == drafted and compiled.buffers == low.all_buffers()
+
+
+def _stage_candidates(
+    lowering: _Lowerings, low: Lowering, formula: Sequence[Draft]
+) -> list[tuple[Stage, Choice, tuple[Draft, ...]]]:
+    """The drafts that each choice changes, the largest stage's first."""
+    found = []
+    for stage in sorted(low.streams, key=lambda stage: -stage.plane_bytes):
+        for choice in stage.candidates(low.target):
+            table = Table(low.target.name, "", {stage.name: Entry(choice, "")}, "candidate")
+            _, drafts = lowering.step("graph", table)
+            changed = tuple(draft for draft, usual in zip(drafts, formula, strict=True) if draft != usual)
+            if changed:
+                found.append((stage, choice, changed))
+    return found
+
+
+def _step_candidates(lowering: _Lowerings, kernel: Step) -> dict[StepChoice, tuple[Draft, ...]]:
+    """A step with each choice of the step kernel, the formula's first."""
+    found = {}
+    for choice in (kernel.formula(lowering.target), *kernel.candidates(lowering.target)):
+        table = Table(lowering.target.name, "", {}, "candidate", {kernel.name: StepEntry(choice, "")})
+        _, found[choice] = lowering.step("persistent", table)
+    return found
+
+
+def _placed(graph: Graph, planes: Sequence[Plane]) -> Mapping[str, Placed]:
+    """The weights as an artifact holds them."""
+    by_name = {plane.name: plane for plane in planes}
+    placed = {}
+    for weight in graph.weights().values():
+        plane = by_name[weight.name]
+        layout, _, shape = plane.layout.partition(":")
+        tile = None if layout == VECTOR else Tile(*(int(n) for n in shape.split("x")))
+        placed[weight.name] = Placed(weight, formats()[plane.format], tile, plane)
+    return placed
+
+
+@dataclass(frozen=True, slots=True)
+class _Lowerings:
+    """A model that is lowered again and again with other tables."""
+
+    spec: ModelSpec
+    groups: tuple[Group, ...]
+    placed: Mapping[str, Placed]
+    target: Target
+    chunk_tokens: int
+
+    def step(self, form: Form, *tables: Table) -> tuple[Lowering, tuple[Draft, ...]]:
+        """The kernels of a step, and what drafting them asked for."""
+        attention = self.spec.layers[0].attention
+        kv = KvSpec(len(self.spec.layers), attention.kv_heads, attention.head_dim)
+        low = Lowering(self.spec, self.target, self.placed, kv, self.chunk_tokens, tables)
+        programs, _ = lower(low, self.groups, form)
+        return low, next(program.drafts for program in programs if program.name == PROGRAM)

@@ -1,0 +1,55 @@
+"""The step kernel as tables know it, what may be chosen of it, and the formula that chooses where no table does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imp_codegen.targets import Target
+
+_LANES = 4
+_SHORT_TILE = 4200  # bytes; below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
+
+
+@dataclass(frozen=True, slots=True)
+class StepChoice:
+    """Tiles that a CTA has in flight, and lanes of its fetching warp that look for room for the next ones."""
+
+    in_flight: int
+    lanes: int
+
+    def __str__(self) -> str:
+        return f"{self.in_flight} x {self.lanes}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A model's step kernel. Its warps are no choice: how attention adds up, and so the result, depends on them.
+
+    `name`: the key of tables, everything that decides what is best, but the target. `tile_bytes`: of the largest tile
+    of the layers. `ring_tiles`: that the ring may have in flight, beside the one that each warp is at.
+    """
+
+    name: str
+    tile_bytes: int
+    ring_tiles: int
+
+    @property
+    def possible(self) -> bool:
+        """Whether the ring is long enough for every number of lanes."""
+        return self.ring_tiles >= 2 * _LANES
+
+    def takes(self, choice: StepChoice) -> bool:
+        """Whether each lane looks at another tile, and the ring has room for all of them."""
+        return choice.lanes <= choice.in_flight <= self.ring_tiles
+
+    def formula(self, target: Target) -> StepChoice:
+        """The target's bytes in flight; more lanes where tiles are short."""
+        lanes = 2 * _LANES if self.tile_bytes < _SHORT_TILE else _LANES
+        return StepChoice(min(max(target.in_flight // self.tile_bytes, lanes), self.ring_tiles), lanes)
+
+    def candidates(self, target: Target) -> tuple[StepChoice, ...]:
+        """What is worth measuring beside the formula's choice: half and twice as much in flight, the other lanes."""
+        usual = self.formula(target)
+        counts = (usual.in_flight // 2, usual.in_flight, min(2 * usual.in_flight, self.ring_tiles))
+        found = dict.fromkeys(StepChoice(count, lanes) for count in counts for lanes in (_LANES, 2 * _LANES))
+        return tuple(choice for choice in found if choice != usual and self.takes(choice))
