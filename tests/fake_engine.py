@@ -182,7 +182,7 @@ class FakeEngine:
             if not 0 <= token < self.plan.vocab:
                 raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
         limit = min(params.max_tokens, self.context - len(prompt))
-        sequence = Request(len(self.prompts), tuple(prompt), params, 0, limit)
+        sequence = Request(len(self.prompts), tuple(prompt), params, 0, limit, prompt_cached=self.cached_tokens)
         self._runs[sequence.id] = Run(self._reply(prompt), constraint=constraint)
         self.live.append(sequence)
         self.prompts.append(tuple(prompt))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import time
 from collections import deque
 from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
@@ -17,21 +16,21 @@ import numpy.typing as npt
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
-from imp_runtime.constraint import TokenMask, pack_bits, unpack_bits
-from imp_runtime.device import Device, DeviceError, Mark, detect_target, open_device
+from imp_runtime.constraint import TokenMask, unpack_bits
+from imp_runtime.device import Device, Mark, detect_target, open_device
 from imp_runtime.errors import ImpError
 from imp_runtime.host_sampler import HostSampler, logprobs
+from imp_runtime.launcher import Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
-from imp_runtime.plan import BIASED, MASKED, RING, Plan, PlanError
+from imp_runtime.plan import Plan, PlanError
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill, Scheduler
 from imp_runtime.sequence import Sequence, Status
+from imp_runtime.token_ring import TokenRing
 
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
-_SPINS = 50
-_SLEEP_SECONDS = 50e-6
 
 
 class RequestError(ImpError):
@@ -70,10 +69,19 @@ class _Token:
 
 
 class Engine:
-    """One model on one device. One thread at a time may use it; only `abort` may be called from any."""
+    """One model on one device. One thread at a time may use it; only `abort` may be called from any.
+
+    With `prefix_cache`, what prompts and answers left in the KV cache serves those that begin with the same tokens.
+    """
 
     def __init__(
-        self, artifact: Artifact, device: Device, *, kv_tokens: int | None = None, progress: Progress | None = None
+        self,
+        artifact: Artifact,
+        device: Device,
+        *,
+        kv_tokens: int | None = None,
+        prefix_cache: bool = True,
+        progress: Progress | None = None,
     ) -> None:
         self.artifact = artifact
         self.plan: Plan = artifact.plan
@@ -92,15 +100,22 @@ class Engine:
         except ImpError:
             self.close()
             raise
-        self._scheduler = Scheduler(self.plan.slots, self._chunk, BlockManager(self.runner.blocks))
+        manager = BlockManager(self.runner.blocks, prefix_cache=prefix_cache)
+        self._scheduler = Scheduler(self.plan.slots, self._chunk, manager)
+        self._launcher = Launcher(self.runner)
+        self._ring = TokenRing(self.runner)
         self._in_flight: deque[_Token | Mark] = deque()
         self._sampled = 0
-        self._input_slot = -1
         self._next_id = 0
 
     @staticmethod
     def load(
-        path: Path, *, target: str | None = None, kv_tokens: int | None = None, progress: Progress | None = None
+        path: Path,
+        *,
+        target: str | None = None,
+        kv_tokens: int | None = None,
+        prefix_cache: bool = True,
+        progress: Progress | None = None,
     ) -> Engine:
         """Open an artifact on the device of `target`, by default on what this machine has. Raises ImpError."""
         artifact = Artifact.open(Path(path))
@@ -110,7 +125,8 @@ class Engine:
         except PlanError as error:
             advice = f"compile with --target {wanted}, or choose one of these with --target"
             raise PlanError(f"{path}: {error}; {advice}") from None
-        return Engine(artifact, open_device(wanted), kv_tokens=kv_tokens, progress=progress)
+        device = open_device(wanted)
+        return Engine(artifact, device, kv_tokens=kv_tokens, prefix_cache=prefix_cache, progress=progress)
 
     def close(self) -> None:
         """Give the device back."""
@@ -202,14 +218,18 @@ class Engine:
         """
         work = self._scheduler.next()
         if isinstance(work, Prefill):
-            self._launch_prefill(work)
+            mask = self._launcher.prefill(work)
+            if work.last:
+                self._expect(work, mask)
+            else:
+                self._in_flight.append(self._device.mark())
         elif isinstance(work, Decode):
-            self._launch_decode(work)
+            self._expect(work, self._launcher.decode(work))
         outputs: list[StepOutput] = []
         if self._in_flight and (work is None or len(self._in_flight) >= IN_FLIGHT):
             self._receive(outputs)
-        while self._in_flight and isinstance(head := self._in_flight[0], _Token) and self._poll(head.index) is not None:
-            if any(output.sequence is head.sequence for output in outputs):
+        while self._in_flight and isinstance(head := self._in_flight[0], _Token):
+            if self._ring.poll(head.index) is None or any(output.sequence is head.sequence for output in outputs):
                 break
             self._receive(outputs)
         return outputs
@@ -248,92 +268,12 @@ class Engine:
             self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0), None)
             for start in range(0, len(tokens), chunk):
                 part = [int(token) for token in tokens[start : start + chunk]]
-                self._input_slot = slot
-                self.runner.write_step(slot, part)
-                self.runner.run(self.runner.chunk_program("prefill", len(part)).name)
+                self._launcher.chunk(slot, part)
                 self.runner.run(self.runner.chunk_program(program, len(part)).name)
                 result[start : start + len(part)] = self.runner.read(f"{program}.all", "f32", (len(part), width))
         finally:
             self._scheduler.give_back(slot, blocks)
         return result
-
-    def _launch_prefill(self, work: Prefill) -> None:
-        sequence = work.sequence
-        if work.start == 0 or sequence.rewound:
-            self._write_sequence(work)
-        self._input_slot = work.slot
-        self.runner.write_step(work.slot, work.tokens)
-        self.runner.run(self.runner.chunk_program("prefill", len(work.tokens)).name)
-        if work.last:
-            mask = self._mask(sequence)
-            self._apply(work, mask)
-            self.runner.run("sample_b1")
-            self._expect(work, mask)
-        else:
-            self._in_flight.append(self._device.mark())
-
-    def _write_sequence(self, work: Prefill) -> None:
-        """Tell the device of a sequence whose next token to run is the one at `work.start`."""
-        sequence = work.sequence
-        sequence.rewound = sequence.masked = False
-        # The kernel's choice does not matter where the host makes its own.
-        params = SamplingParams() if sequence.sampler else sequence.params
-        # Without penalties nothing reads the counts, so what an earlier sequence left there may stay.
-        seen = sequence.seen(self.plan.vocab) if params.penalises else None
-        self.runner.write_slot(work.slot, work.start, work.blocks, params.record(sequence.seed), seen)
-        if params.logit_bias:
-            self.runner.write_bias(work.slot, params.bias(self.plan.vocab))
-
-    def _launch_decode(self, work: Decode) -> None:
-        sequence = work.sequence
-        if work.new_block is not None:
-            place, block = work.new_block
-            self.runner.write_table(work.slot, place, (block,))
-        if self._input_slot != work.slot:
-            self._input_slot = work.slot
-            self.runner.write_step(work.slot, ())
-        if sequence.constraint is None:
-            mask = self._mask(sequence)
-            self._apply(work, mask)
-            self.runner.run("decode_b1")
-        else:
-            self.runner.run("forward_b1")
-            # The device is at work meanwhile.
-            mask = self._mask(sequence)
-            self._apply(work, mask)
-            self.runner.run("choose_b1")
-        self._expect(work, mask)
-
-    def _mask(self, sequence: Sequence) -> npt.NDArray[np.uint32] | None:
-        """What the token just counted as launched may be: uint32 [ceil(vocab / 32)], or None for anything."""
-        early = sequence.launched <= sequence.params.min_tokens
-        constraint = sequence.constraint
-        if constraint is None and not early:
-            return None
-        vocab = self.plan.vocab
-        stops = np.zeros(vocab, np.bool_)
-        stops[[*self.plan.stop_tokens, *sequence.params.stop_tokens]] = True
-        mask = constraint.mask() if constraint is not None else None
-        if mask is None and not early and not (constraint is not None and constraint.done()):
-            return None
-        allowed = np.ones(vocab, np.bool_) if mask is None else unpack_bits(mask, vocab)
-        if constraint is not None and (constraint.done() or not allowed.any()):
-            return pack_bits(stops)
-        if early and (allowed & ~stops).any():
-            allowed &= ~stops
-        return pack_bits(allowed)
-
-    def _apply(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
-        """Have the kernel obey `mask`, unless the host chooses."""
-        sequence = work.sequence
-        if sequence.sampler is not None:
-            return
-        if mask is not None and (sequence.constraint is not None or not sequence.masked):
-            self.runner.write_mask(work.slot, mask)
-        if sequence.masked != (mask is not None):
-            sequence.masked = mask is not None
-            flags = (MASKED if sequence.masked else 0) | (BIASED if sequence.params.logit_bias else 0)
-            self.runner.write_flags(work.slot, flags)
 
     def _expect(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
         sequence, exported = work.sequence, None
@@ -350,7 +290,7 @@ class Engine:
             self._device.wait(head)
             self._in_flight.popleft()
             return
-        token = self._wait(head.index)
+        token = self._ring.wait(head.index)
         if head.exported is not None:
             self._device.wait(head.exported)
         self._in_flight.popleft()
@@ -380,26 +320,3 @@ class Engine:
         if token in params.stop_tokens or (obeyed and token in self.plan.stop_tokens):
             return "stop"
         return "length" if len(sequence.generated) >= sequence.limit else None
-
-    def _poll(self, index: int) -> int | None:
-        """Token `index` of all sampled since load, if it has arrived."""
-        entry = int(self.runner.ring[index % RING])
-        return entry & 0xFFFFFFFF if entry >> 32 == (index + 1) & 0xFFFFFFFF else None
-
-    def _wait(self, index: int) -> int:
-        """Token `index`: a short spin, then sleeps; the next program is queued already, so a late wake is free."""
-        for _ in range(_SPINS):
-            if (token := self._poll(index)) is not None:
-                break
-        else:
-            while (token := self._poll(index)) is None:
-                if not self._device.busy() and self._poll(index) is None:
-                    raise DeviceError(
-                        f"{self.device_name}: a program ended without a token; run imp verify on the artifact"
-                    )
-                time.sleep(_SLEEP_SECONDS)
-        if token >= self.plan.vocab:
-            raise DeviceError(
-                f"{self.device_name}: token {token} is outside the vocabulary; run imp verify on the artifact"
-            )
-        return token

@@ -40,6 +40,8 @@ class Scheduler:
 
     A prompt chunk is followed by one decode step of every sequence that can take one, so neither starves the other.
     When blocks run out, the youngest sequence loses its own and is computed again later.
+    Because the device works strictly in order, a block counts as computed as soon as its work has been chosen: whoever
+    shares it is launched later.
     All methods but `finish` belong to the thread that runs the engine.
     """
 
@@ -59,9 +61,10 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence."""
+        """Queue a new sequence; it gets its slot at once if that can be."""
         with self._lock:
             self.waiting.append(sequence)
+            self._admit()
 
     def finish(self, sequence: Sequence, reason: Finish) -> None:
         """End a sequence, unless it has ended; from any thread.
@@ -92,7 +95,7 @@ class Scheduler:
                 return
             sequence.cached = min(sequence.cached, known)
             sequence.prefill_end = sequence.known
-            sequence.rewound = True
+            sequence.moved = True
             need = blocks_for(sequence.known + 1) - len(sequence.blocks)
             if need > self._manager.free_blocks:
                 self._preempt(sequence)
@@ -146,20 +149,49 @@ class Scheduler:
     def _admit(self) -> None:
         while self.waiting and self._free_slots:
             sequence = self.waiting[0]
-            need = blocks_for(sequence.known + 1)
+            found = self._find(sequence)
+            need = blocks_for(sequence.known + 1) - len(found)
+            free = self._manager.free_blocks - self._manager.idle(found)
             # Leave every running sequence one more block, or the newcomer would soon be preempted again.
-            if need + len(self.running) > self._manager.free_blocks and (
-                self.running or need > self._manager.free_blocks
-            ):
+            if need + len(self.running) > free and (self.running or need > free):
                 return
             self.waiting.popleft()
             sequence.status = Status.RUNNING
             sequence.prefill_end = sequence.known
             sequence.slot = self._free_slots.pop()
-            sequence.blocks = self._manager.allocate(need)
+            sequence.moved = True
+            self._share(sequence, found)
+            sequence.blocks += self._manager.allocate(need)
+            if not sequence.served:
+                sequence.prompt_cached = min(sequence.cached, len(sequence.prompt))
             self.running.append(sequence)
 
+    def _find(self, sequence: Sequence) -> list[int]:
+        """Cached blocks that hold the next known tokens of a sequence; its last one is always left to run."""
+        first = sequence.cached // BLOCK_TOKENS
+        return self._manager.find(sequence.block_names(first, (sequence.known - 1) // BLOCK_TOKENS))
+
+    def _share(self, sequence: Sequence, found: list[int]) -> None:
+        """Let a sequence go on behind the blocks that were found for it, which replace its own at their places."""
+        if not found:
+            return
+        self._manager.share(found)
+        first = sequence.cached // BLOCK_TOKENS
+        end = first + len(found)
+        own, sequence.blocks[first:end] = sequence.blocks[first:end], found
+        self._manager.free(own)
+        sequence.cached = end * BLOCK_TOKENS
+        sequence.moved = True
+
+    def _name_blocks(self, sequence: Sequence, begin: int, end: int) -> None:
+        """The full blocks among positions `begin` to `end`, all known and launched, may be shared from now on."""
+        first, last = begin // BLOCK_TOKENS, end // BLOCK_TOKENS
+        for block, name in zip(sequence.blocks[first:last], sequence.block_names(first, last), strict=True):
+            self._manager.name(block, name)
+
     def _prefill(self, sequence: Sequence) -> Prefill:
+        # Somebody with the same prompt may have come further meanwhile: of several, each computes a part.
+        self._share(sequence, self._find(sequence))
         start = sequence.cached
         end = min(start + self._chunk, sequence.prefill_end)
         last = end == sequence.prefill_end
@@ -167,6 +199,7 @@ class Scheduler:
         sequence.served = self._clock
         tokens = sequence.tokens(start, end)
         sequence.launched += last
+        self._name_blocks(sequence, start, end)
         return Prefill(sequence, sequence.slot, tuple(sequence.blocks), start, tokens, last)
 
     def _decode(self, sequence: Sequence, new_block: tuple[int, int] | None) -> Decode:
@@ -183,6 +216,8 @@ class Scheduler:
         self.waiting.appendleft(sequence)
 
     def _release(self, sequence: Sequence) -> None:
+        # Beyond the known tokens lies what was launched for tokens that nobody will read.
+        self._name_blocks(sequence, 0, min(sequence.cached, sequence.known))
         self.running.remove(sequence)
         self._free_slots.append(sequence.slot)
         self._manager.free(sequence.blocks)

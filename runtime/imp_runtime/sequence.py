@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import enum
+import hashlib
+import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -33,8 +36,9 @@ class Sequence:
     `launched - len(generated)` are on their way. `cached` counts the tokens that launched work has put into the KV
     cache; those before `prefill_end` get there by prefill. `served` is the scheduler's clock at its last work.
     `sampler` chooses tokens on the host if the kernel cannot. `masked` is whether the device applies a token mask.
-    `injections` counts calls of inject: tokens launched before one are void. `rewound` says that the device has yet to
-    be told of the last one. `prompt_cached` counts prompt tokens that needed no prefill.
+    `injections` counts calls of inject: tokens launched before one are void. `moved` says that the device has yet to be
+    told where the sequence stands. `prompt_cached` counts the prompt tokens that were in the prefix cache when the
+    sequence first got its slot. `names` are those of its first full blocks, as far as they have been asked for.
     """
 
     id: int
@@ -55,8 +59,9 @@ class Sequence:
     sampler: HostSampler | None = None
     masked: bool = False
     injections: int = 0
-    rewound: bool = False
+    moved: bool = False
     prompt_cached: int = 0
+    names: list[bytes] = field(default_factory=list)
 
     @property
     def unread(self) -> int:
@@ -88,6 +93,16 @@ class Sequence:
         """Known tokens at positions `begin` to `end`."""
         n = len(self.prompt)
         return self.prompt[begin:end] + tuple(self.generated[max(0, begin - n) : max(0, end - n)])
+
+    def block_names(self, begin: int, end: int) -> Iterator[bytes]:
+        """Names of blocks `begin` to `end`, full of known tokens: hashes of a block's tokens and the name before it."""
+        for index in range(begin, end):
+            while index >= len(self.names):
+                first = len(self.names) * BLOCK_TOKENS
+                tokens = struct.pack(f"<{BLOCK_TOKENS}i", *self.tokens(first, first + BLOCK_TOKENS))
+                before = self.names[-1] if self.names else b""
+                self.names.append(hashlib.blake2b(before + tokens, digest_size=32).digest())
+            yield self.names[index]
 
     def seen(self, vocab: int) -> npt.NDArray[np.uint32]:
         """The row of seq.seen: uint32 [vocab], bits 0-30 times generated, bit 31 set if in the prompt."""

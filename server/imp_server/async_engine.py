@@ -67,14 +67,14 @@ class _Stream:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """Requests that the engine has taken; `cached` are the prompt tokens of each that it did not have to compute."""
+    """Requests that the engine has taken."""
 
     streams: tuple[_Stream, ...]
     inbox: _Inbox
 
     @property
     def cached(self) -> tuple[int, ...]:
-        """Prompt tokens of each request found in the prefix cache, as far as known now."""
+        """Prompt tokens of each request that came from the prefix cache; 0 for one that still waits for a slot."""
         return tuple(stream.sequence.prompt_cached if stream.sequence is not None else 0 for stream in self.streams)
 
     async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput]]]:
@@ -136,10 +136,17 @@ class AsyncEngine:
         """Free the sequence of one of several requests, which needs no more of it."""
         self._abandon((admitted.streams[index],))
 
-    def running(self) -> list[tuple[int, int, int]]:
-        """(slot, prompt tokens, generated tokens) of every running sequence; for `call`, in the engine's thread."""
+    def running(self) -> list[tuple[int, int, int, int]]:
+        """(slot, prompt tokens, those of them from the prefix cache, generated tokens) of every running sequence.
+
+        For `call`, in the engine's thread.
+        """
         sequences = [stream.sequence for stream in self._running.values() if stream.sequence is not None]
-        return [(each.slot, len(each.prompt), len(each.generated)) for each in sequences if each.slot >= 0]
+        return [
+            (each.slot, len(each.prompt), each.prompt_cached, len(each.generated))
+            for each in sequences
+            if each.slot >= 0
+        ]
 
     async def call(self, work: Callable[[Model], T]) -> T:
         """The result of `work` done in the engine's thread, between two steps. Raises what it raises, as ApiError."""

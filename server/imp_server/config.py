@@ -50,6 +50,7 @@ class ServerConfig:
     any_model: bool = _setting(False, "Answer whatever model a request names, instead of 404.")
     target: str | None = _setting(None, "Code to run: sm_120a, sm_90a or sim. Default: this machine's.")
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
+    prefix_cache: bool = _setting(True, "Do not compute again what earlier prompts began with.")
     think_budget: int | None = _setting(None, "Most reasoning tokens of an answer, unless the request says.", least=0)
     web: bool = _setting(True, "Serve the chat page at /.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For and -Proto are believed.")

@@ -30,8 +30,11 @@ class Observer(Protocol):
     def token(self) -> None:
         """A token has come."""
 
-    def finished(self, reason: str) -> None:
-        """It has ended: `stop`, `length`, `aborted` (the client left) or `error`."""
+    def finished(self, reason: str, cached_tokens: int) -> None:
+        """It has ended: `stop`, `length`, `aborted` (the client left) or `error`.
+
+        `cached_tokens` of its prompt came from the prefix cache.
+        """
 
 
 class Metrics:
@@ -46,6 +49,9 @@ class Metrics:
         )
         self.generations = Counter("imp_generations", "Generations that have ended", ("finish",), registry=registry)
         self.prompt_tokens = Counter("imp_prompt_tokens", "Prompt tokens taken", registry=registry)
+        self.cached_tokens = Counter(
+            "imp_cached_prompt_tokens", "Prompt tokens that came from the prefix cache", registry=registry
+        )
         self.generated_tokens = Counter("imp_generated_tokens", "Tokens generated", registry=registry)
         self.first_token = Histogram(
             "imp_time_to_first_token_seconds", "From admission to the first token", buckets=_FIRST, registry=registry
@@ -100,12 +106,14 @@ class _Generation:
         if self._record is not None:
             self._record.completion_tokens += 1
 
-    def finished(self, reason: str) -> None:
+    def finished(self, reason: str, cached_tokens: int) -> None:
         metrics = self._metrics
         (metrics.running if self._tokens else metrics.waiting).dec()
         metrics.kv_used.dec(self._held)
         metrics.generations.labels(reason).inc()
+        metrics.cached_tokens.inc(cached_tokens)
         if self._record is not None:
+            self._record.cached_tokens += cached_tokens
             self._record.finish = reason
 
 
@@ -122,7 +130,7 @@ class _Observed(Admitted):
                 if output.finish != "stop":  # the token that ends it is not counted, as in `usage`
                     self.observers[index].token()
                 if output.finish is not None:
-                    self.observers.pop(index).finished(output.finish)
+                    self.observers.pop(index).finished(output.finish, self.cached[index])
             yield arrived
 
 
@@ -146,8 +154,8 @@ class ObservedEngine(AsyncEngine):
                 reason = "error" if isinstance(error, ApiError) else "aborted"
                 raise
             finally:
-                for observer in observers.values():
-                    observer.finished(reason)
+                for index, observer in observers.items():
+                    observer.finished(reason, admitted.cached[index])
 
     def _kv_tokens(self) -> int:
         """Tokens that the KV cache holds; 0 while the model is loading."""

@@ -29,6 +29,7 @@ class Record:
     first_byte: float | None = None
     seconds: float = 0.0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     finish: str | None = None
 
@@ -47,6 +48,7 @@ class Record:
         if self.prompt_tokens:
             found |= {
                 "prompt_tokens": self.prompt_tokens,
+                "cached_tokens": self.cached_tokens,
                 "completion_tokens": self.completion_tokens,
                 "finish": self.finish,
             }

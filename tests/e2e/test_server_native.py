@@ -146,9 +146,10 @@ def test_slots_show_who_works(artifact: Artifact) -> None:
             pieces = r.iter_bytes()
             next(pieces)
             server.engine.live[0].slot = 2
+            server.engine.live[0].prompt_cached = 1
             slots = httpx.get(f"{server.url}/slots").json()
             assert [slot["is_processing"] for slot in slots] == [False, False, True, False]
-            assert slots[2]["n_prompt_tokens"] == 1
+            assert (slots[2]["n_prompt_tokens"], slots[2]["n_prompt_tokens_cache"]) == (1, 1)
         wait_for(lambda: not server.engine.live)
 
 

@@ -120,8 +120,10 @@ def test_the_youngest_is_preempted_and_comes_back_first() -> None:
     scheduler.finish(old, "stop")
     work = scheduler.next()
     assert isinstance(work, Prefill)
-    assert (work.sequence, work.start, work.last) == (young, 0, True)
-    assert work.tokens == (*range(15), *[1] * generated)
+    kept = (15 + generated) // 16 * 16
+    assert (work.sequence, work.start, work.last) == (young, kept, True), "its full blocks are still there"
+    assert work.tokens == (1,) * (15 + generated - kept)
+    assert young.prompt_cached == 0, "they were not there when it came"
 
 
 def test_preemption_waits_for_tokens_on_their_way() -> None:

@@ -84,7 +84,11 @@ def serve(file: Path, config: configuration.Config) -> None:
         try:
             with progress(transient=True) as report:
                 model = Model.load(
-                    file, target=config.server.target, kv_tokens=config.server.kv_tokens, progress=report
+                    file,
+                    target=config.server.target,
+                    kv_tokens=config.server.kv_tokens,
+                    prefix_cache=config.server.prefix_cache,
+                    progress=report,
                 )
         except BaseException as error:
             failures.append(error)

@@ -177,19 +177,20 @@ def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
     }
 
 
-def _slots(model: Model, running: Sequence[tuple[int, int, int]]) -> list[JsonValue]:
+def _slots(model: Model, running: Sequence[tuple[int, int, int, int]]) -> list[JsonValue]:
     """Every slot of the engine, and which of them work; nothing of what is said in them."""
-    busy = {slot: (prompt, generated) for slot, prompt, generated in running}
+    busy = {slot: numbers for slot, *numbers in running}
     context = model.engine.context
     found: list[JsonValue] = []
     for slot in range(model.plan.slots):
-        prompt, generated = busy.get(slot, (0, 0))
+        prompt, cached, generated = busy.get(slot, (0, 0, 0))
         found.append(
             {
                 "id": slot,
                 "n_ctx": context,
                 "is_processing": slot in busy,
                 "n_prompt_tokens": prompt,
+                "n_prompt_tokens_cache": cached,
                 "n_decoded": generated,
             }
         )
@@ -248,6 +249,7 @@ class Infill:
             "stop_type": "limit" if limit else "word" if finished.stop_string is not None else "eos",
             "stopping_word": finished.stop_string or "",
             "timings": {
+                "cache_n": finished.cached_tokens,
                 "predicted_n": finished.completion_tokens,
                 "predicted_per_second": round(finished.completion_tokens / seconds, 2),
             },
