@@ -13,5 +13,5 @@ TARGET = Target(
     in_flight=64 * 1024,
     attention_ctas=132,
     sample_threads=1024,
-    gpus=(Gpu("h200", "NVIDIA H200", bandwidth=4400, int8_tops=1281, launch_us=2.4, phase_us=1.8),),
+    gpus=(Gpu("h200", "NVIDIA H200", bandwidth=4400, int8_tops=1281, launch_us=2.4, phase_us=1.3),),
 )
