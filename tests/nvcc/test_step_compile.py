@@ -14,7 +14,7 @@ from model_checks import quiet
 from schedules import DEMO, SHAPES, schedule_of
 
 TARGETS = ("sm_90a", "sm_120a")
-MOST_SPILLED = 400  # bytes a thread stores and loads in all; registers, not shared memory, bound the step kernel
+MOST_SPILLED = 300  # bytes a thread stores and loads in all: 284 at most now; without 300 the 0.6B gained 10 %
 FRAME = r"Function properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
 
 
