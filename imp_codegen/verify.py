@@ -23,6 +23,10 @@ from imp_runtime.plan import SAMPLING_DTYPE, DType, Kernel, Program
 # Share of the largest element. int8 codes may round the other way (1/127 of a block's largest, damped by the sum over
 # many blocks) and float16 may too; a wrong nibble, scale or index is off by tens of percent.
 TOLERANCE = 5e-3
+# The same of the step kernel, whose logits are all that can be seen of it: one code that is rounded the other way
+# changes those of every layer behind it. Measured 1e-6 without such a code and 1 to 4 % with one, from 2 to 16 layers;
+# 20 % and more with a position left out of attention or turned by one too many, or a word of codes taken twice.
+STEP_TOLERANCE = 0.1
 PROMPT_TOKENS = 21
 _SLOT = 0
 
@@ -123,22 +127,22 @@ class _Comparison:
         for kernel, outputs in self.runner.trace(name):
             for value, found in outputs.items():
                 if value in layers:
-                    self._compare_cache(name, kernel.name, value, layers[value], found)
+                    self._compare_cache(name, kernel, value, layers[value], found)
                     continue
                 while value not in values:
                     op: Op = next(remaining)
                     values[op.out.name] = self.reference.evaluate(op, values, tokens, start)
                 actual = found.reshape(-1, found.shape[-1])[: len(tokens)].astype(np.float32)
-                self._compare(name, kernel.name, value, values[value], actual)
+                self._compare(name, kernel, value, values[value], actual)
                 values[value] = actual
 
-    def _compare_cache(self, program: str, kernel: str, value: str, layer: int, found: NDArray[np.generic]) -> None:
+    def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, found: NDArray[np.generic]) -> None:
         actual = found.astype(np.float32)
         self._compare(program, kernel, f"{value} in the cache", self.reference.cache[layer], actual)
         self.reference.cache[layer] = actual
 
-    def _compare(self, program: str, kernel: str, op: str, expected: Floats, actual: Floats) -> None:
+    def _compare(self, program: str, kernel: Kernel, op: str, expected: Floats, actual: Floats) -> None:
         difference = float(np.abs(expected - actual).max()) if np.isfinite(actual).all() else float("inf")
         scale = float(np.abs(expected).max())
-        ok = difference <= TOLERANCE * scale
-        self.rows.append(VerifyRow(program, kernel, op, difference, scale, TOLERANCE * scale, ok))
+        allowed = scale * (STEP_TOLERANCE if kernel.phases > 1 else TOLERANCE)
+        self.rows.append(VerifyRow(program, kernel.name, op, difference, scale, allowed, difference <= allowed))

@@ -17,8 +17,8 @@ from imp_runtime.plan import Form
 
 Wanted = Literal["auto", "graph", "persistent"]
 # GB/s of a multiprocessor that the step kernel keeps up with, having fewer warps to unpack with than the graph's: 590
-# tok/s of 4.9 GB (8B Q4_K_M) on an H200, whose memory gives each 35 GB/s.
-_UNPACKS = {"Q4_K": 22, "Q6_K": 22}
+# tok/s of 4.68 GB (8B Q4_K_M) on an H200, whose memory gives each 33 GB/s.
+_UNPACKS = {"Q4_K": 21, "Q6_K": 21}
 
 
 @dataclass(frozen=True, slots=True)

@@ -285,7 +285,7 @@ def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group])
 
 
 def _shared_state(op: Attention) -> int:
-    """Bytes of Step::Shared: three words, and the angles of a head's pairs."""
+    """Bytes of Step::Shared: four words, and the angles of a head's pairs."""
     return round_up(16 + op.head_dim // 2 * 8, 16)
 
 

@@ -21,7 +21,10 @@ def command(
     target: a.Target = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
-    """Compare each op with the numpy reference. Exit code 1 and the first op that differs, if one does."""
+    """Compare each op with the numpy reference. Exit code 1 and the first op that differs, if one does.
+
+    Of a persistent decode step only the logits are seen; compile with --exec graph to compare each of its ops.
+    """
     from imp_codegen.verify import verify
     from imp_runtime.engine import Engine
     from imp_server.progress import progress

@@ -29,9 +29,6 @@ struct Rope {
   static_assert(C.head_dim % 2 == 0, "a head consists of pairs");
   static __device__ __forceinline__ int first(int pair) { return C.interleaved ? 2 * pair : pair; }
   static __device__ __forceinline__ int second(int pair) { return C.interleaved ? 2 * pair + 1 : pair + kPairs; }
-  static __device__ __forceinline__ float2 rotate(float2 x, const std::uint64_t* turns, int pair, int position) {
-    return rotate_pair(x, rope_angle(turns, pair, position));
-  }
 };
 
 }  // namespace imp
