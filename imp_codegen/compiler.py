@@ -143,7 +143,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         tables = tuple(table for table in options.tuning if table.target == target.name)
         low = Lowering(spec, target, placed, kv, CHUNK_TOKENS, tables)
         drafts, chosen = lower(low, groups, options.form)
-        emitted[target.name] = emit(drafts, spec.name, quant, target.name)
+        emitted[target.name] = emit(drafts, spec.architecture, quant, target.name)
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
         code = f"code/{target.name}"
         programs = emitted[target.name].programs

@@ -1,9 +1,13 @@
-"""Drafts to text. The only importer of jinja2 in the compiler."""
+"""Drafts to text. The only importer of jinja2 in the compiler.
+
+A model file's texts would be code here, so none is printed: no name, no key, no label, only what imp itself chose.
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +23,10 @@ def templates() -> Path:
     """The folder with what the CUDA compiler sees: in a checkout beside this package, in a wheel inside it."""
     inside = Path(__file__).parent / "templates"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
+
+
+_OWN = re.compile(r"[A-Za-z0-9_ .,:;<>(){}*&=/+·→-]*", re.ASCII)
+_COMMENT_MARKS = ("//", "/*", "*/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +47,11 @@ class Emitted:
     programs: tuple[Program, ...]
 
 
-def emit(programs: tuple[ProgramDraft, ...], model: str, quant: str, target: str) -> Emitted:
-    """One source for all programs; kernels of the same type and parameters share an entry. Deterministic."""
+def emit(programs: tuple[ProgramDraft, ...], architecture: str, quant: str, target: str) -> Emitted:
+    """One source for all programs; kernels of the same type and parameters share an entry. Deterministic.
+
+    `architecture`, `quant` and `target` are names of imp's own, as everything in a draft is.
+    """
     symbols: dict[tuple[object, ...], str] = {}
     launches: dict[str, list[str]] = {}
     first: dict[str, Draft] = {}
@@ -63,17 +74,24 @@ def emit(programs: tuple[ProgramDraft, ...], model: str, quant: str, target: str
     )
     headers = sorted({header for draft in first.values() for header in draft.headers} | {"stage/sample"})
     values: dict[str, object] = {
-        "model": model,
+        "architecture": architecture,
         "quant": quant,
         "target": target,
         "version": VERSION,
         "headers": headers,
         "entries": entries,
     }
-    body = _environment().get_template("model.cu.j2").render(**values, digest="")
+    template = _environment(finalize=own_text).get_template("model.cu.j2")
+    body = template.render(**values, digest="")
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
-    source = _environment().get_template("model.cu.j2").render(**values, digest=digest)
-    return Emitted(source, tuple(finished))
+    return Emitted(template.render(**values, digest=digest), tuple(finished))
+
+
+def own_text(value: object) -> object:
+    """`value` as a source may hold it. ValueError for a text that could be another's, or end a comment or a line."""
+    if isinstance(value, str) and (not _OWN.fullmatch(value) or any(mark in value for mark in _COMMENT_MARKS)):
+        raise ValueError(f"{value!r} is not a text of imp's own and must not be in a source")
+    return value
 
 
 def render(template: str, values: Mapping[str, object]) -> str:
@@ -124,7 +142,7 @@ def _literal(value: Scalar) -> str:
     return f"{np.float32(value)!s}f" if isinstance(value, float) else str(value)
 
 
-def _environment() -> jinja2.Environment:
+def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates()),
         undefined=jinja2.StrictUndefined,
@@ -132,6 +150,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
+        finalize=finalize,
     )
     environment.filters["literal"] = _literal
     environment.tests["cpp_type"] = lambda value: isinstance(value, Cpp)

@@ -27,6 +27,7 @@ from imp_codegen.graph import (
     Weight,
 )
 from imp_codegen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
 MAX_WIDTH = 1 << 20
@@ -82,7 +83,7 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError(f"{checkpoint.path}: has no two-dimensional tensor 'token_embd.weight'")
     return ModelSpec(
-        name=meta.string("general.name", default=checkpoint.path.stem),
+        name=plain_name(meta.string("general.name", default=checkpoint.path.stem)) or architecture,
         architecture=architecture,
         vocab=embedding.shape[0],
         hidden=hidden,

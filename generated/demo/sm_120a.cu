@@ -1,4 +1,4 @@
-// Demo · Q8_0 · sm_120a · imp 0.1.0 · inputs d9bd92eacf5db225
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · inputs 5acdf28273445332
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"

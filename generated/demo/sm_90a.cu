@@ -1,4 +1,4 @@
-// Demo · Q8_0 · sm_90a · imp 0.1.0 · inputs d096b646263384d0
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · inputs 6643e1948947e1ac
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"

@@ -29,6 +29,7 @@ from safetensors import SafetensorError, safe_open
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Plan, PlanError
 from imp_runtime.plan_check import WEIGHTS, check_plan
+from imp_runtime.text import visible
 
 FORMAT_VERSION = "1"
 ALIGNMENT = 256
@@ -146,6 +147,9 @@ def _read_header(path: Path, data: npt.NDArray[np.uint8]) -> tuple[dict[str, tup
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise bad("__metadata__ is not a table of strings")
+    for name in (*header, *(text for pair in metadata.items() for text in pair)):
+        if name != visible(name):
+            raise bad(f"the header holds a control character: {name!r:.80}")
     if metadata.get("format") != "impc":
         raise ArtifactError(
             f"{path}: is not an .impc file (__metadata__.format is {metadata.get('format')!r:.80}, not 'impc')"

@@ -42,6 +42,7 @@ from typing import Any, Literal
 import numpy as np
 
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 
 PLAN_VERSION = 4
 BLOCK_TOKENS = 16
@@ -280,6 +281,8 @@ def read_json(kind: Any, raw: Any, where: str) -> Any:
         return kind(**{key: read_json(hint, raw[key], f"{where}.{key}") for key, hint in hints.items()})
     if type(raw) is not kind:
         raise PlanError(f"plan.json: {where} must be {kind.__name__}, not {raw!r:.60}")
+    if kind is str and raw != visible(raw):
+        raise PlanError(f"plan.json: {where} holds a control character: {raw!r:.60}")
     if kind is int and not -(2**63) <= raw < 2**64:
         raise PlanError(f"plan.json: {where} is out of range: {raw}")
     return raw

@@ -20,6 +20,7 @@ from imp_runtime.plan import (
     PlanError,
     TargetPlan,
 )
+from imp_runtime.text import plain_name
 
 MAX_ARGS = 24
 MAX_PACKED_ARGS = 4095  # CUDA's limit: 32,764 bytes of parameters
@@ -53,6 +54,8 @@ def state_sizes(plan: Plan) -> dict[str, int]:
 
 def check_plan(plan: Plan) -> None:
     """Raises PlanError naming the first field whose value cannot be right."""
+    if plan.model != plain_name(plan.model):
+        raise PlanError(f"plan.json: model is {plan.model!r:.80}, which holds more than letters, digits and -_.,:+()@")
     for field, value, low, high in (
         ("parameters", plan.parameters, 0, 2**50),
         ("vocab", plan.vocab, 1, 2**24),

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 from imp_server.commands import (
     bench,
     chat,
@@ -99,5 +100,5 @@ def _complain(error: Exception) -> int:
     else:
         what = " ".join(str(error).split())
         message = f"internal error: {type(error).__name__}: {what}; imp --debug ... shows where"
-    print(f"imp: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"imp: error: {visible(' '.join(message.split()))}", file=sys.stderr)
     return 2

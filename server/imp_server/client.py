@@ -10,6 +10,7 @@ from types import TracebackType
 import httpx
 
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 from imp_server.chat_template import Message
 from imp_server.options import Options
 
@@ -59,6 +60,8 @@ class Client:
             raise ImpError(
                 f"{self.url}/v1/models does not answer as OpenAI's API does; is the address right?"
             ) from None
+        if str(name) != visible(str(name)):  # it goes to terminals, and into lines for a shell
+            raise ImpError(f"{self.url} names its model {str(name)!r:.80}, which holds a control character")
         self._name = str(name)
         return ServedModel(self._name, context if isinstance(context, int) else None)
 

@@ -9,16 +9,22 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from imp_runtime.text import visible
+
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, right: int = 1) -> Table:
     """A table whose columns from number `right` on are numbers, set flush right."""
     grid = Table(
-        title=title or None, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_header=any(columns)
+        title=visible(title) or None,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_header=any(columns),
     )
     for i, column in enumerate(columns):
         grid.add_column(column, justify="right" if i >= right else "left", no_wrap=i == 0 or i >= right)
     for row in rows:
-        grid.add_row(*row)
+        grid.add_row(*map(visible, row))
     return grid
 
 

@@ -4,6 +4,8 @@
 
 Only the head of a file is mutated and written; the tensor data behind it is a hole of the same length, because no
 byte of it decides anything.
+
+One case in eight puts hostile texts into a sound file instead: what is then read emits the source that it always did.
 """
 
 from __future__ import annotations
@@ -20,8 +22,14 @@ from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from hostile_texts import HOSTILE, Texts
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
+from imp_codegen.compiler import CompileOptions, plan_model
+from imp_codegen.targets import find_target
 from imp_codegen.tokenizer import build_tokenizer
+from imp_runtime.text import visible
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 SECONDS = 1.0
@@ -72,20 +80,60 @@ def read_everything(path: Path) -> None:
         checkpoint.close()
 
 
-def attempt(path: Path) -> tuple[bool, str]:
-    """Whether the file was read, and what was wrong with how that went."""
+def emitted_source(path: Path) -> str:
+    checkpoint = open_checkpoint(path)
+    try:
+        return plan_model(checkpoint, (find_target("sim"),), CompileOptions()).emitted["sim"].source
+    finally:
+        checkpoint.close()
+
+
+def with_hostile_texts(random: Random, texts: Texts) -> bytes:
+    """Some texts of the file replaced by, or made longer with, pieces of hostile ones."""
+    chosen = {}
+    # Without one of its numbers a file is another model.
+    places = [place for place in texts.places if not texts.text(place).startswith(("llama.", "qwen3."))]
+    for place in random.sample(places, random.choice((1, 1, 2, 5))):
+        pieces = "".join(random.choice(HOSTILE)[random.randrange(8) :] for _ in range(random.randrange(1, 4)))
+        chosen[place] = random.choice(("", texts.text(place))) + pieces
+    return texts.with_texts(chosen)
+
+
+def emits(source: str) -> Callable[[Path], None]:
+    """Plan a file; it must be refused or give this source."""
+
+    def plan(path: Path) -> None:
+        assert emitted_source(path) == source, "a text of the file has changed the emitted source"
+
+    return plan
+
+
+def attempt(path: Path, take: Callable[[Path], None]) -> tuple[bool, str]:
+    """Whether the file was taken, and what was wrong with how that went."""
     start = time.perf_counter()
     read, fault = False, ""
     try:
-        read_everything(path)
+        take(path)
         read = True
     except CheckpointError as error:
-        if "\n" in str(error) or len(str(error)) > 1000:
-            fault = f"a message of {len(str(error))} characters in {str(error).count(chr(10)) + 1} lines"
+        if str(error) != visible(str(error)) or len(str(error)) > 1000:
+            fault = f"a message of more than a line, with control characters, or too long: {error!r:.200}"
     except BaseException:
         fault = traceback.format_exc()
     seconds = time.perf_counter() - start
     return read, fault or (f"took {seconds:.2f} s" if seconds > SECONDS else "")
+
+
+def write_mutant(random: Random, path: Path, files: list[tuple[bytes, int, list[int]]]) -> None:
+    original, size, fields = random.choice(files)
+    mutant, other = bytearray(original), random.choice(files)[0]
+    for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
+        random.choice(MUTATIONS)(random, mutant, fields, other)
+    if random.random() < 0.1:
+        size = random.randrange(size)
+    with path.open("wb") as file:
+        file.write(mutant)
+        file.truncate(size)
 
 
 def limit_memory() -> None:
@@ -98,13 +146,15 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    files = []
+    files, pristine = [], []
     for path in sorted(FIXTURES.rglob("*.gguf")):
         checkpoint = open_checkpoint(path)
         length = min(tensor.offset for tensor in checkpoint.tensors.values())
         build_tokenizer(checkpoint.metadata)  # the library's threads and tables exist before memory is limited
         checkpoint.close()
-        head = path.read_bytes()[:length]
+        raw = path.read_bytes()
+        head = raw[:length]
+        pristine.append((Texts.of(raw), emits(emitted_source(path))))
         names = list(re.finditer(rb"[a-z0-9_.]{6,}", head))
         files.append((head, path.stat().st_size, [4, 8, 16, *(at for m in names for at in (m.start() - 8, m.end()))]))
     if sys.platform == "linux":
@@ -114,17 +164,14 @@ def main() -> int:
         path = Path(folder) / "case.gguf"
         for case in range(options.cases):
             random = Random(options.seed * 1_000_003 + case)
-            original, size, fields = random.choice(files)
-            mutant, other = bytearray(original), random.choice(files)[0]
-            for _ in range(random.choice((0, 1, 1, 1, 2, 4))):
-                random.choice(MUTATIONS)(random, mutant, fields, other)
-            if random.random() < 0.1:
-                size = random.randrange(size)
-            with path.open("wb") as file:
-                file.write(mutant)
-                file.truncate(size)
+            take = read_everything
+            if random.random() < 0.125:
+                texts, take = random.choice(pristine)
+                path.write_bytes(with_hostile_texts(random, texts))
+            else:
+                write_mutant(random, path, files)
             start = time.perf_counter()
-            succeeded, fault = attempt(path)
+            succeeded, fault = attempt(path, take)
             slowest = max(slowest, time.perf_counter() - start)
             read += succeeded
             if fault:

@@ -14,10 +14,12 @@ from typing import Annotated, TypeAlias
 import typer
 
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 from imp_server.chat_template import Message
 from imp_server.client import Client
 from imp_server.commands import arguments as a
 from imp_server.options import Options
+from imp_server.terminal import say
 
 NAME = "chat"
 Answer: TypeAlias = Callable[[list[Message]], Generator[str]]
@@ -103,14 +105,14 @@ def _converse(answer: Answer, opening: list[Message]) -> None:
                 messages.append({"role": "assistant", "content": _show(answer(messages))})
             except ImpError as error:
                 messages.pop()
-                print(f"imp: error: {error} (/reset begins anew)", file=sys.stderr)
+                print(f"imp: error: {visible(str(error))} (/reset begins anew)", file=sys.stderr)
 
 
 def _show(pieces: Generator[str]) -> str:
     text = ""
     with _interrupts() as interrupted, contextlib.closing(pieces):
         for piece in pieces:
-            print(piece, end="", flush=True)
+            say(piece)
             text += piece
             if interrupted:
                 break

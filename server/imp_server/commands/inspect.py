@@ -14,6 +14,7 @@ from imp_codegen.targets import Gpu, gpus, predict_us, targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
+from imp_runtime.text import visible
 from imp_server.commands import arguments as a
 from imp_server.tables import quantity, show, table
 
@@ -44,7 +45,7 @@ def command(
     artifact = Artifact.open(file)
     if source is not None:
         artifact.plan.target(source)
-        sys.stdout.write(artifact.read(f"source/{source}.cu").decode(errors="replace"))
+        sys.stdout.write(visible(artifact.read(f"source/{source}.cu").decode(errors="replace"), keep="\n\t"))
         return
     card = _card(gpu)
     chosen = _target(artifact.plan, target, card)

@@ -11,6 +11,7 @@ import typer
 from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
 from imp_server.options import Options
+from imp_server.terminal import say
 
 NAME = "run"
 
@@ -56,7 +57,7 @@ def command(
         for piece in stream:
             last = time.perf_counter()
             first = last if first == began else first
-            print(piece, end="", flush=True)
+            say(piece)
         print(flush=True)
         rate = f"{(stream.tokens - 1) / (last - first):.1f} tok/s" if last > first else "- tok/s"
         print(
