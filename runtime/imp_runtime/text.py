@@ -11,7 +11,7 @@ import unicodedata
 LONGEST_NAME = 80
 _SIGNS = frozenset("-_.,:+()@")
 # What a terminal obeys (C0, C1), what ends a line elsewhere, what turns the order of characters round, lone surrogates.
-_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_OBEYED = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def plain_name(text: str) -> str:
@@ -24,9 +24,12 @@ def plain_name(text: str) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """`text` with every character that a terminal obeys written as an escape, except those in `keep`."""
+    r"""`text` with every character that a terminal obeys, except those in `keep`, as JSON's `\uXXXX`.
+
+    So JSON stays the same JSON.
+    """
     return _OBEYED.sub(lambda match: match[0] if match[0] in keep else _escape(match[0]), text)
 
 
 def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode()
+    return f"\\u{ord(character):04x}"

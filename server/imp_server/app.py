@@ -16,13 +16,13 @@ from starlette.responses import Response
 from imp_runtime.errors import ImpError
 from imp_server.anthropic_requests import CountBody, MessagesBody
 from imp_server.async_engine import AsyncEngine
-from imp_server.errors import ApiError, error_response
+from imp_server.errors import WRONG_METHOD, ApiError, error_response
 from imp_server.openai import dumps
 from imp_server.openai_requests import ChatBody, CompletionBody, EmbeddingBody
 from imp_server.openapi import description
 from imp_server.responses_requests import ResponsesBody
 from imp_server.routes import chat, completions, embeddings, messages, models, native, responses
-from imp_server.routes.service import Service
+from imp_server.routes.service import Service, get
 
 MOST_BODY_BYTES = 32 << 20
 PING_SECONDS = 15.0
@@ -68,10 +68,10 @@ def create_app(
         api.add(app, service)
     document = dumps(description(_BODIES, _GETS, importlib.metadata.version("imp")))
 
-    @app.get("/openapi.json")
     async def openapi() -> Response:
         return Response(document, media_type="application/json")
 
+    get(app, "/openapi.json", openapi)
     _add_error_handlers(app)
     return app
 
@@ -83,7 +83,11 @@ def _add_error_handlers(app: FastAPI) -> None:
         async def handle(request: Request, error: Exception) -> Response:
             shown = make(error)
             status, body = error_response(request.url.path, shown, request.scope.get("imp.request_id"))
-            headers = {"Retry-After": "1"} if shown.status in (429, 503) else None
+            headers = dict(getattr(error, "headers", None) or {})
+            if "Allow" in headers:  # from a set of methods: in no order
+                headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+            if shown.status in (429, 503):
+                headers["Retry-After"] = "1"
             return Response(dumps(body), status, headers, "application/json")
 
         return handle
@@ -93,7 +97,7 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     def from_http(error: Exception) -> ApiError:
         assert isinstance(error, StarletteHTTPException)
-        what = {404: "there is no such path here", 405: "this path does not take that method"}
+        what = {404: "there is no such path here", 405: WRONG_METHOD}
         return ApiError(what.get(error.status_code, str(error.detail)), status=error.status_code)
 
     def from_bug(_: Exception) -> ApiError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,6 +20,9 @@ from limits import parse as parse_rate
 
 from imp_runtime.errors import ImpError
 
+LOCALHOST = "localhost"  # as an origin: every page of this machine, at whatever port
+# As browsers write them (https://fetch.spec.whatwg.org/#origin-header): lower case, no path, no port that is the usual.
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]A-Z]+)(:[0-9]{1,5})?|null")
 Value: TypeAlias = str | int | float | bool | tuple[str, ...] | None
 T = TypeVar("T")
 
@@ -64,7 +68,9 @@ class ApiConfig:
 
     key: tuple[str, ...] = _setting((), "Keys that are let in. None at all: everybody is.", secret=True)
     key_file: str | None = _setting(None, "A file with one key a line; # begins a comment.")
-    cors_origins: tuple[str, ...] = _setting((), 'Web origins that may ask from a browser; "*" is any.')
+    cors_origins: tuple[str, ...] = _setting(
+        (), 'Web origins that may ask from a browser; "localhost" is this machine\'s at any port, "*" is any.'
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +161,7 @@ def load(
         values[kind.name] = (_checked(kind, _from_text(kind, text.strip()), source), "--set")
     for name, value in (flags or {}).items():
         if value is not None:
-            flag = f"--{name.partition('.')[2].replace('_', '-')}"
+            flag = f"--{name.removeprefix('server.').replace('.', '-').replace('_', '-')}"
             values[name] = (_checked(kinds[name], value, flag), flag)
     sections = {}
     for section, cls in SECTIONS.items():
@@ -265,6 +271,8 @@ def _checked(kind: _Kind, value: object, source: str) -> Value:
         value = [value]
     if isinstance(value, int) and not isinstance(value, bool) and kind.types == (float,):
         value = float(value)
+    if kind.types == (tuple,) and isinstance(value, list | tuple) and "" in value:
+        raise ConfigError(f"{source}: {kind.name} has an empty text; give one that is not, or leave it away")
     result = _typed(kind, value)
     if result is None and not (value is None and kind.optional):
         raise _wrong(kind, value, source, f"must be {_words(kind)}")
@@ -280,13 +288,18 @@ def _checked(kind: _Kind, value: object, source: str) -> Value:
             parse_rate(result)
         except ValueError:
             raise _wrong(kind, value, source, "must be a number per time, like 60/minute") from None
+    if kind.name == "api.cors_origins" and isinstance(result, tuple):
+        for origin in result:
+            if origin not in ("*", LOCALHOST) and not _ORIGIN.fullmatch(origin):
+                rule = f"must be {LOCALHOST}, * or origins as browsers send them, like https://ui.example"
+                raise ConfigError(f"{source}: {kind.name} has {origin!r}; it {rule}")
     return result
 
 
 def _typed(kind: _Kind, value: object) -> Value:
     """`value` if it has the setting's type, else None."""
     if kind.types == (tuple,):
-        if isinstance(value, list | tuple) and all(isinstance(each, str) and each for each in value):
+        if isinstance(value, list | tuple) and all(isinstance(each, str) for each in value):
             return tuple(value)
         return None
     if isinstance(value, bool) and kind.types != (bool,):
@@ -300,5 +313,11 @@ def _wrong(kind: _Kind, value: object, source: str, rule: str) -> ConfigError:
 
 
 def _words(kind: _Kind) -> str:
-    words = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of texts"}
+    words = {
+        str: "text",
+        int: "a whole number",
+        float: "a number",
+        bool: "true or false",
+        tuple: "a list of texts",
+    }
     return words[kind.types[0]]

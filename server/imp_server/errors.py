@@ -8,6 +8,8 @@ from pydantic import JsonValue
 
 from imp_runtime.errors import ImpError
 
+WRONG_METHOD = "this path does not take that method"
+
 
 class ApiError(ImpError):
     """`status` is the HTTP status; `kind`, `param` and `code` are `type`, `param` and `code` of OpenAI's error object.

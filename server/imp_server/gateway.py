@@ -10,16 +10,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imp_server.config import Config
+from imp_server.config import LOCALHOST, Config
+from imp_server.errors import WRONG_METHOD
 from imp_server.metrics import Metrics
 from imp_server.middleware.admission import Admission
 from imp_server.middleware.api_key import ApiKey, read_keys
 from imp_server.middleware.deadline import Deadline
 from imp_server.middleware.rate_limit import RateLimit
-from imp_server.middleware.refusal import PUBLIC_PATHS
+from imp_server.middleware.refusal import PUBLIC_PATHS, refusal
 from imp_server.middleware.trace import Trace
 from imp_server.request_log import RequestLog
 
+_LOCAL_ORIGIN = r"https?://(localhost|([a-z0-9-]+\.)+localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 _WEB = Path(__file__).parent / "web"
 _PAGE = {
     "/": ("index.html", "text/html"),
@@ -75,12 +77,14 @@ def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
     if keys := read_keys(config.api):
         inner = ApiKey(inner, keys, PUBLIC_PATHS | set(pages))
     inner = deadline = Deadline(inner, limits.request_seconds)
-    if config.api.cors_origins:
+    if origins := config.api.cors_origins:
         inner = CORSMiddleware(
             inner,
-            allow_origins=config.api.cors_origins,
+            allow_origins=origins,
+            allow_origin_regex=_LOCAL_ORIGIN if LOCALHOST in origins else None,
             allow_methods=("*",),
             allow_headers=("*",),
+            allow_private_network=True,  # a page of the internet that may ask this server at home
             expose_headers=("X-Request-Id", "Retry-After"),
         )
     log = config.log
@@ -93,13 +97,14 @@ def _page(name: str, media_type: str) -> ASGIApp:
 
 
 class _Beside:
-    """Serves a few exact paths itself, by GET and HEAD, and leaves the rest to the application."""
+    """Serves a few exact paths itself, by GET and HEAD only, and leaves the rest to the application."""
 
     def __init__(self, app: ASGIApp, paths: Mapping[str, ASGIApp]) -> None:
         self._app = app
         self._paths = paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        served = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
-        app = self._paths.get(scope["path"], self._app) if served else self._app
-        await app(scope, receive, send)
+        app = self._paths.get(scope["path"]) if scope["type"] == "http" else None
+        if app is not None and scope["method"] not in ("GET", "HEAD"):
+            app = refusal(scope, 405, WRONG_METHOD, "method_not_allowed", {"Allow": "GET, HEAD"})
+        await (app or self._app)(scope, receive, send)

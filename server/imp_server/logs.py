@@ -6,6 +6,7 @@ import json
 import logging
 from datetime import UTC, datetime
 
+from imp_runtime.text import visible
 from imp_server.config import LogConfig
 from imp_server.request_log import current
 
@@ -47,14 +48,21 @@ class JsonFormatter(logging.Formatter):
         entry |= {name: value for name, value in _fields(record).items() if value is not None}
         if record.exc_info:
             entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False, default=str)
+        return visible(json.dumps(entry, ensure_ascii=False, default=str))
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, message, then name=value."""
+    """Time, level, message, then name=value. Only a record's first line begins in the first column."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, with a traceback where there is one."""
-        fields = " ".join(f"{name}={value}" for name, value in _fields(record).items() if value is not None)
+        fields = " ".join(f"{name}={_value(value)}" for name, value in _fields(record).items() if value is not None)
         line = f"{_time(record)} {record.levelname:<7} {record.getMessage()}{'  ' + fields if fields else ''}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+        trace = self.formatException(record.exc_info).splitlines() if record.exc_info else []
+        return "\n".join((visible(line), *(f"    {visible(each)}" for each in trace)))
+
+
+def _value(value: object) -> str:
+    """As it is, or in quotes where it could be taken for more than one field."""
+    text = str(value)
+    return text if not set(text) & set(' ="') else json.dumps(text, ensure_ascii=False)

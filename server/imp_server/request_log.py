@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from imp_runtime.text import visible
 from imp_server.config import ConfigError
 
 log = logging.getLogger("imp")
@@ -18,7 +19,10 @@ log = logging.getLogger("imp")
 
 @dataclass(slots=True)
 class Record:
-    """What is known of a request; it grows until the response has ended. Times are in seconds."""
+    """What is known of a request; it grows until the response has ended. Times are in seconds.
+
+    `path` is percent-encoded, as it comes over HTTP.
+    """
 
     id: str
     method: str
@@ -76,7 +80,7 @@ class RequestLog:
         entry: dict[str, object] = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), **record.fields()}
         if self.bodies:
             entry |= {"request": _shown(request), "response": _shown(response)}
-        line = json.dumps(entry, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace") + b"\n"
+        line = visible(json.dumps(entry, ensure_ascii=False, separators=(",", ":"))).encode() + b"\n"
         try:
             os.write(self._file, line)  # one call a line: several servers may share a file
             self._healthy = True

@@ -2,106 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import json
-import logging
 import os
 import socket
-import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import prometheus_client.parser
 import pytest
-from starlette.types import Receive, Scope, Send
 
-from imp_server import logs
-from imp_server.config import ConfigError, LogConfig
+from imp_server.config import ConfigError
 from imp_server.gateway import wrap
 from imp_server.metrics import Metrics
 from imp_server.sd_notify import sd_notify
-from operated import Operated, operated, settings, wait_for
-
-CHAT = "/v1/chat/completions"
-MESSAGES = "/v1/messages"
-
-
-class Application:
-    """Answers at once, or as the path says when `gate` opens: /v1/chat/completions streams one event, waits, ends."""
-
-    def __init__(self) -> None:
-        self.gate = threading.Event()
-        self.seconds = 0.0
-        self.running = 0
-        self.most = 0
-        self.bodies: list[bytes] = []
-        self.cancelled = 0
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            while True:
-                message = await receive()
-                await send({"type": f"{message['type']}.complete"})
-                if message["type"] == "lifespan.shutdown":
-                    return
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            await self._answer(scope, receive, send)
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
-        finally:
-            self.running -= 1
-
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        body, message = b"", {"type": ""}
-        while message["type"] != "http.disconnect" and message.get("more_body", True):
-            message = await receive()
-            body += message.get("body", b"")
-        self.bodies.append(body)
-        stream = scope["path"] in (CHAT, MESSAGES) and b"stream" in body
-        kind = b"text/event-stream" if stream else b"application/json"
-        if not stream and scope["path"] in (CHAT, MESSAGES):
-            await self._opened()
-            await asyncio.sleep(self.seconds)
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
-        if stream:
-            await send({"type": "http.response.body", "body": b'data: {"n": 1}\n\n', "more_body": True})
-            await self._opened()
-        await send({"type": "http.response.body", "body": b"{}"})
-
-    async def _opened(self) -> None:
-        while not self.gate.is_set():
-            await asyncio.sleep(0.001)
+from operated import CHAT, MESSAGES, Application, Operated, operated, posting, read_all, settings, wait_for
 
 
 @pytest.fixture
 def app() -> Application:
     return Application()
-
-
-@contextmanager
-def posting(url: str, path: str, body: bytes = b"{}", headers: str = "") -> Iterator[socket.socket]:
-    """A request that has been sent; its answer is not read."""
-    host, port = url.removeprefix("http://").split(":")
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n{headers}\r\n"
-    with socket.create_connection((host, int(port))) as client:
-        client.sendall(head.encode() + body)
-        yield client
-
-
-def read_all(client: socket.socket) -> bytes:
-    client.settimeout(10)
-    data = b""
-    while chunk := client.recv(65536):
-        data += chunk
-    return data
 
 
 # API keys
@@ -290,7 +212,7 @@ def test_a_time_out_counts_the_queue(app: Application) -> None:
         assert server.gateway.waiting == 0
 
 
-# browsers, ids, logs
+# browsers, ids
 
 
 def test_cors(app: Application) -> None:
@@ -312,6 +234,41 @@ def test_cors(app: Application) -> None:
         assert "access-control-allow-origin" not in server.http.post(CHAT, json={}, headers=origin).headers
 
 
+def test_cors_of_this_machine(app: Application) -> None:
+    """Pages that are served here, at whatever port, and one of the internet that asks into the private network."""
+    app.gate.set()
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
+    with operated(app, "api.cors_origins=localhost,https://ui.example") as server:
+        for origin, allowed in (
+            ("http://localhost:3000", True),
+            ("http://localhost", True),
+            ("https://127.0.0.1:8443", True),
+            ("http://[::1]:5173", True),
+            ("https://ui.example", True),
+            ("http://localhost.evil.example", False),
+            ("http://evil-localhost:3000", False),
+            ("http://127.0.0.1.evil.example:80", False),
+            ("http://localhost:3000.evil.example", False),
+            ("https://ui.example:444", False),
+            ("null", False),
+        ):
+            preflight = server.http.options(CHAT, headers=asked | {"Origin": origin})
+            assert (preflight.status_code == 200) == allowed, origin
+            if allowed:
+                assert preflight.headers["access-control-allow-private-network"] == "true"
+            answer = server.http.post(CHAT, json={}, headers={"Origin": origin})
+            assert answer.headers.get("access-control-allow-origin") == (origin if allowed else None)
+
+
+def test_the_page_takes_no_other_method(app: Application) -> None:
+    with operated(app) as server:
+        for path in ("/", "/imp.js", "/metrics"):
+            answer = server.http.post(path, json={})
+            assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+            assert answer.json()["error"]["type"] == "invalid_request_error"
+            assert server.http.head(path).status_code == 200
+
+
 def test_request_ids(app: Application) -> None:
     with operated(app) as server:
         assert server.http.get("/x", headers={"X-Request-Id": "mine-1"}).headers["x-request-id"] == "mine-1"
@@ -320,59 +277,6 @@ def test_request_ids(app: Application) -> None:
             assert made.headers["x-request-id"].startswith("req_")
         ids = {server.http.get("/x").headers["x-request-id"] for _ in range(10)}
         assert len(ids) == 10
-
-
-def test_request_log(app: Application, tmp_path: Path) -> None:
-    file = tmp_path / "logs" / "requests.jsonl"
-    app.gate.set()
-    with operated(app, f"log.requests={file}", "api.key=secret") as server:
-        server.http.post(CHAT, content=b'{"x": "private"}', headers={"x-api-key": "secret", "X-Request-Id": "a"})
-        server.http.post(CHAT, content=b"{}", headers={"X-Request-Id": "b"})
-    text = file.read_text()
-    first, second = map(json.loads, text.splitlines())
-    assert (first["request_id"], first["method"], first["path"], first["status"]) == ("a", "POST", CHAT, 200)
-    assert first["seconds"] >= first["first_byte_seconds"] >= 0
-    assert first["client"].startswith("key-")
-    assert (second["request_id"], second["status"], second["client"]) == ("b", 401, "127.0.0.1")
-    assert "secret" not in text
-    assert "private" not in text
-    assert file.stat().st_mode & 0o777 == 0o600
-    with operated(app, f"log.requests={file}", "log.bodies=true") as server:
-        server.http.post("/tokenize", content=b'{"x": "\xc3\xa4"}')
-        server.http.post(CHAT, content=b'{"stream": true}')
-        server.http.post("/tokenize", content=b"\xff{")
-    entries = [json.loads(line) for line in file.read_text().splitlines()[2:]]
-    assert [entry["request"] for entry in entries] == [{"x": "ä"}, {"stream": True}, "\ufffd{"]
-    assert [entry["response"] for entry in entries] == [{}, 'data: {"n": 1}\n\n{}', {}]
-    with pytest.raises(ConfigError, match=r"log\.requests"):
-        wrap(app, settings([f"log.requests={tmp_path}"]), Metrics())
-
-
-def test_a_full_disk_does_not_stop_the_service(app: Application) -> None:
-    with operated(app, "log.requests=/dev/full") as server:
-        assert [server.http.get("/x").status_code for _ in range(3)] == [200] * 3
-
-
-@pytest.mark.parametrize("kind", ["json", "text"])
-def test_structured_logs(app: Application, capsys: pytest.CaptureFixture[str], kind: str) -> None:
-    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).level) for name in ("imp", "uvicorn")}
-    logs.configure(LogConfig(format=kind))
-    try:
-        app.gate.set()
-        with operated(app) as server:
-            server.http.post(CHAT, json={}, headers={"X-Request-Id": "abc"})
-            server.http.get("/health")
-    finally:
-        for name, (handlers, level) in before.items():
-            logger = logging.getLogger(name)
-            logger.handlers, logger.level, logger.propagate = handlers, level, True
-    (line,) = capsys.readouterr().err.splitlines()  # /health is of no interest
-    if kind == "json":
-        entry = json.loads(line)
-        assert (entry["level"], entry["message"]) == ("info", f"POST {CHAT} 200")
-        assert (entry["request_id"], entry["status"]) == ("abc", 200)
-    else:
-        assert f"INFO    POST {CHAT} 200  request_id=abc" in line
 
 
 # metrics

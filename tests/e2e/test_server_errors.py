@@ -155,8 +155,25 @@ def test_no_body_makes_the_server_fail(server: Server, body: dict[str, object]) 
 def test_unknown_path_and_method(server: Server) -> None:
     error_of(server.http.get("/v1/nothing"), 404)
     assert server.http.head("/").status_code == 200
-    error_of(server.http.get(CHAT), 405)
-    error_of(server.http.delete("/v1/models"), 405)
+    assert error_of(server.http.get("/"), 404)["message"] == "there is no such path here"  # the page is the gateway's
+    for method, path, allowed in (
+        ("GET", CHAT, "POST"),
+        ("DELETE", "/v1/models", "GET, HEAD"),
+        ("PUT", "/models/Tiny", "GET, HEAD"),
+        ("POST", "/health", "GET, HEAD"),
+        ("GET", "/v1/messages", "POST"),
+    ):
+        response = server.http.request(method, path)
+        assert response.status_code == 405
+        assert response.headers["allow"] == allowed
+
+
+def test_what_is_got_has_a_head(server: Server) -> None:
+    for path in ("/health", "/v1/health", "/ready", "/v1/models", "/models", "/props", "/slots", "/openapi.json"):
+        got, head = server.http.get(path), server.http.head(path)
+        assert (got.status_code, head.status_code, head.content) == (200, 200, b"")
+        assert head.headers["content-type"] == got.headers["content-type"]
+    assert server.http.head("/v1/models/nobody").status_code == 404
 
 
 def test_a_body_that_is_too_large(server: Server) -> None:

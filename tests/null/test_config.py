@@ -73,6 +73,8 @@ def test_values_of_every_type(tmp_path: Path) -> None:
     assert (config.server.any_model, config.server.web, config.server.alias) == (True, False, ("x,y",))
     assert isinstance(config.server.ping_seconds, float)
     assert (config.api.key, config.api.cors_origins) == (("one",), ("https://a", "https://b"))
+    origins = ("localhost", "*", "null", "http://[::1]:80", "https://a-b.example:8443", "chrome-extension://abc")
+    assert load(None, [f"api.cors_origins={','.join(origins)}"], environment={})[0].api.cors_origins == origins
     assert load(None, environment={"IMP_API_KEY": "k1,k2"})[0].api.key == ("k1", "k2")
 
 
@@ -107,7 +109,19 @@ def test_mistakes_elsewhere(tmp_path: Path) -> None:
         ({"assignments": ["server.port=x"]}, "--set server.port: server.port is 'x'"),
         ({"environment": {"IMP_SERVER_PROT": "1"}}, "$IMP_SERVER_PROT: there is no setting server.prot"),
         ({"environment": {"IMP_CONFIG": str(tmp_path / "none")}}, "No such file"),
-        ({"flags": {"server.port": 70000}}, "--port"),
+        ({"flags": {"server.port": 70000}}, "--port: server.port is 70000"),
+        ({"flags": {"api.key": ("",)}}, "--api-key: api.key has an empty text; give one"),
+        ({"flags": {"server.alias": ("a", "")}}, "--alias: server.alias has an empty text"),
+        *(
+            ({"assignments": [f"api.cors_origins={origin}"]}, f"api.cors_origins has {origin!r}; it must be localhost")
+            for origin in (
+                "ui.example",
+                "https://ui.example/",
+                "https://ui.example/x",
+                "https://UI.example",
+                "*.example",
+            )
+        ),
     ):
         with pytest.raises(ConfigError, match=re.escape(words)):
             load(None, **{"environment": {}, **arguments})  # type: ignore[arg-type]  # a table of keywords

@@ -112,8 +112,8 @@ def test_plain_name(given: str, left: str) -> None:
 
 
 def test_visible() -> None:
-    assert visible("a\x1b[2J\n\u202e\udcff") == "a\\x1b[2J\\n\\u202e\\udcff"
-    assert visible("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
+    assert visible("a\x1b[2J\n\u202e\udcff") == "a\\u001b[2J\\u000a\\u202e\\udcff"
+    assert visible("a\n\tb\r", keep="\n\t") == "a\n\tb\\u000d"
     for text in ("naïve 日本語 👩\u200d👩\u200d👧 नमस्ते", EVERYTHING):
         assert not OBEYED.search(visible(text))
     assert visible("naïve 👩\u200d👧") == "naïve 👩\u200d👧"

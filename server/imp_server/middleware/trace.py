@@ -6,6 +6,7 @@ import logging
 import re
 import secrets
 import time
+from urllib.parse import quote
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -17,6 +18,7 @@ from imp_server.request_log import Record, RequestLog, current
 log = logging.getLogger("imp")
 _ID = re.compile(r"[\x21-\x7e]{1,128}")
 _QUIET = PUBLIC_PATHS | {"/metrics", "/", "/imp.css", "/imp.js", "/text.js", "/imp.svg"}  # of no interest in the log
+_SAFE = "/:@!$&'()*+,;=~"  # what a path may hold beside letters, digits and -._ (RFC 3986, 3.3)
 
 
 class Trace:
@@ -37,7 +39,7 @@ class Trace:
         request_id = given if _ID.fullmatch(given) else f"req_{secrets.token_hex(12)}"
         scope["imp.request_id"] = request_id
         address = scope["client"][0] if scope.get("client") else "unknown"
-        record = Record(request_id, scope["method"], scope["path"], address)
+        record = Record(request_id, scope["method"], quote(scope["path"], _SAFE, errors="replace"), address)
         token = current.set(record)
         asked, answered = bytearray(), bytearray()
 
@@ -73,7 +75,9 @@ class Trace:
         route = route or (record.path if record.path in _QUIET else "other")
         method = record.method if record.method in ("GET", "POST", "HEAD", "OPTIONS") else "other"
         self._metrics.http(method, route, record.status, record.seconds)
-        level = logging.DEBUG if record.path in _QUIET and record.status < 400 else logging.INFO
+        # A health check says 503 while the model loads, once a second.
+        quiet = record.path in _QUIET and (record.status < 400 or record.status == 503)
+        level = logging.DEBUG if quiet else logging.INFO
         log.log(level, "%s %s %d", record.method, record.path, record.status, extra={"fields": record.fields()})
         if self._requests is not None:
             self._requests.write(record, asked, answered)

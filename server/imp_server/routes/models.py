@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 
 from imp_server import openai
-from imp_server.routes.service import Service, json_response
+from imp_server.routes.service import Service, get, json_response
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -16,7 +18,10 @@ def add(app: FastAPI, service: Service) -> None:
         _ = service.engine.model
         return json_response({"status": "ok"})
 
-    async def head() -> Response:
+    async def root(request: Request) -> Response:
+        # Clients ask by HEAD whether somebody is there; a page there is none, unless the gateway has it.
+        if request.method != "HEAD":
+            raise HTTPException(404)
         return Response()
 
     async def models() -> Response:
@@ -28,9 +33,8 @@ def add(app: FastAPI, service: Service) -> None:
         context = service.named(name).engine.context
         return json_response(openai.model_object(name, service.started, context))
 
-    for path in ("/health", "/v1/health", "/ready"):
-        app.api_route(path, methods=["GET", "HEAD"])(health)
-    app.head("/")(head)
-    for prefix in ("/v1", ""):
-        app.get(f"{prefix}/models")(models)
-        app.get(f"{prefix}/models/{{name:path}}")(model_by_name)
+    get(app, "/v1/health", health)
+    get(app, "/ready", health)
+    get(app, "/", root)
+    get(app, "/v1/models", models)
+    get(app, "/v1/models/{name:path}", model_by_name)

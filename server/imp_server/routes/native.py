@@ -23,7 +23,7 @@ from imp_server.openai_messages import ChatMessage, Tool
 from imp_server.openai_requests import ChatBody, GenerationBody
 from imp_server.reply import Reply
 from imp_server.request_body import Int32, Lenient, Token
-from imp_server.routes.service import Service, json_response
+from imp_server.routes.service import Service, get, json_response
 
 
 class TokenizeBody(Lenient):
@@ -106,8 +106,8 @@ def add(app: FastAPI, service: Service) -> None:
     app.post("/tokenize")(tokenize)
     app.post("/detokenize")(detokenize)
     app.post("/apply-template")(apply_template)
-    app.get("/props")(props)
-    app.get("/slots")(slots)
+    get(app, "/props", props)
+    get(app, "/slots", slots)
     app.post("/infill")(infill)
 
 

@@ -112,6 +112,12 @@ def copies(request: Request, n: int) -> list[Request]:
     return [replace(request, params=replace(request.params, seed=(seed + i) % 2**64)) for i in range(n)]
 
 
+def get(app: FastAPI, path: str, handler: Callable[..., object]) -> None:
+    """Serve `handler` at `path` and without its `/v1`, by GET and HEAD."""
+    for each in {path, path.removeprefix("/v1")}:
+        app.api_route(each, methods=["GET", "HEAD"])(handler)
+
+
 def post(app: FastAPI, path: str, handler: Callable[[HttpRequest], object]) -> None:
     """Serve `handler` at `path` and without its `/v1`."""
     app.post(path)(handler)
