@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import queue
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-import httpx
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
@@ -21,6 +23,7 @@ from imp_runtime.errors import ImpError
 
 _SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_PATIENCE = 2.0  # seconds for the Hub to answer what is in a repository, where HF_HUB_ETAG_TIMEOUT says nothing
 
 
 class DownloadError(ImpError):
@@ -30,34 +33,72 @@ class DownloadError(ImpError):
 def download(source: str) -> Path:
     """The local file of `hf:org/repo[:QUANT]`, downloaded unless it is in the cache. Raises DownloadError.
 
-    The cache is huggingface_hub's: HF_HOME, HF_TOKEN and HF_HUB_OFFLINE mean what they mean everywhere. Without a
-    network a file that is in the cache is found all the same.
+    The cache is huggingface_hub's: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_ETAG_TIMEOUT mean what they mean
+    everywhere. Where the Hub does not answer, a file that is in the cache is found all the same.
     """
     match = _SOURCE.fullmatch(source)
     if match is None:
         raise DownloadError(f"{source} names no repository; write hf:org/repo or hf:org/repo:QUANT, like :Q8_0")
     repo, quant = match["repo"], match["quant"]
     try:
-        names = HfApi().list_repo_files(repo)
-        return Path(hf_hub_download(repo, _choose(source, names, quant)))
-    except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx.TransportError, OSError) as error:
-        if isinstance(error, HfHubHTTPError):
-            raise _refused(source, repo, error) from None
-        return _cached(source, repo, quant)
+        return Path(hf_hub_download(repo, _choose(source, _names(repo), quant)))
     except HFValidationError as error:
         raise DownloadError(f"{source}: {error}") from None
+    except (OfflineModeIsEnabled, LocalEntryNotFoundError):
+        return _cached(source, repo, quant, "the Hub cannot be reached")
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise _refused(source, repo, error) from None
+        return _cached(source, repo, quant, f"the Hub answered {error.response.status_code}")
+    except TimeoutError as error:
+        return _cached(source, repo, quant, str(error))
+    except OSError as error:
+        raise DownloadError(f"{source}: {error}") from None
+    except Exception as error:
+        if not _is_transport(error):
+            raise
+        return _cached(source, repo, quant, "the Hub cannot be reached")
 
 
-def _cached(source: str, repo: str, quant: str | None) -> Path:
-    """What an earlier download has left."""
+def _names(repo: str) -> list[str]:
+    """The files of a repository. Raises what huggingface_hub raises, and TimeoutError where no answer comes."""
+    patience = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE)
+    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            siblings = HfApi().model_info(repo, timeout=patience).siblings or ()
+            answers.put([each.rfilename for each in siblings])
+        except Exception as error:
+            answers.put(error)
+
+    # In a thread, since a silent name server, or one address after another, outlasts the client's own timeout.
+    threading.Thread(target=ask, daemon=True).start()
     try:
-        folder = Path(snapshot_download(repo, local_files_only=True))
-    except (LocalEntryNotFoundError, OSError):
+        answer = answers.get(timeout=patience)
+    except queue.Empty:
+        raise TimeoutError(f"the Hub did not answer in {patience:g} s (HF_HUB_ETAG_TIMEOUT may allow more)") from None
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def _is_transport(error: Exception) -> bool:
+    """Whether the network failed. The Hub's client raises errors of httpx in its version 1, of httpx2 in version 2."""
+    return any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
+
+
+def _cached(source: str, repo: str, quant: str | None, reason: str) -> Path:
+    """What an earlier download has left; `reason` says why the Hub was of no help."""
+    try:
+        # No pattern: version 2 refuses a snapshot that lacks some of the files that it is asked for.
+        folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=[]))
+    except LocalEntryNotFoundError:
         folder = None
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf")) if folder is not None else []
     if folder is None or not names:
         raise DownloadError(
-            f"{source}: the Hub cannot be reached and {repo} is not in the cache; connect this machine, "
+            f"{source}: {reason} and {repo} is not in the cache; connect this machine, "
             "or download the file elsewhere and compile it by its path"
         )
     return folder / _choose(source, names, quant)

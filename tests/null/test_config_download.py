@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import threading
+import time
+import types
 from collections.abc import Callable
 from pathlib import Path
 
 import httpx
 import huggingface_hub
 import pytest
+from huggingface_hub import ModelInfo
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
 from imp_server import download as module
@@ -24,11 +30,15 @@ def fail_with(error: Exception) -> Callable[..., object]:
     return fail
 
 
+def listing(*names: str) -> Callable[..., ModelInfo]:
+    return lambda self, repo, timeout: ModelInfo(id=repo, siblings=[{"rfilename": name} for name in names])
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The cache's layout: refs/main names a snapshot, which holds the files."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(module.HfApi, "list_repo_files", fail_with(httpx.ConnectError("no network")))
+    monkeypatch.setattr(module.HfApi, "model_info", fail_with(httpx.ConnectError("no network")))
     repo = tmp_path / "models--org--m-GGUF"
     snapshot = repo / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
@@ -44,6 +54,57 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_without_a_network_the_cache_is_used(cache: Path) -> None:
     for quant, name in (("q8_0", "m-Q8_0.gguf"), ("Q4_K", "m-Q4_K.gguf"), ("Q4_K_M", "m-Q4_K_M.gguf")):
         assert download(f"hf:org/m-GGUF:{quant}") == cache / name
+
+
+CLIENT = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # httpx, or httpx2 from version 2 on
+
+
+@pytest.mark.parametrize("client", {httpx, CLIENT}, ids=lambda client: client.__name__)
+@pytest.mark.parametrize("kind", ["ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError", "RemoteProtocolError"])
+def test_either_client_may_fail(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, client: types.ModuleType, kind: str
+) -> None:
+    monkeypatch.setattr(module.HfApi, "model_info", fail_with(getattr(client, kind)("no network")))
+    assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
+    with pytest.raises(DownloadError, match="the Hub cannot be reached and org/none is not in the cache"):
+        download("hf:org/none:Q8_0")
+    monkeypatch.setattr(module.HfApi, "model_info", listing(*FILES))
+    monkeypatch.setattr(module, "hf_hub_download", fail_with(getattr(client, kind)("lost")))
+    assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
+
+
+def test_a_network_that_swallows_everything_is_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forever = threading.Event()
+    monkeypatch.setattr(module.HfApi, "model_info", lambda *_, **__: forever.wait(60))
+    start = time.monotonic()
+    assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
+    assert time.monotonic() - start < 4
+    monkeypatch.setenv("HF_HUB_ETAG_TIMEOUT", "1")
+    with pytest.raises(DownloadError, match=r"the Hub did not answer in 1 s .* org/none is not in the cache"):
+        download("hf:org/none:Q8_0")
+    forever.set()
+
+
+def test_a_snapshot_that_lacks_other_files_will_do(cache: Path) -> None:
+    """Version 2 keeps the list of a commit's files beside the snapshot, and calls one without all of them incomplete."""
+    trees = cache.parents[1] / "trees"
+    trees.mkdir()
+    files = {"m-Q2_K.gguf": {"size": 1, "blob_id": "0" * 40}}
+    (trees / f"{cache.name}.json").write_text(json.dumps({"format_version": 1, "files": files}))
+    assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
+
+
+def test_a_full_disk_is_not_taken_for_a_lost_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.HfApi, "model_info", listing(*FILES))
+    monkeypatch.setattr(module, "hf_hub_download", fail_with(OSError(28, "No space left on device")))
+    with pytest.raises(DownloadError, match="No space left on device"):
+        download("hf:org/m-GGUF:Q8_0")
+
+
+def test_a_broken_hub_does_not_hide_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    response = httpx.Response(503, request=httpx.Request("GET", "https://huggingface.co/api"))
+    monkeypatch.setattr(module.HfApi, "model_info", fail_with(HfHubHTTPError("no", response=response)))
+    assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
 
 
 def test_which_file(cache: Path) -> None:
@@ -67,15 +128,15 @@ def test_online_the_hub_decides_and_its_cache_is_filled(monkeypatch: pytest.Monk
         asked.append((repo, name))
         return str(tmp_path / name)
 
-    monkeypatch.setattr(module.HfApi, "list_repo_files", lambda self, repo: list(FILES))
+    monkeypatch.setattr(module.HfApi, "model_info", listing(*FILES))
     monkeypatch.setattr(module, "hf_hub_download", fetch)
     assert download("hf:org/m-GGUF:Q8_0") == tmp_path / "m-Q8_0.gguf"
     assert asked == [("org/m-GGUF", "m-Q8_0.gguf")]
     parts = [f"m-Q8_0-0000{i}-of-00002.gguf" for i in (1, 2)]
-    monkeypatch.setattr(module.HfApi, "list_repo_files", lambda self, repo: parts)
+    monkeypatch.setattr(module.HfApi, "model_info", listing(*parts))
     with pytest.raises(DownloadError, match="split into 2 files"):
         download("hf:org/m-GGUF:Q8_0")
-    monkeypatch.setattr(module.HfApi, "list_repo_files", lambda self, repo: ["model.safetensors"])
+    monkeypatch.setattr(module.HfApi, "model_info", listing("model.safetensors"))
     with pytest.raises(DownloadError, match="no GGUF"):
         download("hf:org/m")
 
@@ -92,7 +153,7 @@ def test_what_the_hub_refuses(
     monkeypatch: pytest.MonkeyPatch, kind: type[HfHubHTTPError], status: int, words: str
 ) -> None:
     response = httpx.Response(status, request=httpx.Request("GET", "https://huggingface.co/api"))
-    monkeypatch.setattr(module.HfApi, "list_repo_files", fail_with(kind("no", response=response)))
+    monkeypatch.setattr(module.HfApi, "model_info", fail_with(kind("no", response=response)))
     with pytest.raises(DownloadError, match=words):
         download("hf:org/m")
 
