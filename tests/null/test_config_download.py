@@ -86,7 +86,7 @@ def test_a_network_that_swallows_everything_is_not_waited_for(cache: Path, monke
 
 
 def test_a_snapshot_that_lacks_other_files_will_do(cache: Path) -> None:
-    """Version 2 keeps the list of a commit's files beside the snapshot, and calls one without all of them incomplete."""
+    """Version 2 keeps the list of a commit's files, and calls a snapshot without all of them incomplete."""
     trees = cache.parents[1] / "trees"
     trees.mkdir()
     files = {"m-Q2_K.gguf": {"size": 1, "blob_id": "0" * 40}}
