@@ -128,7 +128,7 @@ def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
         tokenizer, add_bos = _byte_level(metadata, vocab, pre), pre.add_bos
     else:
         tokenizer, add_bos = _sentence_piece(metadata, vocab, types), True
-    special = {tokens[index]: index for index, kind in enumerate(types) if kind == _CONTROL}
+    special = {tokens[index]: index for index, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN)}
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
     defined = (tokens[index] for index, kind in enumerate(types) if kind == _USER_DEFINED)
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in defined])

@@ -187,7 +187,8 @@ class Transcript:
     def take(self, output: StepOutput) -> list[Piece]:
         """The pieces to show after `output`, often none. Sets `finish` at the end or when a stop string is complete.
 
-        The token that ended the generation is not shown; a held beginning of a stop string is, when the end comes.
+        The token that ended the generation is not shown, nor is a character that the end cuts in two; a held beginning
+        of a stop string is, when the end comes.
         """
         pieces: list[Piece] = []
         if output.finish != "stop":
@@ -200,8 +201,6 @@ class Transcript:
             if output.logprob is not None and not self._thinking and (not heard or isinstance(heard[-1], Text)):
                 self._waiting.append((self._logprob(output), self._visible))
         if output.finish is not None:
-            for piece in self._heard(self._detokenizer.flush()):
-                self._show(piece, pieces)
             for piece in self._parser.finish() if self._parser is not None else ():
                 self._show(piece, pieces)
         if self._stops.matched is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import json
 import re
 from collections.abc import Sequence
 
@@ -10,11 +12,7 @@ import tokenizers
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 
-_BROKEN = "\ufffd"
-# Earlier tokens that stand before the new ones in a decoding; one would do for the leading-space rules.
-_CONTEXT = 6
-# A character is at most four tokens of one byte each; so many without an end are invalid bytes.
-_MOST_HELD = 8
+_LONGEST_CHARACTER = 4  # bytes, in UTF-8
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -49,8 +47,21 @@ class Tokenizer:
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         self.special = {self._added[index]: index for index in self.special_ids}
         self._special_text = re.compile("|".join(re.escape(text) for text in self.special) or "(?!)")
-        # Byte-level vocabularies spell bytes as letters; those of SentencePiece spell spaces as U+2581.
-        self._byte_level = "ByteLevel" in str(self.backend.decoder)
+        self._read_decoder()
+        self._raw: dict[int, bytes] = {}
+
+    def _read_decoder(self) -> None:
+        """How tokens are spelled: bytes as letters (byte-level), or spaces as U+2581 and odd bytes as `<0x0A>`.
+
+        The second kind comes from SentencePiece, which puts a space in front of every text and takes it off again.
+        """
+        decoder = json.loads(self.backend.decoder.__getstate__()) if self.backend.decoder is not None else {}
+        steps = [step["type"] for step in decoder.get("decoders", [decoder]) if "type" in step]
+        self._byte_level = steps == ["ByteLevel"]
+        self.strips_space = "Strip" in steps
+        if not self._byte_level and steps[:3] != ["Replace", "ByteFallback", "Fuse"]:
+            shown = ", ".join(steps) or "nothing"
+            raise ImpError(f"tokenizer.json in the artifact decodes by {shown}, which is unknown; compile it again")
 
     def encode(self, text: str, *, special: bool, spelled: bool = True) -> list[int]:
         """Token ids of `text`, in which special tokens may be spelled out unless `spelled` is false.
@@ -79,19 +90,28 @@ class Tokenizer:
 
     def token(self, index: int) -> tuple[str, bytes]:
         """Text and bytes of one token; in the text U+FFFD stands for bytes that are no character on their own."""
-        if index in self._added:
-            text = self._added[index]
-            return text, text.encode()
+        raw = self.raw(index)
+        return raw.decode(errors="replace"), raw
+
+    def raw(self, index: int) -> bytes:
+        """The bytes that a token stands for, special tokens spelled out; none for what is no token."""
+        raw = self._raw.get(index)
+        if raw is None:
+            raw = self._raw[index] = self._bytes(index)
+        return raw
+
+    def _bytes(self, index: int) -> bytes:
         spelled = self.spelling(index)
         if spelled is None:
-            return "", b""
+            return b""
+        if index in self._added and self._byte_level:
+            return spelled.encode()
         if self._byte_level:
-            raw = bytes(_BYTE_OF[letter] for letter in spelled if letter in _BYTE_OF)
-        elif (byte := _BYTE_TOKEN.fullmatch(spelled)) is not None:
-            raw = bytes((int(byte[1], 16),))
-        else:
-            raw = spelled.replace("\u2581", " ").encode()
-        return raw.decode(errors="replace"), raw
+            letters = [_BYTE_OF.get(letter) for letter in spelled]
+            return bytes(each for each in letters if each is not None) if None not in letters else spelled.encode()
+        if (byte := _BYTE_TOKEN.fullmatch(spelled)) is not None:
+            return bytes((int(byte[1], 16),))
+        return spelled.replace("\u2581", " ").encode()
 
     def without_special(self, text: str) -> str:
         """`text` without the special tokens spelled out in it."""
@@ -105,44 +125,41 @@ class Tokenizer:
         return text
 
     def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """The text of `ids`, with special tokens spelled out or without them."""
-        text: str = self.backend.decode(list(ids), skip_special_tokens=not special)
-        return text
+        """The text of `ids`, with special tokens spelled out or without; U+FFFD for bytes that are no character."""
+        pieces = Detokenizer(self, special=special)
+        return "".join(map(pieces.push, ids)) + pieces.rest()
 
 
 class Detokenizer:
-    """Decodes a generation token by token; text comes out as soon as its last byte is known.
+    """Decodes token by token: a text's bytes in their order, so that where tokens end makes no difference.
 
-    A character that is spread over several tokens is held until it is complete. U+FFFD appears only for bytes that are
-    truly invalid or when the generation ends inside a character. Text is always the difference of two decodings, with
-    and without the new tokens, behind the same few earlier ones: so a decoder's leading-space rule cannot bite, and a
-    decoder that changes its mind about earlier text costs one token's context instead of the generation.
+    A character comes out with its last byte. `prompt` is what stands before the text: a character that it began is
+    completed, and only the first visible token of all loses the space that SentencePiece puts in front of a text.
     """
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = (), *, special: bool = False) -> None:
         self._tokenizer = tokenizer
-        self._special = special
-        self._shown = list(prompt[-_CONTEXT:])
-        self._held: list[int] = []
+        self._hidden: frozenset[int] = frozenset() if special else tokenizer.special_ids
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._at_start = tokenizer.strips_space and all(token in self._hidden for token in prompt)
+        tail = b""
+        for token in reversed(prompt):
+            if len(tail) >= _LONGEST_CHARACTER:
+                break
+            tail = self._visible(token) + tail
+        self._decoder.decode(tail)
 
     def push(self, token: int) -> str:
-        """The text that is complete with `token`; often one token's text, sometimes none."""
-        self._held.append(token)
-        return self._text(hold=len(self._held) <= _MOST_HELD)
+        """The text that is complete with `token`: often its own, sometimes none."""
+        raw = self._visible(token)
+        if self._at_start and raw:
+            self._at_start = False
+            raw = raw.removeprefix(b" ")
+        return self._decoder.decode(raw)
 
-    def flush(self) -> str:
-        """The text of the tokens still held, complete or not."""
-        return self._text(hold=False)
+    def rest(self) -> str:
+        """U+FFFD if the last token left a character incomplete; a generation that ends there does not show it."""
+        return self._decoder.decode(b"", final=True)
 
-    def _text(self, *, hold: bool) -> str:
-        decode, special = self._tokenizer.decode, self._special
-        text = decode(self._shown + self._held, special=special)
-        if hold and text.endswith(_BROKEN):
-            return ""
-        before = decode(self._shown, special=special)
-        if not text.startswith(before):
-            before = before.rstrip(_BROKEN)  # the prompt ended inside a character, which is complete now
-        piece = text[len(before) :] if text.startswith(before) else decode(self._held, special=special)
-        self._shown = (self._shown + self._held)[-_CONTEXT:]
-        self._held = []
-        return piece
+    def _visible(self, token: int) -> bytes:
+        return b"" if token in self._hidden else self._tokenizer.raw(token)
