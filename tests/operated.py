@@ -30,6 +30,7 @@ class Application:
         self.gate = threading.Event()
         self.seconds = 0.0
         self.status = 200
+        self.reply = b"{}"
         self.running = 0
         self.most = 0
         self.bodies: list[bytes] = []
@@ -67,7 +68,9 @@ class Application:
         if stream:
             await send({"type": "http.response.body", "body": b'data: {"n": 1}\n\n', "more_body": True})
             await self._opened()
-        await send({"type": "http.response.body", "body": b"{}"})
+        for i in range(0, len(self.reply), 65536):
+            more = i + 65536 < len(self.reply)
+            await send({"type": "http.response.body", "body": self.reply[i : i + 65536], "more_body": more})
 
     async def _opened(self) -> None:
         while not self.gate.is_set():
@@ -106,8 +109,7 @@ def operated(app: ASGIApp, *assignments: str, metrics: Metrics | None = None) ->
     config = settings(assignments)
     metrics = metrics or Metrics()
     gateway = wrap(app, config, metrics)
-    given = config.server
-    server = Server(gateway, shutdown_seconds=given.shutdown_seconds, trusted_proxies=given.trusted_proxies)
+    server = Server(gateway, config)
     with listen("127.0.0.1", 0) as listener:
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})

@@ -16,7 +16,8 @@ from starlette.responses import Response
 from imp_runtime.errors import ImpError
 from imp_server.anthropic_requests import CountBody, MessagesBody
 from imp_server.async_engine import AsyncEngine
-from imp_server.errors import WRONG_METHOD, ApiError, error_response
+from imp_server.errors import WRONG_METHOD, ApiError
+from imp_server.middleware.refusal import refusal
 from imp_server.openai import dumps
 from imp_server.openai_requests import ChatBody, CompletionBody, EmbeddingBody
 from imp_server.openapi import description
@@ -24,7 +25,6 @@ from imp_server.responses_requests import ResponsesBody
 from imp_server.routes import chat, completions, embeddings, messages, models, native, responses
 from imp_server.routes.service import Service, get
 
-MOST_BODY_BYTES = 32 << 20
 PING_SECONDS = 15.0
 _BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatBody,
@@ -48,7 +48,6 @@ def create_app(
     any_model: bool = False,
     think_budget: int | None = None,
     ping_seconds: float = PING_SECONDS,
-    most_body_bytes: int = MOST_BODY_BYTES,
 ) -> FastAPI:
     """The ASGI application, which starts `engine` and closes it.
 
@@ -63,7 +62,7 @@ def create_app(
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(title="imp", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    service = Service(engine, tuple(aliases), any_model, think_budget, ping_seconds, most_body_bytes)
+    service = Service(engine, tuple(aliases), any_model, think_budget, ping_seconds)
     for api in (chat, completions, responses, messages, embeddings, models, native):
         api.add(app, service)
     document = dumps(description(_BODIES, _GETS, importlib.metadata.version("imp")))
@@ -82,13 +81,10 @@ def _add_error_handlers(app: FastAPI) -> None:
     def handler(make: Callable[[Exception], ApiError]) -> Callable[[Request, Exception], Awaitable[Response]]:
         async def handle(request: Request, error: Exception) -> Response:
             shown = make(error)
-            status, body = error_response(request.url.path, shown, request.scope.get("imp.request_id"))
             headers = dict(getattr(error, "headers", None) or {})
             if "Allow" in headers:  # from a set of methods: in no order
                 headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
-            if shown.status in (429, 503):
-                headers["Retry-After"] = "1"
-            return Response(dumps(body), status, headers, "application/json")
+            return refusal(request.scope, shown, headers)
 
         return handle
 

@@ -11,10 +11,11 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.config import LOCALHOST, Config
-from imp_server.errors import WRONG_METHOD
+from imp_server.errors import WRONG_METHOD, ApiError
 from imp_server.metrics import Metrics
 from imp_server.middleware.admission import Admission
 from imp_server.middleware.api_key import ApiKey, read_keys
+from imp_server.middleware.body import Bodies
 from imp_server.middleware.deadline import Deadline
 from imp_server.middleware.rate_limit import RateLimit
 from imp_server.middleware.refusal import PUBLIC_PATHS, refusal
@@ -66,9 +67,9 @@ def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
     limits = config.limits
     admission = Admission(
         _Beside(app, {"/metrics": make_asgi_app(metrics.registry), **pages}),
+        Bodies(most=limits.body_bytes, seconds=limits.body_seconds),
         concurrent=limits.concurrent,
         queue=limits.queue,
-        body_bytes=limits.body_bytes,
     )
     metrics.queue.set_function(lambda: admission.waiting)
     inner: ASGIApp = admission
@@ -106,5 +107,5 @@ class _Beside:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self._paths.get(scope["path"]) if scope["type"] == "http" else None
         if app is not None and scope["method"] not in ("GET", "HEAD"):
-            app = refusal(scope, 405, WRONG_METHOD, "method_not_allowed", {"Allow": "GET, HEAD"})
+            app = refusal(scope, ApiError(WRONG_METHOD, status=405), {"Allow": "GET, HEAD"})
         await (app or self._app)(scope, receive, send)

@@ -1,4 +1,4 @@
-"""HTTP mechanics that know no protocol: the socket, bounded bodies, disconnects, event streams with keep-alive."""
+"""HTTP mechanics that know no protocol: the socket, disconnects, event streams with keep-alive."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ import socket
 from collections.abc import AsyncGenerator, Coroutine
 from typing import TypeVar
 
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from imp_runtime.errors import ImpError
-from imp_server.errors import ApiError
 
 T = TypeVar("T")
 
@@ -32,21 +31,6 @@ def listen(host: str, port: int) -> socket.socket:
         why = f"{host}:{port} cannot be listened on: {error.strerror}"
         raise ImpError(f"{why}; choose another --host or --port") from None
     return listener
-
-
-async def read_body(request: Request, most: int) -> bytes:
-    """The body of a request. Raises ApiError (413) when it is longer than `most` bytes, unread where that is said."""
-    message = f"the body is larger than {most} bytes; send less"
-    too_large = ApiError(message, status=413, kind="request_too_large", code="request_too_large")
-    said = request.headers.get("content-length", "")
-    if said.isdecimal() and int(said) > most:
-        raise too_large
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > most:
-            raise too_large
-    return bytes(body)
 
 
 async def until_disconnect(receive: Receive, work: Coroutine[None, None, T]) -> T:

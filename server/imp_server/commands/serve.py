@@ -107,14 +107,9 @@ def serve(file: Path, config: configuration.Config) -> None:
         any_model=config.server.any_model,
         think_budget=config.server.think_budget,
         ping_seconds=config.server.ping_seconds,
-        most_body_bytes=config.limits.body_bytes,
     )
     gateway = wrap(app, config, metrics)
-    server = Server(
-        gateway,
-        shutdown_seconds=config.server.shutdown_seconds,
-        trusted_proxies=config.server.trusted_proxies,
-    )
+    server = Server(gateway, config)
     with listen(config.server.host, config.server.port) as listener:
         address = f"http://{_printable(config.server.host)}:{listener.getsockname()[1]}"
         print(f"imp: {artifact.plan.model} at {address}/v1", file=sys.stderr)

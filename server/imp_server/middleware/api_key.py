@@ -11,6 +11,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.config import ApiConfig, ConfigError
+from imp_server.errors import ApiError
 from imp_server.middleware.refusal import refusal
 
 _HEADERS = {"WWW-Authenticate": "Bearer", "X-Should-Retry": "false"}  # the SDKs' own word: a key does not become right
@@ -57,8 +58,8 @@ class ApiKey:
             return
         what = "this API key is not known here" if given else "an API key is needed"
         message = f"{what}; send it as Authorization: Bearer KEY or as x-api-key: KEY"
-        response = refusal(scope, 401, message, "invalid_api_key", _HEADERS)
-        await response(scope, receive, send)
+        error = ApiError(message, status=401, kind="authentication_error", code="invalid_api_key")
+        await refusal(scope, error, _HEADERS)(scope, receive, send)
 
 
 def _given(headers: Headers) -> str:

@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from imp_server.errors import ApiError
 from imp_server.middleware.refusal import error_event, refusal
 
-
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """Why a request is ended: what its client is told."""
-
-    status: int
-    message: str
-    code: str
-
-
-_CLOSING = _Cut(503, "the server is shutting down", "shutting_down")
+_CLOSING = ApiError("the server is shutting down", status=503, kind="server_error", code="shutting_down")
 
 
 class Deadline:
@@ -30,7 +20,7 @@ class Deadline:
         self._app = app
         self._seconds = seconds
         self._closing = False
-        self._open: set[asyncio.Future[_Cut]] = set()
+        self._open: set[asyncio.Future[ApiError]] = set()
 
     async def drain(self, seconds: float) -> None:
         """Take no more requests; those that are open get `seconds` to end by themselves."""
@@ -47,13 +37,13 @@ class Deadline:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
         elif self._closing:
-            await _refuse(_CLOSING, scope, receive, send)
+            await refusal(scope, _CLOSING)(scope, receive, send)
         else:
             await self._limited(scope, receive, send)
 
     async def _limited(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = _Watched(send)
-        cut: asyncio.Future[_Cut] = asyncio.get_running_loop().create_future()
+        cut: asyncio.Future[ApiError] = asyncio.get_running_loop().create_future()
         self._open.add(cut)
         work = asyncio.ensure_future(self._app(scope, receive, response.send))
         try:
@@ -67,8 +57,11 @@ class Deadline:
             await asyncio.wait((work,))
             if not work.cancelled():
                 work.exception()
-        late = _Cut(504, f"the request took longer than {self._seconds:g} s", "timeout") if not cut.done() else None
-        await response.cut(late or cut.result(), scope, receive)
+        await response.cut(cut.result() if cut.done() else self._late(), scope, receive)
+
+    def _late(self) -> ApiError:
+        message = f"the request took longer than {self._seconds:g} s"
+        return ApiError(message, status=504, kind="timeout_error", code="timeout")
 
 
 class _Watched:
@@ -87,15 +80,10 @@ class _Watched:
             self._ended = True
         await self._send(message)
 
-    async def cut(self, why: _Cut, scope: Scope, receive: Receive) -> None:
+    async def cut(self, why: ApiError, scope: Scope, receive: Receive) -> None:
         """End the response with an error; one that is no stream breaks off, and so its client sees that it is short."""
         if self._start is None:
-            await _refuse(why, scope, receive, self._send)
+            await refusal(scope, why)(scope, receive, self._send)
         elif not self._ended and "text/event-stream" in Headers(raw=self._start["headers"]).get("content-type", ""):
-            event = error_event(scope, why.status, why.message, why.code)
+            event = error_event(scope, why)
             await self._send({"type": "http.response.body", "body": event, "more_body": False})
-
-
-async def _refuse(why: _Cut, scope: Scope, receive: Receive, send: Send) -> None:
-    headers = {"Retry-After": "1"} if why.status == 503 else None
-    await refusal(scope, why.status, why.message, why.code, headers)(scope, receive, send)

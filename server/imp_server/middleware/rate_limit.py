@@ -10,6 +10,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from imp_server.errors import ApiError
 from imp_server.middleware.refusal import refusal
 
 
@@ -33,5 +34,5 @@ class RateLimit:
         free = self._limiter.get_window_stats(self._rate, client).reset_time
         seconds = max(1, math.ceil(free - time.time()))
         message = f"more than {self._rate}; try again in {seconds} s"
-        headers = {"Retry-After": str(seconds)}
-        await refusal(scope, 429, message, "rate_limit_exceeded", headers)(scope, receive, send)
+        error = ApiError(message, status=429, kind="rate_limit_error", code="rate_limit_exceeded")
+        await refusal(scope, error, {"Retry-After": str(seconds)})(scope, receive, send)

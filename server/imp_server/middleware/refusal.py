@@ -1,38 +1,29 @@
-"""An error in the shape of the API that was asked, for requests that never reach the application."""
+"""An error in the shape of the API that was asked, as a response or as the last event of a stream."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 
 from starlette.responses import Response
 from starlette.types import Scope
 
 from imp_server.errors import ApiError, error_response, speaks_anthropic
+from imp_server.openai import dumps
 
 PUBLIC_PATHS = frozenset({"/health", "/v1/health", "/ready"})
-_KINDS = {401: "authentication_error", 429: "rate_limit_error", 503: "server_error", 504: "timeout_error"}
 
 
-def refusal(scope: Scope, status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> Response:
-    """The response that says so."""
-    status, body = _error(scope, status, message, code)
-    return Response(body, status, headers, "application/json")
+def refusal(scope: Scope, error: ApiError, headers: Mapping[str, str] | None = None) -> Response:
+    """The response that says so; who may try again is told when."""
+    status, body = error_response(scope["path"], error, scope.get("imp.request_id"))
+    again = {"Retry-After": "1"} if error.status in (429, 503) else {}
+    return Response(dumps(body), status, {**again, **(headers or {})}, "application/json")
 
 
-def error_event(scope: Scope, status: int, message: str, code: str) -> bytes:
+def error_event(scope: Scope, error: ApiError) -> bytes:
     """The last event of a stream that cannot go on, written by what writes the stream, where `scope` names that."""
     write: Callable[[ApiError], bytes] | None = scope.get("imp.error_event")
     if write is not None:
-        return write(_api_error(status, message, code))
-    name = b"event: error\n" if speaks_anthropic(scope["path"]) else b""
-    return name + b"data: " + _error(scope, status, message, code)[1] + b"\n\n"
-
-
-def _error(scope: Scope, status: int, message: str, code: str) -> tuple[int, bytes]:
-    status, body = error_response(scope["path"], _api_error(status, message, code), scope.get("imp.request_id"))
-    return status, json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def _api_error(status: int, message: str, code: str) -> ApiError:
-    return ApiError(message, status=status, kind=_KINDS.get(status, "invalid_request_error"), code=code)
+        return write(error)
+    _, body = error_response(scope["path"], error, scope.get("imp.request_id"))
+    return (b"event: error\n" if speaks_anthropic(scope["path"]) else b"") + b"data: " + dumps(body) + b"\n\n"

@@ -18,7 +18,7 @@ from imp_server.async_engine import AsyncEngine
 from imp_server.conversation import Conversation, request_for
 from imp_server.errors import ApiError
 from imp_server.generation import Event, Request, Started, Transcript
-from imp_server.http import EventStream, read_body, until_disconnect
+from imp_server.http import EventStream, until_disconnect
 from imp_server.model import Model
 from imp_server.openai import Serialiser, dumps
 from imp_server.reply import Reply
@@ -41,7 +41,6 @@ class Service:
     any_model: bool = False
     think_budget: int | None = None
     ping_seconds: float = 15.0
-    most_body_bytes: int = 32 << 20
     started: int = field(default_factory=lambda: int(time.time()))
 
     def names(self) -> tuple[str, ...]:
@@ -59,7 +58,7 @@ class Service:
 
     async def body(self, request: HttpRequest, kind: type[Body]) -> Body:
         """The checked body of a request. Raises ApiError."""
-        return parse(kind, await read_body(request, self.most_body_bytes))
+        return parse(kind, await request.body())
 
     async def conversation(self, model: Model, conversation: Conversation) -> Request:
         """The engine's request for a conversation. Raises ImpError."""
