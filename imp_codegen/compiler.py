@@ -43,8 +43,8 @@ class CompileOptions:
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
     a message where it would wait for ever. `describe_chat`: what a chat template can do, as the JSON that the artifact
-    keeps in chat.json. `tuning`: tables of all targets, the first that knows a stage or the step decides how it is
-    configured. `form`: of a decode step.
+    keeps beside the template. `tuning`: tables of all targets, the first that knows a stage or the step decides how it
+    is configured. `form`: of a decode step.
     """
 
     random_weights: bool = False
@@ -190,10 +190,11 @@ def _write(
         **{f"code/{name}": item.code for name, item in objects.items()},
         **{f"source/{name}.cu": item.source.encode() for name, item in compiled.emitted.items()},
     }
-    if tokenizer.chat_template is not None:
-        blobs["chat_template.jinja"] = tokenizer.chat_template.encode()
-        if options.describe_chat is not None:
-            blobs["chat.json"] = options.describe_chat(tokenizer.chat_template).encode()
+    for kind, template in (("", tokenizer.chat_template), (".tool_use", tokenizer.tool_template)):
+        if template is not None:
+            blobs[f"chat_template{kind}.jinja"] = template.encode()
+            if options.describe_chat is not None:
+                blobs[f"chat{kind}.json"] = options.describe_chat(template).encode()
     total = sum(plane.nbytes for plane in compiled.plan.planes)
     done = 0
 

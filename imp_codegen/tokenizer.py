@@ -27,10 +27,14 @@ _END_STRINGS = (
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What the artifact stores of the tokenizer. `stop_tokens` end a reply; `special_tokens` maps text to id."""
+    """What the artifact stores of the tokenizer. `stop_tokens` end a reply; `special_tokens` maps text to id.
+
+    `tool_template` is the chat template for conversations with tools, where the file has one of its own.
+    """
 
     tokenizer_json: str
     chat_template: str | None
+    tool_template: str | None
     vocab_size: int
     bos: int | None
     eos: int | None
@@ -132,10 +136,11 @@ def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
     defined = (tokens[index] for index, kind in enumerate(types) if kind == _USER_DEFINED)
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in defined])
-    template = "tokenizer.chat_template"
+    template, tool_template = "tokenizer.chat_template", "tokenizer.chat_template.tool_use"
     return TokenizerFiles(
         tokenizer_json=tokenizer.to_str(),
         chat_template=metadata.string(template) if template in metadata else None,
+        tool_template=metadata.string(tool_template) if tool_template in metadata else None,
         vocab_size=len(tokens),
         bos=bos,
         eos=eos,

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from imp_server import structured
-from imp_server.chat_capabilities import conform
 from imp_server.chat_template import Json, Message
 from imp_server.errors import ApiError
 from imp_server.generation import Request, ThinkBudget, ThinkWatch
@@ -17,6 +16,7 @@ from imp_server.parsers.thinking import Thinking, left_open, was_closed
 
 if TYPE_CHECKING:
     from imp_runtime.constraint import TokenMask
+    from imp_server.chat_form import ChatForm
     from imp_server.model import Model
 
 _TAIL = 4096  # characters of the prompt that tell the parser where the reply begins
@@ -66,7 +66,8 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
         prompt, with_breakers(model, conversation.options, conversation.dry_breakers), model.http_defaults
     )
     tools = tuple(conversation.tools) if conversation.choice != "none" else ()
-    family, tail = model.parsers, text[-_TAIL:]
+    form, tail = model.form(tools=bool(tools)), text[-_TAIL:]
+    family = form.parsers
     parser = None
     if conversation.reasoning or tools:
         parser = functools.partial(family.start, tail, tools or None)
@@ -83,24 +84,24 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
         parser=parser,
         keep_stop=conversation.keep_stop,
         budget=None if budget is None or was_closed(tail, family.thinking) else ThinkBudget(budget, closing, watch),
-        constraint=_constraint(model, conversation, tail),
+        constraint=_constraint(model, form, conversation, tail),
     )
 
 
 def prompt_text(model: Model, conversation: Conversation) -> str:
     """The rendered chat template. Raises ImpError when there is none or it refuses the messages."""
-    if model.chat_template is None:
-        raise ApiError(f"the model {model.plan.model} has no chat template; use it for plain completion")
+    tools = conversation.tools if conversation.choice != "none" else ()
+    form = model.form(tools=bool(tools))
     messages = conversation.messages
     last = messages[-1] if messages else {}
     if conversation.continue_final and last.get("role") != "assistant":
         raise ApiError("continue_final_message needs an assistant message at the end", param="messages")
     variables = dict(conversation.variables)
     if conversation.think is not None:
-        variables[model.capabilities.thinking_switch or "enable_thinking"] = conversation.think
-    text = model.chat_template.render(
-        conform(messages, model.capabilities),
-        tools=list(conversation.tools) if conversation.tools and conversation.choice != "none" else None,
+        variables[form.capabilities.thinking_switch or "enable_thinking"] = conversation.think
+    text = form.render(
+        messages,
+        tools,
         add_generation_prompt=conversation.add_generation_prompt and not conversation.continue_final,
         variables=variables,
     )
@@ -121,7 +122,7 @@ def _tags(model: Model, thinking: Thinking) -> tuple[tuple[int, ...], tuple[int,
     return tuple(encode(thinking.opening.strip(), special=False)), tuple(encode(thinking.closing, special=False))
 
 
-def _constraint(model: Model, conversation: Conversation, tail: str) -> Callable[[], TokenMask] | None:
+def _constraint(model: Model, form: ChatForm, conversation: Conversation, tail: str) -> Callable[[], TokenMask] | None:
     """What holds the reply to a schema or to a tool call, once the reasoning is over. Raises ImpError."""
     grammar = conversation.grammar
     forced = conversation.choice in ("required", "named")
@@ -133,7 +134,7 @@ def _constraint(model: Model, conversation: Conversation, tail: str) -> Callable
             raise ApiError(f"tool_choice names {conversation.tool!r:.80}, which is none of tools", param="tool_choice")
         if grammar is not None:
             raise ApiError("a reply cannot be both a forced tool call and structured output", param="response_format")
-        lark = model.parsers.tool_grammar(
+        lark = form.parsers.tool_grammar(
             conversation.tools, conversation.tool, parallel=conversation.parallel, special=model.tokenizer.special
         )
         if lark is None:
@@ -141,7 +142,7 @@ def _constraint(model: Model, conversation: Conversation, tail: str) -> Callable
         grammar = Grammar("lark", lark)
     if grammar is None:
         return None
-    wait = model.parsers.wait(tail, for_tools=forced)
+    wait = form.parsers.wait(tail, for_tools=forced)
     fresh = structured.compile(grammar.kind, grammar.source, model.tokenizer)
     return structured.after(wait, fresh, model.tokenizer)
 

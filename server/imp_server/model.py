@@ -23,9 +23,8 @@ import numpy.typing as npt
 
 from imp_runtime.errors import ImpError
 from imp_runtime.sampling import SamplingParams
-from imp_server import parsers
-from imp_server.chat_capabilities import ChatCapabilities, conform, probe
-from imp_server.chat_template import ChatTemplate, Json, Message
+from imp_server.chat_form import ChatForm, read_form
+from imp_server.chat_template import Json, Message
 from imp_server.errors import ContextExceededError
 from imp_server.generation import Request, Text, Transcript
 from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
@@ -48,21 +47,19 @@ class Model:
         config = generation_config(artifact)
         self.defaults = recommended(config)
         self.http_defaults = recommended(config, temperature=1.0)  # what OpenAI's and Anthropic's APIs promise
-        self.chat_template: ChatTemplate | None = None
-        self.template_source = ""
-        if artifact.has("chat_template.jinja"):
-            end = config.get("eos_token_id", next(iter(self.plan.stop_tokens), None))
-            named = {"bos_token": self.plan.bos_token, "eos_token": end[0] if isinstance(end, list) and end else end}
-            tokens = {name: self.tokenizer.spelling(token) for name, token in named.items()}
-            source = self.template_source = artifact.read("chat_template.jinja").decode(errors="replace")
-            self.chat_template = ChatTemplate(source, {name: text for name, text in tokens.items() if text is not None})
-        if artifact.has("chat.json"):
-            self.capabilities = ChatCapabilities.from_json(artifact.read("chat.json").decode(errors="replace"))
-        elif self.chat_template is not None:
-            self.capabilities = probe(self.chat_template)
-        else:
-            self.capabilities = ChatCapabilities(parsers.recognise(""))
-        self.parsers = parsers.for_model(self.template_source, parser or self.capabilities.parser)
+        end = config.get("eos_token_id", next(iter(self.plan.stop_tokens), None))
+        named = {"bos_token": self.plan.bos_token, "eos_token": end[0] if isinstance(end, list) and end else end}
+        spelled = {name: self.tokenizer.spelling(token) for name, token in named.items()}
+        tokens = {name: text for name, text in spelled.items() if text is not None}
+        self.chat_form = read_form(artifact, "", tokens, parser)
+        self._tool_form = read_form(artifact, ".tool_use", tokens, parser) or self.chat_form
+
+    def form(self, *, tools: bool) -> ChatForm:
+        """The chat template for a conversation, with tools or without. Raises ImpError when the model has none."""
+        form = self._tool_form if tools else self.chat_form
+        if form is None:
+            raise ImpError(f"the model {self.plan.model} has no chat template; use it for plain completion")
+        return form
 
     @staticmethod
     def load(
@@ -117,11 +114,7 @@ class Model:
 
         Raises ImpError when the model has no template or the template refuses the messages.
         """
-        if self.chat_template is None:
-            raise ImpError(f"the model {self.plan.model} has no chat template; use it for plain completion")
-        return self.tokenizer.encode(
-            self.chat_template.render(conform(messages, self.capabilities), variables=variables), special=False
-        )
+        return self.tokenizer.encode(self.form(tools=False).render(messages, variables=variables), special=False)
 
     def request(self, prompt: Sequence[int], options: Options, defaults: SamplingParams | None = None) -> Request:
         """A checked request; `defaults` are the model's unless given.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -66,6 +67,16 @@ def test_templates(server: Server) -> None:
     assert tuple(encode(str(answer["prompt"]))) == server.engine.prompts[-1]
     tokens = post(server, "/tokenize", messages=ask("x"), tools=TOOLS)["tokens"]
     assert tokens == list(server.engine.prompts[-1])
+
+
+def test_a_template_of_its_own_for_tools(tmp_path: Path) -> None:
+    own = "{% for t in tools %}[{{ t.function.name }}]{% endfor %}{% for m in messages %}{{ m.content }}!{% endfor %}"
+    blobs = {"chat_template.jinja": TEMPLATE, "chat_template.tool_use.jinja": own.encode()}
+    with running(write_tiny_artifact(tmp_path / "tiny.impc", blobs=blobs)) as server:
+        assert post(server, "/apply-template", messages=ask("x"), tools=TOOLS)["prompt"] == "[get_time]x!"
+        plain = str(post(server, "/apply-template", messages=ask("x"))["prompt"])
+        assert plain.endswith("<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n")
+        assert post(server, "/apply-template", messages=ask("x"), tools=TOOLS, tool_choice="none")["prompt"] == plain
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import pytest
 from test_chat_template_capabilities import KNOWN, template
 
-from imp_server.chat_capabilities import ChatCapabilities, conform, probe
+from imp_server.chat_capabilities import ChatCapabilities, conform
+from imp_server.chat_probe import probe
 from imp_server.chat_template import Json, Message
 
 TOOL: Mapping[str, Json] = {"type": "function", "function": {"name": "look", "description": "Looks", "parameters": {}}}

@@ -166,18 +166,18 @@ VECTORS: list[tuple[str, str, str, str, list[tuple[str, object]]]] = [
      "<｜tool▁call▁begin｜>now<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
      [text("Ok."), call("weather", PARIS), call("now", {})]),
     ("deepseek, no call", "deepseek", DEEPSEEK, "<｜tool▁calls▁begin｜> x", [text("<｜tool▁calls▁begin｜> x")]),
-    ("dsml", "deepseek", DEEPSEEK,
+    ("dsml", "invoke", DEEPSEEK,
      '<｜DSML｜function_calls>\n<｜DSML｜invoke name="weather">\n<｜DSML｜parameter name="city" string="true">Paris</｜DSML｜parameter>\n'
      '<｜DSML｜parameter name="days" string="false">3</｜DSML｜parameter>\n</｜DSML｜invoke>\n<｜DSML｜invoke name="now">\n'
      "</｜DSML｜invoke>\n</｜DSML｜function_calls>", [call("weather", {"city": "Paris", "days": 3}), call("now", {})]),
-    ("dsml without its token", "deepseek", DEEPSEEK,
+    ("dsml without its token", "invoke", DEEPSEEK,
      '<function_calls>\n<invoke name="weather">\n<parameter name="city" string="true">\nParis</parameter>\n'
      '<parameter name="free" string="false">{"a": [1]}</parameter>\n</invoke>\n</function_calls>',
      [call("weather", {"city": "\nParis", "free": {"a": [1]}})]),
 
-    ("nemotron", "nemotron", "", '<think>a</think>\n<TOOLCALL>[{"name": "weather", "arguments": {"city": "Paris"}}, '
+    ("json_block", "json_block", "", '<think>a</think>\n<TOOLCALL>[{"name": "weather", "arguments": {"city": "Paris"}}, '
      '{"name": "now", "arguments": {}}]</TOOLCALL>', [thought("a"), call("weather", PARIS), call("now", {})]),
-    ("nemotron, no call", "nemotron", "", "<TOOLCALL>[oops]</TOOLCALL>", [text("<TOOLCALL>[oops]</TOOLCALL>")]),
+    ("nemotron, no call", "json_block", "", "<TOOLCALL>[oops]</TOOLCALL>", [text("<TOOLCALL>[oops]</TOOLCALL>")]),
 
     ("gemma", "gemma4", "<|turn>model\n",
      '<|channel>thought\nhm\n<channel|>Ok.<|tool_call>call:weather{city:<|"|>Pa"r{i}s<|"|>,days:3,exact:true,'
@@ -203,6 +203,57 @@ VECTORS: list[tuple[str, str, str, str, list[tuple[str, object]]]] = [
      "<|channel|>analysis<|message|>a<|end|><|start|>assistant<|channel|>analysis<|message|>b c<|end|>", [thought("a\n\nb c")]),
     ("harmony, goes on", "harmony", "<|start|>assistant<|channel|>final<|message|>Hel", "lo", [text("lo")]),
     ("harmony, none at all", "harmony", "<|start|>assistant", "Hello", [text("Hello")]),
+
+    ("apriel", "json_block", "<|assistant|>\n", 'Ok.\n<tool_calls>[{"name": "weather", "arguments": {"city": "Paris"}}, {"name": "now", '
+     '"arguments": {}}]</tool_calls>', [text("Ok."), call("weather", PARIS), call("now", {})]),
+    ("minimax m1", "json_block", "ai name=assistant\n", '<think>a</think><tool_calls>\n{"name": "weather", "arguments": {"city": "Paris"}}\n'
+     '{"name": "now", "arguments": {}}\n</tool_calls>', [thought("a"), call("weather", PARIS), call("now", {})]),
+    ("granite 3", "json_block", "<|end_of_role|>", '<|tool_call|>[{"name": "now", "arguments": {}}]', [call("now", {})]),
+    ("apriel, no call", "json_block", "", "<tool_calls>none", [text("<tool_calls>none")]),
+
+    ("glm 4.6", "glm", "<|assistant|>",
+     "\n<think>hm</think>\nOk.\n<tool_call>weather\n<arg_key>city</arg_key>\n<arg_value>San \"F\"\nx</arg_value>\n<arg_key>days</arg_key>\n"
+     "<arg_value>3</arg_value>\n</tool_call>\n<tool_call>now\n</tool_call>",
+     [thought("hm"), text("Ok."), call("weather", {"city": 'San "F"\nx', "days": 3}), call("now", {})]),
+    ("glm 4.7", "glm", "<|assistant|><think>",
+     "hm</think><tool_call>weather<arg_key>tags</arg_key><arg_value>[\"a\"]</arg_value><arg_key>exact</arg_key><arg_value>true</arg_value>"
+     "</tool_call><tool_call>now</tool_call>", [thought("hm"), call("weather", {"tags": ["a"], "exact": True}), call("now", {})]),
+    ("glm, JSON is no call", "glm", "", '<tool_call>{"name": "now"}</tool_call>', [text('<tool_call>{"name": "now"}</tool_call>')]),
+    ("glm, no call", "glm", "", "A <tool_call> is such a tag", [text("A <tool_call> is such a tag")]),
+
+    ("seed", "qwen3_coder", "<seed:bos>assistant\n",
+     "<seed:tool_call>\n<function=weather>\n<parameter=city>Paris</parameter>\n<parameter=days>3</parameter>\n</function>\n"
+     "</seed:tool_call>\n<seed:tool_call>\n<function=now>\n</function>\n</seed:tool_call>",
+     [call("weather", {"city": "Paris", "days": 3}), call("now", {})]),
+
+    ("minimax m2", "invoke", "]~b]ai\n<think>\n",
+     'hm\n</think>\n\n<minimax:tool_call>\n<invoke name="weather">\n<parameter name="city">Paris</parameter>\n<parameter name="days">3'
+     '</parameter>\n</invoke>\n<invoke name="now">\n</invoke>\n</minimax:tool_call>',
+     [thought("hm"), call("weather", {"city": "Paris", "days": 3}), call("now", {})]),
+    ("minicpm", "invoke", CHATML,
+     'Ok.\n<function name="weather"><param name="city"><![CDATA[<b>\n&]]></param><param name="days">3</param></function>\n'
+     '<function name="now"></function>', [text("Ok."), call("weather", {"city": "<b>\n&", "days": 3}), call("now", {})]),
+    ("minimax, no call", "invoke", "", "<minimax:tool_call> is a tag", [text("<minimax:tool_call> is a tag")]),
+
+    ("kimi", "kimi", "<|im_assistant|>assistant<|im_middle|>",
+     'Ok.<|tool_calls_section_begin|><|tool_call_begin|>functions.weather:0<|tool_call_argument_begin|>{"city": "Paris"}<|tool_call_end|>'
+     "<|tool_call_begin|>functions.now:1<|tool_call_argument_begin|>{}<|tool_call_end|><|tool_calls_section_end|>",
+     [text("Ok."), call("weather", PARIS), call("now", {})]),
+    ("kimi, no call", "kimi", "", "<|tool_calls_section_begin|> x", [text("<|tool_calls_section_begin|> x")]),
+
+    ("lfm2", "lfm2", CHATML, "Ok.<|tool_call_start|>[weather(city='Pa\"ris', days=3, exact=True), now()]<|tool_call_end|>",
+     [text("Ok."), call("weather", {"city": 'Pa"ris', "days": 3, "exact": True}), call("now", {})]),
+    ("lfm2, unknown function", "lfm2", CHATML, "<|tool_call_start|>[then()]<|tool_call_end|>",
+     [text("<|tool_call_start|>[then()]<|tool_call_end|>")]),
+
+    ("functionary 3.1", "functionary31", "<|start_header_id|>assistant<|end_header_id|>\n\n",
+     'Ok.<function=weather>{"city": "Paris"}</function><function=now>{}</function>', [text("Ok."), call("weather", PARIS), call("now", {})]),
+    ("functionary 3.1, no call", "functionary31", "", "<function=now>x</function>", [text("<function=now>x</function>")]),
+    ("functionary 3.2", "functionary32", "<|end_header_id|>\n\n>>>", 'all\nOk.>>>weather\n{"city": "Paris"}>>>now\n{}',
+     [text("Ok."), call("weather", PARIS), call("now", {})]),
+    ("functionary 3.2, calls only", "functionary32", "<|end_header_id|>\n\n>>>", 'now\n{}', [call("now", {})]),
+    ("functionary 3.2, other name", "functionary32", "<|end_header_id|>\n\n>>>", "then\n{}", [text("then\n{}")]),
+    ("functionary 3.2, text only", "functionary32", "<|end_header_id|>\n\n>>>", "all\nHello", [text("Hello")]),
 
     ("plain", "plain", "", "<think>a</think> <tool_call>{} ", [thought("a"), text("<tool_call>{} ")]),
 ]  # fmt: skip
@@ -281,7 +332,10 @@ _BITS = sorted(
         "</function>", '{"name": "now"', ', "arguments": {"city": "', '"}}', "[TOOL_CALLS]", "[ARGS]", "now", "{}",
         "<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", '<｜DSML｜invoke name="now">', "<TOOLCALL>[",
         "]</TOOLCALL>", "<|tool_call>call:now{", 'city:<|"|>x<|"|>', "}<tool_call|>", "<|channel|>", "final", "analysis",
-        "<|message|>", "<|end|>", "<|start|>", "to=functions.now", "<|python_tag|>", "[now(", ")]", "\n", " ", '"', "\\",
+        "<|message|>", "<|end|>", "<|start|>", "to=functions.now", "<tool_calls>[", "<tool_call>now", "<arg_key>city</arg_key>", "<arg_value>",
+        "</arg_value>", "<minimax:tool_call>", '<invoke name="now">', "</invoke>", '<parameter name="city">', '<function name="now">',
+        "<|tool_call_begin|>functions.now:0", "<|tool_call_argument_begin|>", "<|tool_call_start|>[now()", "]<|tool_call_end|>",
+        "<function=now>{", "}</function>", ">>>", "all\n", "now\n{", "<|python_tag|>", "[now(", ")]", "\n", " ", '"', "\\",
         "a", "é", "<", "[", ";",
     }
 )  # fmt: skip
@@ -347,9 +401,14 @@ def test_ids() -> None:
         ("[INST] {{ content }} [/INST]", "mistral"),
         ("[TOOL_CALLS]{{ name }}[ARGS]", "mistral"),
         ("<｜Assistant｜><｜tool▁calls▁begin｜>", "deepseek"),
-        ("<SPECIAL_11>Assistant\n<TOOLCALL>", "nemotron"),
+        ("<SPECIAL_11>Assistant\n<TOOLCALL>", "json_block"),
         ("<|start|>assistant<|channel|>final<|message|>", "harmony"),
         ("<|turn>model\n<|tool_call>call:", "gemma4"),
+        ("<tool_call>{name}<arg_key>", "glm"),
+        ("<minimax:tool_call>", "invoke"),
+        ("<seed:tool_call>\n<function=", "qwen3_coder"),
+        ("<|tool_calls_section_begin|>", "kimi"),
+        ("<|tool_list_start|>", "lfm2"),
         ("<start_of_turn>model\n", "plain"),
         ("<|im_start|>user\n", "plain"),
         ("", "plain"),
@@ -362,7 +421,10 @@ def test_the_template_tells_the_family(template: str, family: str) -> None:
 
 
 def test_an_unknown_name() -> None:
-    with pytest.raises(ImpError, match="no parser 'hermess'; there are deepseek, gemma4, harmony, hermes"):
+    with pytest.raises(
+        ImpError,
+        match="no parser 'hermess'; there are deepseek, functionary31, functionary32, gemma4, glm, harmony, hermes",
+    ):
         parsers.for_model("", "hermess")
 
 

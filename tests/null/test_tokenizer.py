@@ -193,6 +193,12 @@ def test_user_defined_tokens_are_found_whole_and_shown() -> None:
     assert (files.bos, files.eos, files.add_bos, files.chat_template) == (None, None, False, None)
 
 
+def test_named_chat_templates() -> None:
+    assert built(byte_level("gpt-2")).tool_template is None
+    files = built(byte_level("gpt-2") | {"tokenizer.chat_template": "a", "tokenizer.chat_template.tool_use": "b"})
+    assert (files.chat_template, files.tool_template) == ("a", "b")
+
+
 def test_harmony_goes_on_after_end() -> None:
     types = [1] * 256 + [3, 3, 3]
     files = built(byte_level("gpt-4o", ("<|end|>", "<|return|>", "<|call|>"), token_type=types, eos_token_id=257))

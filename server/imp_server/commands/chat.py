@@ -67,7 +67,7 @@ def command(
         return
     file = Path(source)
     with a.loaded(file, target=target, kv_tokens=kv_tokens) as model:
-        if model.chat_template is None:
+        if model.chat_form is None:
             raise ImpError(f"{file}: the model has no chat template; imp run completes text with it")
         _welcome(f"{model.plan.model} on {model.engine.device_name}")
 

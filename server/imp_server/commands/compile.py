@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from imp_codegen.tuning.table import Table as TuningTable
 
 NAME = "compile"
+_UNKNOWN_CALLS = (
+    "how this model writes its tool calls is not known here: they will come as text, and a request that demands one is "
+    "refused"
+)
 
 
 def command(
@@ -71,16 +76,26 @@ def command(
 ) -> None:
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
-    from imp_server.chat_capabilities import describe
+    from imp_server.chat_probe import describe
     from imp_server.progress import progress
 
     checkpoint = _checkpoint(source)
     names = _targets(target)
     tables = _tables_of(tuning, names)
-    options = CompileOptions(random_weights, quant, context, dump, check, describe, tables, _form(form))
+    notes: list[str] = []
+
+    def described(template: str) -> str:
+        capabilities = describe(template)
+        if (capabilities.tools or capabilities.tool_calls) and capabilities.parser == "plain":
+            notes.append(_UNKNOWN_CALLS)
+        return capabilities.to_json()
+
+    options = CompileOptions(random_weights, quant, context, dump, check, described, tables, _form(form))
     with progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))
+    for note in dict.fromkeys(notes):
+        print(f"imp: note: {note}", file=sys.stderr)
 
 
 def _checkpoint(source: str) -> Path:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 
 from imp_runtime.errors import ImpError
+from imp_server.generation import ReplyParser, ToolArguments, ToolOpen
 from imp_server.parsers.family import Family, ParserFamily, Wait, bind
+from imp_server.parsers.reader import Tools
 
-__all__ = ["ParserFamily", "Wait", "families", "for_model", "recognise"]
+__all__ = ["ParserFamily", "Wait", "families", "for_model", "readers_of", "recognise"]
 
 
 @cache
@@ -21,19 +25,55 @@ def families() -> dict[str, Family]:
 
 
 def recognise(template: str) -> str:
-    """The name of the family that a chat template belongs to: the one with most of its marks in it."""
-
-    def weight(family: Family) -> int:
-        return max(
-            (sum(map(len, marks)) for marks in family.marks if all(mark in template for mark in marks)), default=0
-        )
-
-    return max(families().values(), key=lambda family: (weight(family), family.name == "plain")).name
+    """The name of the family that a chat template belongs to by its words: the one with most of its marks in it."""
+    return max(families().values(), key=lambda family: (_weight(family, template), family.name == "plain")).name
 
 
-def for_model(template: str, override: str | None = None) -> ParserFamily:
-    """The parser family for a chat template, or the one named `override`. ImpError when there is none of that name."""
+def readers_of(
+    written: str, prompt_tail: str, tools: Tools, calls: Sequence[tuple[str, object]], template: str
+) -> list[str]:
+    """The families that read exactly `calls` (name, arguments) of `tools` out of `written`, likeliest first by marks.
+
+    `written` is what `template` makes of a turn with these calls, behind `prompt_tail`.
+    """
+    found = [
+        family
+        for family in families().values()
+        if family.syntax and _calls_in(bind(family, template, written).start(prompt_tail, tools), written) == calls
+    ]
+    return [family.name for family in sorted(found, key=lambda family: -_weight(family, template))]
+
+
+def for_model(template: str, override: str | None = None, written: str = "") -> ParserFamily:
+    """The parser family for a chat template, or the one named `override`. ImpError when there is none of that name.
+
+    `written` are calls as the template writes past ones, where that is known.
+    """
     name = override or recognise(template)
     if name not in families():
         raise ImpError(f"there is no parser {name!r}; there are {', '.join(families())}")
-    return bind(families()[name], template)
+    return bind(families()[name], template, written)
+
+
+def _weight(family: Family, template: str) -> int:
+    return max((sum(map(len, marks)) for marks in family.marks if all(mark in template for mark in marks)), default=0)
+
+
+def _calls_in(parser: ReplyParser, reply: str) -> list[tuple[str, object]]:
+    """Name and arguments of the calls that `parser` finds; arguments that are no JSON as text."""
+    names: list[str] = []
+    arguments: list[str] = []
+    for piece in (*parser.push(reply), *parser.finish()):
+        if isinstance(piece, ToolOpen):
+            names.append(piece.name)
+            arguments.append("")
+        elif isinstance(piece, ToolArguments):
+            arguments[-1] += piece.text
+    return list(zip(names, map(_value, arguments), strict=True))
+
+
+def _value(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text

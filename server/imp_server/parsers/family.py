@@ -23,10 +23,11 @@ class Wait:
 class Family:
     """Parser and grammar of one family.
 
-    `marks`: a chat template that has all texts of one of these groups is of this family. `syntax` makes the grammar's
-    parts for a template; None: the family has no way to write calls. `answer`: the tag that begins the visible answer,
-    in families where the end of the reasoning does not. `bridge`: the sentence with which these models, as they were
-    trained, break off reasoning that has run out of its budget.
+    `marks`: a chat template that writes no past calls, but has all texts of one of these groups, is of this family.
+    `syntax` makes the grammar's parts from calls as the template writes them, or from the template; None: the family
+    has no way to write calls. `answer`: the tag that begins the visible answer, in families where the end of the
+    reasoning does not. `bridge`: the sentence with which these models, as they were trained, break off reasoning that
+    has run out of its budget.
     """
 
     name: str
@@ -40,10 +41,15 @@ class Family:
 
 @dataclass(frozen=True, slots=True)
 class ParserFamily:
-    """A family as one model's chat template has it; `thinking` are the tags around reasoning."""
+    """A family as one model's chat template has it.
+
+    `written`: calls as the template writes them, or the template itself where it writes none. `thinking` are the tags
+    around reasoning.
+    """
 
     family: Family
     template: str
+    written: str
     thinking: Thinking = THINK
 
     @property
@@ -81,7 +87,7 @@ class ParserFamily:
         chosen = {choice: named[choice]} if choice in named else named if choice in (None, "required") else {}
         if self.family.syntax is None or not chosen:
             return None
-        return tool_grammar(self.family.syntax(self.template), chosen, parallel=parallel, special=special or {})
+        return tool_grammar(self.family.syntax(self.written), chosen, parallel=parallel, special=special or {})
 
     def wait(self, prompt_tail: str, *, for_tools: bool) -> Wait | None:
         """What a constraint on the answer (`for_tools`: on the calls) has to wait for; None: it begins at once."""
@@ -94,6 +100,6 @@ class ParserFamily:
         return Wait(self.thinking.closing, self.thinking.opening)
 
 
-def bind(family: Family, template: str) -> ParserFamily:
-    """`family` with the tags that `template` uses."""
-    return ParserFamily(family, template, family.thinking or tags_of(template))
+def bind(family: Family, template: str, written: str = "") -> ParserFamily:
+    """`family` with the tags that `template` uses, and its way to write calls where that is known."""
+    return ParserFamily(family, template, written or template, family.thinking or tags_of(template))

@@ -6,7 +6,7 @@ import json
 import re
 
 from imp_server.parsers.family import Family
-from imp_server.parsers.grammar import OneOf, Part, Pattern, Schema, ToolSyntax, Until, with_definitions
+from imp_server.parsers.grammar import OneOf, Part, Pattern, Schema, ToolSyntax, Until, separated, with_definitions
 from imp_server.parsers.reader import Reader
 from imp_server.parsers.tagged import types_of
 from imp_server.parsers.text import Malformed, Steps
@@ -98,8 +98,8 @@ def _literal(text: str) -> str:
     return text
 
 
-def _syntax(template: str) -> ToolSyntax:
-    tag = next((tag for tag in _ENDS if tag in template), "<|tool_call>")
+def _syntax(written: str) -> ToolSyntax:
+    tag = next((tag for tag in _ENDS if tag in written), "<|tool_call>")
     quote = _QUOTES[tag]
 
     def call(name: str, schema: Schema) -> tuple[Part, ...]:
@@ -130,21 +130,9 @@ def _typed(schema: object, root: Schema, quote: str, depth: int = 6) -> tuple[Pa
 
 def _object(schema: Schema, properties: dict[str, object], root: Schema, quote: str, depth: int) -> tuple[Part, ...]:
     required = schema.get("required")
-    needed = [key for key in properties if isinstance(required, list) and key in required]
-    parts: list[Part] = ["{"]
-    for place, key in enumerate([*needed, *(key for key in properties if key not in needed)]):
-        one: tuple[Part, ...] = (f"{key}:", *_typed(properties[key], root, quote, depth - 1))
-        if key in needed:
-            parts.extend(one if place == 0 else (",", *one))
-        elif needed:
-            parts.append(OneOf(((",", *one), ())))
-        else:  # nothing is required: at most one property, so that the commas come out right
-            return (
-                "{",
-                OneOf((*(((f"{k}:", *_typed(v, root, quote, depth - 1))) for k, v in properties.items()), ())),
-                "}",
-            )
-    return (*parts, "}")
+    needed = required if isinstance(required, list) else []
+    values = [((f"{key}:", *_typed(value, root, quote, depth - 1)), key in needed) for key, value in properties.items()]
+    return ("{", *separated(values, ","), "}")
 
 
 FAMILY = Family(

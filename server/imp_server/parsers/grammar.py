@@ -88,6 +88,25 @@ def tagged_call(
     return ToolSyntax(call, before, between, after)
 
 
+def between(written: str, end: str, begin: str, default: str) -> str:
+    """The whitespace between the end of one call and the beginning of the next in `written`."""
+    found = re.search(rf"{re.escape(end)}(\s*){re.escape(begin)}", written)
+    return found[1] if found else default
+
+
+def separated(items: Sequence[tuple[Sequence[Part], bool]], separator: str, *, first: bool = True) -> tuple[Part, ...]:
+    """Items in their order with a separator between; the flag of each says whether it must be there."""
+    if not items:
+        return ()
+    (item, needed), *rest = items
+    one = item if first else (separator, *item)
+    if not first:
+        return (*(one if needed else (OneOf((tuple(one), ())),)), *separated(rest, separator, first=False))
+    if needed:
+        return (*one, *separated(rest, separator, first=False))
+    return (OneOf(((*one, *separated(rest, separator, first=False)), separated(rest, separator))),)
+
+
 def with_definitions(schema: Schema, root: Schema) -> Json:
     """JSON of a part of the schema `root`, to which it may refer."""
     return Json({**{key: root[key] for key in ("$defs", "definitions") if key in root}, **schema})
@@ -112,7 +131,10 @@ def tool_grammar(syntax: ToolSyntax, tools: Mapping[str, Schema], *, parallel: b
     call = lark.rule(" | ".join(lark.sequence(parts) for parts in calls))
     more = f" ({lark.literal(syntax.between)} {call})*" if parallel and syntax.between is not None else ""
     lead = lark.sequence(syntax.lead)
-    start = f"start: {lead} {lark.literal(syntax.before)} {call}{more} {lark.literal(syntax.after)}"
+    # llguidance reads the longest literal: what the end and a further call begin with must be one of its own.
+    end = syntax.after.removeprefix(syntax.between or "")
+    after = f"{lark.literal(syntax.after.removesuffix(end))} {lark.literal(end)}"
+    start = f"start: {lead} {lark.literal(syntax.before)} {call}{more} {after}"
     return "\n".join([start, *lark.rules]) + "\n"
 
 

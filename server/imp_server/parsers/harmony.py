@@ -73,7 +73,7 @@ class HarmonyReader(Reader):
         return put
 
 
-def _syntax(template: str) -> ToolSyntax:
+def _syntax(written: str) -> ToolSyntax:
     analysis = (f"{_CHANNEL}analysis{_MESSAGE}", Until(_END), f"{_START}assistant")
     return ToolSyntax(
         lambda name, schema: (f"commentary to=functions.{name} <|constrain|>json{_MESSAGE}", Json(schema)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from imp_server.parsers.family import Family
-from imp_server.parsers.grammar import Json, ToolSyntax
+from imp_server.parsers.grammar import Json, ToolSyntax, between
 from imp_server.parsers.reader import Reader
 from imp_server.parsers.text import Malformed, Steps
 from imp_server.parsers.thinking import QWEN_BRIDGE
@@ -31,14 +31,14 @@ class HermesReader(Reader):
         yield from self.think_again()
 
 
-def _syntax(template: str) -> ToolSyntax:
+def _syntax(written: str) -> ToolSyntax:
     return ToolSyntax(
         lambda name, schema: (
             f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": ',
             Json(schema),
             "}\n</tool_call>",
         ),
-        between="\n",
+        between=between(written, "</tool_call>", "<tool_call>", "\n"),
     )
 
 

@@ -7,12 +7,13 @@ import re
 import secrets
 
 from imp_server.parsers.family import Family
-from imp_server.parsers.grammar import Json, ToolSyntax
+from imp_server.parsers.grammar import Json, Part, Pattern, ToolSyntax
 from imp_server.parsers.reader import Reader
 from imp_server.parsers.text import Malformed, Steps
 
 _CALLS, _ID, _ARGUMENTS = "[TOOL_CALLS]", "[CALL_ID]", "[ARGS]"
 _NAME = re.compile(r"[\w./-]+")
+_NINE = Pattern("[a-zA-Z0-9]{9}")
 _LETTERS = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 
 
@@ -47,11 +48,14 @@ class MistralReader(Reader):
         yield from self.space()
 
 
-def _syntax(template: str) -> ToolSyntax:
-    if _ARGUMENTS in template:
+def _syntax(written: str) -> ToolSyntax:
+    if _ID in written:
+        return ToolSyntax(lambda name, schema: (f"{_CALLS}{name}{_ID}", _NINE, _ARGUMENTS, Json(schema)))
+    if _ARGUMENTS in written:
         return ToolSyntax(lambda name, schema: (f"{_CALLS}{name}{_ARGUMENTS}", Json(schema)))
+    end: tuple[Part, ...] = (', "id": "', _NINE, '"}') if '"id"' in written else ("}",)
     return ToolSyntax(
-        lambda name, schema: (f'{{"name": {json.dumps(name)}, "arguments": ', Json(schema), "}"),
+        lambda name, schema: (f'{{"name": {json.dumps(name)}, "arguments": ', Json(schema), *end),
         before=f"{_CALLS}[",
         between=", ",
         after="]",

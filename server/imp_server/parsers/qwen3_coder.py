@@ -1,35 +1,36 @@
-"""Qwen3-Coder, Qwen3.5, Nemotron 3: `<tool_call><function=name><parameter=key>value</parameter></function>...`.
+"""Qwen3-Coder, Qwen3.5, Nemotron 3, Seed: `<tool_call><function=name><parameter=key>value</parameter></function>...`.
 
-Values are bare text on lines of their own; the tool's schema says what they are.
+Values are bare text, all but Seed's on lines of their own; the tool's schema says what they are.
 """
 
 from __future__ import annotations
 
 from imp_server.parsers.family import Family
-from imp_server.parsers.grammar import ToolSyntax, tagged_call
+from imp_server.parsers.grammar import ToolSyntax, between, tagged_call
 from imp_server.parsers.tagged import TaggedReader
 from imp_server.parsers.text import Malformed, Steps
 from imp_server.parsers.thinking import QWEN_BRIDGE
 
-_CALL, _FUNCTION, _PARAMETER = "<tool_call>", "<function=", "<parameter="
-_VALUE_END, _FUNCTION_END, _CALL_END = "</parameter>", "</function>", "</tool_call>"
+_ENDS = {"<tool_call>": "</tool_call>", "<seed:tool_call>": "</seed:tool_call>"}
+_FUNCTION, _FUNCTION_END = "<function=", "</function>"
+_PARAMETER, _VALUE_END = "<parameter=", "</parameter>"
 # Some replies forget to end a value; the end of the whole call cannot be part of one.
-_VALUE_ENDS = (_VALUE_END, f"{_FUNCTION_END}\n{_CALL_END}")
+_VALUE_ENDS = (_VALUE_END, *(f"{_FUNCTION_END}\n{end}" for end in _ENDS.values()))
 
 
 class Qwen3CoderReader(TaggedReader):
     """Content, then calls; `<tool_call>` may be missing, and may end the reasoning."""
 
-    implicit_ends = (_CALL,)
+    implicit_ends = tuple(_ENDS)
 
     def calls(self) -> Steps[None]:
         """See Reader."""
         while True:
-            tag = yield from self.until((_CALL, _FUNCTION), self.visible)
+            tag = yield from self.until((*_ENDS, _FUNCTION), self.visible)
             yield from self.attempt(self._call(tag), tag)
 
     def _call(self, tag: str) -> Steps[None]:
-        if tag == _CALL:
+        if tag in _ENDS:
             yield from self.expect(_FUNCTION)
         while True:
             yield from self._function()
@@ -37,7 +38,9 @@ class Qwen3CoderReader(TaggedReader):
             if not (yield from self.starts(_FUNCTION)):
                 break
             self.record(_FUNCTION)
-        yield from self.starts(_CALL_END)
+        for end in _ENDS.values():
+            if (yield from self.starts(end)):
+                break
         yield from self.think_again()
 
     def _function(self) -> Steps[None]:
@@ -61,13 +64,21 @@ class Qwen3CoderReader(TaggedReader):
         self.complete()
 
 
-def _syntax(template: str) -> ToolSyntax:
+def _syntax(written: str) -> ToolSyntax:
+    tag = next((tag for tag in reversed(_ENDS) if tag in written), "<tool_call>")
+    line = "" if tag == "<seed:tool_call>" else "\n"
     return tagged_call(
-        f"{_CALL}\n{_FUNCTION}%s>\n",
-        (f"{_PARAMETER}%s>\n", f"\n{_VALUE_END}\n"),
-        f"{_FUNCTION_END}\n{_CALL_END}",
-        between="\n",
+        f"{tag}\n{_FUNCTION}%s>\n",
+        (f"{_PARAMETER}%s>{line}", f"{line}{_VALUE_END}\n"),
+        f"{_FUNCTION_END}\n{_ENDS[tag]}",
+        between=between(written, _ENDS[tag], tag, "\n"),
     )
 
 
-FAMILY = Family("qwen3_coder", Qwen3CoderReader, _syntax, marks=((_CALL, _FUNCTION),), bridge=QWEN_BRIDGE)
+FAMILY = Family(
+    "qwen3_coder",
+    Qwen3CoderReader,
+    _syntax,
+    marks=(("<tool_call>", _FUNCTION), ("<seed:tool_call>", _FUNCTION)),
+    bridge=QWEN_BRIDGE,
+)

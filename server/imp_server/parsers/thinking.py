@@ -26,13 +26,16 @@ _OTHERS = (
     Thinking("<|channel>thought\n", "<channel|>"),
     Thinking("<seed:think>", "</seed:think>"),
     Thinking("<|START_THINKING|>", "<|END_THINKING|>"),
+    Thinking("<thinking>", "</thinking>"),
 )
 
 # A turn of the conversation begins or ends here, in the families that have parsers; what a user wrote stands before.
 _TURN = re.compile(
     r"<\|im_start\|>|<\|im_end\|>|<\|start_header_id\|>|<\|eot_id\|>|<\|header_start\|>|<\|eot\|>|<\|?start_of_turn>"
     r"|<\|turn>|<turn\|>|<end_of_turn>|\[/?INST\]|<\|user\|>|<\|assistant\|>|<\|end\|>|<｜User｜>|<｜Assistant｜>"
-    r"|<SPECIAL_1[0-2]>|<\|eom_id\|>|<extra_id_[01]>|</s>"
+    r"|<SPECIAL_1[0-2]>|<\|eom_id\|>|<extra_id_[01]>|</s>|<seed:[be]os>|<\|im_(?:user|middle|assistant)\|>"
+    r"|<\|(?:start|end)_of_role\|>|<\|begin_(?:user|assistant)\|>|<(?:user|assistant)>|<role>|<\|Bot\|>|\]~b\]|\[e~\["
+    r"|<(?:begin|end)_of_sentence>|<\|(?:role|message)_sep\|>|<sep>"
 )
 
 

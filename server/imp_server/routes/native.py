@@ -168,7 +168,7 @@ def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
         "total_slots": plan.slots,
         "model_alias": names[-1],
         "model_path": str(model.engine.artifact.path),
-        "chat_template": model.template_source,
+        "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
         "bos_token": tokenizer.spelling(plan.bos_token) or "",
         "eos_token": tokenizer.spelling(stop) or "",
         "modalities": {"vision": False, "audio": False},
