@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from imp_codegen.build import CodeObject, Unit, build
-from imp_codegen.checkpoint import Checkpoint, open_checkpoint
+from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.emit import Emitted, emit
 from imp_codegen.graph import Graph, verify
@@ -21,6 +21,7 @@ from imp_codegen.kernels.form import Wanted
 from imp_codegen.kernels.lowering import SLOTS, Lowering
 from imp_codegen.models import load_architecture
 from imp_codegen.pack import pack, planes
+from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import Group, fuse
 from imp_codegen.passes.place_weights import Placed, place_weights
 from imp_codegen.spec import ModelSpec
@@ -132,7 +133,13 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     if options.context is not None:
         spec = replace(spec, context=_checked_context(options.context, spec))
     tokenizer = build_tokenizer(checkpoint.metadata)
+    if tokenizer.vocab_size > spec.vocab:
+        raise CheckpointError(
+            f"{checkpoint.path}: tokenizer.ggml.tokens lists {tokenizer.vocab_size} tokens, but token_embd.weight has "
+            f"only {spec.vocab} rows; the file is of two models, convert it again"
+        )
     graph = verify(architecture.build(spec))
+    account(checkpoint, spec, graph)
     placed = place_weights(graph, checkpoint)
     groups = fuse(graph)
     attention = spec.layers[0].attention

@@ -26,11 +26,15 @@ class RopeSpec:
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements."""
+    """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements.
+
+    `scale`: factor of the scores. `bias`: q, k and v have one each; `output_bias`: the output projection has one.
+    """
 
     heads: int
     kv_heads: int
     head_dim: int
+    scale: float
     rope: RopeSpec
     qk_norm: bool
     bias: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import (
@@ -31,6 +32,8 @@ from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
 MAX_WIDTH = 1 << 20
+MAX_SCALE = 1e12  # of factors and frequencies: their products stay within float32
+ROPE_FREQUENCIES = "rope_freqs.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +47,15 @@ class Variant:
 def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) -> ModelSpec:
     """The spec of a dense decoder. CheckpointError names the key or tensor that is missing, odd or unsupported."""
     meta = checkpoint.metadata
+    if experts := meta.integer(f"{architecture}.expert_count", 0):
+        raise CheckpointError(
+            f"{checkpoint.path}: is a mixture of experts ({architecture}.expert_count is {experts}), which imp does "
+            "not compile yet; choose a dense model"
+        )
+    layers = meta.integer(f"{architecture}.block_count", minimum=1, maximum=1024)
 
     def number(key: str, maximum: int, default: int | None = None) -> int:
-        return meta.integer(f"{architecture}.{key}", default=default, minimum=1, maximum=maximum)
+        return meta.integer_of_layers(f"{architecture}.{key}", layers, default, minimum=1, maximum=maximum)
 
     hidden = number("embedding_length", MAX_WIDTH)
     heads = number("attention.head_count", 4096)
@@ -69,16 +78,25 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
             "supported are heads of 16 to 128 elements, a multiple of 16"
         )
     has = checkpoint.tensors.__contains__
-    attention = AttentionSpec(
-        heads=heads,
-        kv_heads=kv_heads,
-        head_dim=head_dim,
-        rope=_read_rope(checkpoint, architecture, head_dim, variant.interleaved_rope),
-        qk_norm=variant.qk_norm,
-        bias=has("blk.0.attn_q.bias"),
-        output_bias=has("blk.0.attn_output.bias"),
-    )
-    layer = LayerSpec(attention, MlpSpec(number("feed_forward_length", MAX_WIDTH)))
+    rope = _read_rope(checkpoint, architecture, head_dim, variant.interleaved_rope)
+    # 0 is llama.cpp's word for the usual one.
+    scale = meta.number(f"{architecture}.attention.scale", 0.0, minimum=0, maximum=MAX_SCALE) or 1.0 / head_dim**0.5
+    mlp = MlpSpec(number("feed_forward_length", MAX_WIDTH))
+
+    def layer(index: int) -> LayerSpec:
+        block = f"blk.{index}"
+        attention = AttentionSpec(
+            heads=heads,
+            kv_heads=kv_heads,
+            head_dim=head_dim,
+            scale=scale,
+            rope=rope,
+            qk_norm=variant.qk_norm,
+            bias=all(has(f"{block}.attn_{part}.bias") for part in "qkv"),
+            output_bias=has(f"{block}.attn_output.bias"),
+        )
+        return LayerSpec(attention, mlp)
+
     embedding = checkpoint.tensors.get("token_embd.weight")
     if embedding is None or len(embedding.shape) != 2:
         raise CheckpointError(f"{checkpoint.path}: has no two-dimensional tensor 'token_embd.weight'")
@@ -87,10 +105,10 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
         architecture=architecture,
         vocab=embedding.shape[0],
         hidden=hidden,
-        context=number("context_length", MAX_CONTEXT),
-        norm_eps=meta.number(f"{architecture}.attention.layer_norm_rms_epsilon"),
+        context=meta.integer(f"{architecture}.context_length", minimum=2, maximum=MAX_CONTEXT),
+        norm_eps=meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1),
         tied_embeddings=not has("output.weight"),
-        layers=(layer,) * number("block_count", 1024),
+        layers=tuple(map(layer, range(layers))),
     )
 
 
@@ -102,26 +120,35 @@ def _read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, interle
             f"{checkpoint.path}: {architecture}.rope.dimension_count {dim} differs from the head's "
             f"{head_dim} elements, which is unsupported"
         )
-    theta = meta.number(f"{architecture}.rope.freq_base", default=10000.0)
-    scaling = meta.string(f"{architecture}.rope.scaling.type", default="none")
-    factors: tuple[float, ...] = ()
-    if scaling == "linear":
-        factors = (meta.number(f"{architecture}.rope.scaling.factor"),) * (dim // 2)
-    elif scaling != "none":
-        raise CheckpointError(
-            f"{checkpoint.path}: {architecture}.rope.scaling.type {scaling!r} is unsupported; supported: none, linear, "
-            "and llama-3 scaling by the tensor rope_freqs.weight"
+    theta = meta.number(f"{architecture}.rope.freq_base", default=10000.0, minimum=1e-3, maximum=MAX_SCALE)
+    # As llama.cpp has it: a factor without a type is linear, and the old key stands in for the new one.
+    scaling = meta.string(f"{architecture}.rope.scaling.type", default="linear")
+    old = meta.number(f"{architecture}.rope.scale_linear", 1.0, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
+    linear = meta.number(f"{architecture}.rope.scaling.factor", old, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
+    if scaling not in ("none", "linear"):
+        raise meta.wrong(
+            f"{architecture}.rope.scaling.type", f"none or linear (llama-3 scales by the tensor {ROPE_FREQUENCIES})"
         )
-    if "rope_freqs.weight" in checkpoint.tensors:
-        raw = checkpoint.rows("rope_freqs.weight", 0, 1).reshape(-1)
-        if checkpoint.tensors["rope_freqs.weight"].format != "F32" or raw.nbytes != dim * 2:
-            raise CheckpointError(f"{checkpoint.path}: rope_freqs.weight must hold {dim // 2} F32 numbers")
-        factors = tuple(float(value) for value in np.ascontiguousarray(raw).view("<f4"))
-    if not (theta > 0 and np.isfinite(theta)) or not all(f > 0 and np.isfinite(f) for f in factors):
-        raise CheckpointError(
-            f"{checkpoint.path}: rope frequencies must be positive (freq_base {theta}, factors {factors})"
-        )
+    factor = linear if scaling == "linear" else 1.0
+    divisors = np.full(dim // 2, factor) * _rope_divisors(checkpoint, dim // 2)
+    factors = () if (divisors == 1).all() else tuple(divisors.tolist())
     return RopeSpec(dim=dim, theta=theta, interleaved=interleaved, factors=factors)
+
+
+def _rope_divisors(checkpoint: Checkpoint, pairs: int) -> NDArray[np.float64]:
+    """By how much each pair turns slower than its index says: all 1 where the file has no such tensor."""
+    tensor = checkpoint.tensors.get(ROPE_FREQUENCIES)
+    if tensor is None:
+        return np.ones(pairs)
+    if tensor.format != "F32" or tensor.shape != (pairs,):
+        raise CheckpointError(f"{checkpoint.path}: {ROPE_FREQUENCIES} must hold {pairs} F32 numbers")
+    divisors = np.ascontiguousarray(checkpoint.rows(ROPE_FREQUENCIES, 0, 1)).view("<f4").reshape(-1)
+    odd = np.flatnonzero(~((divisors >= 1 / MAX_SCALE) & (divisors <= MAX_SCALE)))
+    if odd.size:
+        raise CheckpointError(
+            f"{checkpoint.path}: {ROPE_FREQUENCIES}[{odd[0]}] is {divisors[odd[0]]}, expected a positive number"
+        )
+    return divisors.astype(np.float64)
 
 
 def build_decoder(spec: ModelSpec) -> Graph:
@@ -162,8 +189,7 @@ def _attention_block(ops: list[Op], x: Value, spec: ModelSpec, a: AttentionSpec,
         ops.append(Rope(out, parts[part], a.head_dim, a.rope))
         parts[part] = out
     attended = Value(f"{layer}.attention", a.heads * a.head_dim)
-    scale = 1.0 / a.head_dim**0.5
-    ops.append(Attention(attended, parts["q"], parts["k"], parts["v"], index, a.heads, a.kv_heads, a.head_dim, scale))
+    ops.append(Attention(attended, parts["q"], parts["k"], parts["v"], index, a.heads, a.kv_heads, a.head_dim, a.scale))
     projected = Value(f"{layer}.attn_output", spec.hidden)
     bias = Weight(f"{source}.attn_output.bias", 1, spec.hidden) if a.output_bias else None
     ops.append(Linear(projected, attended, Weight(f"{source}.attn_output.weight", spec.hidden, attended.width), bias))

@@ -235,7 +235,7 @@ class _Reader:
             TensorInfo(tensor.name, tensor.shape, tensor.format, start + tensor.offset, tensor.nbytes)
             for tensor in tensors.values()
         ]
-        self._check_ranges(placed)
+        self._check_ranges(placed, alignment)
         return {tensor.name: tensor for tensor in placed}
 
     def _tensor(self, name: str, alignment: int) -> TensorInfo:
@@ -264,7 +264,7 @@ class _Reader:
             raise self._error(f"{what} has the offset {offset}, which is not a multiple of the alignment {alignment}")
         return TensorInfo(name, shape, fmt.name, offset, weights // fmt.block * fmt.block_bytes)
 
-    def _check_ranges(self, tensors: list[TensorInfo]) -> None:
+    def _check_ranges(self, tensors: list[TensorInfo], alignment: int) -> None:
         end = 0
         previous = ""
         for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
@@ -275,6 +275,12 @@ class _Reader:
             raise self._error(
                 f"tensor {_shown(previous)} ends at byte {end}, {end - len(self.data)} bytes past the end of the file; "
                 "it is truncated (or its head damaged), download it again"
+            )
+        padded = (end + alignment - 1) // alignment * alignment
+        if tensors and len(self.data) > padded:
+            raise self._error(
+                f"{len(self.data) - padded} bytes follow the last tensor ({_shown(previous)}); the file is damaged, or "
+                "of several that were joined: join split files with gguf-split --merge"
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,14 +22,16 @@ _T = TypeVar("_T")
 class Metadata:
     """The keys and values of the checkpoint at `path`; every getter raises CheckpointError if it cannot answer.
 
-    Without a default a key is required. A default stands in for a missing key only, never for a wrong value.
+    Without a default a key is required. A default stands in for a missing key only, never for a wrong value. Every
+    key that a getter was asked for counts as read; `unread` are those that nobody knows of.
     """
 
-    __slots__ = ("_values", "path")
+    __slots__ = ("_read", "_values", "path")
 
     def __init__(self, path: Path, values: Mapping[str, Value]) -> None:
         self.path = path
         self._values = values
+        self._read: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
         return key in self._values
@@ -40,9 +42,34 @@ class Metadata:
     def __len__(self) -> int:
         return len(self._values)
 
+    def unread(self) -> list[str]:
+        """The keys that no getter was asked for so far."""
+        return [key for key in self._values if key not in self._read]
+
+    def scalar(self, key: str) -> int | float | bool | str | None:
+        """Whatever single value a key has; None for a list, and for what is no text. It does not count as read."""
+        value = self._values[key]
+        return value if isinstance(value, int | float | bool) else _text(value)
+
     def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST) -> int:
         """An integer in minimum..maximum."""
         return self._get(key, default, _integer_reader(minimum, maximum), f"an integer in {minimum}..{maximum}")
+
+    def integer_of_layers(
+        self, key: str, layers: int, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST
+    ) -> int:
+        """An integer that is stored once, or once for each of `layers` layers and then the same in all."""
+        if not isinstance(self._values.get(key), np.ndarray | list | tuple):
+            return self.integer(key, default, minimum=minimum, maximum=maximum)
+        values = self.integers(key, minimum=minimum, maximum=maximum)
+        if len(values) != layers:
+            raise self.wrong(key, f"one integer, or one for each of the {layers} layers")
+        if (odd := next((layer for layer, value in enumerate(values) if value != values[0]), None)) is not None:
+            raise CheckpointError(
+                f"{self.path}: {key} is {values[0]} in layer 0 and {values[odd]} in layer {odd}; "
+                "imp compiles models whose layers are all alike"
+            )
+        return values[0]
 
     def number(
         self, key: str, default: float | None = None, *, minimum: float = -math.inf, maximum: float = math.inf
@@ -64,23 +91,39 @@ class Metadata:
     ) -> list[int]:
         """A list of integers, each in minimum..maximum."""
         read = _integer_reader(minimum, maximum)
-        found = self._get(key, default, lambda value: _each(value, read), f"a list of integers in {minimum}..{maximum}")
-        return list(found)
+        return self._list(key, default, read, f"an integer in {minimum}..{maximum}", "integers")
 
     def numbers(self, key: str, default: Sequence[float] | None = None) -> list[float]:
         """A list of finite numbers."""
-        read = _number_reader(-math.inf, math.inf)
-        return list(self._get(key, default, lambda value: _each(value, read), "a list of finite numbers"))
+        return self._list(key, default, _number_reader(-math.inf, math.inf), "a finite number", "finite numbers")
 
     def strings(self, key: str, default: Sequence[str] | None = None) -> list[str]:
         """A list of texts."""
-        return list(self._get(key, default, lambda value: _each(value, _text), "a list of texts (UTF-8)"))
+        return self._list(key, default, _text, "a text (UTF-8)", "texts")
+
+    def shown(self, key: str) -> str:
+        """The value of a key in a few words, for an error; nothing in it is as the file has it but printable text."""
+        return _shown(self._values.get(key))
 
     def wrong(self, key: str, expected: str) -> CheckpointError:
         """The error for a value that has the right type but does not fit: names file, key, value, what is expected."""
-        return CheckpointError(f"{self.path}: {key} is {_shown(self._values.get(key))}, expected {expected}")
+        return CheckpointError(f"{self.path}: {key} is {self.shown(key)}, expected {expected}")
+
+    def _list(
+        self, key: str, default: Sequence[_T] | None, read: Callable[[Value], _T | None], one: str, many: str
+    ) -> list[_T]:
+        fallback: Sequence[object] | None = default
+        items = self._get(key, fallback, _items, f"a list of {many}")
+        found: list[_T] = []
+        for index, item in enumerate(items):
+            value = read(cast(Value, item))
+            if value is None:
+                raise CheckpointError(f"{self.path}: {key}[{index}] is {_shown(cast(Value, item))}, expected {one}")
+            found.append(value)
+        return found
 
     def _get(self, key: str, default: _T | None, read: Callable[[Value], _T | None], expected: str) -> _T:
+        self._read.add(key)
         if key not in self._values:
             if default is None:
                 raise CheckpointError(
@@ -118,16 +161,10 @@ def _text(value: Value) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _each(value: Value, read: Callable[[Value], _T | None]) -> list[_T] | None:
-    items: Sequence[Value]
+def _items(value: Value) -> Sequence[object] | None:
     if isinstance(value, np.ndarray):
-        items = value.tolist()
-    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        items = value
-    else:
-        return None
-    found = [item for item in map(read, items) if item is not None]
-    return found if len(found) == len(items) else None
+        return cast(Sequence[object], value.tolist())
+    return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else None
 
 
 def _shown(value: Value | None) -> str:
@@ -135,7 +172,10 @@ def _shown(value: Value | None) -> str:
         head: Sequence[Value] = value[:3].tolist() if isinstance(value, np.ndarray) else value[:3]
         return f"a list of {len(value)} ({', '.join(map(_shown, head))}{', ...' if len(value) > 3 else ''})"
     if isinstance(value, bytes):
-        value = value.decode(errors="replace")
+        text = _text(value)
+        if text is None:
+            return repr(value[:60])
+        value = text
     if isinstance(value, str):
         return repr(value if len(value) <= 60 else value[:57] + "...")
     return "missing" if value is None else str(value)[:60]

@@ -101,7 +101,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
             ),
             *(ProgramDraft(f"step_{choice.in_flight}x{choice.lanes}", 1, drafts) for choice, drafts in steps.items()),
         ),
-        plan.model,
+        spec.architecture,
         plan.quant,
         target,
     )

@@ -215,13 +215,15 @@ def test_metadata_names_file_key_value_and_expectation(tmp_path: Path) -> None:
         "n is 70000, expected an integer in 1..65536": lambda: metadata.integer("n", minimum=1, maximum=65536),
         "s is 'abc', expected an integer in": lambda: metadata.integer("s", 3),
         "has no key m.layers (expected an integer in": lambda: metadata.integer("m.layers"),
-        "list is a list of 5 ('0', '1', '2', ...), expected a list of integers": lambda: metadata.integers("list"),
+        "list[0] is '0', expected an integer in": lambda: metadata.integers("list"),
         "yes is True, expected an integer in": lambda: metadata.integer("yes"),
         "yes is True, expected a finite number": lambda: metadata.number("yes"),
         "n is 70000, expected a text": lambda: metadata.string("n"),
         "n is 70000, expected true or false": lambda: metadata.boolean("n"),
+        "n is 70000, expected a list of integers": lambda: metadata.integers("n"),
+        "list is a list of 5 ('0', '1', '2', ...), expected a text": lambda: metadata.string("list"),
         "s is 'abc', expected a list of texts": lambda: metadata.strings("s"),
-        "bad is '\ufffd', expected a text (UTF-8)": lambda: metadata.string("bad"),
+        "bad is b'\\xff', expected a text (UTF-8)": lambda: metadata.string("bad"),
     }
     for expected, call in cases.items():
         with pytest.raises(CheckpointError) as caught:

@@ -261,7 +261,7 @@ BAD_KEYS: dict[str, tuple[Json, str]] = {
     "merge of strangers": (byte_level("qwen2", ("ab",), ("a b", "a xy")), "merge 1, 'a xy', is not a pair"),
     "merge without result": (byte_level("qwen2", (), ("a b",)), "merge 0, 'a b', is not a pair"),
     "scores": (spm(scores=[0.0]), "expected one score for each of the 512 tokens"),
-    "nan scores": (spm(scores=[float("nan")] * 512), "expected a list of finite numbers"),
+    "nan scores": (spm(scores=[float("nan")] * 512), "scores[0] is nan, expected a finite number"),
 }
 
 

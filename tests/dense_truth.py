@@ -1,0 +1,78 @@
+"""A dense decoder in float64 numpy, straight from a float32 GGUF file as gguf-py reads it: the truth of small models.
+
+Whatever such a file can say about llama and qwen3 is here as llama.cpp means it, whether imp takes it or not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+Floats = np.ndarray
+
+
+class Truth:
+    def __init__(self, path: Path) -> None:
+        reader = gguf.GGUFReader(path)
+        self.keys = {name: field.contents() for name, field in reader.fields.items()}
+        self.arch = self.keys["general.architecture"]
+        self.tensors = {t.name: np.asarray(t.data, np.float64) for t in reader.tensors}
+
+    def get(self, key: str, default: float) -> float:
+        value = self.keys.get(f"{self.arch}.{key}", default)
+        return float(value[0] if isinstance(value, list) else value)
+
+    def linear(self, name: str, x: Floats) -> Floats:
+        return x @ self.tensors[f"{name}.weight"].T + self.tensors.get(f"{name}.bias", 0.0)
+
+    def norm(self, name: str, x: Floats) -> Floats:
+        eps = self.get("attention.layer_norm_rms_epsilon", 0)
+        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * self.tensors[f"{name}.weight"]
+
+    def rotate(self, x: Floats) -> Floats:
+        """x[tokens, heads, dim]; llama turns neighbours, qwen3 halves."""
+        dim = x.shape[-1]
+        frequency = self.get("rope.freq_base", 10000) ** (-np.arange(0, dim, 2) / dim)
+        frequency /= self.tensors.get("rope_freqs.weight", 1.0)
+        if self.keys.get(f"{self.arch}.rope.scaling.type", "linear") == "linear":
+            frequency /= self.get("rope.scaling.factor", self.get("rope.scale_linear", 1))
+        turned = np.exp(1j * np.arange(len(x))[:, None] * frequency)[:, None, :]
+        first, second = (
+            (x[..., 0::2], x[..., 1::2]) if self.arch == "llama" else (x[..., : dim // 2], x[..., dim // 2 :])
+        )
+        result = (first + 1j * second) * turned
+        out = np.empty_like(x)
+        if self.arch == "llama":
+            out[..., 0::2], out[..., 1::2] = result.real, result.imag
+        else:
+            out[..., : dim // 2], out[..., dim // 2 :] = result.real, result.imag
+        return out
+
+    def attention(self, block: str, x: Floats) -> Floats:
+        heads, dim = int(self.get("attention.head_count", 0)), int(self.get("attention.key_length", 0))
+        q, k, v = (self.linear(f"{block}.attn_{part}", x).reshape(len(x), -1, dim) for part in "qkv")
+        if self.arch == "qwen3":
+            q, k = self.norm(f"{block}.attn_q_norm", q), self.norm(f"{block}.attn_k_norm", k)
+        q, k = self.rotate(q), self.rotate(k)
+        k, v = (np.repeat(y, heads // y.shape[1], axis=1) for y in (k, v))
+        scores = np.einsum("thd,lhd->htl", q, k) * (self.get("attention.scale", 0) or dim**-0.5)
+        scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return self.linear(f"{block}.attn_output", np.einsum("htl,lhd->thd", weights, v).reshape(len(x), -1))
+
+    def logits(self, tokens: list[int]) -> Floats:
+        """float64[tokens, vocabulary]"""
+        x = self.tensors["token_embd.weight"][tokens]
+        for layer in range(int(self.get("block_count", 0))):
+            block = f"blk.{layer}"
+            x = x + self.attention(block, self.norm(f"{block}.attn_norm", x))
+            normed = self.norm(f"{block}.ffn_norm", x)
+            gate = self.linear(f"{block}.ffn_gate", normed)
+            x = x + self.linear(
+                f"{block}.ffn_down", gate / (1 + np.exp(-gate)) * self.linear(f"{block}.ffn_up", normed)
+            )
+        head = "output" if "output.weight" in self.tensors else "token_embd"
+        return self.linear(head, self.norm("output_norm", x))

@@ -1,0 +1,246 @@
+"""Whatever a file says is used, changes nothing, or is an error that names it."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from dense_truth import Truth
+from imp_codegen.checkpoint import CheckpointError, open_checkpoint
+from imp_codegen.compiler import Compiled, CompileOptions, plan_model
+from imp_codegen.models import architectures, load_named
+from imp_codegen.reference import Reference, checkpoint_weights
+from imp_codegen.targets import find_target
+from small_gguf import CONTEXT, HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, VOCAB, WIDTH, Keys, Tensors, write_gguf
+
+TOKENS = [5, 17, 200, 3, 17, 90, 41, 5, 8, 255]
+RNG = np.random.default_rng(11)
+
+
+def planned(path: Path, options: CompileOptions = CompileOptions()) -> Compiled:  # noqa: B008
+    with closing(open_checkpoint(path)) as checkpoint:
+        return plan_model(checkpoint, (find_target("sim"),), options)
+
+
+def logits(path: Path) -> np.ndarray:
+    """What imp's graph of a file computes, in float32 numpy."""
+    with closing(open_checkpoint(path)) as checkpoint:
+        spec = plan_model(checkpoint, (find_target("sim"),), CompileOptions()).spec
+        graph = load_named(spec.architecture).build(spec)
+        return Reference(checkpoint_weights(checkpoint), rounded=False).run(graph, np.array(TOKENS))["logits"]
+
+
+def refusal(path: Path, options: CompileOptions = CompileOptions()) -> str:  # noqa: B008
+    with pytest.raises(CheckpointError) as caught:
+        planned(path, options)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+def bias(size: int) -> np.ndarray:
+    return RNG.standard_normal(size).astype(np.float32)
+
+
+def biases_of(layer: int) -> dict[str, np.ndarray]:
+    sizes = {"q": HIDDEN, "k": KV_HEADS * HEAD_DIM, "v": KV_HEADS * HEAD_DIM}
+    return {f"blk.{layer}.attn_{part}.bias": bias(size) for part, size in sizes.items()}
+
+
+FREQUENCIES = {"rope_freqs.weight": np.linspace(1, 4, HEAD_DIM // 2).astype(np.float32)}
+
+USED: dict[str, tuple[Keys, Tensors]] = {
+    "the plain file": ({}, {}),
+    "an output of its own or tied": ({}, {"output.weight": None}),
+    "biases in one layer only": ({}, biases_of(1)),
+    "a bias of one output projection": ({}, {"blk.1.attn_output.bias": bias(HIDDEN)}),
+    "scale of attention": ({"attention.scale": 0.05}, {}),
+    "linear scaling": ({"rope.scaling.type": "linear", "rope.scaling.factor": 4.0}, {}),
+    "a factor without a type": ({"rope.scaling.factor": 4.0}, {}),
+    "the old key of the factor": ({"rope.scale_linear": 4.0}, {}),
+    "a factor, and a type that has none": ({"rope.scaling.type": "none", "rope.scaling.factor": 4.0}, {}),
+    "divided frequencies": ({}, FREQUENCIES),
+    "divided frequencies and linear scaling": (
+        {"rope.scaling.type": "linear", "rope.scaling.factor": 2.0},
+        FREQUENCIES,
+    ),
+    "an epsilon that counts": ({"attention.layer_norm_rms_epsilon": 0.5}, {}),
+    "a number for each layer": (
+        {"attention.head_count": [4, 4], "attention.head_count_kv": [2, 2], "feed_forward_length": [WIDTH, WIDTH]},
+        {},
+    ),
+    "keys that say the usual": (
+        {
+            "vocab_size": VOCAB,
+            "attention.causal": True,
+            "attention.sliding_window": CONTEXT,
+            "attention.clamp_kqv": 0.0,
+            "attn_logit_softcapping": 0.0,
+            "logit_scale": 1.0,
+            "residual_scale": 1.0,
+            "embedding_scale": 0.0,
+            "expert_count": 0,
+            "expert_used_count": 0,
+            "pooling_type": 0,
+            "rope.scaling.attn_factor": 1.0,
+            "rope.scaling.original_context_length": 32,
+            "tensor_data_layout": "Meta AI original pth",
+            "use_parallel_residual": False,
+            "general.type": "model",
+            "general.whatever": "x",
+            "other.key": 5,
+            "tokenizer.ggml.add_eos_token": False,
+        },
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("arch", architectures())
+@pytest.mark.parametrize("name", USED)
+def test_what_is_compiled_is_what_the_file_says(name: str, arch: str, tmp_path: Path) -> None:
+    keys, tensors = USED[name]
+    path = write_gguf(tmp_path / "m.gguf", arch, keys, tensors)
+    truth = Truth(path).logits(TOKENS)
+    assert np.abs(logits(path) - truth).max() < 2e-4 * np.abs(truth).max()
+
+
+@pytest.mark.parametrize("name", [name for name in USED if name not in ("the plain file", "keys that say the usual")])
+def test_those_files_are_other_models(name: str, tmp_path: Path) -> None:
+    """The comparison above would see it if a key or tensor were left out."""
+    keys, tensors = USED[name]
+    if name in ("a number for each layer", "a factor, and a type that has none"):
+        return
+    truth = Truth(write_gguf(tmp_path / "m.gguf", "llama", keys, tensors)).logits(TOKENS)
+    plain = Truth(write_gguf(tmp_path / "plain.gguf")).logits(TOKENS)
+    assert np.abs(truth - plain).max() > 0.02 * np.abs(plain).max()
+
+
+UNKNOWN_KEYS: dict[str, tuple[Any, str]] = {
+    "attention.sliding_window": (8, "llama.attention.sliding_window is 8, expected 0 or at least the context"),
+    "logit_scale": (0.5, "llama.logit_scale is 0.5, expected 1"),
+    "residual_scale": (0.5, "residual_scale is 0.5"),
+    "embedding_scale": (12.0, "embedding_scale is 12.0"),
+    "attn_logit_softcapping": (50.0, "attn_logit_softcapping is 50.0, expected 0"),
+    "final_logit_softcapping": (30.0, "final_logit_softcapping is 30.0"),
+    "attention.causal": (False, "attention.causal is False, expected true"),
+    "attention.clamp_kqv": (8.0, "attention.clamp_kqv is 8.0"),
+    "rope.scaling.attn_factor": (1.2, "rope.scaling.attn_factor is 1.2"),
+    "rope.scaling.type": ("yarn", "rope.scaling.type is 'yarn', expected none or linear"),
+    "rope.dimension_count": (8, "rope.dimension_count 8 differs"),
+    "expert_count": (8, "is a mixture of experts (llama.expert_count is 8), which imp does not compile yet"),
+    "attention.head_count_kv": ([2, 1], "llama.attention.head_count_kv is 2 in layer 0 and 1 in layer 1"),
+    "feed_forward_length": ([WIDTH] * 3, "expected one integer, or one for each of the 2 layers"),
+    "vocab_size": (VOCAB + 1, f"llama.vocab_size is {VOCAB + 1}, expected the number of rows"),
+    "context_length": (1, "llama.context_length is 1, expected an integer in 2.."),
+    "something_new": (2, "key 'llama.something_new' is 2, but imp does not know this key"),
+    "something_textual": ("x" * 200, "key 'llama.something_textual' is 'xxx"),
+    "rope.dimension_sections": ([1, 2, 3], "key 'llama.rope.dimension_sections' is a list of 3"),
+    "general.type": ("adapter", "general.type is 'adapter', expected model; this file is an adapter (LoRA)"),
+    "tokenizer.ggml.add_sep_token": (True, "tokenizer.ggml.add_sep_token is True, expected false"),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN_KEYS)
+def test_a_key_that_would_be_left_out_is_an_error(name: str, tmp_path: Path) -> None:
+    value, expected = UNKNOWN_KEYS[name]
+    assert expected in refusal(write_gguf(tmp_path / "m.gguf", "llama", {name: value}))
+
+
+def known_keys(kind: type) -> set[str]:
+    """Every key of an architecture that gguf-py can write."""
+    values = vars(kind).items()
+    return {value for _, value in values if isinstance(value, str) and value.startswith("{arch}.")}.union(
+        *(known_keys(inner) for name, inner in values if isinstance(inner, type) and not name.startswith("_"))
+    )
+
+
+@pytest.mark.parametrize("name", sorted(known_keys(gguf.constants.Keys)))
+def test_every_key_that_gguf_py_knows(name: str, tmp_path: Path) -> None:
+    """With a value that no model of this size has: refused by its name, or known to be about something refused."""
+    key = name.removeprefix("{arch}.")
+    path = write_gguf(tmp_path / "m.gguf", "llama", {key: 0.4375})
+    if key in USED_AT_ANY_VALUE:
+        planned(path)
+    else:
+        assert key.rpartition(".")[2] in refusal(path)
+
+
+USED_AT_ANY_VALUE = {
+    *("attention.scale", "attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor"),
+    *("attention.sliding_window_pattern", "tensor_data_layout"),
+    *("expert_used_count", "expert_shared_count", "expert_feed_forward_length", "expert_weights_scale"),
+    *("expert_weights_norm", "expert_gating_func"),
+    *("rope.scaling.finetuned", "rope.scaling.original_context_length"),
+    *("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
+}
+
+
+def test_a_window_that_the_context_never_leaves(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf", "llama", {"attention.sliding_window": 32})
+    assert "compile with --context N" in refusal(path)
+    assert "compile with --context N" in refusal(path, CompileOptions(context=33))
+    assert planned(path, CompileOptions(context=32)).plan.context == 32
+
+
+UNKNOWN_TENSORS: dict[str, tuple[Tensors, str]] = {
+    "biases of the MLP": (
+        {"blk.0.ffn_up.bias": bias(WIDTH), "blk.0.ffn_down.bias": bias(HIDDEN)},
+        "tensor 'blk.0.ffn_up.bias' (and 1 more) is none that imp knows of llama",
+    ),
+    "a bias of down alone": ({"blk.1.ffn_down.bias": bias(HIDDEN)}, "tensor 'blk.1.ffn_down.bias' is none"),
+    "norms of heads": ({"blk.0.attn_q_norm.weight": bias(HEAD_DIM)}, "tensor 'blk.0.attn_q_norm.weight' is none"),
+    "a bias of a norm": ({"blk.0.attn_norm.bias": bias(HIDDEN)}, "tensor 'blk.0.attn_norm.bias' is none"),
+    "a bias of the output": ({"output.bias": bias(VOCAB)}, "tensor 'output.bias' is none"),
+    "a bias of k alone": ({"blk.0.attn_k.bias": bias(KV_HEADS * HEAD_DIM)}, "tensor 'blk.0.attn_k.bias' is none"),
+    "biases of k and v": (
+        {f"blk.1.attn_{part}.bias": bias(KV_HEADS * HEAD_DIM) for part in "kv"},
+        "tensor 'blk.1.attn_k.bias' (and 1 more) is none",
+    ),
+    "a scale": ({"blk.0.attn_q.scale": bias(1)}, "tensor 'blk.0.attn_q.scale' is none"),
+    "a surplus layer": (
+        {f"blk.{LAYERS}.attn_norm.weight": bias(HIDDEN)},
+        f"tensor 'blk.{LAYERS}.attn_norm.weight' lies beyond the {LAYERS} layers of llama.block_count",
+    ),
+    "something else": ({"whatever": bias(3)}, "tensor 'whatever' is none that imp knows of llama"),
+    "one matrix for q, k and v": (
+        {
+            **{f"blk.{layer}.attn_{part}.weight": None for layer in range(LAYERS) for part in "qkv"},
+            **{f"blk.{layer}.attn_qkv.weight": np.ones((128, HIDDEN), np.float32) for layer in range(LAYERS)},
+        },
+        "tensor 'blk.0.attn_qkv.weight' (and 1 more) is none that imp knows of llama",
+    ),
+    "fewer rows than tokens": (
+        {"token_embd.weight": np.ones((VOCAB - 4, HIDDEN), np.float32), "output.weight": None},
+        f"tokenizer.ggml.tokens lists {VOCAB} tokens, but token_embd.weight has only {VOCAB - 4} rows",
+    ),
+    "a frequency that is nothing": (
+        {"rope_freqs.weight": np.array([1, 2, 0, 1, 1, 1, 1, 1], np.float32)},
+        "rope_freqs.weight[2] is 0.0, expected a positive number",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNKNOWN_TENSORS)
+def test_a_tensor_that_would_be_left_out_is_an_error(name: str, tmp_path: Path) -> None:
+    tensors, expected = UNKNOWN_TENSORS[name]
+    assert expected in refusal(write_gguf(tmp_path / "m.gguf", "llama", {}, tensors))
+
+
+def test_fewer_layers_than_are_stored(tmp_path: Path) -> None:
+    assert "lies beyond the 1 layers" in refusal(write_gguf(tmp_path / "m.gguf", "llama", {"block_count": 1}))
+
+
+def test_two_files_in_one(tmp_path: Path) -> None:
+    path = write_gguf(tmp_path / "m.gguf")
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole)
+    message = refusal(path)
+    assert f"{len(whole)} bytes follow the last tensor" in message
+    assert "gguf-split --merge" in message
