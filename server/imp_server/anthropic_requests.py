@@ -18,7 +18,7 @@ from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
 from imp_server.openai_messages import left_out, not_text, tool_call
 from imp_server.options import Options
-from imp_server.request_body import Finite, Int32, Lenient, Stop
+from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Lenient, Stop
 
 log = logging.getLogger("imp")
 _BILLING = "x-anthropic-billing-header:"  # differs in every request of Claude Code: no part of the prompt
@@ -87,7 +87,7 @@ class CountBody(Lenient):
     """POST /v1/messages/count_tokens."""
 
     model: str | None = None
-    messages: Annotated[list[AnthropicMessage], Field(min_length=1)]
+    messages: Annotated[list[AnthropicMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     system: str | list[Block] | None = None
     tools: list[AnthropicTool] | None = None
     tool_choice: AnthropicChoice | None = None

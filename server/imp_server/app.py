@@ -21,6 +21,7 @@ from imp_server.middleware.refusal import refusal
 from imp_server.openai import dumps
 from imp_server.openai_requests import ChatBody, CompletionBody, EmbeddingBody
 from imp_server.openapi import description
+from imp_server.request_body import MOST_VALUES
 from imp_server.responses_requests import ResponsesBody
 from imp_server.routes import chat, completions, embeddings, messages, models, native, responses
 from imp_server.routes.service import Service, get
@@ -48,6 +49,7 @@ def create_app(
     any_model: bool = False,
     think_budget: int | None = None,
     ping_seconds: float = PING_SECONDS,
+    most_values: int = MOST_VALUES,
 ) -> FastAPI:
     """The ASGI application, which starts `engine` and closes it.
 
@@ -62,7 +64,7 @@ def create_app(
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(title="imp", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    service = Service(engine, tuple(aliases), any_model, think_budget, ping_seconds)
+    service = Service(engine, tuple(aliases), any_model, think_budget, ping_seconds, most_values)
     for api in (chat, completions, responses, messages, embeddings, models, native):
         api.add(app, service)
     document = dumps(description(_BODIES, _GETS, importlib.metadata.version("imp")))

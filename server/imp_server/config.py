@@ -81,6 +81,7 @@ class LimitsConfig:
     concurrent: int = _setting(64, "Requests that run at the same time.", least=1)
     queue: int = _setting(192, "Requests that may wait; the next gets 429.", least=0)
     body_bytes: int = _setting(32 << 20, "Largest body of a request.", least=1)
+    body_values: int = _setting(300_000, "Most JSON values in a body: numbers, texts, lists and so on.", least=1)
     header_seconds: float = _setting(20.0, "Time for the header of a request to come.", least=0.1)
     body_seconds: float = _setting(30.0, "Time for its body, and a second more for every 16 KB.", least=0.1)
     send_seconds: float = _setting(60.0, "Time that a client may take nothing of its answer.", least=0.1)

@@ -10,17 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from imp_server.chat_template import Message
 from imp_server.errors import ApiError
-from imp_server.request_body import Lenient
+from imp_server.request_body import Interruptible, Lenient
 
 
-class FunctionCall(BaseModel):
+class FunctionCall(Interruptible):
     """A call in an assistant message; `arguments` is JSON text (an object is accepted)."""
 
     name: str
     arguments: str | dict[str, JsonValue] | None = None
 
 
-class ToolCall(BaseModel):
+class ToolCall(Interruptible):
     """An entry of `tool_calls` of an assistant message."""
 
     id: str | None = None
@@ -69,7 +69,7 @@ class ChatMessage(Lenient):
         return message
 
 
-class Function(BaseModel):
+class Function(Interruptible):
     """The function of a tool."""
 
     model_config = ConfigDict(extra="allow")

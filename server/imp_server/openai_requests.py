@@ -16,7 +16,7 @@ from imp_server.errors import ApiError
 from imp_server.openai_formats import ResponseFormat, StructuredOutputs, dialect, one_of
 from imp_server.openai_messages import ChatMessage, NamedChoice, Tool, function_tool
 from imp_server.options import Options
-from imp_server.request_body import Finite, Int32, Int64, Lenient, Stop, Token, TopLogprobs
+from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Int64, Lenient, Stop, Token, TopLogprobs
 
 _MOST_STOPS = 16
 _MOST_CHOICES = 128
@@ -188,7 +188,7 @@ class CompletionBody(GenerationBody):
 class ChatBody(GenerationBody):
     """POST /v1/chat/completions."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Int32 | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None

@@ -7,14 +7,17 @@ asked for; harmless and unknown fields are ignored. `null` counts as absent.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, TypeVar
+from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from imp_server.errors import ApiError
+from imp_server.json_size import values
 
 Body = TypeVar("Body", bound=BaseModel)
 
+MOST_VALUES = 300_000  # of a body: a prompt of so many token ids
+MOST_MESSAGES = 10_000  # of a conversation
 Stop = Annotated[str, Field(max_length=1024)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Int32 = Annotated[int, Field(ge=-1, lt=2**31)]
@@ -35,14 +38,27 @@ _NOT_OFFERED: Mapping[str, Sequence[JsonValue]] = {
 }
 
 
-class Lenient(BaseModel):
+class Interruptible(BaseModel):
+    """A part of a body, after which other threads may run: pydantic's core by itself holds Python's lock to the end."""
+
+    @model_validator(mode="after")
+    def _breathe(self) -> Self:
+        return self
+
+
+class Lenient(Interruptible):
     """A body whose unknown fields are kept, so that those that are not offered can be refused by name."""
 
     model_config = ConfigDict(extra="allow")
 
 
-def parse(kind: type[Body], body: bytes) -> Body:
-    """A request body, checked. Raises ApiError (400) naming the field that is wrong or not offered."""
+def parse(kind: type[Body], body: bytes, most_values: int = MOST_VALUES) -> Body:
+    """A request body, checked. Raises ApiError (400) naming the field that is wrong or not offered.
+
+    A body of more than `most_values` JSON values, which would take seconds, is refused.
+    """
+    if values(body, most_values) > most_values:
+        raise ApiError(f"the body has more than {most_values} JSON values; send less", code="request_too_large")
     try:
         request = kind.model_validate_json(body)
     except ValidationError as error:

@@ -18,7 +18,7 @@ from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
 from imp_server.openai_messages import Part, result_text, text_of, tool_call
 from imp_server.options import Options
-from imp_server.request_body import Finite, Int32, Lenient, TopLogprobs
+from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Lenient, TopLogprobs
 
 log = logging.getLogger("imp")
 
@@ -74,7 +74,7 @@ class ResponsesBody(Lenient):
     """POST /v1/responses."""
 
     model: str | None = None
-    input: str | list[Item] = Field(default_factory=list)
+    input: Annotated[list[Item], Field(max_length=MOST_MESSAGES)] | str = Field(default_factory=list)
     instructions: str | None = None
     tools: list[ResponsesTool] | None = None
     tool_choice: Literal["auto", "none", "required"] | ToolChoice | None = None

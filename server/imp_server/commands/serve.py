@@ -107,6 +107,7 @@ def serve(file: Path, config: configuration.Config) -> None:
         any_model=config.server.any_model,
         think_budget=config.server.think_budget,
         ping_seconds=config.server.ping_seconds,
+        most_values=config.limits.body_values,
     )
     gateway = wrap(app, config, metrics)
     server = Server(gateway, config)

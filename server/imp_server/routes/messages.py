@@ -21,7 +21,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def messages(request: Request) -> Response:
         body = await service.body(request, MessagesBody)
         model = service.named(body.model)
-        generation = await service.conversation(model, body.request())
+        generation = await service.conversation(model, body.request)
         name = body.model or model.plan.model
         serialiser = Messages(name, request_id=request.scope.get("imp.request_id"))
         return await service.answer(request, model, [generation], serialiser, stream=bool(body.stream))

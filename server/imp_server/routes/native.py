@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from fastapi import FastAPI
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import Field, JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -22,7 +22,7 @@ from imp_server.openai import PING, sse
 from imp_server.openai_messages import ChatMessage, Tool
 from imp_server.openai_requests import ChatBody, GenerationBody
 from imp_server.reply import Reply
-from imp_server.request_body import Int32, Lenient, Token
+from imp_server.request_body import MOST_MESSAGES, Int32, Interruptible, Lenient, Token
 from imp_server.routes.service import Service, get, json_response
 
 
@@ -35,7 +35,7 @@ class TokenizeBody(Lenient):
     parse_special: bool | None = None
     with_pieces: bool | None = None
     prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
     tools: list[Tool] | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     add_generation_prompt: bool | None = None
@@ -51,7 +51,7 @@ class DetokenizeBody(Lenient):
     tokens: list[Token]
 
 
-class ExtraFile(BaseModel):
+class ExtraFile(Interruptible):
     """Another file of the project."""
 
     filename: str = ""
@@ -77,19 +77,17 @@ def add(app: FastAPI, service: Service) -> None:
 
     async def detokenize(request: Request) -> Response:
         body = await service.body(request, DetokenizeBody)
-        model = service.named(body.model)
-        for i, token in enumerate(body.tokens):
-            if token >= model.plan.vocab:
-                message = f"tokens.{i} is {token}, expected a token id from 0 to {model.plan.vocab - 1}"
-                raise ApiError(message, param="tokens")
-        text = model.tokenizer.decode(body.tokens, special=True)
+        text = await asyncio.to_thread(_detokenize, service.named(body.model), body.tokens)
         return json_response({"content": text, "prompt": text})
 
     async def apply_template(request: Request) -> Response:
         body = await service.body(request, ChatBody)
         model = service.named(body.model)
-        conversation = body.conversation(model.engine.context)
-        return json_response({"prompt": await asyncio.to_thread(prompt_text, model, conversation)})
+
+        def render() -> str:
+            return prompt_text(model, body.conversation(model.engine.context))
+
+        return json_response({"prompt": await asyncio.to_thread(render)})
 
     async def props() -> Response:
         return json_response(_props(service.engine.model, service))
@@ -131,6 +129,14 @@ def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
     if body.with_pieces:
         return {"tokens": [{"id": token, "piece": _piece(*model.tokenizer.token(token))} for token in tokens]}
     return {"tokens": list(tokens)}
+
+
+def _detokenize(model: Model, tokens: Sequence[int]) -> str:
+    for i, token in enumerate(tokens):
+        if token >= model.plan.vocab:
+            message = f"tokens.{i} is {token}, expected a token id from 0 to {model.plan.vocab - 1}"
+            raise ApiError(message, param="tokens")
+    return model.tokenizer.decode(tokens, special=True)
 
 
 def _counted(model: Model, tokens: Sequence[int], body: TokenizeBody) -> Mapping[str, JsonValue]:

@@ -22,10 +22,11 @@ from imp_server.http import EventStream, until_disconnect
 from imp_server.model import Model
 from imp_server.openai import Serialiser, dumps
 from imp_server.reply import Reply
-from imp_server.request_body import parse
+from imp_server.request_body import MOST_VALUES, parse
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
+_AT_ONCE = 16 << 10  # bytes of a body that are checked in less time than another thread takes to begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Service:
     any_model: bool = False
     think_budget: int | None = None
     ping_seconds: float = 15.0
+    most_values: int = MOST_VALUES
     started: int = field(default_factory=lambda: int(time.time()))
 
     def names(self) -> tuple[str, ...]:
@@ -58,12 +60,15 @@ class Service:
 
     async def body(self, request: HttpRequest, kind: type[Body]) -> Body:
         """The checked body of a request. Raises ApiError."""
-        return parse(kind, await request.body())
+        data = await request.body()
+        if len(data) <= _AT_ONCE:
+            return parse(kind, data, self.most_values)
+        return await asyncio.to_thread(parse, kind, data, self.most_values)
 
-    async def conversation(self, model: Model, conversation: Conversation) -> Request:
+    async def conversation(self, model: Model, conversation: Callable[[], Conversation]) -> Request:
         """The engine's request for a conversation. Raises ImpError."""
-        # Rendering and tokenizing a long prompt take a while; other streams go on meanwhile.
-        return await asyncio.to_thread(request_for, model, conversation, self.think_budget)
+        # Converting, rendering and tokenizing a long prompt take a while; other streams go on meanwhile.
+        return await asyncio.to_thread(lambda: request_for(model, conversation(), self.think_budget))
 
     async def answer(
         self, http: HttpRequest, model: Model, requests: Sequence[Request], serialiser: Serialiser, *, stream: bool
