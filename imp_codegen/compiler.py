@@ -20,6 +20,7 @@ from imp_codegen.kernels import lower
 from imp_codegen.kernels.form import Wanted
 from imp_codegen.kernels.lowering import SLOTS, Lowering
 from imp_codegen.models import load_architecture
+from imp_codegen.output import check_output
 from imp_codegen.pack import pack, planes
 from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import Group, fuse
@@ -45,7 +46,7 @@ class CompileOptions:
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
     a message where it would wait for ever. `describe_chat`: what a chat template can do, as the JSON that the artifact
     keeps beside the template. `tuning`: tables of all targets, the first that knows a stage or the step decides how it
-    is configured. `form`: of a decode step.
+    is configured. `form`: of a decode step. `force`: the output may replace a file that is no artifact.
     """
 
     random_weights: bool = False
@@ -56,6 +57,7 @@ class CompileOptions:
     describe_chat: Callable[[str], str] | None = None
     tuning: tuple[Table, ...] = field(default_factory=shipped)
     form: Wanted = "auto"
+    force: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,11 +100,10 @@ def compile_model(
     """Compile `source` (GGUF, or config.json with random weights) to the artifact `output`; ImpError for bad input."""
     clock = _Clock()
     chosen = tuple(find_target(name) for name in targets)
-    if not output.parent.is_dir():
-        raise ImpError(f"{output}: the folder {output.parent} does not exist; make it first")
     with clock.step("read"):
         checkpoint = random_checkpoint(source, options.quant) if options.random_weights else open_checkpoint(source)
     with closing(checkpoint):
+        check_output(output, checkpoint.path, options.force)
         with clock.step("plan and emit"):
             compiled = plan_model(checkpoint, chosen, options)
         with clock.step("build"):

@@ -45,6 +45,19 @@ class ArtifactError(ImpError):
     """The file is not an artifact that this version can read, or it could not be written."""
 
 
+def is_artifact(path: Path) -> bool:
+    """Whether a file says that it is an artifact, of whatever version; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = file.read(length) if length <= MAX_HEADER_BYTES else b""
+    try:
+        header = json.loads(head)
+    except (ValueError, RecursionError):
+        return False
+    metadata = header.get("__metadata__") if isinstance(header, dict) else None
+    return isinstance(metadata, dict) and metadata.get("format") == "impc"
+
+
 def padded(nbytes: int) -> int:
     """`nbytes` rounded up to the alignment of planes and blobs."""
     return -(-nbytes // ALIGNMENT) * ALIGNMENT
@@ -72,6 +85,11 @@ class Artifact:
                 data = np.frombuffer(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), np.uint8)
         except OSError as error:
             raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from None
+        if data[:4].tobytes() == b"GGUF":
+            raise ArtifactError(
+                f"{path}: is a GGUF file, not a compiled model; compile it first: "
+                f"imp compile {path} -o {path.stem}.impc"
+            )
         extents, metadata = _read_header(path, data)
         lengths = _read_lengths(path, metadata, extents)
         tensors = {name: (extents[name][0], length) for name, length in lengths.items()}

@@ -123,7 +123,8 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny: Path) -> None:
     data = tiny.read_bytes()
     cases: list[tuple[bytes, str]] = [
         (b"", "0 bytes is too short"),
-        (b"GGUF" + bytes(100), "header length .* is more than"),
+        (b"GGUX" + bytes(100), "header length .* is more than"),
+        (b"GGUF" + bytes(100), "is a GGUF file, not a compiled model; compile it first: imp compile"),
         (data[:-1], "the header cannot be read|end at byte|do not fit"),
         (data[: len(data) // 2], "compile the model again"),
         (data + bytes(256), "compile the model again"),

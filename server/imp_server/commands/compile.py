@@ -45,7 +45,9 @@ def command(
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Invent the weights: for benchmarks of a shape.")
     ] = False,
-    quant: Annotated[str, typer.Option(metavar="FORMAT", help="Format of random weights.")] = "Q8_0",
+    quant: Annotated[
+        str | None, typer.Option(metavar="FORMAT", help="Format of random weights. Default: Q8_0.", show_default=False)
+    ] = None,
     context: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Longest sequence. Default: the checkpoint's.")
     ] = None,
@@ -73,12 +75,22 @@ def command(
             "where threads would wait for ever.",
         ),
     ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Overwrite OUT even if it is no compiled model.")
+    ] = False,
 ) -> None:
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
     from imp_server.chat_probe import describe
     from imp_server.progress import progress
 
+    if quant is not None and not random_weights:
+        raise ImpError(
+            f"--quant {quant} is the format of --random-weights; a file is compiled in the format it has, "
+            "and hf:org/repo:QUANT chooses among several"
+        )
+    if "-" in (source, str(output)):
+        raise ImpError("- is no file: imp compile reads and writes files, not stdin and stdout; give their names")
     checkpoint = _checkpoint(source)
     names = _targets(target)
     tables = _tables_of(tuning, names)
@@ -90,7 +102,8 @@ def command(
             notes.append(_UNKNOWN_CALLS)
         return capabilities.to_json()
 
-    options = CompileOptions(random_weights, quant, context, dump, check, described, tables, _form(form))
+    quant = quant or "Q8_0"
+    options = CompileOptions(random_weights, quant, context, dump, check, described, tables, _form(form), force)
     with progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))
