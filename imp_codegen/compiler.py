@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from imp_codegen.build import CodeObject, Unit, build
@@ -107,10 +108,8 @@ def compile_model(
         with clock.step("plan and emit"):
             compiled = plan_model(checkpoint, chosen, options)
         with clock.step("build"):
-            progress("build", 0, len(chosen))
             units = tuple(_unit(target, compiled.emitted[target.name], options) for target in chosen)
-            objects = dict(zip(targets, build(units), strict=True))
-            progress("build", len(chosen), len(chosen))
+            objects = dict(zip(targets, build(units, partial(progress, "build")), strict=True))
         with clock.step("pack"):
             _write(output, compiled, objects, checkpoint, options, progress)
     reports = tuple(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,11 +94,6 @@ def own_text(value: object) -> object:
     return value
 
 
-def render(template: str, values: Mapping[str, object]) -> str:
-    """Any other template of the folder."""
-    return _environment().get_template(template).render(**values)
-
-
 def _shape(call: tuple[Param | tuple[Param, ...], ...]) -> tuple[object, ...]:
     """A call without its bindings: what two launches must share to share an entry."""
     return tuple(
@@ -157,10 +152,3 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
     environment.tests["config_value"] = lambda value: isinstance(value, Config)
     environment.tests["param"] = lambda value: isinstance(value, Param)
     return environment
-
-
-def headers_of(target_isa: str) -> Iterable[Path]:
-    """Every header that a source may include, sorted: what a cache key must cover."""
-    include = templates() / "include" / "imp"
-    folders = (include / "layout", include / "stage", include / target_isa)
-    return sorted(path for folder in folders for path in folder.iterdir() if path.is_file())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import _ctypes
 import bisect
 import ctypes
 import os
+import threading
 import time
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +48,12 @@ class SimMark:
     nanoseconds: int
 
 
+def _unload(library: int, descriptor: int) -> None:
+    """The library's own destructors give back the stacks of the simulated threads."""
+    _ctypes.dlclose(library)
+    os.close(descriptor)
+
+
 class SimModule:
     """A loaded shared object and its `imp_sim_*` functions."""
 
@@ -71,7 +80,9 @@ class SimModule:
         self._error.restype = ctypes.c_char_p
         self._configure.argtypes = [integer, integer, ctypes.c_uint64]
         self._configure.restype = None
-        self._names: dict[int, str] = {}
+        self._running = threading.Lock()
+        self._unload = weakref.finalize(self, _unload, self.library._handle, descriptor)
+        self._unload.atexit = False  # a thread may still be in a kernel then
 
     def kernel(self, entry: str, shared_bytes: int) -> int:
         """Address of the symbol `entry`."""
@@ -100,9 +111,17 @@ class SimModule:
     def run(self, launch: _Prepared) -> None:
         """Run one kernel to its end."""
         shape = (launch.grid, launch.block, launch.shared_bytes, launch.resident)
-        if self._launch(launch.entry, launch.args, launch.n_args, *shape):
-            text = (self._error() or b"no reason given").decode(errors="replace")
-            raise DeviceError(f"kernel {launch.name} failed on the simulator: {'; '.join(text.split(chr(10)))}")
+        with self._running:
+            if not self._unload.alive:
+                raise DeviceError(f"kernel {launch.name} was launched after its code had been unloaded")
+            if self._launch(launch.entry, launch.args, launch.n_args, *shape):
+                text = (self._error() or b"no reason given").decode(errors="replace")
+                raise DeviceError(f"kernel {launch.name} failed on the simulator: {'; '.join(text.split(chr(10)))}")
+
+    def close(self) -> None:
+        """Unload it, once no kernel runs; whoever forgets to has it unloaded when nothing refers to it any more."""
+        with self._running:
+            self._unload()
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +138,7 @@ class SimReplay:
 
 
 class SimDevice:
-    """The CPU as a device. One module can be loaded at a time: its library owns the threads and the checks."""
+    """The CPU as a device. The module that was loaded last runs the launches, and checks their accesses."""
 
     name = "CPU simulator"
     target = "sim"
@@ -129,7 +148,7 @@ class SimDevice:
         self._arrays: dict[int, npt.NDArray[np.uint8]] = {}
         self._starts: list[int] = []
         self._declared: dict[int, tuple[int, str]] = {}
-        self._module: SimModule | None = None
+        self._modules: list[SimModule] = []
 
     def alloc(self, nbytes: int, name: str) -> int:
         """Address of new memory, 256-byte aligned."""
@@ -150,14 +169,14 @@ class SimDevice:
         self._starts.remove(address)
         for start in [a for a in self._declared if address <= a < end]:
             del self._declared[start]
-            if self._module:
-                self._module.unregister(start)
+            for module in self._modules[-1:]:
+                module.unregister(start)
 
     def declare(self, address: int, nbytes: int, name: str) -> None:
         """Register memory that kernels may touch."""
         self._declared[address] = (nbytes, name)
-        if self._module:
-            self._module.register(address, nbytes, name)
+        for module in self._modules[-1:]:
+            module.register(address, nbytes, name)
 
     def _check(self, address: int, nbytes: int) -> None:
         at = bisect.bisect_right(self._starts, address) - 1
@@ -192,7 +211,7 @@ class SimDevice:
         module.configure(*self._settings)
         for address, (nbytes, name) in self._declared.items():
             module.register(address, nbytes, name)
-        self._module = module
+        self._modules.append(module)
         return module
 
     def _prepare(self, launch: Launch) -> _Prepared:
@@ -202,9 +221,9 @@ class SimDevice:
         return _Prepared(launch.name, launch.kernel, args, len(launch.args), *shape)
 
     def _loaded(self) -> SimModule:
-        if self._module is None:
-            raise DeviceError("a kernel was launched before its code was loaded")
-        return self._module
+        if not self._modules:
+            raise DeviceError("a kernel was launched when no code was loaded")
+        return self._modules[-1]
 
     def launch(self, launch: Launch) -> None:
         """Run one kernel to its end."""
@@ -239,6 +258,8 @@ class SimDevice:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
     def close(self) -> None:
-        """Drop all memory."""
+        """Unload all code and drop all memory."""
+        while self._modules:
+            self._modules.pop().close()
         for address in list(self._arrays):
             self.free(address)

@@ -12,7 +12,7 @@ from unittest.mock import patch
 import pytest
 from test_step import sim, tokens
 
-from imp_codegen import build, emit
+from imp_codegen import emit
 from imp_runtime.device import DeviceError
 from imp_runtime.sim import SimDevice
 from two_forms import BothForms, compile_config
@@ -87,7 +87,7 @@ class Seeded:
         templates = _seeded(folder)
         changes = {"hidden_size": 64, "intermediate_size": 64, "head_dim": 16, "vocab_size": 2401}
         target = sim(20, 3, max_shared=MAX_SHARED, in_flight=0)
-        with patch.object(emit, "templates", lambda: templates), patch.object(build, "templates", lambda: templates):
+        with patch.object(emit, "templates", lambda: templates):
             artifact = compile_config(folder, target, changes, check=True)
         self.device = SimDevice(threads=1)
         self.forms = BothForms(artifact, self.device)

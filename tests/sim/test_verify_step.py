@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from imp_codegen import build, emit
+from imp_codegen import emit
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.verify import TOLERANCE, VerifyRow, verify
 from imp_runtime.engine import Engine
@@ -32,7 +32,7 @@ def logits_of(folder: Path, fault: tuple[str, str] | None = None) -> tuple[Verif
         header.write_text(text.replace(*fault))
     (folder / "config.json").write_text(json.dumps({**CONFIG, **SHAPE}))
     options = CompileOptions(random_weights=True, form="persistent")
-    with patch.object(emit, "templates", lambda: templates), patch.object(build, "templates", lambda: templates):
+    with patch.object(emit, "templates", lambda: templates):
         compile_model(folder / "config.json", artifact, ("sim",), options, quiet)
         with Engine.load(artifact, target="sim") as engine:
             report = verify(engine.artifact, engine.runner, quiet)

@@ -89,9 +89,7 @@ def _measure(file: Path, target: str) -> tuple[TuneReport, str]:
     artifact = Artifact.open(file)
     with progress() as report, closing(open_device(target)) as device:
         experiment = plan_experiment(artifact, target)
-        report("building candidates", 0, 1)
-        (built,) = build((experiment.unit,))
-        report("building candidates", 1, 1)
+        (built,) = build((experiment.unit,), functools.partial(report, "building candidates"))
         runner = ModelRunner(replace(artifact, plan=experiment.plan), device, _KV_TOKENS, report)
         _begin(runner)
         bind = _binder(runner, built.code)
