@@ -19,21 +19,21 @@ from imp_codegen.emit import Emitted, emit
 from imp_codegen.graph import Graph, verify
 from imp_codegen.kernels import lower
 from imp_codegen.kernels.form import Wanted
-from imp_codegen.kernels.lowering import SLOTS, Lowering
+from imp_codegen.kernels.lowering import SLOTS, Lowering, cache_of
 from imp_codegen.models import load_architecture
 from imp_codegen.output import check_output
 from imp_codegen.pack import pack, planes
 from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import Group, fuse
 from imp_codegen.passes.place_weights import Placed, place_weights
-from imp_codegen.spec import ModelSpec
+from imp_codegen.spec import ModelSpec, RopeSpec
 from imp_codegen.targets import Target, find_target
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tuning.table import Chosen, Table, shipped
 from imp_codegen.version import VERSION
 from imp_runtime.artifact import write_artifact
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import PLAN_VERSION, KvSpec, Plan, TargetPlan
+from imp_runtime.plan import PLAN_VERSION, Plan, TargetPlan
 
 CHUNK_TOKENS = 128  # prompt tokens of one prefill program
 Progress = Callable[[str, int, int], None]
@@ -89,6 +89,7 @@ class Compiled:
 
     plan: Plan
     spec: ModelSpec
+    ropes: tuple[RopeSpec, ...]
     placed: Mapping[str, Placed]
     tokenizer: TokenizerFiles
     emitted: Mapping[str, Emitted]
@@ -142,13 +143,12 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     account(checkpoint, spec, graph)
     placed = place_weights(graph, checkpoint)
     groups = fuse(graph)
-    attention = spec.layers[0].attention
-    kv = KvSpec(len(spec.layers), attention.kv_heads, attention.head_dim)
+    kv, ropes = cache_of(graph), graph.ropes()
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
         tables = tuple(table for table in options.tuning if table.target == target.name)
-        low = Lowering(spec, target, placed, kv, CHUNK_TOKENS, tables)
+        low = Lowering(spec, target, placed, kv, ropes, CHUNK_TOKENS, tables)
         drafts, chosen = lower(low, groups, options.form)
         emitted[target.name] = emit(drafts, spec.architecture, quant, target.name)
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
@@ -173,12 +173,12 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         add_bos=tokenizer.add_bos,
         stop_tokens=tokenizer.stop_tokens,
         kv=kv,
-        planes=planes(placed, spec),
+        planes=planes(placed, ropes),
         targets=tuple(plans),
     )
     if options.dump is not None:
         _dump(options.dump, spec, graph, groups, plan, emitted)
-    return Compiled(plan, spec, placed, tokenizer, emitted, streams)
+    return Compiled(plan, spec, ropes, placed, tokenizer, emitted, streams)
 
 
 def _write(
@@ -210,7 +210,7 @@ def _write(
         done += nbytes
         progress("pack", done, total)
 
-    weights = pack(compiled.placed, compiled.spec, checkpoint, packed)
+    weights = pack(compiled.placed, compiled.ropes, checkpoint, packed)
     metadata = {"imp_version": VERSION, "model_hash": _hash(checkpoint)}
     write_artifact(output, compiled.plan, blobs, metadata, weights)
 

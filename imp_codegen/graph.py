@@ -138,6 +138,11 @@ def weights(op: Op) -> tuple[Weight, ...]:
     return tuple(value for value in found if isinstance(value, Weight))
 
 
+def label(op: Op) -> str:
+    """An operation in messages and plans: kind and result."""
+    return f"{type(op).__name__} {op.out.name}"
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
     """Operations in execution order."""
@@ -152,9 +157,39 @@ class Graph:
                 found.setdefault(weight.name, weight)
         return found
 
+    def ropes(self) -> tuple[RopeSpec, ...]:
+        """Every different rotary embedding, in order of first use."""
+        return tuple(dict.fromkeys(op.rope for op in self.ops if isinstance(op, Rope)))
+
     def dump(self) -> str:
         """One line for each operation."""
         return "\n".join(_lines(self)) + "\n"
+
+
+class Edges:
+    """Who makes and who reads each value of a verified graph."""
+
+    __slots__ = ("_makers", "_readers")
+
+    def __init__(self, graph: Graph) -> None:
+        self._makers = {op.out: op for op in graph.ops}
+        self._readers: dict[Value, dict[Op, None]] = {op.out: {} for op in graph.ops}
+        for op in graph.ops:
+            for value in inputs(op):
+                self._readers[value][op] = None
+
+    def maker(self, value: Value) -> Op:
+        """The operation whose result it is."""
+        return self._makers[value]
+
+    def readers(self, value: Value) -> tuple[Op, ...]:
+        """The operations that read it, each once, in order."""
+        return tuple(self._readers[value])
+
+    def only_reader(self, value: Value) -> Op | None:
+        """The one operation that reads it; None if several do, or none."""
+        readers = self.readers(value)
+        return readers[0] if len(readers) == 1 else None
 
 
 def _lines(graph: Graph) -> Iterator[str]:
@@ -168,7 +203,7 @@ def verify(graph: Graph) -> Graph:
     defined: dict[str, Value] = {}
     known: dict[str, Weight] = {}
     for op in graph.ops:
-        where = f"{type(op).__name__} {op.out.name}"
+        where = label(op)
         for value in inputs(op):
             if defined.get(value.name) != value:
                 raise GraphError(f"{where}: reads {value.name}[{value.width}], which no earlier operation defines")
@@ -193,9 +228,11 @@ def _misfit(op: Op) -> str:
         case RmsNorm(x=x, weight=weight):
             fits = out == x.width == weight.cols and weight.rows == 1
         case Linear(x=x, weight=weight, bias=bias):
-            fits = out == weight.rows and x.width == weight.cols and (bias is None or bias.cols == out)
+            fits = (
+                out == weight.rows and x.width == weight.cols and (bias is None or (bias.rows, bias.cols) == (1, out))
+            )
         case HeadNorm(x=x, weight=weight, head_dim=dim):
-            fits = out == x.width and out % dim == 0 and weight.cols == dim
+            fits = out == x.width and out % dim == 0 and (weight.rows, weight.cols) == (1, dim)
         case Rope(x=x, head_dim=dim, rope=rope):
             fits = out == x.width and out % dim == 0 and rope.dim <= dim
         case Attention(q=q, k=k, v=v, heads=heads, kv_heads=kv_heads, head_dim=dim):

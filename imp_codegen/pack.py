@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint
-from imp_codegen.kernels.lowering import ROPE_TURNS
+from imp_codegen.kernels.lowering import turns_plane
 from imp_codegen.passes.place_weights import VECTOR, Placed
-from imp_codegen.spec import ModelSpec, RopeSpec
+from imp_codegen.spec import RopeSpec
 from imp_runtime.plan import Plane
 
 _CHUNK_BYTES = 8 << 20
@@ -20,21 +20,22 @@ _WORKERS = 2
 Bytes = NDArray[np.uint8]
 
 
-def planes(placed: Mapping[str, Placed], spec: ModelSpec) -> tuple[Plane, ...]:
+def planes(placed: Mapping[str, Placed], ropes: tuple[RopeSpec, ...]) -> tuple[Plane, ...]:
     """Every plane of the artifact, in the order in which they are written."""
-    rope = spec.layers[0].attention.rope
-    turns = Plane(ROPE_TURNS, "U64", VECTOR, 1, rope.dim // 2, rope.dim // 2 * 8)
-    return (*(p.plane for p in placed.values()), turns)
+    pairs = [rope.dim // 2 for rope in ropes]
+    turns = (Plane(turns_plane(i), "U64", VECTOR, 1, count, count * 8) for i, count in enumerate(pairs))
+    return (*(p.plane for p in placed.values()), *turns)
 
 
 def pack(
-    placed: Mapping[str, Placed], spec: ModelSpec, checkpoint: Checkpoint, packed: Callable[[int], None]
+    placed: Mapping[str, Placed], ropes: tuple[RopeSpec, ...], checkpoint: Checkpoint, packed: Callable[[int], None]
 ) -> Iterator[tuple[str, Iterator[Bytes]]]:
     """The planes' bytes, in the order of `planes`. `packed` is told the number of bytes after each piece."""
     with ThreadPoolExecutor(_WORKERS) as workers:
         for item in placed.values():
             yield item.plane.name, _counted(_pack_one(item, checkpoint, workers), packed)
-        yield ROPE_TURNS, _counted(iter([rope_turns(spec.layers[0].attention.rope).view(np.uint8)]), packed)
+        for index, rope in enumerate(ropes):
+            yield turns_plane(index), _counted(iter([rope_turns(rope).view(np.uint8)]), packed)
 
 
 def _counted(chunks: Iterator[Bytes], packed: Callable[[int], None]) -> Iterator[Bytes]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 
-from imp_codegen.graph import Attention, HeadNorm, Rope, Weight
+from imp_codegen.graph import Attention, HeadNorm, Rope
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, op_names, output, round_up
+from imp_codegen.kernels.lowering import Lowering, op_names, output, round_up
 from imp_codegen.kernels.prefill import attend_chunk
 from imp_codegen.passes.fuse import Group
-from imp_runtime.plan import BLOCK_TOKENS, Binding, Output
+from imp_runtime.plan import BLOCK_TOKENS, Output
 
 _MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
 
@@ -31,7 +31,7 @@ def core_config(low: Lowering, group: Group, splits: int) -> tuple[Config, int]:
             ("warps", warps),
             ("interleaved", rope.rope.interleaved),
             ("qk_norm", bool(norms)),
-            ("eps", low.spec.norm_eps),
+            ("eps", norms[0].eps if norms else 0.0),
             ("scale", op.scale * math.log2(math.e)),
         ),
     )
@@ -48,7 +48,7 @@ def queries_of_cta(op: Attention) -> int:
 
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Split over the keys: `attention_ctas` CTAs of the target, the last of each kv head merges."""
-    op, _, norms = parts(group)
+    op, rope, norms = parts(group)
     queries = queries_of_cta(op)
     items = op.heads // queries
     splits = max(low.target.attention_ctas // items, 1)
@@ -70,7 +70,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
             (
                 Param("const float*", "qkv", low.buffer("qkv", width * 4)),
                 *norm_params(low, norms),
-                Param("const std::uint64_t*", "turns", Binding(f"weights/{ROPE_TURNS}")),
+                low.turns(rope.rope),
                 cache,
                 low.state("const std::int32_t*", "step.input"),
                 low.state("const std::int32_t*", "seq.position"),
@@ -101,18 +101,17 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     return attend_chunk(low, group, op, rope, norms)
 
 
-def parts(group: Group) -> tuple[Attention, Rope, tuple[Weight, ...]]:
-    """The attention, one of its two rotary embeddings, and the norm weights of q and k if there are any."""
+def parts(group: Group) -> tuple[Attention, Rope, tuple[HeadNorm, ...]]:
+    """The attention, one of its two equal rotary embeddings, and the norms of q and k if there are any."""
     attention = group.ops[-1]
     ropes = [op for op in group.ops if isinstance(op, Rope)]
-    norms = tuple(op.weight for op in group.ops if isinstance(op, HeadNorm))
+    norms = tuple(op for op in group.ops if isinstance(op, HeadNorm))
     assert isinstance(attention, Attention)
-    assert len(norms) in (0, 2)
     return attention, ropes[0], norms
 
 
-def norm_params(low: Lowering, norms: tuple[Weight, ...]) -> tuple[Param, Param]:
+def norm_params(low: Lowering, norms: tuple[HeadNorm, ...]) -> tuple[Param, Param]:
     """The QK-norm weights, or null pointers."""
     if not norms:
         return Param("const float*", "q_norm", None), Param("const float*", "k_norm", None)
-    return low.plane(norms[0], "q_norm"), low.plane(norms[1], "k_norm")
+    return low.plane(norms[0].weight, "q_norm"), low.plane(norms[1].weight, "k_norm")

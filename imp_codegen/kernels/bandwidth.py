@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering
-from imp_runtime.plan import Binding
+from imp_codegen.kernels.lowering import Lowering
 
 _THREADS = 512
 _CTAS_PER_SM = 8
@@ -13,16 +12,16 @@ _CTAS_PER_SM = 8
 def read_memory(low: Lowering) -> Draft:
     """As planned it reads an empty range; the runtime launches it with other addresses."""
     grid = low.target.sms * _CTAS_PER_SM
-    nothing = Binding(f"weights/{ROPE_TURNS}")
+    sink = low.buffer("bandwidth.sink", 4)
     return Draft(
         name="read",
         entry="read",
         headers=("stage/read",),
         stage=Cpp("Read", (Config("ReadConfig", (("grid", grid), ("threads", _THREADS))),)),
         call=(
-            Param("const std::uint8_t*", "begin", nothing),
-            Param("const std::uint8_t*", "end", nothing),
-            Param("std::uint32_t*", "sink", low.buffer("bandwidth.sink", 4)),
+            Param("const std::uint8_t*", "begin", sink),
+            Param("const std::uint8_t*", "end", sink),
+            Param("std::uint32_t*", "sink", sink),
         ),
         grid=(grid, 1, 1),
         threads=_THREADS,

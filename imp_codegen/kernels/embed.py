@@ -14,7 +14,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """The residual stream `x` = the row of the sequence's last token."""
     (op,) = group.ops
     assert isinstance(op, Embed)
-    return (_draft(low, group, op, "EmbedToken", "seq.token", "x", -(-low.spec.hidden // _THREADS), 1),)
+    return (_draft(low, group, op, "EmbedToken", "seq.token", "x", -(-op.out.width // _THREADS), 1),)
 
 
 def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
@@ -25,7 +25,7 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
 
 
 def _draft(low: Lowering, group: Group, op: Embed, stage: str, tokens: str, x: str, grid: int, rows: int) -> Draft:
-    out = low.buffer(x, rows * low.spec.hidden * 4)
+    out = low.buffer(x, rows * op.out.width * 4)
     return Draft(
         name=group.name,
         entry="embed",
@@ -42,5 +42,5 @@ def _draft(low: Lowering, group: Group, op: Embed, stage: str, tokens: str, x: s
         shared_bytes=0,
         ops=op_names(group.ops),
         outputs=(chunk_output(low, op.out, x) if rows > 1 else output(op.out, x),),
-        other_bytes=rows * (low.weight_bytes(op.weight) // op.weight.rows + low.spec.hidden * 4),
+        other_bytes=rows * (low.weight_bytes(op.weight) // op.weight.rows + op.out.width * 4),
     )

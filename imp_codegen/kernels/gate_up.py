@@ -12,7 +12,7 @@ from imp_codegen.passes.fuse import Group
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Gated = silu(gate) * up, a warp taking the same rows of both matrices."""
     norm, gate, up, gated = _parts(group)
-    streamed = stream(low, "gate_up", norm.x.width, (gate.weight, up.weight), norm=True, paired=True)
+    streamed = stream(low, "gate_up", norm.x.width, (gate.weight, up.weight), norm=norm, paired=True)
     draft = Draft(
         name=group.name.rpartition(".")[0] + ".gate_up",
         entry="gate_up",
@@ -44,7 +44,7 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     width = gate.out.width
     weights = (gate.weight, up.weight)
     return (
-        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, weights, norm.weight),
+        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, weights, norm),
         gemm_chunk(low, gate, norm.x.width, "chunk.gate_up", stride=2 * width),
         gemm_chunk(low, up, norm.x.width, "chunk.gate_up", stride=2 * width, offset=width),
     )
@@ -56,6 +56,4 @@ def _parts(group: Group) -> tuple[RmsNorm, Linear, Linear, Gated]:
     assert isinstance(gate, Linear)
     assert isinstance(up, Linear)
     assert isinstance(gated, Gated)
-    if gated.gate != gate.out:
-        gate, up = up, gate
     return norm, gate, up, gated

@@ -47,7 +47,7 @@ def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Logits of every token of the chunk, into `logits.all`."""
     norm, linear, _ = parts(group)
     return (
-        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, (linear.weight,), norm.weight),
+        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, (linear.weight,), norm),
         gemm_chunk(low, linear, norm.x.width, "logits.all", stride=linear.out.width),
     )
 
@@ -56,7 +56,7 @@ def all_hidden(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """The hidden state of every token of the chunk after the final norm, into `hidden.all`."""
     norm, _, _ = parts(group)
     width, tokens, threads = norm.x.width, low.chunk_tokens, 256
-    config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", low.spec.norm_eps)))
+    config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", norm.eps)))
     draft = Draft(
         name="hidden",
         entry="norm_chunk",
@@ -114,7 +114,7 @@ def _logits(low: Lowering, group: Group) -> Draft:
     norm, linear, _ = parts(group)
     grid = low.target.sms
     vocab = linear.out.width
-    streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=True)
+    streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=norm)
     warps = streamed.warps
     logits = low.buffer("logits", vocab * 4)
     best_value = low.buffer("head.best_value", grid * 4)

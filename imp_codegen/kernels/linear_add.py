@@ -8,15 +8,15 @@ from imp_codegen.kernels.lowering import Lowering, bias_params, op_names, output
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
 from imp_codegen.passes.fuse import Group
 
-# Where the input of each kind of projection lies: (decode buffer, prefill buffer, prefill source), by the op before it.
-_SOURCES = {"attention": ("attn", "chunk.attn", "plain"), "gated": ("gated", "chunk.gate_up", "swiglu")}
+# Where the input lies in prefill, and what is to be encoded there, by where it lies in decode.
+_CHUNK_SOURCES = {"attn": ("chunk.attn", "plain"), "gated": ("chunk.gate_up", "swiglu")}
 
 
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """X += W input."""
-    linear, add, (source, _, _) = _parts(group)
+    linear, add, source = _parts(group)
     weight = linear.weight
-    streamed = stream(low, "project", linear.x.width, (weight,), norm=False)
+    streamed = stream(low, "project", linear.x.width, (weight,), norm=None)
     x = low.buffer("x", add.out.width * 4)
     biases = bias_params(low, (linear,))
     draft = Draft(
@@ -45,15 +45,18 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
 
 def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Encode the input of the chunk, then a GEMM that adds to `chunk.x`."""
-    linear, add, (_, buffer, source) = _parts(group)
+    linear, add, place = _parts(group)
+    buffer, source = _CHUNK_SOURCES[place]
     return (
         encode_chunk(low, group, source, buffer, linear.x.width, (linear.weight,), None),
         gemm_chunk(low, linear, linear.x.width, "chunk.x", stride=add.out.width, add=add),
     )
 
 
-def _parts(group: Group) -> tuple[Linear, Add, tuple[str, str, str]]:
+def _parts(group: Group) -> tuple[Linear, Add, str]:
+    """The matrix, the addition, and the place of what the matrix multiplies."""
     linear, add = group.ops
     assert isinstance(linear, Linear)
     assert isinstance(add, Add)
-    return linear, add, _SOURCES[linear.x.name.rpartition(".")[2]]
+    (place,) = group.reads.keys() - {"x"}
+    return linear, add, place

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imp_codegen.graph import Linear, Op, Value, Weight
+from imp_codegen.graph import Attention, Graph, Linear, Op, RmsNorm, Value, Weight, label
 from imp_codegen.kernels.draft import Config, Cpp, Param
+from imp_codegen.passes.fuse import FusionError
 from imp_codegen.passes.place_weights import Placed
 from imp_codegen.quant import Tile, tile_bytes
-from imp_codegen.spec import ModelSpec
+from imp_codegen.spec import ModelSpec, RopeSpec
 from imp_codegen.targets import Target, TargetError
 from imp_codegen.tuning.stage import Stage
 from imp_codegen.tuning.step import Step, StepChoice
@@ -17,7 +18,6 @@ from imp_codegen.tuning.table import Chosen, Table, choose, choose_step
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
-ROPE_TURNS = "rope.turns"
 # Bytes of a layer for one SM below which 8 warps beat 11: 2662 tok/s against 2540 (0.6B, 167 KB); even at 483 KB (1.7B)
 _SMALL_LAYER = 256 << 10
 _SMALL_LAYER_WARPS = 8
@@ -28,18 +28,38 @@ def round_up(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
+def cache_of(graph: Graph) -> KvSpec:
+    """The KV cache of a model; FusionError at an attention that needs another layer's part of it, or a larger one."""
+    found = [op for op in graph.ops if isinstance(op, Attention)]
+    kv = KvSpec(len(found), found[0].kv_heads, found[0].head_dim)
+    for index, op in enumerate(found):
+        if (op.layer, op.kv_heads, op.head_dim) != (index, kv.kv_heads, kv.head_dim):
+            raise FusionError(
+                f"{label(op)}: keeps {op.kv_heads} heads of {op.head_dim} as layer {op.layer} of the cache, which has "
+                f"{kv.kv_heads} heads of {kv.head_dim} and layer {index} free"
+            )
+    return kv
+
+
+def turns_plane(index: int) -> str:
+    """The name of the plane with the turns of a graph's rotary embedding of that index."""
+    return f"rope.turns.{index}"
+
+
 @dataclass(slots=True)
 class Lowering:
     """What drafting one target's kernels needs to know, and what they asked for so far.
 
-    `tables`: tuning tables for the target, the first that knows a stage or the step decides. `buffers`: the scratch
-    buffers' bytes. `streams`: the streamed stages and how each was configured.
+    `ropes`: the graph's rotary embeddings, each with a plane. `tables`: tuning tables for the target, the first that
+    knows a stage or the step decides. `buffers`: the scratch buffers' bytes. `streams`: the streamed stages and how
+    each was configured.
     """
 
     spec: ModelSpec
     target: Target
     placed: Mapping[str, Placed]
     kv: KvSpec
+    ropes: tuple[RopeSpec, ...]
     chunk_tokens: int
     tables: tuple[Table, ...] = ()
     buffers: dict[str, int] = field(default_factory=dict)
@@ -70,6 +90,10 @@ class Lowering:
         """A parameter for a weight's plane; a vector is floats."""
         ctype = "const float*" if self.placed[weight.name].tile is None else "const std::uint8_t*"
         return Param(ctype, name, Binding(f"weights/{weight.name}"))
+
+    def turns(self, rope: RopeSpec) -> Param:
+        """A parameter for the turns of a rotary embedding's pairs."""
+        return Param("const std::uint64_t*", "turns", Binding(f"weights/{turns_plane(self.ropes.index(rope))}"))
 
     def tile(self, weight: Weight) -> Tile:
         """The tile of a matrix."""
@@ -131,7 +155,7 @@ class Lowering:
 
 def op_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
     """How a kernel's operations are listed: kind and result."""
-    return tuple(f"{type(op).__name__} {op.out.name}" for op in ops)
+    return tuple(label(op) for op in ops)
 
 
 def output(value: Value, buffer: str, offset: int = 0) -> Output:
@@ -155,13 +179,14 @@ class Streamed:
 
 
 def stream(
-    low: Lowering, kind: str, cols: int, matrices: tuple[Weight, ...], *, norm: bool, paired: bool = False
+    low: Lowering, kind: str, cols: int, matrices: tuple[Weight, ...], *, norm: RmsNorm | None, paired: bool = False
 ) -> Streamed:
     """For a kernel that multiplies one vector with `matrices`: as the tables say, or else the formula.
 
-    `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other.
+    `norm`: what the vector goes through before that. `paired`: a warp takes the same rows of both matrices, instead of
+    the rows of one after those of the other.
     """
-    stage = _stage(low, kind, matrices, encoded_bytes(low, cols, matrices, norm=norm), paired)
+    stage = _stage(low, kind, matrices, encoded_bytes(low, cols, matrices, norm=norm is not None), paired)
     chosen = choose(low.tables, stage.name, stage.formula(low.target))
     low.streams[stage] = chosen
     warps, slots = chosen.choice.warps, chosen.choice.slots
@@ -177,7 +202,9 @@ def stream(
     return Streamed(gemv, encode, warps, shared)
 
 
-def encode_config(low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: bool) -> Config:
+def encode_config(
+    low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: RmsNorm | None
+) -> Config:
     """How the vector that `matrices` multiply is encoded."""
     return Config(
         "EncodeConfig",
@@ -186,8 +213,8 @@ def encode_config(low: Lowering, cols: int, matrices: tuple[Weight, ...], warps:
             ("warps", warps),
             ("q8", low.wants_q8(*matrices)),
             ("dense", low.wants_dense(*matrices)),
-            ("norm", norm),
-            ("eps", low.spec.norm_eps if norm else 0.0),
+            ("norm", norm is not None),
+            ("eps", norm.eps if norm else 0.0),
         ),
     )
 

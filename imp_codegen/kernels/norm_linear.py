@@ -23,7 +23,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     norm, linears = parts(group)
     weights: tuple[Weight, ...] = tuple(op.weight for op in linears)
     width = sum(op.out.width for op in linears)
-    streamed = stream(low, "qkv", norm.x.width, weights, norm=True)
+    streamed = stream(low, "qkv", norm.x.width, weights, norm=norm)
     qkv = low.buffer("qkv", width * 4)
     outputs = []
     at = 0
@@ -63,9 +63,7 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Encode the normed chunk, then one GEMM for each matrix into its columns of `chunk.qkv`."""
     norm, linears = parts(group)
     width = sum(op.out.width for op in linears)
-    drafts = [
-        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, tuple(op.weight for op in linears), norm.weight)
-    ]
+    drafts = [encode_chunk(low, group, "norm", "chunk.x", norm.x.width, tuple(op.weight for op in linears), norm)]
     at = 0
     for op in linears:
         drafts.append(gemm_chunk(low, op, norm.x.width, "chunk.qkv", stride=width, offset=at))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from imp_codegen.graph import Add, Attention, Linear, Rope, Weight
+from imp_codegen.graph import Add, Attention, HeadNorm, Linear, RmsNorm, Rope, Weight
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, chunk_output, op_names
+from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import Binding, Output
 
@@ -16,7 +16,7 @@ _LINE = 128  # bytes of one token or weight row that a step of a matrix product 
 
 
 def encode_chunk(
-    low: Lowering, group: Group, source: str, buffer: str, cols: int, weights: tuple[Weight, ...], norm: Weight | None
+    low: Lowering, group: Group, source: str, buffer: str, cols: int, weights: tuple[Weight, ...], norm: RmsNorm | None
 ) -> Draft:
     """chunk.codes and chunk.scales, or chunk.planes, from float activations; `source` is plain, norm or swiglu."""
     q8, dense = low.wants_q8(*weights), low.wants_dense(*weights)
@@ -31,7 +31,7 @@ def encode_chunk(
             ("swiglu", source == "swiglu"),
             ("q8", q8),
             ("dense", dense),
-            ("eps", low.spec.norm_eps if norm else 0.0),
+            ("eps", norm.eps if norm else 0.0),
         ),
     )
     return Draft(
@@ -41,7 +41,7 @@ def encode_chunk(
         stage=Cpp("EncodeActivations", (config,)),
         call=(
             Param("const float*", "x", low.buffer(buffer, tokens * width * 4)),
-            low.plane(norm, "norm") if norm else Param("const float*", "norm", None),
+            low.plane(norm.weight, "norm") if norm else Param("const float*", "norm", None),
             Param("std::uint8_t*", "codes", _codes(low, cols) if q8 else None),
             Param("uint2*", "scales", _scales(low, cols) if q8 else None),
             Param("std::uint16_t*", "planes", _planes(low, cols) if dense else None),
@@ -124,7 +124,7 @@ def _gemm_shared(low: Lowering, weight: Weight, block_tokens: int) -> int:
 
 
 def attend_chunk(
-    low: Lowering, group: Group, op: Attention, rope: Rope, norms: tuple[Weight, ...]
+    low: Lowering, group: Group, op: Attention, rope: Rope, norms: tuple[HeadNorm, ...]
 ) -> tuple[Draft, ...]:
     """Rotate the chunk's q in place, append its k and v to the cache, and attend causally over the cache."""
     tokens = low.chunk_tokens
@@ -145,7 +145,7 @@ def attend_chunk(
             *paging,
             ("interleaved", rope.rope.interleaved),
             ("norm", bool(norms)),
-            ("eps", low.spec.norm_eps),
+            ("eps", norms[0].eps if norms else 0.0),
             ("scale", op.scale * math.log2(math.e)),
         ),
     )
@@ -161,9 +161,9 @@ def attend_chunk(
             stage=Cpp("RopeAppend", (append,)),
             call=(
                 Param("float*", "qkv", qkv),
-                low.plane(norms[0], "q_norm") if norms else null,
-                low.plane(norms[1], "k_norm") if norms else null,
-                Param("const std::uint64_t*", "turns", Binding(f"weights/{ROPE_TURNS}")),
+                low.plane(norms[0].weight, "q_norm") if norms else null,
+                low.plane(norms[1].weight, "k_norm") if norms else null,
+                low.turns(rope.rope),
                 cache,
                 *state,
                 step,

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
-from imp_codegen.graph import Attention, Gated, Linear, RmsNorm, Weight
+from imp_codegen.graph import Attention, Linear, RmsNorm, Weight, label
 from imp_codegen.kernels import attention as attention_family
 from imp_codegen.kernels import head as head_family
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, Scalar
-from imp_codegen.kernels.lowering import ROPE_TURNS, Lowering, encode_config, encoded_bytes, op_names, output, round_up
+from imp_codegen.kernels.lowering import Lowering, encode_config, encoded_bytes, op_names, output, round_up
 from imp_codegen.kernels.schedule import Phase, Schedule, check
 from imp_codegen.passes.fuse import Group
 from imp_codegen.tuning.step import Step
@@ -19,7 +19,14 @@ from imp_runtime.plan import BLOCK_TOKENS, Binding
 
 _EARLY = 32  # CTAs that need not have arrived when others begin to poll a vector: 3 % at 0.6B
 _MOST_EARLY_COLS = 4096  # polling a longer one in vain costs more
-_LAYER_FAMILIES = ("norm_linear", "attention", "linear_add", "gate_up", "linear_add")
+# What the phases of a layer read, by family: fuse has followed x through them.
+_LAYER = (
+    ("norm_linear", {"x"}),
+    ("attention", {"qkv"}),
+    ("linear_add", {"attn", "x"}),
+    ("gate_up", {"x"}),
+    ("linear_add", {"gated", "x"}),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +45,34 @@ class _Layer:
 
 def obstacle(low: Lowering, groups: Sequence[Group]) -> str | None:
     """Why the model cannot be decoded by one kernel, or None."""
-    families = tuple(group.family for group in groups[1:-1])
-    if groups[0].family != "embed" or families != _LAYER_FAMILIES * (len(families) // len(_LAYER_FAMILIES)):
-        return "its layers are not all attention and a gated MLP"
+    phases = (("embed", set[str]()), *_LAYER * ceil((len(groups) - 2) / len(_LAYER)), ("head", {"x"}))
+    for group, (family, reads) in zip(groups, phases, strict=False):
+        if (group.family, set(group.reads)) != (family, reads):
+            return f"its layers are not all attention and a gated MLP ({label(group.ops[-1])})"
     layers = _layers(groups)
     for layer in layers:
-        if any(linear.bias for linear in (*layer.qkv, layer.out, layer.down)):
-            return f"{layer.qkv[0].weight.name} and others have biases"
+        biased = [op.weight.name for op in (*layer.qkv, layer.out, layer.down) if op.bias]
+        if biased:
+            return f"{biased[0]} has a bias"
         if len(layer.qkv) != 3:
             return f"{layer.qkv[0].weight.name}: q, k and v are not three matrices"
         if len({_tiles_of_row(low, linear.weight) for linear in layer.qkv}) > 1:
             return f"{layer.qkv[0].weight.name}: q, k and v are cut into different numbers of tiles"
+    for layer in layers[1:]:
+        for op, first in zip(_alike(low, layer), _alike(low, layers[0]), strict=True):
+            if op[1:] != first[1:]:
+                return f"{op[0]} differs from {first[0]}"
     if not tuned(low, groups).possible:
         return f"{low.target.name} has too little shared memory for its tiles"
     return None
+
+
+def _alike(low: Lowering, layer: _Layer) -> tuple[tuple[object, ...], ...]:
+    """What the kernel has once for all layers: each operation's label, and what must be the same of it."""
+    op, rope, _ = attention_family.parts(layer.attention)
+    core, _ = attention_family.core_config(low, layer.attention, 1)
+    eps = [(label(norm), norm.eps) for norm in (layer.attention_norm, layer.mlp_norm)]
+    return (*eps, (label(rope), rope.rope), (label(op), core), (label(layer.gate), layer.gate.out.width))
 
 
 def tuned(low: Lowering, groups: Sequence[Group]) -> Step:
@@ -75,7 +96,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     layers = _layers(groups)
     target, last = low.target, groups[-1]
     norm, head, _ = head_family.parts(last)
-    op, _, _ = attention_family.parts(layers[0].attention)
+    op, rope, _ = attention_family.parts(layers[0].attention)
     core, _ = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     slots = _slots(low, layers, groups)
     slot = _slot_bytes(low, layers, head, op)
@@ -108,7 +129,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
         Param("std::uint32_t*", "gated", low.buffer("step.gated", layers[0].gate.out.width * 4)),
         Param("std::uint64_t*", "partial", partial),
         Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
-        Param("const std::uint64_t*", "turns", Binding(f"weights/{ROPE_TURNS}")),
+        low.turns(rope.rope),
         Param("std::uint8_t*", "cache", Binding("kv")),
         low.state("const std::int32_t*", "step.input"),
         low.state("const std::int32_t*", "seq.position"),
@@ -121,7 +142,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     ]
     for layer in layers:
         _, _, norms = attention_family.parts(layer.attention)
-        params += [low.plane(weight, "head_norm") for weight in norms]
+        params += [low.plane(norm.weight, "head_norm") for norm in norms]
         params += [low.plane(layer.attention_norm.weight, "norm"), low.plane(layer.mlp_norm.weight, "norm")]
         params += [low.plane(weight, "matrix") for weight in _weights(layer)]
     ops = tuple(name for group in groups[1:-1] for name in op_names(group.ops))
@@ -134,13 +155,19 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
             (
                 step,
                 core,
-                _phase(low, [tuple(op.weight for op in layer.qkv) for layer in layers], early, norm=True),
-                _phase(low, [(layer.out.weight,) for layer in layers], early, norm=False),
                 _phase(
-                    low, [(layer.gate.weight, layer.up.weight) for layer in layers], early, norm=True, units="PairUnits"
+                    low, [tuple(op.weight for op in layer.qkv) for layer in layers], early, layers[0].attention_norm
                 ),
-                _phase(low, [(layer.down.weight,) for layer in layers], early, norm=False),
-                _phase(low, [(head.weight,)], early, norm=True),
+                _phase(low, [(layer.out.weight,) for layer in layers], early, None),
+                _phase(
+                    low,
+                    [(layer.gate.weight, layer.up.weight) for layer in layers],
+                    early,
+                    layers[0].mlp_norm,
+                    units="PairUnits",
+                ),
+                _phase(low, [(layer.down.weight,) for layer in layers], early, None),
+                _phase(low, [(head.weight,)], early, norm),
             ),
         ),
         call=(tuple(params),),
@@ -160,16 +187,12 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
 
 def _layers(groups: Sequence[Group]) -> tuple[_Layer, ...]:
     found = []
-    for at in range(1, len(groups) - 1, len(_LAYER_FAMILIES)):
-        qkv, attention, out, mlp, down = (group.ops for group in groups[at : at + len(_LAYER_FAMILIES)])
-        assert isinstance(attention[-1], Attention)
-        assert isinstance(mlp[-1], Gated)
-        linears = [op for group in (qkv, out, mlp, down) for op in group if isinstance(op, Linear)]
-        norms = [op for group in (qkv, mlp) for op in group if isinstance(op, RmsNorm)]
-        *matrices, projection, gate, up, back = linears
-        if gate.out != mlp[-1].gate:
-            gate, up = up, gate
-        found.append(_Layer(norms[0], tuple(matrices), groups[at + 1], projection, norms[1], gate, up, back))
+    for at in range(1, len(groups) - 1, len(_LAYER)):
+        qkv, attention, out, mlp, down = groups[at : at + len(_LAYER)]
+        ops = [op for group in (qkv, out, mlp, down) for op in group.ops]
+        *matrices, projection, gate, up, back = (op for op in ops if isinstance(op, Linear))
+        norms = [op for op in ops if isinstance(op, RmsNorm)]
+        found.append(_Layer(norms[0], tuple(matrices), attention, projection, norms[1], gate, up, back))
     return tuple(found)
 
 
@@ -179,9 +202,14 @@ def _weights(layer: _Layer) -> tuple[Weight, ...]:
 
 
 def _phase(
-    low: Lowering, layers: Sequence[tuple[Weight, ...]], early: int, *, norm: bool, units: str = "MatrixUnits"
+    low: Lowering,
+    layers: Sequence[tuple[Weight, ...]],
+    early: int,
+    norm: RmsNorm | None,
+    *,
+    units: str = "MatrixUnits",
 ) -> Cpp:
-    """The C++ type of a phase, from its matrices in each layer."""
+    """The C++ type of a phase, from its matrices in each layer, and the norm of the vector that they multiply."""
     variants: list[Cpp] = []
     order = []
     for weights in layers:

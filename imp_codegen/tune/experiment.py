@@ -12,7 +12,7 @@ from imp_codegen.graph import Graph
 from imp_codegen.kernels import lower, step
 from imp_codegen.kernels.draft import Draft, ProgramDraft
 from imp_codegen.kernels.form import choose
-from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.lowering import Lowering, cache_of
 from imp_codegen.models import load_architecture, load_named
 from imp_codegen.passes.fuse import Group, fuse
 from imp_codegen.passes.place_weights import VECTOR, Placed, place_weights
@@ -24,7 +24,7 @@ from imp_codegen.tuning.step import Step, StepChoice
 from imp_codegen.tuning.table import Entry, StepEntry, Table
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import Form, Kernel, KvSpec, Plan, Plane, PlanError, TargetPlan
+from imp_runtime.plan import Form, Kernel, Plan, Plane, PlanError, TargetPlan
 
 PROGRAM = "forward_b1"
 
@@ -82,7 +82,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
         raise PlanError(f"{artifact.path}: {error}; {advice}") from None
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
-    lowering = _Lowerings(spec, fuse(graph), _placed(graph, plan.planes), find_target(target), plan.chunk_tokens)
+    lowering = _Lowerings(spec, graph, fuse(graph), _placed(graph, plan.planes), find_target(target), plan.chunk_tokens)
     low, formula = lowering.step("graph")
     obstacle = step.obstacle(low, lowering.groups)
     # Whoever drafts the step kernel has drafted the graph before: its buffers are those of both.
@@ -128,7 +128,9 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     architecture = load_architecture(checkpoint)
     spec = architecture.read_spec(checkpoint)
     graph = architecture.build(spec)
-    low, _ = _Lowerings(spec, fuse(graph), place_weights(graph, checkpoint), target, chunk_tokens=128).step("graph")
+    low, _ = _Lowerings(spec, graph, fuse(graph), place_weights(graph, checkpoint), target, chunk_tokens=128).step(
+        "graph"
+    )
     return tuple(low.streams)
 
 
@@ -180,6 +182,7 @@ class _Lowerings:
     """A model that is lowered again and again with other tables."""
 
     spec: ModelSpec
+    graph: Graph
     groups: tuple[Group, ...]
     placed: Mapping[str, Placed]
     target: Target
@@ -187,8 +190,7 @@ class _Lowerings:
 
     def step(self, form: Form, *tables: Table) -> tuple[Lowering, tuple[Draft, ...]]:
         """The kernels of a step, and what drafting them asked for."""
-        attention = self.spec.layers[0].attention
-        kv = KvSpec(len(self.spec.layers), attention.kv_heads, attention.head_dim)
-        low = Lowering(self.spec, self.target, self.placed, kv, self.chunk_tokens, tables)
+        kv, ropes = cache_of(self.graph), self.graph.ropes()
+        low = Lowering(self.spec, self.target, self.placed, kv, ropes, self.chunk_tokens, tables)
         programs, _ = lower(low, self.groups, form)
         return low, next(program.drafts for program in programs if program.name == PROGRAM)

@@ -64,9 +64,9 @@ def lowered(source: Path, quant="Q8_0", target=H200) -> tuple[Lowering, tuple[Gr
 def test_a_model_that_the_step_kernel_does_not_take(tmp_path):
     source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
     chosen = plan(source)
-    assert (chosen.form, chosen.reason) == ("graph", "blk.0.attn_q.weight and others have biases")
+    assert (chosen.form, chosen.reason) == ("graph", "blk.0.attn_q.weight has a bias")
     assert not any(kernel.resident for kernel in chosen.program("decode_b1").kernels)
-    words = "--exec persistent: blk.0.attn_q.weight and others have biases; compile with --exec graph"
+    words = "--exec persistent: blk.0.attn_q.weight has a bias; compile with --exec graph"
     with pytest.raises(TargetError, match=f"^{words}$"):
         plan(source, form="persistent")
 
@@ -81,10 +81,12 @@ def test_obstacles_in_the_graph(tmp_path):
     assert step.obstacle(low, groups) is None
     families = [group.family for group in groups]
     mlp = families.index("gate_up")
-    assert step.obstacle(low, groups[:mlp] + groups[mlp + 1 :]) == "its layers are not all attention and a gated MLP"
-    assert step.obstacle(low, groups[1:]) == "its layers are not all attention and a gated MLP"
+    words = "its layers are not all attention and a gated MLP"
+    assert step.obstacle(low, groups[:mlp] + groups[mlp + 1 :]) == f"{words} (Add layers.0.residual)"
+    assert step.obstacle(low, groups[:mlp] + groups[-1:]) == f"{words} (Sample token)"
+    assert step.obstacle(low, groups[1:]) == f"{words} (Linear layers.0.v)"
     qkv = groups[1]
-    two = (groups[0], Group(qkv.family, qkv.ops[:-1]), *groups[2:])
+    two = (groups[0], replace(qkv, ops=qkv.ops[:-1]), *groups[2:])
     assert step.obstacle(low, two) == "blk.0.attn_q.weight: q, k and v are not three matrices"
     key = low.placed["blk.1.attn_k.weight"]
     cut = replace(key, tile=replace(key.tile, cols=key.tile.cols // 2))
@@ -212,7 +214,7 @@ def test_an_obstacle_counts_more_than_a_measurement(tmp_path):
     source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
     low, groups = lowered(source)
     table = entries((step.tuned(low, groups).name, StepEntry(StepChoice(9, 5), "")))
-    assert plan(source, tables=(table,)).reason == "blk.0.attn_q.weight and others have biases"
+    assert plan(source, tables=(table,)).reason == "blk.0.attn_q.weight has a bias"
 
 
 def test_a_choice_leaves_no_buffers_behind():

@@ -193,7 +193,7 @@ def test_a_model_that_one_kernel_cannot_decode(tmp_path):
     assert experiment.persistent is None
     report = tune(experiment, Truth(experiment, lambda kernel: 10.0, 0.0).race, quiet)
     assert (report.forms.form, report.forms.persistent) == ("graph", None)
-    assert report.forms.obstacle == "blk.0.attn_q.weight and others have biases"
+    assert report.forms.obstacle == "blk.0.attn_q.weight has a bias"
     assert report.table("sm_90a", "", "").steps == {}
 
 

@@ -1,10 +1,13 @@
 """Shapes that no fixture has, with random weights: every kernel against its numpy twin."""
 
+import dataclasses
 import json
 
 import pytest
 
 from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.graph import Attention, Graph, HeadNorm, RmsNorm, Rope
+from imp_codegen.models import qwen3
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from model_checks import check_kernels, quiet
@@ -50,4 +53,34 @@ def test_random_model(tmp_path, name):
         prompt = list(range(140))  # more than a chunk
         last = engine.logits(prompt)[-1]
         assert next(engine.generate(prompt, SamplingParams(max_tokens=1, ignore_eos=True))) == last.argmax()
+        check_kernels(engine)
+
+
+def test_properties_of_an_operation_are_its_own(tmp_path, monkeypatch):
+    """Each norm with another eps, each layer with other rotations and another softmax scale."""
+    build = qwen3.build
+
+    def varied(spec):
+        ops = []
+        for at, op in enumerate(build(spec).ops):
+            layer = int(op.out.name.split(".")[1]) if op.out.name.startswith("layers") else 0
+            match op:
+                case RmsNorm():
+                    op = dataclasses.replace(op, eps=0.1 * at)
+                case HeadNorm():
+                    op = dataclasses.replace(op, eps=0.3 + layer)
+                case Rope() if layer:
+                    changes = {"theta": 50.0, "interleaved": True, "factors": (1.0, 2.0) * (op.head_dim // 4)}
+                    op = dataclasses.replace(op, rope=dataclasses.replace(op.rope, **changes))
+                case Attention():
+                    op = dataclasses.replace(op, scale=op.scale * (1 + layer))
+            ops.append(op)
+        return Graph(tuple(ops))
+
+    monkeypatch.setattr(qwen3, "build", varied)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**BASE, "num_hidden_layers": 2, "architectures": ["Qwen3ForCausalLM"]}))
+    artifact = tmp_path / "model.impc"
+    compile_model(config, artifact, ("sim",), CompileOptions(random_weights=True, quant="Q8_0"), quiet)
+    with Engine.load(artifact, target="sim") as engine:
         check_kernels(engine)

@@ -1,0 +1,232 @@
+"""Every field and every edge of a graph counts: another value gives another program, or is refused by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imp_codegen.checkpoint import CheckpointError
+from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.graph import (
+    Graph,
+    GraphError,
+    HeadNorm,
+    Linear,
+    Op,
+    RmsNorm,
+    Value,
+    Weight,
+    inputs,
+    verify,
+    weights,
+)
+from imp_codegen.kernels import lower
+from imp_codegen.kernels.lowering import Lowering, cache_of
+from imp_codegen.models import load_architecture
+from imp_codegen.pack import planes, rope_turns
+from imp_codegen.passes.fuse import FusionError, fuse
+from imp_codegen.passes.place_weights import place_weights
+from imp_codegen.spec import RopeSpec
+from imp_codegen.targets import TargetError, find_target
+from two_forms import CONFIG
+
+# All vectors of one width, so that every value could be read in place of every other.
+SQUARE = {
+    "hidden_size": 320,
+    "intermediate_size": 320,
+    "num_attention_heads": 5,
+    "num_key_value_heads": 5,
+    "head_dim": 64,
+    "vocab_size": 320,
+}
+REFUSALS = (GraphError, FusionError, TargetError, CheckpointError)
+
+
+class Program:
+    """What becomes of a graph of the model that a config describes."""
+
+    def __init__(self, folder: Path, **changes: Any) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps({**CONFIG, **SQUARE, **changes}))
+        self.checkpoint = random_checkpoint(path, "Q8_0")
+        architecture = load_architecture(self.checkpoint)
+        self.spec = architecture.read_spec(self.checkpoint)
+        self.graph = architecture.build(self.spec)
+        self.forms = ("graph",) if self.spec.layers[0].attention.bias else ("graph", "persistent")
+
+    def of(self, graph: Graph, form: str) -> object:
+        """All that decides what runs: kernels and launches without words for people, planes, and tables."""
+        verify(graph)
+        placed = place_weights(graph, self.checkpoint)
+        ropes = graph.ropes()
+        low = Lowering(self.spec, find_target("sm_90a"), placed, cache_of(graph), ropes, 128)
+        drafts, _ = lower(low, fuse(graph), form)
+        launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in drafts for d in program.drafts]
+        return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]
+
+
+MODELS = {
+    "qwen3": {},
+    "llama": {"architectures": ["LlamaForCausalLM"]},
+    "biases": {"architectures": ["LlamaForCausalLM"], "attention_bias": True},
+}
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    made = Program(tmp_path_factory.mktemp("model"), **MODELS[request.param])
+    with closing(made.checkpoint):
+        yield made
+
+
+def others(graph: Graph, at: int, field: str) -> Iterator[object]:
+    """Other values of a field of the operation at that place."""
+    op = graph.ops[at]
+    now = getattr(op, field)
+    match now:
+        case Value():
+            yield from (op.out for op in graph.ops[:at] if op.out.width == now.width and op.out != now)
+        case Weight():
+            every = [weight for op in graph.ops for weight in weights(op)]
+            same = [weight for weight in every if (weight.rows, weight.cols) == (now.rows, now.cols) and weight != now]
+            yield from {weight.name: weight for weight in same}.values()
+            yield from (dataclasses.replace(now, rows=now.rows + 1), dataclasses.replace(now, cols=now.cols * 2))
+            if field == "bias":
+                yield None
+        case None:
+            assert (type(op), field) == (Linear, "bias")
+            yield from (
+                weight for weight in graph.weights().values() if (weight.rows, weight.cols) == (1, op.out.width)
+            )
+        case RopeSpec():
+            yield from (rope for name in ("dim", "theta", "interleaved", "factors") for rope in turned(now, name))
+        case bool():
+            yield not now
+        case int() | float():
+            yield from {now * 2, now + 1, now / 2 if isinstance(now, float) else now // 2} - {now}
+        case _:
+            pytest.fail(f"{op}: {field} holds {now}; say here what else it may hold")
+
+
+def turned(rope: RopeSpec, field: str) -> list[RopeSpec]:
+    changes = {"dim": rope.dim // 2, "theta": rope.theta * 2, "interleaved": not rope.interleaved}
+    return [dataclasses.replace(rope, **{field: changes.get(field, (2.0,) * (rope.dim // 2))})]
+
+
+def mutants(graph: Graph) -> Iterator[tuple[str, Op, Op, Graph]]:
+    """Every graph that differs in one field of one operation: in words, the operation before and after, the graph."""
+    for at, op in enumerate(graph.ops):
+        for field in dataclasses.fields(op):
+            if field.name == "out":  # how a result is called, and what the shapes must be
+                continue
+            for value in others(graph, at, field.name):
+                changed = dataclasses.replace(op, **{field.name: value})
+                words = f"{op.out.name}.{field.name} = {getattr(value, 'name', value)}"
+                yield words, op, changed, Graph((*graph.ops[:at], changed, *graph.ops[at + 1 :]))
+
+
+def named(graph: Graph, before: Op, after: Op) -> set[str]:
+    """What an error may call a mutant: the operation, or one that an edge of it leads from or to."""
+    near = {value.name for op in (before, after) for value in (op.out, *inputs(op))}
+    readers = {op.out.name for op in graph.ops for value in inputs(op) if value.name in near}
+    return near | readers | {weight.name for op in (before, after) for weight in weights(op)}
+
+
+@pytest.mark.parametrize("form", ["graph", "persistent"])
+def test_every_field_and_edge_counts(program: Program, form: str) -> None:
+    if form not in program.forms:
+        with pytest.raises(TargetError, match=r"attn_q\.weight has a bias"):
+            program.of(program.graph, form)
+        return
+    usual = program.of(program.graph, form)
+    same, unnamed, refused, count = [], [], 0, 0
+    for words, before, after, graph in mutants(program.graph):
+        count += 1
+        try:
+            if program.of(graph, form) == usual:
+                same.append(words)
+        except REFUSALS as error:
+            refused += 1
+            if not any(name in str(error) for name in named(graph, before, after)):
+                unnamed.append(f"{words}: {error}")
+    assert (same, unnamed) == ([], [])
+    assert 0 < refused < count
+
+
+# rewired as other architectures are
+
+
+def rewired(graph: Graph, changes: dict[str, dict[str, object]]) -> Graph:
+    """The graph with fields of operations replaced; values and weights by name."""
+    values = {op.out.name: op.out for op in graph.ops}
+    found = {**values, **graph.weights()}
+
+    def changed(op: Op) -> Op:
+        fields = changes.get(op.out.name, {})
+        return dataclasses.replace(op, **{k: found.get(v, v) if isinstance(v, str) else v for k, v in fields.items()})
+
+    return Graph(tuple(changed(op) for op in graph.ops))
+
+
+def ropes(program: Program, layers: range, parts: str = "qk", **changes: Any) -> dict[str, dict[str, object]]:
+    rope = dataclasses.replace(program.graph.ropes()[0], **changes)
+    return {f"layers.{layer}.{part}_rope": {"rope": rope} for layer in layers for part in parts}
+
+
+def eps(graph: Graph, kind: type[Op]) -> dict[str, dict[str, object]]:
+    return {op.out.name: {"eps": 0.5} for op in graph.ops if isinstance(op, kind)}
+
+
+X, FIRST = "layers.0.attn_residual", range(1)
+REWIRED = {
+    "a parallel residual": ({"layers.0.ffn_norm": {"x": "embed"}}, f"RmsNorm layers.0.ffn_norm: .* holds {X}$"),
+    "v from the raw stream": ({"layers.0.v": {"x": "embed"}}, "Linear layers.0.v: no kernel takes it"),
+    "the embedding added again": ({"layers.0.residual": {"x": "embed"}}, f"Add layers.0.residual: .* holds {X}$"),
+    "up of the attention's norm": ({"layers.0.up": {"x": "layers.0.attn_norm"}}, "layers.0.up"),
+    "a value read when it is gone": ({"layers.1.residual": {"x": "layers.0.residual"}}, "Add layers.1.residual: "),
+}
+
+
+@pytest.mark.parametrize("name", REWIRED)
+def test_other_edges_are_refused(program: Program, name: str) -> None:
+    changes, words = REWIRED[name]
+    for form in ("graph", "persistent"):
+        with pytest.raises(FusionError, match=words):
+            program.of(rewired(program.graph, changes), form)
+
+
+def test_other_properties_of_all_layers_give_another_program(program: Program) -> None:
+    layers = range(len(program.spec.layers))
+    for form in program.forms:
+        changes = [{}, eps(program.graph, RmsNorm), ropes(program, layers, theta=5e5)]
+        changes += [ropes(program, layers, interleaved=not program.graph.ropes()[0].interleaved)]
+        changes += [eps(program.graph, HeadNorm)] if program.spec.layers[0].attention.qk_norm else []
+        made = [program.of(rewired(program.graph, change), form) for change in changes]
+        assert not any(one == other for i, one in enumerate(made) for other in made[:i])
+
+
+def test_rotations_that_no_kernel_has_are_refused(program: Program) -> None:
+    for changes, words in (
+        (ropes(program, FIRST, dim=32), "Rope layers.0.q_rope: turns 32 elements of heads of 64, supported are all 64"),
+        (ropes(program, FIRST, "k", theta=5e5), "Rope layers.0.k_rope: turns otherwise than Rope layers.0.q_rope"),
+    ):
+        with pytest.raises(FusionError, match=words):
+            program.of(rewired(program.graph, changes), "graph")
+
+
+def test_layers_that_turn_otherwise_have_tables_of_their_own(program: Program) -> None:
+    graph = rewired(program.graph, ropes(program, range(1, 2), theta=5e5))
+    launches, _, tables = program.of(graph, "graph")
+    assert len(tables) == 2
+    bound = [p.binding.buffer for launch in launches for p in launch.params() if "rope" in p.binding.buffer]
+    assert set(bound) == {"weights/rope.turns.0", "weights/rope.turns.1"}
+    if "persistent" in program.forms:
+        words = "--exec persistent: Rope layers.1.q_rope differs from Rope layers.0.q_rope"
+        with pytest.raises(TargetError, match=words):
+            program.of(graph, "persistent")
