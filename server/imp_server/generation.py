@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imp_runtime.sampling import SamplingParams
+from imp_server.content_tokens import ContentTokens
 from imp_server.stop import StopMatcher
 from imp_server.tokenizer import Detokenizer, Tokenizer
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 Bytes = bytes  # a field below has the name
+Place = tuple[int, int]
 FLOOR = -9999.0  # what JSON gets for a log-probability of minus infinity
 
 
@@ -46,10 +48,14 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Visible content; never empty unless log-probabilities are released."""
+    """Visible content; never empty unless log-probabilities are released.
+
+    `places`: where in the reply's text a parser found it, from and to a character.
+    """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    places: tuple[Place, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +112,11 @@ class ReplyParser(Protocol):
         """The pieces that are certain after `text`."""
         ...
 
-    def finish(self) -> Sequence[Piece]:
-        """What was held back, when the reply ends."""
+    def finish(self, *, cut: bool = False) -> Sequence[Piece]:
+        """What was held back, when the reply ends.
+
+        With `cut` it ended before its time, and what may be the beginning of a call's markup is not shown as text.
+        """
         ...
 
 
@@ -174,7 +183,7 @@ class Transcript:
         self._parser = request.parser() if request.parser is not None else None
         self._detokenizer = Detokenizer(tokenizer, request.prompt, special=self._parser is not None)
         self._stops = StopMatcher(request.stop)
-        self._waiting: deque[tuple[TokenLogprob, int]] = deque()
+        self._content = ContentTokens()
         self._visible = 0  # characters of content so far, shown or held by the stop matcher
         self._shown = 0
         self._special = False
@@ -193,16 +202,17 @@ class Transcript:
         pieces: list[Piece] = []
         if output.finish != "stop":
             self.tokens += 1
-            self._special = self._special or output.token in self._tokenizer.special_ids
-            heard = self._heard(self._detokenizer.push(output.token))
-            for piece in heard:
+            special = self._parser is not None and output.token in self._tokenizer.special_ids
+            self._special = self._special or special
+            if output.logprob is not None and not special:
+                self._content.add(self._logprob(output))
+            for piece in self._heard(self._detokenizer.push(output.token)):
                 self._show(piece, pieces)
             self.reasoning_tokens += self._thinking
-            if output.logprob is not None and not self._thinking and (not heard or isinstance(heard[-1], Text)):
-                self._waiting.append((self._logprob(output), self._visible))
         if output.finish is not None:
-            for piece in self._parser.finish() if self._parser is not None else ():
+            for piece in self._parser.finish(cut=output.finish == "length") if self._parser is not None else ():
                 self._show(piece, pieces)
+            self._content.end(all_is_content=self._parser is None)
         if self._stops.matched is not None:
             self.finish = "stop"
             if self._request.keep_stop:
@@ -213,7 +223,7 @@ class Transcript:
                 self._append_text(held, pieces)
         if self.finish == "stop" and self._calls:
             self.finish = "tool_calls"
-        return self._with_logprobs(pieces) if self._waiting else pieces
+        return self._with_logprobs(pieces)
 
     def finished(self, cached_tokens: int = 0) -> Finished:
         """The last event; `finish` must be set."""
@@ -228,16 +238,18 @@ class Transcript:
         )
 
     def _heard(self, text: str) -> Sequence[Piece]:
+        place = self._content.heard(text)
         if not text:
             return ()
-        return self._parser.push(text) if self._parser is not None else (Text(text),)
+        return self._parser.push(text) if self._parser is not None else (Text(text, places=(place,)),)
 
     def _show(self, piece: Piece, pieces: list[Piece]) -> None:
         if self._stops.matched is not None:
             return
         if isinstance(piece, Text):
             self._thinking = False
-            text = self._tokenizer.without_special(piece.text) if self._special and self._parser else piece.text
+            text = self._readable(piece.text)
+            self._content.content(piece.places, lambda length: self._visible + len(self._readable(piece.text[:length])))
             self._visible += len(text)
             if shown := self._stops.push(text):
                 self._append_text(shown, pieces)
@@ -256,20 +268,22 @@ class Transcript:
         else:
             pieces.append(Text(text))
 
+    def _readable(self, text: str) -> str:
+        """`text` of a parser without the special tokens spelled out in it."""
+        return self._tokenizer.without_special(text) if self._special else text
+
     def _with_logprobs(self, pieces: list[Piece]) -> list[Piece]:
         """`pieces` with the log-probabilities of the tokens whose text is out, on the last text."""
         place = max((i for i, piece in enumerate(pieces) if isinstance(piece, Text)), default=None)
         if place is None and self.finish is None:
             return pieces
-        released = []
-        while self._waiting and self._waiting[0][1] <= self._shown:
-            released.append(self._waiting.popleft()[0])
+        released = self._content.shown(self._shown)
         if released and place is None:
-            pieces.append(Text("", tuple(released)))
+            pieces.append(Text("", released))
         elif released and place is not None:
             text = pieces[place]
             assert isinstance(text, Text)
-            pieces[place] = Text(text.text, tuple(released))
+            pieces[place] = Text(text.text, released)
         return pieces
 
     def _logprob(self, output: StepOutput) -> TokenLogprob:

@@ -98,7 +98,8 @@ class Responses:
         events: list[Event] = []
         if reply.reasoning:
             events.append(Reasoning(reply.reasoning))
-        if reply.text or not reply.calls:
+        unspoken = reply.calls or (reply.reasoning and reply.finished.reason == "length")
+        if reply.text or not unspoken:
             events.append(Text(reply.text, tuple(reply.logprobs)))
         for i, call in enumerate(reply.calls):
             events += [ToolOpen(i, call.id, call.name), ToolArguments(i, call.arguments), ToolClose(i)]

@@ -146,6 +146,15 @@ def test_incomplete(server: Server) -> None:
         assert each.output_text == response.output_text != ""
 
 
+def test_cut_in_its_reasoning(server: Server) -> None:
+    """As OpenAI has it: the reasoning is what is incomplete, and there is no message."""
+    request = {"model": "tiny", "input": "think", "max_output_tokens": 4}
+    *_, last = server.client.responses.create(**request, stream=True)  # type: ignore[call-overload]
+    for each in (server.client.responses.create(**request), last.response):  # type: ignore[call-overload]
+        assert [(item.type, item.status) for item in each.output] == [("reasoning", "incomplete")]
+        assert each.status == "incomplete"
+
+
 def test_the_probe_of_codex(server: Server) -> None:
     for given in ([], ""):
         body = {"model": "tiny", "input": given, "instructions": "x", "max_output_tokens": 1, "stream": True}

@@ -326,6 +326,23 @@ def test_a_reply_whole_and_letter_by_letter(vector: Vector) -> None:
         assert joined(read(family, tail, pieces)) == whole
 
 
+CALLING = [vector for vector in VECTORS if ", no" not in vector[0] and any(kind != "text" for kind, _ in vector[-1])]
+
+
+@pytest.mark.parametrize("vector", CALLING, ids=[vector[0] for vector in CALLING])
+def test_a_reply_that_is_cut_shows_no_markup(vector: Vector) -> None:
+    """Wherever it is cut: content and thoughts so far are a beginning of what the whole reply has."""
+    _, family, tail, reply, _ = vector
+    whole = joined(read(family, tail, [reply]))
+    contents = ["".join(str(value) for kind, value in whole if kind == wanted) for wanted in ("text", "reasoning")]
+    for place in range(len(reply)):
+        parser = parsers.for_model("", family).start(tail, TOOLS)
+        cut = joined([[*parser.push(reply[:place])], [*parser.finish(cut=True)]])
+        for wanted, content in zip(("text", "reasoning"), contents, strict=True):
+            seen = "".join(str(value) for kind, value in cut if kind == wanted)
+            assert content.startswith(seen.rstrip()), reply[:place]
+
+
 _BITS = sorted(
     {
         "<tool_call>", "</tool_call>", "<think>", "</think>", "<function=now>", "<parameter=city>", "</parameter>",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from fake_engine import IM_END, IM_START, encode, reference_tokenizer, write_tiny_artifact
 from imp_runtime.sampling import SamplingParams
+from imp_server import parsers
 from imp_server.generation import (
     FLOOR,
     Event,
@@ -41,6 +43,7 @@ class Bars:
 
     def __init__(self) -> None:
         self._text = ""
+        self._place = 0
         self._calls = 0
 
     def push(self, text: str) -> list[Piece]:
@@ -49,11 +52,12 @@ class Bars:
         while self._text:
             before, bar, rest = self._text.partition("~")
             if before:
-                pieces.append(Text(before))
+                pieces.append(self._said(before))
             if bar and "~" not in rest:
                 self._text = bar + rest
                 return pieces
             inside, _, self._text = rest.partition("~")
+            self._place += len(inside) + 2 if bar else 0
             if inside.startswith("r:"):
                 pieces.append(Reasoning(inside[2:]))
             elif inside:
@@ -61,9 +65,13 @@ class Bars:
                 self._calls += 1
         return pieces
 
-    def finish(self) -> list[Piece]:
+    def finish(self, *, cut: bool = False) -> list[Piece]:
         text, self._text = self._text, ""
-        return [Text(text)] if text else []
+        return [self._said(text)] if text else []
+
+    def _said(self, text: str) -> Text:
+        self._place += len(text)
+        return Text(text, places=((self._place - len(text), self._place),))
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +124,19 @@ def test_the_stop_string_can_be_kept(tokenizer: Tokenizer) -> None:
     assert (text_of(events), transcript.finish) == ("one two", "stop")
 
 
+def test_a_call_that_max_tokens_cuts_is_no_content(tokenizer: Tokenizer) -> None:
+    parser = functools.partial(
+        parsers.for_model("", "hermes").start, "", [{"type": "function", "function": {"name": "f"}}]
+    )
+    cut = encode('Ok.\n<tool_call>\n{"name": "f')
+    assert text_of(run(tokenizer, cut, "length", parser=parser)[0]) == "Ok."
+    assert text_of(run(tokenizer, cut, "stop", parser=parser)[0]) == 'Ok.\n<tool_call>\n{"name": "f'
+    called = encode('<tool_call>\n{"name": "f", "arguments": {}}\n</to')
+    events, transcript = run(tokenizer, called, "length", parser=parser)
+    assert {type(event) for event in events} == {ToolOpen, ToolArguments, ToolClose}
+    assert transcript.finish == "length"
+
+
 @pytest.mark.parametrize(("finish", "expected"), [("stop", "tool_calls"), ("length", "length")])
 def test_the_reason_after_a_call(tokenizer: Tokenizer, finish: str, expected: str) -> None:
     assert run(tokenizer, encode("~t:x~"), finish, parser=Bars)[1].finish == expected
@@ -157,6 +178,52 @@ def test_logprobs_are_those_of_the_text_shown(tokenizer: Tokenizer, text: str, s
     rest = shown.encode()[len(raw) :]
     assert len(rest) < max(len(reference_tokenizer().decode([token]).encode()) for token in (*tokens, 1)) + 4
     assert stop in text or not rest
+
+
+THINKS = (("<think>\n", False), ("hm, hello", False), ("\n</think>\n\n", False))
+CALLS = (("\n<tool_call>\n", False), ('{"name": "f", "arguments": {"a": "hello"}}', False), ("\n</tool_call>", False))
+
+
+@pytest.mark.parametrize(
+    ("family", "tail", "said"),
+    [
+        ("hermes", "", (*THINKS, ("hello 🙂 you", True))),
+        ("hermes", "", (*THINKS, ("hello", True), *CALLS)),
+        ("hermes", "", (("hello", True), *CALLS, *CALLS)),
+        ("hermes", "", (("a <tool", True), ("_x> b", True))),
+        ("hermes", "", (("<tool_call>", True), (" hello", True))),  # that is no call
+        ("hermes", "<|im_start|>assistant\n<think>\n", (("hello", False), ("</think>", False), ("\n\n", False),
+         ("<b> hello", True))),
+        ("harmony", "<|start|>assistant", (("<|channel|>analysis<|message|>", False), ("hello", False),
+         ("<|end|><|start|>assistant<|channel|>final<|message|>", False), ("hello", True))),
+        ("llama3", "", (('{"name": "f", "parameters": {}}', False),)),
+        ("llama3", "", (('{"name": "g"}', True),)),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("ends", [False, True])
+def test_logprobs_are_those_of_the_content_tokens(
+    tokenizer: Tokenizer, family: str, tail: str, said: tuple[tuple[str, bool], ...], ends: bool
+) -> None:
+    """What is content and what is not is known here, since each part has tokens of its own."""
+    parts = [(encode(text), content) for text, content in said]
+    tokens = [token for part, _ in parts for token in part]
+    expected = [token for part, content in parts if content for token in part]
+    tools = [{"type": "function", "function": {"name": "f"}}]
+    parser = functools.partial(parsers.for_model("", family).start, tail, tools)
+    events, _ = run(tokenizer, [*tokens, IM_START] if ends else tokens, logprobs=True, parser=parser)
+    logprobs = [each for event in events if isinstance(event, Text) for each in event.logprobs]
+    assert b"".join(each.bytes for each in logprobs).decode() == text_of(events)
+    assert [each.top[0][0] for each in logprobs] == [tokenizer.token(token)[0] for token in expected]
+
+
+def test_a_token_that_is_content_in_part_counts(tokenizer: Tokenizer) -> None:
+    parser = functools.partial(parsers.for_model("", "hermes").start, "<|im_start|>assistant\n<think>", None)
+    tokens = [*encode("hm</think>"), *encode("\n"), *encode(" hello")]
+    events, _ = run(tokenizer, tokens, logprobs=True, parser=parser)
+    assert text_of(events) == "hello"
+    assert (
+        "".join(each.token for event in events if isinstance(event, Text) for each in event.logprobs).strip() == "hello"
+    )
 
 
 def test_no_infinite_numbers(tokenizer: Tokenizer) -> None:

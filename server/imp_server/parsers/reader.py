@@ -69,20 +69,23 @@ class Reader(TextReader):
         next(self._steps)
         return self._taken()
 
-    def finish(self) -> list[Piece]:
-        """What was held back, when the reply ends."""
-        self._ended = True
+    def finish(self, *, cut: bool = False) -> list[Piece]:
+        """What was held back, when the reply ends; where it was cut, no markup that was not complete."""
+        self._ended, self._cut = True, cut
         for _ in self._steps:
             pass
-        rest = self._consume(len(self._text)) if self._record is None else ""
+        if not cut:
+            rest = self._consume(len(self._text)) if self._record is None else ""
+            if self._open:
+                self.arguments(rest)
+            else:
+                self.give_back()
+                self.visible(rest)
         if self._open:
-            self.arguments(rest)
             self.close()
-        else:
-            self.give_back()
-            self.visible(rest)
-        if not self._visible.leading:
-            self._emit(Text(self._visible.held))
+        if self._record is None and not self._visible.leading:
+            held, self._visible.held = self._visible.held, ""
+            self._say(held)
         return self._taken()
 
     # What families override:
@@ -174,7 +177,7 @@ class Reader(TextReader):
         """Content. Whitespace beside reasoning and calls is left out."""
         if self.schemas or self._visible.leading or self._visible.held:
             text = self._visible.push(text)
-        self._emit(Text(text))
+        self._say(text)
 
     def reasoning(self, text: str) -> None:
         """Thoughts."""
@@ -260,7 +263,13 @@ class Reader(TextReader):
         tag = yield from self.until(ends, lambda text: self.reasoning(trim.push(text)))
         if tag != self._thinking.closing:
             self._text = tag + self._text
+            self._place -= len(tag)
         self._visible = Trim(leading=True)
+
+    def _say(self, text: str) -> None:
+        """Content that has just been consumed, up to what is held back of it."""
+        end = self._place - len(self._visible.held)
+        self._emit(Text(text, places=((end - len(text), end),)))
 
     def _emit(self, piece: Piece) -> None:
         if isinstance(piece, Text | Reasoning | ToolArguments):
@@ -268,7 +277,10 @@ class Reader(TextReader):
                 return
             last = self._pieces[-1] if self._pieces else None
             if isinstance(last, Text | Reasoning | ToolArguments) and type(last) is type(piece):
-                self._pieces[-1] = replace(piece, text=last.text + piece.text)
+                joined = replace(piece, text=last.text + piece.text)
+                if isinstance(last, Text) and isinstance(piece, Text):
+                    joined = Text(joined.text, places=(*last.places, *piece.places))
+                self._pieces[-1] = joined
                 return
         self._pieces.append(piece)
 

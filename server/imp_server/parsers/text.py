@@ -54,7 +54,9 @@ class TextReader:
 
     def __init__(self) -> None:
         self._text = ""
+        self._place = 0  # characters consumed so far
         self._ended = False
+        self._cut = False  # the end came before the reply was complete
         self._record: list[str] | None = None  # what was consumed since the beginning of a possible call
 
     def more(self) -> Steps[None]:
@@ -80,7 +82,7 @@ class TextReader:
     def starts(self, tag: str) -> Steps[bool]:
         """Whether `tag` comes next; if so it is consumed."""
         while len(self._text) < len(tag) and tag.startswith(self._text):
-            if self._ended:
+            if self._ended and not self._cut:
                 return False
             yield from self.more()
         if found := self._text.startswith(tag):
@@ -101,7 +103,7 @@ class TextReader:
                 emit(self._consume(hit.start()))
                 return self._consume(len(hit[0]))
             border = len(self._text)
-            if not self._ended:
+            if not self._ended or self._cut:
                 for start in starts.finditer(self._text):
                     if self._text[start.start() :] in prefixes:
                         border = start.start()
@@ -121,7 +123,7 @@ class TextReader:
             hit = pattern.match(self._text)
             if hit is None and self._text:
                 raise Malformed
-            if hit is not None and (hit.end() < len(self._text) or self._ended):
+            if hit is not None and (hit.end() < len(self._text) or (self._ended and not self._cut)):
                 return self._consume(hit.end())
             yield from self.more()
 
@@ -171,6 +173,7 @@ class TextReader:
 
     def _consume(self, count: int) -> str:
         taken, self._text = self._text[:count], self._text[count:]
+        self._place += len(taken)
         if self._record is not None and taken:
             self._record.append(taken)
         return taken
