@@ -76,7 +76,11 @@ class Responses:
             body = self._response("in_progress", [], None)
             return self._event("response.created", response=body) + self._event("response.in_progress", response=body)
         self._finished = event
-        return self._close("incomplete" if event.reason == "length" else "completed")
+        if event.reason == "length":
+            return self._close("incomplete")
+        said = {str(item["type"]) for item in (*self._output, self._item) if item is not None}
+        empty = self._open("message") if said <= {"reasoning"} else b""  # a complete answer has a message or a call
+        return empty + self._close()
 
     def end(self) -> bytes:
         """The response as a whole."""
@@ -98,8 +102,7 @@ class Responses:
         events: list[Event] = []
         if reply.reasoning:
             events.append(Reasoning(reply.reasoning))
-        unspoken = reply.calls or (reply.reasoning and reply.finished.reason == "length")
-        if reply.text or not unspoken:
+        if reply.text:
             events.append(Text(reply.text, tuple(reply.logprobs)))
         for i, call in enumerate(reply.calls):
             events += [ToolOpen(i, call.id, call.name), ToolArguments(i, call.arguments), ToolClose(i)]

@@ -148,7 +148,7 @@ def test_incomplete(server: Server) -> None:
 
 def test_cut_in_its_reasoning(server: Server) -> None:
     """As OpenAI has it: the reasoning is what is incomplete, and there is no message."""
-    request = {"model": "tiny", "input": "think", "max_output_tokens": 4}
+    request = {"model": "tiny", "input": "think", "max_output_tokens": 12}
     *_, last = server.client.responses.create(**request, stream=True)  # type: ignore[call-overload]
     for each in (server.client.responses.create(**request), last.response):  # type: ignore[call-overload]
         assert [(item.type, item.status) for item in each.output] == [("reasoning", "incomplete")]
