@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,7 +80,7 @@ def emit(programs: tuple[ProgramDraft, ...], architecture: str, quant: str, targ
         "headers": headers,
         "entries": entries,
     }
-    template = _environment(finalize=own_text).get_template("model.cu.j2")
+    template = _environment().get_template("model.cu.j2")
     body = template.render(**values, digest="")
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
     return Emitted(template.render(**values, digest=digest), tuple(finished))
@@ -137,7 +136,7 @@ def _literal(value: Scalar) -> str:
     return f"{np.float32(value)!s}f" if isinstance(value, float) else str(value)
 
 
-def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.Environment:
+def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(templates()),
         undefined=jinja2.StrictUndefined,
@@ -145,7 +144,7 @@ def _environment(finalize: Callable[[object], object] | None = None) -> jinja2.E
         lstrip_blocks=True,
         keep_trailing_newline=True,
         autoescape=False,
-        finalize=finalize,
+        finalize=own_text,
     )
     environment.filters["literal"] = _literal
     environment.tests["cpp_type"] = lambda value: isinstance(value, Cpp)

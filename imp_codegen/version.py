@@ -3,4 +3,4 @@
 from importlib.metadata import version
 
 VERSION = version("imp")
-"""The version of imp that is installed; part of every artifact and of every build key."""
+"""The version of imp that is installed; part of every artifact and of every emitted source."""
