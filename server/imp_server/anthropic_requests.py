@@ -1,7 +1,7 @@
 """Anthropic request bodies, made into the conversation that all chat APIs share.
 
-Shapes from https://docs.anthropic.com/en/api/messages. Unknown fields, betas and `cache_control` are ignored; server
-tools are left out; images and documents of the user are refused.
+Shapes from https://docs.anthropic.com/en/api/messages. Server tools are left out; images and documents of the user
+are refused.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
 from imp_server.openai_messages import left_out, not_text, tool_call
 from imp_server.options import Options
-from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Lenient, Stop
+from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Lenient, Stop, Strict
 
 log = logging.getLogger("imp")
 _BILLING = "x-anthropic-billing-header:"  # differs in every request of Claude Code: no part of the prompt
@@ -55,7 +55,7 @@ class AnthropicTool(Lenient):
     input_schema: dict[str, JsonValue] | None = None
 
 
-class AnthropicChoice(Lenient):
+class AnthropicChoice(Strict):
     """`tool_choice`."""
 
     type: Literal["auto", "any", "tool", "none"]
@@ -63,27 +63,27 @@ class AnthropicChoice(Lenient):
     disable_parallel_tool_use: bool | None = None
 
 
-class Thinking(Lenient):
+class Thinking(Strict):
     """`thinking`; `budget_tokens` is the most tokens of it."""
 
     type: Literal["enabled", "disabled", "adaptive"]
     budget_tokens: Int32 | None = None
 
 
-class OutputFormat(Lenient):
+class OutputFormat(Strict):
     """The format of the reply."""
 
     type: Literal["json_schema"]
     schema_: dict[str, JsonValue] = Field(alias="schema")
 
 
-class OutputConfig(Lenient):
+class OutputConfig(Strict):
     """`output_config`."""
 
     format: OutputFormat | None = None
 
 
-class CountBody(Lenient):
+class CountBody(Strict):
     """POST /v1/messages/count_tokens."""
 
     model: str | None = None

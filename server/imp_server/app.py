@@ -16,10 +16,11 @@ from starlette.responses import Response
 from imp_runtime.errors import ImpError
 from imp_server.anthropic_requests import CountBody, MessagesBody
 from imp_server.async_engine import AsyncEngine
+from imp_server.embedding_requests import EmbeddingBody
 from imp_server.errors import WRONG_METHOD, ApiError
 from imp_server.middleware.refusal import refusal
 from imp_server.openai import dumps
-from imp_server.openai_requests import ChatBody, CompletionBody, EmbeddingBody
+from imp_server.openai_requests import ChatBody, CompletionBody
 from imp_server.openapi import description
 from imp_server.request_body import MOST_VALUES
 from imp_server.responses_requests import ResponsesBody
@@ -48,13 +49,14 @@ def create_app(
     aliases: Sequence[str] = (),
     any_model: bool = False,
     think_budget: int | None = None,
+    max_tokens: int | None = None,
     ping_seconds: float = PING_SECONDS,
     most_values: int = MOST_VALUES,
 ) -> FastAPI:
     """The ASGI application, which starts `engine` and closes it.
 
     `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
-    tokens of a reply where the request says nothing.
+    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply.
     """
 
     @asynccontextmanager
@@ -64,7 +66,7 @@ def create_app(
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(title="imp", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    service = Service(engine, tuple(aliases), any_model, think_budget, ping_seconds, most_values)
+    service = Service(engine, tuple(aliases), any_model, think_budget, max_tokens, ping_seconds, most_values)
     for api in (chat, completions, responses, messages, embeddings, models, native):
         api.add(app, service)
     document = dumps(description(_BODIES, _GETS, importlib.metadata.version("imp")))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from imp_runtime.artifact import Artifact
-from imp_server import parsers
+from imp_server import generic_tools, parsers
 from imp_server.chat_capabilities import ChatCapabilities, conform
 from imp_server.chat_probe import probe
 from imp_server.chat_template import ChatTemplate, Json, Message
@@ -28,6 +28,10 @@ class ChatForm:
         family = parsers.for_model(template.source, parser or known.parser, known.written)
         return ChatForm(template, known, family)
 
+    def reading(self, *, tools: bool) -> ParserFamily:
+        """How replies are read where the model was shown tools, or was not."""
+        return generic_tools.spelling(self.parsers) if tools and not self.capabilities.tools else self.parsers
+
     def render(
         self,
         messages: Sequence[Message],
@@ -37,6 +41,8 @@ class ChatForm:
         variables: Mapping[str, Json] | None = None,
     ) -> str:
         """The prompt for OpenAI's messages, put the way the template wants them. Raises ImpError."""
+        if not self.capabilities.tools and (tools or not self.capabilities.tool_calls):
+            messages, tools = generic_tools.told(messages, tools), ()
         given = list(tools) if tools or self.capabilities.needs_tools else None
         return self.template.render(
             conform(messages, self.capabilities),

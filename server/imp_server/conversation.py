@@ -16,8 +16,8 @@ from imp_server.parsers.thinking import Thinking, left_open, was_closed
 
 if TYPE_CHECKING:
     from imp_runtime.constraint import TokenMask
-    from imp_server.chat_form import ChatForm
     from imp_server.model import Model
+    from imp_server.parsers import ParserFamily
 
 _TAIL = 4096  # characters of the prompt that tell the parser where the reply begins
 _DRY_BREAKERS = ("\n", ":", '"', "*")
@@ -67,7 +67,7 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
     )
     tools = tuple(conversation.tools) if conversation.choice != "none" else ()
     form, tail = model.form(tools=bool(tools)), text[-_TAIL:]
-    family = form.parsers
+    family = form.reading(tools=bool(tools))
     parser = None
     if conversation.reasoning or tools:
         parser = functools.partial(family.start, tail, tools or None)
@@ -84,7 +84,7 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
         parser=parser,
         keep_stop=conversation.keep_stop,
         budget=None if budget is None or was_closed(tail, family.thinking) else ThinkBudget(budget, closing, watch),
-        constraint=_constraint(model, form, conversation, tail),
+        constraint=_constraint(model, family, conversation, tail),
     )
 
 
@@ -122,7 +122,9 @@ def _tags(model: Model, thinking: Thinking) -> tuple[tuple[int, ...], tuple[int,
     return tuple(encode(thinking.opening.strip(), special=False)), tuple(encode(thinking.closing, special=False))
 
 
-def _constraint(model: Model, form: ChatForm, conversation: Conversation, tail: str) -> Callable[[], TokenMask] | None:
+def _constraint(
+    model: Model, family: ParserFamily, conversation: Conversation, tail: str
+) -> Callable[[], TokenMask] | None:
     """What holds the reply to a schema or to a tool call, once the reasoning is over. Raises ImpError."""
     grammar = conversation.grammar
     forced = conversation.choice in ("required", "named")
@@ -134,15 +136,18 @@ def _constraint(model: Model, form: ChatForm, conversation: Conversation, tail: 
             raise ApiError(f"tool_choice names {conversation.tool!r:.80}, which is none of tools", param="tool_choice")
         if grammar is not None:
             raise ApiError("a reply cannot be both a forced tool call and structured output", param="response_format")
-        lark = form.parsers.tool_grammar(
-            conversation.tools, conversation.tool, parallel=conversation.parallel, special=model.tokenizer.special
+        lark = family.tool_grammar(
+            conversation.tools,
+            conversation.tool,
+            parallel=conversation.parallel and conversation.choice != "named",  # who names a function wants one call
+            special=model.tokenizer.special,
         )
         if lark is None:
             raise ApiError("how this model writes tool calls is not known; use tool_choice auto", param="tool_choice")
         grammar = Grammar("lark", lark)
     if grammar is None:
         return None
-    wait = form.parsers.wait(tail, for_tools=forced)
+    wait = family.wait(tail, for_tools=forced)
     fresh = structured.compile(grammar.kind, grammar.source, model.tokenizer)
     return structured.after(wait, fresh, model.tokenizer)
 

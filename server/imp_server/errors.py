@@ -40,9 +40,9 @@ class ContextExceededError(ApiError):
 
     def __init__(self, prompt_tokens: int, context: int) -> None:
         super().__init__(
-            # In the words of OpenAI's servers, by which clients know that they have to shorten the conversation.
+            # In the words of OpenAI's servers and llama-server, by which clients know that they have to shorten it.
             f"This model's maximum context length is {context} tokens, answer included. However, the prompt has "
-            f"{prompt_tokens}; shorten it",
+            f"{prompt_tokens} and exceeds the available context size; shorten it",
             code="context_length_exceeded",
             details={"n_prompt_tokens": prompt_tokens, "n_ctx": context},
         )
@@ -68,11 +68,11 @@ def speaks_anthropic(path: str) -> bool:
     return any(path == each or path.startswith(f"{each}/") for each in _ANTHROPIC_PATHS)
 
 
-def openai_error(error: ApiError) -> dict[str, JsonValue]:
-    """OpenAI's error object."""
+def openai_error(error: ApiError, kind: str | None = None) -> dict[str, JsonValue]:
+    """OpenAI's error object; `kind` instead of the error's own type."""
     body: dict[str, JsonValue] = {
         "message": str(error),
-        "type": error.kind,
+        "type": kind or error.kind,
         "param": error.param,
         "code": error.code,
         **error.details,
@@ -91,7 +91,13 @@ def anthropic_error(error: ApiError, request_id: str | None = None) -> dict[str,
 
 
 def error_response(path: str, error: ApiError, request_id: str | None = None) -> tuple[int, dict[str, JsonValue]]:
-    """Status and body of the answer to a request for `path`. Anthropic says 529 where others say 503."""
+    """Status and body of the answer to a request for `path`.
+
+    Anthropic says 529 where others say 503. Paths without /v1 are llama-server's, which has a type of its own for
+    prompts that are too long.
+    """
     if speaks_anthropic(path):
         return 529 if error.status == 503 else error.status, anthropic_error(error, request_id)
+    if isinstance(error, ContextExceededError) and not path.startswith("/v1/"):
+        return error.status, openai_error(error, kind="exceed_context_size_error")
     return error.status, openai_error(error)

@@ -123,7 +123,18 @@ class Model:
         """
         if len(prompt) >= self.engine.context:
             raise ContextExceededError(len(prompt), self.engine.context)
+        options = {**options, "logit_bias": self._biases(options.get("logit_bias"))}
         return Request(tuple(prompt), sampling_params(options, defaults or self.defaults), stop_strings(options))
+
+    def _biases(self, given: Mapping[int | str, float] | None) -> dict[int | str, float] | None:
+        """Biases by token id: a text stands for each of its tokens."""
+        if not given:
+            return None
+        biases: dict[int | str, float] = {}
+        for key, bias in given.items():
+            for token in [key] if isinstance(key, int) else self.tokenizer.encode(key, special=False):
+                biases[token] = bias
+        return biases
 
     def outputs(self, request: Request) -> Generator[StepOutput]:
         """The engine's outputs for `request`; several may run at once. Leaving early aborts the sequence."""

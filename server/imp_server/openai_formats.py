@@ -6,20 +6,20 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from imp_server.conversation import Grammar, GrammarKind
 from imp_server.errors import ApiError
+from imp_server.request_body import Strict
 
 
-class SchemaFormat(BaseModel):
+class SchemaFormat(Strict):
     """`json_schema` of a response format."""
 
-    name: str | None = None
     schema_: dict[str, JsonValue] | bool | None = Field(default=None, alias="schema")
 
 
-class ResponseFormat(BaseModel):
+class ResponseFormat(Strict):
     """`response_format`; llama-server also takes `schema` beside `type`."""
 
     type: Literal["text", "json_object", "json_schema"]
@@ -38,7 +38,7 @@ class ResponseFormat(BaseModel):
         return Grammar("json_object", "{}")
 
 
-class StructuredOutputs(BaseModel):
+class StructuredOutputs(Strict):
     """vLLM's `structured_outputs`: one of its fields."""
 
     json_: dict[str, JsonValue] | str | None = Field(default=None, alias="json")

@@ -80,10 +80,10 @@ class Function(Interruptible):
 
 
 class Tool(Lenient):
-    """An entry of `tools`; types other than `function` are left out."""
+    """An entry of `tools`."""
 
-    type: str
-    function: Function | None = None
+    type: Literal["function"] = "function"
+    function: Function
 
 
 class NamedFunction(BaseModel):
@@ -97,6 +97,49 @@ class NamedChoice(BaseModel):
 
     type: Literal["function"] = "function"
     function: NamedFunction
+
+    @property
+    def mode(self) -> Literal["named"]:
+        """How strong the choice is."""
+        return "named"
+
+
+class AllowedTools(BaseModel):
+    """Some of the tools, by name, of which any may (`auto`) or one must (`required`) be called."""
+
+    mode: Literal["auto", "required"]
+    tools: list[NamedChoice]
+
+
+class AllowedChoice(BaseModel):
+    """`tool_choice` that allows some of the tools."""
+
+    type: Literal["allowed_tools"]
+    allowed_tools: AllowedTools
+
+    @property
+    def mode(self) -> Literal["auto", "required"]:
+        """How strong the choice is."""
+        return self.allowed_tools.mode
+
+    def among(self, tools: Sequence[Mapping[str, JsonValue]]) -> list[Mapping[str, JsonValue]]:
+        """Those of `tools` that are allowed. Raises ApiError for a name that is none of theirs."""
+        return allowed(tools, [each.function.name for each in self.allowed_tools.tools])
+
+
+def allowed(tools: Sequence[Mapping[str, JsonValue]], names: Sequence[str]) -> list[Mapping[str, JsonValue]]:
+    """Those of `tools` that have one of `names`: the model is shown no others. Raises ApiError for an unknown name."""
+    by_name = {name_of(tool): tool for tool in tools}
+    for name in names:
+        if name not in by_name:
+            raise ApiError(f"tool_choice allows {name!r:.80}, which is none of tools", param="tool_choice")
+    return [tool for name, tool in by_name.items() if name in names]
+
+
+def name_of(tool: Mapping[str, JsonValue]) -> str:
+    """The name of a tool's function."""
+    function = tool.get("function")
+    return str(function.get("name")) if isinstance(function, Mapping) else ""
 
 
 def text_of(content: str | Sequence[Part] | None, where: str) -> str:
@@ -139,6 +182,6 @@ def tool_call(call_id: str, name: str, arguments: str | Mapping[str, JsonValue] 
     return {"id": call_id, "type": "function", "function": {"name": name, "arguments": text or "{}"}}
 
 
-def function_tool(function: Function) -> dict[str, JsonValue]:
+def function_tool(tool: Tool) -> Mapping[str, JsonValue]:
     """A tool in the form that templates read."""
-    return {"type": "function", "function": function.model_dump(exclude_none=True)}
+    return {"type": "function", "function": tool.function.model_dump(exclude_none=True)}

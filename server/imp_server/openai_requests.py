@@ -1,148 +1,21 @@
-"""OpenAI request bodies: what is accepted, what is refused by name, what is ignored.
+"""OpenAI's request bodies: completions and chat completions.
 
-Shapes from https://platform.openai.com/docs/api-reference (chat/completions, completions, embeddings), with the further
-fields that clients of llama-server, vLLM and SGLang send.
+Shapes from https://platform.openai.com/docs/api-reference (chat/completions, completions).
 """
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, JsonValue
+from pydantic import Field, JsonValue
 
-from imp_server.conversation import Conversation, Grammar
+from imp_server.chat_template import Message
+from imp_server.conversation import Conversation
 from imp_server.errors import ApiError
-from imp_server.openai_formats import ResponseFormat, StructuredOutputs, dialect, one_of
-from imp_server.openai_messages import ChatMessage, NamedChoice, Tool, function_tool
+from imp_server.generation_requests import Choices, GenerationBody
+from imp_server.openai_messages import AllowedChoice, ChatMessage, NamedChoice, Tool, function_tool
 from imp_server.options import Options
-from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Int64, Lenient, Stop, Token, TopLogprobs
-
-_MOST_STOPS = 16
-_MOST_CHOICES = 128
-Choices = Annotated[int, Field(ge=1, le=_MOST_CHOICES)]
-_BAN = -100.0  # llama-server's `false` as a bias
-
-
-class StreamOptions(BaseModel):
-    """`stream_options` of a request."""
-
-    include_usage: bool | None = None
-
-
-class GenerationBody(Lenient):
-    """What both completion endpoints share."""
-
-    model: str | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Choices | None = None
-    max_tokens: Int32 | None = None
-    min_tokens: Int32 | None = None
-    temperature: Finite | None = None
-    top_k: Int32 | None = None
-    top_p: Finite | None = None
-    min_p: Finite | None = None
-    typical_p: Finite | None = None
-    typ_p: Finite | None = None
-    repetition_penalty: Finite | None = None
-    repeat_penalty: Finite | None = None
-    repeat_last_n: Int32 | None = None
-    frequency_penalty: Finite | None = None
-    presence_penalty: Finite | None = None
-    dry_multiplier: Finite | None = None
-    dry_base: Finite | None = None
-    dry_allowed_length: Int32 | None = None
-    dry_penalty_last_n: Int32 | None = None
-    dry_sequence_breakers: Annotated[list[Stop], Field(max_length=64)] | None = None
-    mirostat: Int32 | None = None
-    mirostat_tau: Finite | None = None
-    mirostat_eta: Finite | None = None
-    xtc_probability: Finite | None = None
-    xtc_threshold: Finite | None = None
-    logit_bias: dict[str, Finite] | list[tuple[Token | str, Finite | bool]] | None = None
-    seed: Int64 | None = None
-    ignore_eos: bool | None = None
-    stop: Stop | Annotated[list[Stop], Field(max_length=_MOST_STOPS)] | None = None
-    stop_token_ids: Annotated[list[Token], Field(max_length=64)] | None = None
-    include_stop_str_in_output: bool | None = None
-    response_format: ResponseFormat | None = None
-    structured_outputs: StructuredOutputs | None = None
-    grammar: str | None = None
-    ebnf: str | None = None
-    regex: str | None = None
-    json_schema: dict[str, JsonValue] | None = None
-    guided_json: dict[str, JsonValue] | str | None = None
-    guided_regex: str | None = None
-    guided_choice: list[str] | None = None
-    guided_grammar: str | None = None
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with a usage chunk."""
-        return bool(self.stream_options and self.stream_options.include_usage)
-
-    def options(self, max_tokens: int) -> Options:
-        """Sampling options; `max_tokens` is the limit where the request names none (or -1: no limit)."""
-        asked = self.max_tokens
-        return Options(
-            max_tokens=max_tokens if asked is None or asked == -1 else asked,
-            min_tokens=None if self.min_tokens is None else max(self.min_tokens, 0),
-            temperature=self.temperature,
-            top_k=None if self.top_k is None else max(self.top_k, 0),
-            top_p=self.top_p,
-            min_p=self.min_p,
-            typical_p=self.typ_p if self.typical_p is None else self.typical_p,
-            repetition_penalty=self.repeat_penalty if self.repetition_penalty is None else self.repetition_penalty,
-            repeat_last_n=self.repeat_last_n,
-            frequency_penalty=self.frequency_penalty,
-            presence_penalty=self.presence_penalty,
-            dry_multiplier=self.dry_multiplier,
-            dry_base=self.dry_base,
-            dry_allowed_length=self.dry_allowed_length,
-            dry_penalty_last_n=self.dry_penalty_last_n,
-            mirostat=self.mirostat,
-            mirostat_tau=self.mirostat_tau,
-            mirostat_eta=self.mirostat_eta,
-            xtc_probability=self.xtc_probability,
-            xtc_threshold=self.xtc_threshold,
-            seed=None if self.seed == -1 else self.seed,
-            ignore_eos=self.ignore_eos,
-            stop=self.stop,
-            stop_tokens=self.stop_token_ids,
-            logit_bias=self.biases(),
-        )
-
-    def biases(self) -> dict[int, float] | None:
-        """`logit_bias` by token id, from OpenAI's map or llama-server's list of pairs. Raises ApiError."""
-        if not self.logit_bias:
-            return None
-        pairs = self.logit_bias.items() if isinstance(self.logit_bias, dict) else self.logit_bias
-        biases: dict[int, float] = {}
-        for token, bias in pairs:
-            if not str(token).isdecimal() or len(str(token)) > 9:
-                raise ApiError(f"logit_bias has the key {str(token)!r:.40}, expected a token id", param="logit_bias")
-            if bias is True:
-                raise ApiError("logit_bias of a token is true; expected a number or false", param="logit_bias")
-            biases[int(token)] = _BAN if bias is False else float(bias)
-        return biases
-
-    def constraint(self) -> Grammar | None:
-        """The grammar that the request asks for, under whichever name. Raises ApiError when it asks for two."""
-        found = [
-            self.response_format.grammar() if self.response_format else None,
-            self.structured_outputs.grammar_of() if self.structured_outputs else None,
-            Grammar("json_schema", json.dumps(self.json_schema)) if self.json_schema else None,
-            Grammar("regex", self.regex) if self.regex else None,
-            *(Grammar(dialect(text), text) for text in (self.grammar, self.ebnf, self.guided_grammar) if text),
-            StructuredOutputs.model_validate({"json": self.guided_json}).grammar_of() if self.guided_json else None,
-            Grammar("regex", self.guided_regex) if self.guided_regex else None,
-            one_of(self.guided_choice) if self.guided_choice else None,
-        ]
-        asked = [grammar for grammar in found if grammar is not None]
-        if len(asked) > 1:
-            raise ApiError("the request asks for two formats of the reply; send one", param="response_format")
-        return asked[0] if asked else None
+from imp_server.request_body import MOST_MESSAGES, Int32, Strict, Token, TopLogprobs
 
 
 class CompletionBody(GenerationBody):
@@ -176,13 +49,24 @@ class CompletionBody(GenerationBody):
             return None
         return int(self.logprobs)
 
-    def options(self, max_tokens: int) -> Options:
+    def options(self, unsaid: int, most: int) -> Options:
         """Sampling options. Raises ApiError for `best_of` other than `n`."""
         if self.best_of is not None and self.best_of != (self.n or 1):
             raise ApiError("best_of is not offered by this server; leave it out", param="best_of")
-        options = super().options(max_tokens)
+        options = super().options(unsaid, most)
         options["top_logprobs"] = self.top
         return options
+
+
+class ThinkingSwitch(Strict):
+    """`thinking` as the APIs of DeepSeek and Z.ai have it."""
+
+    type: Literal["enabled", "disabled"]
+
+    @property
+    def wanted(self) -> bool:
+        """Whether the model is to think."""
+        return self.type == "enabled"
 
 
 class ChatBody(GenerationBody):
@@ -193,7 +77,7 @@ class ChatBody(GenerationBody):
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[Tool] | None = None
-    tool_choice: Literal["auto", "none", "required"] | NamedChoice | None = None
+    tool_choice: Literal["auto", "none", "required"] | NamedChoice | AllowedChoice | None = None
     parallel_tool_calls: bool | None = None
     chat_template_kwargs: dict[str, JsonValue] | None = None
     add_generation_prompt: bool | None = None
@@ -201,41 +85,49 @@ class ChatBody(GenerationBody):
     include_reasoning: bool | None = None
     reasoning_format: Literal["none", "auto", "deepseek", "deepseek-legacy"] | None = None
     reasoning_effort: str | None = None
+    enable_thinking: bool | None = None
+    thinking: ThinkingSwitch | None = None
     thinking_budget: Int32 | None = None
     thinking_token_budget: Int32 | None = None
     reasoning_budget: Int32 | None = None
     thinking_budget_tokens: Int32 | None = None
 
-    def options(self, max_tokens: int) -> Options:
-        """Sampling options; the newer name of `max_tokens` wins. Raises ApiError for `top_logprobs` alone."""
-        options = super().options(max_tokens)
-        if self.max_completion_tokens not in (None, -1):
-            options["max_tokens"] = self.max_completion_tokens
+    @property
+    def limit(self) -> int | None:
+        """The most tokens to generate; the newer name of `max_tokens` wins. -1: no limit."""
+        return super().limit if self.max_completion_tokens is None else self.max_completion_tokens
+
+    def options(self, unsaid: int, most: int) -> Options:
+        """Sampling options. Raises ApiError for `top_logprobs` alone."""
+        options = super().options(unsaid, most)
         if self.top_logprobs and not self.logprobs:
             raise ApiError("top_logprobs needs logprobs: true", param="top_logprobs")
         options["top_logprobs"] = (self.top_logprobs or 0) if self.logprobs else None
         return options
 
-    def conversation(self, max_tokens: int) -> Conversation:
-        """The request in the form that all chat APIs share. Raises ApiError."""
-        tools = tuple(function_tool(tool.function) for tool in self.tools or () if tool.function is not None)
+    def conversation(self, unsaid: int, most: int) -> Conversation:
+        """The request in the form that all chat APIs share; token limits as in `options`. Raises ApiError."""
+        tools = [function_tool(tool) for tool in self.tools or ()]
         choice = self.tool_choice
-        named = choice.function.name if isinstance(choice, NamedChoice) else None
+        if isinstance(choice, AllowedChoice):
+            tools = choice.among(tools)
         variables: dict[str, JsonValue] = dict(self.chat_template_kwargs or {})
         if self.reasoning_effort is not None:
             variables.setdefault("reasoning_effort", self.reasoning_effort)
         budgets = (self.thinking_budget, self.thinking_token_budget, self.reasoning_budget, self.thinking_budget_tokens)
+        messages = [message.for_template(i) for i, message in enumerate(self.messages)]
+        continued = self._continues(messages)
         return Conversation(
-            [message.for_template(i) for i, message in enumerate(self.messages)],
-            self.options(max_tokens),
+            messages,
+            self.options(unsaid, most),
             tools=tools,
-            choice="named" if isinstance(choice, NamedChoice) else choice or "auto",
-            tool=named,
+            choice=choice if isinstance(choice, str) else "auto" if choice is None else choice.mode,
+            tool=choice.function.name if isinstance(choice, NamedChoice) else None,
             variables=variables,
-            # vLLM's two switches; a message to be continued has no prompt after it
-            add_generation_prompt=self.add_generation_prompt is not False and not self.continue_final_message,
-            continue_final=bool(self.continue_final_message),
+            add_generation_prompt=self.add_generation_prompt is not False and not continued,
+            continue_final=continued,
             grammar=self.constraint(),
+            think=self.thinking.wanted if self.thinking else self.enable_thinking,
             think_budget=next((budget for budget in budgets if budget is not None), None),
             reasoning=self.reasoning_format != "none",
             parallel=self.parallel_tool_calls is not False,
@@ -243,30 +135,20 @@ class ChatBody(GenerationBody):
             dry_breakers=self.dry_sequence_breakers,
         )
 
+    def _continues(self, messages: list[Message]) -> bool:
+        """Whether the reply goes on with the last message: asked for, or as llama-server has it, an assistant's text.
 
-class EmbeddingBody(Lenient):
-    """POST /v1/embeddings."""
-
-    model: str | None = None
-    input: Annotated[
-        str
-        | Annotated[list[str], Field(max_length=2048)]
-        | list[Token]
-        | Annotated[list[list[Token]], Field(max_length=2048)],
-        Field(union_mode="smart"),
-    ]
-    encoding_format: Literal["float", "base64"] | None = None
-    dimensions: Int32 | None = None
-
-    def inputs(self) -> list[str] | list[list[int]]:
-        """The inputs, as texts or as token ids. Raises ApiError unless there is at least one."""
-        given = self.input
-        if isinstance(given, str):
-            return [given]
-        if not given:
-            raise ApiError("input is an empty list; give a text or token ids", param="input")
-        ids = [item for item in given if isinstance(item, int)]
-        if ids:
-            return [ids]
-        lists = [item for item in given if isinstance(item, list)]
-        return lists or [item for item in given if isinstance(item, str)]
+        Raises ApiError where it cannot be told which message that is.
+        """
+        if self.continue_final_message is not None:
+            if self.continue_final_message and self.add_generation_prompt:
+                what = "add_generation_prompt begins a new message, continue_final_message goes on with the last"
+                raise ApiError(f"{what}; send one of them", param="continue_final_message")
+            return self.continue_final_message
+        last = messages[-1]
+        if self.add_generation_prompt is not None or last["role"] != "assistant" or last.get("tool_calls"):
+            return False
+        if len(messages) > 1 and messages[-2]["role"] == "assistant":
+            what = "messages ends with two of the assistant, so that it is not clear which text to go on with"
+            raise ApiError(f"{what}; make them one", param="messages")
+        return bool(last["content"])

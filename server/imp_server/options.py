@@ -13,7 +13,10 @@ from imp_runtime.sampling import SamplingParams
 
 
 class Options(TypedDict, total=False):
-    """What a caller may set; what is absent or None comes from the model's defaults, then from SamplingParams."""
+    """What a caller may set; what is absent or None comes from the model's defaults, then from SamplingParams.
+
+    `logit_bias` is by token id, or by a text, which stands for each of its tokens.
+    """
 
     max_tokens: int | None
     min_tokens: int | None
@@ -36,7 +39,7 @@ class Options(TypedDict, total=False):
     mirostat_eta: float | None
     xtc_probability: float | None
     xtc_threshold: float | None
-    logit_bias: Mapping[int, float] | None
+    logit_bias: Mapping[int | str, float] | None
     top_logprobs: int | None
     stop_tokens: Sequence[int] | None
     seed: int | None

@@ -1,18 +1,18 @@
 """What the request bodies of all APIs share: numbers in range, and parsing with one-line errors.
 
-A field that would change the answer and is not offered is an error, so that nobody gets another answer than the one
-asked for; harmless and unknown fields are ignored. `null` counts as absent.
+A field that nothing reads is an error that names it, unless `unread_fields` lists it at its value as one that asks for
+nothing; so nobody gets another answer than the one asked for. `null` counts as absent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Annotated, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from imp_server.errors import ApiError
 from imp_server.json_size import values
+from imp_server.unread_fields import HARMLESS, asks_for_nothing
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -21,21 +21,9 @@ MOST_MESSAGES = 10_000  # of a conversation
 Stop = Annotated[str, Field(max_length=1024)]
 Int64 = Annotated[int, Field(ge=-(2**63), lt=2**64)]
 Int32 = Annotated[int, Field(ge=-1, lt=2**31)]
-Token = Annotated[int, Field(ge=0, lt=2**31)]
+Token = Annotated[int, Field(strict=True, ge=0, lt=2**31)]  # strict: true is no token 1
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 TopLogprobs = Annotated[int, Field(ge=0, le=20)]
-
-# Fields that are not offered, with the values that ask for nothing.
-_NOT_OFFERED: Mapping[str, Sequence[JsonValue]] = {
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "modalities": (["text"],),
-    "audio": (),
-    "bad_words": ([],),
-    "use_beam_search": (False,),
-    "lora": ([],),
-    "prompt_logprobs": (),
-}
 
 
 class Interruptible(BaseModel):
@@ -47,9 +35,13 @@ class Interruptible(BaseModel):
 
 
 class Lenient(Interruptible):
-    """A body whose unknown fields are kept, so that those that are not offered can be refused by name."""
+    """A part of a body whose unknown fields are kept, for a template to read or to be left out."""
 
     model_config = ConfigDict(extra="allow")
+
+
+class Strict(Lenient):
+    """A body, or an object in a field of one, whose unknown fields are refused unless they ask for nothing."""
 
 
 def parse(kind: type[Body], body: bytes, most_values: int = MOST_VALUES) -> Body:
@@ -65,16 +57,22 @@ def parse(kind: type[Body], body: bytes, most_values: int = MOST_VALUES) -> Body
         raise _invalid(error) from None
     except RecursionError:
         raise ApiError("the body is nested too deeply", code="invalid_json") from None
-    for name, value in (request.model_extra or {}).items():
-        neutral = _NOT_OFFERED.get(name)
-        if neutral is not None and value is not None and not any(_same(value, each) for each in neutral):
-            raise ApiError(f"{name} is not offered by this server; leave it out", param=name, code="unsupported_value")
+    _refuse_unread(request, "")
     return request
 
 
-def _same(a: JsonValue, b: JsonValue) -> bool:
-    """Equality of JSON, where 0 is not false."""
-    return a == b and isinstance(a, bool) == isinstance(b, bool)
+def _refuse_unread(part: BaseModel, within: str) -> None:
+    for name, value in (part.model_extra or {}).items():
+        if not asks_for_nothing(within + name, value):
+            raise _not_offered(within + name, known=within + name in HARMLESS)
+    for name in type(part).model_fields:
+        if isinstance(value := getattr(part, name), Strict):
+            _refuse_unread(value, f"{within}{name}.")
+
+
+def _not_offered(name: str, *, known: bool) -> ApiError:
+    what = "is not offered with this value" if known else "is not offered by this server"
+    return ApiError(f"{name:.80} {what}; leave it out", param=name.split(".")[0][:80], code="unsupported_parameter")
 
 
 def _invalid(error: ValidationError) -> ApiError:

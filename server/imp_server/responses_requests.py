@@ -16,9 +16,9 @@ from pydantic import Field, JsonValue
 from imp_server.chat_template import Message
 from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
-from imp_server.openai_messages import Part, result_text, text_of, tool_call
+from imp_server.openai_messages import Part, allowed, result_text, text_of, tool_call
 from imp_server.options import Options
-from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Lenient, TopLogprobs
+from imp_server.request_body import MOST_MESSAGES, Finite, Int32, Lenient, Strict, TopLogprobs
 
 log = logging.getLogger("imp")
 
@@ -44,33 +44,42 @@ class ResponsesTool(Lenient):
     parameters: dict[str, JsonValue] | None = None
 
 
-class ToolChoice(Lenient):
-    """`tool_choice` that names a tool."""
+class AllowedTool(Lenient):
+    """A tool that may be called."""
+
+    type: Literal["function"]
+    name: str
+
+
+class ToolChoice(Strict):
+    """`tool_choice` that names a function, or allows some of them: then any may (`auto`) or one must be called."""
 
     type: str
     name: str | None = None
+    mode: Literal["auto", "required"] | None = None
+    tools: list[AllowedTool] | None = None
 
 
-class TextFormat(Lenient):
+class TextFormat(Strict):
     """`text.format`."""
 
     type: Literal["text", "json_object", "json_schema"]
     schema_: dict[str, JsonValue] | None = Field(default=None, alias="schema")
 
 
-class TextConfig(Lenient):
+class TextConfig(Strict):
     """`text`."""
 
     format: TextFormat | None = None
 
 
-class ReasoningConfig(Lenient):
+class ReasoningConfig(Strict):
     """`reasoning`."""
 
     effort: str | None = None
 
 
-class ResponsesBody(Lenient):
+class ResponsesBody(Strict):
     """POST /v1/responses."""
 
     model: str | None = None
@@ -92,8 +101,11 @@ class ResponsesBody(Lenient):
     background: bool | None = None
     prompt: JsonValue = None
 
-    def request(self, max_tokens: int) -> Conversation:
-        """The request in the form that all chat APIs share. Raises ApiError."""
+    def request(self, unsaid: int, most: int) -> Conversation:
+        """The request in the form that all chat APIs share. Raises ApiError.
+
+        Where it names no limit of the answer that is `unsaid` tokens; where it wants none, `most`.
+        """
         for name, value in (
             ("previous_response_id", self.previous_response_id),
             ("conversation", self.conversation),
@@ -103,8 +115,17 @@ class ResponsesBody(Lenient):
             if value:
                 message = f"{name} is not offered: nothing is stored here; send the whole conversation as input"
                 raise ApiError(message, param=name, code="unsupported_parameter")
-        choice = self.tool_choice
-        named = choice.name if isinstance(choice, ToolChoice) and choice.type == "function" else None
+        tools = self._tools()
+        choice, named = self.tool_choice, None
+        if isinstance(choice, ToolChoice):
+            if choice.type == "allowed_tools":
+                tools = allowed(tools, [each.name for each in choice.tools or ()])
+            elif choice.type != "function" or not choice.name:
+                raise ApiError(
+                    f"tool_choice of type {choice.type:.80} is not offered; name a function", param="tool_choice"
+                )
+            named = choice.name
+            choice = choice.mode or "auto"
         variables: dict[str, JsonValue] = {}
         if self.reasoning is not None and self.reasoning.effort is not None:
             variables["reasoning_effort"] = self.reasoning.effort
@@ -112,13 +133,13 @@ class ResponsesBody(Lenient):
         return Conversation(
             self._messages(),
             Options(
-                max_tokens=max_tokens if asked in (None, -1) else asked,
+                max_tokens=unsaid if asked is None else most if asked == -1 else asked,
                 temperature=self.temperature,
                 top_p=self.top_p,
                 top_logprobs=self.top_logprobs,
             ),
-            tools=self._tools(),
-            choice="named" if named else "auto" if choice is None or isinstance(choice, ToolChoice) else choice,
+            tools=tools,
+            choice="named" if named else choice or "auto",
             tool=named,
             variables=variables,
             think=False if variables.get("reasoning_effort") == "none" else None,

@@ -175,7 +175,8 @@ def test_leaving_before_the_first_token(artifact: Artifact, stream: bool, path: 
             return []
 
     engine = Silent(artifact, lambda _: [])
-    given = {"input": "x"} if "responses" in path else {"messages": ask("x"), "prompt": "x", "max_tokens": 9}
+    given: dict[str, object] = {"messages": ask("x"), "max_tokens": 9}
+    given = {"input": "x"} if "responses" in path else {"prompt": "x"} if path == "/v1/completions" else given
     body = {**given, "stream": stream}
     with serving(lambda: Model(engine)) as url:  # type: ignore[arg-type]
         wait_for(lambda: httpx.get(f"{url}/health").status_code == 200)

@@ -17,7 +17,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def chat_completions(request: Request) -> Response:
         body = await service.body(request, ChatBody)
         model = service.named(body.model)
-        generation = await service.conversation(model, lambda: body.conversation(model.engine.context))
+        generation = await service.conversation(model, lambda: body.conversation(*service.token_limits(model)))
         serialiser = Chat(
             body.model or model.plan.model,
             include_usage=body.include_usage,

@@ -21,7 +21,7 @@ from imp_server.openai_requests import CompletionBody
 from imp_server.reply import Reply
 from imp_server.routes.service import Service, copies, json_response, post
 
-_DEFAULT_TOKENS = 16  # OpenAI's; a chat answers until it is done
+_USUAL_TOKENS = 16  # OpenAI's; a chat answers until it is done
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -30,7 +30,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def completions(request: Request) -> Response:
         body = await service.body(request, CompletionBody)
         model = service.named(body.model)
-        generations = await asyncio.to_thread(_generations, model, body)
+        generations = await asyncio.to_thread(_generations, model, body, service.token_limits(model, _USUAL_TOKENS))
         n = body.n or 1
         echoes = []
         if body.echo:
@@ -44,7 +44,7 @@ def add(app: FastAPI, service: Service) -> None:
             echoes=echoes,
             n=n,
         )
-        if body.max_tokens == 0:
+        if body.limit == 0:
             return json_response(serialiser.whole([_nothing(each) for each in generations for _ in range(n)]))
         requests = [copy for generation in generations for copy in copies(generation, n)]
         return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
@@ -52,10 +52,10 @@ def add(app: FastAPI, service: Service) -> None:
     post(app, "/v1/completions", completions)
 
 
-def _generations(model: Model, body: CompletionBody) -> list[Generation]:
+def _generations(model: Model, body: CompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
     """One request per prompt. Raises ImpError."""
-    options = with_breakers(model, body.options(_DEFAULT_TOKENS), body.dry_sequence_breakers)
-    if body.max_tokens == 0:
+    options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
+    if body.limit == 0:
         if not body.echo or body.stream:
             raise ApiError("max_tokens is 0, which is for echo without a stream only", param="max_tokens")
         options["max_tokens"] = 1

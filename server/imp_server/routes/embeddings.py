@@ -1,4 +1,4 @@
-"""OpenAI's /v1/embeddings: the mean of the last hidden states, of length one."""
+"""OpenAI's /v1/embeddings, and llama-server's own: the mean of the last hidden states, of length one."""
 
 from __future__ import annotations
 
@@ -14,60 +14,76 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
-from imp_server.errors import ApiError, ContextExceededError
+from imp_server.embedding_requests import EmbeddingBody
+from imp_server.errors import ApiError
 from imp_server.http import until_disconnect
 from imp_server.model import Model
-from imp_server.openai_requests import EmbeddingBody
-from imp_server.routes.service import Service, json_response, post
+from imp_server.prompts import token_ids
+from imp_server.routes.service import Service, json_response
+
+Vector = npt.NDArray[np.float32]
 
 
 def add(app: FastAPI, service: Service) -> None:
-    """Serve it."""
+    """Serve them. Without /v1 the answer is llama-server's: a list, each vector within another list."""
 
     async def embeddings(request: Request) -> Response:
-        body = await service.body(request, EmbeddingBody)
-        model = service.named(body.model)
-        if body.dimensions not in (None, model.plan.hidden):
-            message = f"dimensions is {body.dimensions}; this model's embeddings have {model.plan.hidden}"
-            raise ApiError(message, param="dimensions")
-        inputs = await asyncio.to_thread(_tokens, model, body.inputs())
-        vectors = await until_disconnect(request.receive, _vectors(service, inputs))
+        body, name, inputs, vectors = await _embedded(service, request)
         data: list[JsonValue] = [
             {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
             for index, vector in enumerate(vectors)
         ]
         total = sum(map(len, inputs))
         usage = {"prompt_tokens": total, "total_tokens": total}
-        name = body.model or model.plan.model
         return json_response({"object": "list", "data": data, "model": name, "usage": usage})
 
-    post(app, "/v1/embeddings", embeddings)
+    async def embedding(request: Request) -> Response:
+        body, _, _, vectors = await _embedded(service, request)
+        return json_response(
+            [{"index": i, "embedding": [_written(each, body.encoding_format)]} for i, each in enumerate(vectors)]
+        )
+
+    app.post("/v1/embeddings")(embeddings)
+    for path in ("/embedding", "/embeddings"):
+        app.post(path)(embedding)
 
 
-def _tokens(model: Model, inputs: Sequence[str | list[int]]) -> list[list[int]]:
+async def _embedded(service: Service, request: Request) -> tuple[EmbeddingBody, str, list[list[int]], list[Vector]]:
+    """The body, the model's name in the answer, the tokens of each input and its vector."""
+    body = await service.body(request, EmbeddingBody)
+    model = service.named(body.model)
+    if body.dimensions not in (None, model.plan.hidden):
+        message = f"dimensions is {body.dimensions}; this model's embeddings have {model.plan.hidden}"
+        raise ApiError(message, param="dimensions")
+    inputs = await asyncio.to_thread(_tokens, model, body)
+    vectors = await until_disconnect(request.receive, _vectors(service, inputs))
+    return body, body.model or model.plan.model, inputs, vectors
+
+
+def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
+    field, texts = body.texts
     context = model.engine.context
-    found = []
-    for i, given in enumerate(inputs):
-        tokens = given if isinstance(given, list) else model.tokenizer.encode(given, special=True)
-        if not tokens:
-            raise ApiError(f"input.{i} is empty; give a text or token ids", param="input")
+    found = token_ids(model, texts, field)
+    for i, tokens in enumerate(found):
         if len(tokens) > context:
-            raise ContextExceededError(len(tokens), context)
-        found.append(tokens)
+            message = (
+                f"{field}.{i} has {len(tokens)} tokens, which is too large for the context of {context}; shorten it"
+            )
+            raise ApiError(message, param=field, code="context_length_exceeded")
     return found
 
 
-async def _vectors(service: Service, inputs: Sequence[Sequence[int]]) -> list[npt.NDArray[np.float32]]:
+async def _vectors(service: Service, inputs: Sequence[Sequence[int]]) -> list[Vector]:
     # One at a time, so that generations go on in between.
     return [await service.engine.call(functools.partial(_pooled, tokens)) for tokens in inputs]
 
 
-def _pooled(tokens: Sequence[int], model: Model) -> npt.NDArray[np.float32]:
+def _pooled(tokens: Sequence[int], model: Model) -> Vector:
     mean: npt.NDArray[np.float64] = model.engine.hidden(tokens).mean(axis=0, dtype=np.float64)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
 
-def _written(vector: npt.NDArray[np.float32], encoding: str | None) -> JsonValue:
+def _written(vector: Vector, encoding: str | None) -> JsonValue:
     """Numbers, or base64 of little-endian float32."""
     if encoding == "base64":
         return base64.b64encode(vector.astype("<f4").tobytes()).decode()

@@ -17,16 +17,17 @@ from imp_server.errors import ApiError, openai_error
 from imp_server.fill import fill_prompt
 from imp_server.generation import Event, Finished, Text
 from imp_server.generation import Request as Generation
+from imp_server.generation_requests import GenerationBody
 from imp_server.model import Model
 from imp_server.openai import PING, sse
 from imp_server.openai_messages import ChatMessage, Tool
-from imp_server.openai_requests import ChatBody, GenerationBody
+from imp_server.openai_requests import ChatBody
 from imp_server.reply import Reply
-from imp_server.request_body import MOST_MESSAGES, Int32, Interruptible, Lenient, Token
+from imp_server.request_body import MOST_MESSAGES, Strict, Token
 from imp_server.routes.service import Service, get, json_response
 
 
-class TokenizeBody(Lenient):
+class TokenizeBody(Strict):
     """POST /tokenize: llama-server's `content`, or vLLM's `prompt` or `messages`."""
 
     model: str | None = None
@@ -44,14 +45,14 @@ class TokenizeBody(Lenient):
     return_token_strs: bool | None = None
 
 
-class DetokenizeBody(Lenient):
+class DetokenizeBody(Strict):
     """POST /detokenize."""
 
     model: str | None = None
     tokens: list[Token]
 
 
-class ExtraFile(Interruptible):
+class ExtraFile(Strict):
     """Another file of the project."""
 
     filename: str = ""
@@ -65,7 +66,6 @@ class InfillBody(GenerationBody):
     input_suffix: str
     input_extra: list[ExtraFile] | None = None
     prompt: str | None = None
-    n_predict: Int32 | None = None
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -85,7 +85,7 @@ def add(app: FastAPI, service: Service) -> None:
         model = service.named(body.model)
 
         def render() -> str:
-            return prompt_text(model, body.conversation(model.engine.context))
+            return prompt_text(model, body.conversation(*service.token_limits(model)))
 
         return json_response({"prompt": await asyncio.to_thread(render)})
 
@@ -98,7 +98,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def infill(request: Request) -> Response:
         body = await service.body(request, InfillBody)
         model = service.named(body.model)
-        generation = await asyncio.to_thread(_infill, model, body)
+        generation = await asyncio.to_thread(_infill, model, body, service.token_limits(model))
         return await service.answer(request, model, [generation], Infill(model.plan.model), stream=bool(body.stream))
 
     app.post("/tokenize")(tokenize)
@@ -118,7 +118,7 @@ def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
         )
-        text = prompt_text(model, chat.conversation(model.engine.context))
+        text = prompt_text(model, chat.conversation(1, 1))
         return _counted(model, model.tokenizer.encode(text, special=bool(body.add_special_tokens)), body)
     if body.prompt is not None:
         return _counted(model, model.tokenizer.encode(body.prompt, special=body.add_special_tokens is not False), body)
@@ -203,11 +203,8 @@ def _slots(model: Model, running: Sequence[tuple[int, int, int, int]]) -> list[J
     return found
 
 
-def _infill(model: Model, body: InfillBody) -> Generation:
-    asked = body.n_predict if body.max_tokens is None else body.max_tokens
-    options = body.options(model.engine.context)
-    if asked is not None and asked != -1:
-        options["max_tokens"] = asked
+def _infill(model: Model, body: InfillBody, token_limits: tuple[int, int]) -> Generation:
+    options = body.options(*token_limits)
     files = [(file.filename, file.text) for file in body.input_extra or ()]
     prompt = fill_prompt(model, body.input_prefix, body.input_suffix, files=files, begun=body.prompt or "")
     options = with_breakers(model, options, body.dry_sequence_breakers)

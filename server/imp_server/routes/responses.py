@@ -21,7 +21,7 @@ def add(app: FastAPI, service: Service) -> None:
     async def responses(request: Request) -> Response:
         body = await service.body(request, ResponsesBody)
         model = service.named(body.model)
-        generation = await service.conversation(model, lambda: body.request(model.engine.context))
+        generation = await service.conversation(model, lambda: body.request(*service.token_limits(model)))
         serialiser = Responses(body.model or model.plan.model, _echoed(body, generation))
         return await service.answer(request, model, [generation], serialiser, stream=bool(body.stream))
 

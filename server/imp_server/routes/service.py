@@ -34,13 +34,14 @@ class Service:
     """One engine and how it is offered.
 
     `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
-    tokens of a reply where the request says nothing.
+    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply.
     """
 
     engine: AsyncEngine
     aliases: Sequence[str] = ()
     any_model: bool = False
     think_budget: int | None = None
+    max_tokens: int | None = None
     ping_seconds: float = 15.0
     most_values: int = MOST_VALUES
     started: int = field(default_factory=lambda: int(time.time()))
@@ -57,6 +58,14 @@ class Service:
             message = f"the model {name!r:.200} does not exist; this server has {', '.join(names)}"
             raise ApiError(message, status=404, kind="invalid_request_error", param="model", code="model_not_found")
         return model
+
+    def token_limits(self, model: Model, usual: int | None = None) -> tuple[int, int]:
+        """Most tokens of a reply where the request does not say, and where it wants no limit.
+
+        `usual` is what the API has for the first, unless the server was given something; None: no limit.
+        """
+        most = model.engine.context
+        return self.max_tokens or usual or most, most
 
     async def body(self, request: HttpRequest, kind: type[Body]) -> Body:
         """The checked body of a request. Raises ApiError."""
