@@ -1,7 +1,7 @@
 """The graph: typed operations in SSA form, one token's width per value.
 
 A value is a float32 vector for each token of the step, so a shape is one number, the width. Weights are referred to by
-the name of their tensor. `verify` runs between passes.
+the name of their tensor. `verify` checks what an architecture has built.
 """
 
 from __future__ import annotations

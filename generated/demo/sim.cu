@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · inputs 2e4575ebcad8eabc
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 46c7540a78d0c1b4
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"

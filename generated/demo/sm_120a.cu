@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · inputs 5acdf28273445332
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 667714de0aa5c30d
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · inputs 6643e1948947e1ac
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 82cb695916790b2f
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"

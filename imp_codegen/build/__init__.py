@@ -1,7 +1,7 @@
 """Sources to code objects, by nvcc or g++: built in a temporary folder, kept in a cache by the hash of all inputs.
 
-nvcc comes from the pip wheels (IMP_NVCC names another one), the cache lies in $IMP_CACHE_DIR, or $XDG_CACHE_HOME/imp, or
-~/.cache/imp. What the simulator's kernels are linked with is built once for all models, and kept there too.
+nvcc comes from the pip wheels (IMP_NVCC names another one), the cache lies in $IMP_CACHE_DIR, or $XDG_CACHE_HOME/imp,
+or ~/.cache/imp. What the simulator's kernels are linked with is built once for all models, and kept there too.
 """
 
 from __future__ import annotations

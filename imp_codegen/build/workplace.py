@@ -1,7 +1,8 @@
 """A folder in which a compiler runs, and what is said when it fails.
 
-The compiler is told names relative to the folder, through links: nvcc makes shell commands of what it is told, and quotes
-little. So it does not matter what characters are in the names of the folders where imp, the compilers and the cache lie.
+The compiler is told names relative to the folder, through links: nvcc makes shell commands of what it is told, and
+quotes little. So it does not matter what characters are in the names of the folders where imp, the compilers and the
+cache lie.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ class Workplace:
         self._purpose = purpose
         if compiler == "nvcc" and _COMMAND.search(str(folder.resolve())):
             # Of all paths this one it finds out by itself.
-            raise BuildError(f"the shell that nvcc starts would run commands in the name {folder.parent}; set IMP_CACHE_DIR to another folder")
+            raise BuildError(
+                f"the shell that nvcc starts would run commands in the name {folder.parent}; "
+                "set IMP_CACHE_DIR to another folder"
+            )
         folder.mkdir()
         (folder / "include").symlink_to(emit.templates().absolute() / "include")
         (folder / "bin").symlink_to(self._tool.path.parent)

@@ -1,7 +1,7 @@
 """account: whatever a file says about a model is used, known to change nothing, or an error that names it.
 
 A key counts as used once a getter was asked for it (`Metadata.unread`), a tensor if the graph or the spec reads it.
-Keys outside of `<architecture>.` describe the file; other readers take no number from them either.
+Keys outside of `<architecture>.` describe the file, but for a few; other readers take no number from them either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def account(checkpoint: Checkpoint, spec: ModelSpec, graph: Graph) -> None:
     prefix = f"{spec.architecture}."
     for key in checkpoint.metadata.unread():
         name = key.removeprefix(prefix) if key.startswith(prefix) else key
-        if name != key or name in _TOKENIZER:
+        if name != key or name in _OTHERS:
             _account_for_key(checkpoint, spec, key, name)
 
 
@@ -43,7 +43,7 @@ def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, graph: Graph) 
 
 
 def _account_for_key(checkpoint: Checkpoint, spec: ModelSpec, key: str, name: str) -> None:
-    harmless = _TOKENIZER.get(name) or _KEYS.get(name)
+    harmless = _OTHERS.get(name) or _KEYS.get(name)
     if harmless is None:
         raise CheckpointError(
             f"{checkpoint.path}: key {key[:80]!r} is {checkpoint.metadata.shown(key)}, but imp does not know this key "
@@ -118,7 +118,8 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
     "use_parallel_residual": _FALSE,
     "vocab_size": (lambda value, spec: value == spec.vocab, "the number of rows of token_embd.weight"),
 }
-_TOKENIZER: Mapping[str, tuple[Harmless, str]] = {
+_OTHERS: Mapping[str, tuple[Harmless, str]] = {
+    "general.quantization_version": (_one_of(2), "2"),
     "tokenizer.ggml.add_eos_token": _FALSE,
     "tokenizer.ggml.add_sep_token": _FALSE,
 }

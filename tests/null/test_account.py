@@ -93,6 +93,7 @@ USED: dict[str, tuple[Keys, Tensors]] = {
             "tensor_data_layout": "Meta AI original pth",
             "use_parallel_residual": False,
             "general.type": "model",
+            "general.quantization_version": 2,
             "general.whatever": "x",
             "other.key": 5,
             "tokenizer.ggml.add_eos_token": False,
@@ -143,6 +144,7 @@ UNKNOWN_KEYS: dict[str, tuple[Any, str]] = {
     "something_textual": ("x" * 200, "key 'llama.something_textual' is 'xxx"),
     "rope.dimension_sections": ([1, 2, 3], "key 'llama.rope.dimension_sections' is a list of 3"),
     "general.type": ("adapter", "general.type is 'adapter', expected model; this file is an adapter (LoRA)"),
+    "general.quantization_version": (3, "general.quantization_version is 3, expected 2"),
     "tokenizer.ggml.add_sep_token": (True, "tokenizer.ggml.add_sep_token is True, expected false"),
 }
 

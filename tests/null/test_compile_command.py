@@ -28,7 +28,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
     """No compiler runs; the units that would have been built."""
     units: list[Unit] = []
 
-    def build(given: tuple[Unit, ...]) -> tuple[CodeObject, ...]:
+    def build(given: tuple[Unit, ...], progress: object) -> tuple[CodeObject, ...]:
         units.extend(given)
         return tuple(CodeObject(b"code", "", True) for _ in given)
 
