@@ -66,6 +66,13 @@ def compile_both(
     return artifact
 
 
+def write_config(folder: Path, changes: dict[str, Any]) -> Path:
+    """CONFIG and changes to it as a file."""
+    path = folder / "config.json"
+    path.write_text(json.dumps({**CONFIG, **changes}))
+    return path
+
+
 def compile_config(
     folder: Path,
     target: Target,
@@ -76,8 +83,7 @@ def compile_config(
     check: bool = False,
 ) -> Path:
     """The same from CONFIG and changes to it."""
-    config = folder / "config.json"
-    config.write_text(json.dumps({**CONFIG, **changes}))
+    config = write_config(folder, changes)
     return compile_both(config, folder / "model.impc", target, quant, prefill=prefill, check=check)
 
 

@@ -6,7 +6,15 @@ import math
 
 from imp_codegen.graph import Attention, HeadNorm, Rope
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, op_names, output, round_up
+from imp_codegen.kernels.lowering import (
+    LEAST_SLOTS,
+    Lowering,
+    attention_bytes,
+    core_bytes,
+    op_names,
+    output,
+    queries_of_cta,
+)
 from imp_codegen.kernels.prefill import attend_chunk
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import BLOCK_TOKENS, Output
@@ -14,11 +22,10 @@ from imp_runtime.plan import BLOCK_TOKENS, Output
 _MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
 
 
-def core_config(low: Lowering, group: Group, splits: int) -> tuple[Config, int]:
-    """The config of both forms of decode attention, and the shared memory of what they share."""
+def core_config(low: Lowering, group: Group, splits: int) -> Config:
+    """The config of both forms of decode attention."""
     op, rope, norms = parts(group)
-    warps = low.step_warps
-    config = Config(
+    return Config(
         "AttentionConfig",
         (
             ("heads", op.heads),
@@ -28,22 +35,13 @@ def core_config(low: Lowering, group: Group, splits: int) -> tuple[Config, int]:
             ("block_bytes", low.kv.block_bytes),
             ("table_blocks", low.table_blocks),
             ("splits", splits),
-            ("warps", warps),
+            ("warps", low.step_warps),
             ("interleaved", rope.rope.interleaved),
             ("qk_norm", bool(norms)),
             ("eps", norms[0].eps if norms else 0.0),
             ("scale", op.scale * math.log2(math.e)),
         ),
     )
-    queries = queries_of_cta(op)
-    parts_bytes = warps * queries * (op.head_dim + 2) * 4
-    return config, round_up(queries * op.head_dim * 4 + 2 * op.head_dim * 2 + parts_bytes, 16)
-
-
-def queries_of_cta(op: Attention) -> int:
-    """Query heads of one kv head that one CTA takes: a share of them, eight at most."""
-    group = op.heads // op.kv_heads
-    return next(group // n for n in range(1, group + 1) if group % n == 0 and group // n <= 8)
 
 
 def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
@@ -52,11 +50,10 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
     queries = queries_of_cta(op)
     items = op.heads // queries
     splits = max(low.target.attention_ctas // items, 1)
-    config, core = core_config(low, group, splits)
     warps = low.step_warps
     tile = BLOCK_TOKENS * op.head_dim * 2
-    slots = min(max((low.target.gemv_shared - core) // (warps * (tile + 8)), 2), _MOST_SLOTS)
-    shared = warps * slots * tile + round_up(warps * slots * 8, 16) + core + 16
+    fit = (low.target.gemv_shared - core_bytes(op, warps)) // (warps * (tile + 8))
+    slots = min(max(fit, LEAST_SLOTS), _MOST_SLOTS)
     width = (op.heads + 2 * op.kv_heads) * op.head_dim
     partial = low.buffer("attn.partial", items * splits * queries * (op.head_dim + 2) * 4)
     cache = low.layer_cache(op.layer)
@@ -65,7 +62,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         name=group.name,
         entry="attention",
         headers=("stage/attention_decode",),
-        stage=Cpp("AttentionDecode", (config, slots)),
+        stage=Cpp("AttentionDecode", (core_config(low, group, splits), slots)),
         call=(
             (
                 Param("const float*", "qkv", low.buffer("qkv", width * 4)),
@@ -82,7 +79,7 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ),
         grid=(splits, items, 1),
         threads=warps * 32,
-        shared_bytes=shared,
+        shared_bytes=attention_bytes(op, warps, slots),
         overlap=True,
         ops=op_names(group.ops),
         outputs=(

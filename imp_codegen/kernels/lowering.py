@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imp_codegen.graph import Attention, Graph, Linear, Op, RmsNorm, Value, Weight, label
 from imp_codegen.kernels.draft import Config, Cpp, Param
 from imp_codegen.passes.fuse import FusionError
 from imp_codegen.passes.place_weights import Placed
 from imp_codegen.quant import Tile, tile_bytes
-from imp_codegen.spec import ModelSpec, RopeSpec
+from imp_codegen.spec import AttentionSpec, ModelSpec, RopeSpec
 from imp_codegen.targets import Target, TargetError
 from imp_codegen.tuning.stage import Stage
 from imp_codegen.tuning.step import Step, StepChoice
@@ -18,6 +18,7 @@ from imp_codegen.tuning.table import Chosen, Table, choose, choose_step
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
+LEAST_SLOTS = 2  # of attention, a warp: a block's keys and values
 # Bytes of a layer for one SM below which 8 warps beat 11: 2662 tok/s against 2540 (0.6B, 167 KB); even at 483 KB (1.7B)
 _SMALL_LAYER = 256 << 10
 _SMALL_LAYER_WARPS = 8
@@ -72,10 +73,15 @@ class Lowering:
 
     @property
     def step_warps(self) -> int:
-        """Warps that compute in the step kernel, and attend in either form: fewer where a layer has little to do."""
+        """Warps that compute in the step kernel, and attend in either form.
+
+        Fewer where a layer has little to do, or where the queries of a CTA leave no room for the tiles of more.
+        """
         matrices = sum(p.plane.nbytes for p in self.placed.values() if p.tile is not None)
         small = matrices / len(self.spec.layers) / self.target.sms < _SMALL_LAYER
-        return min(self.target.step_warps, _SMALL_LAYER_WARPS) if small else self.target.step_warps
+        most = min(self.target.step_warps, _SMALL_LAYER_WARPS) if small else self.target.step_warps
+        heads, room = self.spec.layers[0].attention, self.target.max_shared
+        return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(heads, n, LEAST_SLOTS) <= room)
 
     def buffer(self, name: str, nbytes: int) -> Binding:
         """A scratch buffer of at least `nbytes` bytes; kernels that name the same one share it."""
@@ -153,6 +159,25 @@ class Lowering:
         return tuple(Buffer(name, nbytes) for name, nbytes in sorted(self.buffers.items()))
 
 
+def queries_of_cta(shape: Attention | AttentionSpec) -> int:
+    """Query heads of one kv head that one CTA takes: a share of them, eight at most."""
+    group = shape.heads // shape.kv_heads
+    return next(group // n for n in range(1, group + 1) if group % n == 0 and group // n <= 8)
+
+
+def core_bytes(shape: Attention | AttentionSpec, warps: int) -> int:
+    """Shared memory of decode attention in either form: the CTA's queries, the new key and value, each warp's part."""
+    queries = queries_of_cta(shape)
+    parts = warps * queries * (shape.head_dim + 2) * 4
+    return round_up(queries * shape.head_dim * 4 + 2 * shape.head_dim * 2 + parts, 16)
+
+
+def attention_bytes(shape: Attention | AttentionSpec, warps: int, slots: int) -> int:
+    """Shared memory of decode attention as a kernel: the same, the warps' rings of cache tiles, and a flag."""
+    tiles = warps * slots * BLOCK_TOKENS * shape.head_dim * 2 + round_up(warps * slots * 8, 16)
+    return tiles + core_bytes(shape, warps) + 16
+
+
 def op_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
     """How a kernel's operations are listed: kind and result."""
     return tuple(label(op) for op in ops)
@@ -187,32 +212,37 @@ def stream(
     the rows of one after those of the other.
     """
     stage = _stage(low, kind, matrices, encoded_bytes(low, cols, matrices, norm=norm is not None), paired)
+    # Floats that would leave too little room for tiles are read where they lie.
+    few_warps = 2 * stage.formula(low.target).warps < low.target.gemv_warps
+    in_place = norm is None and not low.wants_q8(*matrices) and few_warps
+    if in_place:
+        stage = replace(stage, vector_bytes=0)
     chosen = choose(low.tables, stage.name, stage.formula(low.target))
     low.streams[stage] = chosen
     warps, slots = chosen.choice.warps, chosen.choice.slots
     shared = stage.shared_bytes(chosen.choice)
     if shared > low.target.max_shared:
-        advice = "compile a quantised file" if chosen.origin == "formula" else f"measure it again ({chosen.origin})"
+        advice = "such long rows are unsupported" if chosen.origin == "formula" else "measure it again"
         raise TargetError(
             f"{matrices[0].name}: its rows of {cols} weights need {shared:,} bytes of shared memory in {warps} warps "
-            f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice}"
+            f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice} ({chosen.origin})"
         )
     gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
-    encode = encode_config(low, cols, matrices, warps, norm=norm)
+    encode = encode_config(low, cols, matrices, warps, norm=norm, in_place=in_place)
     return Streamed(gemv, encode, warps, shared)
 
 
 def encode_config(
-    low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: RmsNorm | None
+    low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: RmsNorm | None, in_place: bool = False
 ) -> Config:
-    """How the vector that `matrices` multiply is encoded."""
+    """How the vector that `matrices` multiply is encoded; not at all if it is read `in_place`."""
     return Config(
         "EncodeConfig",
         (
             ("cols", cols),
             ("warps", warps),
             ("q8", low.wants_q8(*matrices)),
-            ("dense", low.wants_dense(*matrices)),
+            ("dense", low.wants_dense(*matrices) and not in_place),
             ("norm", norm is not None),
             ("eps", norm.eps if norm else 0.0),
         ),

@@ -6,7 +6,7 @@ import math
 
 from imp_codegen.graph import Add, Attention, HeadNorm, Linear, RmsNorm, Rope, Weight
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names
+from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names, round_up
 from imp_codegen.passes.fuse import Group
 from imp_runtime.plan import Binding, Output
 
@@ -225,7 +225,7 @@ def _codes(low: Lowering, cols: int) -> Binding:
 
 
 def _scales(low: Lowering, cols: int) -> Binding:
-    return low.buffer("chunk.scales", low.chunk_tokens * (cols // 32) * 8)
+    return low.buffer("chunk.scales", low.chunk_tokens * round_up(cols // 32, 2) * 8)
 
 
 def _planes(low: Lowering, cols: int) -> Binding:

@@ -11,7 +11,16 @@ from imp_codegen.graph import Attention, Linear, RmsNorm, Weight, label
 from imp_codegen.kernels import attention as attention_family
 from imp_codegen.kernels import head as head_family
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, Scalar
-from imp_codegen.kernels.lowering import Lowering, encode_config, encoded_bytes, op_names, output, round_up
+from imp_codegen.kernels.lowering import (
+    Lowering,
+    core_bytes,
+    encode_config,
+    encoded_bytes,
+    op_names,
+    output,
+    queries_of_cta,
+    round_up,
+)
 from imp_codegen.kernels.schedule import Phase, Schedule, check
 from imp_codegen.passes.fuse import Group
 from imp_codegen.tuning.step import Step
@@ -70,7 +79,7 @@ def obstacle(low: Lowering, groups: Sequence[Group]) -> str | None:
 def _alike(low: Lowering, layer: _Layer) -> tuple[tuple[object, ...], ...]:
     """What the kernel has once for all layers: each operation's label, and what must be the same of it."""
     op, rope, _ = attention_family.parts(layer.attention)
-    core, _ = attention_family.core_config(low, layer.attention, 1)
+    core = attention_family.core_config(low, layer.attention, 1)
     eps = [(label(norm), norm.eps) for norm in (layer.attention_norm, layer.mlp_norm)]
     return (*eps, (label(rope), rope.rope), (label(op), core), (label(layer.gate), layer.gate.out.width))
 
@@ -97,7 +106,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     target, last = low.target, groups[-1]
     norm, head, _ = head_family.parts(last)
     op, rope, _ = attention_family.parts(layers[0].attention)
-    core, _ = attention_family.core_config(low, layers[0].attention, _splits(low, op))
+    core = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     slots = _slots(low, layers, groups)
     slot = _slot_bytes(low, layers, head, op)
     matrices = tuple(w for layer in layers for w in _weights(layer))
@@ -118,7 +127,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     early = _EARLY if least_units(low, groups) >= target.sms else 0
     check(_schedule(low, layers, groups, dict(step.fields), early))
     nbytes = low.weight_bytes(*matrices, head.weight)
-    queries = attention_family.queries_of_cta(op)
+    queries = queries_of_cta(op)
     items = op.heads // queries
     partial = low.buffer("step.partial", items * _splits(low, op) * queries * (op.head_dim + 2) * 8)
     vocab = head.out.width
@@ -268,7 +277,7 @@ def _schedule(
         lanes=int(step["lanes"]),
         layers=tuple(dict.fromkeys(_products(low, layer, early) for layer in layers)),
         head=_product(low, "LM head", (head.weight,), early),
-        items=op.heads // attention_family.queries_of_cta(op),
+        items=op.heads // queries_of_cta(op),
         splits=_splits(low, op),
         blocks=low.table_blocks,
         qkv=(op.heads + 2 * op.kv_heads) * op.head_dim,
@@ -286,7 +295,7 @@ def _tiles_of_row(low: Lowering, weight: Weight) -> int:
 
 def _splits(low: Lowering, op: Attention) -> int:
     """CTAs that share a head's blocks: as many as there are, at least one."""
-    return max(low.target.sms // (op.heads // attention_family.queries_of_cta(op)), 1)
+    return max(low.target.sms // (op.heads // queries_of_cta(op)), 1)
 
 
 def _slot_bytes(low: Lowering, layers: tuple[_Layer, ...], head: Linear, op: Attention) -> int:
@@ -298,9 +307,8 @@ def _scratch(low: Lowering, layers: tuple[_Layer, ...], groups: Sequence[Group])
     """Shared memory of the phases, which take turns."""
     norm, head, _ = head_family.parts(groups[-1])
     op, _, _ = attention_family.parts(layers[0].attention)
-    _, core = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     sizes = [
-        core,
+        core_bytes(op, low.step_warps),
         encoded_bytes(low, norm.x.width, (head.weight,), norm=True) + round_up(low.step_warps * 8, 16),
         encoded_bytes(low, norm.x.width, tuple(op.weight for layer in layers for op in layer.qkv), norm=True),
         encoded_bytes(low, op.out.width, tuple(layer.out.weight for layer in layers), norm=False),

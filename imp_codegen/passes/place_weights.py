@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph, Weight
-from imp_codegen.quant import QuantFormat, Tile, choose_tile, formats, plane_bytes
+from imp_codegen.quant import PRODUCT_COLS, QuantFormat, Tile, choose_tile, formats, plane_bytes
 from imp_runtime.plan import Plane
 
 VECTOR = "vector"  # the layout of 1-D tensors: plain float32
@@ -45,10 +45,10 @@ def _place(weight: Weight, checkpoint: Checkpoint) -> Placed:
                 f"{checkpoint.path}: tensor {weight.name!r} is {fmt.name}; a vector must be F32, F16 or BF16"
             )
         return Placed(weight, fmt, None, Plane(weight.name, fmt.name, VECTOR, 1, weight.cols, weight.cols * 4))
-    if weight.cols % 64:
+    if weight.cols % PRODUCT_COLS:
         raise CheckpointError(
             f"{checkpoint.path}: tensor {weight.name!r} has rows of {weight.cols} weights; "
-            "supported are multiples of 64"
+            f"supported are multiples of {PRODUCT_COLS}"
         )
     tile = choose_tile(fmt, weight.cols)
     nbytes = plane_bytes(fmt, weight.rows, weight.cols, tile)

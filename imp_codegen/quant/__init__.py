@@ -26,6 +26,8 @@ Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 _SHORTEST_CUT = 1024  # tiles below this length cost more in tile heads than they gain
+_LONGEST_CUT = 4  # usual tiles: of such a length a few warps' slots still fit shared memory
+PRODUCT_COLS = 16  # of a tensor-core product: rows are whole numbers of it
 _MOST_ROWS = 4  # eight rows of a 6-bit tile and their sums do not fit the registers of 12 warps
 _WORKING_SET = 1 << 18  # raw bytes repacked at a time: with temporaries and output it stays within a core's L2 cache
 
@@ -140,14 +142,25 @@ def _round16(nbytes: int) -> int:
 def choose_tile(fmt: QuantFormat, cols: int) -> Tile:
     """Tile of a matrix with rows of `cols` weights."""
     fmt.row_bytes(cols)
-    length = cols
-    if cols > fmt.tile_weights:
-        cut = max((c for c in range(256, fmt.tile_weights + 1, 256) if cols % c == 0), default=0)
-        length = cut if cut >= _SHORTEST_CUT else cols
+    length = cols if cols <= fmt.tile_weights else _cut(fmt, cols)
     rows = _MOST_ROWS
     while rows > 1 and rows * length > fmt.tile_weights:
         rows //= 2
     return Tile(rows, length)
+
+
+def _cut(fmt: QuantFormat, cols: int) -> int:
+    """Length of the tiles of a long row, a divisor of it.
+
+    The longest within `tile_weights`, at best a multiple of 256, which leaves few lanes of a warp idle, else of the
+    block. Where all of those are too short to be worth it, the shortest above.
+    """
+    shortest = min(_SHORTEST_CUT, fmt.tile_weights // 2)
+    block = max(fmt.block, PRODUCT_COLS)
+    divisors = [c for c in range(block, min(cols, _LONGEST_CUT * fmt.tile_weights) + 1, block) if cols % c == 0]
+    within = [c for c in divisors if shortest <= c <= fmt.tile_weights]
+    above = [c for c in divisors if c > fmt.tile_weights]
+    return max((c for c in within if c % 256 == 0), default=0) or max(within, default=0) or min(above or divisors[-1:])
 
 
 def tile_bytes(fmt: QuantFormat, tile: Tile) -> int:

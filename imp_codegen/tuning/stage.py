@@ -9,6 +9,7 @@ from imp_codegen.targets import Target
 # Tiles in flight a warp: at 8B Q8_0 on an H200 12 warps with three gave 421 tok/s; 16 with two 421, with three 403.
 _MOST_SLOTS = 3
 _CANDIDATE_SLOTS = (2, 3, 4, 6)
+_EPILOGUE_BYTES = 512  # of shared memory that are left to what becomes of the rows
 
 
 def round16(nbytes: int) -> int:
@@ -58,8 +59,10 @@ class Stage:
         return self.ring_bytes(choice) + round16(choice.warps * choice.slots * 8) + self.vector_bytes
 
     def formula(self, target: Target) -> Choice:
-        """The target's warps, with as many tiles in flight as its shared memory allows, up to three."""
-        warps = target.gemv_warps
+        """The target's warps, or those that a tile each leaves room for, with as many in flight as fit, up to three."""
+        room = target.max_shared - _EPILOGUE_BYTES
+        found = (n for n in range(target.gemv_warps, 1, -1) if self.shared_bytes(Choice(n, 1)) <= room)
+        warps = next(found, 1)
         fit = (target.gemv_shared - self.vector_bytes) // (warps * (self.slot_bytes + 8))
         return Choice(warps, min(max(fit, 1), _MOST_SLOTS))
 

@@ -59,7 +59,7 @@ def test_unknown_formats_name_the_known() -> None:
         format_of_ggml(77)
 
 
-COLUMNS = (256, 512, 768, 2560, 4096, 4864, 5120, 9728, 11008, 12288, 14336)
+COLUMNS = (256, 512, 768, 2560, 4096, 4864, 5120, 9728, 11008, 12288, 14336, 17152, 17408, 18944, 22016, 256 * 97)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,16 +119,27 @@ def test_extreme_scales(name: str, scale: float) -> None:
         (Q8_0, 1056, Tile(2, 1056)),
         (Q4_K, 4096, Tile(1, 4096)),
         (Q6_K, 4864, Tile(1, 4864)),
+        (Q4_K, 9728, Tile(1, 4864)),
+        (Q4_K, 11008, Tile(1, 11008)),
+        (Q4_K, 18944, Tile(1, 9472)),
+        (Q4_K, 256 * 67, Tile(4, 256)),
         (Q4_K, 5120, Tile(1, 2560)),
         (Q8_0, 8224, Tile(1, 8224)),
-        (Q8_0, 9728, Tile(1, 9728)),
+        (Q8_0, 9728, Tile(1, 2432)),
+        (Q8_0, 11008, Tile(1, 2752)),
+        (Q8_0, 17408, Tile(4, 1024)),
+        (Q8_0, 29568, Tile(1, 2688)),
+        (Q8_0, 32 * 997, Tile(4, 32)),
         (Q4_K, 12288, Tile(1, 4096)),
         (Q4_K, 14336, Tile(1, 3584)),
         (F16, 64, Tile(4, 64)),
         (F16, 2560, Tile(1, 1280)),
+        (F16, 11008, Tile(1, 1376)),
         (F16, 1024, Tile(2, 1024)),
         (F32, 1024, Tile(1, 1024)),
+        (F32, 3584, Tile(2, 512)),
         (F32, 4096, Tile(1, 1024)),
+        (F32, 11008, Tile(1, 688)),
     ],
 )
 def test_tile_of_shape(fmt: QuantFormat, cols: int, tile: Tile) -> None:

@@ -1,5 +1,6 @@
 """Emitted sources, a decode step as a graph, compile for both GPUs without warnings, spills or stack."""
 
+import json
 import re
 from contextlib import closing
 from pathlib import Path
@@ -23,12 +24,34 @@ SOURCES = {
     "llama-3.2-1b BF16": (ROOT / "models" / "shapes" / "llama-3.2-1b.json", "BF16"),
     "llama-3.2-1b F16": (ROOT / "models" / "shapes" / "llama-3.2-1b.json", "F16"),
 }
+ODD = {  # one layer: hidden size, MLP, heads; format
+    "llama-2-7b Q4_K_M": (4096, 11008, 32, "Q4_K_M"),
+    "llama-2-7b F32": (4096, 11008, 32, "F32"),
+    "qwen2.5-7b Q6_K": (3584, 18944, 28, "Q6_K"),
+    "qwen2.5-72b Q8_0": (8192, 29568, 64, "Q8_0"),
+    "qwen3-32b BF16": (5120, 25600, 64, "BF16"),
+    "odd multiples of the block": (32 * 81, 32 * 257, 24, "Q8_0"),
+}
 
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_compiles_without_spills(name):
     source = SOURCES[name]
-    checkpoint = random_checkpoint(*source) if isinstance(source, tuple) else open_checkpoint(source)
+    check_compiles(random_checkpoint(*source) if isinstance(source, tuple) else open_checkpoint(source))
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_widths_compile_without_spills(tmp_path, name):
+    hidden, mlp, heads, quant = ODD[name]
+    config = json.loads((ROOT / "models" / "shapes" / "llama-3.2-1b.json").read_text())
+    sizes = {"hidden_size": hidden, "intermediate_size": mlp, "num_attention_heads": heads, "head_dim": 128}
+    one = {"num_hidden_layers": 1, "num_key_value_heads": 4, "vocab_size": 1000}
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | sizes | one))
+    check_compiles(random_checkpoint(path, quant))
+
+
+def check_compiles(checkpoint):
     with closing(checkpoint):
         compiled = plan_model(
             checkpoint, tuple(find_target(target) for target in TARGETS), CompileOptions(form="graph")

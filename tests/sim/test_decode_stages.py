@@ -33,13 +33,14 @@ class Product:
     norm: bool = False
     biased: bool = False
     epilogue: str = "StoreRows"
+    in_place: bool = False
 
     def tile(self, number: int) -> Tile:
         return choose_tile(format_named(self.matrices[number][0]), self.cols)
 
     def source(self) -> str:
         q8 = any(name.startswith("Q") for name, _ in self.matrices)
-        dense = any(not name.startswith("Q") for name, _ in self.matrices)
+        dense = any(not name.startswith("Q") for name, _ in self.matrices) and not self.in_place
         flag = {True: "true", False: "false"}
         types = []
         for i, (name, rows) in enumerate(self.matrices):
@@ -76,6 +77,15 @@ PRODUCTS = (
     Product("q8_wide", 4352, (("Q8_0", 3),), epilogue="AddRows"),
     Product("q4_two_tiles", 8192, (("Q4_K", 3),), norm=True),
     Product("mixed", 1536, (("Q4_K", 9), ("Q6_K", 11), ("Q8_0", 4), ("F16", 6)), norm=True, biased=True),
+    Product("q4_row", 11008, (("Q4_K", 3),), epilogue="AddRows"),
+    Product("q6_row", 9728, (("Q6_K", 2), ("Q4_K", 3)), norm=True),
+    Product("q8_cut", 11008, (("Q8_0", 3),)),
+    Product("q8_odd", 32 * 131, (("Q8_0", 5),), norm=True),
+    Product("f32_row", 2144, (("F32", 3),), epilogue="AddRows"),
+    Product("bf16_odd", 16 * 129, (("BF16", 5),), norm=True),
+    Product("in_place", 9728, (("F16", 5),), epilogue="AddRows", in_place=True),
+    Product("in_place_f32", 3584, (("F32", 3),), in_place=True),
+    Product("gated_row", 9728, (("Q4_K", 3), ("Q4_K", 3)), norm=True, epilogue="gated"),
     Product("q6", 256, (("Q6_K", 17),), epilogue="AddRows", biased=True),
     Product("f32", 96, (("F32", 10),)),
     Product("f16", 640, (("F16", 10),), norm=True),

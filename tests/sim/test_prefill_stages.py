@@ -114,10 +114,12 @@ class Attention:
 
 GEMMS = {
     "q8_tail": Gemm("Q8_0", rows=75, cols=192, tokens=32, stride=83, offset=3, bias=True, tile=(8, 192)),
+    "q8_odd": Gemm("Q8_0", rows=70, cols=224, tokens=64, stride=70, accumulate=True, tile=(4, 32)),
     "q8_tiles": Gemm("Q8_0", rows=64, cols=512, tokens=128, stride=64, accumulate=True),
     "q4_k": Gemm("Q4_K", rows=130, cols=512, tokens=128, stride=140, offset=10, tile=(4, 512)),
     "q6_k": Gemm("Q6_K", rows=70, cols=512, tokens=128, stride=75, offset=5, accumulate=True, bias=True),
     "f32": Gemm("F32", rows=40, cols=80, tokens=32, stride=41, offset=1, tile=(8, 80)),
+    "bf16_odd": Gemm("BF16", rows=34, cols=176, tokens=64, stride=34, tile=(2, 16)),
     "f16": Gemm("F16", rows=66, cols=256, tokens=64, stride=66, accumulate=True, bias=True, tile=(2, 128)),
     "bf16": Gemm("BF16", rows=64, cols=64, tokens=128, stride=64, tile=(8, 64)),
     # the same sums, in a chunk of another size
@@ -125,6 +127,7 @@ GEMMS = {
 }
 ENCODERS = {
     "encode": Encode(cols=224, dense=False),
+    "encode_floats": Encode(cols=176, source="norm", q8=False),
     "encode_norm": Encode(cols=1056, source="norm"),
     "encode_swiglu": Encode(cols=96, source="swiglu"),
     "encode_dense": Encode(cols=96, source="norm", q8=False),
@@ -252,10 +255,12 @@ def random_inputs(case: Gemm, n: int, rng: np.random.Generator) -> tuple[list[Ar
     """Encoded activations with poison from token n on, and the numbers that they mean."""
     if case.integer:
         codes = rng.integers(-127, 128, (case.tokens, case.cols)).astype(np.int8)
-        d = rng.uniform(0.001, 0.02, (case.tokens, case.cols // 32)).astype(np.float32)
-        scales = aligned((case.tokens, case.cols // 32, 2), np.uint32)
-        scales[..., 0] = d.view(np.uint32)
-        scales[..., 1] = sums_of(codes)
+        blocks = case.cols // 32
+        d = rng.uniform(0.001, 0.02, (case.tokens, blocks)).astype(np.float32)
+        scales = aligned((case.tokens, blocks + blocks % 2, 2), np.uint32)
+        scales[..., :blocks, 0] = d.view(np.uint32)
+        scales[..., :blocks, 1] = sums_of(codes)
+        scales[..., blocks:, :] = POISON
         scales[n:] = POISON
         return [placed(codes), scales], codes * np.repeat(d.astype(np.float64), 32, axis=1)
     planes = aligned((2, case.tokens, case.cols), np.uint16)
@@ -320,7 +325,8 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
     x[n:] = np.nan
     weight = placed(rng.uniform(0.2, 3, case.cols).astype(np.float32))
     codes = placed(np.full((case.tokens, case.cols), 99, np.int8))
-    scales = placed(np.full((case.tokens, case.cols // 32, 2), 99, np.uint32))
+    blocks = case.cols // 32
+    scales = placed(np.full((case.tokens, blocks + blocks % 2, 2), 99, np.uint32))
     planes = placed(np.full((2, case.tokens, case.cols), 99, np.uint16))
     kernels.run(name, x, weight, codes, scales, planes, step(0, n))
 
@@ -331,12 +337,12 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
         gate, up = exact[:, : case.cols], exact[:, case.cols :]
         exact = gate / (1 + np.exp(-gate)) * up
     if case.q8:
-        d = scales[:n, :, 0].view(np.float32)
+        d = scales[:n, :blocks, 0].view(np.float32)
         largest = np.abs(exact.reshape(n, -1, 32)).max(-1)
         np.testing.assert_allclose(d, largest / 127, rtol=2e-6)
         values = codes[:n] * np.repeat(d.astype(np.float64), 32, axis=1)
         assert np.all(np.abs(values - exact) <= np.repeat(d, 32, axis=1) * 0.5001)
-        np.testing.assert_array_equal(scales[:n, :, 1], sums_of(codes[:n]))
+        np.testing.assert_array_equal(scales[:n, :blocks, 1], sums_of(codes[:n]))
         assert not codes[0, 32:64].any()
         assert d[0, 1] == 0
     if case.dense:

@@ -31,7 +31,8 @@ struct Dense16 : DenseTile<T, 2> {
   using typename Base::Input;
   using typename Base::Lane;
 
-  static __device__ __forceinline__ Input input(const FloatActivations& x, int vector) {
+  template <class Floats>
+  static __device__ __forceinline__ Input input(const Floats& x, int vector) {
     return {{x.chunk(vector * 2), x.chunk(vector * 2 + 1)}};
   }
   static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {

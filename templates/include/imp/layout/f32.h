@@ -11,7 +11,10 @@ struct F32 : DenseTile<T, 4> {
   using typename Base::Lane;
   static constexpr int kTerms = 3;  // bfloat16 terms that hold one weight exactly
 
-  static __device__ __forceinline__ Input input(const FloatActivations& x, int vector) { return {{x.chunk(vector)}}; }
+  template <class Floats>
+  static __device__ __forceinline__ Input input(const Floats& x, int vector) {
+    return {{x.chunk(vector)}};
+  }
   static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {
     float sum = bits_to_float(w.x) * in.x[0].x;
     sum = fma(bits_to_float(w.y), in.x[0].y, sum);

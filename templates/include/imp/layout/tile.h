@@ -56,12 +56,16 @@ struct Q8Activations {
   }
 };
 
-// Activations as float, in chunks of 4.
+// Activations as float, in chunks of 4: in shared memory, or where the kernel before has left them.
 struct FloatActivations {
   const float* values;
   __device__ __forceinline__ float4 chunk(int index) const {
     return reinterpret_cast<const float4*>(values)[swizzle_chunk(index)];
   }
+};
+struct FloatsInPlace {
+  const float* values;
+  __device__ __forceinline__ float4 chunk(int index) const { return reinterpret_cast<const float4*>(values)[index]; }
 };
 
 __device__ __forceinline__ int low_sum(std::uint32_t sums) { return static_cast<std::int16_t>(sums & 0xffffu); }

@@ -10,7 +10,7 @@ struct EncodeConfig {
   int cols;
   int warps;
   bool q8;      // int8 codes per 32, for integer layouts
-  bool dense;   // floats, for F32, F16 and BF16
+  bool dense;   // floats, for F32, F16 and BF16; neither: nothing is encoded, the floats are read in place
   bool norm;    // multiply by a norm weight; scale() then returns the RMS factor
   float eps;
 };
@@ -30,7 +30,8 @@ struct Encoder {
   static constexpr int kInFlight = kRounds < 12 ? kRounds : 8;
   static_assert(C.cols % 32 == 0 || !C.q8, "int8 activations come in blocks of 32");
   static_assert(C.cols % 4 == 0, "activations are read four at a time");
-  static_assert(C.q8 || C.dense, "no layout reads these activations");
+  static constexpr bool kInPlace = !C.q8 && !C.dense;
+  static_assert(!kInPlace || !C.norm, "what is read in place is not normalised");
 
   static __device__ __forceinline__ Q8Activations q8(const std::uint8_t* shared) {
     return {shared, reinterpret_cast<const uint2*>(shared + kCodes)};

@@ -24,12 +24,14 @@ struct EncodeActivations {
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kStride = C.swiglu ? 2 * C.cols : C.cols;
-  static_assert(C.cols % 32 == 0, "activations come in blocks of 32");
+  static constexpr int kScales = round_up(C.cols / 32, 2);  // of a token
+  static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
   static_assert(!(C.norm && C.swiglu), "a product's input is normalised or gated, not both");
   static_assert(C.q8 || C.dense, "no matrix product reads these activations");
 
-  // x f32 [tokens, kStride], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32] (d as float
-  // bits; the sums of the codes of both halves as int16), planes bf16 [2: hi, lo][tokens, cols]. Unused pointers: null.
+  // x f32 [tokens, kStride], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32, rounded up to
+  // even, so that two are 16 aligned bytes] (d as float bits; the sums of the codes of both halves as int16), planes bf16
+  // [2: hi, lo][tokens, cols]. Unused pointers: null.
   static __device__ __forceinline__ void run(const float* x, const float* weight, std::uint8_t* codes, uint2* scales,
                                              std::uint16_t* planes, const std::int32_t* input) {
     const int token = block_index();
@@ -45,7 +47,9 @@ struct EncodeActivations {
       if constexpr (C.dense) {
         if (inside) split(make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor), planes, at);
       }
-      if constexpr (C.q8) quantise(v, factor, inside, codes, scales, at);
+      if constexpr (C.q8) {
+        quantise(v, factor, inside, codes + at, scales + static_cast<std::size_t>(token) * kScales + k / 32);
+      }
     }
   }
 
@@ -97,7 +101,7 @@ struct EncodeActivations {
 
   // Eight lanes hold one block of 32. The row's factor goes into the scale: the codes do not depend on it.
   static __device__ __forceinline__ void quantise(float4 v, float factor, bool inside, std::uint8_t* codes,
-                                                  uint2* scales, std::size_t at) {
+                                                  uint2* scale) {
     const float largest =
         group_max<8>(max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w))));
     const float inverse = largest > 0 ? divide_fast(127.0f, largest) : 0.0f;
@@ -109,11 +113,10 @@ struct EncodeActivations {
     std::uint32_t packed = 0;
 #pragma unroll
     for (int i = 0; i < 4; i++) packed |= (static_cast<std::uint32_t>(q[i]) & 255u) << (8 * i);
-    *reinterpret_cast<std::uint32_t*>(codes + at) = packed;
+    *reinterpret_cast<std::uint32_t*>(codes) = packed;
     if (lane_index() % 8 == 0) {
-      scales[at / 32] = make_uint2(float_to_bits(largest * (1.0f / 127.0f) * factor),
-                                   (static_cast<std::uint32_t>(half_sum) & 0xffffu) |
-                                       static_cast<std::uint32_t>(other) << 16);
+      *scale = make_uint2(float_to_bits(largest * (1.0f / 127.0f) * factor),
+                          (static_cast<std::uint32_t>(half_sum) & 0xffffu) | static_cast<std::uint32_t>(other) << 16);
     }
   }
 };

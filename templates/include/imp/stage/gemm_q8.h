@@ -15,6 +15,7 @@ struct GemmQ8 : GemmTile<C> {
   using Tile::kThreads;
   static constexpr int kStepBlocks = kLineBytes / 32;
   static constexpr int kBlocks = C.cols / 32;
+  static constexpr int kScales = round_up(kBlocks, 2);  // of a token
   static constexpr int kSteps = ceil_div(kBlocks, kStepBlocks);
   static constexpr int kLanes = 32 / Layout::kVector;  // loads of one block
   using Lanes = typename Layout::Lane[kLanes];
@@ -33,10 +34,11 @@ struct GemmQ8 : GemmTile<C> {
 
   static_assert(Layout::kInteger, "GemmQ8 multiplies integer weights; GemmBf16 takes the others");
   static_assert(C.rows == M::kRows && C.cols == M::kCols, "the matrix must have the configured shape");
-  static_assert(C.cols % 64 == 0, "two blocks' activation scales are copied at a time");
+  static_assert(C.cols % 32 == 0, "activations come in blocks of 32");
   static_assert(kThreads == kBlockRows * kStepBlocks, "each thread unpacks one block of a step");
 
-  // codes int8 [tokens, cols], scales [tokens, cols / 32] as EncodeActivations leaves them; bias f32 [rows] or null.
+  // codes int8 [tokens, cols], scales [tokens, cols / 32, rounded up to even] as EncodeActivations leaves them; bias f32
+  // [rows] or null.
   static __device__ __forceinline__ void run(const std::uint8_t* weights, const std::uint8_t* codes,
                                              const uint2* scales, const float* bias, float* y,
                                              const std::int32_t* input) {
@@ -89,7 +91,7 @@ struct GemmQ8 : GemmTile<C> {
     if (token < kBlockTokens && inside(step, block)) {
       const std::size_t line = static_cast<std::size_t>(Tile::first_token() + token);
       cp_async16(buffer + kTokenScaleAt + (token * kTokenScales + block) * 8,
-                 scales + line * kBlocks + step * kStepBlocks + block);
+                 scales + line * kScales + step * kStepBlocks + block);
     }
     cp_async_commit();
   }

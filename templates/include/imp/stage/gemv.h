@@ -81,9 +81,14 @@ struct UnitGemv {
 #pragma unroll
       for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
     }
-    const float scale = Encode::run(PlainInput{x}, weights, encoded);
-    const Activations activations{Encode::q8(encoded), Encode::dense(encoded), scale};
-    Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+    if constexpr (Encode::kInPlace) {
+      const Activations<FloatsInPlace> activations{{}, {x}, 1.0f};
+      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+    } else {
+      const float scale = Encode::run(PlainInput{x}, weights, encoded);
+      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
+      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+    }
     epilogue.finish();
   }
 };

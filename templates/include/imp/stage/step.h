@@ -192,12 +192,12 @@ struct Step {
       }
       Cta::sync();
       const float scale = Encode::run(input, weights, scratch);
-      const Activations x{Encode::q8(scratch), Encode::dense(scratch), scale};
+      const Activations<FloatActivations> x{Encode::q8(scratch), Encode::dense(scratch), scale};
       Phase::with(l, [&]<class Units>() { work<Units>(s, x, epilogue); });
     }
 
-    template <class Units, class Epilogue>
-    __device__ __forceinline__ void work(const TapeShare& s, const Activations& x, Epilogue& epilogue) {
+    template <class Units, class X, class Epilogue>
+    __device__ __forceinline__ void work(const TapeShare& s, const X& x, Epilogue& epilogue) {
       Tiles<Order<Units>> tiles{ring, {s.tile, s.units}, own(s), s.first};
       Shape<Units>::Work::template run<Shape<Units>::kSweeps>(tiles.count(), tiles, x, epilogue);
     }

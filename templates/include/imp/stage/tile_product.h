@@ -5,13 +5,14 @@
 namespace imp {
 
 // The encoded vector, and what the sums are multiplied with.
+template <class Floats>
 struct Activations {
   Q8Activations q8;
-  FloatActivations dense;
+  Floats dense;
   float scale;
 };
 
-// A tile's weights in registers.
+// A tile's weights in registers, if they fit there.
 template <class M>
 struct TileProduct {
   using L = typename M::Layout;
@@ -19,6 +20,7 @@ struct TileProduct {
   static constexpr int kUnits = ceil_div(M::kRows, kRows);
   static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
   static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
+  static constexpr bool kFits = kLaneVectors * kRows * L::kVector <= (L::kInteger ? 128 : 64);  // weights of a lane
   typename L::Lane lanes[kLaneVectors][kRows];
 
   __device__ __forceinline__ explicit TileProduct(const std::uint8_t* tile) {
@@ -44,11 +46,29 @@ struct TileProduct {
   }
 };
 
+// The same without registers for the tile, which is read where it lies: a row that no cut divides may be long.
+template <class M, class Input>
+__device__ __forceinline__ void add_landed(const std::uint8_t* tile, const Input& input,
+                                           float (&sums)[TileProduct<M>::kRows]) {
+  using Product = TileProduct<M>;
+  using L = typename M::Layout;
+#pragma unroll 4
+  for (int v = 0; v < Product::kLaneVectors; v++) {
+    const int vector = v * kWarp + lane_index();
+    if (vector >= Product::kVectors) continue;
+    const typename L::Input in = input(v, vector);
+#pragma unroll
+    for (int r = 0; r < Product::kRows; r++) {
+      sums[r] += L::dot(L::template load<Landed>(tile, r, vector), in, vector);
+    }
+  }
+}
+
 // The stretch of the vector for the k-th tiles of all units.
-template <class M>
+template <class M, class X>
 struct SharedInput {
   using L = typename M::Layout;
-  const Activations& x;
+  const X& x;
   int k;
   __device__ __forceinline__ typename L::Input operator()(int, int vector) const {
     const int at = k * TileProduct<M>::kVectors + vector;
@@ -66,8 +86,9 @@ struct HeldInput {
   using Product = TileProduct<M>;
   typename M::Layout::Input input[Product::kLaneVectors];
 
-  __device__ __forceinline__ HeldInput(const Activations& x, int k) {
-    const SharedInput<M> shared{x, k};
+  template <class X>
+  __device__ __forceinline__ HeldInput(const X& x, int k) {
+    const SharedInput<M, X> shared{x, k};
 #pragma unroll
     for (int v = 0; v < Product::kLaneVectors; v++) {
       const int vector = v * kWarp + lane_index();
@@ -78,13 +99,18 @@ struct HeldInput {
 };
 
 // Sums of one unit's rows over all of K, in every lane. `tiles` gives its tiles in order: take() a landed one, release() it.
-template <class M, class Tiles>
-__device__ __forceinline__ void multiply_unit(Tiles& tiles, const Activations& x, float (&sums)[TileProduct<M>::kRows]) {
+template <class M, class Tiles, class X>
+__device__ __forceinline__ void multiply_unit(Tiles& tiles, const X& x, float (&sums)[TileProduct<M>::kRows]) {
 #pragma unroll 1
   for (int k = 0; k < M::kTiles; k++) {
-    const TileProduct<M> product(tiles.take());
-    tiles.release();
-    product.add(SharedInput<M>{x, k}, sums);
+    if constexpr (TileProduct<M>::kFits) {
+      const TileProduct<M> product(tiles.take());
+      tiles.release();
+      product.add(SharedInput<M, X>{x, k}, sums);
+    } else {
+      add_landed<M>(tiles.take(), SharedInput<M, X>{x, k}, sums);
+      tiles.release();
+    }
   }
   warp_sum(sums);
 }

@@ -39,8 +39,8 @@ struct MatrixUnits {
     return found;
   }
   // Calls epilogue.store(matrix, row in it, row in all, value) once for each row of the unit, each by some lane.
-  template <class Tiles, class Epilogue>
-  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
+  template <class Tiles, class X, class Epilogue>
+  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const X& x, Epilogue& epilogue) {
     int first_unit = 0;
     int first_row = 0;
     int matrix = 0;
@@ -80,9 +80,9 @@ struct MatrixUnits {
     first += TileProduct<M>::kUnits;
     matrix++;
   }
-  template <class M, class Tiles, class Epilogue>
+  template <class M, class Tiles, class X, class Epilogue>
   static __device__ __forceinline__ void visit(int unit, int& first_unit, int& first_row, int& matrix, Tiles& tiles,
-                                               const Activations& x, Epilogue& epilogue) {
+                                               const X& x, Epilogue& epilogue) {
     float sums[TileProduct<M>::kRows] = {};
     if (unit >= first_unit && unit < first_unit + TileProduct<M>::kUnits) multiply_unit<M>(tiles, x, sums);
     store<M>(unit, first_unit, first_row, matrix, sums, x.scale, epilogue);
@@ -124,8 +124,8 @@ struct PairUnits {
   static __device__ __forceinline__ TileAddress tile(const std::uint8_t* const* planes, int unit, int k) {
     return k < kTilesA ? at<A>(planes[0], unit * kTilesA + k) : at<B>(planes[1], unit * kTilesB + k - kTilesA);
   }
-  template <class Tiles, class Epilogue>
-  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
+  template <class Tiles, class X, class Epilogue>
+  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const X& x, Epilogue& epilogue) {
     float sums[2][kRows] = {};
     if constexpr (kOneLayout) {  // one piece of code for both
 #pragma unroll 1
@@ -159,8 +159,8 @@ struct PairUnits {
     const std::size_t tile = index < last ? index : last;
     return {plane + tile * M::Layout::kTileBytes, M::Layout::kTileBytes, kTiles};
   }
-  template <class M, class Tiles>
-  static __device__ __forceinline__ void rows(Tiles& tiles, const Activations& x, float (&sums)[kRows]) {
+  template <class M, class Tiles, class X>
+  static __device__ __forceinline__ void rows(Tiles& tiles, const X& x, float (&sums)[kRows]) {
     constexpr int kUnitRows = M::Layout::kTile.rows;
 #pragma unroll
     for (int i = 0; i < kRows / kUnitRows; i++) {

@@ -10,16 +10,16 @@ template <class Units, int Most>
 struct WarpUnits {
   using M = typename Units::First;
   using Product = TileProduct<M>;
-  // As codes it fits, as floats it does not.
-  static constexpr bool kFits = Units::kOneLayout && M::Layout::kInteger;
+  // As codes it fits, as floats it does not, nor if the stretch is that of a long tile.
+  static constexpr bool kFits = Units::kOneLayout && M::Layout::kInteger && Product::kFits;
   // One tile a row, or two, gate and up: all units need the same part of the vector.
   static constexpr bool kHeld = kFits && Units::kTiles == Units::kParts;
   // Several: the units go through the stretches of the vector together, all k-th tiles before the next ones, if their
   // sums fit too.
   static constexpr bool kMaySweep = kFits && Units::kParts == 1 && Units::kTiles > 1 && Most * Product::kRows <= 8;
 
-  template <bool Sweep, class Tiles, class Epilogue>
-  static __device__ __forceinline__ void run(int count, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
+  template <bool Sweep, class Tiles, class X, class Epilogue>
+  static __device__ __forceinline__ void run(int count, Tiles& tiles, const X& x, Epilogue& epilogue) {
     if constexpr (Sweep) {
       sweep(count, tiles, x, epilogue);
     } else if constexpr (kHeld) {
@@ -44,8 +44,8 @@ struct WarpUnits {
   }
 
  private:
-  template <class Tiles, class Epilogue>
-  static __device__ __forceinline__ void sweep(int count, Tiles& tiles, const Activations& x, Epilogue& epilogue) {
+  template <class Tiles, class X, class Epilogue>
+  static __device__ __forceinline__ void sweep(int count, Tiles& tiles, const X& x, Epilogue& epilogue) {
     static_assert(kMaySweep, "the sums of a warp's units must fit its registers");
     float sums[Most][1][Product::kRows] = {};
 #pragma unroll 1
