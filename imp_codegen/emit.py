@@ -14,8 +14,8 @@ import jinja2
 import numpy as np
 
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, ProgramDraft, Scalar
-from imp_codegen.version import VERSION
 from imp_runtime.plan import Kernel, Program
+from imp_runtime.version import VERSION
 
 
 def templates() -> Path:

@@ -1,1 +1,7 @@
-"""Puts this folder on the import path, so that tests of every tier find `fake_engine`."""
+"""What every test begins with: this folder on the import path, and signals that do what they do at a terminal."""
+
+import signal
+
+# A shell without job control starts what it runs in the background with SIGINT ignored, and tests inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.pthread_sigmask(signal.SIG_SETMASK, ())

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,12 +17,11 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from model_checks import quiet
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = "import sys; from imp_server.cli import execute; sys.exit(execute(sys.argv[1:]))"
 
 
 def imp(*arguments: str | Path) -> list[str]:
     """The command line."""
-    return [sys.executable, "-c", PROGRAM, *map(str, arguments)]
+    return [sys.executable, "-m", "imp_server", *map(str, arguments)]
 
 
 def compile_demo(folder: Path) -> Path:
@@ -45,9 +44,11 @@ class Process:
 
 
 @contextmanager
-def serving(model: Path, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[Process]:
-    """A server that is ready; at the end it is gone."""
-    command = imp("serve", model, "--target", "sim", "--port", "0", *arguments)
+def serving(
+    model: Path, *arguments: str, environment: dict[str, str] | None = None, through: Sequence[str] = ()
+) -> Iterator[Process]:
+    """A server that is ready, started by the command `through`; at the end it is gone."""
+    command = [*through, *imp("serve", model, "--target", "sim", "--port", "0", *arguments)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=os.environ | (environment or {}))
     assert process.stderr is not None
     try:

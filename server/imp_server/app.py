@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from imp_runtime.errors import ImpError
+from imp_runtime.version import VERSION
 from imp_server.anthropic_requests import CountBody, MessagesBody
 from imp_server.async_engine import AsyncEngine
 from imp_server.embedding_requests import EmbeddingBody
@@ -69,7 +69,7 @@ def create_app(
     service = Service(engine, tuple(aliases), any_model, think_budget, max_tokens, ping_seconds, most_values)
     for api in (chat, completions, responses, messages, embeddings, models, native):
         api.add(app, service)
-    document = dumps(description(_BODIES, _GETS, importlib.metadata.version("imp")))
+    document = dumps(description(_BODIES, _GETS, VERSION))
 
     async def openapi() -> Response:
         return Response(document, media_type="application/json")

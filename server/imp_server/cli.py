@@ -6,13 +6,13 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
+from imp_runtime.version import VERSION
 from imp_server.commands import (
     bench,
     chat,
@@ -39,7 +39,7 @@ app.add_typer(config.app)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"imp {version('imp')}")
+        typer.echo(f"imp {VERSION}")
         raise typer.Exit
 
 
@@ -51,11 +51,6 @@ def _options(
     ] = False,
 ) -> None:
     """`--debug` is taken out of the arguments by `execute`, so that it may stand anywhere; it is here for `--help`."""
-
-
-def main() -> None:
-    """The entry point `imp`."""
-    sys.exit(execute(sys.argv[1:]))
 
 
 def execute(arguments: Sequence[str]) -> int:

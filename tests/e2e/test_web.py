@@ -289,6 +289,32 @@ def test_a_signal_ends_the_server_in_time(model: Path, tmp_path: Path, number: s
     assert "ready: Demo on CPU simulator" in [line["message"] for line in lines]
 
 
+def test_a_second_ctrl_c_does_not_wait(model: Path) -> None:
+    with serving(model, "--set", "server.shutdown_seconds=4") as server:
+        body = {"prompt": "x", "max_tokens": 1000, "stream": True, "ignore_eos": True}
+        with httpx.stream("POST", f"{server.url}/v1/completions", json=body, timeout=20) as response:
+            lines = response.iter_lines()
+            assert next(lines)
+            server.process.send_signal(signal.SIGINT)
+            time.sleep(0.3)
+            took, status, error = server.end(signal.SIGINT)
+            last = [line for line in lines if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
+    assert (status, took < 4) == (130, True), error
+    assert "Traceback" not in error
+    assert "ERROR" not in error
+
+
+def test_a_ctrl_c_that_is_ignored_stays_ignored(model: Path) -> None:
+    """So a shell keeps it from what a script runs in the background; SIGTERM is for that."""
+    with serving(model, through=("sh", "-c", 'trap "" INT; exec "$@"', "sh")) as server:
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert httpx.get(f"{server.url}/health").status_code == 200
+        took, status, error = server.end(signal.SIGTERM)
+    assert (status, took < 5, "Traceback" in error) == (0, True, False), error
+
+
 def run(*arguments: str | Path, given: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         imp(*arguments), input=given, capture_output=True, text=True, timeout=60, env=os.environ | environment

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -22,11 +23,10 @@ class Deadline:
         self._closing = False
         self._open: set[asyncio.Future[ApiError]] = set()
 
-    async def drain(self, seconds: float) -> None:
-        """Take no more requests; those that are open get `seconds` to end by themselves."""
+    async def drain(self, due: Callable[[], bool]) -> None:
+        """Take no more requests; those that are open may end by themselves, until it is `due` to end them."""
         self._closing = True
-        end = asyncio.get_running_loop().time() + seconds
-        while self._open and asyncio.get_running_loop().time() < end:
+        while self._open and not due():
             await asyncio.sleep(0.02)
         for cut in self._open:
             if not cut.done():
