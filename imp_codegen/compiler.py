@@ -46,8 +46,9 @@ class CompileOptions:
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
     a message where it would wait for ever. `describe_chat`: what a chat template can do, as the JSON that the artifact
-    keeps beside the template. `tuning`: tables of all targets, the first that knows a stage or the step decides how it
-    is configured. `form`: of a decode step. `force`: the output may replace a file that is no artifact.
+    keeps beside the template; None leaves out a template that is of no use. `tuning`: tables of all targets, the first
+    that knows a stage or the step decides how it is configured. `form`: of a decode step. `force`: the output may
+    replace a file that is no artifact.
     """
 
     random_weights: bool = False
@@ -55,7 +56,7 @@ class CompileOptions:
     context: int | None = None
     dump: Path | None = None
     check: bool = False
-    describe_chat: Callable[[str], str] | None = None
+    describe_chat: Callable[[str], str | None] | None = None
     tuning: tuple[Table, ...] = field(default_factory=shipped)
     form: Wanted = "auto"
     force: bool = False
@@ -74,13 +75,17 @@ class TargetReport:
 
 @dataclass(frozen=True, slots=True)
 class CompileReport:
-    """What was made: seconds of each step, targets, weight bytes read for each decoded token, size of the artifact."""
+    """What was made: seconds of each step, targets, weight bytes read for each decoded token, size of the artifact.
+
+    `notes` are what the file leaves open, a line each for people.
+    """
 
     steps: tuple[tuple[str, float], ...]
     targets: tuple[TargetReport, ...]
     bytes_per_token: int
     artifact_bytes: int
     plan: Plan
+    notes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,8 @@ def compile_model(
         for t in compiled.plan.targets
     )
     plan = compiled.plan
-    return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, output.stat().st_size, plan)
+    size, notes = output.stat().st_size, compiled.tokenizer.notes
+    return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, size, plan, notes)
 
 
 def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: CompileOptions) -> Compiled:
@@ -198,10 +204,14 @@ def _write(
         **{f"source/{name}.cu": item.source.encode() for name, item in compiled.emitted.items()},
     }
     for kind, template in (("", tokenizer.chat_template), (".tool_use", tokenizer.tool_template)):
-        if template is not None:
-            blobs[f"chat_template{kind}.jinja"] = template.encode()
-            if options.describe_chat is not None:
-                blobs[f"chat{kind}.json"] = options.describe_chat(template).encode()
+        if template is None:
+            continue
+        if options.describe_chat is not None:
+            description = options.describe_chat(template)
+            if description is None:
+                continue
+            blobs[f"chat{kind}.json"] = description.encode()
+        blobs[f"chat_template{kind}.jinja"] = template.encode()
     total = sum(plane.nbytes for plane in compiled.plan.planes)
     done = 0
 

@@ -1,28 +1,35 @@
 """The tokenizer of a GGUF file as `tokenizers` JSON, built when a model is compiled and stored in its artifact.
 
-Two families: "gpt2" is byte-level BPE with a pre-tokenizer named by `tokenizer.ggml.pre`; "llama" is SentencePiece BPE,
-whose merges follow from the scores. Where llama.cpp and the model's own Hugging Face tokenizer disagree (NFC), the
-latter is followed.
+Three families: "gpt2" is byte-level BPE with a pre-tokenizer named by `tokenizer.ggml.pre`; "llama" is SentencePiece
+BPE, whose merges follow from the scores; "gemma4" is spelled like SentencePiece and has merges. Where llama.cpp and the
+model's own Hugging Face tokenizer disagree (NFC), the latter is followed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from imp_codegen.checkpoint import CheckpointError, Metadata
+from imp_codegen.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
 _MOST_TOKENS = 1 << 22
 _LONGEST_TOKEN = 1 << 12
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 _SPACE = "\u2581"  # SentencePiece writes a space as this character
 
-_END_STRINGS = (
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>", "</s>",
-    "<|return|>", "<|call|>",
-)  # fmt: skip
+# What ends a reply, by the names that models share. The first are control tokens even where a file types them as text,
+# the others stand in some vocabularies as what they look like: a tag of HTML.
+_ENDS = frozenset((
+    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>",
+    "<end_of_utterance>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<turn|>", "<|tool_response>",
+    "<\uff5cend\u2581of\u2581sentence\uff5c>",
+))  # fmt: skip
+_ENDS_IF_CONTROL = frozenset(("</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~["))
+# Formats whose <|end|> ends a message and not the reply, by another of their tokens: gpt-oss and Solar Open.
+_END_GOES_ON = frozenset(("<|return|>", "<|flush|>"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +37,7 @@ class TokenizerFiles:
     """What the artifact stores of the tokenizer. `stop_tokens` end a reply; `special_tokens` maps text to id.
 
     `tool_template` is the chat template for conversations with tools, where the file has one of its own.
+    `add_bos` and `add_eos`: what stands around a text. `notes`: what the file leaves open, a line each for people.
     """
 
     tokenizer_json: str
@@ -39,102 +47,33 @@ class TokenizerFiles:
     bos: int | None
     eos: int | None
     add_bos: bool
+    add_eos: bool
     stop_tokens: tuple[int, ...]
     special_tokens: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class PreTokenizer:
-    """How text is cut before BPE: each pattern in turn isolates its matches within the pieces so far."""
-
-    patterns: tuple[str, ...]
-    nfc: bool = False
-    ignore_merges: bool = False
-    add_bos: bool = False
-
-
-_CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_WORD = r"[^\r\n\p{L}\p{N}]?\p{L}+"
-_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_SYMBOLS_OR_SLASH = r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
-_CASED = (rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+", rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*")
-_LLAMA3 = rf"{_CONTRACTION}|{_WORD}|\p{{N}}{{1,3}}|{_SYMBOLS}"
-
-_FAMILIES: tuple[tuple[tuple[str, ...], PreTokenizer], ...] = (
-    (
-        ("llama-bpe", "llama3", "llama-v3", "falcon3", "falcon-h1", "pixtral", "lfm2"),
-        PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True),
-    ),
-    (("dbrx", "smaug-bpe", "glm4", "chatglm-bpe"), PreTokenizer((_LLAMA3,))),
-    (
-        ("qwen2", "deepseek-r1-qwen"),
-        PreTokenizer((rf"{_CONTRACTION}|{_WORD}|\p{{N}}|{_SYMBOLS}",), nfc=True),
-    ),
-    (
-        ("qwen35",),
-        PreTokenizer(
-            (
-                rf"{_CONTRACTION}|[^\r\n\p{{L}}\p{{N}}]?[\p{{L}}\p{{M}}]+|\p{{N}}"
-                r"| ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-            ),
-            nfc=True,
-        ),
-    ),
-    (("gpt-2", "phi-2"), PreTokenizer((_GPT2,))),
-    (("smollm", "starcoder", "refact"), PreTokenizer((r"\p{N}", _GPT2))),
-    (("command-r",), PreTokenizer((r"\p{N}", _GPT2), nfc=True)),
-    (("default",), PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", "[0-9][0-9][0-9]"))),
-    (
-        ("gpt-4o",),
-        PreTokenizer(
-            (rf"{_CASED[0]}{_CONTRACTION}?|{_CASED[1]}{_CONTRACTION}?|\p{{N}}{{1,3}}|{_SYMBOLS_OR_SLASH}",),
-        ),
-    ),
-    (
-        ("tekken",),
-        PreTokenizer((rf"{_CASED[0]}|{_CASED[1]}|\p{{N}}|{_SYMBOLS_OR_SLASH}",), ignore_merges=True, add_bos=True),
-    ),
-    (
-        ("deepseek-v3",),
-        PreTokenizer(
-            (
-                r"\p{N}{1,3}",
-                "[\u4e00-\u9fa5\u3040-\u309f\u30a0-\u30ff]+",
-                r"[!-/:-@\[-`{-~][A-Za-z]+|[^\r\n\p{L}\p{P}\p{S}]?[\p{L}\p{M}]+"
-                r"| ?[\p{P}\p{S}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-            )
-        ),
-    ),
-    (
-        ("deepseek-coder",),
-        PreTokenizer(
-            (r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", "[\u4e00-\u9fa5\u0800-\u4e00\uac00-\ud7ff]+", r"\p{N}"),
-        ),
-    ),
-)
-PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {name: pre for names, pre in _FAMILIES for name in names}
+    notes: tuple[str, ...]
 
 
 def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
     """The tokenizer described by a GGUF file's keys. Raises CheckpointError if they are incomplete or contradictory."""
     kind = metadata.string("tokenizer.ggml.model")
-    if kind not in ("gpt2", "llama"):
-        raise metadata.wrong("tokenizer.ggml.model", "gpt2 (byte-level BPE) or llama (SentencePiece)")
+    if kind not in ("gpt2", "llama", "gemma4"):
+        raise metadata.wrong(
+            "tokenizer.ggml.model", "gpt2 (byte-level BPE), llama (SentencePiece) or gemma4 (SentencePiece with merges)"
+        )
     vocab = _vocabulary(metadata)
     tokens = list(vocab)
     types = _types(metadata, len(tokens))
     bos = _token_id(metadata, "bos", len(tokens), 1 if kind == "llama" else None)
     eos = _token_id(metadata, "eos", len(tokens), 2 if kind == "llama" else None)
-    if kind == "gpt2":
-        pre = _pre_tokenizer(metadata)
-        tokenizer, add_bos = _byte_level(metadata, vocab, pre), pre.add_bos
+    special = {text: index for text, index in vocab.items() if types[index] in (_CONTROL, _UNKNOWN) or text in _ENDS}
+    notes = _notes(metadata, kind, types, special)
+    if kind == "llama":
+        tokenizer, add_bos = _sentence_piece(metadata, vocab, types, special), True
     else:
-        tokenizer, add_bos = _sentence_piece(metadata, vocab, types), True
-    special = {tokens[index]: index for index, kind in enumerate(types) if kind in (_CONTROL, _UNKNOWN)}
+        pre = PRE_TOKENIZERS["gemma4"] if kind == "gemma4" else _pre_tokenizer(metadata)
+        tokenizer, add_bos = _byte_pairs(metadata, vocab, types, pre, special), pre.add_bos
     tokenizer.add_special_tokens([AddedToken(text, normalized=False, special=True) for text in special])
-    defined = (tokens[index] for index, kind in enumerate(types) if kind == _USER_DEFINED)
+    defined = (text for text, index in vocab.items() if types[index] == _USER_DEFINED and text not in special)
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in defined])
     template, tool_template = "tokenizer.chat_template", "tokenizer.chat_template.tool_use"
     return TokenizerFiles(
@@ -145,9 +84,24 @@ def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
         bos=bos,
         eos=eos,
         add_bos=metadata.boolean("tokenizer.ggml.add_bos_token", add_bos) and bos is not None,
-        stop_tokens=_stop_tokens(metadata, eos, special, len(tokens)),
+        add_eos=metadata.boolean("tokenizer.ggml.add_eos_token", False) and eos is not None,
+        stop_tokens=_stop_tokens(metadata, eos, special, types),
         special_tokens=special,
+        notes=notes,
     )
+
+
+def _notes(metadata: Metadata, kind: str, types: Sequence[int], special: Mapping[str, int]) -> tuple[str, ...]:
+    notes = []
+    if kind == "gpt2" and "tokenizer.ggml.pre" not in metadata:
+        notes.append(
+            "has no key tokenizer.ggml.pre: text is cut in llama.cpp's default way, which may not be the model's; "
+            "answers may be worse than they should be, convert the model again"
+        )
+    mistyped = [text for text, index in special.items() if types[index] not in (_CONTROL, _UNKNOWN)]
+    if mistyped:
+        notes.append(f"tokenizer.ggml.token_type calls {', '.join(mistyped)} text; taken as what ends a reply")
+    return tuple(f"{metadata.path}: {note}" for note in notes)
 
 
 def _vocabulary(metadata: Metadata) -> dict[str, int]:
@@ -187,11 +141,41 @@ def _pre_tokenizer(metadata: Metadata) -> PreTokenizer:
     key = "tokenizer.ggml.pre"
     found = PRE_TOKENIZERS.get(metadata.string(key, "default"))
     if found is None:
-        raise metadata.wrong(key, f"one of the pre-tokenizers that imp knows: {', '.join(sorted(PRE_TOKENIZERS))}")
+        raise metadata.wrong(key, f"one of the {len(PRE_TOKENIZERS)} that imp knows, like llama-bpe, qwen2 or tekken")
     return found
 
 
-def _byte_level(metadata: Metadata, vocab: dict[str, int], pre: PreTokenizer) -> Tokenizer:
+def _byte_pairs(
+    metadata: Metadata, vocab: dict[str, int], types: Sequence[int], pre: PreTokenizer, special: Container[str]
+) -> Tokenizer:
+    merges = _merges(metadata, vocab, special)
+    if pre.raw:
+        unknown = _unknown(metadata, vocab, types)
+        model = models.BPE(vocab=vocab, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True)
+        tokenizer = Tokenizer(model)
+        tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
+        tokenizer.decoder = _sentence_piece_decoder()
+        return tokenizer
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre.ignore_merges))
+    if pre.nfc:
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            *map(_isolated, pre.patterns),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            *map(_isolated, pre.letters),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _isolated(pattern: str) -> pre_tokenizers.PreTokenizer:
+    return pre_tokenizers.Split(Regex(pattern), "isolated")
+
+
+def _merges(metadata: Metadata, vocab: Mapping[str, int], special: Container[str]) -> list[tuple[str, str]]:
+    """The merges, without those that would make a special token of text."""
     key = "tokenizer.ggml.merges"
     merges: list[tuple[str, str]] = []
     for index, merge in enumerate(metadata.strings(key)):
@@ -200,38 +184,40 @@ def _byte_level(metadata: Metadata, vocab: dict[str, int], pre: PreTokenizer) ->
             raise CheckpointError(
                 f"{metadata.path}: {key}: merge {index}, {merge[:60]!r}, is not a pair of tokens that make a token"
             )
-        merges.append((left, right))
-    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, ignore_merges=pre.ignore_merges))
-    if pre.nfc:
-        tokenizer.normalizer = normalizers.NFC()
-    splits = [pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [*splits, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
+        if left + right not in special:
+            merges.append((left, right))
+    return merges
 
 
-def _sentence_piece(metadata: Metadata, vocab: dict[str, int], types: Sequence[int]) -> Tokenizer:
+def _sentence_piece(
+    metadata: Metadata, vocab: dict[str, int], types: Sequence[int], special: Container[str]
+) -> Tokenizer:
     key = "tokenizer.ggml.scores"
     scores = metadata.numbers(key)
     if len(scores) != len(vocab):
         raise metadata.wrong(key, f"one score for each of the {len(vocab)} tokens")
-    unknown = next((text for text, index in vocab.items() if types[index] == _UNKNOWN), None)
-    if unknown is None:
-        index = _token_id(metadata, "unknown", len(vocab), 0)
-        unknown = next(text for text, token in vocab.items() if token == index)
-    merges = _merges_of_scores(vocab, types, scores)
+    unknown = _unknown(metadata, vocab, types)
+    merges = _merges_of_scores({text: i for text, i in vocab.items() if text not in special}, types, scores)
     tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=merges, unk_token=unknown, fuse_unk=True, byte_fallback=True))
-    to_space = decoders.Replace(_SPACE, " ")
     if metadata.boolean("tokenizer.ggml.add_space_prefix", True):
         tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend(_SPACE), normalizers.Replace(" ", _SPACE)])
-        steps = [to_space, decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        tokenizer.decoder = _sentence_piece_decoder(decoders.Strip(" ", 1, 0))
     else:
         tokenizer.normalizer = normalizers.Replace(" ", _SPACE)
-        steps = [to_space, decoders.ByteFallback(), decoders.Fuse()]
-    tokenizer.decoder = decoders.Sequence(steps)
+        tokenizer.decoder = _sentence_piece_decoder()
     return tokenizer
+
+
+def _sentence_piece_decoder(*last: decoders.Decoder) -> decoders.Decoder:
+    return decoders.Sequence([decoders.Replace(_SPACE, " "), decoders.ByteFallback(), decoders.Fuse(), *last])
+
+
+def _unknown(metadata: Metadata, vocab: Mapping[str, int], types: Sequence[int]) -> str:
+    """The token of type unknown, else the one that the key names."""
+    index = next((index for index, kind in enumerate(types) if kind == _UNKNOWN), None)
+    if index is None:
+        index = _token_id(metadata, "unknown", len(vocab), 0)
+    return next(text for text, token in vocab.items() if token == index)
 
 
 def _merges_of_scores(vocab: Mapping[str, int], types: Sequence[int], scores: Sequence[float]) -> list[tuple[str, str]]:
@@ -252,9 +238,13 @@ def _merges_of_scores(vocab: Mapping[str, int], types: Sequence[int], scores: Se
     return [(left, right) for *_, left, right in ranked]
 
 
-def _stop_tokens(metadata: Metadata, eos: int | None, special: Mapping[str, int], count: int) -> tuple[int, ...]:
-    ids = {eos, *(_token_id(metadata, name, count) for name in ("eot", "eom"))}
-    ends = {text for text in _END_STRINGS if text in special}
-    if "<|return|>" in ends:  # the harmony format ends a message, not the reply, with <|end|>
-        ends.discard("<|end|>")
-    return tuple(sorted({special[text] for text in ends} | {index for index in ids if index is not None}))
+def _stop_tokens(
+    metadata: Metadata, eos: int | None, special: Mapping[str, int], types: Sequence[int]
+) -> tuple[int, ...]:
+    named = {eos, *(_token_id(metadata, name, len(types)) for name in ("eot", "eom"))}
+    ends = {special[text] for text in _ENDS & special.keys()}
+    ends |= {special[text] for text in _ENDS_IF_CONTROL & special.keys()}
+    ends |= {index for index in named if index is not None}
+    if _END_GOES_ON & special.keys():
+        ends.discard(special.get("<|end|>", -1))
+    return tuple(sorted(ends))

@@ -21,11 +21,8 @@ _MOST_WRITTEN = 4096  # characters of two calls
 
 
 def describe(source: str) -> ChatCapabilities:
-    """What the template `source` does. One that cannot be compiled gets the defaults."""
-    try:
-        return probe(ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}))
-    except ChatTemplateError:
-        return ChatCapabilities(recognise(source))
+    """What the template `source` does. Raises ChatTemplateError for one that cannot be parsed."""
+    return probe(ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}))
 
 
 def probe(template: ChatTemplate) -> ChatCapabilities:

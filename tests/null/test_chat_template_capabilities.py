@@ -13,7 +13,7 @@ import pytest
 from imp_runtime.errors import ImpError
 from imp_server.chat_capabilities import ChatCapabilities, conform
 from imp_server.chat_probe import describe, probe
-from imp_server.chat_template import ChatTemplate, Json, Message
+from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json, Message
 
 TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
 ALL = {"tools": True, "tool_calls": True, "parallel_calls": True, "tool_results": True}
@@ -50,7 +50,8 @@ def test_the_file_in_the_artifact() -> None:
     found = describe((TEMPLATES / "concatenating.jinja").read_text())
     assert "first_tool<｜tool▁sep｜>" in found.written
     assert ChatCapabilities.from_json(found.to_json()) == found
-    assert describe("{% broken") == ChatCapabilities("plain")
+    with pytest.raises(ChatTemplateError, match="has an error"):
+        describe("{% broken")
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,31 @@ def test_a_token_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path.write_bytes(raw.replace(len(letter).to_bytes(8, "little") + letter, b"\2" + bytes(7) + b"\xff\xfe"))
     with pytest.raises(CheckpointError, match=r"tokenizer\.ggml\.tokens\[200\] is b'\\xff\\xfe', expected a text"):
         open_checkpoint(path).metadata.strings("tokenizer.ggml.tokens")
+
+
+def test_what_a_file_leaves_open_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    keys = {
+        "tokenizer.ggml.pre": None,
+        "tokenizer.ggml.token_type": [1] * 260,
+        "tokenizer.chat_template": "{% for m in messages",
+    }
+    model = write_gguf(tmp_path / "m.gguf", keys=keys)
+    assert imp_compile(model, "-o", tmp_path / "m.impc") == 0
+    notes = notes_of(capsys)
+    for note, words in zip(
+        notes, ("has no key tokenizer.ggml.pre", "<|im_end|> text", "template has an error"), strict=True
+    ):
+        assert words in note
+    artifact = Artifact.open(tmp_path / "m.impc")
+    assert not artifact.has("chat_template.jinja")
+    assert not artifact.has("chat.json")
+    assert artifact.plan.stop_tokens == (257, 259)
+
+
+def test_nothing_is_said_of_a_file_that_says_all(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert imp_compile(model, "-o", model.parent / "m.impc") == 0
+    assert notes_of(capsys) == []
+
+
+def notes_of(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("imp: note: ")]

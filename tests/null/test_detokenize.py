@@ -66,10 +66,10 @@ class Vocabulary:
         files = build_tokenizer(metadata)
         self.library = tokenizers.Tokenizer.from_str(files.tokenizer_json)
         blob = {"tokenizer.json": files.tokenizer_json.encode()}
-        self.tokenizer = Tokenizer(write_tiny_artifact(folder / f"{name}.impc", blobs=blob, vocab=files.vocab_size))
+        self.tokenizer = Tokenizer(write_tiny_artifact(folder / f"{name}.impc", blobs=blob))
         tokens = metadata.strings("tokenizer.ggml.tokens")
         types = metadata.integers("tokenizer.ggml.token_type")
-        spm = metadata.string("tokenizer.ggml.model") == "llama"
+        spm = metadata.string("tokenizer.ggml.model") != "gpt2"
         self.strips = spm and metadata.boolean("tokenizer.ggml.add_space_prefix", True)
         self.bytes = [spm_bytes(each) if spm else letters(each) for each in tokens]
         # Kind 3 is control, which is not shown, like 2, unknown.
@@ -103,7 +103,7 @@ def is_text(raw: bytes) -> bool:
     return True
 
 
-NAMES = ("qwen3", "llama", "gpt-4o", "qwen35", "spm", "spm-no-prefix")
+NAMES = ("qwen3", "llama", "gpt-4o", "qwen35", "falcon", "spm", "spm-no-prefix", "spm-runs", "gemma4")
 
 
 @pytest.fixture(scope="module")

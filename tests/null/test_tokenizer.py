@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from imp_codegen.checkpoint import CheckpointError, Metadata, open_checkpoint
-from imp_codegen.tokenizer import PRE_TOKENIZERS, TokenizerFiles, build_tokenizer
+from imp_codegen.pretokenizers import PRE_TOKENIZERS
+from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRUTHS = {
@@ -65,9 +66,10 @@ TOKENIZERS = {name: build(name)[1] for name in TRUTHS}
 def test_text_survives_the_round_trip(name: str, text: str) -> None:
     tokenizer = TOKENIZERS[name]
     assume(not any(token.content in text for token in tokenizer.get_added_tokens_decoder().values()))
-    ids = tokenizer.encode(text, add_special_tokens=False).ids
-    normal = name.startswith("qwen")
-    assert tokenizer.decode(ids) == (unicodedata.normalize("NFC", text) if normal else text)
+    text = unicodedata.normalize("NFC", text) if name.startswith(("qwen", "mpt")) else text
+    if name == "falcon":  # its vocabulary lacks some bytes
+        assume(all(chr_of(byte) in tokenizer.get_vocab() for byte in text.encode()))
+    assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids) == text
 
 
 @pytest.mark.parametrize(
@@ -123,7 +125,7 @@ def cut(tokenizer: Tokenizer, text: str) -> list[str]:
         ("gpt-2", [pre_tokenizers.ByteLevel(add_prefix_space=False)]),
         ("smollm", [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
         (
-            "default",
+            "falcon",
             [
                 pre_tokenizers.Punctuation("contiguous"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False),
@@ -137,8 +139,7 @@ def test_pre_tokenizers_of_older_models(pre: str, steps: list[pre_tokenizers.Pre
     expected = Tokenizer(models.BPE())
     expected.pre_tokenizer = pre_tokenizers.Sequence(steps)
     found = Tokenizer.from_str(built(byte_level(pre)).tokenizer_json)
-    # the older models look for digits after bytes became letters, where ½ is a number and half of another letter too
-    for text in SAMPLES[: 2 if pre == "default" else 3]:
+    for text in SAMPLES:
         assert cut(found, text) == cut(expected, text)
 
 
@@ -150,6 +151,13 @@ def test_pre_tokenizers_of_older_models(pre: str, steps: list[pre_tokenizers.Pre
         ("gpt-4o", ["It'S", "Ġ", "123", "45", "Ġfoo", "Bar", "(ab", "():/"]),
         ("tekken", ["It", "'S", "Ġ", "1", "2", "3", "4", "5", "Ġfoo", "Bar", "(ab", "():/"]),
         ("deepseek-v3", ["It", "'S", "Ġ", "123", "45", "ĠfooBar", "(ab", "():/"]),
+        ("deepseek-llm", ["It", "'", "S", "Ġ", "1", "2", "3", "4", "5", "ĠfooBar", "(", "ab", "():/"]),
+        ("glm4", ["It", "'S", "Ġ", "123", "45", "ĠfooBar", "(ab", "():/"]),
+        ("falcon", ["It", "'", "S", "Ġ", "123", "45", "ĠfooBar", "(", "ab", "():/"]),
+        ("seed-coder", ["It", "'S", "Ġ", "1", "2", "3", "4", "5", "ĠfooBar", "(ab", "():/"]),
+        ("viking", ["It'S", "Ġ", "1", "2", "3", "4", "5", "ĠfooBar", "(", "ab", "()", ":/"]),
+        ("ufakzeka", ["It", "'S", "Ġ", "1", "2", "3", "4", "5", "ĠfooBar", "(ab", "():/"]),
+        ("superbpe", ["It'SĠ", "12", "345", "ĠfooBar(ab():/"]),
         ("deepseek-coder", ["It", "'", "S", "Ġ", "1", "2", "3", "4", "5", "ĠfooBar", "(", "ab", "():/"]),
     ],
 )
@@ -158,7 +166,7 @@ def test_pieces(pre: str, pieces: list[str]) -> None:
     assert cut(found, "It'S 12345 fooBar(ab():/") == pieces
 
 
-@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+@pytest.mark.parametrize("pre", [name for name, pre in PRE_TOKENIZERS.items() if not pre.raw])
 def test_every_pre_tokenizer_keeps_every_byte(pre: str) -> None:
     files = built(byte_level(pre))
     tokenizer = Tokenizer.from_str(files.tokenizer_json)
@@ -174,11 +182,16 @@ def chr_of(byte: int) -> str:
     return chr(byte) if byte in shown else chr(256 + [b for b in range(256) if b not in shown].index(byte))
 
 
-def test_ignore_merges_takes_whole_words() -> None:
-    keys = byte_level("llama-bpe", ("ab", "bc", "abc"), ("b c",))
-    assert Tokenizer.from_str(built(keys).tokenizer_json).encode("abc").tokens == ["abc"]
-    keys["tokenizer.ggml.pre"] = "qwen2"
-    assert Tokenizer.from_str(built(keys).tokenizer_json).encode("abc").tokens == ["a", "bc"]
+@pytest.mark.parametrize(
+    ("pre", "tokens"),
+    [
+        *((name, ["abc"]) for name in ("llama-bpe", "tekken", "glm4", "glm5", "minicpm5", "youtu")),
+        *((name, ["a", "bc"]) for name in ("qwen2", "chatglm-bpe", "smaug-bpe", "deepseek-v3")),
+    ],
+)
+def test_ignore_merges_takes_whole_words(pre: str, tokens: list[str]) -> None:
+    keys = byte_level(pre, ("ab", "bc", "abc"), ("b c",))
+    assert Tokenizer.from_str(built(keys).tokenizer_json).encode("abc").tokens == tokens
 
 
 def test_user_defined_tokens_are_found_whole_and_shown() -> None:
@@ -201,8 +214,49 @@ def test_named_chat_templates() -> None:
 
 def test_harmony_goes_on_after_end() -> None:
     types = [1] * 256 + [3, 3, 3]
-    files = built(byte_level("gpt-4o", ("<|end|>", "<|return|>", "<|call|>"), token_type=types, eos_token_id=257))
-    assert files.stop_tokens == (257, 258)
+    keys = byte_level("gpt-4o", ("<|end|>", "<|return|>", "<|call|>"), token_type=types, eos_token_id=257)
+    assert built(keys).stop_tokens == (257, 258)
+    for kind in (1, 3, 4):
+        keys["tokenizer.ggml.token_type"] = [1] * 256 + [kind] * 3
+        assert built(keys | {"tokenizer.ggml.eot_token_id": 256}).stop_tokens == (257, 258)
+
+
+@pytest.mark.parametrize("kind", [1, 3, 4])
+def test_what_ends_a_reply_is_a_control_token_whatever_the_file_calls_it(kind: int) -> None:
+    ends = ("<|im_end|>", "<|eot_id|>", "<end_of_turn>", "<|end|>")
+    merges = ("< |", "<| im_end|>")  # as if it were text
+    keys = byte_level("qwen2", (*ends, "<|", "im_end|>"), merges, token_type=[1] * 256 + [kind] * 4 + [1] * 2)
+    files = built(keys)
+    assert files.stop_tokens == (256, 257, 258, 259)
+    tokenizer = Tokenizer.from_str(files.tokenizer_json)
+    assert tokenizer.encode("a<|im_end|>b<|eot_id|>").ids[1::2] == [256, 257]
+    assert tokenizer.decode([256]) == ""
+    assert bool(files.notes) == (kind != 3)
+    assert all("token_type calls <|im_end|>, <|eot_id|>, <end_of_turn>, <|end|> text" in note for note in files.notes)
+    tokenizer.encode_special_tokens = True
+    assert tokenizer.decode(tokenizer.encode("a<|im_end|>").ids) == "a<|im_end|>"
+
+
+def test_a_tag_of_html_ends_a_reply_only_as_a_control_token() -> None:
+    for kind, stops in ((1, ()), (3, (256,)), (4, ())):
+        assert built(byte_level("qwen2", ("</s>",), token_type=[1] * 256 + [kind])).stop_tokens == stops
+
+
+def test_a_missing_pre_tokenizer_is_said() -> None:
+    keys = byte_level("default")
+    assert built(keys).notes == ()
+    del keys["tokenizer.ggml.pre"]
+    (note,) = built(keys).notes
+    assert note.startswith("model.gguf: has no key tokenizer.ggml.pre: text is cut in llama.cpp's default way")
+
+
+def test_what_stands_around_a_text() -> None:
+    keys = byte_level("qwen2", ("<b>", "<e>"), token_type=[1] * 256 + [3] * 2, bos_token_id=256, eos_token_id=257)
+    assert (built(keys).add_bos, built(keys).add_eos) == (False, False)
+    keys |= {"tokenizer.ggml.add_bos_token": True, "tokenizer.ggml.add_eos_token": True}
+    assert (built(keys).add_bos, built(keys).add_eos) == (True, True)
+    del keys["tokenizer.ggml.eos_token_id"]
+    assert not built(keys).add_eos
 
 
 def spm(**more: object) -> Json:
@@ -256,7 +310,7 @@ BAD_KEYS: dict[str, tuple[Json, str]] = {
     "eos": (byte_level("qwen2", eos_token_id=256), "eos_token_id is 256, expected an integer in 0..255"),
     "negative bos": (byte_level("qwen2", bos_token_id=-1), "bos_token_id is -1"),
     "add_bos": (byte_level("qwen2", add_bos_token=1), "add_bos_token is 1, expected true or false"),
-    "pre": (byte_level("qwen9"), "tokenizer.ggml.pre is 'qwen9', expected one of the pre-tokenizers that imp knows: "),
+    "pre": (byte_level("qwen9"), "tokenizer.ggml.pre is 'qwen9', expected one of the 88 that imp knows, like "),
     "merge of one": (byte_level("qwen2", ("ab",), ("ab",)), "merge 0, 'ab', is not a pair of tokens"),
     "merge of strangers": (byte_level("qwen2", ("ab",), ("a b", "a xy")), "merge 1, 'a xy', is not a pair"),
     "merge without result": (byte_level("qwen2", (), ("a b",)), "merge 0, 'a b', is not a pair"),

@@ -11,6 +11,7 @@ import typer
 from imp_codegen.targets import targets
 from imp_runtime.device import detect_target
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 from imp_server.tables import show, table
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ def command(
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
     from imp_server.chat_probe import describe
+    from imp_server.chat_template import ChatTemplateError
     from imp_server.progress import progress
 
     if quant is not None and not random_weights:
@@ -96,8 +98,12 @@ def command(
     tables = _tables_of(tuning, names)
     notes: list[str] = []
 
-    def described(template: str) -> str:
-        capabilities = describe(template)
+    def described(template: str) -> str | None:
+        try:
+            capabilities = describe(template)
+        except ChatTemplateError as error:
+            notes.append(f"{error}; it is left out, so that the model only completes text")
+            return None
         if (capabilities.tools or capabilities.tool_calls) and capabilities.parser == "plain":
             notes.append(_UNKNOWN_CALLS)
         return capabilities.to_json()
@@ -107,8 +113,8 @@ def command(
     with progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))
-    for note in dict.fromkeys(notes):
-        print(f"imp: note: {note}", file=sys.stderr)
+    for note in dict.fromkeys((*result.notes, *notes)):
+        print(f"imp: note: {visible(note)}", file=sys.stderr)
 
 
 def _checkpoint(source: str) -> Path:
