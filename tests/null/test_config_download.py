@@ -59,7 +59,9 @@ def test_without_a_network_the_cache_is_used(cache: Path) -> None:
 CLIENT = sys.modules[HfHubHTTPError.__bases__[0].__module__.partition(".")[0]]  # httpx, or httpx2 from version 2 on
 
 
-@pytest.mark.parametrize("client", {httpx, CLIENT}, ids=lambda client: client.__name__)
+@pytest.mark.parametrize(
+    "client", sorted({httpx, CLIENT}, key=lambda client: client.__name__), ids=lambda client: client.__name__
+)
 @pytest.mark.parametrize("kind", ["ConnectError", "ConnectTimeout", "ReadTimeout", "ProxyError", "RemoteProtocolError"])
 def test_either_client_may_fail(
     cache: Path, monkeypatch: pytest.MonkeyPatch, client: types.ModuleType, kind: str
