@@ -7,7 +7,8 @@ to a multiple of 256, so that each begins aligned in the file. True lengths: a p
 `__metadata__["lengths"]`.
 
 Blobs come first ("plan.json", "tokenizer.json", "code/<target>", ...), then the packed weights ("weights/<plane>") in
-the plan's order. The same content gives the same bytes.
+the plan's order, at last "checksums": eight bytes for each tensor before it, of its content without the padding (see
+checksums.py). The same content gives the same bytes.
 """
 
 from __future__ import annotations
@@ -26,15 +27,17 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from imp_runtime.checksums import SIZE, Checksum, Comparison, checksum
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Plan, PlanError
 from imp_runtime.plan_check import WEIGHTS, check_plan
 from imp_runtime.text import visible
 
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
 ALIGNMENT = 256
 MAX_HEADER_BYTES = 16 << 20
 PLAN = "plan.json"
+CHECKSUMS = "checksums"
 REQUIRED_METADATA = ("imp_version", "model_hash")
 _ZEROS = bytes(ALIGNMENT)
 
@@ -70,8 +73,7 @@ class Artifact:
     path: Path
     plan: Plan
     metadata: Mapping[str, str]
-    _data: npt.NDArray[np.uint8]
-    _tensors: Mapping[str, tuple[int, int]]
+    _tensors: _Tensors
 
     @staticmethod
     def open(path: Path) -> Artifact:
@@ -92,19 +94,20 @@ class Artifact:
             )
         extents, metadata = _read_header(path, data)
         lengths = _read_lengths(path, metadata, extents)
-        tensors = {name: (extents[name][0], length) for name, length in lengths.items()}
-        if PLAN not in tensors:
-            raise ArtifactError(
-                f"{path}: has no {PLAN}; it is not an .impc file or it is damaged: compile the model again"
-            )
-        begin, length = tensors[PLAN]
+        tensors = _Tensors(path, data, {name: (extents[name][0], length) for name, length in lengths.items()}, {})
+        for name in (PLAN, CHECKSUMS):
+            if name not in lengths:
+                raise ArtifactError(
+                    f"{path}: has no {name}; it is not an .impc file or it is damaged: compile the model again"
+                )
+        tensors.read_checksums(list(extents))
         try:
-            plan = Plan.from_json(data[begin : begin + length].tobytes())
+            plan = Plan.from_json(tensors.intact(PLAN).tobytes())
             check_plan(plan)
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from None
-        _add_planes(path, plan, extents, tensors)
-        for name, (begin, length) in tensors.items():
+        _add_planes(path, plan, extents, tensors.places)
+        for name, (begin, length) in tensors.places.items():
             if np.any(data[begin + length : begin + padded(length)]):
                 raise ArtifactError(
                     f"{path}: the padding of {name!r} is not zero; the file is damaged, compile the model again"
@@ -115,29 +118,77 @@ class Artifact:
                     f"{path}: has no tensor {target.code!r:.80}, the code of target {target.target!r:.80}"
                 )
         public = {key: value for key, value in metadata.items() if key != "lengths"}
-        return Artifact(path, plan, MappingProxyType(public), data, MappingProxyType(tensors))
+        return Artifact(path, plan, MappingProxyType(public), tensors)
 
     def names(self) -> list[tuple[str, int]]:
         """Every blob and plane (`weights/...`) with its true length in bytes, in file order."""
-        return [(name, length) for name, (_, length) in self._tensors.items()]
+        return [(name, length) for name, (_, length) in sorted(self._tensors.places.items(), key=lambda item: item[1])]
 
     def has(self, name: str) -> bool:
         """Whether there is a blob or plane (`weights/...`) of that name."""
-        return name in self._tensors
+        return name in self._tensors.places
 
     def read(self, name: str) -> bytes:
-        """The bytes of a blob. Raises ArtifactError when there is none of that name."""
-        return self._view(name).tobytes()
+        """The bytes of a blob. Raises ArtifactError when there is none of that name, or when it is damaged."""
+        return self._tensors.intact(name).tobytes()
 
     def plane(self, name: str) -> npt.NDArray[np.uint8]:
         """The packed plane `name` (without `weights/`): uint8 [nbytes], read-only, memory-mapped."""
-        return self._view(WEIGHTS + name)
+        return self._tensors.view(WEIGHTS + name)
 
-    def _view(self, name: str) -> npt.NDArray[np.uint8]:
-        if name not in self._tensors:
+    @contextlib.contextmanager
+    def compared(self) -> Iterator[None]:
+        """Compare all blobs and planes with their checksums beside what the block does, on all cores.
+
+        Raises ArtifactError at its end, naming the first that is damaged.
+        """
+        tensors = self._tensors
+        with Comparison({name: (tensors.view(name).data, wanted) for name, wanted in tensors.sums.items()}) as found:
+            yield
+            if (name := found.different()) is not None:
+                raise tensors.damaged(name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tensors:
+    """Where each tensor's content begins in the file, its length, and what its checksum should be."""
+
+    path: Path
+    data: npt.NDArray[np.uint8]
+    places: dict[str, tuple[int, int]]
+    sums: dict[str, bytes]
+
+    def view(self, name: str) -> npt.NDArray[np.uint8]:
+        """The content of a tensor, as it lies there."""
+        if name not in self.places:
             raise ArtifactError(f"{self.path}: has no {name!r}; compile the model again with this version")
-        begin, length = self._tensors[name]
-        return self._data[begin : begin + length]
+        begin, length = self.places[name]
+        return self.data[begin : begin + length]
+
+    def intact(self, name: str) -> npt.NDArray[np.uint8]:
+        """The content of a tensor that is as it was written. Raises ArtifactError."""
+        content = self.view(name)
+        if name != CHECKSUMS and checksum(content.data) != self.sums[name]:
+            raise self.damaged(name)
+        return content
+
+    def damaged(self, name: str) -> ArtifactError:
+        """What to say of a tensor that is not."""
+        what = f"plane {name.removeprefix(WEIGHTS)!r:.80}" if name.startswith(WEIGHTS) else f"{name!r:.80}"
+        return ArtifactError(
+            f"{self.path}: {what} is not what its checksum says; the file is damaged: copy it again or compile again"
+        )
+
+    def read_checksums(self, names: list[str]) -> None:
+        """Take the checksums of the tensors `names` from the file, where they stand in this order."""
+        names = [name for name in names if name != CHECKSUMS]
+        stored = self.view(CHECKSUMS).tobytes()
+        if len(stored) != SIZE * len(names):
+            raise ArtifactError(
+                f"{self.path}: {CHECKSUMS} has {len(stored)} bytes, expected {SIZE} for each of {len(names)} tensors; "
+                "the file is damaged, compile the model again"
+            )
+        self.sums.update({name: stored[i * SIZE : (i + 1) * SIZE] for i, name in enumerate(names)})
 
 
 def _read_header(path: Path, data: npt.NDArray[np.uint8]) -> tuple[dict[str, tuple[int, int]], dict[str, str]]:
@@ -267,12 +318,13 @@ def write_artifact(
     if missing := [key for key in REQUIRED_METADATA if key not in metadata]:
         raise ValueError(f"metadata lacks {', '.join(missing)}")
     contents = {PLAN: plan.to_json().encode(), **dict(sorted(blobs.items()))}
-    if PLAN in blobs or any(name.startswith(WEIGHTS) or name == "__metadata__" for name in blobs):
-        raise ValueError("a blob must not be named plan.json, __metadata__ or weights/...")
+    if any(name.startswith(WEIGHTS) or name in (PLAN, CHECKSUMS, "__metadata__") for name in blobs):
+        raise ValueError("a blob must not be named plan.json, checksums, __metadata__ or weights/...")
     if missing := [target.code for target in plan.targets if target.code not in blobs]:
         raise ValueError(f"blobs lack {', '.join(missing)}")
-    header = _header(plan, contents, metadata)
-    total = len(header) + sum(padded(len(b)) for b in contents.values()) + sum(padded(p.nbytes) for p in plan.planes)
+    lengths = _lengths(plan, contents)
+    header = _header(lengths, metadata)
+    total = len(header) + sum(map(padded, lengths.values()))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         free = shutil.disk_usage(path.parent).free
@@ -280,11 +332,13 @@ def write_artifact(
             raise ArtifactError(f"{path}: needs {total:,} bytes but the disk has {free:,} left; free some space")
         with temporary.open("xb") as file:
             file.write(header)
+            sums = bytearray()
             for content in contents.values():
-                file.write(content)
-                file.write(_ZEROS[: padded(len(content)) - len(content)])
-            for chunk in _checked_planes(plan, planes):
+                file.write(_filled(content))
+                sums += checksum(content)
+            for chunk in _checked_planes(plan, planes, sums):
                 file.write(chunk)
+            file.write(_filled(bytes(sums)))
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -296,20 +350,28 @@ def write_artifact(
             temporary.unlink()
 
 
-def _header(plan: Plan, contents: Mapping[str, bytes], metadata: Mapping[str, str]) -> bytes:
-    lengths = {name: len(content) for name, content in contents.items()}
-    sizes = [(name, padded(n)) for name, n in lengths.items()] + [
-        (WEIGHTS + p.name, padded(p.nbytes)) for p in plan.planes
-    ]
+def _filled(content: bytes) -> bytes:
+    return content.ljust(padded(len(content)), b"\0")
+
+
+def _lengths(plan: Plan, contents: Mapping[str, bytes]) -> dict[str, int]:
+    """The true length of every tensor, in file order."""
+    blobs = {name: len(content) for name, content in contents.items()}
+    planes = {WEIGHTS + plane.name: plane.nbytes for plane in plan.planes}
+    return {**blobs, **planes, CHECKSUMS: SIZE * (len(blobs) + len(planes))}
+
+
+def _header(lengths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
+    blobs = {name: length for name, length in lengths.items() if not name.startswith(WEIGHTS)}
     facts = {
         **metadata,
         "format": "impc",
         "format_version": FORMAT_VERSION,
-        "lengths": json.dumps(lengths, sort_keys=True, separators=(",", ":")),
+        "lengths": json.dumps(blobs, sort_keys=True, separators=(",", ":")),
     }
     table: dict[str, object] = {"__metadata__": dict(sorted(facts.items()))}
     at = 0
-    for name, size in sizes:
+    for name, size in zip(lengths, map(padded, lengths.values()), strict=True):
         table[name] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
         at += size
     text = json.dumps(table, separators=(",", ":")).encode()
@@ -319,22 +381,27 @@ def _header(plan: Plan, contents: Mapping[str, bytes], metadata: Mapping[str, st
     return len(text).to_bytes(8, "little") + text
 
 
-def _checked_planes(plan: Plan, planes: Iterable[tuple[str, Iterable[Chunk]]]) -> Iterator[memoryview]:
-    """The bytes of all planes with their paddings; ValueError where they differ from the plan."""
+def _checked_planes(plan: Plan, planes: Iterable[tuple[str, Iterable[Chunk]]], sums: bytearray) -> Iterator[memoryview]:
+    """The bytes of all planes with their paddings; ValueError where they differ from the plan.
+
+    The checksum of each is added to `sums`.
+    """
     given = iter(planes)
     for plane in plan.planes:
         name, chunks = next(given, ("nothing", ()))
         if name != plane.name:
             raise ValueError(f"the next plane must be {plane.name!r}, not {name!r}")
-        done = 0
+        done, total = 0, Checksum()
         for chunk in chunks:
             view = chunk.reshape(-1).view(np.uint8).data if isinstance(chunk, np.ndarray) else memoryview(chunk)
             done += len(view)
             if done > plane.nbytes:
                 break
+            total.add(view)
             yield view
         if done != plane.nbytes:
             raise ValueError(f"plane {name!r} must have {plane.nbytes} bytes, not {done}")
+        sums += total.value
         yield memoryview(_ZEROS)[: padded(done) - done]
     if (extra := next(given, None)) is not None:
         raise ValueError(f"plane {extra[0]!r} is not in the plan")

@@ -81,6 +81,7 @@ class Engine:
         *,
         kv_tokens: int | None = None,
         prefix_cache: bool = True,
+        check_weights: bool = True,
         progress: Progress | None = None,
     ) -> None:
         self.artifact = artifact
@@ -88,7 +89,7 @@ class Engine:
         self.target = device.target
         self.device_name = device.name
         self._device = device
-        self.runner = ModelRunner(artifact, device, kv_tokens, progress)
+        self.runner = ModelRunner(artifact, device, kv_tokens, progress, check_weights=check_weights)
         try:
             names = {program.name for program in self.runner.programs}
             if missing := {"decode_b1", "sample_b1", "forward_b1", "choose_b1", "export_b1"} - names:
@@ -115,9 +116,13 @@ class Engine:
         target: str | None = None,
         kv_tokens: int | None = None,
         prefix_cache: bool = True,
+        check_weights: bool = True,
         progress: Progress | None = None,
     ) -> Engine:
-        """Open an artifact on the device of `target`, by default on what this machine has. Raises ImpError."""
+        """Open an artifact on the device of `target`, by default on what this machine has. Raises ImpError.
+
+        With `check_weights`, weights that are not what their checksums say are refused by name.
+        """
         artifact = Artifact.open(Path(path))
         wanted = target or detect_target()
         try:
@@ -126,7 +131,14 @@ class Engine:
             advice = f"compile with --target {wanted}, or choose one of these with --target"
             raise PlanError(f"{path}: {error}; {advice}") from None
         device = open_device(wanted)
-        return Engine(artifact, device, kv_tokens=kv_tokens, prefix_cache=prefix_cache, progress=progress)
+        return Engine(
+            artifact,
+            device,
+            kv_tokens=kv_tokens,
+            prefix_cache=prefix_cache,
+            check_weights=check_weights,
+            progress=progress,
+        )
 
     def close(self) -> None:
         """Give the device back."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import numpy.typing as npt
@@ -61,12 +62,19 @@ class ModelRunner:
     """A plan in device memory. It knows programs and buffers; what they compute is the compiler's business.
 
     `kv_tokens` asks for a KV cache of that many tokens; without it the cache takes what `plan.slots` sequences of full
-    context need, or the free memory where that is less. `progress(step, done, total)` is called while loading.
-    Raises ImpError when the weights, or the weights and one sequence of reasonable length, do not fit.
+    context need, or the free memory where that is less. `progress(step, done, total)` is called while loading. With
+    `check_weights` the weights are compared with their checksums meanwhile. Raises ImpError when they differ, or when
+    the weights, or the weights and one sequence of reasonable length, do not fit.
     """
 
     def __init__(
-        self, artifact: Artifact, device: Device, kv_tokens: int | None = None, progress: Progress | None = None
+        self,
+        artifact: Artifact,
+        device: Device,
+        kv_tokens: int | None = None,
+        progress: Progress | None = None,
+        *,
+        check_weights: bool = True,
     ) -> None:
         self.artifact = artifact
         self.device = device
@@ -76,7 +84,8 @@ class ModelRunner:
         self._sizes: dict[str, int] = {}
         progress = progress or _nothing
         try:
-            self._load_planes(progress)
+            with artifact.compared() if check_weights else nullcontext():
+                self._load_planes(progress)
             self._allocate_state()
             self.blocks = self._allocate_kv(kv_tokens)
             module = device.load_code(artifact.read(self.target.code))

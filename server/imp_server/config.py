@@ -55,6 +55,7 @@ class ServerConfig:
     target: str | None = _setting(None, "Code to run: sm_120a, sm_90a or sim. Default: this machine's.")
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
     prefix_cache: bool = _setting(True, "Do not compute again what earlier prompts began with.")
+    check_weights: bool = _setting(True, "Compare the weights with their checksums while they are loaded.")
     think_budget: int | None = _setting(None, "Most reasoning tokens of an answer, unless the request says.", least=0)
     web: bool = _setting(True, "Serve the chat page at /.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For and -Proto are believed.")

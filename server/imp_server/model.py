@@ -68,6 +68,7 @@ class Model:
         target: str | None = None,
         kv_tokens: int | None = None,
         prefix_cache: bool = True,
+        check_weights: bool = True,
         parser: str | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Model:
@@ -75,13 +76,19 @@ class Model:
 
         `parser` names the family of reply parsers instead of the one that the chat template belongs to. `kv_tokens`
         limits the KV cache, in tokens; with `prefix_cache`, prompts take over what those before them that began alike
-        left in it; `progress(step, done, total)` is called while loading. Raises
-        ImpError (one line, for people) when the file is damaged, the target is not in it, or memory is short.
+        left in it; with `check_weights`, weights are compared with their checksums; `progress(step, done, total)` is
+        called while loading. Raises ImpError (one line, for people) when the file is damaged, the target is not in it,
+        or memory is short.
         """
         from imp_runtime.engine import Engine
 
         engine = Engine.load(
-            Path(path), target=target, kv_tokens=kv_tokens, prefix_cache=prefix_cache, progress=progress
+            Path(path),
+            target=target,
+            kv_tokens=kv_tokens,
+            prefix_cache=prefix_cache,
+            check_weights=check_weights,
+            progress=progress,
         )
         try:
             return Model(engine, parser=parser)

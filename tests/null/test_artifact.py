@@ -17,7 +17,7 @@ from imp_runtime.artifact import Artifact, ArtifactError, write_artifact
 from imp_runtime.errors import ImpError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
-from fuzz_artifact import fuzz, join, split
+from fuzz_artifact import fuzz, join, sealed, split
 
 
 @pytest.fixture
@@ -29,12 +29,13 @@ def test_what_was_written_is_read(tiny: Path) -> None:
     artifact = Artifact.open(tiny)
     assert artifact.plan == make_plan()
     assert {name: artifact.read(name) for name in BLOBS} == BLOBS
-    assert artifact.metadata == METADATA | {"format": "impc", "format_version": "1"}
+    assert artifact.metadata == METADATA | {"format": "impc", "format_version": "2"}
     for name, content in plane_bytes(make_plan()).items():
         assert artifact.plane(name).tobytes() == content
         assert not artifact.plane(name).flags.writeable
     lengths = {**{n: len(b) for n, b in BLOBS.items()}, "weights/embed": 300, "weights/head": 256}
-    assert dict(artifact.names()) == lengths | {"plan.json": len(make_plan().to_json())}
+    assert dict(artifact.names()) == lengths | {"plan.json": len(make_plan().to_json()), "checksums": 6 * 8}
+    assert [name for name, _ in artifact.names()][-3:] == ["weights/embed", "weights/head", "checksums"]
     assert artifact.has("tokenizer.json")
     assert not artifact.has("generation.json")
     with pytest.raises(ArtifactError, match=r"tiny.impc: has no 'generation.json'"):
@@ -129,28 +130,31 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny: Path) -> None:
         (data[: len(data) // 2], "compile the model again"),
         (data + bytes(256), "compile the model again"),
         (
-            data.replace(b'"format_version":"1"', b'"format_version":"2"'),
-            r"format_version is '2', this version reads '1'",
+            data.replace(b'"format_version":"2"', b'"format_version":"1"'),
+            r"format_version is '1', this version reads '2'",
         ),
         (data.replace(b'"format":"impc"', b'"format":"impX"'), r"is not an .impc file .*'impX'"),
         (data.replace(b'"model_hash"', b'"model_hush"'), "lacks model_hash"),
         (data.replace(b'\\"tokenizer.json\\":400', b'\\"tokenizer.json\\":600'), r"lengths\['tokenizer.json'\] is 600"),
-        (data.replace(b'"nbytes":300,', b'"nbytes":200,'), r"plane 'embed' has 512 bytes, the plan says 256"),
+        (sealed(data.replace(b'"nbytes":300,', b'"nbytes":200,')), r"plane 'embed' has 512 bytes, the plan says 256"),
         (
-            data.replace(b'"code":"code/fake"', b'"code":"code/fakX"'),
+            sealed(data.replace(b'"code":"code/fake"', b'"code":"code/fakX"')),
             "has no tensor 'code/fakX', the code of target 'fake'",
         ),
-        (data.replace(b'"vocab":61', b'"vocab":-1'), "vocab is -1"),
-        (data[:-1] + b"\1", "cannot be read|padding of 'weights/head'|"),
+        (sealed(data.replace(b'"vocab":61', b'"vocab":-1')), "vocab is -1"),
+        (data.replace(b'"vocab":61', b'"vocab":62'), "'plan.json' is not what its checksum says; the file is damaged"),
+        (data[:-1] + b"\1", "the padding of 'checksums' is not zero"),
+        (
+            data.replace(b'\\"checksums\\":48', b'\\"checksums\\":40'),
+            "checksums has 40 bytes, expected 8 for each of 6",
+        ),
+        (data.replace(b'\\"checksums\\"', b'\\"checksumz\\"'), r"lengths\['checksumz'\] is 48"),
     ]
     for content, message in cases:
         assert content != data
         path = tmp_path / "damaged.impc"
         path.unlink(missing_ok=True)
         path.write_bytes(content)
-        if message.endswith("|"):
-            assert Artifact.open(path).plane("head")[-1] == 1, "the last byte of a full plane is content, not padding"
-            continue
         with pytest.raises(ImpError, match=message) as caught:
             Artifact.open(path)
         assert "damaged.impc: " in str(caught.value)
@@ -166,7 +170,7 @@ def test_a_key_must_not_occur_twice(tmp_path: Path, tiny: Path) -> None:
 
 def test_padding_must_be_zero(tmp_path: Path, tiny: Path) -> None:
     data = bytearray(tiny.read_bytes())
-    data[-257] = 1
+    data[-256 - 257] = 1
     path = tmp_path / "damaged.impc"
     path.write_bytes(data)
     with pytest.raises(ImpError, match=r"the padding of 'weights/embed' is not zero"):
@@ -182,6 +186,40 @@ def test_other_safetensors_files_and_folders(tmp_path: Path) -> None:
         Artifact.open(tmp_path / "none.impc")
     with pytest.raises(ImpError, match="cannot be read: Is a directory"):
         Artifact.open(tmp_path)
+
+
+def test_checksums_are_those_of_the_content(tiny: Path) -> None:
+    assert sealed(tiny.read_bytes()) == tiny.read_bytes()
+    with Artifact.open(tiny).compared():
+        pass
+
+
+def test_a_flipped_byte_is_named(tmp_path: Path, tiny: Path) -> None:
+    """The first and the last of every blob and plane."""
+    whole = tiny.read_bytes()
+    path = tmp_path / "damaged.impc"
+    start = 8 + int.from_bytes(whole[:8], "little")
+    places = {
+        name: [start + at for at in (info["data_offsets"][0], info["data_offsets"][0] + length - 1)]
+        for name, info in json.loads(whole[8:start]).items()
+        if (length := dict(Artifact.open(tiny).names()).get(name)) and name != "checksums"
+    }
+    assert len(places) == 5
+    for name, ends in places.items():
+        for at in ends:
+            data = bytearray(whole)
+            data[at] ^= 1
+            path.unlink(missing_ok=True)
+            path.write_bytes(data)
+            shown = f"plane '{name.removeprefix('weights/')}'" if name.startswith("weights/") else f"'{name}'"
+            with (
+                pytest.raises(ArtifactError, match=f"damaged.impc: {shown} is not what its checksum says"),
+                Artifact.open(path).compared(),
+            ):
+                pass
+            if not name.startswith("weights/"):  # a blob is compared whenever it is read
+                with pytest.raises(ArtifactError, match=f"damaged.impc: {shown} is not what its checksum says"):
+                    Artifact.open(path).read(name)
 
 
 def test_two_thousand_damaged_files(tmp_path: Path) -> None:

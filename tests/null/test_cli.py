@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -198,6 +199,19 @@ def test_inspect_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 # errors
+
+
+def test_inspect_compares_all_with_its_checksums(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert execute(["inspect", str(file), "--check"]) == 0
+    assert re.fullmatch(r".*tiny.impc: all \d+ parts are what their checksums say\n", capsys.readouterr().out)
+    data = bytearray(file.read_bytes())
+    begin = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["tokenizer.json"]["data_offsets"][0]
+    data[8 + int.from_bytes(data[:8], "little") + begin] ^= 1
+    (tmp_path / "damaged.impc").write_bytes(data)
+    assert execute(["inspect", str(tmp_path / "damaged.impc"), "--check"]) == 2
+    assert "damaged.impc: 'tokenizer.json' is not what its checksum says" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_device import FakeDevice, expected, logit_row
-from tiny_artifact import CONTEXT, STOP, VOCAB, make_plan, with_kernel, write_tiny
+from tiny_artifact import CONTEXT, STOP, VOCAB, make_plan, plane_bytes, with_kernel, write_tiny
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
@@ -368,6 +368,19 @@ def test_load_of_a_missing_target_says_what_to_do(tmp_path: Path) -> None:
         Engine.load(path, target="sm_90a")
     with pytest.raises(ImpError, match=r"target fake does not run on this machine"):
         Engine.load(path, target="fake")
+
+
+def test_a_damaged_plane_is_refused_by_name(tmp_path: Path) -> None:
+    path = write_tiny(tmp_path / "tiny.impc")
+    data = bytearray(path.read_bytes())
+    data[data.index(plane_bytes(make_plan())["head"]) + 100] ^= 4
+    path.unlink()
+    path.write_bytes(data)
+    device = FakeDevice()
+    with pytest.raises(ImpError, match=r"tiny.impc: plane 'head' is not what its checksum says"):
+        Engine(Artifact.open(path), device)
+    assert device.closed
+    Engine(Artifact.open(path), FakeDevice(), check_weights=False).close()
 
 
 def test_with_kernel_is_checked_on_the_way_in(tmp_path: Path) -> None:

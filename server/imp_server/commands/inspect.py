@@ -40,9 +40,15 @@ def command(
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="TARGET", help="The target whose programs are shown.")] = None,
     source: Annotated[str | None, typer.Option(metavar="TARGET", help="Print the CUDA C++ emitted for it.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only compare all of it with its checksums.")] = False,
 ) -> None:
     """Show a compiled model: numbers, programs, kernels, predicted speed. Never runs its code."""
     artifact = Artifact.open(file)
+    if check:
+        with artifact.compared():
+            pass
+        print(f"{visible(str(file))}: all {len(artifact.names())} parts are what their checksums say")
+        return
     if source is not None:
         artifact.plan.target(source)
         sys.stdout.write(visible(artifact.read(f"source/{source}.cu").decode(errors="replace"), keep="\n\t"))

@@ -88,6 +88,7 @@ def serve(file: Path, config: configuration.Config) -> None:
                     target=config.server.target,
                     kv_tokens=config.server.kv_tokens,
                     prefix_cache=config.server.prefix_cache,
+                    check_weights=config.server.check_weights,
                     progress=report,
                 )
         except BaseException as error:
