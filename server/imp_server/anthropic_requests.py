@@ -53,6 +53,7 @@ class AnthropicTool(Lenient):
     type: str | None = None
     description: str | None = None
     input_schema: dict[str, JsonValue] | None = None
+    strict: bool | None = None
 
 
 class AnthropicChoice(Strict):
@@ -210,5 +211,7 @@ def _tools(tools: Sequence[AnthropicTool]) -> list[Mapping[str, JsonValue]]:
         if tool.description is not None:
             function["description"] = tool.description
         function["parameters"] = tool.input_schema or {"type": "object", "properties": {}}
+        if tool.strict:
+            function["strict"] = True
         found.append({"type": "function", "function": function})
     return found

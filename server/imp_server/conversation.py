@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
@@ -13,11 +13,10 @@ from imp_server.errors import ApiError
 from imp_server.generation import Request, ThinkBudget, ThinkWatch
 from imp_server.options import Options
 from imp_server.parsers.thinking import Thinking, left_open, was_closed
+from imp_server.reply_grammar import constraint
 
 if TYPE_CHECKING:
-    from imp_runtime.constraint import TokenMask
     from imp_server.model import Model
-    from imp_server.parsers import ParserFamily
 
 _TAIL = 4096  # characters of the prompt that tell the parser where the reply begins
 _DRY_BREAKERS = ("\n", ":", '"', "*")
@@ -84,7 +83,7 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
         parser=parser,
         keep_stop=conversation.keep_stop,
         budget=None if budget is None or was_closed(tail, family.thinking) else ThinkBudget(budget, closing, watch),
-        constraint=_constraint(model, family, conversation, tail),
+        constraint=constraint(model.tokenizer, family, conversation, tail),
     )
 
 
@@ -122,47 +121,12 @@ def _tags(model: Model, thinking: Thinking) -> tuple[tuple[int, ...], tuple[int,
     return tuple(encode(thinking.opening.strip(), special=False)), tuple(encode(thinking.closing, special=False))
 
 
-def _constraint(
-    model: Model, family: ParserFamily, conversation: Conversation, tail: str
-) -> Callable[[], TokenMask] | None:
-    """What holds the reply to a schema or to a tool call, once the reasoning is over. Raises ImpError."""
-    grammar = conversation.grammar
-    forced = conversation.choice in ("required", "named")
-    if forced:
-        names = [_name(tool) for tool in conversation.tools]
-        if not names:
-            raise ApiError("tool_choice asks for a call, but there are no tools", param="tool_choice")
-        if conversation.choice == "named" and conversation.tool not in names:
-            raise ApiError(f"tool_choice names {conversation.tool!r:.80}, which is none of tools", param="tool_choice")
-        if grammar is not None:
-            raise ApiError("a reply cannot be both a forced tool call and structured output", param="response_format")
-        lark = family.tool_grammar(
-            conversation.tools,
-            conversation.tool,
-            parallel=conversation.parallel and conversation.choice != "named",  # who names a function wants one call
-            special=model.tokenizer.special,
-        )
-        if lark is None:
-            raise ApiError("how this model writes tool calls is not known; use tool_choice auto", param="tool_choice")
-        grammar = Grammar("lark", lark)
-    if grammar is None:
-        return None
-    wait = family.wait(tail, for_tools=forced)
-    fresh = structured.compile(grammar.kind, grammar.source, model.tokenizer)
-    return structured.after(wait, fresh, model.tokenizer)
-
-
 def constrained(model: Model, request: Request, grammar: Grammar | None, *, keep_stop: bool) -> Request:
     """A plain completion held to a grammar, if there is one. Raises ImpError."""
     if grammar is None:
         return replace(request, keep_stop=keep_stop)
     fresh = structured.compile(grammar.kind, grammar.source, model.tokenizer)
     return replace(request, constraint=fresh, keep_stop=keep_stop)
-
-
-def _name(tool: Mapping[str, Json]) -> str:
-    function = tool.get("function")
-    return str(function.get("name")) if isinstance(function, Mapping) else ""
 
 
 def with_breakers(model: Model, options: Options, breakers: Sequence[str] | None) -> Options:

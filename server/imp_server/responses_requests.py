@@ -42,6 +42,7 @@ class ResponsesTool(Lenient):
     name: Annotated[str, Field(min_length=1, max_length=256)] | None = None
     description: str | None = None
     parameters: dict[str, JsonValue] | None = None
+    strict: bool | None = None
 
 
 class AllowedTool(Lenient):
@@ -169,6 +170,8 @@ class ResponsesBody(Strict):
             if tool.description is not None:
                 function["description"] = tool.description
             function["parameters"] = tool.parameters or {"type": "object", "properties": {}}
+            if tool.strict:
+                function["strict"] = True
             found.append({"type": "function", "function": function})
         return found
 

@@ -22,6 +22,7 @@ from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.errors import ImpError
+from imp_server.json_schema import one_of_places, prepared
 from imp_server.parsers.family import Wait
 
 Kind = Literal["json_object", "json_schema", "regex", "lark", "gbnf"]
@@ -74,6 +75,40 @@ def after(wait: Wait | None, make: Callable[[], TokenMask], tokenizer: GrammarTo
     return lambda: _Waiting(make(), wait, _vocabulary(tokenizer))
 
 
+def either(makes: Sequence[Callable[[], TokenMask]]) -> Callable[[], TokenMask]:
+    """A mask of replies that fit one of several, of which there is at least one."""
+    if len(makes) == 1:
+        return makes[0]
+    return lambda: _Either([make() for make in makes])
+
+
+class _Either:
+    """Several masks side by side. One that a token does not fit is given up."""
+
+    def __init__(self, masks: list[TokenMask]) -> None:
+        self._masks = masks
+
+    def mask(self) -> npt.NDArray[np.uint32] | None:
+        several = [mask.mask() for mask in self._masks]
+        given = [each for each in several if each is not None]
+        return np.bitwise_or.reduce(given) if len(given) == len(several) else None
+
+    def accept(self, token: int) -> None:
+        if len(self._masks) > 1:
+            # Where none has room for the token, it came from elsewhere: the end of reasoning that was cut short.
+            self._masks = [each for each in self._masks if _allows(each, token)] or self._masks
+        for mask in self._masks:
+            mask.accept(token)
+
+    def done(self) -> bool:
+        return all(mask.done() for mask in self._masks)
+
+
+def _allows(mask: TokenMask, token: int) -> bool:
+    words = mask.mask()
+    return words is None or bool(words[token // 32] >> np.uint32(token % 32) & np.uint32(1))
+
+
 class _Grammar:
     """The mask of one generation."""
 
@@ -122,13 +157,26 @@ class _Vocabulary:
         if matcher is None:
             matcher = llguidance.LLMatcher(self.tokens, _grammar(kind, source), log_level=0)
             if matcher.is_error():
-                raise GrammarError(f"the {_NAMES[kind]} cannot be used: {_line(matcher.get_error())}")
+                why = self._one_of(source) if kind == "json_schema" and "oneOf" in matcher.get_error() else None
+                raise GrammarError(f"the {_NAMES[kind]} cannot be used: {why or _line(matcher.get_error())}")
             with self._lock:
                 self._compiled[key] = matcher
                 if len(self._compiled) > _KEPT:
                     self._compiled.popitem(last=False)
         made = matcher
         return lambda: _Grammar(made.deep_copy(), self._stops)
+
+    def _one_of(self, source: str) -> str:
+        """Which `oneOf` of a schema llguidance cannot tell the alternatives of apart."""
+        schema = prepared(json.loads(source))
+        shared = {key: schema[key] for key in ("$defs", "definitions") if isinstance(schema, dict) and key in schema}
+        unclear = (
+            path
+            for path, alone in one_of_places(schema)
+            if "oneOf" in llguidance.LLMatcher(self.tokens, _json(shared | alone), log_level=0).get_error()
+        )
+        path = next(unclear, "oneOf")
+        return f"{path}: two alternatives may hold for the same value, which cannot be enforced; use anyOf"
 
     def token(self, text: str) -> int | None:
         """The token that `text` is, if it is one."""
@@ -210,9 +258,9 @@ def _grammar(kind: Kind, source: str) -> str:
     try:
         if kind == "gbnf":
             return matcher.grammar_from_lark(gbnf_to_lark(source))
-        schema = json.loads(source)
+        schema = prepared(json.loads(source))
         # `true` and `{}` allow everything; llguidance takes objects only
-        return _json({} if schema is True else schema)
+        return _json({} if schema is True else {"enum": []} if schema is False else schema)
     except (RecursionError, Exception) as error:  # gbnf_to_lark raises plain Exception
         raise GrammarError(f"the {_NAMES[kind]} cannot be used: {_line(error)}") from None
 

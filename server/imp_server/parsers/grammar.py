@@ -109,7 +109,7 @@ def separated(items: Sequence[tuple[Sequence[Part], bool]], separator: str, *, f
 
 def with_definitions(schema: Schema, root: Schema) -> Json:
     """JSON of a part of the schema `root`, to which it may refer."""
-    return Json({**{key: root[key] for key in ("$defs", "definitions") if key in root}, **schema})
+    return Json({**{key: root[key] for key in ("$defs", "definitions", "x-guidance") if key in root}, **schema})
 
 
 def _value(value: object, root: Schema, end: str, *, string: bool) -> tuple[Part, ...]:
@@ -164,7 +164,9 @@ class _Lark:
             case str():
                 return self.literal(part)
             case Json():
-                return self.rule(f"%json {json.dumps({**part.schema, 'x-guidance': _JSON})}")
+                given = part.schema.get("x-guidance")
+                options = {**(given if isinstance(given, Mapping) else {}), **_JSON}
+                return self.rule(f"%json {json.dumps({**part.schema, 'x-guidance': options})}")
             case Pattern():
                 return self.rule(f"/{part.pattern}/")
             case OneOf():
