@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
-from imp_runtime.plan import read_json
+from imp_runtime.plan import Pooling, read_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,10 @@ class LayerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """A decoder-only language model. `norm_eps` is that of every RMS norm; `context` the longest sequence."""
+    """A decoder-only language model. `norm_eps` is that of every RMS norm; `context` the longest sequence.
+
+    `pooling`: what a text's embedding is of its final hidden states.
+    """
 
     name: str
     architecture: str
@@ -68,6 +71,7 @@ class ModelSpec:
     context: int
     norm_eps: float
     tied_embeddings: bool
+    pooling: Pooling
     layers: tuple[LayerSpec, ...]
 
     def to_json(self) -> str:

@@ -28,6 +28,7 @@ from imp_codegen.graph import (
     Weight,
 )
 from imp_codegen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from imp_runtime.plan import Pooling
 from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
@@ -108,8 +109,19 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
         context=meta.integer(f"{architecture}.context_length", minimum=2, maximum=MAX_CONTEXT),
         norm_eps=meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1),
         tied_embeddings=not has("output.weight"),
+        pooling=_read_pooling(checkpoint, architecture),
         layers=tuple(map(layer, range(layers))),
     )
+
+
+def _read_pooling(checkpoint: Checkpoint, architecture: str) -> Pooling:
+    """By the numbers of llama.cpp (include/llama.h, llama_pooling_type); the mean where the file says nothing."""
+    key = f"{architecture}.pooling_type"
+    kinds: tuple[Pooling, ...] = ("none", "mean", "cls", "last")
+    number = checkpoint.metadata.integer(key, 1)
+    if number >= len(kinds):
+        raise checkpoint.metadata.wrong(key, "0 (none), 1 (mean), 2 (cls) or 3 (last)")
+    return kinds[number]
 
 
 def _read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, interleaved: bool) -> RopeSpec:

@@ -65,6 +65,10 @@ class Truth:
 
     def logits(self, tokens: list[int]) -> Floats:
         """float64[tokens, vocabulary]"""
+        return self.linear("output" if "output.weight" in self.tensors else "token_embd", self.hidden(tokens))
+
+    def hidden(self, tokens: list[int]) -> Floats:
+        """Behind the final norm: float64[tokens, width]"""
         x = self.tensors["token_embd.weight"][tokens]
         for layer in range(int(self.get("block_count", 0))):
             block = f"blk.{layer}"
@@ -74,5 +78,4 @@ class Truth:
             x = x + self.linear(
                 f"{block}.ffn_down", gate / (1 + np.exp(-gate)) * self.linear(f"{block}.ffn_up", normed)
             )
-        head = "output" if "output.weight" in self.tensors else "token_embd"
-        return self.linear(head, self.norm("output_norm", x))
+        return self.norm("output_norm", x)

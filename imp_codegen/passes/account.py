@@ -103,7 +103,6 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
     },
     "leading_dense_block_count": _OFF,
     "nextn_predict_layers": _OFF,
-    "pooling_type": _OFF,
     # Of YaRN and longrope, which are refused by rope.scaling.type.
     "rope.scaling.finetuned": (_anything, ""),
     "rope.scaling.original_context_length": (_anything, ""),
@@ -120,6 +119,5 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
 }
 _OTHERS: Mapping[str, tuple[Harmless, str]] = {
     "general.quantization_version": (_one_of(2), "2"),
-    "tokenizer.ggml.add_eos_token": _FALSE,
     "tokenizer.ggml.add_sep_token": _FALSE,
 }

@@ -44,7 +44,7 @@ import numpy as np
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 4
+PLAN_VERSION = 5
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31
@@ -68,6 +68,7 @@ SAMPLING_DTYPE = np.dtype(
 """One sequence's sampling parameters, 48 bytes, the layout of `imp::Sampling` in stage/sample.h."""
 
 Form = Literal["graph", "persistent"]
+Pooling = Literal["none", "mean", "cls", "last"]
 DType = Literal["f32", "f16", "i32", "u32", "u64", "u8"]
 
 
@@ -198,7 +199,11 @@ class KvSpec:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan. `stop_tokens` end a generation; `bos_token` is -1 where the model has none."""
+    """The whole plan. `stop_tokens` end a generation; `bos_token` and `eos_token` are -1 where the model has none.
+
+    `add_bos` and `add_eos`: they stand around a text (behind it only where the text is to be embedded). `pooling`:
+    which of a text's final hidden states is its embedding, or their mean; `none` gives it none.
+    """
 
     version: int
     model: str
@@ -214,7 +219,10 @@ class Plan:
     table_blocks: int
     decode_weight_bytes: int
     bos_token: int
+    eos_token: int
     add_bos: bool
+    add_eos: bool
+    pooling: Pooling
     stop_tokens: tuple[int, ...]
     kv: KvSpec
     planes: tuple[Plane, ...]

@@ -67,6 +67,7 @@ def check_plan(plan: Plan) -> None:
         ("table_blocks", plan.table_blocks, -(-plan.context // BLOCK_TOKENS), 2**24),
         ("decode_weight_bytes", plan.decode_weight_bytes, 0, MAX_BUFFER_BYTES),
         ("bos_token", plan.bos_token, -1, plan.vocab - 1),
+        ("eos_token", plan.eos_token, -1, plan.vocab - 1),
         ("kv.layers", plan.kv.layers, 1, 2**16),
         ("kv.kv_heads", plan.kv.kv_heads, 1, 2**12),
         ("kv.head_dim", plan.kv.head_dim, 1, 2**12),

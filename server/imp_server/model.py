@@ -47,8 +47,7 @@ class Model:
         config = generation_config(artifact)
         self.defaults = recommended(config)
         self.http_defaults = recommended(config, temperature=1.0)  # what OpenAI's and Anthropic's APIs promise
-        end = config.get("eos_token_id", next(iter(self.plan.stop_tokens), None))
-        named = {"bos_token": self.plan.bos_token, "eos_token": end[0] if isinstance(end, list) and end else end}
+        named = {"bos_token": self.plan.bos_token, "eos_token": self.plan.eos_token}
         spelled = {name: self.tokenizer.spelling(token) for name, token in named.items()}
         tokens = {name: text for name, text in spelled.items() if text is not None}
         self.chat_form = read_form(artifact, "", tokens, parser)

@@ -55,20 +55,23 @@ def several(prompts: Prompts) -> bool:
     return isinstance(prompts, list) and not any(isinstance(each, int) for each in prompts)
 
 
-def token_ids(model: Model, prompts: Prompts, where: str) -> list[list[int]]:
-    """The token ids of each prompt. `where` is the field's name. Raises ImpError naming what in it is wrong."""
+def token_ids(model: Model, prompts: Prompts, where: str, *, end: bool = False) -> list[list[int]]:
+    """The token ids of each prompt; with `end` as a model that has an end-of-sequence token behind a text wants them.
+
+    `where` is the field's name. Raises ImpError naming what in it is wrong.
+    """
     if not several(prompts):
-        return [_ids(model, prompts, where)]
+        return [_ids(model, prompts, where, end)]
     assert isinstance(prompts, list)
     if not prompts:
         raise ApiError(f"{where} is an empty list; give a text or token ids", param=where)
     if len(prompts) > MOST_PROMPTS:
         message = f"{where} has {len(prompts)} entries; at most {MOST_PROMPTS} go in one request"
         raise ApiError(message, param=where)
-    return [_ids(model, prompt, f"{where}.{i}") for i, prompt in enumerate(prompts)]
+    return [_ids(model, prompt, f"{where}.{i}", end) for i, prompt in enumerate(prompts)]
 
 
-def _ids(model: Model, prompt: object, where: str) -> list[int]:
+def _ids(model: Model, prompt: object, where: str, end: bool) -> list[int]:
     parts: Sequence[object] = prompt if isinstance(prompt, list) else [prompt]
     field, last = where.split(".")[0], model.plan.vocab - 1
     found: list[int] = []
@@ -79,7 +82,7 @@ def _ids(model: Model, prompt: object, where: str) -> list[int]:
             found.append(part)
         elif isinstance(part, str | PromptObject):
             text = part if isinstance(part, str) else part.text(where)
-            found += model.tokenizer.encode(text, special=i == 0)
+            found += model.tokenizer.encode(text, special=i == 0, end=end and i == len(parts) - 1)
         else:
             raise ApiError(f"{where}.{i} is a list in a list of token ids", param=field)
     if not found:

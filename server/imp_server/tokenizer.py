@@ -40,6 +40,8 @@ class Tokenizer:
         plan = artifact.plan
         self._add_bos = plan.add_bos and plan.bos_token >= 0
         self._bos_id = plan.bos_token
+        self._add_eos = plan.add_eos and plan.eos_token >= 0
+        self._eos_id = plan.eos_token
         self.vocab = plan.vocab
         self.stop_tokens = plan.stop_tokens
         added = self.backend.get_added_tokens_decoder()
@@ -63,12 +65,13 @@ class Tokenizer:
             shown = ", ".join(steps) or "nothing"
             raise ImpError(f"tokenizer.json in the artifact decodes by {shown}, which is unknown; compile it again")
 
-    def encode(self, text: str, *, special: bool, spelled: bool = True) -> list[int]:
+    def encode(self, text: str, *, special: bool, end: bool = False, spelled: bool = True) -> list[int]:
         """Token ids of `text`, in which special tokens may be spelled out unless `spelled` is false.
 
         `special` puts the beginning-of-sequence token in front where the model wants one and the text does not begin
-        with it already; a rendered chat template has its own, so it is encoded without. Raises ImpError for text that
-        is not valid Unicode.
+        with it already; a rendered chat template has its own, so it is encoded without. `end` does the same behind the
+        text with the end-of-sequence token: for an embedding, not for a text that is to go on. Raises ImpError for text
+        that is not valid Unicode.
         """
         try:
             text.encode()
@@ -76,7 +79,9 @@ class Tokenizer:
             raise ImpError(f"the text is not valid UTF-8: {error.reason} at character {error.start}") from None
         ids: list[int] = self._encode(text, spelled)
         if special and self._add_bos and ids[:1] != [self._bos_id]:
-            return [self._bos_id, *ids]
+            ids = [self._bos_id, *ids]
+        if end and self._add_eos and ids[-1:] != [self._eos_id]:
+            ids = [*ids, self._eos_id]
         return ids
 
     def _encode(self, text: str, spelled: bool) -> list[int]:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -395,6 +396,21 @@ def test_embeddings(server: Server) -> None:
     for bad in ({"input": []}, {"input": ""}, {"input": "x", "dimensions": 3}, {"input": [[]]}, {"input": 3}, {}):
         assert server.http.post("/v1/embeddings", json=bad).status_code == 400
     assert server.http.post("/v1/embeddings", json={"input": "!" * (CONTEXT + 1)}).status_code == 400
+
+
+def test_embeddings_are_pooled_as_the_file_says(tmp_path: Path) -> None:
+    rows = [np.cos(np.arange(256, dtype=np.float32) * (token + 1)) for token in (*encode("one two"), IM_END)]
+    for pooling, vector in (("mean", np.mean(rows, 0)), ("cls", rows[0]), ("last", rows[-1])):
+        artifact = write_tiny_artifact(tmp_path / f"{pooling}.impc", pooling=pooling, add_eos=True)
+        with running(artifact) as server:
+            answer = server.client.embeddings.create(model="tiny", input="one two")
+        np.testing.assert_allclose(answer.data[0].embedding, vector / np.linalg.norm(vector), atol=1e-6)
+        assert answer.usage.prompt_tokens == len(rows)
+    with running(write_tiny_artifact(tmp_path / "none.impc", pooling="none")) as server:
+        answers = [server.http.post(path, json={"input": "x"}) for path in ("/v1/embeddings", "/embeddings")]
+    for refused in answers:
+        assert refused.status_code == 400
+        assert "pooling_type none" in refused.json()["error"]["message"]
 
 
 def test_unprefixed_aliases_and_any_model(artifact: Artifact) -> None:

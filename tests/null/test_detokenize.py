@@ -194,6 +194,15 @@ def test_the_bos_token_is_put_in_front_once(tmp_path: Path, text: str) -> None:
     assert tokenizer.encode("a", special=False) == encode("a")
 
 
+def test_the_eos_token_is_put_behind_once_where_a_text_ends(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(write_tiny_artifact(tmp_path / "eos.impc", add_eos=True))
+    assert tokenizer.encode("a", special=True, end=True) == [*encode("a"), IM_END]
+    assert tokenizer.encode("a<|im_end|>", special=True, end=True) == [*encode("a"), IM_END]
+    assert tokenizer.encode("a", special=True) == encode("a")
+    tokenizer = Tokenizer(write_tiny_artifact(tmp_path / "none.impc"))
+    assert tokenizer.encode("a", special=True, end=True) == encode("a")
+
+
 def test_bad_tokenizers_and_texts(tmp_path: Path, tokenizer: Tokenizer) -> None:
     with pytest.raises(ImpError, match=r"tokenizer\.json in the artifact cannot be read"):
         Tokenizer(write_tiny_artifact(tmp_path / "bad.impc", blobs={"tokenizer.json": b"{"}))

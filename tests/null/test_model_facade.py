@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fake_engine import IM_END, FakeEngine, encode, write_tiny_artifact
+from fake_engine import IM_END, IM_START, FakeEngine, encode, write_tiny_artifact
 from imp_runtime.errors import ImpError
 from imp_server import Model
 from imp_server.options import Options
@@ -116,3 +116,12 @@ def test_prompts_that_do_not_fit(tmp_path: Path) -> None:
 def test_damaged_generation_defaults(tmp_path: Path, stored: bytes) -> None:
     with pytest.raises(ImpError, match=r"generation\.json|temperature is 'hot'"):
         make(tmp_path, generation_json=stored)
+
+
+def test_templates_get_the_end_of_sequence_token_of_the_file(tmp_path: Path) -> None:
+    """Of several stop tokens the first need not be it."""
+    blobs = {"chat_template.jinja": b"{{ bos_token }}{{ eos_token }}"}
+    changes = {"stop_tokens": (IM_START, IM_END), "eos_token": IM_END, "bos_token": IM_START}
+    artifact = write_tiny_artifact(tmp_path / "eos.impc", blobs=blobs, **changes)
+    model = Model(FakeEngine(artifact, lambda _: []))  # type: ignore[arg-type]
+    assert model.chat_prompt([{"role": "user", "content": "x"}]) == [IM_START, IM_END]

@@ -29,7 +29,7 @@ def test_json_round_trip_is_exact_and_deterministic() -> None:
         (lambda raw: raw.update(vocab="61"), "plan.vocab must be int, not '61'"),
         (lambda raw: raw.update(vocab=True), "plan.vocab must be int, not True"),
         (lambda raw: raw.update(vocab=2**70), "plan.vocab is out of range"),
-        (lambda raw: raw.update(version=5), "version is 5, this runtime reads 4; compile the model again"),
+        (lambda raw: raw.update(version=6), "version is 6, this runtime reads 5; compile the model again"),
         (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens must be a list, not dict"),
         (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] must be an object, not int"),
         (

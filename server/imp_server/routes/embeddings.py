@@ -1,4 +1,4 @@
-"""OpenAI's /v1/embeddings, and llama-server's own: the mean of the last hidden states, of length one."""
+"""OpenAI's /v1/embeddings, and llama-server's own: the final hidden states, pooled as the model's file says."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
+from imp_runtime.plan import Pooling
 from imp_server.embedding_requests import EmbeddingBody
 from imp_server.errors import ApiError
 from imp_server.http import until_disconnect
@@ -55,6 +56,11 @@ async def _embedded(service: Service, request: Request) -> tuple[EmbeddingBody, 
     if body.dimensions not in (None, model.plan.hidden):
         message = f"dimensions is {body.dimensions}; this model's embeddings have {model.plan.hidden}"
         raise ApiError(message, param="dimensions")
+    if model.plan.pooling == "none":
+        raise ApiError(
+            f"the model {model.plan.model} has no embeddings: its file says pooling_type none, a vector for each token",
+            code="not_supported",
+        )
     inputs = await asyncio.to_thread(_tokens, model, body)
     vectors = await until_disconnect(request.receive, _vectors(service, inputs))
     return body, body.model or model.plan.model, inputs, vectors
@@ -63,7 +69,7 @@ async def _embedded(service: Service, request: Request) -> tuple[EmbeddingBody, 
 def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
     field, texts = body.texts
     context = model.engine.context
-    found = token_ids(model, texts, field)
+    found = token_ids(model, texts, field, end=True)
     for i, tokens in enumerate(found):
         if len(tokens) > context:
             message = (
@@ -79,7 +85,13 @@ async def _vectors(service: Service, inputs: Sequence[Sequence[int]]) -> list[Ve
 
 
 def _pooled(tokens: Sequence[int], model: Model) -> Vector:
-    mean: npt.NDArray[np.float64] = model.engine.hidden(tokens).mean(axis=0, dtype=np.float64)
+    return pooled(model.engine.hidden(tokens), model.plan.pooling)
+
+
+def pooled(hidden: npt.NDArray[np.float32], pooling: Pooling) -> Vector:
+    """The embedding of a text whose final hidden states are `hidden` [tokens, width]: float32 [width] of length one."""
+    places = {"cls": slice(1), "last": slice(-1, None)}
+    mean: npt.NDArray[np.float64] = hidden[places.get(pooling, slice(None))].mean(axis=0, dtype=np.float64)
     return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
 
 

@@ -119,13 +119,16 @@ def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
             continue_final_message=body.continue_final_message,
         )
         text = prompt_text(model, chat.conversation(1, 1))
-        return _counted(model, model.tokenizer.encode(text, special=bool(body.add_special_tokens)), body)
+        whole = bool(body.add_special_tokens)
+        return _counted(model, model.tokenizer.encode(text, special=whole, end=whole), body)
     if body.prompt is not None:
-        return _counted(model, model.tokenizer.encode(body.prompt, special=body.add_special_tokens is not False), body)
+        whole = body.add_special_tokens is not False
+        return _counted(model, model.tokenizer.encode(body.prompt, special=whole, end=whole), body)
     if body.content is None:
         raise ApiError("the body needs content, prompt or messages", param="content")
     spelled = body.parse_special is not False
-    tokens = model.tokenizer.encode(body.content, special=bool(body.add_special), spelled=spelled)
+    whole = bool(body.add_special)
+    tokens = model.tokenizer.encode(body.content, special=whole, end=whole, spelled=spelled)
     if body.with_pieces:
         return {"tokens": [{"id": token, "piece": _piece(*model.tokenizer.token(token))} for token in tokens]}
     return {"tokens": list(tokens)}
@@ -158,7 +161,6 @@ def _piece(text: str, raw: bytes) -> JsonValue:
 def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
     plan, tokenizer, defaults = model.plan, model.tokenizer, model.http_defaults
     names = service.names()
-    stop = next(iter(plan.stop_tokens), None)
     return {
         "default_generation_settings": {
             "n_ctx": model.engine.context,
@@ -176,7 +178,7 @@ def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
         "model_path": str(model.engine.artifact.path),
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
         "bos_token": tokenizer.spelling(plan.bos_token) or "",
-        "eos_token": tokenizer.spelling(stop) or "",
+        "eos_token": tokenizer.spelling(plan.eos_token) or "",
         "modalities": {"vision": False, "audio": False},
         "build_info": "imp",
         "is_sleeping": False,
