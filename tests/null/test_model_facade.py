@@ -106,7 +106,7 @@ def test_options_out_of_range(tmp_path: Path, options: Options, message: str) ->
 
 def test_prompts_that_do_not_fit(tmp_path: Path) -> None:
     model, _ = make(tmp_path)
-    with pytest.raises(ImpError, match=r"context length is 512 tokens, .*the prompt has 512;"):
+    with pytest.raises(ImpError, match=r"context length is 512 tokens, .*the prompt has 512 and exceeds"):
         model.generate("!" * 512)
     with pytest.raises(ImpError, match="prompt is empty"):
         model.generate("")
