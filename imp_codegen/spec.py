@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Literal
 
 from imp_runtime.plan import Pooling, read_json
 
@@ -46,7 +45,6 @@ class MlpSpec:
     """Gated feed-forward network: down(silu(gate x) * up x), inner width `width`."""
 
     width: int
-    activation: Literal["silu"] = "silu"
 
 
 @dataclass(frozen=True, slots=True)

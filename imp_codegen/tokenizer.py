@@ -34,7 +34,7 @@ _END_GOES_ON = frozenset(("<|return|>", "<|flush|>"))
 
 @dataclass(frozen=True, slots=True)
 class TokenizerFiles:
-    """What the artifact stores of the tokenizer. `stop_tokens` end a reply; `special_tokens` maps text to id.
+    """What the artifact stores of the tokenizer. `stop_tokens` end a reply.
 
     `tool_template` is the chat template for conversations with tools, where the file has one of its own.
     `add_bos` and `add_eos`: what stands around a text. `notes`: what the file leaves open, a line each for people.
@@ -49,7 +49,6 @@ class TokenizerFiles:
     add_bos: bool
     add_eos: bool
     stop_tokens: tuple[int, ...]
-    special_tokens: Mapping[str, int]
     notes: tuple[str, ...]
 
 
@@ -86,7 +85,6 @@ def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
         add_bos=metadata.boolean("tokenizer.ggml.add_bos_token", add_bos) and bos is not None,
         add_eos=metadata.boolean("tokenizer.ggml.add_eos_token", False) and eos is not None,
         stop_tokens=_stop_tokens(metadata, eos, special, types),
-        special_tokens=special,
         notes=notes,
     )
 

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 667714de0aa5c30d
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6978c560159ce5d2
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -183,7 +183,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 }
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
-// prefill_t128 layers.0.v.encode and 12 more · grid (128, 1, 1), 256 threads
+// prefill_t128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .swiglu = false, .q8 = true, .dense = false, .eps = 1e-06f}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
@@ -280,7 +280,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
 }
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
-// prefill_t128 layers.0.attn_residual.encode and 5 more · grid (128, 1, 1), 256 threads
+// prefill_t128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .swiglu = false, .q8 = true, .dense = false, .eps = 0.0f}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
@@ -342,7 +342,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
 }
 
 // Encode · 0 bytes of weights, 884,736 of other data a launch
-// prefill_t128 layers.0.residual.encode and 5 more · grid (128, 1, 1), 256 threads
+// prefill_t128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .swiglu = true, .q8 = true, .dense = false, .eps = 0.0f}>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");

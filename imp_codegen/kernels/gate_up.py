@@ -44,7 +44,7 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     width = gate.out.width
     weights = (gate.weight, up.weight)
     return (
-        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, weights, norm),
+        encode_chunk(low, norm.out, "norm", "chunk.x", weights, norm),
         gemm_chunk(low, gate, norm.x.width, "chunk.gate_up", stride=2 * width),
         gemm_chunk(low, up, norm.x.width, "chunk.gate_up", stride=2 * width, offset=width),
     )

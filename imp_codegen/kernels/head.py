@@ -47,7 +47,7 @@ def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Logits of every token of the chunk, into `logits.all`."""
     norm, linear, _ = parts(group)
     return (
-        encode_chunk(low, group, "norm", "chunk.x", norm.x.width, (linear.weight,), norm),
+        encode_chunk(low, norm.out, "norm", "chunk.x", (linear.weight,), norm),
         gemm_chunk(low, linear, norm.x.width, "logits.all", stride=linear.out.width),
     )
 

@@ -48,7 +48,7 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     linear, add, place = _parts(group)
     buffer, source = _CHUNK_SOURCES[place]
     return (
-        encode_chunk(low, group, source, buffer, linear.x.width, (linear.weight,), None),
+        encode_chunk(low, linear.x, source, buffer, (linear.weight,), None),
         gemm_chunk(low, linear, linear.x.width, "chunk.x", stride=add.out.width, add=add),
     )
 

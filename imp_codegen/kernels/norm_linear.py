@@ -63,7 +63,7 @@ def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
     """Encode the normed chunk, then one GEMM for each matrix into its columns of `chunk.qkv`."""
     norm, linears = parts(group)
     width = sum(op.out.width for op in linears)
-    drafts = [encode_chunk(low, group, "norm", "chunk.x", norm.x.width, tuple(op.weight for op in linears), norm)]
+    drafts = [encode_chunk(low, norm.out, "norm", "chunk.x", tuple(op.weight for op in linears), norm)]
     at = 0
     for op in linears:
         drafts.append(gemm_chunk(low, op, norm.x.width, "chunk.qkv", stride=width, offset=at))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from imp_codegen.graph import Add, Attention, HeadNorm, Linear, RmsNorm, Rope, Weight
+from imp_codegen.graph import Add, Attention, HeadNorm, Linear, RmsNorm, Rope, Value, Weight
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
 from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names, round_up
 from imp_codegen.passes.fuse import Group
@@ -16,11 +16,11 @@ _LINE = 128  # bytes of one token or weight row that a step of a matrix product 
 
 
 def encode_chunk(
-    low: Lowering, group: Group, source: str, buffer: str, cols: int, weights: tuple[Weight, ...], norm: RmsNorm | None
+    low: Lowering, value: Value, source: str, buffer: str, weights: tuple[Weight, ...], norm: RmsNorm | None
 ) -> Draft:
-    """chunk.codes and chunk.scales, or chunk.planes, from float activations; `source` is plain, norm or swiglu."""
+    """`value` as chunk.codes and chunk.scales, or chunk.planes; `source` is plain, norm or swiglu."""
     q8, dense = low.wants_q8(*weights), low.wants_dense(*weights)
-    tokens = low.chunk_tokens
+    tokens, cols = low.chunk_tokens, value.width
     width = 2 * cols if source == "swiglu" else cols
     config = Config(
         "ActivationsConfig",
@@ -35,7 +35,7 @@ def encode_chunk(
         ),
     )
     return Draft(
-        name=group.name + ".encode",
+        name=value.name + ".encode",
         entry="encode",
         headers=("stage/encode_activations",),
         stage=Cpp("EncodeActivations", (config,)),
@@ -50,7 +50,7 @@ def encode_chunk(
         grid=(tokens, 1, 1),
         threads=256,
         shared_bytes=32 if norm else 0,
-        ops=(f"Encode {group.name}",),
+        ops=(f"Encode {value.name}",),
         other_bytes=tokens * (width * 4 + cols * (1 if q8 else 0) + cols * (4 if dense else 0)),
     )
 

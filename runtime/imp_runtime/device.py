@@ -108,7 +108,7 @@ class Device(Protocol):
         ...
 
     def capture(self, launches: Sequence[Launch]) -> Replay:
-        """Record launches to be enqueued together, each beginning after the one before has ended."""
+        """Record launches to be enqueued together, in order; `Launch.overlap` says which may begin early."""
         ...
 
     def synchronize(self) -> None:

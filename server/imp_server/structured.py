@@ -57,17 +57,6 @@ def compile(  # noqa: A001  read as structured.compile
     return _vocabulary(tokenizer).compile(kind, source)
 
 
-def prepare(tokenizer: GrammarTokenizer) -> None:
-    """Read the vocabulary now, which takes half a second for 150,000 tokens, instead of for the first grammar."""
-    _vocabulary(tokenizer)
-
-
-def special_tokens(tokenizer: GrammarTokenizer) -> dict[str, int]:
-    """The special tokens by their text: in a grammar they are no text."""
-    added = tokenizer.backend.get_added_tokens_decoder()
-    return {token.content: index for index, token in added.items() if token.special}
-
-
 def after(wait: Wait | None, make: Callable[[], TokenMask], tokenizer: GrammarTokenizer) -> Callable[[], TokenMask]:
     """`make`, but every mask begins when what `wait` names has come."""
     if wait is None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
-from test_structured import TOOLS, Vocabulary, allowed, vocabulary
+from test_structured import TOOLS, Vocabulary, allowed, special_tokens, vocabulary
 
 from imp_runtime.constraint import TokenMask
-from imp_server import parsers, structured
+from imp_server import parsers
 from imp_server.conversation import Conversation, Grammar
 from imp_server.errors import ApiError
 from imp_server.reply_grammar import constraint
@@ -30,7 +30,7 @@ class Special(Vocabulary):
 
 def special() -> Special:
     plain = vocabulary(tags=True)
-    return Special(plain.backend, plain.vocab, plain.stop_tokens, structured.special_tokens(plain))
+    return Special(plain.backend, plain.vocab, plain.stop_tokens, special_tokens(plain))
 
 
 def asked(**wishes: Any) -> Conversation:

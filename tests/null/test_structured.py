@@ -54,6 +54,12 @@ def vocabulary(*, tags: bool = False) -> Vocabulary:
     return Vocabulary(backend, backend.get_vocab_size() + PADDING, files.stop_tokens)
 
 
+def special_tokens(vocab: Vocabulary) -> dict[str, int]:
+    """The special tokens by their text."""
+    added = vocab.backend.get_added_tokens_decoder()
+    return {token.content: index for index, token in added.items() if token.special}
+
+
 def allowed(mask: TokenMask, vocab: Vocabulary) -> np.ndarray:
     """Ids of the allowed tokens, after the form of the mask is checked."""
     words = mask.mask()
@@ -341,7 +347,7 @@ FORMATS: list[tuple[str, str, list[str], list[str]]] = [
 def test_forced_calls(family: str, template: str, good: list[str], bad: list[str], tags: bool) -> None:
     vocab = vocabulary(tags=tags)
     parser = parsers.for_model(template, family)
-    grammar = parser.tool_grammar(TOOLS, special=structured.special_tokens(vocab))
+    grammar = parser.tool_grammar(TOOLS, special=special_tokens(vocab))
     assert grammar is not None
     make = structured.compile("lark", grammar, vocab)
     for text in good:
@@ -368,7 +374,7 @@ def test_random_calls_are_calls(family: str) -> None:
     parameters = {"type": "object", "properties": properties, "required": ["how"]}
     tools = [{"type": "function", "function": {"name": name, "parameters": parameters}} for name in ("one", "two")]
     parser = parsers.for_model("", family)
-    grammar = parser.tool_grammar(tools, parallel=False, special=structured.special_tokens(vocab))
+    grammar = parser.tool_grammar(tools, parallel=False, special=special_tokens(vocab))
     assert grammar is not None
     make = structured.compile("lark", grammar, vocab)
     for seed in range(8):

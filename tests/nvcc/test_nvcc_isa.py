@@ -19,7 +19,7 @@ INSTRUCTIONS = {
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
-        "ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16",
+        "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16",
         "movmatrix.sync.aligned.m8n8.trans.b16",
         "cp.async.cg.shared.global",
         "ld.global.nc.L1::no_allocate.L2::cache_hint.v4.b32",

@@ -88,9 +88,10 @@ extern "C" __global__ void gemm_f16_trans(const std::uint8_t* a, const std::uint
   cp_async_commit();
   cp_async_wait<0>();
   warp_sync();
-  std::uint32_t left[4], right[2];
+  std::uint32_t left[4], twice[4];
   ldmatrix_x4_trans(left, arena + (lane % 8 + lane / 16 * 8) * 32 + lane / 8 % 2 * 16);
-  ldmatrix_x2_trans(right, arena + 512 + lane % 16 * 16);
+  ldmatrix_x4_trans(twice, arena + 512 + lane % 16 * 16);
+  const std::uint32_t right[] = {twice[0], twice[1]};
   float d[4] = {};
   mma_f16_k16(d, left, right);
   store(d, c);
@@ -160,7 +161,7 @@ extern "C" __global__ void pipeline(const uint4* x, uint4* out) {
   out[i] = sum;
 }
 
-// x [64] 16-byte vectors -> out [64]; counters [4], wide [2]
+// x [64] 16-byte vectors -> out [64]; counters [3], wide [2]
 extern "C" __global__ void memory_operations(const uint4* x, uint4* out, std::uint32_t* counters, std::uint64_t* wide) {
   auto* shared_counter = reinterpret_cast<std::uint32_t*>(shared_memory());
   const int i = thread_index();
@@ -172,16 +173,15 @@ extern "C" __global__ void memory_operations(const uint4* x, uint4* out, std::ui
   out[i] = make_uint4(v.x + w.x, v.y + w.y, v.z, v.w);
   atomic_add(counters, v.x & 255u);
   atomic_or(counters + 1, 1u << (i & 31));
-  atomic_max(counters + 2, v.y);
   atomic_add(wide, std::uint64_t{v.x} << 20);
   block_sync();
   if (i == 0) {
-    counters[3] = *shared_counter;
+    counters[2] = *shared_counter;
     store_system(wide + 1, load_fresh(wide) + load_fresh(counters));
   }
 }
 
-// a, b [n] words, x [n] -> words [10][n], floats [14][n]
+// a, b [n] words, x [n] -> words [8][n], floats [12][n]
 extern "C" __global__ void arithmetic(const std::uint32_t* a, const std::uint32_t* b, const float* x, std::uint32_t* words,
                                       float* floats) {
   const int i = thread_index(), n = block_threads();
@@ -191,26 +191,23 @@ extern "C" __global__ void arithmetic(const std::uint32_t* a, const std::uint32_
   words[n + i] = static_cast<std::uint32_t>(dp4a(u, v, static_cast<int>(u >> 7)));
   words[2 * n + i] = static_cast<std::uint32_t>(dp4a_unsigned(u, v, static_cast<int>(u >> 7)));
   words[3 * n + i] = rotate_right(u, static_cast<int>(v));
-  words[4 * n + i] = mul_high(u, v);
-  words[5 * n + i] = static_cast<std::uint32_t>(round_int(f));
-  words[6 * n + i] = float_to_half(f);
-  words[7 * n + i] = floats_to_half2(f, next);
-  words[8 * n + i] = float_to_bfloat(f);
-  words[9 * n + i] = floats_to_bfloat2(f, next);
+  words[4 * n + i] = static_cast<std::uint32_t>(round_int(f));
+  words[5 * n + i] = float_to_half(f);
+  words[6 * n + i] = floats_to_half2(f, next);
+  words[7 * n + i] = floats_to_bfloat2(f, next);
   const float2 halves = half2_to_float2(u);
   float sine, cosine;
   sincospi(f, sine, cosine);
   const float magnitude = bits_to_float(float_to_bits(f) & 0x7fffffffu) + 0.25f, small = f * (1.0f / 65536.0f);
   const float rows[] = {halves.x, halves.y, half_to_float(static_cast<std::uint16_t>(v)),
-                        bfloat_to_float(static_cast<std::uint16_t>(v)), max(f, next), min(f, next), fma(f, next, 1.5f),
-                        sine, cosine, exp2_fast(small), exp_fast(small), log_fast(magnitude), rsqrt_fast(magnitude),
-                        divide_fast(f, magnitude)};
-  for (int row = 0; row < 14; ++row) floats[row * n + i] = rows[row];
+                        max(f, next), min(f, next), fma(f, next, 1.5f), sine, cosine, exp2_fast(small), exp_fast(small),
+                        rsqrt_fast(magnitude), divide_fast(f, magnitude)};
+  for (int row = 0; row < 12; ++row) floats[row * n + i] = rows[row];
 }
 
-// out [grid z][grid y][grid x][4]
-extern "C" __global__ void indices(int* out, const int* grid) {
-  const int block = (block_index_z() * grid[1] + block_index_y()) * grid_size() + block_index();
+// out [grid y][grid x][4]
+extern "C" __global__ void indices(int* out) {
+  const int block = block_index_y() * grid_size() + block_index();
   if (thread_index() == 40) {
     const int row[] = {block_threads(), lane_index(), warp_index(), grid_size()};
     for (int i = 0; i < 4; ++i) out[4 * block + i] = row[i];

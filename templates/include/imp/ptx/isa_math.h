@@ -28,7 +28,6 @@ __device__ __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint
   asm("prmt.b32 %0, %1, %2, %3;" : "=r"(d) : "r"(a), "r"(b), "r"(selector));
   return d;
 }
-__device__ __forceinline__ std::uint32_t mul_high(std::uint32_t a, std::uint32_t b) { return __umulhi(a, b); }
 
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
@@ -36,11 +35,6 @@ __device__ __forceinline__ float exp2_fast(float x) {
   return y;
 }
 __device__ __forceinline__ float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
-__device__ __forceinline__ float log_fast(float x) {
-  float y;
-  asm("lg2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y * 0.6931471805599453f;
-}
 __device__ __forceinline__ float rsqrt_fast(float x) {
   float y;
   asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
@@ -75,14 +69,6 @@ __device__ __forceinline__ std::uint32_t floats_to_half2(float low, float high) 
   std::uint32_t pair;
   asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
-}
-__device__ __forceinline__ float bfloat_to_float(std::uint16_t bits) {
-  return __uint_as_float(static_cast<std::uint32_t>(bits) << 16);
-}
-__device__ __forceinline__ std::uint16_t float_to_bfloat(float x) {
-  std::uint16_t bits;
-  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(bits) : "f"(x));
-  return bits;
 }
 __device__ __forceinline__ std::uint32_t floats_to_bfloat2(float low, float high) {
   std::uint32_t pair;

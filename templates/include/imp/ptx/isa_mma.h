@@ -26,12 +26,6 @@ __device__ __forceinline__ void ldmatrix_x4_trans(std::uint32_t (&r)[4], const v
                : "r"(shared_address(row))
                : "memory");
 }
-__device__ __forceinline__ void ldmatrix_x2_trans(std::uint32_t (&r)[2], const void* row) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0, %1}, [%2];"
-               : "=r"(r[0]), "=r"(r[1])
-               : "r"(shared_address(row))
-               : "memory");
-}
 
 // The transpose of an 8x8 matrix of 16-bit elements: lane holds (g, 2t), (g, 2t+1) and gets (2t, g), (2t+1, g).
 __device__ __forceinline__ std::uint32_t transpose8x8(std::uint32_t pair) {

@@ -9,7 +9,6 @@ __device__ __forceinline__ int thread_index() { return static_cast<int>(threadId
 __device__ __forceinline__ int block_threads() { return static_cast<int>(blockDim.x); }
 __device__ __forceinline__ int block_index() { return static_cast<int>(blockIdx.x); }
 __device__ __forceinline__ int block_index_y() { return static_cast<int>(blockIdx.y); }
-__device__ __forceinline__ int block_index_z() { return static_cast<int>(blockIdx.z); }
 __device__ __forceinline__ int grid_size() { return static_cast<int>(gridDim.x); }
 __device__ __forceinline__ int lane_index() { return static_cast<int>(threadIdx.x & 31u); }
 __device__ __forceinline__ int warp_index() { return static_cast<int>(threadIdx.x >> 5); }

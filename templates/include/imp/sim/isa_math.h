@@ -34,13 +34,9 @@ __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint32_t b, std
   }
   return d;
 }
-__forceinline__ std::uint32_t mul_high(std::uint32_t a, std::uint32_t b) {
-  return static_cast<std::uint32_t>(static_cast<std::uint64_t>(a) * b >> 32);
-}
 
 __forceinline__ float exp2_fast(float x) { return ::exp2f(x); }
 __forceinline__ float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
-__forceinline__ float log_fast(float x) { return ::log2f(x) * 0.6931471805599453f; }
 __forceinline__ float rsqrt_fast(float x) { return 1.0f / ::sqrtf(x); }
 __forceinline__ float divide_fast(float a, float b) { return a / b; }
 inline void sincospi(float x, float& sine, float& cosine) {
@@ -98,16 +94,14 @@ __forceinline__ float2 half2_to_float2(std::uint32_t pair) {
 __forceinline__ std::uint32_t floats_to_half2(float low, float high) {
   return float_to_half(low) | static_cast<std::uint32_t>(float_to_half(high)) << 16;
 }
-__forceinline__ float bfloat_to_float(std::uint16_t bits) {
-  return bits_to_float(static_cast<std::uint32_t>(bits) << 16);
-}
-__forceinline__ std::uint16_t float_to_bfloat(float x) {
+namespace sim {
+__forceinline__ std::uint32_t float_to_bfloat(float x) {
   const std::uint32_t bits = float_to_bits(x);
-  if (x != x) return 0x7fff;
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+  return x == x ? (bits + 0x7fff + (bits >> 16 & 1)) >> 16 : 0x7fff;
 }
+}  // namespace sim
 __forceinline__ std::uint32_t floats_to_bfloat2(float low, float high) {
-  return float_to_bfloat(low) | static_cast<std::uint32_t>(float_to_bfloat(high)) << 16;
+  return sim::float_to_bfloat(low) | sim::float_to_bfloat(high) << 16;
 }
 
 }  // namespace imp

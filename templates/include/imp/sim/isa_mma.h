@@ -56,7 +56,7 @@ struct ElementF16 {
 struct ElementBf16 {
   static constexpr int per_register = 2;
   using Sum = float;
-  static Sum get(std::uint32_t r, int e) { return bfloat_to_float(static_cast<std::uint16_t>(r >> 16 * e)); }
+  static Sum get(std::uint32_t r, int e) { return bits_to_float(r >> 16 * e << 16); }
 };
 
 // m16n8: A has Registers registers per lane, B half as many. Register r of A holds row g + 8 (r % 2), those of B column g;
@@ -124,9 +124,6 @@ inline void ldmatrix_x2(std::uint32_t (&r)[2], const void* row, sim::Location wh
 }
 inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row, sim::Location where = sim::Location::current()) {
   sim::load_matrices<4, true>(r, row, "ldmatrix_x4_trans", where);
-}
-inline void ldmatrix_x2_trans(std::uint32_t (&r)[2], const void* row, sim::Location where = sim::Location::current()) {
-  sim::load_matrices<2, true>(r, row, "ldmatrix_x2_trans", where);
 }
 
 inline void mma_s8_k32(int (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],

@@ -12,7 +12,6 @@ __forceinline__ int thread_index() { return sim::current->index; }
 __forceinline__ int block_threads() { return sim::current->block->threads; }
 __forceinline__ int block_index() { return sim::current->block->index[0]; }
 __forceinline__ int block_index_y() { return sim::current->block->index[1]; }
-__forceinline__ int block_index_z() { return sim::current->block->index[2]; }
 __forceinline__ int grid_size() { return sim::current->block->grid[0]; }
 __forceinline__ int lane_index() { return sim::current->lane; }
 __forceinline__ int warp_index() { return sim::current->index >> 5; }

@@ -13,7 +13,6 @@ struct AttentionDecode {
   static constexpr int kThreads = Core::kThreads;
   static constexpr int kFlag = Ring::kSharedBytes + Core::kSharedBytes;
   static constexpr int kSharedBytes = kFlag + 16;
-  static constexpr int kPartialFloats = Core::kItems * C.splits * Core::kGroup * Core::kPart;
   static_assert(Slots >= 2, "a block's keys and values are in flight together");
 
   struct Args {
