@@ -37,6 +37,10 @@ from imp_runtime.plan import Plane
 
 Floats = NDArray[np.float32]
 _ROWS_AT_A_TIME = 8192
+# Of the step between two codes, or two float16: what float32 sums in another order move a value by, and several times
+# that.
+_TIE = 5e-4
+_HALF_TIE = 5e-2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,11 @@ class Weights:
         starts = range(0, weight.rows, _ROWS_AT_A_TIME)
         parts = [x @ self.rows(weight, start, min(start + _ROWS_AT_A_TIME, weight.rows)).T for start in starts]
         return np.concatenate(parts, axis=1)
+
+    def linear(self, op: Linear, x: Floats) -> Floats:
+        """The operation's result from x[tokens, cols] as it multiplies them."""
+        y = self.product(x, op.weight)
+        return y + self.vector(op.bias) if op.bias else y
 
 
 def checkpoint_weights(checkpoint: Checkpoint) -> Weights:
@@ -90,10 +99,14 @@ def artifact_weights(artifact: Artifact) -> Weights:
 
 @dataclass(slots=True)
 class Reference:
-    """Evaluates operations for a sequence. `cache` holds [k and v, positions, kv heads, head_dim] of every layer."""
+    """Evaluates operations for a sequence. `cache` holds [k and v, positions, kv heads, head_dim] of every layer.
+
+    `ties`: where rounded, what lies next to the middle between two codes takes the farther one, as it may in a kernel.
+    """
 
     weights: Weights
     rounded: bool
+    ties: bool = False
     cache: dict[int, Floats] = field(default_factory=dict)
 
     def run(self, graph: Graph, tokens: NDArray[np.int64], start: int = 0) -> dict[str, Floats]:
@@ -114,10 +127,8 @@ class Reference:
             case HeadNorm(weight=weight, head_dim=dim, eps=eps):
                 heads = read[0].reshape(len(tokens), -1, dim)
                 return _rms_norm(heads, self.weights.vector(weight), eps).reshape(read[0].shape)
-            case Linear(weight=weight, bias=bias):
-                x = round_activations(read[0]) if self.rounded and self.weights.integer(weight) else read[0]
-                y = self.weights.product(x, weight)
-                return y + self.weights.vector(bias) if bias else y
+            case Linear():
+                return self.weights.linear(op, self.given(op, read[0]))
             case Rope(head_dim=dim, rope=rope):
                 return _rotate(read[0], dim, rope, start)
             case Attention():
@@ -129,10 +140,14 @@ class Reference:
             case Sample():
                 return _floats(read[0].argmax(axis=1, keepdims=True))
 
+    def given(self, op: Linear, x: Floats) -> Floats:
+        """x[tokens, cols] as the matrix multiplies them."""
+        return round_activations(x, self.ties) if self.rounded and self.weights.integer(op.weight) else x
+
     def _attend(self, op: Attention, q: Floats, k: Floats, v: Floats) -> Floats:
         new = np.stack([k, v]).reshape(2, len(k), op.kv_heads, op.head_dim)
         if self.rounded:
-            new = new.astype(np.float16).astype(np.float32)
+            new = _round_half(new, self.ties)
         before = self.cache.get(op.layer, np.zeros((2, 0, op.kv_heads, op.head_dim), np.float32))
         self.cache[op.layer] = keys_values = np.concatenate([before, new], axis=1)
         start, length = before.shape[1], keys_values.shape[1]
@@ -171,10 +186,23 @@ def _rotate(x: Floats, dim: int, rope: RopeSpec, start: int) -> Floats:
     return _floats(out.reshape(x.shape))
 
 
-def round_activations(x: Floats) -> Floats:
-    """What int8 codes with one scale per 32 keep of x[tokens, cols]."""
+def round_activations(x: Floats, ties: bool = False) -> Floats:
+    """What int8 codes with one scale per 32 keep of x[tokens, cols]; `ties` as in Reference."""
     blocks = x.reshape(*x.shape[:-1], -1, 32)
     peak = np.abs(blocks).max(axis=-1, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        codes = np.where(peak > 0, np.rint(blocks * (np.float32(127) / peak)), 0)
+        exact = np.where(peak > 0, blocks * (np.float32(127) / peak), 0)
+    codes = np.rint(exact)
+    if ties:
+        codes += np.sign(exact - codes) * (np.abs(exact - codes) > 0.5 - _TIE)
     return _floats((codes * (peak / np.float32(127))).reshape(x.shape))
+
+
+def _round_half(x: Floats, ties: bool) -> Floats:
+    """What float16 keeps of x; `ties` as in Reference."""
+    half = x.astype(np.float16)
+    if ties:
+        rest = x - half.astype(np.float32)
+        farther = np.abs(rest) > (0.5 - _HALF_TIE) * np.abs(np.spacing(half).astype(np.float32))
+        half = np.where(farther, np.nextafter(half, np.copysign(np.float16(np.inf), rest).astype(np.float16)), half)
+    return half.astype(np.float32)

@@ -11,7 +11,7 @@ import pytest
 
 from imp_codegen import emit
 from imp_codegen.compiler import CompileOptions, compile_model
-from imp_codegen.verify import TOLERANCE, VerifyRow, verify
+from imp_codegen.verify import NOISE, VerifyRow, verify
 from imp_runtime.engine import Engine
 from model_checks import quiet
 from two_forms import CONFIG
@@ -42,7 +42,7 @@ def logits_of(folder: Path, fault: tuple[str, str] | None = None) -> tuple[Verif
 
 def test_a_code_rounded_the_other_way_is_no_fault(tmp_path: Path) -> None:
     row, failure = logits_of(tmp_path)
-    assert row.max_abs > TOLERANCE * row.scale  # more than a single operation may be off
+    assert row.allowed > 10 * NOISE * row.scale  # what a code that rounds the other way does in the reference
     assert failure is None
 
 

@@ -44,17 +44,17 @@ def _print(report: VerifyReport, where: str) -> None:
     from imp_server.tables import show, table
 
     rows = [
-        (row.program, row.kernel, row.op, f"{row.max_abs:.3g}", f"{row.scale:.3g}", f"{row.tolerance:.3g}", _word(row))
+        (row.program, row.kernel, row.op, f"{row.error:.3g}", f"{row.allowed:.3g}", f"{row.scale:.3g}", _word(row))
         for row in report.rows
     ]
-    show(table(where, ("program", "kernel", "op", "max |error|", "scale", "allowed", ""), rows, right=3))
+    show(table(where, ("program", "kernel", "op", "error", "allowed", "scale", ""), rows, right=3))
     first = report.first_failure
     if first is None:
         print(f"all {len(report.rows)} outputs agree with the reference")
     else:
         print(
-            f"first that differs: {first.op} in {first.program}, kernel {first.kernel}: largest error"
-            f" {first.max_abs:.6g}, allowed {first.tolerance:.6g}, values reach {first.scale:.6g}"
+            f"first that differs: {first.op} in {first.program}, kernel {first.kernel}: an error of"
+            f" {first.error:.6g}, allowed {first.allowed:.6g}, values reach {first.scale:.6g}"
         )
 
 
