@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Literal
 
 from imp_runtime.errors import ImpError
+from imp_server.call_ids import answered, shortened
 from imp_server.chat_template import Json, Message
 from imp_server.chat_turns import alternating, joined, one_call_a_turn, systems_first
 
@@ -20,7 +21,8 @@ class ChatCapabilities:
     """What one template does.
 
     `parser`: the family whose replies it leads to, `plain` where none reads the calls that it writes; `written`: two
-    calls as it writes them, or one. `arguments`: the form in which it wants the arguments of past tool calls.
+    calls as it writes them, or one. `arguments`: the form in which it wants the arguments of past tool calls;
+    `text_arguments`: a text comes out as it is, whatever is in it.
     `content`: the form in which it wants text; `content_lists`: lists of parts come out right as well. `needs_tools`:
     it does not render without a list of tools. `later_system`: system turns behind the first come out, where they
     stand. `alternates`: two user turns in a row, or one behind the result of a tool, do not come out. `short_ids`: the
@@ -30,6 +32,7 @@ class ChatCapabilities:
     parser: str
     written: str = ""
     arguments: Literal["dict", "string"] = "dict"
+    text_arguments: bool = False
     content: Literal["string", "list"] = "string"
     content_lists: bool = False
     needs_tools: bool = False
@@ -72,6 +75,7 @@ _VALUES: dict[str, tuple[object, ...]] = {
     "thinking_switch": (None, "enable_thinking", "thinking"),
     **dict.fromkeys(
         (
+            "text_arguments",
             "content_lists",
             "needs_tools",
             "system",
@@ -91,9 +95,11 @@ _VALUES: dict[str, tuple[object, ...]] = {
 def conform(messages: Sequence[Message], capabilities: ChatCapabilities) -> list[Message]:
     """`messages` (OpenAI's) as the template wants them: text or parts, arguments parsed or not, no system turn, ...
 
-    Only what the template could not render is changed. Raises ImpError for arguments that are no JSON object.
+    Only what the template could not render is changed.
     """
-    formed = [_formed(message, capabilities) for message in messages]
+    formed = answered([_formed(message, capabilities) for message in messages])
+    if capabilities.short_ids:
+        formed = shortened(formed)
     if not (capabilities.system and capabilities.later_system):
         formed = systems_first(formed)
     if not capabilities.system:
@@ -136,13 +142,19 @@ def _call(call: Json, capabilities: ChatCapabilities) -> Json:
     if capabilities.arguments == "string" and isinstance(arguments, Mapping):
         arguments = json.dumps(arguments, ensure_ascii=False)
     elif capabilities.arguments == "dict" and (arguments is None or isinstance(arguments, str)):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
-        if not isinstance(arguments, dict):
-            raise ImpError(f"the arguments of the past call of {function.get('name')!r:.80} are not a JSON object")
+        arguments = _parsed(arguments or "{}", capabilities)
     return {**call, "function": {**function, "arguments": arguments}}
+
+
+def _parsed(text: str, capabilities: ChatCapabilities) -> Json:
+    """The object that `text` is. Else the model sees what it wrote, when `max_tokens` cut it, to do better."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        return value
+    return text if capabilities.text_arguments else {"invalid_json": text}
 
 
 def _without_system(messages: list[Message]) -> list[Message]:

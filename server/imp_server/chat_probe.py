@@ -15,6 +15,7 @@ from imp_server.parsers import readers_of, recognise
 _SWITCHES = ("enable_thinking", "thinking")
 _KEY, _VALUE, _NUMBER = "needle_key", "needle value", "needle_number"
 _ARGUMENTS: Mapping[str, Json] = {_KEY: _VALUE, _NUMBER: 3}
+_BROKEN = '{"needle_key": "needle'
 _NAMES = ("first_tool", "second_tool")
 _FOREIGN = "call_0a1b2c3d4e5f60718293a4b5"  # an id as most servers make them
 _MOST_WRITTEN = 4096  # characters of two calls
@@ -41,6 +42,7 @@ def probe(template: ChatTemplate) -> ChatCapabilities:
         parser=parser if tool_calls else recognise(template.source),
         written=written if tool_calls else "",
         arguments=arguments,
+        text_arguments=_BROKEN in trial.render(trial.calls(_BROKEN, _NAMES[:1])),
         content=trial.content,
         content_lists=lists,
         needs_tools=trial.no_tools is not None,

@@ -63,7 +63,7 @@ class ChatMessage(Lenient):
                     f"messages.{place} has tool_calls, which only an assistant message has", param="messages"
                 )
             message["tool_calls"] = [
-                tool_call(call.id or f"call_{i}", call.function.name, call.function.arguments)
+                tool_call(call.id or f"call_{place}_{i}", call.function.name, call.function.arguments)
                 for i, call in enumerate(self.tool_calls)
             ]
         return message

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from imp_runtime.errors import ImpError
 from imp_server.chat_capabilities import ChatCapabilities, conform
+from imp_server.chat_form import ChatForm
 from imp_server.chat_probe import describe, probe
 from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json, Message
 
@@ -26,12 +28,14 @@ def template(name: str) -> ChatTemplate:
 
 # Read off the templates by eye.
 KNOWN = {
-    "chatml_tools": ChatCapabilities("hermes", later_system=False, thinking_switch="enable_thinking", **ALL),
+    "chatml_tools": ChatCapabilities(
+        "hermes", later_system=False, text_arguments=True, thinking_switch="enable_thinking", **ALL
+    ),
     "headers": ChatCapabilities("llama3", **ONE),
     "alternating": ChatCapabilities("mistral", later_system=False, alternates=True, short_ids=True, **ALL),
     "channels": ChatCapabilities("harmony", **ONE),
     "concatenating": ChatCapabilities(
-        "deepseek", arguments="string", thinking_switch="thinking", **(ALL | {"tools": False})
+        "deepseek", arguments="string", text_arguments=True, thinking_switch="thinking", **(ALL | {"tools": False})
     ),
     "turns_without_system": ChatCapabilities(
         "plain", content_lists=True, system=False, later_system=False, tool_results=True
@@ -96,10 +100,64 @@ def test_no_arguments() -> None:
         assert arguments_of(conform([past_call(nothing)], ChatCapabilities("hermes"))[0]) == {}
 
 
-@pytest.mark.parametrize("given", ["{", "[1]", "3"])
+@pytest.mark.parametrize("given", ['{"city": "Pa', "[1]", "3"])
 def test_arguments_that_are_no_object(given: str) -> None:
-    with pytest.raises(ImpError, match="arguments of the past call of 'now' are not a JSON object"):
-        conform([past_call(given)], ChatCapabilities("hermes"))
+    """As a call that `max_tokens` cut: the model sees what it wrote."""
+    (dict_only,) = conform([past_call(given)], ChatCapabilities("hermes"))
+    assert arguments_of(dict_only) == {"invalid_json": given}
+    (text_too,) = conform([past_call(given)], ChatCapabilities("hermes", text_arguments=True))
+    assert arguments_of(text_too) == given
+    (text,) = conform([past_call(given)], ChatCapabilities("hermes", arguments="string"))
+    assert arguments_of(text) == given
+
+
+@pytest.mark.parametrize("name", [name for name, known in KNOWN.items() if known.tool_calls])
+def test_a_conversation_with_a_broken_call_and_foreign_ids_goes_on(name: str) -> None:
+    call: Json = {"id": "toolu_01/x", "type": "function", "function": {"name": "now", "arguments": '{"city": "Pa'}}
+    messages: list[Message] = [
+        user("ask"),
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "name": "now", "content": "bad JSON"},
+        user("again"),
+    ]
+    text = ChatForm.of(template(name)).render(messages)
+    assert "city" in text
+    assert "Pa" in text
+    assert ("bad JSON" in text) == KNOWN[name].tool_results
+    assert "again" in text
+
+
+def test_results_get_the_ids_of_their_calls() -> None:
+    def calls(*ids: str) -> Message:
+        named: Json = [{"id": each, "type": "function", "function": {"name": "f", "arguments": "{}"}} for each in ids]
+        return {"role": "assistant", "content": "", "tool_calls": named}
+
+    def result(given: str | None) -> Message:
+        return {"role": "tool", "content": "r"} | ({} if given is None else {"tool_call_id": given})
+
+    messages = [calls("a", "b", "c"), result("b"), result(None), result(None), result(None), calls("d"), result(None)]
+    found = conform(messages, ChatCapabilities("hermes", arguments="string"))
+    assert [each.get("tool_call_id") for each in found if each["role"] == "tool"] == ["b", "a", "c", None, "d"]
+
+
+def test_short_ids() -> None:
+    foreign, fit = "call_0a1b2c3d4e5f6071", "abcDEF123"
+    both: Json = [
+        {"id": each, "type": "function", "function": {"name": "f", "arguments": "{}"}} for each in (foreign, fit)
+    ]
+    messages: list[Message] = [
+        {"role": "assistant", "content": "", "tool_calls": both},
+        {"role": "tool", "tool_call_id": fit, "content": "2"},
+        {"role": "tool", "tool_call_id": foreign, "content": "1"},
+    ]
+    call, second, first = conform(messages, ChatCapabilities("mistral", short_ids=True))
+    ids = [each["id"] for each in call["tool_calls"]]  # type: ignore[union-attr, index, call-overload]
+    assert ids == [first["tool_call_id"], second["tool_call_id"]]
+    assert ids[1] == fit
+    assert re.fullmatch("[a-zA-Z0-9]{9}", str(ids[0]))
+    later = conform(messages[2:], ChatCapabilities("mistral", short_ids=True))
+    assert later[0]["tool_call_id"] == ids[0]
+    assert conform(messages, ChatCapabilities("mistral"))[2]["tool_call_id"] == foreign
 
 
 def user(content: Json) -> Message:
