@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections import Counter
@@ -224,8 +223,7 @@ def _write(
         progress("pack", done, total)
 
     weights = pack(compiled.placed, compiled.ropes, checkpoint, packed)
-    metadata = {"imp_version": VERSION, "model_hash": _hash(checkpoint)}
-    write_artifact(output, compiled.plan, blobs, metadata, weights)
+    write_artifact(output, compiled.plan, blobs, {"imp_version": VERSION}, weights)
 
 
 def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:
@@ -245,15 +243,6 @@ def _quant_name(placed: Mapping[str, Placed]) -> str:
         if item.tile is not None:
             count[item.format.name] += item.plane.nbytes
     return "+".join(name for name, _ in count.most_common())
-
-
-def _hash(checkpoint: Checkpoint) -> str:
-    """Identifies a model: its tensors' names, shapes and formats, and the first row of each."""
-    digest = hashlib.sha256()
-    for tensor in checkpoint.tensors.values():
-        digest.update(f"{tensor.name} {tensor.shape} {tensor.format}".encode())
-        digest.update(checkpoint.rows(tensor.name, 0, 1).tobytes())
-    return digest.hexdigest()
 
 
 def _dump(

@@ -121,7 +121,7 @@ def write_tiny_artifact(path: Path, *, blobs: dict[str, bytes] | None = None, **
         **(blobs or {}),
     }
     planes = [("embedding", [bytes(256)])]
-    write_artifact(path, tiny_plan(**changes), contents, {"imp_version": "0", "model_hash": "0"}, planes)
+    write_artifact(path, tiny_plan(**changes), contents, {"imp_version": "0"}, planes)
     return Artifact.open(path)
 
 

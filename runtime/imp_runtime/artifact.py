@@ -14,6 +14,7 @@ checksums.py). The same content gives the same bytes.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import mmap
 import os
@@ -38,7 +39,7 @@ ALIGNMENT = 256
 MAX_HEADER_BYTES = 16 << 20
 PLAN = "plan.json"
 CHECKSUMS = "checksums"
-REQUIRED_METADATA = ("imp_version", "model_hash")
+REQUIRED_METADATA = ("imp_version",)
 _ZEROS = bytes(ALIGNMENT)
 
 Chunk = bytes | memoryview | npt.NDArray[np.generic]
@@ -135,6 +136,14 @@ class Artifact:
     def plane(self, name: str) -> npt.NDArray[np.uint8]:
         """The packed plane `name` (without `weights/`): uint8 [nbytes], read-only, memory-mapped."""
         return self._tensors.view(WEIGHTS + name)
+
+    @property
+    def weights_hash(self) -> str:
+        """Tells one model's weights from another's: 256 bits of the planes' names and checksums, in hexadecimal."""
+        digest = hashlib.sha256()
+        for plane in self.plan.planes:
+            digest.update(plane.name.encode() + b"\0" + self._tensors.sums[WEIGHTS + plane.name])
+        return digest.hexdigest()
 
     @contextlib.contextmanager
     def compared(self) -> Iterator[None]:
@@ -309,7 +318,7 @@ def write_artifact(
 ) -> None:
     """Write `path` atomically: whole and synchronised to disk, or not at all.
 
-    `blobs` are every blob but plan.json; `metadata` holds at least `imp_version` and `model_hash`; `planes` yields
+    `blobs` are every blob but plan.json; `metadata` holds at least `imp_version`; `planes` yields
     (name, chunks) in the order of `plan.planes`, each exactly as long as the plan says. Raises ArtifactError when the
     disk does not take the file, PlanError when the plan is not sound, ValueError when planes and plan disagree.
     """

@@ -134,7 +134,7 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny: Path) -> None:
             r"format_version is '1', this version reads '2'",
         ),
         (data.replace(b'"format":"impc"', b'"format":"impX"'), r"is not an .impc file .*'impX'"),
-        (data.replace(b'"model_hash"', b'"model_hush"'), "lacks model_hash"),
+        (data.replace(b'"imp_version"', b'"imp_versium"'), "lacks imp_version"),
         (data.replace(b'\\"tokenizer.json\\":400', b'\\"tokenizer.json\\":600'), r"lengths\['tokenizer.json'\] is 600"),
         (sealed(data.replace(b'"nbytes":300,', b'"nbytes":200,')), r"plane 'embed' has 512 bytes, the plan says 256"),
         (

@@ -15,7 +15,7 @@ from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_runtime.artifact import Artifact, is_artifact
 from imp_runtime.text import visible
 from imp_server.cli import execute
-from small_gguf import byte_letters, write_gguf
+from small_gguf import byte_letters, tensors_of, write_gguf
 
 
 @pytest.fixture
@@ -111,6 +111,18 @@ def test_what_an_artifact_replaces(model: Path, capsys: pytest.CaptureFixture[st
         assert output.read_bytes() == other
     assert imp_compile(model, "-o", output, "--force") == 0
     assert Artifact.open(output).plan.model == "small"
+
+
+def test_weights_that_differ_anywhere_have_another_hash(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hashes = []
+    matrix = tensors_of("llama")["blk.1.ffn_down.weight"]
+    for name, row, context in (("a", 0, 64), ("b", -1, 64), ("c", -1, 32)):
+        changed = matrix.copy()
+        changed[row, -1] += 1
+        source = write_gguf(tmp_path / f"{name}.gguf", "llama", {}, {"blk.1.ffn_down.weight": changed})
+        assert imp_compile(source, "-o", tmp_path / f"{name}.impc", "--context", str(context)) == 0
+        hashes.append(Artifact.open(tmp_path / f"{name}.impc").weights_hash)
+    assert hashes[0] != hashes[1] == hashes[2]
 
 
 def test_outputs_that_are_no_files(

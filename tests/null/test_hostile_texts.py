@@ -152,7 +152,7 @@ def test_an_artifact_with_control_characters_is_refused(tmp_path: Path) -> None:
     path = write_tiny(tmp_path / "tiny.impc")
     whole = path.read_bytes()
     end = 8 + int.from_bytes(whole[:8], "little")
-    header = whole[8:end].rstrip().replace(b'"format":"impc"', b'"by":"\\u001b[2J","format":"impc"')
+    header = whole[8:end].rstrip().replace(b'"format":"impc"', b'"who":"\\u001b[2J","format":"impc"')
     header = header.ljust(-(-(8 + len(header)) // 256) * 256 - 8)
     path.write_bytes(len(header).to_bytes(8, "little") + header + whole[end:])
     with pytest.raises(ArtifactError, match="holds a control character"):

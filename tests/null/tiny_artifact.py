@@ -85,7 +85,7 @@ def plane_bytes(plan: Plan) -> dict[str, bytes]:
 
 
 BLOBS = {"code/fake": b"\x7fmachine code", "tokenizer.json": b"{}" * 200, "chat_template.jinja": b""}
-METADATA = {"imp_version": "0.1.0", "model_hash": "abc"}
+METADATA = {"imp_version": "0.1.0", "by": "hand"}
 
 
 def write_tiny(path: Path, plan: Plan | None = None, **sizes: int) -> Path:

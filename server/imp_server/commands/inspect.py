@@ -112,6 +112,7 @@ def _summary(artifact: Artifact) -> Table:
         ("targets", ", ".join(t.target for t in plan.targets)),
         *((f"decode on {t.target}", f"{t.form} ({t.reason})") for t in plan.targets),
         *((name.replace("_", " "), value) for name, value in sorted(artifact.metadata.items())),
+        ("hash of the weights", artifact.weights_hash),
     ]
     return table(str(artifact.path), ("", ""), rows, right=2)
 
@@ -183,6 +184,7 @@ def _document(
     return {
         **{name: getattr(plan, name) for name in fields},
         "metadata": dict(artifact.metadata),
+        "weights_hash": artifact.weights_hash,
         "decode_weight_bytes": plan.decode_weight_bytes,
         "kv_bytes_per_token": plan.kv.block_bytes // BLOCK_TOKENS,
         "targets": [t.target for t in plan.targets],
