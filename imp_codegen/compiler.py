@@ -26,7 +26,7 @@ from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import Group, fuse
 from imp_codegen.passes.place_weights import Placed, place_weights
 from imp_codegen.spec import ModelSpec, RopeSpec
-from imp_codegen.targets import Target, find_target
+from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tuning.table import Chosen, Table, shipped
 from imp_runtime.artifact import write_artifact
@@ -105,7 +105,7 @@ def compile_model(
 ) -> CompileReport:
     """Compile `source` (GGUF, or config.json with random weights) to the artifact `output`; ImpError for bad input."""
     clock = _Clock()
-    chosen = tuple(find_target(name) for name in targets)
+    chosen = find_targets(targets)
     with clock.step("read"):
         checkpoint = random_checkpoint(source, options.quant) if options.random_weights else open_checkpoint(source)
     with closing(checkpoint):
@@ -114,7 +114,8 @@ def compile_model(
             compiled = plan_model(checkpoint, chosen, options)
         with clock.step("build"):
             units = tuple(_unit(target, compiled.emitted[target.name], options) for target in chosen)
-            objects = dict(zip(targets, build(units, partial(progress, "build")), strict=True))
+            built = build(units, partial(progress, "build"))
+            objects = {target.name: code for target, code in zip(chosen, built, strict=True)}
         with clock.step("pack"):
             _write(output, compiled, objects, checkpoint, options, progress)
     reports = tuple(
@@ -152,14 +153,24 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
-        tables = tuple(table for table in options.tuning if table.target == target.name)
+        tables = tuple(table for table in options.tuning if table.fits(target))
         low = Lowering(spec, target, placed, kv, ropes, CHUNK_TOKENS, tables)
-        drafts, chosen = lower(low, groups, options.form)
-        emitted[target.name] = emit(drafts, spec.architecture, quant, target.name)
+        lowered = lower(low, groups, options.form)
+        made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
+        emitted[target.name] = made
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
-        code = f"code/{target.name}"
-        programs = emitted[target.name].programs
-        plans.append(TargetPlan(target.name, code, chosen.form, chosen.reason, low.all_buffers(), programs))
+        plans.append(
+            TargetPlan(
+                target.name,
+                target.sms,
+                f"code/{target.name}",
+                lowered.chosen.form,
+                lowered.chosen.reason,
+                low.all_buffers(),
+                made.programs,
+                made.fallback,
+            )
+        )
     plan = Plan(
         version=PLAN_VERSION,
         model=spec.name,

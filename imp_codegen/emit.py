@@ -44,9 +44,16 @@ class Emitted:
 
     source: str
     programs: tuple[Program, ...]
+    fallback: tuple[Program, ...] = ()
 
 
-def emit(programs: tuple[ProgramDraft, ...], architecture: str, quant: str, target: str) -> Emitted:
+def emit(
+    programs: tuple[ProgramDraft, ...],
+    architecture: str,
+    quant: str,
+    target: str,
+    fallback: tuple[ProgramDraft, ...] = (),
+) -> Emitted:
     """One source for all programs; kernels of the same type and parameters share an entry. Deterministic.
 
     `architecture`, `quant` and `target` are names of imp's own, as everything in a draft is.
@@ -56,7 +63,7 @@ def emit(programs: tuple[ProgramDraft, ...], architecture: str, quant: str, targ
     first: dict[str, Draft] = {}
     used: dict[str, int] = {}
     finished = []
-    for program in programs:
+    for program in (*programs, *fallback):
         kernels = []
         for draft in program.drafts:
             key = (draft.stage, draft.threads, draft.shared_bytes, _shape(draft.call))
@@ -83,7 +90,8 @@ def emit(programs: tuple[ProgramDraft, ...], architecture: str, quant: str, targ
     template = _environment().get_template("model.cu.j2")
     body = template.render(**values, digest="")
     digest = hashlib.sha256(body.encode()).hexdigest()[:16]
-    return Emitted(template.render(**values, digest=digest), tuple(finished))
+    count = len(programs)
+    return Emitted(template.render(**values, digest=digest), tuple(finished[:count]), tuple(finished[count:]))
 
 
 def own_text(value: object) -> object:

@@ -104,7 +104,7 @@ def tiny_plan(**changes: object) -> Plan:
         stop_tokens=(IM_END,),
         kv=KvSpec(layers=2, kv_heads=1, head_dim=64),
         planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
-        targets=(TargetPlan("sim", "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs),),
+        targets=(TargetPlan("sim", 2, "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs, ()),),
     )
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]  # tests change any field
 

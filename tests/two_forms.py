@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -55,13 +55,14 @@ def compile_both(
     """
 
     def lower_both(low: Any, groups: Any, wanted: object) -> Any:
-        graph, _ = lower(low, groups, "graph")
-        persistent, chosen = lower(low, groups, "persistent")
-        renamed = [ProgramDraft(f"graph_{p.name}", p.tokens, p.drafts) for p in graph if p.name in DECODE]
-        return (*(p for p in persistent if prefill or p.name in DECODE), *renamed), chosen
+        lowered = lower(low, groups, "persistent")
+        kept = [p for p in lowered.programs if prefill or p.name in DECODE]
+        graph = {p.name: p for p in (*kept, *lowered.fallback) if p.name in DECODE}
+        renamed = [ProgramDraft(f"graph_{p.name}", p.tokens, p.drafts) for p in graph.values()]
+        return replace(lowered, programs=(*kept, *renamed))
 
     options = CompileOptions(random_weights=quant is not None, quant=quant or "", check=check)
-    with patch.object(compiler, "find_target", lambda _: target), patch.object(compiler, "lower", lower_both):
+    with patch.object(compiler, "find_targets", lambda _: (target,)), patch.object(compiler, "lower", lower_both):
         compile_model(source, artifact, (target.name,), options, quiet)
     return artifact
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from imp_codegen.kernels import attention, embed, gate_up, head, linear_add, norm_linear, step
 from imp_codegen.kernels.bandwidth import read_memory
-from imp_codegen.kernels.draft import ProgramDraft
+from imp_codegen.kernels.draft import Draft, ProgramDraft
 from imp_codegen.kernels.form import Chosen, Wanted, choose
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.prefill import finish_chunk
@@ -19,23 +21,31 @@ _FAMILIES = {
 }
 
 
-def lower(
-    low: Lowering, groups: tuple[Group, ...], wanted: Wanted = "graph"
-) -> tuple[tuple[ProgramDraft, ...], Chosen]:
-    """Every program of plan.py's docstring, and bandwidth; `low` then knows their buffers. And the form of decode."""
+@dataclass(frozen=True, slots=True)
+class Lowered:
+    """Programs, what replaces those with resident kernels where there is no room for them, and the form of decode."""
+
+    programs: tuple[ProgramDraft, ...]
+    fallback: tuple[ProgramDraft, ...]
+    chosen: Chosen
+
+
+def lower(low: Lowering, groups: tuple[Group, ...], wanted: Wanted = "graph") -> Lowered:
+    """Every program of plan.py's docstring, and bandwidth; `low` then knows their buffers."""
     *body, last = groups
     assert last.family == "head"
     tokens = low.chunk_tokens
     body_drafts = [draft for group in body for draft in _FAMILIES[group.family].decode(low, group)]
-    forward = (*body_drafts, *head.logits(low, last))
-    chosen = choose(low, groups, forward, wanted)
-    if chosen.form == "persistent":
-        forward = (*embed.decode(low, groups[0]), step.draft(low, groups))
+    graph = (*body_drafts, *head.logits(low, last))
+    chosen = choose(low, groups, graph, wanted)
     finish = head.choose(low, last)
+    decode = _decode(graph, finish)
+    fallback: tuple[ProgramDraft, ...] = ()
+    if chosen.form == "persistent":
+        decode, fallback = _decode((*embed.decode(low, groups[0]), step.draft(low, groups)), finish), decode
     prefill = [draft for group in body for draft in _FAMILIES[group.family].prefill(low, group)]
     programs = (
-        ProgramDraft("decode_b1", 1, (*forward, *finish)),
-        ProgramDraft("forward_b1", 1, forward),
+        *decode,
         ProgramDraft("choose_b1", 1, finish),
         ProgramDraft(f"prefill_t{tokens}", tokens, (*prefill, finish_chunk(low))),
         ProgramDraft("sample_b1", 1, head.after_prefill(low, last)),
@@ -44,4 +54,9 @@ def lower(
         ProgramDraft("export_b1", 1, head.export(low, last)),
         ProgramDraft("bandwidth", 1, (read_memory(low),)),
     )
-    return programs, chosen
+    return Lowered(programs, fallback, chosen)
+
+
+def _decode(forward: tuple[Draft, ...], finish: tuple[Draft, ...]) -> tuple[ProgramDraft, ...]:
+    """The programs in which a step's two forms differ."""
+    return ProgramDraft("decode_b1", 1, (*forward, *finish)), ProgramDraft("forward_b1", 1, forward)

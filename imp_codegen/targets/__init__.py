@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 import pkgutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from imp_runtime.errors import ImpError
+from imp_runtime.plan import MAX_SMS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,10 @@ class Target:
     sample_threads: int
     gpus: tuple[Gpu, ...]
 
+    def __str__(self) -> str:
+        """As it is asked for."""
+        return f"{self.name}:{self.sms}"
+
 
 class TargetError(ImpError):
     """An unknown target or GPU."""
@@ -66,11 +72,27 @@ def targets() -> Mapping[str, Target]:
     return found
 
 
-def find_target(name: str) -> Target:
-    """The target called `name`, or TargetError with those that exist."""
+def find_target(text: str) -> Target:
+    """The target of that name; after a colon may stand the multiprocessors to size grids for, as in `sm_120a:84`."""
+    name, colon, count = text.partition(":")
     if name not in targets():
         raise TargetError(f"target {name!r} is unknown; known: {', '.join(sorted(targets()))}")
-    return targets()[name]
+    target = targets()[name]
+    if not colon:
+        return target
+    if not (re.fullmatch("[0-9]{1,4}", count) and 1 <= int(count) <= MAX_SMS):
+        raise TargetError(f"target {text!r:.80}: after the colon stand its multiprocessors, 1 to {MAX_SMS}")
+    sms = int(count)
+    return replace(target, sms=sms, attention_ctas=target.attention_ctas * sms // target.sms)
+
+
+def find_targets(texts: Sequence[str]) -> tuple[Target, ...]:
+    """Targets with different names; TargetError if two are the same one."""
+    found = tuple(map(find_target, texts))
+    for target in found:
+        if [other.name for other in found].count(target.name) > 1:
+            raise TargetError(f"target {target.name} is asked for twice; an artifact holds its code once")
+    return found
 
 
 def gpus() -> Mapping[str, Gpu]:

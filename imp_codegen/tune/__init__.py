@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from imp_codegen.targets import Target
 from imp_codegen.tune.experiment import Experiment
 from imp_codegen.tune.forms import Forms, tune_forms
 from imp_codegen.tune.judge import Race
@@ -20,11 +21,11 @@ class TuneReport:
     forms: Forms
     step: str | None
 
-    def table(self, target: str, source: str, where: str) -> Table:
+    def table(self, target: Target, source: str, where: str) -> Table:
         """The outcomes as a table; `where` says on which device and when they were measured."""
         stages = {o.stage.name: Entry(o.choice, o.why(where)) for o in self.graph.outcomes}
         steps = {self.step: self.forms.entry(where)} if self.step is not None else {}
-        return Table(target, source, stages, "measured", steps)
+        return Table(target.name, source, stages, "measured", steps, target.sms)
 
 
 def tune(experiment: Experiment, race: Race, progress: Callable[[str, int, int], None]) -> TuneReport:

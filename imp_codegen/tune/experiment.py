@@ -82,7 +82,8 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
         raise PlanError(f"{artifact.path}: {error}; {advice}") from None
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
-    lowering = _Lowerings(spec, graph, fuse(graph), _placed(graph, plan.planes), find_target(target), plan.chunk_tokens)
+    sized = find_target(f"{target}:{compiled.sms}")
+    lowering = _Lowerings(spec, graph, fuse(graph), _placed(graph, plan.planes), sized, plan.chunk_tokens)
     low, formula = lowering.step("graph")
     obstacle = step.obstacle(low, lowering.groups)
     # Whoever drafts the step kernel has drafted the graph before: its buffers are those of both.
@@ -113,7 +114,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
     return Experiment(
         unit=Unit(target, low.target.compiler, emitted.source),
         target=low.target,
-        plan=replace(plan, targets=(replace(compiled, buffers=both.all_buffers(), programs=()),)),
+        plan=replace(plan, targets=(replace(compiled, buffers=both.all_buffers(), programs=(), fallback=()),)),
         stages=tuple(others),
         formula=kernels[0],
         others=others,
@@ -192,5 +193,5 @@ class _Lowerings:
         """The kernels of a step, and what drafting them asked for."""
         kv, ropes = cache_of(self.graph), self.graph.ropes()
         low = Lowering(self.spec, self.target, self.placed, kv, ropes, self.chunk_tokens, tables)
-        programs, _ = lower(low, self.groups, form)
-        return low, next(program.drafts for program in programs if program.name == PROGRAM)
+        lowered = lower(low, self.groups, form)
+        return low, next(program.drafts for program in lowered.programs if program.name == PROGRAM)

@@ -8,11 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from imp_codegen.targets import targets
+from imp_codegen.targets import Target, targets
 from imp_codegen.tuning.stage import Choice
 from imp_codegen.tuning.step import StepChoice
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import Form
+from imp_runtime.plan import MAX_SMS, Form
 
 _MOST_WARPS = 32  # of a CTA
 _MOST_SLOTS = 64
@@ -50,7 +50,8 @@ class StepEntry:
 class Table:
     """The choices for one target, by `Stage.name`, and of whole steps by `Step.name`.
 
-    `source`: how the table was made; `origin`: where it was read.
+    `source`: how the table was made; `origin`: where it was read; `sms`: multiprocessors of the cards that it is for,
+    as many as the target has by default if None. On another card other choices are fast.
     """
 
     target: str
@@ -58,6 +59,17 @@ class Table:
     entries: Mapping[str, Entry]
     origin: str
     steps: Mapping[str, StepEntry] = field(default_factory=dict)
+    sms: int | None = None
+
+    @property
+    def cards(self) -> Target:
+        """The target, with as many multiprocessors as those cards have."""
+        target = targets()[self.target]
+        return replace(target, sms=self.sms or target.sms)
+
+    def fits(self, target: Target) -> bool:
+        """Whether it is for such cards."""
+        return (self.target, self.cards.sms) == (target.name, target.sms)
 
     def to_json(self) -> str:
         """One entry a line, sorted, so that two versions can be compared by eye."""
@@ -68,6 +80,7 @@ class Table:
         }
         parts = [
             f'"target": {json.dumps(self.target)}',
+            *([f'"sms": {self.sms}'] if self.sms is not None else []),
             f'"source": {json.dumps(self.source)}',
             f'"entries": {_lines(stages)}',
             *([f'"steps": {_lines(steps)}'] if steps else []),
@@ -113,7 +126,7 @@ def read_table(path: Path, origin: str | None = None) -> Table:
         raw = json.loads(path.read_text(), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
         raise TuningError(f"{path}: cannot be read as a tuning table: {error}") from None
-    if not isinstance(raw, dict) or raw.keys() - {"steps"} != {"target", "source", "entries"}:
+    if not isinstance(raw, dict) or raw.keys() - {"steps", "sms"} != {"target", "source", "entries"}:
         raise TuningError(f"{path}: must be an object with target, source and entries; write one with imp tune")
     target, source, entries, steps = raw["target"], raw["source"], raw["entries"], raw.get("steps", {})
     if not isinstance(target, str) or not isinstance(source, str):
@@ -124,7 +137,8 @@ def read_table(path: Path, origin: str | None = None) -> Table:
         raise TuningError(f"{path}: target is {target!r}; known: {', '.join(sorted(targets()))}")
     checked = {name: _entry(f"{path}: {name}", item) for name, item in entries.items()}
     checked_steps = {name: _step_entry(f"{path}: {name}", item) for name, item in steps.items()}
-    return Table(target, source, checked, origin or str(path), checked_steps)
+    sms = _number(str(path), raw, "sms", MAX_SMS) if "sms" in raw else None
+    return Table(target, source, checked, origin or str(path), checked_steps, sms)
 
 
 def write_table(path: Path, table: Table) -> None:
@@ -132,8 +146,8 @@ def write_table(path: Path, table: Table) -> None:
     merged = table
     if path.exists():
         old = read_table(path)
-        if old.target != table.target:
-            raise TuningError(f"{path}: is for {old.target}, the new entries are for {table.target}; name another")
+        if not old.fits(table.cards):
+            raise TuningError(f"{path}: is for {old.cards}, the new entries are for {table.cards}; name another")
         merged = replace(table, entries={**old.entries, **table.entries}, steps={**old.steps, **table.steps})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")

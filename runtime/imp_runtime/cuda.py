@@ -65,6 +65,16 @@ def target_of_gpu() -> str | None:
     return _target(_call(driver.cuDeviceGet, 0)) if _initialise() else None
 
 
+def multiprocessors_of_gpu() -> int | None:
+    """Multiprocessors of the first visible GPU; None without one."""
+    return _multiprocessors(_call(driver.cuDeviceGet, 0)) if _initialise() else None
+
+
+def _multiprocessors(device: Any) -> int:
+    count = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
+    return int(_call(driver.cuDeviceGetAttribute, count, device))
+
+
 def _target(device: Any) -> str:
     attribute = driver.CUdevice_attribute
     major = _call(driver.cuDeviceGetAttribute, attribute.CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, device)
@@ -265,17 +275,20 @@ class CudaDevice:
         self._modules.append(module.module)
         return module
 
-    def _check_resident(self, launch: Launch) -> None:
-        """Blocks that wait for one which the GPU has no room to start wait for ever."""
+    def room(self, launch: Launch) -> int:
+        """What an SM has registers, shared memory and threads for, on each."""
+        self.enter()
         function, shared = driver.CUfunction(launch.kernel), launch.shared_bytes
         each = _call(driver.cuOccupancyMaxActiveBlocksPerMultiprocessor, function, launch.block, shared)
-        processors = driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT
-        count = _call(driver.cuDeviceGetAttribute, processors, self._device)
-        blocks, room = math.prod(launch.grid), each * count
+        return int(each) * _multiprocessors(self._device)
+
+    def _check_resident(self, launch: Launch) -> None:
+        """Blocks that wait for one which the GPU has no room to start wait for ever."""
+        blocks, room = math.prod(launch.grid), self.room(launch)
         if blocks > room:
             raise DeviceError(
-                f"kernel {launch.name} has {blocks} CTAs that must run at once, and {self.name} holds {room} "
-                f"({count} SMs, {each} on each): compile the model for this GPU, with as many SMs as it has"
+                f"kernel {launch.name} has {blocks} CTAs that must run at once, and {self.name} holds {room}; "
+                f"compile the model with --target {self.target}:{_multiprocessors(self._device)}"
             )
 
     def launch(self, launch: Launch) -> None:

@@ -103,8 +103,12 @@ class Device(Protocol):
         """Load machine code made for this device's target."""
         ...
 
+    def room(self, launch: Launch) -> int:
+        """Blocks of the kernel that run at once on the idle device."""
+        ...
+
     def launch(self, launch: Launch) -> None:
-        """Enqueue one kernel; does not wait."""
+        """Enqueue one kernel; does not wait. A resident one for which there is no room is refused."""
         ...
 
     def capture(self, launches: Sequence[Launch]) -> Replay:
@@ -148,6 +152,16 @@ def detect_target() -> str:
         return cuda.target_of_gpu() or "sim"
     except (ImportError, ImpError):
         return "sim"
+
+
+def detect_multiprocessors() -> int | None:
+    """Multiprocessors of the GPU in this machine; None without one. Never fails."""
+    try:
+        from imp_runtime import cuda
+
+        return cuda.multiprocessors_of_gpu()
+    except (ImportError, ImpError):
+        return None
 
 
 def open_device(target: str) -> Device:

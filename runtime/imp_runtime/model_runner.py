@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -25,6 +26,8 @@ from imp_runtime.plan import (
     TargetPlan,
 )
 from imp_runtime.plan_check import WEIGHTS, state_sizes
+
+log = logging.getLogger("imp")
 
 Progress = Callable[[str, int, int], None]
 DTYPES: dict[DType, np.dtype[np.generic]] = {
@@ -89,6 +92,7 @@ class ModelRunner:
             self._allocate_state()
             self.blocks = self._allocate_kv(kv_tokens)
             module = device.load_code(artifact.read(self.target.code))
+            self.target = self._fitting(module)
             self._launches = {p.name: tuple(self.bind(k, module) for k in p.kernels) for p in self.target.programs}
             self._replays = {}
             for i, (name, launches) in enumerate(self._launches.items()):
@@ -99,6 +103,16 @@ class ModelRunner:
         except BaseException:
             device.close()
             raise
+
+    def _fitting(self, module: Module) -> TargetPlan:
+        """The target's plan, with the fallback where the device lacks room for a resident kernel."""
+        for kernel in (kernel for program in self.target.programs for kernel in program.kernels if kernel.resident):
+            blocks, room = math.prod(kernel.grid), self.device.room(self.bind(kernel, module))
+            if blocks > room:
+                reason = f"{self.device.name} runs {room} of the {blocks} CTAs at once that one kernel would need"
+                log.warning("%s decodes as a graph of kernels: %s", self.plan.model, reason)
+                return self.target.in_graph_form(reason)
+        return self.target
 
     def _load_planes(self, progress: Progress) -> None:
         planes = {WEIGHTS + plane.name: plane.nbytes for plane in self.plan.planes}

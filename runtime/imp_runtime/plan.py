@@ -44,10 +44,11 @@ import numpy as np
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 5
+PLAN_VERSION = 6
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31
+MAX_SMS = 1024  # multiprocessors of any card, with much to spare
 MASKED = 1  # bits of the sampling record's flags
 BIASED = 2
 
@@ -161,15 +162,25 @@ class Program:
 class TargetPlan:
     """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code.
 
-    `form`: how a decode step runs, as a graph of kernels or as one persistent kernel; `reason`: why, for people.
+    `sms`: multiprocessors that grids are sized for. `form`: how a decode step runs, as a graph of kernels or as one
+    persistent kernel; `reason`: why, for people. `fallback`: programs of the other form, in place of those of the same
+    names on a device that does not hold all blocks of a resident kernel at once.
     """
 
     target: str
+    sms: int
     code: str
     form: Form
     reason: str
     buffers: tuple[Buffer, ...]
     programs: tuple[Program, ...]
+    fallback: tuple[Program, ...]
+
+    def in_graph_form(self, reason: str) -> TargetPlan:
+        """The same with the fallback programs, and why."""
+        others = {program.name: program for program in self.fallback}
+        programs = tuple(others.get(program.name, program) for program in self.programs)
+        return dataclasses.replace(self, form="graph", reason=reason, programs=programs, fallback=())
 
     def program(self, name: str) -> Program:
         """The program called `name`; KeyError names those that exist."""

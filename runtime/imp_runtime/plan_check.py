@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from imp_runtime.plan import (
     BLOCK_TOKENS,
+    MAX_SMS,
     RING,
     SAMPLING_DTYPE,
     Binding,
@@ -87,7 +88,10 @@ def check_plan(plan: Plan) -> None:
 def _check_target(plan: Plan, target: TargetPlan) -> None:
     where = f"targets[{target.target}]"
     _unique(f"{where}.buffers", (b.name for b in target.buffers))
+    _in_range(f"{where}.sms", target.sms, 1, MAX_SMS)
     _unique(f"{where}.programs", (p.name for p in target.programs))
+    _unique(f"{where}.fallback", (p.name for p in target.fallback))
+    _check_fallback(where, target)
     sizes = {WEIGHTS + p.name: p.nbytes for p in plan.planes} | state_sizes(plan)
     for buffer in target.buffers:
         if buffer.name == "kv":
@@ -99,11 +103,24 @@ def _check_target(plan: Plan, target: TargetPlan) -> None:
             )
     # Only offsets into the first block can be checked here: how many blocks there are is decided at load.
     sizes["kv"] = plan.kv.block_bytes
-    for program in target.programs:
+    for program in (*target.programs, *target.fallback):
         _in_range(f"{where}.{program.name}.tokens", program.tokens, 1, max(plan.chunk_tokens, plan.slots))
         _unique(f"{where}.{program.name}", (k.name for k in program.kernels))
         for kernel in program.kernels:
             _check_kernel(f"{where}.{program.name}.{kernel.name}", kernel, sizes)
+
+
+def _check_fallback(where: str, target: TargetPlan) -> None:
+    """A program with resident kernels has another for devices without room for them, and no others do."""
+    resident = {p.name for p in target.programs if any(kernel.resident for kernel in p.kernels)}
+    named = {p.name for p in target.fallback}
+    if resident != named:
+        raise PlanError(
+            f"plan.json: {where}.fallback has {sorted(named)}, expected the programs with resident kernels, "
+            f"{sorted(resident)}; compile the model again"
+        )
+    if any(kernel.resident for program in target.fallback for kernel in program.kernels):
+        raise PlanError(f"plan.json: {where}.fallback has resident kernels itself; compile the model again")
 
 
 def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _ctypes
 import bisect
 import ctypes
+import math
 import os
 import threading
 import time
@@ -224,6 +225,10 @@ class SimDevice:
         if not self._modules:
             raise DeviceError("a kernel was launched when no code was loaded")
         return self._modules[-1]
+
+    def room(self, launch: Launch) -> int:
+        """All of them, in turns."""
+        return math.prod(launch.grid)
 
     def launch(self, launch: Launch) -> None:
         """Run one kernel to its end."""

@@ -8,6 +8,7 @@ Work is queued and runs late: when somebody waits, or at random.
 
 from __future__ import annotations
 
+import math
 import random
 import zlib
 from collections import deque
@@ -151,6 +152,7 @@ class FakeDevice:
         self.uploads: list[tuple[int, int]] = []
         self.ran: list[str] = []
         self.closed = False
+        self.blocks = 1  # that run at once
         self.top = 1 << 32
 
     def alloc(self, nbytes: int, name: str) -> int:
@@ -201,7 +203,11 @@ class FakeDevice:
         assert code == b"\x7fmachine code"
         return FakeModule(self)
 
+    def room(self, launch: Launch) -> int:
+        return self.blocks
+
     def launch(self, launch: Launch) -> None:
+        assert not launch.resident or math.prod(launch.grid) <= self.blocks
         self.push(lambda: self.run(self.entries[launch.kernel], launch.args))
 
     def capture(self, launches: Sequence[Launch]) -> FakeReplay:
@@ -238,6 +244,7 @@ class FakeDevice:
 
     def run(self, entry: str, args: tuple[int, ...]) -> None:
         self.ran.append(entry)
+        entry = entry.removeprefix("resident_")
         address = dict(zip(ARGS, args, strict=False))
 
         def view(name: str, dtype: np.dtype | type, count: int, offset: int = 0) -> np.ndarray:

@@ -66,7 +66,7 @@ class Program:
         placed = place_weights(graph, self.checkpoint)
         ropes = graph.ropes()
         low = Lowering(self.spec, find_target("sm_90a"), placed, cache_of(graph), ropes, 128)
-        drafts, _ = lower(low, fuse(graph), form)
+        drafts = lower(low, fuse(graph), form).programs
         launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in drafts for d in program.drafts]
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]
 

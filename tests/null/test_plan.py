@@ -3,12 +3,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tiny_artifact import make_plan, with_kernel
+from tiny_artifact import in_one_kernel, make_plan, with_kernel
 
-from imp_runtime.plan import SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError
+from imp_runtime.plan import SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError, Program
 from imp_runtime.plan_check import check_plan, state_sizes
 
 
@@ -29,7 +30,7 @@ def test_json_round_trip_is_exact_and_deterministic() -> None:
         (lambda raw: raw.update(vocab="61"), "plan.vocab must be int, not '61'"),
         (lambda raw: raw.update(vocab=True), "plan.vocab must be int, not True"),
         (lambda raw: raw.update(vocab=2**70), "plan.vocab is out of range"),
-        (lambda raw: raw.update(version=6), "version is 6, this runtime reads 5; compile the model again"),
+        (lambda raw: raw.update(version=5), "version is 5, this runtime reads 6; compile the model again"),
         (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens must be a list, not dict"),
         (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] must be an object, not int"),
         (
@@ -131,9 +132,33 @@ def test_a_plan_that_could_lead_astray_is_refused(plan: Plan, message: str) -> N
 
 def test_a_resident_kernel_takes_a_struct_of_many_pointers() -> None:
     many = (Binding("kv"),) * 4095
-    check_plan(with_kernel(make_plan(), args=many, resident=True))
+    persistent = in_one_kernel(make_plan())
+    check_plan(with_kernel(persistent, args=many))
     with pytest.raises(PlanError, match=r"args \(count\) is 4096"):
-        check_plan(with_kernel(make_plan(), args=(*many, Binding("kv")), resident=True))
+        check_plan(with_kernel(persistent, args=(*many, Binding("kv"))))
+
+
+def with_fallback(change: Callable[[tuple[Program, ...]], tuple[Program, ...]], plan: Plan | None = None) -> Plan:
+    plan = plan or in_one_kernel(make_plan())
+    target = plan.targets[0]
+    return dataclasses.replace(plan, targets=(dataclasses.replace(target, fallback=change(target.fallback)),))
+
+
+@pytest.mark.parametrize(
+    ("plan", "message"),
+    [
+        (with_fallback(lambda programs: programs[:1]), r"fallback has \['decode_b1'\], expected .* 'forward_b1'\]"),
+        (with_fallback(lambda programs: programs * 2), "fallback names 'decode_b1' twice"),
+        (with_fallback(lambda _: make_plan().targets[0].programs[:1], make_plan()), r"expected .*, \[\];"),
+        (with_fallback(lambda _: tuple(p for p in in_one_kernel(make_plan()).targets[0].programs if p.name[0] in "df")),
+         "fallback has resident kernels itself"),
+        (with_target(sms=0), "sms is 0, expected 1 to 1024"),
+    ],
+)  # fmt: skip
+def test_a_fallback_is_for_the_resident_programs(plan: Plan, message: str) -> None:
+    check_plan(in_one_kernel(make_plan()))
+    with pytest.raises(PlanError, match=message):
+        check_plan(Plan.from_json(plan.to_json()))
 
 
 def test_kv_outputs_are_gathered_and_not_bounded_by_shape() -> None:

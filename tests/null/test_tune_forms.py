@@ -146,12 +146,12 @@ def test_the_faster_form_is_found(experiment):
         assert forms.persistent.choice == forms.persistent.formula == experiment.persistent.formula
         assert forms.persistent.us == forms.persistent.formula_us == pytest.approx(GRAPH_US - 10, rel=0.02)
         assert forms.graph_us == pytest.approx(GRAPH_US, rel=0.02)
-        entry = report.table("sm_90a", "", "a card, today").steps[experiment.persistent.step.name]
+        entry = report.table(find_target("sm_90a"), "", "a card, today").steps[experiment.persistent.step.name]
         assert entry.choice == experiment.persistent.formula
         assert entry.why == f"a card, today: persistent {forms.persistent.us:.0f} us, graph {forms.graph_us:.0f} us"
         report = measured(replace(experiment, predicted=predicted), lambda _: GRAPH_US)
         assert report.forms.form == "graph"
-        entry = report.table("sm_90a", "", "").steps[experiment.persistent.step.name]
+        entry = report.table(find_target("sm_90a"), "", "").steps[experiment.persistent.step.name]
         assert (entry.form, entry.choice) == ("graph", None)
 
 
@@ -162,7 +162,7 @@ def test_the_best_numbers_are_found(experiment):
     assert (found.formula, found.choice) == (experiment.persistent.formula, best)
     assert found.us == pytest.approx(10 + (GRAPH_US - 20) * 0.97, rel=0.02)
     assert found.formula_us - found.us == pytest.approx((GRAPH_US - 20) * 0.03, rel=0.1)
-    assert report.table("sm_90a", "", "").steps[experiment.persistent.step.name].choice == best
+    assert report.table(find_target("sm_90a"), "", "").steps[experiment.persistent.step.name].choice == best
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -194,7 +194,7 @@ def test_a_model_that_one_kernel_cannot_decode(tmp_path):
     report = tune(experiment, Truth(experiment, lambda kernel: 10.0, 0.0).race, quiet)
     assert (report.forms.form, report.forms.persistent) == ("graph", None)
     assert report.forms.obstacle == "blk.0.attn_q.weight has a bias"
-    assert report.table("sm_90a", "", "").steps == {}
+    assert report.table(find_target("sm_90a"), "", "").steps == {}
 
 
 def test_a_device_that_cannot_hold_the_step_kernel(experiment):
@@ -206,7 +206,7 @@ def test_a_device_that_cannot_hold_the_step_kernel(experiment):
     report = tune(held, Truth(held, lambda kernel: np.nan if kernel.resident else 10.0, 0.0).race, quiet)
     assert (report.forms.form, report.forms.persistent) == ("graph", None)
     words = "a card, today: persistent is not possible, kernel step has 132 CTAs, and the card holds 84"
-    assert report.table("sm_90a", "", "a card, today").steps == {
+    assert report.table(find_target("sm_90a"), "", "a card, today").steps == {
         experiment.persistent.step.name: StepEntry(None, words)
     }
     assert _held(experiment, lambda kernels: None) == experiment

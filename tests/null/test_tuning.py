@@ -13,7 +13,7 @@ import pytest
 
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.targets import TargetError, find_target
+from imp_codegen.targets import TargetError, find_target, find_targets
 from imp_codegen.tune import tune
 from imp_codegen.tune.experiment import PROGRAM, plan_experiment
 from imp_codegen.tuning.cost_model import stage_us
@@ -77,7 +77,7 @@ def test_new_entries_replace_old_ones_and_leave_the_others(tmp_path):
     write_table(path, table({"b": Choice(12, 3), "c": Choice(4, 1)}))
     merged = {name: entry.choice for name, entry in read_table(path).entries.items()}
     assert merged == {"a": Choice(8, 4), "b": Choice(12, 3), "c": Choice(4, 1)}
-    with pytest.raises(TuningError, match=r"is for sm_90a, the new entries are for sim"):
+    with pytest.raises(TuningError, match=r"is for sm_90a:132, the new entries are for sim:2"):
         write_table(path, table({}, target="sim"))
 
 
@@ -159,18 +159,18 @@ def test_which_tables_compile_reads(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert user_path("sm_90a") == tmp_path / "imp" / "tuning" / "sm_90a.json"
-    assert _tables_of(None, ("sm_90a",)) == shipped()
+    assert _tables_of(None, find_targets(("sm_90a",))) == shipped()
     write_table(user_path("sm_90a"), table({"a": Choice(8, 4)}))
-    own, *others = _tables_of(None, ("sm_90a", "sim"))
+    own, *others = _tables_of(None, find_targets(("sm_90a", "sim")))
     assert own.entries["a"].choice == Choice(8, 4)
     assert tuple(others) == shipped()
-    assert _tables_of("none", ("sm_90a",)) == ()
+    assert _tables_of("none", find_targets(("sm_90a",))) == ()
     other = tmp_path / "other.json"
     write_table(other, table({"b": Choice(8, 4)}, target="sim"))
-    assert [t.origin for t in _tables_of(str(other), ("sim",))] == [str(other), "shipped", "shipped"]
+    assert [t.origin for t in _tables_of(str(other), find_targets(("sim",)))] == [str(other), "shipped", "shipped"]
     arguments = ["compile", str(DEMO), "-o", str(tmp_path / "x.impc"), "--target", "sm_90a", "--tuning", str(other)]
     assert execute(arguments) == 2
-    assert "is for sim, not for sm_90a" in capsys.readouterr().err
+    assert "is for sim:2, not for sm_90a:132" in capsys.readouterr().err
 
 
 # what is shipped
@@ -302,10 +302,10 @@ def test_the_fastest_choices_are_found(experiment):
         pytest.approx(9.5, rel=0.02),
     )
     assert report.graph.formula_us - report.graph.us == pytest.approx(6 * 0.5 + 0.3, rel=0.2)
-    entry = report.table("sm_90a", "a test", "an H200, today").entries[gate_up.stage.name]
+    entry = report.table(find_target("sm_90a"), "a test", "an H200, today").entries[gate_up.stage.name]
     assert entry.choice.warps == 8
     assert entry.why.startswith("an H200, today: 9.")
-    assert len(report.table("sm_90a", "", "").entries) == 5, "what was measured and stays is an entry too"
+    assert len(report.table(find_target("sm_90a"), "", "").entries) == 5, "what was measured and stays is an entry too"
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -75,8 +75,23 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
         stop_tokens=(STOP,),
         kv=KvSpec(1, 1, 1),
         planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
-        targets=(TargetPlan("fake", "code/fake", "graph", "as asked for", buffers, programs),),
+        targets=(TargetPlan("fake", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
     )
+
+
+def in_one_kernel(plan: Plan) -> Plan:
+    """The plan with a step in the persistent form, six CTAs that wait for one another; its graph is the fallback."""
+    target = plan.targets[0]
+    fallback = tuple(p for p in target.programs if p.name in ("decode_b1", "forward_b1"))
+    resident = {
+        p.name: dataclasses.replace(
+            p, kernels=tuple(dataclasses.replace(k, entry=f"resident_{k.entry}", resident=True) for k in p.kernels)
+        )
+        for p in fallback
+    }
+    programs = tuple(resident.get(p.name, p) for p in target.programs)
+    changed = dataclasses.replace(target, form="persistent", programs=programs, fallback=fallback)
+    return dataclasses.replace(plan, targets=(changed,))
 
 
 def plane_bytes(plan: Plan) -> dict[str, bytes]:

@@ -22,3 +22,11 @@ def test_model_in_check_mode(tmp_path, architecture, quant, order):
     with Engine(artifact, SimDevice(threads=1, order=order, seed=7)) as engine:
         check_against_truth(engine, architecture, quant)
         check_kernels(engine)
+
+
+@pytest.mark.parametrize("sms", [1, 5])
+def test_a_graph_is_right_on_any_number_of_multiprocessors(tmp_path, sms):
+    artifact = compile_fixture(tmp_path, "qwen3", "Q8_0", f"sim:{sms}")
+    with Engine.load(artifact, target="sim") as engine:
+        assert engine.runner.target.sms == sms
+        check_against_truth(engine, "qwen3", "Q8_0")

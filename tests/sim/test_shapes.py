@@ -33,7 +33,7 @@ def check(folder: Path, changes: dict[str, Any], quant: str, target: Target) -> 
     """Prefill, decode and every kernel by itself; the emitted source."""
     source = write_config(folder, {**LLAMA, **changes})
     artifact = folder / "model.impc"
-    with patch.object(compiler, "find_target", lambda _: target):
+    with patch.object(compiler, "find_targets", lambda _: (target,)):
         compile_model(source, artifact, ("sim",), CompileOptions(random_weights=True, quant=quant), quiet)
     with Engine.load(artifact, target="sim") as engine:
         prompt = list(range(30))

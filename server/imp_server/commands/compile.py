@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from imp_codegen.targets import targets
-from imp_runtime.device import detect_target
+from imp_codegen.targets import Target, find_targets, targets
+from imp_runtime.device import detect_multiprocessors, detect_target
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 from imp_server.tables import show, table
@@ -40,7 +40,9 @@ def command(
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="T,T", help="Targets: sm_120a, sm_90a, sim. Default: this machine's GPU, without one sm_120a,sim."
+            metavar="T[:SMS],T",
+            help="Targets: sm_120a, sm_90a, sim; after a colon the multiprocessors of the card. "
+            "Default: this machine's GPU, without one sm_120a,sim.",
         ),
     ] = None,
     random_weights: Annotated[
@@ -95,7 +97,7 @@ def command(
         raise ImpError("- is no file: imp compile reads and writes files, not stdin and stdout; give their names")
     checkpoint = _checkpoint(source)
     names = _targets(target)
-    tables = _tables_of(tuning, names)
+    tables = _tables_of(tuning, find_targets(names))
     notes: list[str] = []
 
     def described(template: str) -> str | None:
@@ -126,13 +128,15 @@ def _checkpoint(source: str) -> Path:
 
 
 def _targets(given: str | None) -> tuple[str, ...]:
+    """The targets asked for; where nothing is said of multiprocessors, this machine's GPU says how many."""
+    here = detect_target()
+    count = detect_multiprocessors()
     if given is None:
-        here = detect_target()
-        return (here,) if here != "sim" and here in targets() else ("sm_120a", "sim")
+        return (f"{here}:{count}",) if count and here in targets() else ("sm_120a", "sim")
     names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
     if not all(names):
         raise ImpError(f"--target is {given!r}; give target names with commas between, like sm_120a,sim")
-    return names
+    return tuple(f"{name}:{count}" if name == here and count else name for name in names)
 
 
 def _form(given: str) -> Wanted:
@@ -144,17 +148,18 @@ def _form(given: str) -> Wanted:
     raise ImpError(f"--exec {given} is unknown; known: {', '.join(get_args(Wanted))}")
 
 
-def _tables_of(given: str | None, names: tuple[str, ...]) -> tuple[TuningTable, ...]:
+def _tables_of(given: str | None, chosen: tuple[Target, ...]) -> tuple[TuningTable, ...]:
     """The tuning tables in the order in which they count: a given one or the user's own, then the shipped ones."""
     from imp_codegen.tuning.table import read_table, shipped, user_path
 
     if given == "none":
         return ()
     if given is None:
-        return (*(read_table(path) for path in map(user_path, names) if path.exists()), *shipped())
+        own = [user_path(target.name) for target in chosen]
+        return (*(read_table(path) for path in own if path.exists()), *shipped())
     table = read_table(Path(given))
-    if table.target not in names:
-        raise ImpError(f"--tuning {given}: is for {table.target}, not for {', '.join(names)}")
+    if not any(map(table.fits, chosen)):
+        raise ImpError(f"--tuning {given}: is for {table.cards}, not for {', '.join(str(t) for t in chosen)}")
     return (table, *shipped())
 
 

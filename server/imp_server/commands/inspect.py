@@ -110,11 +110,17 @@ def _summary(artifact: Artifact) -> Table:
         ("KV heads x size", f"{plan.kv.kv_heads} x {plan.kv.head_dim}, {quantity(kv_token, 'B')} a token"),
         ("weights read per token", quantity(plan.decode_weight_bytes, "B")),
         ("targets", ", ".join(t.target for t in plan.targets)),
-        *((f"decode on {t.target}", f"{t.form} ({t.reason})") for t in plan.targets),
+        *((f"decode on {t.target}", _form(t)) for t in plan.targets),
         *((name.replace("_", " "), value) for name, value in sorted(artifact.metadata.items())),
         ("hash of the weights", artifact.weights_hash),
     ]
     return table(str(artifact.path), ("", ""), rows, right=2)
+
+
+def _form(target: TargetPlan) -> str:
+    """How decode runs, why, and what becomes of it on another card."""
+    said = f"{target.form} ({target.reason}), sized for {target.sms} multiprocessors"
+    return f"{said}; a graph on a card without room for all of its CTAs" if target.fallback else said
 
 
 def _contents(artifact: Artifact) -> Table:

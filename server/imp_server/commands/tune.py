@@ -23,6 +23,7 @@ from imp_runtime.plan import BLOCK_TOKENS, SAMPLING_DTYPE, Kernel
 from imp_server.commands import arguments as a
 
 if TYPE_CHECKING:
+    from imp_codegen.targets import Target
     from imp_codegen.tune import TuneReport
     from imp_codegen.tune.experiment import Experiment
     from imp_codegen.tuning.stage import Stage
@@ -63,10 +64,10 @@ def command(
     path = output or (None if chosen == "sim" else user_path(chosen))
     documents = []
     for file in files:
-        report, device = _measure(file, chosen)
+        report, device, sized = _measure(file, chosen)
         where = f"{device}, {datetime.datetime.now(datetime.UTC).date().isoformat()}"
         if path is not None:
-            write_table(path, report.table(chosen, f"measured by imp tune, last on {where}", where))
+            write_table(path, report.table(sized, f"measured by imp tune, last on {where}", where))
         documents.append({"file": str(file), "device": device, "target": chosen, **asdict(report)})
         if not as_json:
             _print(file, device, report)
@@ -78,7 +79,7 @@ def command(
     print("nothing was written" if path is None else f"written to {path}; compile the model again to use it")
 
 
-def _measure(file: Path, target: str) -> tuple[TuneReport, str]:
+def _measure(file: Path, target: str) -> tuple[TuneReport, str, Target]:
     from imp_codegen.build import build
     from imp_codegen.tune import tune
     from imp_codegen.tune.experiment import plan_experiment
@@ -95,7 +96,8 @@ def _measure(file: Path, target: str) -> tuple[TuneReport, str]:
         bind = _binder(runner, built.code)
         rounds = _SIM_ROUNDS if target == "sim" else _ROUNDS
         held = _held(experiment, lambda step: device.capture(bind(step)))
-        return tune(held, lambda steps: race(device, list(map(bind, steps)), rounds), report), device.name
+        found = tune(held, lambda steps: race(device, list(map(bind, steps)), rounds), report)
+        return found, device.name, experiment.target
 
 
 def _begin(runner: ModelRunner) -> None:

@@ -1,0 +1,60 @@
+"""One artifact on cards of several sizes: decode is a graph where the step kernel's CTAs do not all run at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fake_device import FakeDevice, Grammar, expected
+from tiny_artifact import STOP, in_one_kernel, make_plan, write_tiny
+
+from imp_runtime.artifact import Artifact
+from imp_runtime.engine import Engine
+from imp_runtime.sampling import SamplingParams
+from imp_server.cli import execute
+
+PROMPT = [5, 9, 2, 40]
+PARAMS = SamplingParams(max_tokens=20, ignore_eos=True)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Path:
+    """A step in one kernel of six CTAs."""
+    return write_tiny(tmp_path / "tiny.impc", in_one_kernel(make_plan()))
+
+
+@pytest.mark.parametrize("room", [6, 7, 5, 1])
+@pytest.mark.parametrize("constrained", [False, True])
+def test_the_same_tokens_in_either_form(
+    artifact: Path, caplog: pytest.LogCaptureFixture, room: int, constrained: bool
+) -> None:
+    device = FakeDevice()
+    device.blocks = room
+    with Engine(Artifact.open(artifact), device) as engine:
+        engine.add(PROMPT, PARAMS, Grammar() if constrained else None)
+        found = []
+        while engine.has_work:
+            found += [output.token for output in engine.step()]
+        target = engine.runner.target
+    tokens, _ = expected(PROMPT, PARAMS, 0, PARAMS.max_tokens, (STOP,), Grammar() if constrained else None)
+    assert found == tokens
+    step = "forward" if constrained else "decode"
+    held = room >= 6
+    ran, other = (f"resident_{step}", step) if held else (step, f"resident_{step}")
+    assert device.ran.count(ran) >= PARAMS.max_tokens - 1
+    assert other not in device.ran
+    assert target.form == ("persistent" if held else "graph")
+    reason = f"fake runs {room} of the 6 CTAs at once that one kernel would need"
+    assert (target.reason == reason) == (not held)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == ([] if held else [f"tiny decodes as a graph of kernels: {reason}"])
+
+
+def test_inspect_says_what_other_cards_do(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert execute(["inspect", str(artifact)]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "persistent (as asked for), sized for 6 multiprocessors; a graph on a card without room for all" in said
+    assert execute(["inspect", str(write_tiny(tmp_path / "graph.impc"))]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "graph (as asked for), sized for 6 multiprocessors" in said
+    assert "a graph on a card" not in said

@@ -1,0 +1,135 @@
+"""Targets as they are asked for, and plans that are sized for one card or another."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.compiler import CompileOptions, plan_model
+from imp_codegen.kernels.form import Wanted
+from imp_codegen.targets import TargetError, find_target, find_targets, targets
+from imp_codegen.tuning.stage import Choice
+from imp_codegen.tuning.table import Entry, Table, TuningError, read_table, write_table
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import TargetPlan
+from imp_server.commands import compile as command
+
+ROOT = Path(__file__).resolve().parents[2]
+DEMO = ROOT / "models" / "demo.gguf"
+BIG = ROOT / "models" / "shapes" / "qwen3-8b.json"
+
+
+def test_multiprocessors_stand_after_a_colon() -> None:
+    target = find_target("sm_120a:84")
+    assert (target.name, target.sms, target.attention_ctas) == ("sm_120a", 84, 84)
+    assert find_target("sm_120a:170") == find_target("sm_120a")
+    assert (find_target("sim:3").sms, find_target("sim:3").attention_ctas) == (3, 6)
+
+
+@pytest.mark.parametrize("count", ["", "0", "x", "-3", "1025", "8:4", "²", "1" * 5000])
+def test_what_is_no_number_of_multiprocessors(count: str) -> None:
+    with pytest.raises(TargetError, match="after the colon stand its multiprocessors, 1 to 1024"):
+        find_target(f"sm_120a:{count}")
+
+
+def test_unknown_targets_and_targets_asked_for_twice() -> None:
+    with pytest.raises(TargetError, match=r"target 'sm_1' is unknown; known: sim, sm_120a, sm_90a"):
+        find_target("sm_1:3")
+    with pytest.raises(TargetError, match="target sm_120a is asked for twice"):
+        find_targets(("sm_120a:84", "sim", "sm_120a"))
+
+
+@pytest.mark.parametrize(
+    ("here", "count", "given", "expected"),
+    [
+        ("sim", None, None, ("sm_120a", "sim")),
+        ("sm_120a", 84, None, ("sm_120a:84",)),
+        ("sm_75", 40, None, ("sm_120a", "sim")),
+        ("sm_120a", 84, "sm_120a,sim", ("sm_120a:84", "sim")),
+        ("sm_120a", 84, "sm_120a:70,sm_90a", ("sm_120a:70", "sm_90a")),
+        ("sim", None, "sm_120a, sim", ("sm_120a", "sim")),
+    ],
+)
+def test_this_machines_card_says_how_many(
+    monkeypatch: pytest.MonkeyPatch, here: str, count: int | None, given: str | None, expected: tuple[str, ...]
+) -> None:
+    monkeypatch.setattr(command, "detect_target", lambda: here)
+    monkeypatch.setattr(command, "detect_multiprocessors", lambda: count)
+    assert command._targets(given) == expected
+
+
+def planned(target: str, form: Wanted) -> tuple[TargetPlan, str]:
+    with closing(random_checkpoint(BIG, "Q8_0")) as checkpoint:
+        compiled = plan_model(checkpoint, (find_target(target),), CompileOptions(form=form))
+    (plan,) = compiled.plan.targets
+    return plan, compiled.emitted[plan.target].source
+
+
+@pytest.mark.parametrize("target", ["sm_120a:84", "sm_120a:70", "sm_90a:114", "sm_90a:78", "sim:1"])
+def test_grids_are_of_the_cards_size(target: str) -> None:
+    sms = find_target(target).sms
+    plan, source = planned(target, "graph")
+    assert plan.sms == sms
+    streamed = [k for k in plan.program("forward_b1").kernels if k.entry.startswith(("qkv", "project", "head"))]
+    assert {kernel.grid for kernel in streamed} == {(sms, 1, 1)}
+    assert f".grid = {targets()[plan.target].sms}," not in source
+
+
+@pytest.mark.parametrize("target", ["sm_120a:84", "sm_90a:114", "sm_90a"])
+def test_a_plan_with_the_step_kernel_carries_the_graph(target: str) -> None:
+    plan, source = planned(target, "persistent")
+    graph, _ = planned(target, "graph")
+    assert [program.name for program in plan.fallback] == ["decode_b1", "forward_b1"]
+    (step,) = (kernel for kernel in plan.program("forward_b1").kernels if kernel.resident)
+    assert step.grid == (plan.sms, 1, 1)
+    for program in plan.fallback:
+        assert [k.name for k in program.kernels] == [k.name for k in graph.program(program.name).kernels]
+        assert [k.args for k in program.kernels] == [k.args for k in graph.program(program.name).kernels]
+        assert all(f" {kernel.entry}(" in source for kernel in program.kernels)
+    assert {buffer.name for buffer in graph.buffers} <= {buffer.name for buffer in plan.buffers}
+    assert graph.fallback == ()
+    turned = plan.in_graph_form("no room")
+    assert (turned.form, turned.reason, turned.fallback) == ("graph", "no room", ())
+    assert not any(kernel.resident for program in turned.programs for kernel in program.kernels)
+    assert [program.name for program in turned.programs] == [program.name for program in plan.programs]
+
+
+def test_a_table_counts_for_cards_of_its_size() -> None:
+    stage = next(iter(planned_streams("sm_90a")))
+    entries = {stage: Entry(Choice(5, 1), "a test")}
+    usual, other = Table("sm_90a", "", entries, "here"), Table("sm_90a", "", entries, "here", sms=114)
+    assert planned_streams("sm_90a", usual, other)[stage] == planned_streams("sm_90a:114", other)[stage]
+    assert planned_streams("sm_90a", usual)[stage].origin == "here"
+    for target, table in (("sm_90a:114", usual), ("sm_90a", other), ("sm_120a", usual)):
+        assert planned_streams(target, table)[stage].origin == "formula"
+
+
+def planned_streams(target: str, *tables: Table) -> dict[str, object]:
+    with closing(open_checkpoint(DEMO)) as checkpoint:
+        made = plan_model(checkpoint, (find_target(target),), CompileOptions(tuning=tables))
+    (streams,) = made.streams.values()
+    return dict(streams)
+
+
+def test_a_tables_size_is_written_and_read(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    table = Table("sm_120a", "a test", {"a": Entry(Choice(2, 1), "")}, str(path), sms=84)
+    write_table(path, table)
+    assert read_table(path) == table
+    with pytest.raises(TuningError, match=r"is for sm_120a:84, the new entries are for sm_120a:170; name another"):
+        write_table(path, Table("sm_120a", "", {}, ""))
+    path.write_text(path.read_text().replace('"sms": 84', '"sms": 0'))
+    with pytest.raises(TuningError, match="sms is 0, expected 1 to 1024"):
+        read_table(path)
+
+
+def test_a_table_for_other_cards_is_refused_where_it_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    write_table(path, Table("sm_120a", "a test", {}, "", sms=84))
+    assert command._tables_of(str(path), find_targets(("sm_120a:84",)))[0].sms == 84
+    with pytest.raises(ImpError, match=r"is for sm_120a:84, not for sm_120a:170, sim:2"):
+        command._tables_of(str(path), find_targets(("sm_120a", "sim")))
