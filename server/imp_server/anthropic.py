@@ -16,6 +16,7 @@ from imp_server.errors import ApiError, anthropic_error
 from imp_server.generation import Event, Finished, Reasoning, Started, Text, ToolArguments, ToolClose, ToolOpen
 from imp_server.openai import dumps
 from imp_server.reply import Reply
+from imp_server.timings import PromptProgress, Timings
 
 
 def event(name: str, **fields: JsonValue) -> bytes:
@@ -38,6 +39,8 @@ class Messages:
 
     def chunk(self, index: int, event_: Event) -> bytes:
         """The events of one event of the generation."""
+        if isinstance(event_, PromptProgress | Timings):  # Anthropic has no place for them
+            return b""
         if isinstance(event_, Text):
             if not event_.text:
                 return b""

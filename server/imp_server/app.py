@@ -19,6 +19,7 @@ from imp_server.async_engine import AsyncEngine
 from imp_server.embedding_requests import EmbeddingBody
 from imp_server.errors import WRONG_METHOD, ApiError
 from imp_server.middleware.refusal import refusal
+from imp_server.native_requests import DetokenizeBody, InfillBody, NativeCompletionBody, TokenizeBody
 from imp_server.openai import dumps
 from imp_server.openai_requests import ChatBody, CompletionBody
 from imp_server.openapi import description
@@ -35,10 +36,12 @@ _BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/messages": MessagesBody,
     "/v1/messages/count_tokens": CountBody,
     "/v1/embeddings": EmbeddingBody,
-    "/tokenize": native.TokenizeBody,
-    "/detokenize": native.DetokenizeBody,
+    "/embedding": EmbeddingBody,
+    "/completion": NativeCompletionBody,
+    "/tokenize": TokenizeBody,
+    "/detokenize": DetokenizeBody,
     "/apply-template": ChatBody,
-    "/infill": native.InfillBody,
+    "/infill": InfillBody,
 }
 _GETS = ("/health", "/ready", "/v1/models", "/props", "/slots")
 

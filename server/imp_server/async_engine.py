@@ -12,6 +12,7 @@ import contextlib
 import logging
 import queue
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
@@ -20,6 +21,7 @@ from imp_runtime.errors import ImpError
 from imp_server.errors import ApiError
 from imp_server.generation import Request, ThinkWatch
 from imp_server.model import Model
+from imp_server.timings import PromptProgress, milliseconds
 
 if TYPE_CHECKING:
     from imp_runtime.engine import StepOutput
@@ -35,7 +37,7 @@ class _Inbox:
     """What has arrived for one caller and is not yet read: outputs with the index of their request, or an error."""
 
     loop: asyncio.AbstractEventLoop
-    items: list[tuple[int, StepOutput]] = field(default_factory=list)
+    items: list[tuple[int, StepOutput | PromptProgress]] = field(default_factory=list)
     error: ApiError | None = None
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -43,7 +45,7 @@ class _Inbox:
         self.error = self.error or error
         self.arrived.set()
 
-    async def take(self) -> list[tuple[int, StepOutput]]:
+    async def take(self) -> list[tuple[int, StepOutput | PromptProgress]]:
         """Everything that has arrived, at least one. Raises the error once what came before it has been taken."""
         while not self.items:
             if self.error is not None:
@@ -56,11 +58,16 @@ class _Inbox:
 
 @dataclass(eq=False, slots=True)
 class _Stream:
-    """A request on its way: its place among the caller's requests, and the sequence once the engine has it."""
+    """A request on its way: its place among the caller's requests, and the sequence once the engine has it.
+
+    `began` is when its prompt did (time.monotonic), `processed` how many tokens of it the caller knows of.
+    """
 
     request: Request
     index: int
     inbox: _Inbox
+    began: float = 0.0
+    processed: int = -1
     sequence: EngineSequence | None = None
     watch: ThinkWatch | None = None
 
@@ -77,8 +84,12 @@ class Admitted:
         """Prompt tokens of each request that came from the prefix cache; 0 for one that still waits for a slot."""
         return tuple(stream.sequence.prompt_cached if stream.sequence is not None else 0 for stream in self.streams)
 
-    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput]]]:
-        """(index of the request, output), in order, as many at a time as have come; endless."""
+    def began(self, index: int) -> float:
+        """When the engine began with the prompt of a request, by time.monotonic."""
+        return self.streams[index].began
+
+    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput | PromptProgress]]]:
+        """(index of the request, output or progress), in order, as many at a time as have come; endless."""
         while True:
             yield await self.inbox.take()
 
@@ -91,6 +102,7 @@ class AsyncEngine:
         self.open = 0
         self._commands: queue.SimpleQueue[Callable[[Model], None]] = queue.SimpleQueue()
         self._running: dict[int, _Stream] = {}
+        self._prompts: dict[int, _Stream] = {}  # those of them that have no token yet
         self._closing = False
         self._failure: str | None = None
         self._model: Model | None = None
@@ -244,7 +256,9 @@ class AsyncEngine:
                 stream.sequence = model.engine.add(request.prompt, request.params, constraint)
                 if request.budget is not None:
                     stream.watch = request.budget.watch()
-                self._running[id(stream.sequence)] = stream
+                stream.began = time.monotonic()
+                self._running[id(stream.sequence)] = self._prompts[id(stream.sequence)] = stream
+            self._watch_prompts()
         except BaseException:
             self._release(model, streams)
             raise
@@ -252,7 +266,31 @@ class AsyncEngine:
     def _release(self, model: Model, streams: Iterable[_Stream]) -> None:
         for stream in streams:
             if stream.sequence is not None and self._running.pop(id(stream.sequence), None) is not None:
+                self._prompts.pop(id(stream.sequence), None)
                 model.engine.abort(stream.sequence)
+
+    def _watch_prompts(self) -> None:
+        """When each prompt gets its slot, and how far it is; before the first token is told."""
+        for key, stream in list(self._prompts.items()):
+            sequence = stream.sequence
+            assert sequence is not None
+            if sequence.generated:
+                del self._prompts[key]
+            if sequence.slot < 0 and not sequence.generated:
+                stream.began = time.monotonic()
+            elif stream.request.progress:
+                self._tell_progress(stream, sequence)
+
+    def _tell_progress(self, stream: _Stream, sequence: EngineSequence) -> None:
+        total, cached = len(sequence.prompt), sequence.prompt_cached
+        # Of a sequence that has its first token all has run, even if that has ended it.
+        done = total if sequence.generated else min(max(sequence.cached, cached), total)
+        if done <= stream.processed:
+            return
+        spent = milliseconds(time.monotonic() - stream.began) if stream.processed >= 0 else 0.0
+        stream.processed = done
+        progress = PromptProgress(total, cached, done, spent)
+        _tell(stream.inbox.loop, _hear, [(stream, progress)])
 
     def _deliver(self, model: Model) -> None:
         arrived: dict[asyncio.AbstractEventLoop, list[tuple[_Stream, StepOutput]]] = {}
@@ -266,6 +304,8 @@ class AsyncEngine:
             elif stream.watch is not None:
                 injected = self._mind_budget(model, stream, stream.watch, output)
                 arrived[stream.inbox.loop] += [(stream, each) for each in injected]
+        if self._prompts:
+            self._watch_prompts()
         for loop, outputs in arrived.items():
             _tell(loop, _hear, outputs)
 
@@ -293,9 +333,10 @@ class AsyncEngine:
         for stream in self._running.values():
             _tell(stream.inbox.loop, stream.inbox.fail, error)
         self._running.clear()
+        self._prompts.clear()
 
 
-def _hear(outputs: list[tuple[_Stream, StepOutput]]) -> None:
+def _hear(outputs: Sequence[tuple[_Stream, StepOutput | PromptProgress]]) -> None:
     for stream, output in outputs:
         inbox = stream.inbox
         inbox.items.append((stream.index, output))

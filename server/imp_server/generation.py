@@ -1,18 +1,20 @@
 """From the tokens of one generation to its events: detokenizer, reply parser, stop strings, reason of the end.
 
 One event stream feeds every API: `Started`, then `Text`, `Reasoning` and tool calls as they come, then `Finished`.
+`Timings` are those of the event behind them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from imp_runtime.sampling import SamplingParams
 from imp_server.content_tokens import ContentTokens
 from imp_server.stop import StopMatcher
+from imp_server.timings import PromptProgress, Timings
 from imp_server.tokenizer import Detokenizer, Tokenizer
 
 if TYPE_CHECKING:
@@ -29,13 +31,15 @@ FLOOR = -9999.0  # what JSON gets for a log-probability of minus infinity
 class TokenLogprob:
     """A token with the natural logarithm of its probability; `bytes` are its own, which need not be whole characters.
 
-    `top` are the most probable tokens at its place as (token, bytes, logprob), best first.
+    `top` are the most probable tokens at its place as (token, bytes, logprob), best first; `top_ids` are their ids.
     """
 
     token: str
     bytes: Bytes
     logprob: float
     top: tuple[tuple[str, Bytes, float], ...] = ()
+    id: int = -1
+    top_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +52,15 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """Visible content; never empty unless log-probabilities are released.
+    """Visible content; never empty unless log-probabilities or tokens are released.
 
-    `places`: where in the reply's text a parser found it, from and to a character.
+    `tokens` are the ids behind it, where they were asked for. `places`: where in the reply's text a parser found it,
+    from and to a character.
     """
 
     text: str
     logprobs: tuple[TokenLogprob, ...] = ()
+    tokens: tuple[int, ...] = ()
     places: tuple[Place, ...] = field(default=(), compare=False)
 
 
@@ -102,7 +108,7 @@ class Finished:
 
 
 Piece = Text | Reasoning | ToolOpen | ToolArguments | ToolClose
-Event = Started | Piece | Finished
+Event = Started | PromptProgress | Timings | Piece | Finished
 
 
 class ReplyParser(Protocol):
@@ -159,7 +165,8 @@ class Request:
     """One generation, whatever protocol it came by: token ids in, sampling, strings that end it.
 
     `parser` and `constraint` make a fresh one for every run. Without a parser all text is content, and special tokens
-    are left out of it. `keep_stop` leaves the stop string in the text.
+    are left out of it. `keep_stop` leaves the stop string in the text. Beside it the events tell the `progress` of the
+    prompt, if `timed` the times of every piece, and if `with_tokens` the ids behind each text.
     """
 
     prompt: tuple[int, ...]
@@ -169,6 +176,9 @@ class Request:
     constraint: Callable[[], TokenMask] | None = None
     budget: ThinkBudget | None = None
     keep_stop: bool = False
+    progress: bool = False
+    timed: bool = False
+    with_tokens: bool = False
 
 
 class Transcript:
@@ -189,6 +199,7 @@ class Transcript:
         self._special = False
         self._calls = 0
         self._thinking = False
+        self._unsent: list[int] = []
         self.tokens = 0
         self.reasoning_tokens = 0
         self.finish: FinishReason | None = None
@@ -202,6 +213,8 @@ class Transcript:
         pieces: list[Piece] = []
         if output.finish != "stop":
             self.tokens += 1
+            if self._request.with_tokens:
+                self._unsent.append(output.token)
             special = self._parser is not None and output.token in self._tokenizer.special_ids
             self._special = self._special or special
             if output.logprob is not None and not special:
@@ -223,7 +236,7 @@ class Transcript:
                 self._append_text(held, pieces)
         if self.finish == "stop" and self._calls:
             self.finish = "tool_calls"
-        return self._with_logprobs(pieces)
+        return self._with_tokens(self._with_logprobs(pieces))
 
     def finished(self, cached_tokens: int = 0) -> Finished:
         """The last event; `finish` must be set."""
@@ -286,8 +299,25 @@ class Transcript:
             pieces[place] = Text(text.text, released)
         return pieces
 
+    def _with_tokens(self, pieces: list[Piece]) -> list[Piece]:
+        """`pieces` with the ids of the tokens since the last text, where they were asked for, on the last one."""
+        if not self._unsent:
+            return pieces
+        place = max((i for i, piece in enumerate(pieces) if isinstance(piece, Text)), default=None)
+        if place is not None:
+            text = pieces[place]
+            assert isinstance(text, Text)
+            pieces[place] = replace(text, tokens=tuple(self._unsent))
+        elif self.finish is not None:
+            pieces.append(Text("", tokens=tuple(self._unsent)))
+        else:
+            return pieces
+        self._unsent = []
+        return pieces
+
     def _logprob(self, output: StepOutput) -> TokenLogprob:
         assert output.logprob is not None
         token, raw = self._tokenizer.token(output.token)
         top = tuple((*self._tokenizer.token(index), max(value, FLOOR)) for index, value in output.top)
-        return TokenLogprob(token, raw, max(output.logprob, FLOOR), top)
+        ids = tuple(index for index, _ in output.top)
+        return TokenLogprob(token, raw, max(output.logprob, FLOOR), top, output.token, ids)

@@ -34,6 +34,8 @@ class GenerationBody(Strict):
     model: str | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    timings_per_token: bool | None = None
+    return_progress: bool | None = None
     n: Choices | None = None
     max_tokens: Int32 | None = None
     n_predict: Int32 | None = None

@@ -15,6 +15,7 @@ from imp_server.errors import ApiError
 from imp_server.generation import Request
 from imp_server.model import Model
 from imp_server.request_log import current
+from imp_server.timings import PromptProgress
 
 if TYPE_CHECKING:
     from imp_runtime.engine import StepOutput
@@ -123,10 +124,12 @@ class _Observed(Admitted):
 
     observers: dict[int, Observer]
 
-    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput]]]:
+    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput | PromptProgress]]]:
         """As Admitted.outputs."""
         async for arrived in Admitted.outputs(self):
             for index, output in arrived:
+                if isinstance(output, PromptProgress):
+                    continue
                 if output.finish != "stop":  # the token that ends it is not counted, as in `usage`
                     self.observers[index].token()
                 if output.finish is not None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import orjson
@@ -26,9 +27,12 @@ from imp_server.generation import (
     ToolOpen,
 )
 from imp_server.reply import Reply
+from imp_server.timings import PromptProgress, Timings
 
 DONE = b"data: [DONE]\n\n"
 PING = b": ping\n\n"
+_END = b"}\n\n"  # of every chunk
+Verbose = Callable[[int, Reply], Mapping[str, JsonValue]]
 
 
 class Serialiser(Protocol):
@@ -48,22 +52,30 @@ class Serialiser(Protocol):
         """The end of a stream that fails."""
         ...
 
-    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
+    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue] | Sequence[JsonValue]:
         """The answer that is not streamed."""
         ...
 
 
 class _OpenAi:
-    """What chat completions and completions share: identity, usage, the errors."""
+    """What chat completions and completions share: identity, usage, the errors, and llama-server's further fields.
+
+    `fingerprint` names what computes the answers; `timed`: every chunk tells the times so far, else only the last.
+    """
 
     ping = PING
 
-    def __init__(self, prefix: str, kind: str, chunk_kind: str, model: str, *, include_usage: bool) -> None:
+    def __init__(
+        self, prefix: str, kind: str, chunk_kind: str, model: str, fingerprint: str, *, include_usage: bool, timed: bool
+    ) -> None:
         self.id = prefix + secrets.token_hex(12)
         self._kind = kind
         self._chunk_kind = chunk_kind
         self._model = model
+        self._fingerprint = fingerprint
         self._created = int(time.time())
+        self._timed = timed
+        self._timings: dict[int, Timings] = {}
         self._include_usage = include_usage
         self._finished: dict[int, Finished] = {}
         # Of a chunk only one choice changes: all before and behind it is written once.
@@ -72,12 +84,37 @@ class _OpenAi:
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._prompts = 1
 
+    def chunk(self, index: int, event: Event) -> bytes:
+        """The chunk of one event, if it has one."""
+        if isinstance(event, Timings):
+            self._timings[index] = event
+            return b""
+        if isinstance(event, PromptProgress):
+            chunk = _with(self._nothing(index), "prompt_progress", event.to_json())
+        else:
+            chunk = self._chunk(index, event)
+        timings = self._timings.get(index)
+        told = timings is not None and bool(chunk) and (self._timed or isinstance(event, Finished))
+        return _with(chunk, "timings", timings.to_json()) if told and timings is not None else chunk
+
+    @abstractmethod
+    def _chunk(self, index: int, event: Event) -> bytes:
+        """The chunk of one event, if it has one."""
+
+    @abstractmethod
+    def _nothing(self, index: int) -> bytes:
+        """A chunk of a choice that says nothing."""
+
     def end(self) -> bytes:
         """Usage where asked, then `[DONE]`."""
         if not self._include_usage:
             return DONE
         body = self._object(self._chunk_kind, []) | {"usage": usage(list(self._finished.values()), self._prompts)}
-        return sse(body) + DONE
+        return sse(body | self._told(list(self._timings.values()))) + DONE
+
+    def _told(self, timings: Sequence[Timings | None]) -> dict[str, JsonValue]:
+        """`timings` of a body, if it is of one generation; of several each choice's last chunk has its own."""
+        return {"timings": timings[0].to_json()} if len(timings) == 1 and timings[0] is not None else {}
 
     def error(self, error: ApiError) -> bytes:
         """An error object, then nothing more."""
@@ -89,6 +126,7 @@ class _OpenAi:
             "object": kind,
             "created": self._created,
             "model": self._model,
+            "system_fingerprint": self._fingerprint,
             "choices": choices,
         }
 
@@ -98,16 +136,30 @@ class _OpenAi:
 
 
 class Chat(_OpenAi):
-    """/v1/chat/completions. `reasoning` false leaves reasoning out; `logprobs` says whether they were asked for."""
+    """/v1/chat/completions. `reasoning` false leaves reasoning out; `logprobs` says whether they were asked for.
 
-    def __init__(self, model: str, *, include_usage: bool, reasoning: bool, logprobs: bool) -> None:
-        super().__init__("chatcmpl-", "chat.completion", "chat.completion.chunk", model, include_usage=include_usage)
+    `verbose` makes llama-server's `__verbose`: the answer as its own API has it.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        fingerprint: str,
+        *,
+        include_usage: bool,
+        reasoning: bool,
+        logprobs: bool,
+        timed: bool = False,
+        verbose: Verbose | None = None,
+    ) -> None:
+        kinds = ("chatcmpl-", "chat.completion", "chat.completion.chunk")
+        super().__init__(*kinds, model, fingerprint, include_usage=include_usage, timed=timed)
+        self._verbose = verbose
         self._reasoning = reasoning
         self._logprobs = logprobs
         self._content: dict[int, tuple[bytes, bytes]] = {}
 
-    def chunk(self, index: int, event: Event) -> bytes:
-        """The chunk of one event, if it has one."""
+    def _chunk(self, index: int, event: Event) -> bytes:
         if isinstance(event, Text):
             if not event.logprobs:
                 return self._text(index, event.text)
@@ -127,7 +179,11 @@ class Chat(_OpenAi):
             return self._delta(index, {"role": "assistant", "content": None})
         if isinstance(event, Finished):
             self._finished[index] = event
-            return self._choice(index, "delta", {}, None, event.reason)
+            chunk = self._choice(index, "delta", {}, None, event.reason)
+            if self._verbose is None:
+                return chunk
+            said = Reply(Started(event.prompt_tokens), timings=self._timings.get(index), finished=event)
+            return _with(chunk, "__verbose", dict(self._verbose(index, said)))
         return b""
 
     def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
@@ -146,7 +202,10 @@ class Chat(_OpenAi):
             logprobs = chat_logprobs(reply.logprobs) if self._logprobs else None
             finish = reply.finished.reason
             choices.append({"index": index, "message": message, "logprobs": logprobs, "finish_reason": finish})
-        return self._object(self._kind, choices) | {"usage": usage([reply.finished for reply in replies], 1)}
+        body = self._object(self._kind, choices) | {"usage": usage([reply.finished for reply in replies], 1)}
+        if self._verbose is not None:
+            body["__verbose"] = dict(self._verbose(0, replies[0]))
+        return body | self._told([reply.timings for reply in replies])
 
     def _text(self, index: int, text: str) -> bytes:
         """The common case, without building the whole of it."""
@@ -155,6 +214,9 @@ class Chat(_OpenAi):
             before, after = self._delta(index, {"content": ""}).split(b'""', 1)
             parts = self._content[index] = before, after
         return parts[0] + dumps(text) + parts[1]
+
+    def _nothing(self, index: int) -> bytes:
+        return self._delta(index, {})
 
     def _delta(self, index: int, delta: dict[str, JsonValue], logprobs: JsonValue = None) -> bytes:
         return self._choice(index, "delta", delta, logprobs, None)
@@ -169,14 +231,17 @@ class Completion(_OpenAi):
     def __init__(
         self,
         model: str,
+        fingerprint: str,
         *,
         include_usage: bool,
         prompts: int,
         logprobs: int | None,
+        timed: bool = False,
         echoes: Sequence[tuple[str, Sequence[TokenLogprob | None], Sequence[str]]] = (),
         n: int = 1,
     ) -> None:
-        super().__init__("cmpl-", "text_completion", "text_completion", model, include_usage=include_usage)
+        kinds = ("cmpl-", "text_completion", "text_completion")
+        super().__init__(*kinds, model, fingerprint, include_usage=include_usage, timed=timed)
         self._prompts = prompts
         self._logprobs = logprobs
         self._echoes = echoes
@@ -184,8 +249,7 @@ class Completion(_OpenAi):
         self._offsets: dict[int, int] = {}
         self._content: dict[int, tuple[bytes, bytes]] = {}
 
-    def chunk(self, index: int, event: Event) -> bytes:
-        """The chunk of one event, if it has one."""
+    def _chunk(self, index: int, event: Event) -> bytes:
         if isinstance(event, Text):
             if self._logprobs is None:
                 return self._text(index, event.text)
@@ -217,7 +281,11 @@ class Completion(_OpenAi):
                 }
             )
         finished = [reply.finished for reply in replies]
-        return self._object(self._kind, choices) | {"usage": usage(finished, self._prompts)}
+        body = self._object(self._kind, choices) | {"usage": usage(finished, self._prompts)}
+        return body | self._told([reply.timings for reply in replies])
+
+    def _nothing(self, index: int) -> bytes:
+        return self._choice(index, "text", "", None, None)
 
     def _echo(self, index: int) -> tuple[str, dict[str, list[JsonValue]] | None]:
         text, logprobs, tokens = self._echoes[index // self._n]
@@ -299,6 +367,11 @@ def model_object(model_id: str, created: int, context: int) -> dict[str, JsonVal
         "max_model_len": context,
         "meta": meta,
     }
+
+
+def _with(chunk: bytes, name: str, value: JsonValue) -> bytes:
+    """A chunk with another field."""
+    return chunk[: -len(_END)] + b',"' + name.encode() + b'":' + dumps(value) + _END
 
 
 def sse(body: Mapping[str, JsonValue]) -> bytes:

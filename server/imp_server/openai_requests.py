@@ -75,6 +75,7 @@ class ChatBody(GenerationBody):
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)]
     max_completion_tokens: Int32 | None = None
     logprobs: bool | None = None
+    verbose: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[Tool] | None = None
     tool_choice: Literal["auto", "none", "required"] | NamedChoice | AllowedChoice | None = None

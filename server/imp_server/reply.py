@@ -15,6 +15,7 @@ from imp_server.generation import (
     ToolClose,
     ToolOpen,
 )
+from imp_server.timings import Timings
 
 
 @dataclass(slots=True)
@@ -35,6 +36,8 @@ class Reply:
     reasoning: str = ""
     calls: list[Call] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    timings: Timings | None = None
     finished: Finished = field(default_factory=lambda: Finished("stop", 0, 0))
 
     def add(self, event: Event) -> None:
@@ -42,6 +45,9 @@ class Reply:
         if isinstance(event, Text):
             self.text += event.text
             self.logprobs += event.logprobs
+            self.tokens += event.tokens
+        elif isinstance(event, Timings):
+            self.timings = event
         elif isinstance(event, Reasoning):
             self.reasoning += event.text
         elif isinstance(event, ToolOpen):

@@ -26,16 +26,20 @@ from imp_server.generation import (
 )
 from imp_server.openai import PING, dumps
 from imp_server.reply import Reply
+from imp_server.timings import PromptProgress, Timings
 
 Json = dict[str, JsonValue]
 
 
 class Responses:
-    """/v1/responses: one generation. `echoed` are the fields of the request that the response repeats."""
+    """/v1/responses: one generation. `echoed` are the fields of the request that the response repeats.
+
+    `timed`: every delta of a stream tells llama-server's `timings` so far, else only its last event.
+    """
 
     ping = PING
 
-    def __init__(self, model: str, echoed: Mapping[str, JsonValue]) -> None:
+    def __init__(self, model: str, echoed: Mapping[str, JsonValue], *, timed: bool = False) -> None:
         self.id = f"resp_{secrets.token_hex(16)}"
         self._model = model
         self._echoed = echoed
@@ -46,9 +50,17 @@ class Responses:
         self._text = ""
         self._logprobs: list[TokenLogprob] = []
         self._finished: Finished | None = None
+        self._timed = timed
+        self._timings: Timings | None = None
 
     def chunk(self, index: int, event: Event) -> bytes:
         """The events of one event of the generation."""
+        if isinstance(event, Timings):
+            self._timings = event
+            return b""
+        if isinstance(event, PromptProgress):
+            body = self._response("in_progress", [], None)
+            return self._event("response.in_progress", response=body, prompt_progress=event.to_json())
         if isinstance(event, Text):
             opened = self._open("message")
             self._text += event.text
@@ -132,6 +144,9 @@ class Responses:
     def _event(self, kind: str, **fields: JsonValue) -> bytes:
         self._sequence += 1
         body = {"type": kind, **fields, "sequence_number": self._sequence}
+        last = kind in ("response.completed", "response.incomplete")
+        if self._timings is not None and (last or (self._timed and kind.endswith(".delta"))):
+            body["timings"] = self._timings.to_json()
         return b"event: " + kind.encode() + b"\ndata: " + dumps(body) + b"\n\n"
 
     def _place(self) -> Json:

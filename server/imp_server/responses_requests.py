@@ -96,6 +96,8 @@ class ResponsesBody(Strict):
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
     stream: bool | None = None
+    timings_per_token: bool | None = None
+    return_progress: bool | None = None
     metadata: dict[str, JsonValue] | None = None
     previous_response_id: str | None = None
     conversation: JsonValue = None

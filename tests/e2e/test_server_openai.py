@@ -419,10 +419,14 @@ def test_unprefixed_aliases_and_any_model(artifact: Artifact) -> None:
             body = {"model": "gpt-4o", "messages": ask("plain")}
             answer = server.http.post(f"{prefix}/chat/completions", json=body).json()
             assert (answer["model"], answer["choices"][0]["message"]["content"]) == ("gpt-4o", "one two three")
-            assert server.http.post(f"{prefix}/completions", json={"prompt": "x"}).json()["choices"][0]["text"] == "Hi"
             assert server.http.get(f"{prefix}/models").json()["data"][0]["id"] == "tiny"
             assert server.http.get(f"{prefix}/models/tiny").json()["id"] == "tiny"
             assert server.http.post(f"{prefix}/embeddings", json={"input": "x"}).status_code == 200
+
+
+def test_completions_without_v1_are_those_of_llama_server(server: Server) -> None:
+    assert server.http.post("/v1/completions", json={"prompt": "x"}).json()["choices"][0]["text"] == "Hi"
+    assert server.http.post("/completions", json={"prompt": "x"}).json()["content"] == "Hi"
 
 
 def test_a_reply_of_nothing(server: Server) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
+from imp_server.native import NativeCompletion, Wishes
 from imp_server.openai import Chat
 from imp_server.openai_requests import ChatBody
 from imp_server.routes.service import Service, copies, post
@@ -18,13 +21,18 @@ def add(app: FastAPI, service: Service) -> None:
         body = await service.body(request, ChatBody)
         model = service.named(body.model)
         generation = await service.conversation(model, lambda: body.conversation(*service.token_limits(model)))
+        name, timed = body.model or model.plan.model, bool(body.timings_per_token)
+        requests = copies(replace(generation, timed=timed, progress=bool(body.return_progress)), body.n or 1)
+        verbose = NativeCompletion(model, name, requests, Wishes(body.limit or -1)).answer if body.verbose else None
         serialiser = Chat(
-            body.model or model.plan.model,
+            name,
+            service.fingerprint(model),
             include_usage=body.include_usage,
             reasoning=body.include_reasoning is not False,
             logprobs=bool(body.logprobs),
+            timed=timed,
+            verbose=verbose,
         )
-        requests = copies(generation, body.n or 1)
         return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
 
     post(app, "/v1/chat/completions", chat_completions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from fastapi import FastAPI
@@ -19,7 +20,7 @@ from imp_server.model import Model
 from imp_server.openai import Completion
 from imp_server.openai_requests import CompletionBody
 from imp_server.reply import Reply
-from imp_server.routes.service import Service, copies, json_response, post
+from imp_server.routes.service import Service, copies, json_response
 
 _USUAL_TOKENS = 16  # OpenAI's; a chat answers until it is done
 
@@ -38,18 +39,20 @@ def add(app: FastAPI, service: Service) -> None:
                 echoes.append(await _echo(service, model, generation.prompt, body.top))
         serialiser = Completion(
             body.model or model.plan.model,
+            service.fingerprint(model),
             include_usage=body.include_usage,
             prompts=len(generations),
             logprobs=body.top,
             echoes=echoes,
             n=n,
+            timed=bool(body.timings_per_token),
         )
         if body.limit == 0:
             return json_response(serialiser.whole([_nothing(each) for each in generations for _ in range(n)]))
         requests = [copy for generation in generations for copy in copies(generation, n)]
         return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
 
-    post(app, "/v1/completions", completions)
+    app.post("/v1/completions")(completions)  # without /v1 it is llama-server's
 
 
 def _generations(model: Model, body: CompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
@@ -68,7 +71,11 @@ def _generations(model: Model, body: CompletionBody, token_limits: tuple[int, in
             prompt = fill_prompt(model, given, body.suffix)
         else:
             prompt = model.tokenizer.encode(given, special=True) if isinstance(given, str) else given
-        generation = model.request(prompt, options, model.http_defaults)
+        generation = replace(
+            model.request(prompt, options, model.http_defaults),
+            timed=bool(body.timings_per_token),
+            progress=bool(body.return_progress),
+        )
         generations.append(constrained(model, generation, grammar, keep_stop=bool(body.include_stop_str_in_output)))
     return generations
 

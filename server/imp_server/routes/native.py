@@ -1,71 +1,32 @@
-"""llama-server's own paths: tokenizing, templates, fill-in-the-middle, and what the server is doing."""
+"""llama-server's own paths: completions, tokenizing, templates, fill-in-the-middle, and what the server is doing."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from dataclasses import replace
 
 from fastapi import FastAPI
-from pydantic import Field, JsonValue
+from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
-from imp_server.conversation import constrained, prompt_text, with_breakers
-from imp_server.errors import ApiError, openai_error
+from imp_server.conversation import Grammar, constrained, prompt_text, with_breakers
+from imp_server.errors import ApiError
 from imp_server.fill import fill_prompt
-from imp_server.generation import Event, Finished, Text
 from imp_server.generation import Request as Generation
-from imp_server.generation_requests import GenerationBody
 from imp_server.model import Model
-from imp_server.openai import PING, sse
-from imp_server.openai_messages import ChatMessage, Tool
+from imp_server.native import NativeCompletion
+from imp_server.native_requests import (
+    DetokenizeBody,
+    InfillBody,
+    NativeBody,
+    NativeCompletionBody,
+    TokenizeBody,
+)
 from imp_server.openai_requests import ChatBody
-from imp_server.reply import Reply
-from imp_server.request_body import MOST_MESSAGES, Strict, Token
-from imp_server.routes.service import Service, get, json_response
-
-
-class TokenizeBody(Strict):
-    """POST /tokenize: llama-server's `content`, or vLLM's `prompt` or `messages`."""
-
-    model: str | None = None
-    content: str | None = None
-    add_special: bool | None = None
-    parse_special: bool | None = None
-    with_pieces: bool | None = None
-    prompt: str | None = None
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=MOST_MESSAGES)] | None = None
-    tools: list[Tool] | None = None
-    chat_template_kwargs: dict[str, JsonValue] | None = None
-    add_generation_prompt: bool | None = None
-    continue_final_message: bool | None = None
-    add_special_tokens: bool | None = None
-    return_token_strs: bool | None = None
-
-
-class DetokenizeBody(Strict):
-    """POST /detokenize."""
-
-    model: str | None = None
-    tokens: list[Token]
-
-
-class ExtraFile(Strict):
-    """Another file of the project."""
-
-    filename: str = ""
-    text: str
-
-
-class InfillBody(GenerationBody):
-    """POST /infill."""
-
-    input_prefix: str
-    input_suffix: str
-    input_extra: list[ExtraFile] | None = None
-    prompt: str | None = None
+from imp_server.prompts import several, token_ids
+from imp_server.routes.service import Service, copies, get, json_response
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -95,12 +56,27 @@ def add(app: FastAPI, service: Service) -> None:
     async def slots() -> Response:
         return json_response(await service.engine.call(lambda model: _slots(model, service.engine.running())))
 
+    async def completion(request: Request) -> Response:
+        body = await service.body(request, NativeCompletionBody)
+        model = service.named(body.model)
+        requests = await asyncio.to_thread(_completions, model, body, service.token_limits(model))
+        return await answered(request, model, body, requests, several=several(body.prompt))
+
     async def infill(request: Request) -> Response:
         body = await service.body(request, InfillBody)
         model = service.named(body.model)
-        generation = await asyncio.to_thread(_infill, model, body, service.token_limits(model))
-        return await service.answer(request, model, [generation], Infill(model.plan.model), stream=bool(body.stream))
+        requests = await asyncio.to_thread(_infill, model, body, service.token_limits(model))
+        return await answered(request, model, body, requests, several=False)
 
+    async def answered(
+        http: Request, model: Model, body: NativeBody, requests: Sequence[Generation], *, several: bool
+    ) -> Response:
+        wishes = body.wishes(service.max_tokens, several=several)
+        serialiser = NativeCompletion(model, body.model or model.plan.model, requests, wishes)
+        return await service.answer(http, model, requests, serialiser, stream=bool(body.stream))
+
+    for path in ("/completion", "/completions"):
+        app.post(path)(completion)
     app.post("/tokenize")(tokenize)
     app.post("/detokenize")(detokenize)
     app.post("/apply-template")(apply_template)
@@ -205,57 +181,25 @@ def _slots(model: Model, running: Sequence[tuple[int, int, int, int]]) -> list[J
     return found
 
 
-def _infill(model: Model, body: InfillBody, token_limits: tuple[int, int]) -> Generation:
-    options = body.options(*token_limits)
+def _completions(model: Model, body: NativeCompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
+    """One request per prompt and choice. Raises ImpError."""
+    options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
+    grammar = body.constraint()
+    found = []
+    for prompt in token_ids(model, body.prompt, "prompt"):
+        found += copies(_told(model, body, model.request(prompt, options, model.http_defaults), grammar), body.choices)
+    return found
+
+
+def _infill(model: Model, body: InfillBody, token_limits: tuple[int, int]) -> list[Generation]:
     files = [(file.filename, file.text) for file in body.input_extra or ()]
     prompt = fill_prompt(model, body.input_prefix, body.input_suffix, files=files, begun=body.prompt or "")
-    options = with_breakers(model, options, body.dry_sequence_breakers)
+    options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
     generation = model.request(prompt, options, model.http_defaults)
-    return constrained(model, generation, body.constraint(), keep_stop=False)
+    return copies(_told(model, body, generation, body.constraint()), body.choices)
 
 
-class Infill:
-    """Answers as llama-server's completion has them."""
-
-    ping = PING
-
-    def __init__(self, model: str) -> None:
-        self._model = model
-        self._began = time.monotonic()
-
-    def chunk(self, index: int, event: Event) -> bytes:
-        """The chunk of one event, if it has one."""
-        if isinstance(event, Text):
-            return sse({"content": event.text, "stop": False})
-        return sse(self._last("", event)) if isinstance(event, Finished) else b""
-
-    def end(self) -> bytes:
-        """Nothing: the last chunk says that it is the last."""
-        return b""
-
-    def error(self, error: ApiError) -> bytes:
-        """An error object."""
-        return sse(openai_error(error))
-
-    def whole(self, replies: Sequence[Reply]) -> Mapping[str, JsonValue]:
-        """The answer that is not streamed."""
-        (reply,) = replies
-        return self._last(reply.text, reply.finished)
-
-    def _last(self, content: str, finished: Finished) -> dict[str, JsonValue]:
-        seconds = max(time.monotonic() - self._began, 1e-6)
-        limit = finished.reason == "length"
-        return {
-            "content": content,
-            "stop": True,
-            "model": self._model,
-            "tokens_predicted": finished.completion_tokens,
-            "tokens_evaluated": finished.prompt_tokens,
-            "stop_type": "limit" if limit else "word" if finished.stop_string is not None else "eos",
-            "stopping_word": finished.stop_string or "",
-            "timings": {
-                "cache_n": finished.cached_tokens,
-                "predicted_n": finished.completion_tokens,
-                "predicted_per_second": round(finished.completion_tokens / seconds, 2),
-            },
-        }
+def _told(model: Model, body: NativeBody, generation: Generation, grammar: Grammar | None) -> Generation:
+    """`generation`, held to a grammar if there is one, with events that tell what the answer wants."""
+    held = constrained(model, generation, grammar, keep_stop=bool(body.include_stop_str_in_output))
+    return replace(held, timed=bool(body.timings_per_token), progress=bool(body.return_progress), with_tokens=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from fastapi import FastAPI
 from pydantic import JsonValue
@@ -22,8 +23,10 @@ def add(app: FastAPI, service: Service) -> None:
         body = await service.body(request, ResponsesBody)
         model = service.named(body.model)
         generation = await service.conversation(model, lambda: body.request(*service.token_limits(model)))
-        serialiser = Responses(body.model or model.plan.model, _echoed(body, generation))
-        return await service.answer(request, model, [generation], serialiser, stream=bool(body.stream))
+        timed, progress = bool(body.timings_per_token), bool(body.return_progress)
+        serialiser = Responses(body.model or model.plan.model, _echoed(body, generation), timed=timed)
+        requests = [replace(generation, timed=timed, progress=progress)]
+        return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
 
     post(app, "/v1/responses", responses)
 

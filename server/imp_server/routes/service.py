@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import TypeVar
 
 from fastapi import FastAPI
@@ -23,6 +25,7 @@ from imp_server.model import Model
 from imp_server.openai import Serialiser, dumps
 from imp_server.reply import Reply
 from imp_server.request_body import MOST_VALUES, parse
+from imp_server.timings import PromptProgress, Stopwatch
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -58,6 +61,12 @@ class Service:
             message = f"the model {name!r:.200} does not exist; this server has {', '.join(names)}"
             raise ApiError(message, status=404, kind="invalid_request_error", param="model", code="model_not_found")
         return model
+
+    def fingerprint(self, model: Model) -> str:
+        """Of what computes the answers: with another one the same seed may give another answer."""
+        stored = model.engine.artifact.metadata
+        parts = (version("imp"), stored["imp_version"], stored["model_hash"], model.engine.target)
+        return f"build-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}"
 
     def token_limits(self, model: Model, usual: int | None = None) -> tuple[int, int]:
         """Most tokens of a reply where the request does not say, and where it wants no limit.
@@ -95,6 +104,7 @@ class Service:
     async def _events(self, model: Model, requests: Sequence[Request]) -> AsyncGenerator[list[tuple[int, Event]]]:
         """(index of the request, event), as many at a time as have come. Closing it early frees the sequences."""
         live = {index: Transcript(model.tokenizer, request) for index, request in enumerate(requests)}
+        watches = [Stopwatch(len(request.prompt)) for request in requests]
         async with self.engine.generate(requests) as admitted:
             yield [
                 (index, Started(len(request.prompt), cached))
@@ -108,9 +118,16 @@ class Service:
                     transcript = live.get(index)
                     if transcript is None:
                         continue
-                    events.extend((index, piece) for piece in transcript.take(output))
+                    if isinstance(output, PromptProgress):
+                        events += [(index, output.timings()), (index, output)]
+                        continue
+                    watches[index].token()
+                    pieces, cached = transcript.take(output), admitted.cached[index]
+                    if requests[index].timed or transcript.finish is not None:
+                        events.append((index, watches[index].timings(admitted.began(index), cached, transcript.tokens)))
+                    events.extend((index, piece) for piece in pieces)
                     if transcript.finish is not None:
-                        events.append((index, transcript.finished(admitted.cached[index])))
+                        events.append((index, transcript.finished(cached)))
                         self.engine.release(admitted, index)
                         del live[index]
                 if events:
