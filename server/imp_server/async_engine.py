@@ -21,7 +21,7 @@ from imp_runtime.errors import ImpError
 from imp_server.errors import ApiError
 from imp_server.generation import Request, ThinkWatch
 from imp_server.model import Model
-from imp_server.timings import PromptProgress, milliseconds
+from imp_server.timings import PromptProgress, Timings, milliseconds
 
 if TYPE_CHECKING:
     from imp_runtime.engine import StepOutput
@@ -60,13 +60,16 @@ class _Inbox:
 class _Stream:
     """A request on its way: its place among the caller's requests, and the sequence once the engine has it.
 
-    `began` is when its prompt did (time.monotonic), `processed` how many tokens of it the caller knows of.
+    `began` is when its prompt did, `first` and `last` when tokens came (time.monotonic); `processed` is how many tokens
+    of the prompt the caller knows of.
     """
 
     request: Request
     index: int
     inbox: _Inbox
     began: float = 0.0
+    first: float = 0.0
+    last: float = 0.0
     processed: int = -1
     sequence: EngineSequence | None = None
     watch: ThinkWatch | None = None
@@ -84,9 +87,13 @@ class Admitted:
         """Prompt tokens of each request that came from the prefix cache; 0 for one that still waits for a slot."""
         return tuple(stream.sequence.prompt_cached if stream.sequence is not None else 0 for stream in self.streams)
 
-    def began(self, index: int) -> float:
-        """When the engine began with the prompt of a request, by time.monotonic."""
-        return self.streams[index].began
+    def timings(self, index: int, tokens: int) -> Timings:
+        """The times of a request of which `tokens` have been generated, measured where the engine runs."""
+        stream = self.streams[index]
+        cached = self.cached[index]
+        prompt_ms = max(milliseconds(stream.first - stream.began), 0.001)
+        computed = len(stream.request.prompt) - cached
+        return Timings(cached, computed, prompt_ms, tokens, milliseconds(max(stream.last - stream.first, 0.0)))
 
     async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput | PromptProgress]]]:
         """(index of the request, output or progress), in order, as many at a time as have come; endless."""
@@ -298,6 +305,9 @@ class AsyncEngine:
             stream = self._running.get(id(output.sequence))
             if stream is None:
                 continue
+            if output.finish != "stop":
+                stream.last = time.monotonic()
+            stream.first = stream.first or time.monotonic()
             arrived.setdefault(stream.inbox.loop, []).append((stream, output))
             if output.finish is not None:
                 del self._running[id(output.sequence)]

@@ -1,7 +1,7 @@
 """From the tokens of one generation to its events: detokenizer, reply parser, stop strings, reason of the end.
 
 One event stream feeds every API: `Started`, then `Text`, `Reasoning` and tool calls as they come, then `Finished`.
-`Timings` are those of the event behind them.
+`Timings` are those of the events behind them.
 """
 
 from __future__ import annotations

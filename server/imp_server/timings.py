@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from pydantic import JsonValue
@@ -53,24 +52,6 @@ class PromptProgress:
     def timings(self) -> Timings:
         """The timings of a generation that is at its prompt."""
         return Timings(self.cached, self.processed - self.cached, self.ms)
-
-
-class Stopwatch:
-    """Follows one generation whose prompt began to be computed at `began` (time.monotonic)."""
-
-    def __init__(self, prompt_tokens: int) -> None:
-        self._prompt_tokens = prompt_tokens
-        self._first = self._last = 0.0
-
-    def token(self) -> None:
-        """The next token has come."""
-        self._last = time.monotonic()
-        self._first = self._first or self._last
-
-    def timings(self, began: float, cached: int, tokens: int) -> Timings:
-        """The times so far, when `tokens` have been generated, and `cached` tokens of the prompt were in the cache."""
-        prompt_ms = max(milliseconds(self._first - began), 0.001)
-        return Timings(cached, self._prompt_tokens - cached, prompt_ms, tokens, milliseconds(self._last - self._first))
 
 
 def milliseconds(seconds: float) -> float:

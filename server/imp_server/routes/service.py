@@ -25,7 +25,7 @@ from imp_server.model import Model
 from imp_server.openai import Serialiser, dumps
 from imp_server.reply import Reply
 from imp_server.request_body import MOST_VALUES, parse
-from imp_server.timings import PromptProgress, Stopwatch
+from imp_server.timings import PromptProgress
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -104,7 +104,6 @@ class Service:
     async def _events(self, model: Model, requests: Sequence[Request]) -> AsyncGenerator[list[tuple[int, Event]]]:
         """(index of the request, event), as many at a time as have come. Closing it early frees the sequences."""
         live = {index: Transcript(model.tokenizer, request) for index, request in enumerate(requests)}
-        watches = [Stopwatch(len(request.prompt)) for request in requests]
         async with self.engine.generate(requests) as admitted:
             yield [
                 (index, Started(len(request.prompt), cached))
@@ -121,10 +120,9 @@ class Service:
                     if isinstance(output, PromptProgress):
                         events += [(index, output.timings()), (index, output)]
                         continue
-                    watches[index].token()
                     pieces, cached = transcript.take(output), admitted.cached[index]
                     if requests[index].timed or transcript.finish is not None:
-                        events.append((index, watches[index].timings(admitted.began(index), cached, transcript.tokens)))
+                        events.append((index, admitted.timings(index, transcript.tokens)))
                     events.extend((index, piece) for piece in pieces)
                     if transcript.finish is not None:
                         events.append((index, transcript.finished(cached)))
