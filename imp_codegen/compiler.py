@@ -261,12 +261,12 @@ def _dump(
 ) -> None:
     """Every step of the pipeline as a file."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "1-spec.json").write_text(json.dumps(json.loads(spec.to_json()), indent=1) + "\n")
-    (folder / "2-graph.txt").write_text(graph.dump())
-    (folder / "3-groups.txt").write_text("".join(f"{g.family} {g.name}\n" for g in groups))
-    (folder / "4-plan.json").write_text(json.dumps(json.loads(plan.to_json()), indent=1) + "\n")
+    (folder / "1-spec.json").write_text(json.dumps(json.loads(spec.to_json()), indent=1) + "\n", "utf-8")
+    (folder / "2-graph.txt").write_text(graph.dump(), "utf-8")
+    (folder / "3-groups.txt").write_text("".join(f"{g.family} {g.name}\n" for g in groups), "utf-8")
+    (folder / "4-plan.json").write_text(json.dumps(json.loads(plan.to_json()), indent=1) + "\n", "utf-8")
     for name, item in emitted.items():
-        (folder / f"5-{name}.cu").write_text(item.source)
+        (folder / f"5-{name}.cu").write_text(item.source, "utf-8")
 
 
 class _Clock:

@@ -70,7 +70,7 @@ def compile_both(
 def write_config(folder: Path, changes: dict[str, Any]) -> Path:
     """CONFIG and changes to it as a file."""
     path = folder / "config.json"
-    path.write_text(json.dumps({**CONFIG, **changes}))
+    path.write_text(json.dumps({**CONFIG, **changes}), "utf-8")
     return path
 
 

@@ -48,7 +48,7 @@ def _target(card: Gpu) -> str:
 
 def read_measured(path: Path) -> Mapping[Key, float]:
     """The newest figure of each test, tokens per second."""
-    rows = sorted(json.loads(path.read_text()), key=lambda row: row["date"])
+    rows = sorted(json.loads(path.read_text("utf-8")), key=lambda row: row["date"])
     return {(row["gpu"], row["model"], row["quant"], row["test"]): row["tokens_per_second"] for row in rows}
 
 

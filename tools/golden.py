@@ -23,5 +23,5 @@ def emitted() -> dict[Path, str]:
 if __name__ == "__main__":
     for path, source in emitted().items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(source)
+        path.write_text(source, "utf-8")
         print(path.relative_to(ROOT))

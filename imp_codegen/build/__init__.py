@@ -89,11 +89,11 @@ def _compile_engine(key: str, source: Path, place: Workplace, processes: Process
 def _compile(key: str, unit: Unit, place: Workplace, processes: Processes) -> None:
     """A GPU's code as a whole, the simulator's up to the object file."""
     if unit.compiler == "nvcc":
-        (place.folder / "model.cu").write_text(unit.source)
+        (place.folder / "model.cu").write_text(unit.source, "utf-8")
         place.run(processes, (*toolchain.flags(unit), "model.cu"), "code")
         cache.keep(key, place.folder)
     else:
-        (place.folder / "model.cpp").write_text(unit.source)
+        (place.folder / "model.cpp").write_text(unit.source, "utf-8")
         place.run(processes, (*toolchain.flags(unit), "-c", "model.cpp"), "model.o")
 
 

@@ -47,7 +47,7 @@ def find(key: str) -> Entry | None:
     """An entry, if it is there. BuildError where it cannot be read."""
     path = place(key)
     try:
-        return Entry(path.read_bytes(), _log_of(path).read_text())
+        return Entry(path.read_bytes(), _log_of(path).read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:

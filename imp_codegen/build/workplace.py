@@ -45,7 +45,7 @@ class Workplace:
             done = processes.run(command, self.folder, environment())
         except OSError as error:
             raise BuildError(f"{self._tool.path} cannot be run ({error.strerror})") from None
-        with (self.folder / "log").open("a") as log:
+        with (self.folder / "log").open("a", encoding="utf-8") as log:
             log.write(done.log)
         if done.status or not (self.folder / output).is_file():
             raise BuildError(

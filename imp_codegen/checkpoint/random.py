@@ -127,7 +127,7 @@ class _Shape:
 
 def _read_config(path: Path) -> Metadata:
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from None
     if not isinstance(config, dict):

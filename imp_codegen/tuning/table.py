@@ -123,7 +123,7 @@ def user_path(target: str) -> Path:
 def read_table(path: Path, origin: str | None = None) -> Table:
     """Read and check; TuningError says what is wrong in which entry. `origin` is the path unless it is given."""
     try:
-        raw = json.loads(path.read_text(), object_pairs_hook=_unique)
+        raw = json.loads(path.read_text("utf-8"), object_pairs_hook=_unique)
     except (OSError, ValueError, RecursionError) as error:
         raise TuningError(f"{path}: cannot be read as a tuning table: {error}") from None
     if not isinstance(raw, dict) or raw.keys() - {"steps", "sms"} != {"target", "source", "entries"}:
@@ -151,7 +151,7 @@ def write_table(path: Path, table: Table) -> None:
         merged = replace(table, entries={**old.entries, **table.entries}, steps={**old.steps, **table.steps})
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    temporary.write_text(merged.to_json())
+    temporary.write_text(merged.to_json(), "utf-8")
     temporary.replace(path)
 
 

@@ -31,7 +31,7 @@ def app() -> Application:
 
 def test_keys(app: Application, tmp_path: Path) -> None:
     file = tmp_path / "keys"
-    file.write_text("# ours\n\nfrom-file  # for the agent\n")
+    file.write_text("# ours\n\nfrom-file  # for the agent\n", "utf-8")
     app.gate.set()
     with operated(app, "api.key=one,two", f"api.key_file={file}") as server:
         for path in ("/health", "/v1/health", "/ready"):
@@ -67,7 +67,7 @@ def test_no_key_is_no_lock_and_an_empty_file_is_no_key(app: Application, tmp_pat
     with operated(app) as server:
         assert server.http.post(CHAT, json={}).status_code == 200
     empty = tmp_path / "empty"
-    empty.write_text("# nobody\n")
+    empty.write_text("# nobody\n", "utf-8")
     for file, words in ((empty, "has no key"), (tmp_path / "none", "No such file")):
         with pytest.raises(ConfigError, match=words):
             wrap(app, settings([f"api.key_file={file}"]), Metrics())

@@ -21,7 +21,7 @@ from test_server_openai import PARAMETERS, TEMPLATE, THOUGHT
 from fake_engine import encode, reference_tokenizer, write_tiny_artifact
 
 ROOT = Path(__file__).parents[1]
-RECORDED = {path.stem: json.loads(path.read_text()) for path in (ROOT / "e2e" / "data").glob("*.json")}
+RECORDED = {path.stem: json.loads(path.read_text("utf-8")) for path in (ROOT / "e2e" / "data").glob("*.json")}
 CODEX, CLAUDE, OPENCODE, AIDER = (RECORDED[name] for name in ("codex", "claude_code", "opencode", "aider"))
 COMMANDS = {"exec_command": "cmd", "Bash": "command", "bash": "command"}
 CODEX_TOOLS = [  # further ones, of models that Codex knows

@@ -46,7 +46,7 @@ def test_request_log(app: Application, tmp_path: Path) -> None:
     with operated(app, f"log.requests={file}", "api.key=secret") as server:
         server.http.post(CHAT, content=b'{"x": "private"}', headers={"x-api-key": "secret", "X-Request-Id": "a"})
         server.http.post(CHAT, content=b"{}", headers={"X-Request-Id": "b"})
-    text = file.read_text()
+    text = file.read_text("utf-8")
     first, second = map(json.loads, text.splitlines())
     assert (first["request_id"], first["method"], first["path"], first["status"]) == ("a", "POST", CHAT, 200)
     assert first["seconds"] >= first["first_byte_seconds"] >= 0
@@ -59,7 +59,7 @@ def test_request_log(app: Application, tmp_path: Path) -> None:
         server.http.post("/tokenize", content=b'{"x": "\xc3\xa4"}')
         server.http.post(CHAT, content=b'{"stream": true}')
         server.http.post("/tokenize", content=b"\xff{")
-    entries = [json.loads(line) for line in file.read_text().splitlines()[2:]]
+    entries = [json.loads(line) for line in file.read_text("utf-8").splitlines()[2:]]
     assert [entry["request"] for entry in entries] == [{"x": "ä"}, {"stream": True}, "\ufffd{"]
     assert [entry["response"] for entry in entries] == [{}, 'data: {"n": 1}\n\n{}', {}]
     with pytest.raises(ConfigError, match=r"log\.requests"):
@@ -122,7 +122,7 @@ def test_no_client_reaches_the_terminal(
             logging.getLogger("imp").exception("odd %s", ODD, extra={"fields": {"name": ODD}})
         logging.getLogger("imp").warning("%s", ODD, extra={"fields": {"x": "a b", "y": 'c="d"', "z": 1}})
     shown = capsys.readouterr().err
-    for text in (shown, file.read_text()):
+    for text in (shown, file.read_text("utf-8")):
         found = {c for c in text if unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in "\u202e\u200f"}
         assert found == {"\n"}
     lines = shown.splitlines()
@@ -137,7 +137,7 @@ def test_no_client_reaches_the_terminal(
         assert len(begun) == 6
         assert any("GET /a%20200%20%20request_id=forged 200  request_id=req_" in line for line in begun)
         assert begun[-1].endswith('x="a b" y="c=\\"d\\"" z=1')
-    entries = [json.loads(line) for line in file.read_text().splitlines()]
+    entries = [json.loads(line) for line in file.read_text("utf-8").splitlines()]
     assert entries[0]["request"] == {"x": ODD}
     assert [entry["status"] for entry in entries] == [200] * 4
 

@@ -113,7 +113,7 @@ def test_switched_off_and_logged(demo: Path, tmp_path: Path, on: bool) -> None:
     settings = ("--set", f"server.prefix_cache={str(on).lower()}", "--set", f"log.requests={log}")
 
     def records() -> list[dict[str, int]]:
-        return [json.loads(line) for line in log.read_text().splitlines() if "prompt_tokens" in line]
+        return [json.loads(line) for line in log.read_text("utf-8").splitlines() if "prompt_tokens" in line]
 
     with serving(demo, *settings) as process:
         told = [usage(process.url, "/v1/completions", "Begin.", stream=False) for _ in range(2)]

@@ -87,7 +87,7 @@ def test_files_and_headers(server: Process) -> None:
     assert httpx.post(f"{server.url}/").status_code == 405
     for file in WEB.iterdir():
         if file.suffix in (".html", ".css", ".js", ".svg"):
-            text = file.read_text()
+            text = file.read_text("utf-8")
             assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", text), file  # nothing from elsewhere
             assert "innerHTML" not in text
             assert "insertAdjacent" not in text
@@ -282,7 +282,9 @@ def test_a_signal_ends_the_server_in_time(model: Path, tmp_path: Path, number: s
     assert "Traceback" not in error
     last = [line for line in text if line][-1]
     assert json.loads(last.removeprefix("data: "))["error"]["code"] == "shutting_down"
-    (entry,) = [json.loads(line) for line in (tmp_path / "requests.jsonl").read_text().splitlines() if "POST" in line]
+    (entry,) = [
+        json.loads(line) for line in (tmp_path / "requests.jsonl").read_text("utf-8").splitlines() if "POST" in line
+    ]
     assert (entry["status"], entry["prompt_tokens"]) == (200, 1)
     assert entry["completion_tokens"] > 2
     lines = [json.loads(line) for line in error.splitlines() if line.startswith("{")]

@@ -137,7 +137,7 @@ def write_mutant(random: Random, path: Path, files: list[tuple[bytes, int, list[
 
 
 def limit_memory() -> None:
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    pages = int(Path("/proc/self/statm").read_text("utf-8").split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY,) * 2)
 
 

@@ -24,7 +24,7 @@ def test_greedy_tokens_equal_the_simulators(tmp_path, target):
     compared = 0
     with Engine.load(artifact, target=target) as gpu, Engine.load(artifact, target="sim") as sim:
         tokenizer = Tokenizer.from_str(sim.artifact.read("tokenizer.json").decode())
-        text = tokenizer.encode((ROOT / "tools" / "demo_model" / "heldout.txt").read_text()).ids
+        text = tokenizer.encode((ROOT / "tools" / "demo_model" / "heldout.txt").read_text("utf-8")).ids
         for start, length in ((0, 1), (500, 7), (1000, 64), (2000, 129), (4000, 300)):
             prompt = text[start : start + length]
             found, expected = list(gpu.generate(prompt, greedy)), list(sim.generate(prompt, greedy))

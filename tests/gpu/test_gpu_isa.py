@@ -10,7 +10,7 @@ from isa_cases import RESIDENT_SOURCE, SOURCE, cases, check, resident_cases
 
 @pytest.mark.parametrize(("source", "found"), [(SOURCE, cases()), (RESIDENT_SOURCE, resident_cases())])
 def test_instructions_on_the_gpu(target, source, found):
-    (code,) = build((Unit(target, "nvcc", source.read_text()),))
+    (code,) = build((Unit(target, "nvcc", source.read_text("utf-8")),))
     device = open_device(target)
     try:
         module = device.load_code(code.code)

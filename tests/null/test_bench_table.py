@@ -63,7 +63,7 @@ def test_a_peer_that_writes_something_else(text: str) -> None:
 
 def test_a_peer_that_fails(tmp_path: Path) -> None:
     program = tmp_path / "llama-bench"
-    program.write_text("#!/bin/sh\necho first >&2\necho out of memory >&2\nexit 3\n")
+    program.write_text("#!/bin/sh\necho first >&2\necho out of memory >&2\nexit 3\n", "utf-8")
     with pytest.raises(ImpError, match="cannot be run"):
         run_peer(Peer("llama-bench", program), tmp_path, 1, 1, (0,))
     program.chmod(0o755)
@@ -97,7 +97,7 @@ def test_bad_input_is_one_line(arguments: list[str], words: str, capsys: pytest.
 
 
 def test_measured_figures_belong_to_cases_and_cards() -> None:
-    rows = json.loads(MEASURED.read_text())
+    rows = json.loads(MEASURED.read_text("utf-8"))
     fields = {"date", "gpu", "model", "quant", "test", "tokens_per_second"}
     assert all(set(row) == fields for row in rows)
     assert {row["gpu"] for row in rows} <= {gpu.title for gpu in gpus().values()}
@@ -108,7 +108,7 @@ def test_the_newest_measurement_counts(tmp_path: Path) -> None:
     row = {"gpu": "g", "model": "m", "quant": "q", "test": "t"}
     dated = [("2026-02-01", 2.0), ("2026-03-01", 3.0), ("2026-01-01", 1.0)]
     rows = [row | {"date": date, "tokens_per_second": rate} for date, rate in dated]
-    (tmp_path / "m.json").write_text(json.dumps(rows))
+    (tmp_path / "m.json").write_text(json.dumps(rows), "utf-8")
     assert read_measured(tmp_path / "m.json") == {("g", "m", "q", "t"): 3.0}
 
 

@@ -45,7 +45,7 @@ class Machine:
         """A script in a folder of its own, which is the first of the PATH; nvcc is found by IMP_NVCC too."""
         path = self.folder / f"bin{len(list(self.folder.glob('bin*')))}" / name
         path.parent.mkdir()
-        path.write_text(text.format(calls=self._calls, action=action))
+        path.write_text(text.format(calls=self._calls, action=action), "utf-8")
         path.chmod(0o755)
         self.monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
         if name == "nvcc":
@@ -54,7 +54,7 @@ class Machine:
 
     def calls(self) -> int:
         """How often a compiler was run since the last time."""
-        text = self._calls.read_text() if self._calls.exists() else ""
+        text = self._calls.read_text("utf-8") if self._calls.exists() else ""
         self._calls.unlink(missing_ok=True)
         return len(text.splitlines())
 
@@ -122,13 +122,13 @@ def test_no_other_variable_reaches_a_compiler(machine: Machine) -> None:
 
 def test_the_compilers_first_error_and_where_the_rest_is(machine: Machine) -> None:
     said = "In file included from x.h:1:\nmodel.cpp:7:1: error: no such thing\nmodel.cpp:8:1: error: another\n" * 500
-    (machine.folder / "said").write_text(said)
+    (machine.folder / "said").write_text(said, "utf-8")
     machine.install("g++", GXX, f"cat {machine.folder / 'said'} >&2; exit 1")
     text = message(Unit("sim", "g++", "int odd;"))
     assert text.startswith("g++ 12.2.0 does not compile ")
     assert ": model.cpp:7:1: error: no such thing; the whole log: " in text
     log = Path(text.rpartition(": ")[2])
-    assert log.read_text() == said
+    assert log.read_text("utf-8") == said
     assert machine.left() == ["failed"]
 
 
@@ -136,7 +136,7 @@ def test_the_source_of_a_failure_lies_beside_its_log(machine: Machine) -> None:
     machine.install("nvcc", NVCC, "echo 'nvcc fatal   : Unsupported gpu architecture'; exit 1")
     text = message(GPU)
     assert "does not compile the code for sm_90a: nvcc fatal : Unsupported gpu architecture; the whole log: " in text
-    assert (Path(text.rpartition(": ")[2]).parent / "model.cu").read_text() == GPU.source
+    assert (Path(text.rpartition(": ")[2]).parent / "model.cu").read_text("utf-8") == GPU.source
 
 
 @pytest.mark.parametrize(
@@ -172,8 +172,8 @@ def test_an_nvcc_that_is_none(machine: Machine) -> None:
         return message(GPU)
 
     nothing, text, script = machine.folder / "no", machine.folder / "text", machine.folder / "script"
-    text.write_text("this is no program")
-    script.write_text("#!/nowhere/at/all\n")
+    text.write_text("this is no program", "utf-8")
+    script.write_text("#!/nowhere/at/all\n", "utf-8")
     script.chmod(0o755)
     assert said(nothing) == f"IMP_NVCC names {nothing}, which is not a file; give the path of an nvcc"
     assert said(machine.folder).endswith("which is not a file; give the path of an nvcc")
@@ -204,7 +204,7 @@ def test_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_cache_that_cannot_be_made(machine: Machine) -> None:
     machine.install("g++", GXX)
-    machine.cache.write_text("a file")
+    machine.cache.write_text("a file", "utf-8")
     assert message(UNIT).startswith(f"the cache folder {machine.cache} cannot be used (File exists); ")
 
 
@@ -246,7 +246,7 @@ def test_the_first_failure_ends_the_others(machine: Machine) -> None:
 def runs(pid: str) -> bool:
     """Whether a process is there and no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "XZ"
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] not in "XZ"
     except FileNotFoundError:
         return False
 

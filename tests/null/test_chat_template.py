@@ -14,9 +14,9 @@ from fake_engine import gguf_fields
 from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json
 
 TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
-RENDERED = json.loads((TEMPLATES / "truth.json").read_text())
-CONVERSATIONS = json.loads((TEMPLATES / "conversations.json").read_text())
-TRUTH = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen3" / "tokenizer_truth.json").read_text())
+RENDERED = json.loads((TEMPLATES / "truth.json").read_text("utf-8"))
+CONVERSATIONS = json.loads((TEMPLATES / "conversations.json").read_text("utf-8"))
+TRUTH = json.loads((Path(__file__).parents[1] / "fixtures" / "qwen3" / "tokenizer_truth.json").read_text("utf-8"))
 
 
 def render(source: str, messages: list[dict[str, Json]] | None = None, **variables: Json) -> str:
@@ -35,7 +35,7 @@ def test_as_transformers_renders_it(case: str) -> None:
     """Every conversation by every template; where transformers refuses, so do we."""
     template, _, name = case.partition(": ")
     conversation = CONVERSATIONS[name]
-    source = (TEMPLATES / f"{template}.jinja").read_text()
+    source = (TEMPLATES / f"{template}.jinja").read_text("utf-8")
     ours = ChatTemplate(source, {"bos_token": "<s>", "eos_token": "</s>"}, now=lambda: datetime(2024, 7, 26, 9, 30))
 
     def text() -> str:

@@ -23,7 +23,7 @@ ONE = {"tools": True, "tool_calls": True, "tool_results": True}
 
 
 def template(name: str) -> ChatTemplate:
-    return ChatTemplate((TEMPLATES / f"{name}.jinja").read_text(), {"bos_token": "<s>", "eos_token": "</s>"})
+    return ChatTemplate((TEMPLATES / f"{name}.jinja").read_text("utf-8"), {"bos_token": "<s>", "eos_token": "</s>"})
 
 
 # Read off the templates by eye.
@@ -51,7 +51,7 @@ def test_what_a_template_does(name: str) -> None:
 
 
 def test_the_file_in_the_artifact() -> None:
-    found = describe((TEMPLATES / "concatenating.jinja").read_text())
+    found = describe((TEMPLATES / "concatenating.jinja").read_text("utf-8"))
     assert "first_tool<｜tool▁sep｜>" in found.written
     assert ChatCapabilities.from_json(found.to_json()) == found
     with pytest.raises(ChatTemplateError, match="has an error"):

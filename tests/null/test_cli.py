@@ -98,7 +98,7 @@ def test_run_with_stdin_that_is_no_text(
         (["x", "--top-p", "3"], "top_p is 3"),
         (
             ["!" * 600],
-            "maximum context length is 512 tokens, answer included. However, the prompt has 600;",
+            "maximum context length is 512 tokens, answer included. However, the prompt has 600 and",
         ),
         ([""], "prompt is empty"),
         (["a\udcff"], "not valid UTF-8"),

@@ -26,7 +26,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, "utf-8")
     return path
 
 
@@ -154,7 +154,7 @@ def test_a_mistake_is_one_line_and_no_secret_is_told(capsys: pytest.CaptureFixtu
 
 
 def test_every_setting_is_in_the_reference() -> None:
-    text = (ROOT / "docs" / "server.md").read_text()
+    text = (ROOT / "docs" / "server.md").read_text("utf-8")
     rows = dict(re.findall(r"^\| `(\w+\.\w+)` \| (.*?) \|", text, re.MULTILINE))
     _, settings = load(None, environment={})
     assert set(rows) == {each.name for each in settings}

@@ -43,10 +43,10 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     snapshot = repo / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text("a" * 40)
+    (repo / "refs" / "main").write_text("a" * 40, "utf-8")
     (repo / "blobs").mkdir()
     for i, name in enumerate(FILES):
-        (repo / "blobs" / str(i)).write_text(name)
+        (repo / "blobs" / str(i)).write_text(name, "utf-8")
         (snapshot / name).symlink_to(repo / "blobs" / str(i))
     return snapshot
 
@@ -92,7 +92,7 @@ def test_a_snapshot_that_lacks_other_files_will_do(cache: Path) -> None:
     trees = cache.parents[1] / "trees"
     trees.mkdir()
     files = {"m-Q2_K.gguf": {"size": 1, "blob_id": "0" * 40}}
-    (trees / f"{cache.name}.json").write_text(json.dumps({"format_version": 1, "files": files}))
+    (trees / f"{cache.name}.json").write_text(json.dumps({"format_version": 1, "files": files}), "utf-8")
     assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
 
 

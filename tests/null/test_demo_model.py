@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 ROOT = Path(__file__).parents[2]
-RESULTS = json.loads((ROOT / "tools/demo_model/results.json").read_text())
+RESULTS = json.loads((ROOT / "tools/demo_model/results.json").read_text("utf-8"))
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )

@@ -21,7 +21,7 @@ from imp_runtime.errors import ImpError
 from imp_server.tokenizer import Detokenizer, Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-TRUTH = json.loads((FIXTURES / "qwen3" / "tokenizer_truth.json").read_text())
+TRUTH = json.loads((FIXTURES / "qwen3" / "tokenizer_truth.json").read_text("utf-8"))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +80,7 @@ class Vocabulary:
 def read_metadata(name: str) -> Metadata:
     path = FIXTURES / "tokenizers" / f"{name}.json"
     if path.exists():
-        return Metadata(path, json.loads(path.read_text())["metadata"])
+        return Metadata(path, json.loads(path.read_text("utf-8"))["metadata"])
     return open_checkpoint(next((FIXTURES / name).glob("*.gguf"))).metadata
 
 

@@ -32,7 +32,7 @@ BIG = ROOT / "models" / "shapes" / "qwen3-8b.json"
 
 def config(folder: Path, **changes: object) -> Path:
     path = folder / "config.json"
-    path.write_text(json.dumps({**CONFIG, **changes}))
+    path.write_text(json.dumps({**CONFIG, **changes}), "utf-8")
     return path
 
 

@@ -53,7 +53,7 @@ class Program:
 
     def __init__(self, folder: Path, **changes: Any) -> None:
         path = folder / "config.json"
-        path.write_text(json.dumps({**CONFIG, **SQUARE, **changes}))
+        path.write_text(json.dumps({**CONFIG, **SQUARE, **changes}), "utf-8")
         self.checkpoint = random_checkpoint(path, "Q8_0")
         architecture = load_architecture(self.checkpoint)
         self.spec = architecture.read_spec(self.checkpoint)

@@ -54,7 +54,7 @@ QWEN3: Json = COMMON | {
 
 def write(tmp_path: Path, config: Json) -> Path:
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config))
+    path.write_text(json.dumps(config), "utf-8")
     return path
 
 
@@ -164,7 +164,7 @@ def test_bad_config_is_refused_by_name(name: str, tmp_path: Path) -> None:
     if isinstance(config, bytes):
         path.write_bytes(config)
     else:
-        path.write_text(config if isinstance(config, str) else json.dumps(config))
+        path.write_text(config if isinstance(config, str) else json.dumps(config), "utf-8")
     with pytest.raises(CheckpointError) as caught:
         random_checkpoint(path, "Q4_K_M")
     message = str(caught.value)

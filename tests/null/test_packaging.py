@@ -23,7 +23,7 @@ COMMANDS = {command.name for command in app.registered_commands}
 
 def dockerfile() -> list[tuple[str, str]]:
     """The instructions as (name, rest), continued lines joined."""
-    text = re.sub(r"\\\n\s*", "", (PACKAGING / "Dockerfile").read_text())
+    text = re.sub(r"\\\n\s*", "", (PACKAGING / "Dockerfile").read_text("utf-8"))
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     return [(line.split(" ", 1)[0], line.split(" ", 1)[1]) for line in lines]
 
@@ -41,7 +41,7 @@ def settings_of(variables: dict[str, str]) -> dict[str, object]:
 def test_the_image_copies_what_the_wheel_needs() -> None:
     copied = [word for text in rest("COPY") if "--from" not in text for word in text.split()[:-1]]
     assert all((ROOT / source).exists() for source in copied), copied
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
     needed = [*wheel["packages"], *wheel["force-include"], "pyproject.toml", project["project"]["readme"]]
     assert all(any(path == each or path.startswith(f"{each}/") for each in copied) for path in needed)
@@ -92,7 +92,7 @@ def test_the_image_asks_for_health_where_it_is() -> None:
 
 
 def test_compose() -> None:
-    (service,) = yaml.safe_load((PACKAGING / "compose.yaml").read_text())["services"].values()
+    (service,) = yaml.safe_load((PACKAGING / "compose.yaml").read_text("utf-8"))["services"].values()
     context = (PACKAGING / service["build"]["context"]).resolve()
     assert context == ROOT
     assert (context / service["build"]["dockerfile"]).is_file()
@@ -108,7 +108,7 @@ def test_compose() -> None:
 
 
 def unit() -> list[tuple[str, str]]:
-    lines = (PACKAGING / "imp.service").read_text().splitlines()
+    lines = (PACKAGING / "imp.service").read_text("utf-8").splitlines()
     return [
         (line.split("=", 1)[0], line.split("=", 1)[1]) for line in lines if "=" in line and not line.startswith("#")
     ]
@@ -127,13 +127,13 @@ def test_the_unit_runs_imp() -> None:
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="there is no systemd here")
 def test_the_unit_is_one_for_systemd(tmp_path: Path) -> None:
-    text = (PACKAGING / "imp.service").read_text()
+    text = (PACKAGING / "imp.service").read_text("utf-8")
     copy = tmp_path / "imp.service"
-    copy.write_text(text.replace("/opt/imp/bin/imp ", "/bin/true "))
+    copy.write_text(text.replace("/opt/imp/bin/imp ", "/bin/true "), "utf-8")
     verify = ["systemd-analyze", "verify", "--man=no", str(copy)]
     done = subprocess.run(verify, capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    copy.write_text(copy.read_text().replace("Restart=on-failure", "Restart=sometimes"))
+    copy.write_text(copy.read_text("utf-8").replace("Restart=on-failure", "Restart=sometimes"))
     assert subprocess.run(verify, capture_output=True, text=True, timeout=30, check=False).stderr != ""
 
 
@@ -144,7 +144,7 @@ def test_commands_in_the_comments_and_the_documents_exist() -> None:
         (path.name, name)
         for path in sources
         if path.is_file()
-        for name in re.findall(r"(?:^ {4}(?:\$ )?|`|bin/|\(imp )imp ([a-z]+)\b", path.read_text(), re.M)
+        for name in re.findall(r"(?:^ {4}(?:\$ )?|`|bin/|\(imp )imp ([a-z]+)\b", path.read_text("utf-8"), re.M)
     }
     assert len(said) > 10
     groups = {group.name or group.typer_instance.info.name for group in app.registered_groups}

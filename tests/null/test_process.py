@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import os
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +17,7 @@ import pytest
 from fake_engine import write_tiny_artifact
 from imp_runtime.version import VERSION
 
+ROOT = Path(__file__).parents[2]
 IMP = [sys.executable, "-m", "imp_server"]
 # Sends itself a signal when a module is about to be loaded.
 AT_IMPORT = """
@@ -80,6 +85,35 @@ def test_an_end_in_the_middle_leaves_no_file(tmp_path: Path, name: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_compile_that_is_ended_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+    """Neither compilers nor files; the compiler here never ends by itself."""
+    for name in ("bin", "cache", "out"):
+        (tmp_path / name).mkdir()
+    compiler, pids = tmp_path / "bin" / "g++", tmp_path / "pids"
+    version = f'[ "$1" = --version ] && exec "{shutil.which("g++")}" --version'
+    compiler.write_text(f'#!/bin/sh\n{version}\necho $$ >> "{pids}"\nsleep 60\n', "utf-8")
+    compiler.chmod(0o755)
+    source = ROOT / "tests" / "fixtures" / "llama" / "llama-Q8_0.gguf"
+    process = subprocess.Popen(
+        [*IMP, "compile", source, "-o", tmp_path / "out" / "x.impc", "--target", "sim"],
+        env=os.environ | {"PATH": f"{compiler.parent}:{os.environ['PATH']}", "IMP_CACHE_DIR": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 60
+    while not pids.exists() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    for pid in pids.read_text("utf-8").split():
+        with contextlib.suppress(FileNotFoundError):
+            assert Path(f"/proc/{pid}/cmdline").read_bytes() == b""  # ended, though nobody has asked for its status
+    assert [*(tmp_path / "cache").rglob("*"), *(tmp_path / "out").rglob("*")] == []
+
+
 @pytest.mark.parametrize(
     "arguments",
     [["inspect", "FILE"], ["inspect", "FILE", "--json"], ["--help"], ["inspect", "--help"], ["config", "show"]],
@@ -113,6 +147,7 @@ def test_the_version_is_that_of_the_package() -> None:
 
 def test_a_checkout_that_is_not_installed_can_be_imported() -> None:
     program = """
+import contextlib
 import importlib.metadata
 version = importlib.metadata.version
 def none(name):

@@ -34,7 +34,7 @@ CONFIG = {
 @pytest.fixture
 def shape(tmp_path: Path) -> Path:
     path = tmp_path / "tiny.json"
-    path.write_text(json.dumps(CONFIG))
+    path.write_text(json.dumps(CONFIG), "utf-8")
     return path
 
 
@@ -108,7 +108,7 @@ def test_llama_rope_factors_travel_too(tmp_path: Path, shape: Path) -> None:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 64,
     }
-    shape.write_text(json.dumps(CONFIG | {"architectures": ["LlamaForCausalLM"], "rope_scaling": scaling}))
+    shape.write_text(json.dumps(CONFIG | {"architectures": ["LlamaForCausalLM"], "rope_scaling": scaling}), "utf-8")
     random_gguf.write_random_gguf(shape, "Q8_0", tmp_path / "out.gguf")
     tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors}
     factors = tensors["rope_freqs.weight"].data

@@ -66,7 +66,7 @@ def planned(folder: Path, shape: tuple[int, ...], quant: str, form: Wanted = "au
         "max_position_embeddings": 4096,
     }
     path = folder / "config.json"
-    path.write_text(json.dumps(fields))
+    path.write_text(json.dumps(fields), "utf-8")
     with closing(random_checkpoint(path, quant)) as checkpoint:
         return plan_model(checkpoint, tuple(targets().values()), CompileOptions(tuning=(), form=form))
 

@@ -27,7 +27,7 @@ Json = dict[str, Any]  # as the fixtures' files have it
 def load(name: str) -> tuple[Metadata, Json]:
     """Keys and truth of a fixture: a GGUF file with the truth beside it, or one JSON file with both."""
     path = TRUTHS[name]
-    found: Json = json.loads(path.read_text())
+    found: Json = json.loads(path.read_text("utf-8"))
     if "metadata" in found:
         return Metadata(path, found["metadata"]), found["truth"]
     return open_checkpoint(next(path.parent.glob("*.gguf"))).metadata, found

@@ -28,7 +28,7 @@ GRAPH_US = 10.0 * 32  # of the demo's 32 kernels
 
 def planned(folder, form="graph", **changes):
     path = folder / "config.json"
-    path.write_text(json.dumps({**CONFIG, **changes}))
+    path.write_text(json.dumps({**CONFIG, **changes}), "utf-8")
     with closing(random_checkpoint(path, "Q8_0")) as checkpoint:
         return plan_model(checkpoint, (H200,), CompileOptions(tuning=(), form=form))
 

@@ -46,9 +46,9 @@ def table(entries, target="sm_90a", origin="here"):
 def test_a_table_is_read_as_it_was_written_one_stage_a_line(tmp_path):
     path = tmp_path / "deep" / "t.json"
     write_table(path, table({"qkv b": Choice(8, 4), "head a": Choice(12, 3)}))
-    lines = path.read_text().splitlines()
+    lines = path.read_text("utf-8").splitlines()
     assert [line.split('"')[1] for line in lines if "warps" in line] == ["head a", "qkv b"]
-    assert json.loads(path.read_text())["entries"]["qkv b"] == {"warps": 8, "slots": 4, "why": "because"}
+    assert json.loads(path.read_text("utf-8"))["entries"]["qkv b"] == {"warps": 8, "slots": 4, "why": "because"}
     assert read_table(path) == table({"qkv b": Choice(8, 4), "head a": Choice(12, 3)}, origin=str(path))
 
 
@@ -57,7 +57,7 @@ def test_steps_stand_beside_the_stages(tmp_path):
     steps = {"s": StepEntry(StepChoice(15, 4), "fast"), "t": StepEntry(None, "slow")}
     both = replace(table({"a": Choice(8, 4)}, origin=str(path)), steps=steps)
     write_table(path, both)
-    assert json.loads(path.read_text())["steps"] == {
+    assert json.loads(path.read_text("utf-8"))["steps"] == {
         "s": {"form": "persistent", "in_flight": 15, "lanes": 4, "why": "fast"},
         "t": {"form": "graph", "why": "slow"},
     }
@@ -66,8 +66,8 @@ def test_steps_stand_beside_the_stages(tmp_path):
     merged = read_table(path)
     assert merged.entries.keys() == {"a", "b"}
     assert merged.steps == {"s": steps["s"], "t": StepEntry(StepChoice(8, 8), "now")}
-    path.write_text(table({"a": Choice(8, 4)}).to_json())
-    assert "steps" not in path.read_text()
+    path.write_text(table({"a": Choice(8, 4)}).to_json(), "utf-8")
+    assert "steps" not in path.read_text("utf-8")
     assert read_table(path).steps == {}
 
 
@@ -118,7 +118,7 @@ GOOD = {"warps": 8, "slots": 2, "why": ""}
 )
 def test_bad_tables(tmp_path, content, words):
     path = tmp_path / "t.json"
-    path.write_text(content)
+    path.write_text(content, "utf-8")
     with pytest.raises(TuningError) as raised:
         read_table(path)
     assert words in str(raised.value)
@@ -186,7 +186,7 @@ def test_shipped_tables_say_where_they_come_from():
 def test_the_predicted_table_is_what_the_cost_model_gives():
     """Write it anew with: imp tune models/shapes/*.json --predict sm_120a --output imp_codegen/tuning/sm_120a.json."""
     shapes = sorted((ROOT / "models" / "shapes").glob("*.json"))
-    assert (TABLES / "sm_120a.json").read_text() == predicted(shapes, "sm_120a").to_json()
+    assert (TABLES / "sm_120a.json").read_text("utf-8") == predicted(shapes, "sm_120a").to_json()
 
 
 def test_the_cost_model_on_paper():

@@ -43,11 +43,11 @@ def test_compiles_without_spills(name):
 @pytest.mark.parametrize("name", ODD)
 def test_odd_widths_compile_without_spills(tmp_path, name):
     hidden, mlp, heads, quant = ODD[name]
-    config = json.loads((ROOT / "models" / "shapes" / "llama-3.2-1b.json").read_text())
+    config = json.loads((ROOT / "models" / "shapes" / "llama-3.2-1b.json").read_text("utf-8"))
     sizes = {"hidden_size": hidden, "intermediate_size": mlp, "num_attention_heads": heads, "head_dim": 128}
     one = {"num_hidden_layers": 1, "num_key_value_heads": 4, "vocab_size": 1000}
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config | sizes | one))
+    path.write_text(json.dumps(config | sizes | one), "utf-8")
     check_compiles(random_checkpoint(path, quant))
 
 

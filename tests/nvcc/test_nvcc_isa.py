@@ -77,5 +77,5 @@ def test_emits_the_instructions(source: str, architecture: str, tmp_path: Path) 
     target = f"-arch=compute_{architecture}"
     command = [_nvcc(), "-std=c++20", "-ptx", target, f"-I{INCLUDE}", f"-I{INCLUDE / 'imp' / 'ptx'}"]
     subprocess.run([*map(str, command), str(TESTS / "sim" / "kernels" / source), "-o", str(ptx)], check=True)
-    text = ptx.read_text()
+    text = ptx.read_text("utf-8")
     assert [name for name in INSTRUCTIONS[source] if name not in text] == []

@@ -105,7 +105,7 @@ def nvcc() -> Path:
 @pytest.mark.parametrize("arch", ["sm_90a", "sm_120a"])
 def test_compiles_without_spills(arch: str, tmp_path: Path) -> None:
     cu = tmp_path / "prefill.cu"
-    cu.write_text(source())
+    cu.write_text(source(), "utf-8")
     command = [str(nvcc()), "-std=c++20", f"-arch={arch}", "--Werror", "all-warnings", "-Xptxas", "-v", "-cubin"]
     command += ["-I", str(INCLUDE), "-I", str(INCLUDE / "imp" / "ptx"), str(cu), "-o", str(tmp_path / "prefill.cubin")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

@@ -113,7 +113,7 @@ HEADERS = ("layout/q8_0", "layout/q4_k", "layout/q6_k", "layout/f32", "layout/f1
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     folder = tmp_path_factory.mktemp("decode")
     includes = "".join(f'#include "imp/{header}.h"\n' for header in HEADERS)
-    (folder / "decode.cu").write_text(includes + "".join(p.source() for p in PRODUCTS) + SAMPLE)
+    (folder / "decode.cu").write_text(includes + "".join(p.source() for p in PRODUCTS) + SAMPLE, "utf-8")
     return SimLibrary(compile_sim(folder / "decode.cu", folder, "check"))
 
 

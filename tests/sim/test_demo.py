@@ -14,7 +14,7 @@ from imp_server.tokenizer import Tokenizer
 from model_checks import check_kernels, kl_divergence, quiet
 
 ROOT = Path(__file__).parents[2]
-RESULTS = json.loads((ROOT / "tools" / "demo_model" / "results.json").read_text())
+RESULTS = json.loads((ROOT / "tools" / "demo_model" / "results.json").read_text("utf-8"))
 WINDOW = 512
 
 
@@ -40,7 +40,7 @@ def test_perplexity_is_the_originals(demo):
     """Over the first windows of the held-out text, against the same windows of Hugging Face's run."""
     with Engine.load(demo, target="sim") as engine:
         ids = Tokenizer(engine.artifact).encode(
-            (ROOT / "tools" / "demo_model" / "heldout.txt").read_text(), special=False
+            (ROOT / "tools" / "demo_model" / "heldout.txt").read_text("utf-8"), special=False
         )
         assert len(ids) == RESULTS["heldout_tokens"]
         losses = []

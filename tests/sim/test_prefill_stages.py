@@ -190,7 +190,7 @@ class Kernels:
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     folder = tmp_path_factory.mktemp("prefill")
-    (folder / "prefill.cu").write_text(source())
+    (folder / "prefill.cu").write_text(source(), "utf-8")
     includes = ["-I", str(INCLUDE), "-I", str(INCLUDE / "imp" / "sim")]
     command = ["g++", "-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
     command += ["-x", "c++", *includes, str(folder / "prefill.cu"), *map(str, engine_sources("plain"))]

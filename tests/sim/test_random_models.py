@@ -46,7 +46,7 @@ SHAPES = {
 def test_random_model(tmp_path, name):
     architecture, quant, changes = SHAPES[name]
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({**BASE, **changes, "architectures": [architecture]}))
+    config.write_text(json.dumps({**BASE, **changes, "architectures": [architecture]}), "utf-8")
     artifact = tmp_path / "model.impc"
     compile_model(config, artifact, ("sim",), CompileOptions(random_weights=True, quant=quant), quiet)
     with Engine.load(artifact, target="sim") as engine:
@@ -79,7 +79,7 @@ def test_properties_of_an_operation_are_its_own(tmp_path, monkeypatch):
 
     monkeypatch.setattr(qwen3, "build", varied)
     config = tmp_path / "config.json"
-    config.write_text(json.dumps({**BASE, "num_hidden_layers": 2, "architectures": ["Qwen3ForCausalLM"]}))
+    config.write_text(json.dumps({**BASE, "num_hidden_layers": 2, "architectures": ["Qwen3ForCausalLM"]}), "utf-8")
     artifact = tmp_path / "model.impc"
     compile_model(config, artifact, ("sim",), CompileOptions(random_weights=True, quant="Q8_0"), quiet)
     with Engine.load(artifact, target="sim") as engine:

@@ -54,7 +54,7 @@ print(json.dumps(tests))
 @pytest.fixture(scope="module")
 def shape(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("shape") / "tiny.json"
-    path.write_text(json.dumps(SHAPE))
+    path.write_text(json.dumps(SHAPE), "utf-8")
     return path
 
 
@@ -114,7 +114,7 @@ def bench_table(*arguments: str) -> Sequence[str]:
 
 def test_table_with_a_peer(shape: Path, tmp_path: Path) -> None:
     peer = tmp_path / "llama-bench"
-    peer.write_text(PEER.format(python=sys.executable))
+    peer.write_text(PEER.format(python=sys.executable), "utf-8")
     peer.chmod(0o755)
     flags = ["-p", "16", "-n", "4", "-r", "3", "-o", "json", "--peer", f"llama-bench={peer}", "--keep", f"{tmp_path}/k"]
     done = subprocess.run(
@@ -127,7 +127,7 @@ def test_table_with_a_peer(shape: Path, tmp_path: Path) -> None:
     assert all(row["tokens_per_second"] > 0 and row["repetitions"] == 3 for row in rows.values())
     assert rows["tg4"]["quant"] == "Q4_K_M"
     assert rows["tg4 @ d64"]["bytes_per_token"] - rows["tg4"]["bytes_per_token"] == 63 * 2 * 2 * 2 * 64 * 2
-    calls = (tmp_path / "llama-bench.log").read_text().splitlines()
+    calls = (tmp_path / "llama-bench.log").read_text("utf-8").splitlines()
     assert len(calls) == 3
     assert "-p 16 -n 4 -d 0,64 -r 1" in calls[0]
     assert {path.name for path in (tmp_path / "k").iterdir()} == {"tiny-Q4_K_M.impc", "tiny-Q4_K_M.gguf"}

@@ -10,7 +10,7 @@ import pytest
 from sim_library import KERNELS, Array, SimLibrary, aligned, compile_sim
 
 SOURCE = KERNELS / "bugs.cu"
-LINES = SOURCE.read_text().splitlines()
+LINES = SOURCE.read_text("utf-8").splitlines()
 
 
 def _line(text: str, after: str = "") -> int:

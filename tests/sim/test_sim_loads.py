@@ -22,12 +22,12 @@ MANY = 70  # of which the 64th found no memory for another stack, when none gave
 
 def maps() -> tuple[int, int]:
     """Lines in the process's maps, and open files."""
-    return len(Path("/proc/self/maps").read_text().splitlines()), len(list(Path("/proc/self/fd").iterdir()))
+    return len(Path("/proc/self/maps").read_text("utf-8").splitlines()), len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.fixture(scope="module", params=["plain", "check"])
 def code(request: pytest.FixtureRequest) -> bytes:
-    (built,) = build((Unit("sim", "g++", SOURCE.read_text(), request.param),))
+    (built,) = build((Unit("sim", "g++", SOURCE.read_text("utf-8"), request.param),))
     return built.code
 
 

@@ -14,7 +14,7 @@ from imp_runtime.device import Launch
 from imp_runtime.sim import SimDevice
 from isa_cases import RESIDENT_SOURCE, Case, check, pass_case, resident_cases, ring_case
 
-LINES = RESIDENT_SOURCE.read_text().splitlines()
+LINES = RESIDENT_SOURCE.read_text("utf-8").splitlines()
 ORDERS = [(0, 1), (1, 1), *((2, seed) for seed in range(1, 6))]
 
 
@@ -135,7 +135,7 @@ def test_the_plain_build_reports_what_cannot_go_on(plain: SimLibrary, order: int
 
 def test_through_the_runtime() -> None:
     case = _case("exchange")
-    (code,) = build((Unit("sim", "g++", RESIDENT_SOURCE.read_text()),))
+    (code,) = build((Unit("sim", "g++", RESIDENT_SOURCE.read_text("utf-8")),))
     device = SimDevice()
     kernel = device.load_code(code.code).kernel(case.entry, 0)
     addresses = [device.alloc(buffer.before.nbytes, case.entry) for buffer in case.buffers]

@@ -75,9 +75,9 @@ def _seeded(folder: Path) -> Path:
 
 
 def _replace(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
+    text = path.read_text("utf-8")
     assert text.count(old) == 1, f"{path}: {old!r} is there {text.count(old)} times"
-    path.write_text(text.replace(old, new))
+    path.write_text(text.replace(old, new), "utf-8")
 
 
 class Seeded:

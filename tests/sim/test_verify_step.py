@@ -27,10 +27,10 @@ def logits_of(folder: Path, fault: tuple[str, str] | None = None) -> tuple[Verif
     shutil.copytree(emit.templates(), templates)
     if fault is not None:
         header = templates / "include" / "imp" / "stage" / "attention_core.h"
-        text = header.read_text()
+        text = header.read_text("utf-8")
         assert text.count(fault[0]) == 1
-        header.write_text(text.replace(*fault))
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **SHAPE}))
+        header.write_text(text.replace(*fault), "utf-8")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **SHAPE}), "utf-8")
     options = CompileOptions(random_weights=True, form="persistent")
     with patch.object(emit, "templates", lambda: templates):
         compile_model(folder / "config.json", artifact, ("sim",), options, quiet)

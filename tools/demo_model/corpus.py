@@ -243,7 +243,7 @@ def main() -> None:
         "heldout_tokens": write("heldout.npy", heldout_texts),
         "vocabulary": tokenizer.get_vocab_size(),
     }
-    (out / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (out / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     (out / "heldout.txt").write_text(heldout_sample(files), "utf-8")
     print(json.dumps(facts, indent=1))
 

@@ -109,9 +109,9 @@ def main() -> None:
         "perplexity_q8_0": perplexity(quantised),
         "prefix_windows": PREFIX_WINDOWS,
         "prefix_perplexity_q8_0": perplexity(quantised[:PREFIX_WINDOWS]),
-        "training": json.loads((arguments.model / "training.json").read_text()),
+        "training": json.loads((arguments.model / "training.json").read_text("utf-8")),
     }
-    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    (HERE / "results.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
     prompt = tokenizer.encode(PROMPT).ids[:PROMPT_TOKENS]
     arguments.fixture.parent.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(arguments.fixture, **golden(quantised_model, prompt))

@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=Path("build/demo_model/hf"))
     parser.add_argument("--out", type=Path, default=Path("models/demo.gguf"))
     arguments = parser.parse_args()
-    config = json.loads((arguments.model / "config.json").read_text())
+    config = json.loads((arguments.model / "config.json").read_text("utf-8"))
     tensors = read_bf16(arguments.model / "model.safetensors")
     count = sum(tensor.size for tensor in tensors.values())
 
@@ -99,8 +99,8 @@ def main() -> None:
     writer.add_layer_norm_rms_eps(config["rms_norm_eps"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
-    template = Path(__file__).with_name("chat_template.jinja").read_text()
-    write_tokenizer(writer, json.loads((arguments.model / "tokenizer.json").read_text()), template)
+    template = Path(__file__).with_name("chat_template.jinja").read_text("utf-8")
+    write_tokenizer(writer, json.loads((arguments.model / "tokenizer.json").read_text("utf-8")), template)
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
 

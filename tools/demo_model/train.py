@@ -83,7 +83,7 @@ def save(model: Model, config: Config, corpus: Path, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     weights = {f"model.{name}": value.detach().to("cpu", torch.bfloat16) for name, value in model.named_parameters()}
     save_file(weights, out / "model.safetensors", metadata={"format": "pt"})
-    tokenizer = json.loads((corpus / "tokenizer.json").read_text())
+    tokenizer = json.loads((corpus / "tokenizer.json").read_text("utf-8"))
     ids = {token["content"]: token["id"] for token in tokenizer["added_tokens"]}
     facts = {
         "architectures": ["Qwen3ForCausalLM"],
@@ -95,7 +95,7 @@ def save(model: Model, config: Config, corpus: Path, out: Path) -> None:
         "eos_token_id": ids["<|im_end|>"],
         "pad_token_id": ids["<|endoftext|>"],
     }
-    (out / "config.json").write_text(json.dumps(asdict(config) | facts, indent=1) + "\n")
+    (out / "config.json").write_text(json.dumps(asdict(config) | facts, indent=1) + "\n", "utf-8")
     shutil.copy(corpus / "tokenizer.json", out / "tokenizer.json")
 
 
@@ -182,10 +182,10 @@ def main() -> None:
             "dropout": arguments.dropout,
             "decay": arguments.decay,
         },
-        "corpus": json.loads((arguments.corpus / "corpus.json").read_text()),
+        "corpus": json.loads((arguments.corpus / "corpus.json").read_text("utf-8")),
         "log": log,
     }
-    (arguments.out / "training.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (arguments.out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":

@@ -135,7 +135,7 @@ def _predict(files: Sequence[Path], name: str, output: Path | None) -> None:
     if output is None:
         print(text, end="")
     else:
-        output.write_text(text)
+        output.write_text(text, "utf-8")
 
 
 def predicted(shapes: Sequence[Path], name: str) -> Table:
