@@ -1,4 +1,4 @@
-"""Mutate real GGUF files and read them: the outcome is success or a CheckpointError, within 1 s and 256 MB.
+"""Mutate real GGUF files, read and plan them: the outcome is success or a CheckpointError, within 1 s and 256 MB.
 
     python tests/fuzz/fuzz_gguf.py --cases 20000 --seed 1
 
@@ -75,7 +75,7 @@ def read_everything(path: Path) -> None:
         for tensor in checkpoint.tensors.values():
             checkpoint.rows(tensor.name, 0, 1)[0, :1].copy()
             checkpoint.rows(tensor.name, tensor.rows - 1, tensor.rows)[0, -1:].copy()
-        build_tokenizer(checkpoint.metadata)
+        plan_model(checkpoint, (find_target("sim"),), CompileOptions())
     finally:
         checkpoint.close()
 
