@@ -18,10 +18,10 @@ import llguidance.numpy
 import numpy as np
 import numpy.typing as npt
 import tokenizers
-from llguidance.gbnf_to_lark import gbnf_to_lark
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.errors import ImpError
+from imp_server.gbnf import gbnf_to_lark
 from imp_server.json_schema import one_of_places, prepared
 from imp_server.parsers.family import Wait
 
@@ -144,7 +144,7 @@ class _Vocabulary:
             if matcher is not None:
                 self._compiled.move_to_end(key)
         if matcher is None:
-            matcher = llguidance.LLMatcher(self.tokens, _grammar(kind, source), log_level=0)
+            matcher = llguidance.LLMatcher(self.tokens, _grammar(kind, source, self.token), log_level=0)
             if matcher.is_error():
                 why = self._one_of(source) if kind == "json_schema" and "oneOf" in matcher.get_error() else None
                 raise GrammarError(f"the {_NAMES[kind]} cannot be used: {why or _line(matcher.get_error())}")
@@ -233,7 +233,7 @@ _NAMES = {
 }
 
 
-def _grammar(kind: Kind, source: str) -> str:
+def _grammar(kind: Kind, source: str, token: Callable[[str], int | None]) -> str:
     """`source` as llguidance wants it."""
     if len(source) > _LONGEST_SOURCE:
         raise GrammarError(f"the {_NAMES[kind]} has {len(source):,} characters, the most is {_LONGEST_SOURCE:,}")
@@ -246,11 +246,11 @@ def _grammar(kind: Kind, source: str) -> str:
         return matcher.grammar_from_lark(source)
     try:
         if kind == "gbnf":
-            return matcher.grammar_from_lark(gbnf_to_lark(source))
+            return matcher.grammar_from_lark(gbnf_to_lark(source, token))
         schema = prepared(json.loads(source))
         # `true` and `{}` allow everything; llguidance takes objects only
         return _json({} if schema is True else {"enum": []} if schema is False else schema)
-    except (RecursionError, Exception) as error:  # gbnf_to_lark raises plain Exception
+    except (ValueError, RecursionError, ImpError) as error:
         raise GrammarError(f"the {_NAMES[kind]} cannot be used: {_line(error)}") from None
 
 
