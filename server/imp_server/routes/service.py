@@ -64,8 +64,8 @@ class Service:
 
     def fingerprint(self, model: Model) -> str:
         """Of what computes the answers: with another one the same seed may give another answer."""
-        stored = model.engine.artifact.metadata
-        parts = (version("imp"), stored["imp_version"], stored["model_hash"], model.engine.target)
+        artifact = model.engine.artifact
+        parts = (version("imp"), artifact.metadata["imp_version"], artifact.weights_hash, model.engine.target)
         return f"build-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}"
 
     def token_limits(self, model: Model, usual: int | None = None) -> tuple[int, int]:
