@@ -131,18 +131,29 @@ def test_a_card_whose_memory_is_slower_than_unpacking():
 @pytest.mark.parametrize(("phase_us", "form"), [(0.1, "persistent"), (50.0, "graph")])
 def test_the_faster_form_by_the_cost_model(phase_us, form):
     card = replace(H200.gpus[0], phase_us=phase_us, launch_us=2.0)
-    target = replace(H200, gpus=(card,))
-    chosen = plan(BIG, target=target)
-    assert chosen.form == form
+    assert plan(BIG, target=replace(H200, gpus=(card,))).form == form
+
+
+# What `imp tune` measured on an H200 on 2026-11-21: microseconds as one kernel, and as a graph.
+MEASURED = {
+    ("qwen3-8b", "Q8_0"): (2004, 2313),
+    ("qwen3-8b", "Q4_K_M"): (1713, 1680),
+    ("llama-3.2-1b", "BF16"): (621, 716),
+    ("qwen3-1.7b", "Q8_0"): (600, 755),
+    ("qwen3-0.6b", "Q8_0"): (381, 418),
+}
+
+
+@pytest.mark.parametrize(("shape", "quant"), MEASURED)
+def test_the_cost_model_against_measurements(shape, quant):
+    """Without a table the form is chosen that was faster, and where both are predicted, they are within a fifth."""
+    measured = MEASURED[shape, quant]
+    chosen = plan(ROOT / "models" / "shapes" / f"{shape}.json", quant)
+    assert chosen.form == ("persistent" if measured[0] < measured[1] else "graph")
     said = re.fullmatch(r"predicted on NVIDIA H200: persistent ([\d,]+) us, graph ([\d,]+) us", chosen.reason)
-    assert said
-    persistent, graph = (float(number.replace(",", "")) for number in said.groups())
-    # 36 layers of five phases each and the head, after the embedding; as a graph a launch each.
-    streaming = chosen.program("forward_b1")
-    nbytes = sum(kernel.weight_bytes + kernel.other_bytes for kernel in streaming.kernels)
-    least = nbytes / (card.bandwidth * 1e3)
-    assert persistent == pytest.approx(least + card.launch_us + 180 * phase_us, rel=0.01)
-    assert graph == pytest.approx(least + 182 * card.launch_us, rel=0.01)
+    assert bool(said) == (quant != "Q4_K_M")
+    if said:
+        assert [float(number.replace(",", "")) for number in said.groups()] == pytest.approx(measured, rel=0.2)
 
 
 # tuning tables
