@@ -1,4 +1,4 @@
-"""A dense decoder in float64 numpy, straight from a float32 GGUF file as gguf-py reads it: the truth of small models.
+"""A dense decoder in float64 numpy, straight from a GGUF file as gguf-py reads it: the truth of small models.
 
 Whatever such a file can say about llama and qwen3 is here as llama.cpp means it, whether imp takes it or not.
 """
@@ -18,7 +18,9 @@ class Truth:
         reader = gguf.GGUFReader(path)
         self.keys = {name: field.contents() for name, field in reader.fields.items()}
         self.arch = self.keys["general.architecture"]
-        self.tensors = {t.name: np.asarray(t.data, np.float64) for t in reader.tensors}
+        self.tensors = {
+            t.name: np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float64) for t in reader.tensors
+        }
 
     def get(self, key: str, default: float) -> float:
         value = self.keys.get(f"{self.arch}.{key}", default)
@@ -51,7 +53,8 @@ class Truth:
         return out
 
     def attention(self, block: str, x: Floats) -> Floats:
-        heads, dim = int(self.get("attention.head_count", 0)), int(self.get("attention.key_length", 0))
+        heads = int(self.get("attention.head_count", 0))
+        dim = int(self.get("attention.key_length", self.get("embedding_length", 0) // heads))
         q, k, v = (self.linear(f"{block}.attn_{part}", x).reshape(len(x), -1, dim) for part in "qkv")
         if self.arch == "qwen3":
             q, k = self.norm(f"{block}.attn_q_norm", q), self.norm(f"{block}.attn_k_norm", k)

@@ -12,7 +12,8 @@ from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 
 FIXTURES = Path(__file__).parent / "fixtures"
-MODELS = [("llama", "Q8_0"), ("llama", "Q4_K_M"), ("llama", "Q6_K"), ("qwen3", "Q8_0"), ("qwen3", "Q4_K_M")]
+# Architecture and format of every file that has its truth beside it.
+MODELS = [(path.parent.name, path.stem) for path in sorted(FIXTURES.glob("*/*.npz")) if path.parent.name != "demo"]
 
 
 def quiet(step: str, done: int, total: int) -> None:

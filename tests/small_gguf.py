@@ -1,4 +1,4 @@
-"""Small dense models in float32, written with gguf-py: what a test changes is a key or a tensor."""
+"""Small dense models, written with gguf-py: what a test changes is a key, a tensor or the format of the matrices."""
 
 from __future__ import annotations
 
@@ -75,15 +75,24 @@ def vector(rng: np.random.Generator, size: int) -> np.ndarray:
     return rng.uniform(0.5, 1.5, size).astype(np.float32)
 
 
-def write_gguf(path: Path, arch: str = "llama", keys: Keys = {}, tensors: Tensors = {}) -> Path:  # noqa: B006
-    """Write the small model of `arch` with other, more or fewer keys and tensors."""
+def write_gguf(
+    path: Path,
+    arch: str = "llama",
+    keys: Keys = {},  # noqa: B006
+    tensors: Tensors = {},  # noqa: B006
+    quant: str = "F32",
+) -> Path:
+    """Write the small model of `arch` with other, more or fewer keys and tensors, its matrices in `quant`."""
     writer = gguf.GGUFWriter(path, arch)  # adds general.architecture
     given = {key if key.partition(".")[0] in _WHOLE else f"{arch}.{key}": value for key, value in keys.items()}
     for key, value in (keys_of(arch) | given).items():
         if key != "general.architecture" and value is not None:
             _add(writer, key, value)
     for name, array in (tensors_of(arch) | dict(tensors)).items():
-        if array is not None:
+        if array is not None and array.ndim == 2:
+            kind = gguf.GGMLQuantizationType[quant]
+            writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        elif array is not None:
             writer.add_tensor(name, array)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

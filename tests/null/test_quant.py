@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from imp_codegen import quant
 from imp_codegen.quant import (
     QuantError,
     QuantFormat,
@@ -21,7 +24,8 @@ from imp_codegen.quant import (
     tile_bytes,
 )
 
-NAMES = ("BF16", "F16", "F32", "Q4_K", "Q6_K", "Q8_0")
+FOLDER = Path(quant.__file__).parent
+NAMES = tuple(sorted(path.stem.upper() for path in FOLDER.glob("*.py") if path.stem != "__init__"))
 Q4_K, Q6_K, Q8_0, F16, F32 = (format_named(name) for name in ("Q4_K", "Q6_K", "Q8_0", "F16", "F32"))
 
 
@@ -53,9 +57,9 @@ def test_formats_are_the_files_of_the_folder() -> None:
 
 
 def test_unknown_formats_name_the_known() -> None:
-    with pytest.raises(QuantError, match="unknown weight format 'Q9_9'; known: BF16, F16, F32, Q4_K, Q6_K, Q8_0"):
+    with pytest.raises(QuantError, match=f"unknown weight format 'Q9_9'; known: {', '.join(NAMES)}"):
         format_named("Q9_9")
-    with pytest.raises(QuantError, match="unknown GGML tensor type 77; known: BF16"):
+    with pytest.raises(QuantError, match=f"unknown GGML tensor type 77; known: {NAMES[0]}"):
         format_of_ggml(77)
 
 

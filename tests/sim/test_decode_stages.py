@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
-from imp_codegen.quant import Bytes, QuantFormat, Tile, choose_tile, format_named
+from imp_codegen.quant import Bytes, QuantFormat, Tile, choose_tile, format_named, formats
 from imp_codegen.reference import round_activations
 from imp_runtime.constraint import pack_bits
 from imp_runtime.plan import BIASED, MASKED, SAMPLING_DTYPE
@@ -105,8 +105,7 @@ extern "C" __global__ void sample(const float* logits, const float* value, const
 }
 """
 
-HEADERS = ("layout/q8_0", "layout/q4_k", "layout/q6_k", "layout/f32", "layout/f16", "layout/bf16", "stage/gemv",
-           "stage/sample")  # fmt: skip
+HEADERS = (*(f"layout/{each.layout.lower()}" for each in formats().values()), "stage/gemv", "stage/sample")
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +138,10 @@ def run(library: SimLibrary, entry: str, buffers: list[Array], grid: int, block:
     shared = library.integer(f"{entry}_shared")
     assert library.launch(entry, held, (grid, 1, 1), block, shared) == ""
     return held
+
+
+def test_every_format_is_multiplied() -> None:
+    assert {name for product in PRODUCTS for name, _ in product.matrices} == set(formats())
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from imp_codegen.build import engine_sources
-from imp_codegen.quant import Tile, format_named
+from imp_codegen.quant import Tile, format_named, formats
 
 Array = NDArray[Any]
 INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
@@ -153,8 +153,7 @@ def stages() -> dict[str, tuple[str, int]]:
 def source() -> str:
     """One entry for each stage and, beside it, its launch shape."""
     headers = ["stage/attention_prefill", "stage/encode_activations", "stage/finish_prefill", "stage/gemm_bf16"]
-    headers += ["stage/gemm_q8", "stage/rope_append", *(f"layout/{name}" for name in ("bf16", "f16", "f32"))]
-    headers += [f"layout/{name}" for name in ("q4_k", "q6_k", "q8_0")]
+    headers += ["stage/gemm_q8", "stage/rope_append", *(f"layout/{each.layout.lower()}" for each in formats().values())]
     lines = [f'#include "imp/{name}.h"' for name in headers]
     lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
     for name, (stage, count) in stages().items():
@@ -270,6 +269,10 @@ def random_inputs(case: Gemm, n: int, rng: np.random.Generator) -> tuple[list[Ar
     meant = from_bfloat(planes[0]).astype(np.float64) + from_bfloat(planes[1])
     planes[:, n:] = POISON >> 16
     return [planes], meant
+
+
+def test_every_format_is_multiplied() -> None:
+    assert {case.format for case in GEMMS.values()} == set(formats())
 
 
 @pytest.mark.parametrize("name", GEMMS)
