@@ -13,6 +13,7 @@ from imp_server.errors import ApiError
 from imp_server.generation import Request, ThinkBudget, ThinkWatch
 from imp_server.options import Options
 from imp_server.parsers.thinking import Thinking, left_open, was_closed
+from imp_server.quotation import Quotation
 from imp_server.reply_grammar import constraint
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ class Conversation:
 
 def request_for(model: Model, conversation: Conversation, think_budget: int | None = None) -> Request:
     """The engine's request for a conversation; `think_budget` where it names none itself. Raises ImpError."""
-    text = prompt_text(model, conversation)
-    prompt = model.tokenizer.encode(text, special=False)
+    text, prompt = chat_prompt(model, conversation)
     request = model.request(
         prompt, with_breakers(model, conversation.options, conversation.dry_breakers), model.http_defaults
     )
@@ -87,8 +87,17 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
     )
 
 
-def prompt_text(model: Model, conversation: Conversation) -> str:
-    """The rendered chat template. Raises ImpError when there is none or it refuses the messages."""
+def chat_prompt(model: Model, conversation: Conversation) -> tuple[str, list[int]]:
+    """The rendered chat template as text and token ids, in which what users and tools say is text.
+
+    Raises ImpError when there is no template or it refuses the messages.
+    """
+    quotation = Quotation(model.tokenizer)
+    rendered = _rendered(model, replace(conversation, messages=quotation.messages(conversation.messages)))
+    return quotation.text(rendered), quotation.tokens(rendered)
+
+
+def _rendered(model: Model, conversation: Conversation) -> str:
     tools = conversation.tools if conversation.choice != "none" else ()
     form = model.form(tools=bool(tools))
     messages = conversation.messages

@@ -28,6 +28,7 @@ from imp_server.chat_template import Json, Message
 from imp_server.errors import ContextExceededError
 from imp_server.generation import Request, Text, Transcript
 from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
+from imp_server.quotation import Quotation
 from imp_server.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -118,9 +119,11 @@ class Model:
     def chat_prompt(self, messages: Sequence[Message], variables: Mapping[str, Json] | None = None) -> list[int]:
         """Token ids of the rendered chat template; `variables` (such as `enable_thinking`) go to it as they are.
 
+        What users and tools say is text, even where it spells a special token.
         Raises ImpError when the model has no template or the template refuses the messages.
         """
-        return self.tokenizer.encode(self.form(tools=False).render(messages, variables=variables), special=False)
+        quotation = Quotation(self.tokenizer)
+        return quotation.tokens(self.form(tools=False).render(quotation.messages(messages), variables=variables))
 
     def request(self, prompt: Sequence[int], options: Options, defaults: SamplingParams | None = None) -> Request:
         """A checked request; `defaults` are the model's unless given.

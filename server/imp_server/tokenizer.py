@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import codecs
+import functools
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -48,7 +50,10 @@ class Tokenizer:
         self._added = {index: token.content for index, token in added.items()}
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         self.special = {self._added[index]: index for index in self.special_ids}
-        self._special_text = re.compile("|".join(re.escape(text) for text in self.special) or "(?!)")
+        longest_first = sorted(self.special, key=len, reverse=True)
+        self._special_text = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+        self._beginnings = frozenset(text[:length] for text in self.special for length in range(1, len(text)))
+        self._longest_beginning = max(map(len, self._beginnings), default=0)
         self._read_decoder()
         self._raw: dict[int, bytes] = {}
 
@@ -78,20 +83,49 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise ImpError(f"the text is not valid UTF-8: {error.reason} at character {error.start}") from None
         ids: list[int] = self._encode(text, spelled)
-        if special and self._add_bos and ids[:1] != [self._bos_id]:
+        return self.framed(ids, begin=special, end=end)
+
+    def framed(self, ids: list[int], *, begin: bool = True, end: bool = True) -> list[int]:
+        """`ids` with the beginning- and end-of-sequence tokens that the model wants and that are not there yet."""
+        if begin and self._add_bos and ids[:1] != [self._bos_id]:
             ids = [self._bos_id, *ids]
         if end and self._add_eos and ids[-1:] != [self._eos_id]:
             ids = [*ids, self._eos_id]
         return ids
 
+    def marked(self, text: str, mark: str) -> str:
+        """`text` with `mark` within every special token that is spelled in it, and behind one that its end begins."""
+        begins = any(text[-length:] in self._beginnings for length in range(1, self._longest_beginning + 1))
+        while places := [match.start() + 1 for match in self._special_text.finditer(text) if len(match[0]) > 1]:
+            text = mark.join(text[start:end] for start, end in itertools.pairwise([0, *places, len(text)]))
+        return text + mark if begins else text
+
+    def encode_marked(self, text: str, mark: str) -> list[int]:
+        """Token ids of `text` without its marks; what had one is no special token."""
+        if mark not in text:
+            return self.encode(text, special=False)
+        ids: list[int] = []
+        start = 0
+        for match in self._special_text.finditer(text):
+            ids += self._literal(text[start : match.start()].replace(mark, ""))
+            ids.append(self.special[match[0]])
+            start = match.end()
+        return ids + self._literal(text[start:].replace(mark, ""))
+
+    def _literal(self, text: str) -> list[int]:
+        return self.encode(text, special=False, spelled=False) if text else []
+
     def _encode(self, text: str, spelled: bool) -> list[int]:
-        backend = self.backend
-        if not spelled and self._special_text.search(text):
-            # One of its own: the switch is a state of the backend, which other threads use meanwhile.
-            backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
-            backend.encode_special_tokens = True
-        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        literal = not spelled and self._special_text.search(text) is not None
+        ids: list[int] = (self._unspelled if literal else self.backend).encode(text, add_special_tokens=False).ids
         return ids
+
+    @functools.cached_property
+    def _unspelled(self) -> tokenizers.Tokenizer:
+        """One of its own: the switch is a state of the backend, which other threads use meanwhile."""
+        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        backend.encode_special_tokens = True
+        return backend
 
     def token(self, index: int) -> tuple[str, bytes]:
         """Text and bytes of one token; in the text U+FFFD stands for bytes that are no character on their own."""

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from imp_server.anthropic import Messages
 from imp_server.anthropic_requests import CountBody, MessagesBody
-from imp_server.conversation import prompt_text
+from imp_server.conversation import chat_prompt
 from imp_server.options import Options
 from imp_server.routes.service import Service, json_response, post
 
@@ -31,8 +31,8 @@ def add(app: FastAPI, service: Service) -> None:
         model = service.named(body.model)
 
         def count() -> int:
-            text = prompt_text(model, body.conversation(Options()))
-            return len(model.tokenizer.encode(text, special=False))
+            _, tokens = chat_prompt(model, body.conversation(Options()))
+            return len(tokens)
 
         return json_response({"input_tokens": await asyncio.to_thread(count)})
 

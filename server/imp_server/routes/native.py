@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from starlette.requests import Request
 from starlette.responses import Response
 
-from imp_server.conversation import Grammar, constrained, prompt_text, with_breakers
+from imp_server.conversation import Grammar, chat_prompt, constrained, with_breakers
 from imp_server.errors import ApiError
 from imp_server.fill import fill_prompt
 from imp_server.generation import Request as Generation
@@ -46,7 +46,7 @@ def add(app: FastAPI, service: Service) -> None:
         model = service.named(body.model)
 
         def render() -> str:
-            return prompt_text(model, body.conversation(*service.token_limits(model)))
+            return chat_prompt(model, body.conversation(*service.token_limits(model)))[0]
 
         return json_response({"prompt": await asyncio.to_thread(render)})
 
@@ -94,9 +94,8 @@ def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
             add_generation_prompt=body.add_generation_prompt,
             continue_final_message=body.continue_final_message,
         )
-        text = prompt_text(model, chat.conversation(1, 1))
-        whole = bool(body.add_special_tokens)
-        return _counted(model, model.tokenizer.encode(text, special=whole, end=whole), body)
+        _, tokens = chat_prompt(model, chat.conversation(1, 1))
+        return _counted(model, model.tokenizer.framed(tokens) if body.add_special_tokens else tokens, body)
     if body.prompt is not None:
         whole = body.add_special_tokens is not False
         return _counted(model, model.tokenizer.encode(body.prompt, special=whole, end=whole), body)
