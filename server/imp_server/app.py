@@ -55,11 +55,13 @@ def create_app(
     max_tokens: int | None = None,
     ping_seconds: float = PING_SECONDS,
     most_values: int = MOST_VALUES,
+    concurrent: int | None = None,
 ) -> FastAPI:
     """The ASGI application, which starts `engine` and closes it.
 
     `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
-    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply.
+    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply. At most `concurrent` requests
+    run at the same time, None for as many as the engine has slots.
     """
 
     @asynccontextmanager
@@ -69,7 +71,9 @@ def create_app(
         await asyncio.to_thread(engine.close)
 
     app = FastAPI(title="imp", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
-    service = Service(engine, tuple(aliases), any_model, think_budget, max_tokens, ping_seconds, most_values)
+    service = Service(
+        engine, tuple(aliases), any_model, think_budget, max_tokens, ping_seconds, most_values, concurrent
+    )
     for api in (chat, completions, responses, messages, embeddings, models, native):
         api.add(app, service)
     document = dumps(description(_BODIES, _GETS, VERSION))

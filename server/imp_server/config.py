@@ -57,10 +57,29 @@ class ServerConfig:
     prefix_cache: bool = _setting(True, "Do not compute again what earlier prompts began with.")
     check_weights: bool = _setting(True, "Compare the weights with their checksums while they are loaded.")
     think_budget: int | None = _setting(None, "Most reasoning tokens of an answer, unless the request says.", least=0)
+    chat_template: str | None = _setting(None, "A file with a Jinja template to use in place of the model's.")
+    reasoning: str = _setting(
+        "auto", "Think before answers; auto: as the template has it.", choices=("auto", "on", "off")
+    )
     web: bool = _setting(True, "Serve the chat page at /.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For and -Proto are believed.")
     ping_seconds: float = _setting(15.0, "Keep-alive comment of a silent stream.", least=0.1)
     shutdown_seconds: float = _setting(2.0, "Time that open requests get at the end.", least=0.0, most=4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingConfig:
+    """Section `[sampling]`: what requests get that do not say, in place of what the model's makers recommend."""
+
+    temperature: float | None = _setting(None, "0 takes the likeliest token always.", least=0, most=100)
+    top_k: int | None = _setting(None, "Keep the so many likeliest tokens; 0 is off.", least=0)
+    top_p: float | None = _setting(None, "Keep the likeliest tokens that add up to this; 1 is off.", least=0, most=1)
+    min_p: float | None = _setting(None, "Drop tokens below this share of the likeliest; 0 is off.", least=0, most=1)
+    repetition_penalty: float | None = _setting(None, "Above 1 discourages repeats; 1 is off.", least=0.01, most=100)
+    frequency_penalty: float | None = _setting(None, "Per earlier occurrence; 0 is off.", least=-2, most=2)
+    presence_penalty: float | None = _setting(None, "For any earlier occurrence; 0 is off.", least=-2, most=2)
+    seed: int | None = _setting(None, "The same seed gives the same tokens. Default: another for each.", least=0)
+    max_tokens: int | None = _setting(None, "Most tokens of an answer. Default: as each API has it.", least=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +123,7 @@ class Config:
     """All settings; the defaults are those of a server for one person on this machine."""
 
     server: ServerConfig = ServerConfig()
+    sampling: SamplingConfig = SamplingConfig()
     api: ApiConfig = ApiConfig()
     limits: LimitsConfig = LimitsConfig()
     log: LogConfig = LogConfig()
@@ -132,7 +152,13 @@ class _Kind:
     choices: tuple[str, ...]
 
 
-SECTIONS: Mapping[str, type] = {"server": ServerConfig, "api": ApiConfig, "limits": LimitsConfig, "log": LogConfig}
+SECTIONS: Mapping[str, type] = {
+    "server": ServerConfig,
+    "sampling": SamplingConfig,
+    "api": ApiConfig,
+    "limits": LimitsConfig,
+    "log": LogConfig,
+}
 
 
 def load(
@@ -166,7 +192,8 @@ def load(
         values[kind.name] = (_checked(kind, _from_text(kind, text.strip()), source), "--set")
     for name, value in (flags or {}).items():
         if value is not None:
-            flag = f"--{name.removeprefix('server.').replace('.', '-').replace('_', '-')}"
+            flag = name.removeprefix("server.").removeprefix("sampling.").replace(".", "-").replace("_", "-")
+            flag = f"--{flag}"
             values[name] = (_checked(kinds[name], value, flag), flag)
     sections = {}
     for section, cls in SECTIONS.items():

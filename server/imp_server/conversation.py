@@ -105,8 +105,11 @@ def _rendered(model: Model, conversation: Conversation) -> str:
     if conversation.continue_final and last.get("role") != "assistant":
         raise ApiError("continue_final_message needs an assistant message at the end", param="messages")
     variables = dict(conversation.variables)
+    switch = form.capabilities.thinking_switch or "enable_thinking"
     if conversation.think is not None:
-        variables[form.capabilities.thinking_switch or "enable_thinking"] = conversation.think
+        variables[switch] = conversation.think
+    elif model.think is not None:
+        variables.setdefault(switch, model.think)
     text = form.render(
         messages,
         tools,

@@ -6,6 +6,7 @@ OpenAI's fields, with the further ones that clients of llama-server, vLLM and SG
 from __future__ import annotations
 
 import json
+import secrets
 from typing import Annotated
 
 from pydantic import Field, JsonValue
@@ -112,7 +113,7 @@ class GenerationBody(Strict):
             mirostat_eta=self.mirostat_eta,
             xtc_probability=self.xtc_probability,
             xtc_threshold=self.xtc_threshold,
-            seed=None if self.seed == -1 else self.seed,
+            seed=secrets.randbits(63) if self.seed == -1 else self.seed,
             ignore_eos=self.ignore_eos,
             stop=self.stop,
             stop_tokens=self.stop_token_ids,

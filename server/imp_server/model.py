@@ -11,9 +11,11 @@ logits = model.logits("def add(")  # float32 [tokens, vocabulary]
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
@@ -24,7 +26,7 @@ import numpy.typing as npt
 from imp_runtime.errors import ImpError
 from imp_runtime.sampling import SamplingParams
 from imp_server.chat_form import ChatForm, read_form
-from imp_server.chat_template import Json, Message
+from imp_server.chat_template import ChatTemplate, Json, Message
 from imp_server.errors import ContextExceededError
 from imp_server.generation import Request, Text, Transcript
 from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
@@ -38,12 +40,16 @@ if TYPE_CHECKING:
 class Model:
     """An engine with its tokenizer, chat template and default sampling. A context manager; `close` frees the device."""
 
-    def __init__(self, engine: Engine, *, parser: str | None = None) -> None:
-        """`parser` names the family of reply parsers instead of the one that the chat template belongs to."""
+    def __init__(self, engine: Engine, *, parser: str | None = None, chat_template: str | None = None) -> None:
+        """`parser` names the family of reply parsers instead of the one that the chat template belongs to.
+
+        `chat_template` is the source of one in place of the artifact's.
+        """
         artifact = engine.artifact
         self.engine = engine
         self._inboxes: dict[int, deque[StepOutput]] = {}
         self.plan = engine.plan
+        self.fingerprint = _fingerprint(engine)
         self.tokenizer = Tokenizer(artifact)
         config = generation_config(artifact)
         self.defaults = recommended(config)
@@ -51,8 +57,28 @@ class Model:
         named = {"bos_token": self.plan.bos_token, "eos_token": self.plan.eos_token}
         spelled = {name: self.tokenizer.spelling(token) for name, token in named.items()}
         tokens = {name: text for name, text in spelled.items() if text is not None}
-        self.chat_form = read_form(artifact, "", tokens, parser)
-        self._tool_form = read_form(artifact, ".tool_use", tokens, parser) or self.chat_form
+        self.think: bool | None = None  # whether to reason where a request does not say; None: as the template has it
+        if chat_template is None:
+            self.chat_form = read_form(artifact, "", tokens, parser)
+            self._tool_form = read_form(artifact, ".tool_use", tokens, parser) or self.chat_form
+        else:
+            self.chat_form = self._tool_form = ChatForm.of(ChatTemplate(chat_template, tokens), None, parser)
+
+    def serve_with(self, options: Options, *, think: bool | None) -> None:
+        """What requests over HTTP get where they do not say: sampling, and whether the model reasons.
+
+        Raises ImpError for values out of range, and where reasoning cannot be switched.
+        """
+        self.http_defaults = sampling_params(options, self.http_defaults)
+        self.think = think
+        form = self.chat_form
+        if think is None or form is None or form.capabilities.thinking_switch is not None:
+            return
+        if form.parsers.thinking.opening.strip() in form.template.source or think:
+            raise ImpError(
+                f"the chat template of {self.plan.model} has no switch for reasoning; leave --reasoning away, "
+                "or give a template that reads enable_thinking with --chat-template"
+            )
 
     def form(self, *, tools: bool) -> ChatForm:
         """The chat template for a conversation, with tools or without. Raises ImpError when the model has none."""
@@ -70,11 +96,13 @@ class Model:
         prefix_cache: bool = True,
         check_weights: bool = True,
         parser: str | None = None,
+        chat_template: str | None = None,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> Model:
         """Load an `.impc` onto the device that the machine has (or `target`).
 
-        `parser` names the family of reply parsers instead of the one that the chat template belongs to. `kv_tokens`
+        `parser` names the family of reply parsers instead of the one that the chat template belongs to, `chat_template`
+        is the source of one in place of the artifact's. `kv_tokens`
         limits the KV cache, in tokens; with `prefix_cache`, prompts take over what those before them that began alike
         left in it; with `check_weights`, weights are compared with their checksums; `progress(step, done, total)` is
         called while loading. Raises ImpError (one line, for people) when the file is damaged, the target is not in it,
@@ -91,7 +119,7 @@ class Model:
             progress=progress,
         )
         try:
-            return Model(engine, parser=parser)
+            return Model(engine, parser=parser, chat_template=chat_template)
         except BaseException:
             engine.close()
             raise
@@ -175,6 +203,12 @@ class Model:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _fingerprint(engine: Engine) -> str:
+    """Of what computes the answers: with another one the same seed may give another answer."""
+    parts = (version("imp"), engine.artifact.metadata["imp_version"], engine.artifact.weights_hash, engine.target)
+    return f"build-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}"
 
 
 class TextStream(Iterator[str]):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import JsonValue
 
+from imp_runtime.sampling import SamplingParams
 from imp_server.errors import ApiError, openai_error
 from imp_server.generation import Event, Finished, Request, Text, TokenLogprob
 from imp_server.model import Model
@@ -126,7 +127,7 @@ class NativeCompletion:
             "model": self._name,
             "tokens_predicted": 0 if self._wishes.silent else finished.completion_tokens,
             "tokens_evaluated": finished.prompt_tokens,
-            "generation_settings": self._settings(request),
+            "generation_settings": generation_settings(self._model, request.params, self._wishes, request.stop),
             "prompt": self._model.tokenizer.decode(request.prompt, special=True),
             "has_new_line": newline,
             "truncated": limit and held >= self._model.engine.context,
@@ -164,49 +165,51 @@ class NativeCompletion:
         value = {"prob": math.exp(logprob)} if self._wishes.after else {"logprob": logprob}
         return {"id": index, "token": text, "bytes": list(raw), **value}
 
-    def _settings(self, request: Request) -> dict[str, JsonValue]:
-        """`generation_settings`; those of samplers that are not here say that they are off."""
-        params, wishes = request.params, self._wishes
-        biases: list[JsonValue] = [{"token": token, "bias": bias} for token, bias in params.logit_bias]
-        if params.ignore_eos:
-            biases += [{"token": token, "bias": None} for token in self._model.plan.stop_tokens]
-        return {
-            "seed": -1 if params.seed is None else params.seed,
-            "temperature": params.temperature,
-            "dynatemp_range": 0.0,
-            "dynatemp_exponent": 1.0,
-            "top_k": params.top_k,
-            "top_p": params.top_p,
-            "min_p": params.min_p,
-            "top_n_sigma": -1.0,
-            "xtc_probability": params.xtc_probability,
-            "xtc_threshold": params.xtc_threshold,
-            "typical_p": params.typical_p,
-            "repeat_last_n": params.repeat_last_n,
-            "repeat_penalty": params.repetition_penalty,
-            "presence_penalty": params.presence_penalty,
-            "frequency_penalty": params.frequency_penalty,
-            "dry_multiplier": params.dry_multiplier,
-            "dry_base": params.dry_base,
-            "dry_allowed_length": params.dry_allowed_length,
-            "dry_penalty_last_n": params.dry_penalty_last_n,
-            "mirostat": params.mirostat,
-            "mirostat_tau": params.mirostat_tau,
-            "mirostat_eta": params.mirostat_eta,
-            "adaptive_target": -1.0,
-            "adaptive_decay": 0.0,
-            "stop": list(request.stop),
-            "max_tokens": wishes.n_predict,
-            "n_predict": wishes.n_predict,
-            "n_keep": 0,
-            "n_discard": 0,
-            "ignore_eos": params.ignore_eos,
-            "stream": wishes.stream,
-            "logit_bias": biases,
-            "n_probs": wishes.probabilities,
-            "min_keep": 0,
-            "samplers": _SAMPLERS,
-            "timings_per_token": wishes.timed,
-            "post_sampling_probs": wishes.after,
-            "lora": [],
-        }
+
+def generation_settings(
+    model: Model, params: SamplingParams, wishes: Wishes, stop: Sequence[str] = ()
+) -> dict[str, JsonValue]:
+    """`generation_settings` of an answer; those of samplers that are not here say that they are off."""
+    biases: list[JsonValue] = [{"token": token, "bias": bias} for token, bias in params.logit_bias]
+    if params.ignore_eos:
+        biases += [{"token": token, "bias": None} for token in model.plan.stop_tokens]
+    return {
+        "seed": -1 if params.seed is None else params.seed,
+        "temperature": params.temperature,
+        "dynatemp_range": 0.0,
+        "dynatemp_exponent": 1.0,
+        "top_k": params.top_k,
+        "top_p": params.top_p,
+        "min_p": params.min_p,
+        "top_n_sigma": -1.0,
+        "xtc_probability": params.xtc_probability,
+        "xtc_threshold": params.xtc_threshold,
+        "typical_p": params.typical_p,
+        "repeat_last_n": params.repeat_last_n,
+        "repeat_penalty": params.repetition_penalty,
+        "presence_penalty": params.presence_penalty,
+        "frequency_penalty": params.frequency_penalty,
+        "dry_multiplier": params.dry_multiplier,
+        "dry_base": params.dry_base,
+        "dry_allowed_length": params.dry_allowed_length,
+        "dry_penalty_last_n": params.dry_penalty_last_n,
+        "mirostat": params.mirostat,
+        "mirostat_tau": params.mirostat_tau,
+        "mirostat_eta": params.mirostat_eta,
+        "adaptive_target": -1.0,
+        "adaptive_decay": 0.0,
+        "stop": list(stop),
+        "max_tokens": wishes.n_predict,
+        "n_predict": wishes.n_predict,
+        "n_keep": 0,
+        "n_discard": 0,
+        "ignore_eos": params.ignore_eos,
+        "stream": wishes.stream,
+        "logit_bias": biases,
+        "n_probs": wishes.probabilities,
+        "min_keep": 0,
+        "samplers": _SAMPLERS,
+        "timings_per_token": wishes.timed,
+        "post_sampling_probs": wishes.after,
+        "lora": [],
+    }

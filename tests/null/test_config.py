@@ -142,7 +142,9 @@ def test_show_as_a_table_and_as_json(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert "very-secret" not in shown
     row = next(line for line in shown.splitlines() if "server.port" in line)
     assert row.split()[:3] == ["server.port", "8080", "default"]
-    assert len([line for line in shown.splitlines() if re.search(r"(server|api|limits|log)\.\w", line)]) == len(entries)
+    assert len(
+        [line for line in shown.splitlines() if re.search(r"(server|sampling|api|limits|log)\.\w", line)]
+    ) == len(entries)
 
 
 def test_a_mistake_is_one_line_and_no_secret_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,15 +6,20 @@ import logging
 import signal
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn, cast
 
 import typer
 
 from imp_runtime.artifact import Artifact
+from imp_runtime.errors import ImpError
 from imp_server import config as configuration
 from imp_server.commands import arguments as a
+
+if TYPE_CHECKING:
+    from imp_server.options import Options
 
 NAME = "serve"
 log = logging.getLogger("imp")
@@ -44,6 +49,20 @@ def command(
     think_budget: Annotated[
         int | None, typer.Option(metavar="N", help="Most reasoning tokens of an answer, unless the request says.")
     ] = None,
+    chat_template: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A Jinja chat template to use in place of the model's.")
+    ] = None,
+    reasoning: Annotated[
+        str | None, typer.Option(metavar="auto|on|off", help="Think before answers, unless the request says.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(metavar="T", help="0 is greedy. Default: the model's.")] = None,
+    top_k: a.TopK = None,
+    top_p: a.TopP = None,
+    min_p: a.MinP = None,
+    seed: a.Seed = None,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", metavar="N", help="Most tokens of an answer.")
+    ] = None,
     target: a.Target = None,
     kv_tokens: a.KvTokens = None,
     config_file: ConfigFile = None,
@@ -56,6 +75,14 @@ def command(
         "server.alias": tuple(alias) if alias else None,
         "server.any_model": any_model or None,
         "server.think_budget": think_budget,
+        "server.chat_template": chat_template,
+        "server.reasoning": reasoning,
+        "sampling.temperature": temperature,
+        "sampling.top_k": top_k,
+        "sampling.top_p": top_p,
+        "sampling.min_p": min_p,
+        "sampling.seed": seed,
+        "sampling.max_tokens": max_tokens,
         "server.target": target,
         "server.kv_tokens": kv_tokens,
         "api.key": tuple(api_key) if api_key else None,
@@ -78,6 +105,7 @@ def serve(file: Path, config: configuration.Config) -> None:
     from imp_server.sd_notify import sd_notify
 
     artifact = Artifact.open(file)  # a file that is no artifact is told before the port is taken
+    template = _text_of(config.server.chat_template)
     failures: list[BaseException] = []
 
     def load() -> Model:
@@ -89,8 +117,12 @@ def serve(file: Path, config: configuration.Config) -> None:
                     kv_tokens=config.server.kv_tokens,
                     prefix_cache=config.server.prefix_cache,
                     check_weights=config.server.check_weights,
+                    chat_template=template,
                     progress=report,
                 )
+            defaults = {name: value for name, value in asdict(config.sampling).items() if name != "max_tokens"}
+            thinks = {"on": True, "off": False}.get(config.server.reasoning)
+            model.serve_with(cast("Options", defaults), think=thinks)
         except BaseException as error:
             failures.append(error)
             server.should_exit = True
@@ -107,8 +139,10 @@ def serve(file: Path, config: configuration.Config) -> None:
         aliases=config.server.alias,
         any_model=config.server.any_model,
         think_budget=config.server.think_budget,
+        max_tokens=config.sampling.max_tokens,
         ping_seconds=config.server.ping_seconds,
         most_values=config.limits.body_values,
+        concurrent=config.limits.concurrent,
     )
     gateway = wrap(app, config, metrics)
     server = Server(gateway, config)
@@ -128,6 +162,18 @@ def serve(file: Path, config: configuration.Config) -> None:
 
 def _leave(_: int, __: FrameType | None) -> NoReturn:
     sys.exit(0)
+
+
+def _text_of(path: str | None) -> str | None:
+    """The text of a chat template's file. Raises ImpError."""
+    if path is None:
+        return None
+    try:
+        return Path(path).read_text("utf-8")
+    except OSError as error:
+        raise ImpError(f"--chat-template {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ImpError(f"--chat-template {path} is no text in UTF-8: byte {error.start}") from None
 
 
 def _printable(host: str) -> str:

@@ -26,7 +26,7 @@ def add(app: FastAPI, service: Service) -> None:
         verbose = NativeCompletion(model, name, requests, Wishes(body.limit or -1)).answer if body.verbose else None
         serialiser = Chat(
             name,
-            service.fingerprint(model),
+            model.fingerprint,
             include_usage=body.include_usage,
             reasoning=body.include_reasoning is not False,
             logprobs=bool(body.logprobs),

@@ -39,7 +39,7 @@ def add(app: FastAPI, service: Service) -> None:
                 echoes.append(await _echo(service, model, generation.prompt, body.top))
         serialiser = Completion(
             body.model or model.plan.model,
-            service.fingerprint(model),
+            model.fingerprint,
             include_usage=body.include_usage,
             prompts=len(generations),
             logprobs=body.top,

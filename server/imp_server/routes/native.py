@@ -16,7 +16,7 @@ from imp_server.errors import ApiError
 from imp_server.fill import fill_prompt
 from imp_server.generation import Request as Generation
 from imp_server.model import Model
-from imp_server.native import NativeCompletion
+from imp_server.native import NativeCompletion, Wishes, generation_settings
 from imp_server.native_requests import (
     DetokenizeBody,
     InfillBody,
@@ -54,7 +54,9 @@ def add(app: FastAPI, service: Service) -> None:
         return json_response(_props(service.engine.model, service))
 
     async def slots() -> Response:
-        return json_response(await service.engine.call(lambda model: _slots(model, service.engine.running())))
+        return json_response(
+            await service.engine.call(lambda model: _slots(model, service.slots, service.engine.running()))
+        )
 
     async def completion(request: Request) -> Response:
         body = await service.body(request, NativeCompletionBody)
@@ -134,21 +136,14 @@ def _piece(text: str, raw: bytes) -> JsonValue:
 
 
 def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
-    plan, tokenizer, defaults = model.plan, model.tokenizer, model.http_defaults
+    plan, tokenizer = model.plan, model.tokenizer
     names = service.names()
     return {
         "default_generation_settings": {
             "n_ctx": model.engine.context,
-            "params": {
-                "temperature": defaults.temperature,
-                "top_k": defaults.top_k,
-                "top_p": defaults.top_p,
-                "min_p": defaults.min_p,
-                "repeat_penalty": defaults.repetition_penalty,
-                "n_predict": -1,
-            },
+            "params": generation_settings(model, model.http_defaults, Wishes(service.max_tokens or -1)),
         },
-        "total_slots": plan.slots,
+        "total_slots": service.slots,
         "model_alias": names[-1],
         "model_path": str(model.engine.artifact.path),
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
@@ -160,12 +155,12 @@ def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
     }
 
 
-def _slots(model: Model, running: Sequence[tuple[int, int, int, int]]) -> list[JsonValue]:
+def _slots(model: Model, slots: int, running: Sequence[tuple[int, int, int, int]]) -> list[JsonValue]:
     """Every slot of the engine, and which of them work; nothing of what is said in them."""
     busy = {slot: numbers for slot, *numbers in running}
     context = model.engine.context
     found: list[JsonValue] = []
-    for slot in range(model.plan.slots):
+    for slot in range(max([slots, *(slot + 1 for slot in busy)])):  # a request of several prompts has several
         prompt, cached, generated = busy.get(slot, (0, 0, 0))
         found.append(
             {

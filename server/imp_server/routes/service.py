@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from typing import TypeVar
 
 from fastapi import FastAPI
@@ -37,7 +35,8 @@ class Service:
     """One engine and how it is offered.
 
     `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
-    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply.
+    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply. At most `concurrent` requests
+    run at the same time.
     """
 
     engine: AsyncEngine
@@ -47,6 +46,7 @@ class Service:
     max_tokens: int | None = None
     ping_seconds: float = 15.0
     most_values: int = MOST_VALUES
+    concurrent: int | None = None
     started: int = field(default_factory=lambda: int(time.time()))
 
     def names(self) -> tuple[str, ...]:
@@ -62,11 +62,11 @@ class Service:
             raise ApiError(message, status=404, kind="invalid_request_error", param="model", code="model_not_found")
         return model
 
-    def fingerprint(self, model: Model) -> str:
-        """Of what computes the answers: with another one the same seed may give another answer."""
-        artifact = model.engine.artifact
-        parts = (version("imp"), artifact.metadata["imp_version"], artifact.weights_hash, model.engine.target)
-        return f"build-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}"
+    @property
+    def slots(self) -> int:
+        """How many requests run at the same time at most."""
+        slots = self.engine.model.plan.slots
+        return slots if self.concurrent is None else min(slots, self.concurrent)
 
     def token_limits(self, model: Model, usual: int | None = None) -> tuple[int, int]:
         """Most tokens of a reply where the request does not say, and where it wants no limit.
