@@ -127,76 +127,91 @@ def attend_chunk(
     low: Lowering, group: Group, op: Attention, rope: Rope, norms: tuple[HeadNorm, ...]
 ) -> tuple[Draft, ...]:
     """Rotate the chunk's q in place, append its k and v to the cache, and attend causally over the cache."""
-    tokens = low.chunk_tokens
-    stride = (op.heads + 2 * op.kv_heads) * op.head_dim
-    qkv = low.buffer("chunk.qkv", tokens * stride * 4)
-    common = (("heads", op.heads), ("kv_heads", op.kv_heads), ("head_dim", op.head_dim), ("tokens", tokens))
-    paging = (("table_blocks", low.table_blocks), ("block_bytes", low.kv.block_bytes))
-    state = (
-        low.state("const std::int32_t*", "seq.table"),
-        low.state("const std::int32_t*", "seq.position"),
-    )
-    step = low.state("const std::int32_t*", "step.input")
+    return (_append(low, group, op, rope, norms), _attend(low, group, op))
+
+
+def _append(low: Lowering, group: Group, op: Attention, rope: Rope, norms: tuple[HeadNorm, ...]) -> Draft:
     null = Param("const float*", "no_norm", None)
-    append = Config(
+    config = Config(
         "RopeAppendConfig",
         (
-            *common,
-            *paging,
+            *_heads(low, op),
+            *_paging(low),
             ("interleaved", rope.rope.interleaved),
             ("norm", bool(norms)),
             ("eps", norms[0].eps if norms else 0.0),
             ("scale", op.scale * math.log2(math.e)),
         ),
     )
-    attend = Config("AttentionPrefillConfig", (*common, ("stride", stride), *paging))
+    return Draft(
+        name=group.name + ".append",
+        entry="append",
+        headers=("stage/rope_append",),
+        stage=Cpp("RopeAppend", (config,)),
+        call=(
+            Param("float*", "qkv", _qkv(low, op)),
+            low.plane(norms[0].weight, "q_norm") if norms else null,
+            low.plane(norms[1].weight, "k_norm") if norms else null,
+            low.turns(rope.rope),
+            low.layer_cache(op.layer),
+            low.state("const std::int32_t*", "seq.table"),
+            low.state("const std::int32_t*", "seq.position"),
+            low.state("const std::int32_t*", "step.input"),
+        ),
+        grid=(low.chunk_tokens, 1, 1),
+        threads=256,
+        shared_bytes=op.head_dim // 2 * 8,
+        ops=op_names(group.ops[:-1]),
+        other_bytes=2 * low.chunk_tokens * _stride(op) * 4,
+    )
+
+
+def _attend(low: Lowering, group: Group, op: Attention) -> Draft:
+    tokens = low.chunk_tokens
+    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", _stride(op)), *_paging(low)))
     warps = 4 if tokens % 64 == 0 else 2
     cache = low.layer_cache(op.layer)
     assert cache.binding is not None
-    return (
-        Draft(
-            name=group.name + ".append",
-            entry="append",
-            headers=("stage/rope_append",),
-            stage=Cpp("RopeAppend", (append,)),
-            call=(
-                Param("float*", "qkv", qkv),
-                low.plane(norms[0].weight, "q_norm") if norms else null,
-                low.plane(norms[1].weight, "k_norm") if norms else null,
-                low.turns(rope.rope),
-                cache,
-                *state,
-                step,
-            ),
-            grid=(tokens, 1, 1),
-            threads=256,
-            shared_bytes=op.head_dim // 2 * 8,
-            ops=op_names(group.ops[:-1]),
-            other_bytes=2 * tokens * stride * 4,
+    return Draft(
+        name=group.name,
+        entry="attend",
+        headers=("stage/attention_prefill",),
+        stage=Cpp("AttentionPrefill", (config,)),
+        call=(
+            Param("const float*", "q", _qkv(low, op)),
+            Param("const std::uint8_t*", "cache", cache.binding),
+            low.state("const std::int32_t*", "seq.table"),
+            low.state("const std::int32_t*", "seq.position"),
+            Param("float*", "out", low.buffer("chunk.attn", tokens * op.out.width * 4)),
+            low.state("const std::int32_t*", "step.input"),
         ),
-        Draft(
-            name=group.name,
-            entry="attend",
-            headers=("stage/attention_prefill",),
-            stage=Cpp("AttentionPrefill", (attend,)),
-            call=(
-                Param("const float*", "q", qkv),
-                Param("const std::uint8_t*", "cache", cache.binding),
-                *state,
-                Param("float*", "out", low.buffer("chunk.attn", tokens * op.out.width * 4)),
-                step,
-            ),
-            grid=(-(-tokens // (warps * 16)), op.heads, 1),
-            threads=warps * 32,
-            shared_bytes=4 * 64 * (op.head_dim * 2 + 16),
-            ops=op_names((op,)),
-            outputs=(
-                chunk_output(low, op.out, "chunk.attn"),
-                Output(op.k.name, "kv", cache.binding.offset, "f16", (op.kv_heads, op.head_dim)),
-            ),
-            other_bytes=2 * tokens * op.out.width * 4,
+        grid=(-(-tokens // (warps * 16)), op.heads, 1),
+        threads=warps * 32,
+        shared_bytes=4 * 64 * (op.head_dim * 2 + 16),
+        ops=op_names((op,)),
+        outputs=(
+            chunk_output(low, op.out, "chunk.attn"),
+            Output(op.k.name, "kv", cache.binding.offset, "f16", (op.kv_heads, op.head_dim)),
         ),
+        other_bytes=2 * tokens * op.out.width * 4,
     )
+
+
+def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:
+    return (("heads", op.heads), ("kv_heads", op.kv_heads), ("head_dim", op.head_dim), ("tokens", low.chunk_tokens))
+
+
+def _paging(low: Lowering) -> tuple[tuple[str, int], ...]:
+    return (("table_blocks", low.table_blocks), ("block_bytes", low.kv.block_bytes))
+
+
+def _stride(op: Attention) -> int:
+    """Floats of a token's q, k and v."""
+    return (op.heads + 2 * op.kv_heads) * op.head_dim
+
+
+def _qkv(low: Lowering, op: Attention) -> Binding:
+    return low.buffer("chunk.qkv", low.chunk_tokens * _stride(op) * 4)
 
 
 def finish_chunk(low: Lowering) -> Draft:

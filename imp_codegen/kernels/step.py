@@ -105,7 +105,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     layers = _layers(groups)
     target, last = low.target, groups[-1]
     norm, head, _ = head_family.parts(last)
-    op, rope, _ = attention_family.parts(layers[0].attention)
+    op, _, _ = attention_family.parts(layers[0].attention)
     core = attention_family.core_config(low, layers[0].attention, _splits(low, op))
     slots = _slots(low, layers, groups)
     slot = _slot_bytes(low, layers, head, op)
@@ -126,60 +126,13 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     # vector that it still reads could be written again.
     early = _EARLY if least_units(low, groups) >= target.sms else 0
     check(_schedule(low, layers, groups, dict(step.fields), early))
-    nbytes = low.weight_bytes(*matrices, head.weight)
-    queries = queries_of_cta(op)
-    items = op.heads // queries
-    partial = low.buffer("step.partial", items * _splits(low, op) * queries * (op.head_dim + 2) * 8)
-    vocab = head.out.width
-    params: list[Param] = [
-        Param("std::uint32_t*", "x", low.buffer("x", norm.x.width * 4)),
-        Param("std::uint32_t*", "qkv", low.buffer("step.qkv", sum(q.out.width for q in layers[0].qkv) * 4)),
-        Param("std::uint32_t*", "attention", low.buffer("step.attention", op.out.width * 4)),
-        Param("std::uint32_t*", "gated", low.buffer("step.gated", layers[0].gate.out.width * 4)),
-        Param("std::uint64_t*", "partial", partial),
-        Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
-        low.turns(rope.rope),
-        Param("std::uint8_t*", "cache", Binding("kv")),
-        low.state("const std::int32_t*", "step.input"),
-        low.state("const std::int32_t*", "seq.position"),
-        low.state("const std::int32_t*", "seq.table"),
-        low.plane(norm.weight, "head_norm"),
-        low.plane(head.weight, "head"),
-        Param("float*", "logits", low.buffer("logits", vocab * 4)),
-        Param("float*", "best_value", low.buffer("head.best_value", target.sms * 4)),
-        Param("std::uint32_t*", "best", low.buffer("head.best", target.sms * 4)),
-    ]
-    for layer in layers:
-        _, _, norms = attention_family.parts(layer.attention)
-        params += [low.plane(norm.weight, "head_norm") for norm in norms]
-        params += [low.plane(layer.attention_norm.weight, "norm"), low.plane(layer.mlp_norm.weight, "norm")]
-        params += [low.plane(weight, "matrix") for weight in _weights(layer)]
     ops = tuple(name for group in groups[1:-1] for name in op_names(group.ops))
     return Draft(
         name="step",
         entry="step",
         headers=("stage/step", *low.headers(*matrices, head.weight)),
-        stage=Cpp(
-            "Step",
-            (
-                step,
-                core,
-                _phase(
-                    low, [tuple(op.weight for op in layer.qkv) for layer in layers], early, layers[0].attention_norm
-                ),
-                _phase(low, [(layer.out.weight,) for layer in layers], early, None),
-                _phase(
-                    low,
-                    [(layer.gate.weight, layer.up.weight) for layer in layers],
-                    early,
-                    layers[0].mlp_norm,
-                    units="PairUnits",
-                ),
-                _phase(low, [(layer.down.weight,) for layer in layers], early, None),
-                _phase(low, [(head.weight,)], early, norm),
-            ),
-        ),
-        call=(tuple(params),),
+        stage=Cpp("Step", (step, core, *_phases(low, layers, norm, head, early))),
+        call=(_arguments(low, layers, groups),),
         grid=(target.sms, 1, 1),
         threads=(low.step_warps + 1) * 32,
         shared_bytes=slots * slot + 2 * round_up(slots * 8, 16) + _scratch(low, layers, groups) + _shared_state(op),
@@ -188,9 +141,55 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
         resident=True,
         outputs=(output(head.out, "logits"),),
         phases=5 * len(layers) + 1,
-        weight_bytes=nbytes,
-        other_bytes=vocab * 4,
+        weight_bytes=low.weight_bytes(*matrices, head.weight),
+        other_bytes=head.out.width * 4,
         flops=2 * sum(w.rows * w.cols for w in (*matrices, head.weight)),
+    )
+
+
+def _arguments(low: Lowering, layers: Sequence[_Layer], groups: Sequence[Group]) -> tuple[Param, ...]:
+    """The pointers of Step::Args (stage/step.h): the step's own, then those of each layer."""
+    norm, head, _ = head_family.parts(groups[-1])
+    op, rope, _ = attention_family.parts(layers[0].attention)
+    sms, queries = low.target.sms, queries_of_cta(op)
+    partial = op.heads // queries * _splits(low, op) * queries * (op.head_dim + 2) * 8
+    params: list[Param] = [
+        Param("std::uint32_t*", "x", low.buffer("x", norm.x.width * 4)),
+        Param("std::uint32_t*", "qkv", low.buffer("step.qkv", sum(q.out.width for q in layers[0].qkv) * 4)),
+        Param("std::uint32_t*", "attention", low.buffer("step.attention", op.out.width * 4)),
+        Param("std::uint32_t*", "gated", low.buffer("step.gated", layers[0].gate.out.width * 4)),
+        Param("std::uint64_t*", "partial", low.buffer("step.partial", partial)),
+        Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
+        low.turns(rope.rope),
+        Param("std::uint8_t*", "cache", Binding("kv")),
+        low.state("const std::int32_t*", "step.input"),
+        low.state("const std::int32_t*", "seq.position"),
+        low.state("const std::int32_t*", "seq.table"),
+        low.plane(norm.weight, "head_norm"),
+        low.plane(head.weight, "head"),
+        Param("float*", "logits", low.buffer("logits", head.out.width * 4)),
+        Param("float*", "best_value", low.buffer("head.best_value", sms * 4)),
+        Param("std::uint32_t*", "best", low.buffer("head.best", sms * 4)),
+    ]
+    for layer in layers:
+        _, _, norms = attention_family.parts(layer.attention)
+        params += [low.plane(norm.weight, "head_norm") for norm in norms]
+        params += [low.plane(layer.attention_norm.weight, "norm"), low.plane(layer.mlp_norm.weight, "norm")]
+        params += [low.plane(weight, "matrix") for weight in _weights(layer)]
+    return tuple(params)
+
+
+def _phases(low: Lowering, layers: Sequence[_Layer], norm: RmsNorm, head: Linear, early: int) -> tuple[Cpp, ...]:
+    """The C++ types of the products, in the order in which they run; attention is between the first and the second."""
+    first = layers[0]
+    qkv = [tuple(op.weight for op in layer.qkv) for layer in layers]
+    gate_up = [(layer.gate.weight, layer.up.weight) for layer in layers]
+    return (
+        _phase(low, qkv, early, first.attention_norm),
+        _phase(low, [(layer.out.weight,) for layer in layers], early, None),
+        _phase(low, gate_up, early, first.mlp_norm, units="PairUnits"),
+        _phase(low, [(layer.down.weight,) for layer in layers], early, None),
+        _phase(low, [(head.weight,)], early, norm),
     )
 
 
