@@ -66,6 +66,10 @@ def _anything(value: Scalar, spec: ModelSpec) -> bool:
     return True
 
 
+def _nothing(value: Scalar, spec: ModelSpec) -> bool:
+    return False
+
+
 _OFF = (_one_of(0), "0")
 _NEUTRAL = (_one_of(0, 1), "1")
 _ONE = (_one_of(1), "1")
@@ -120,4 +124,7 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
 _OTHERS: Mapping[str, tuple[Harmless, str]] = {
     "general.quantization_version": (_one_of(2), "2"),
     "tokenizer.ggml.add_sep_token": _FALSE,
+    "tokenizer.ggml.precompiled_charsmap": (_nothing, "nothing"),
+    "tokenizer.ggml.remove_extra_whitespaces": _FALSE,
+    "tokenizer.ggml.suppress_tokens": (_nothing, "nothing"),
 }

@@ -146,6 +146,9 @@ UNKNOWN_KEYS: dict[str, tuple[Any, str]] = {
     "rope.dimension_sections": ([1, 2, 3], "key 'llama.rope.dimension_sections' is a list of 3"),
     "general.type": ("adapter", "general.type is 'adapter', expected model; this file is an adapter (LoRA)"),
     "general.quantization_version": (3, "general.quantization_version is 3, expected 2"),
+    "tokenizer.ggml.precompiled_charsmap": ([1, 2], "precompiled_charsmap is a list of 2 (1, 2), expected nothing: "),
+    "tokenizer.ggml.remove_extra_whitespaces": (True, "remove_extra_whitespaces is True, expected false"),
+    "tokenizer.ggml.suppress_tokens": ([5], "tokenizer.ggml.suppress_tokens is a list of 1 (5), expected nothing: "),
     "tokenizer.ggml.add_sep_token": (True, "tokenizer.ggml.add_sep_token is True, expected false"),
 }
 
