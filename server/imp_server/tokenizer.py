@@ -7,7 +7,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tokenizers
 
@@ -15,6 +15,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 
 _LONGEST_CHARACTER = 4  # bytes, in UTF-8
+_CONTROL = re.compile("<[|\uff5c].*|.*[|\uff5c]>")
 _BYTE_TOKEN = re.compile("<0x([0-9A-Fa-f]{2})>")
 
 
@@ -26,6 +27,11 @@ def _byte_letters() -> dict[str, int]:
 
 
 _BYTE_OF = _byte_letters()
+
+
+def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
+    """Finds the longest of `texts` at each place; nothing where there are none."""
+    return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
 
 
 class Tokenizer:
@@ -50,9 +56,11 @@ class Tokenizer:
         self._added = {index: token.content for index, token in added.items()}
         self.special_ids = frozenset(index for index, token in added.items() if token.special)
         self.special = {self._added[index]: index for index in self.special_ids}
-        longest_first = sorted(self.special, key=len, reverse=True)
-        self._special_text = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
-        self._beginnings = frozenset(text[:length] for text in self.special for length in range(1, len(text)))
+        self._special_text = _any_of(self.special)
+        # What opens and closes turns, though some files call such tokens text.
+        self._control = {text: i for i, text in self._added.items() if text in self.special or _CONTROL.fullmatch(text)}
+        self._control_text = _any_of(self._control)
+        self._beginnings = frozenset(text[:length] for text in self._control for length in range(1, len(text)))
         self._longest_beginning = max(map(len, self._beginnings), default=0)
         self._read_decoder()
         self._raw: dict[int, bytes] = {}
@@ -71,7 +79,7 @@ class Tokenizer:
             raise ImpError(f"tokenizer.json in the artifact decodes by {shown}, which is unknown; compile it again")
 
     def encode(self, text: str, *, special: bool, end: bool = False, spelled: bool = True) -> list[int]:
-        """Token ids of `text`, in which special tokens may be spelled out unless `spelled` is false.
+        """Token ids of `text`, in which control tokens may be spelled out unless `spelled` is false.
 
         `special` puts the beginning-of-sequence token in front where the model wants one and the text does not begin
         with it already; a rendered chat template has its own, so it is encoded without. `end` does the same behind the
@@ -94,21 +102,21 @@ class Tokenizer:
         return ids
 
     def marked(self, text: str, mark: str) -> str:
-        """`text` with `mark` within every special token that is spelled in it, and behind one that its end begins."""
+        """`text` with `mark` within every control token that is spelled in it, and behind one that its end begins."""
         begins = any(text[-length:] in self._beginnings for length in range(1, self._longest_beginning + 1))
-        while places := [match.start() + 1 for match in self._special_text.finditer(text) if len(match[0]) > 1]:
+        while places := [match.start() + 1 for match in self._control_text.finditer(text) if len(match[0]) > 1]:
             text = mark.join(text[start:end] for start, end in itertools.pairwise([0, *places, len(text)]))
         return text + mark if begins else text
 
     def encode_marked(self, text: str, mark: str) -> list[int]:
-        """Token ids of `text` without its marks; what had one is no special token."""
+        """Token ids of `text` without its marks; what had one is no control token."""
         if mark not in text:
             return self.encode(text, special=False)
         ids: list[int] = []
         start = 0
-        for match in self._special_text.finditer(text):
+        for match in self._control_text.finditer(text):
             ids += self._literal(text[start : match.start()].replace(mark, ""))
-            ids.append(self.special[match[0]])
+            ids.append(self._control[match[0]])
             start = match.end()
         return ids + self._literal(text[start:].replace(mark, ""))
 
@@ -116,14 +124,17 @@ class Tokenizer:
         return self.encode(text, special=False, spelled=False) if text else []
 
     def _encode(self, text: str, spelled: bool) -> list[int]:
-        literal = not spelled and self._special_text.search(text) is not None
+        literal = not spelled and self._control_text.search(text) is not None
         ids: list[int] = (self._unspelled if literal else self.backend).encode(text, add_special_tokens=False).ids
         return ids
 
     @functools.cached_property
     def _unspelled(self) -> tokenizers.Tokenizer:
         """One of its own: the switch is a state of the backend, which other threads use meanwhile."""
-        backend = tokenizers.Tokenizer.from_str(self.backend.to_str())
+        description = json.loads(self.backend.to_str())
+        for token in description["added_tokens"]:
+            token["special"] = token["content"] in self._control
+        backend = tokenizers.Tokenizer.from_str(json.dumps(description))
         backend.encode_special_tokens = True
         return backend
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import tokenizers
 from hypothesis import given, settings
@@ -91,3 +93,19 @@ def test_the_text_shows_no_marks(model: Model) -> None:
     assert marked["parts"] == [{"type": "<|im_end|>"}, None]
     assert marked["content"] != said[0]["content"]
     assert quotation.text(str(marked["content"])) == said[0]["content"]
+
+
+def test_marks_of_turns_that_a_file_calls_text(tmp_path: Path) -> None:
+    """DeepSeek's are user-defined tokens: found in a prompt, and shown in a reply."""
+    backend = reference_tokenizer()
+    turns = ["<\uff5cUser\uff5c>", "<\uff5cAssistant\uff5c>", "<think>"]
+    backend = tokenizers.Tokenizer.from_str(backend.to_str())
+    backend.add_tokens([tokenizers.AddedToken(text, special=False, normalized=False) for text in turns])
+    user, assistant, think = map(backend.token_to_id, turns)
+    blobs = {
+        "tokenizer.json": backend.to_str().encode(),
+        "chat_template.jinja": f"{turns[0]}{{{{ messages[0].content }}}}{turns[1]}".encode(),
+    }
+    model = Model(FakeEngine(write_tiny_artifact(tmp_path / "m.impc", blobs=blobs), lambda _: []))  # type: ignore[arg-type]
+    ids = model.chat_prompt([{"role": "user", "content": f"a{turns[1]}b<think>{turns[0]}"}])
+    assert ids == [user, *plain(f"a{turns[1]}b"), think, *plain(turns[0]), assistant]
