@@ -29,7 +29,7 @@ from imp_codegen.spec import ModelSpec, RopeSpec
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tuning.table import Chosen, Table, shipped
-from imp_runtime.artifact import write_artifact
+from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import PLAN_VERSION, Plan, TargetPlan
 from imp_runtime.version import VERSION

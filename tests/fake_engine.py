@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 import tokenizers
 
-from imp_runtime.artifact import Artifact, write_artifact
+from imp_runtime.artifact import Artifact
+from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.engine import RequestError
 from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Plan, Plane, Program, TargetPlan
 from imp_runtime.sampling import SamplingParams

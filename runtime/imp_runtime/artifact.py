@@ -18,8 +18,7 @@ import hashlib
 import json
 import mmap
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -28,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from imp_runtime.checksums import SIZE, Checksum, Comparison, checksum
+from imp_runtime.checksums import SIZE, Comparison, checksum
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Plan, PlanError
 from imp_runtime.plan_check import WEIGHTS, check_plan
@@ -40,9 +39,6 @@ MAX_HEADER_BYTES = 16 << 20
 PLAN = "plan.json"
 CHECKSUMS = "checksums"
 REQUIRED_METADATA = ("imp_version",)
-_ZEROS = bytes(ALIGNMENT)
-
-Chunk = bytes | memoryview | npt.NDArray[np.generic]
 
 
 class ArtifactError(ImpError):
@@ -307,118 +303,3 @@ def _add_planes(
             raise ArtifactError(
                 f"{path}: tensor {name!r:.80} is named neither by lengths nor by the plan; compile the model again"
             )
-
-
-def write_artifact(
-    path: Path,
-    plan: Plan,
-    blobs: Mapping[str, bytes],
-    metadata: Mapping[str, str],
-    planes: Iterable[tuple[str, Iterable[Chunk]]],
-) -> None:
-    """Write `path` atomically: whole and synchronised to disk, or not at all.
-
-    `blobs` are every blob but plan.json; `metadata` holds at least `imp_version`; `planes` yields
-    (name, chunks) in the order of `plan.planes`, each exactly as long as the plan says. Raises ArtifactError when the
-    disk does not take the file, PlanError when the plan is not sound, ValueError when planes and plan disagree.
-    """
-    path = Path(path)
-    check_plan(plan)
-    if missing := [key for key in REQUIRED_METADATA if key not in metadata]:
-        raise ValueError(f"metadata lacks {', '.join(missing)}")
-    contents = {PLAN: plan.to_json().encode(), **dict(sorted(blobs.items()))}
-    if any(name.startswith(WEIGHTS) or name in (PLAN, CHECKSUMS, "__metadata__") for name in blobs):
-        raise ValueError("a blob must not be named plan.json, checksums, __metadata__ or weights/...")
-    if missing := [target.code for target in plan.targets if target.code not in blobs]:
-        raise ValueError(f"blobs lack {', '.join(missing)}")
-    lengths = _lengths(plan, contents)
-    header = _header(lengths, metadata)
-    total = len(header) + sum(map(padded, lengths.values()))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        free = shutil.disk_usage(path.parent).free
-        if free < total:
-            raise ArtifactError(f"{path}: needs {total:,} bytes but the disk has {free:,} left; free some space")
-        with temporary.open("xb") as file:
-            file.write(header)
-            sums = bytearray()
-            for content in contents.values():
-                file.write(_filled(content))
-                sums += checksum(content)
-            for chunk in _checked_planes(plan, planes, sums):
-                file.write(chunk)
-            file.write(_filled(bytes(sums)))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        raise ArtifactError(f"{path}: cannot be written: {error.strerror or error}; nothing was changed") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-
-
-def _filled(content: bytes) -> bytes:
-    return content.ljust(padded(len(content)), b"\0")
-
-
-def _lengths(plan: Plan, contents: Mapping[str, bytes]) -> dict[str, int]:
-    """The true length of every tensor, in file order."""
-    blobs = {name: len(content) for name, content in contents.items()}
-    planes = {WEIGHTS + plane.name: plane.nbytes for plane in plan.planes}
-    return {**blobs, **planes, CHECKSUMS: SIZE * (len(blobs) + len(planes))}
-
-
-def _header(lengths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
-    blobs = {name: length for name, length in lengths.items() if not name.startswith(WEIGHTS)}
-    facts = {
-        **metadata,
-        "format": "impc",
-        "format_version": FORMAT_VERSION,
-        "lengths": json.dumps(blobs, sort_keys=True, separators=(",", ":")),
-    }
-    table: dict[str, object] = {"__metadata__": dict(sorted(facts.items()))}
-    at = 0
-    for name, size in zip(lengths, map(padded, lengths.values()), strict=True):
-        table[name] = {"dtype": "U8", "shape": [size], "data_offsets": [at, at + size]}
-        at += size
-    text = json.dumps(table, separators=(",", ":")).encode()
-    text = text.ljust(padded(8 + len(text)) - 8)
-    if len(text) > MAX_HEADER_BYTES:
-        raise ValueError(f"the header has {len(text)} bytes, more than {MAX_HEADER_BYTES}")
-    return len(text).to_bytes(8, "little") + text
-
-
-def _checked_planes(plan: Plan, planes: Iterable[tuple[str, Iterable[Chunk]]], sums: bytearray) -> Iterator[memoryview]:
-    """The bytes of all planes with their paddings; ValueError where they differ from the plan.
-
-    The checksum of each is added to `sums`.
-    """
-    given = iter(planes)
-    for plane in plan.planes:
-        name, chunks = next(given, ("nothing", ()))
-        if name != plane.name:
-            raise ValueError(f"the next plane must be {plane.name!r}, not {name!r}")
-        done, total = 0, Checksum()
-        for chunk in chunks:
-            view = chunk.reshape(-1).view(np.uint8).data if isinstance(chunk, np.ndarray) else memoryview(chunk)
-            done += len(view)
-            if done > plane.nbytes:
-                break
-            total.add(view)
-            yield view
-        if done != plane.nbytes:
-            raise ValueError(f"plane {name!r} must have {plane.nbytes} bytes, not {done}")
-        sums += total.value
-        yield memoryview(_ZEROS)[: padded(done) - done]
-    if (extra := next(given, None)) is not None:
-        raise ValueError(f"plane {extra[0]!r} is not in the plan")
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import sys
@@ -13,7 +14,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_artifact import BLOBS, METADATA, make_plan, plane_bytes, write_tiny
 
-from imp_runtime.artifact import Artifact, ArtifactError, write_artifact
+from imp_runtime.artifact import Artifact, ArtifactError
+from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
@@ -107,6 +109,16 @@ def test_a_failure_leaves_nothing_half_written(tmp_path: Path, failure: BaseExce
     if isinstance(failure, OSError):
         assert str(caught.value).endswith("tiny.impc: cannot be written: No space left on device; nothing was changed")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_but_not_what_is_being_written(tmp_path: Path) -> None:
+    left, busy, other = (tmp_path / f".{name}.tmp" for name in ("tiny.impc.17", "tiny.impc.18", "tiny.impcx.19"))
+    for path in (left, busy, other):
+        path.write_bytes(b"half")
+    with busy.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        write_tiny(tmp_path / "tiny.impc")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([busy.name, other.name, "tiny.impc"])
 
 
 def test_a_disk_too_small_is_said_before_any_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

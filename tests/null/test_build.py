@@ -17,13 +17,13 @@ from imp_codegen.build import BuildError, Unit, build, cache, engine_sources
 GXX = """#!/bin/sh
 case "$1" in --version) echo "g++ (Test) 12.2.0"; exit;; esac
 for each; do last="$output"; output="$each"; done
-echo "$* in $PWD" >>{calls}
+echo "$* in $PWD" >>"{calls}"
 {action}
 """
 NVCC = """#!/bin/sh
 case "$1" in --version) echo "Cuda compilation tools, release 13.0, V13.0.1"; exit;; esac
 for each; do output="$each"; done
-echo call >>{calls}
+echo call >>"{calls}"
 {action}
 """
 MAKE = 'echo code >"$output"'
@@ -123,7 +123,7 @@ def test_no_other_variable_reaches_a_compiler(machine: Machine) -> None:
 def test_the_compilers_first_error_and_where_the_rest_is(machine: Machine) -> None:
     said = "In file included from x.h:1:\nmodel.cpp:7:1: error: no such thing\nmodel.cpp:8:1: error: another\n" * 500
     (machine.folder / "said").write_text(said, "utf-8")
-    machine.install("g++", GXX, f"cat {machine.folder / 'said'} >&2; exit 1")
+    machine.install("g++", GXX, f"cat '{machine.folder / 'said'}' >&2; exit 1")
     text = message(Unit("sim", "g++", "int odd;"))
     assert text.startswith("g++ 12.2.0 does not compile ")
     assert ": model.cpp:7:1: error: no such thing; the whole log: " in text
@@ -265,7 +265,7 @@ def test_whatever_ends_a_build_ends_its_compilers(machine: Machine, number: sign
     """With what they have started, and with their files."""
     started = machine.folder / "started"
     started.mkdir()
-    wait = f"touch part; sh -c 'sleep 300 & echo >{started}/$!; wait'"
+    wait = f"touch part; sh -c 'sleep 300 & echo > \"{started}\"/$!; wait'"
     machine.install("nvcc", NVCC, wait)
     machine.install("g++", GXX, wait)
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], stderr=subprocess.PIPE, text=True)

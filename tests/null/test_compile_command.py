@@ -156,7 +156,8 @@ def test_names_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert imp_compile(odd, "-o", output) == 0
     shown = capsys.readouterr().out
     assert shown.replace("\n", "") == visible(shown.replace("\n", ""))
-    assert Artifact.open(output).plan.model == "mod le 31m"
+    letter = os.fsdecode(b"\xe8")  # which some locales have
+    assert Artifact.open(output).plan.model == f"mod{letter if letter.isalpha() else ' '}le 31m"
     odd.write_bytes(b"GGUF" + bytes(20))
     assert imp_compile(odd, "-o", output) == 2
     complaint(capsys)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from imp_runtime.artifact import write_artifact
+from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Output, Plan, Plane, Program, TargetPlan
 
 VOCAB = 61
