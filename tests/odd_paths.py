@@ -29,10 +29,10 @@ class OddPlace:
     def imp(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         """Run one command; it must be the copy that answers."""
         program = (
-            "import sys, imp_codegen, imp_runtime, imp_server.cli as cli\n"
+            "import sys, imp_codegen, imp_runtime, imp_server.__main__ as process\n"
             "here = sys.argv.pop(1)\n"
-            "assert all(m.__file__.startswith(here) for m in (imp_codegen, imp_runtime, cli)), imp_codegen.__file__\n"
-            "cli.main()"
+            "assert all(m.__file__.startswith(here) for m in (imp_codegen, imp_runtime, process)), imp_codegen.__file__\n"
+            "process.main()"
         )
         command = [sys.executable, "-c", program, self.checkout, *arguments]
         return subprocess.run(
