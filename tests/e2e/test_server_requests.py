@@ -262,3 +262,15 @@ def test_errors_of_embeddings_name_their_field(server: Server, given: object, wo
     response = server.http.post("/v1/embeddings", json={"input": given})
     assert (response.status_code, response.json()["error"]["param"]) == (400, "input")
     assert words in response.json()["error"]["message"]
+
+
+def test_tokens_of_a_request_are_counted(server: Server) -> None:
+    """As many as the prompt of the same request has."""
+    for path, body in (
+        (CHAT, {"messages": ask("x"), "tools": TOOLS}),
+        (RESPONSES, {"input": "x", "instructions": "y"}),
+    ):
+        server.http.post(path, json=body).raise_for_status()
+        counted = server.http.post(f"{path}/input_tokens", json=body).raise_for_status().json()
+        assert counted == {"object": "response.input_tokens", "input_tokens": len(server.engine.prompts[-1])}
+    assert server.client.responses.input_tokens.count(model="tiny", input="x").input_tokens > 3

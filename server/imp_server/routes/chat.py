@@ -11,7 +11,7 @@ from starlette.responses import Response
 from imp_server.native import NativeCompletion, Wishes
 from imp_server.openai import Chat
 from imp_server.openai_requests import ChatBody
-from imp_server.routes.service import Service, copies, post
+from imp_server.routes.service import Service, copies, json_response, post
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -35,4 +35,11 @@ def add(app: FastAPI, service: Service) -> None:
         )
         return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
 
+    async def input_tokens(request: Request) -> Response:
+        body = await service.body(request, ChatBody)
+        model = service.named(body.model)
+        count = await service.prompt_length(model, lambda: body.conversation(*service.token_limits(model)))
+        return json_response({"object": "response.input_tokens", "input_tokens": count})
+
     post(app, "/v1/chat/completions", chat_completions)
+    post(app, "/v1/chat/completions/input_tokens", input_tokens)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
 
 from imp_server.anthropic import Messages
 from imp_server.anthropic_requests import CountBody, MessagesBody
-from imp_server.conversation import chat_prompt
 from imp_server.options import Options
 from imp_server.routes.service import Service, json_response, post
 
@@ -29,12 +26,8 @@ def add(app: FastAPI, service: Service) -> None:
     async def count_tokens(request: Request) -> Response:
         body = await service.body(request, CountBody)
         model = service.named(body.model)
-
-        def count() -> int:
-            _, tokens = chat_prompt(model, body.conversation(Options()))
-            return len(tokens)
-
-        return json_response({"input_tokens": await asyncio.to_thread(count)})
+        count = await service.prompt_length(model, lambda: body.conversation(Options()))
+        return json_response({"input_tokens": count})
 
     post(app, "/v1/messages", messages)
     post(app, "/v1/messages/count_tokens", count_tokens)

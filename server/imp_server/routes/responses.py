@@ -13,7 +13,7 @@ from starlette.responses import Response
 from imp_server.generation import Request as Generation
 from imp_server.responses import Responses
 from imp_server.responses_requests import ResponsesBody, ToolChoice
-from imp_server.routes.service import Service, post
+from imp_server.routes.service import Service, json_response, post
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -28,7 +28,14 @@ def add(app: FastAPI, service: Service) -> None:
         requests = [replace(generation, timed=timed, progress=progress)]
         return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
 
+    async def input_tokens(request: Request) -> Response:
+        body = await service.body(request, ResponsesBody)
+        model = service.named(body.model)
+        count = await service.prompt_length(model, lambda: body.request(*service.token_limits(model)))
+        return json_response({"object": "response.input_tokens", "input_tokens": count})
+
     post(app, "/v1/responses", responses)
+    post(app, "/v1/responses/input_tokens", input_tokens)
 
 
 def _echoed(body: ResponsesBody, generation: Generation) -> Mapping[str, JsonValue]:

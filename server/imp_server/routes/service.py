@@ -15,7 +15,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from imp_server.async_engine import AsyncEngine
-from imp_server.conversation import Conversation, request_for
+from imp_server.conversation import Conversation, chat_prompt, request_for
 from imp_server.errors import ApiError
 from imp_server.generation import Event, Request, Started, Transcript
 from imp_server.http import EventStream, until_disconnect
@@ -87,6 +87,10 @@ class Service:
         """The engine's request for a conversation. Raises ImpError."""
         # Converting, rendering and tokenizing a long prompt take a while; other streams go on meanwhile.
         return await asyncio.to_thread(lambda: request_for(model, conversation(), self.think_budget))
+
+    async def prompt_length(self, model: Model, conversation: Callable[[], Conversation]) -> int:
+        """Tokens of the prompt that a conversation makes. Raises ImpError."""
+        return await asyncio.to_thread(lambda: len(chat_prompt(model, conversation())[1]))
 
     async def answer(
         self, http: HttpRequest, model: Model, requests: Sequence[Request], serialiser: Serialiser, *, stream: bool
