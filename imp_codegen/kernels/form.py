@@ -16,9 +16,6 @@ from imp_codegen.tuning.table import choose_step
 from imp_runtime.plan import Form
 
 Wanted = Literal["auto", "graph", "persistent"]
-# GB/s of a multiprocessor that the step kernel keeps up with, having fewer warps to unpack with than the graph's: 590
-# tok/s of 4.68 GB (8B Q4_K_M) on an H200, whose memory gives each 33 GB/s.
-_UNPACKS = {"Q4_K": 21, "Q6_K": 21}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,17 @@ def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wante
     if measured := choose_step(low.tables, step.tuned(low, groups).name):
         entry, _ = measured
         return Chosen(entry.form, f"measured on {entry.why}")
-    if not low.target.gpus:
+    gpu = low.target.card
+    if gpu is None:
         return Chosen("graph", "the simulator has no launches to save")
     if step.least_units(low, groups) < low.target.sms:
         return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
-    gpu = low.target.gpus[0]
     layout, share = _main_layout(low)
-    delivered = gpu.bandwidth / low.target.sms
-    if _UNPACKS.get(layout, delivered) < delivered:
+    delivered = gpu.bandwidth / gpu.sms
+    if (unpacked := low.target.unpacks.get(layout, delivered)) < delivered:
         return Chosen(
             "graph",
-            f"{share:.0%} of the weights are {layout}, of which the step kernel unpacks {_UNPACKS[layout]} GB/s a "
+            f"{share:.0%} of the weights are {layout}, of which the step kernel unpacks {unpacked:.0f} GB/s a "
             f"multiprocessor; {gpu.title} reads {delivered:.0f}",
         )
     graph_us = sum(predict_us(gpu, draft) for draft in graph)

@@ -19,9 +19,6 @@ from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
 LEAST_SLOTS = 2  # of attention, a warp: a block's keys and values
-# Bytes of a layer for one SM below which 8 warps beat 11: 2662 tok/s against 2540 (0.6B, 167 KB); even at 483 KB (1.7B)
-_SMALL_LAYER = 256 << 10
-_SMALL_LAYER_WARPS = 8
 
 
 def round_up(value: int, multiple: int) -> int:
@@ -78,9 +75,10 @@ class Lowering:
         Fewer where a layer has little to do, or where the queries of a CTA leave no room for the tiles of more.
         """
         matrices = sum(p.plane.nbytes for p in self.placed.values() if p.tile is not None)
-        small = matrices / len(self.spec.layers) / self.target.sms < _SMALL_LAYER
-        most = min(self.target.step_warps, _SMALL_LAYER_WARPS) if small else self.target.step_warps
-        heads, room = self.spec.layers[0].attention, self.target.max_shared
+        target = self.target
+        small = matrices / len(self.spec.layers) / target.sms < target.small_layer
+        most = min(target.step_warps, target.small_layer_warps) if small else target.step_warps
+        heads, room = self.spec.layers[0].attention, target.max_shared
         return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(heads, n, LEAST_SLOTS) <= room)
 
     def buffer(self, name: str, nbytes: int) -> Binding:

@@ -26,8 +26,6 @@ from imp_codegen.passes.fuse import Group
 from imp_codegen.tuning.step import Step
 from imp_runtime.plan import BLOCK_TOKENS, Binding
 
-_EARLY = 32  # CTAs that need not have arrived when others begin to poll a vector: 3 % at 0.6B
-_MOST_EARLY_COLS = 4096  # polling a longer one in vain costs more
 # What the phases of a layer read, by family: fuse has followed x through them.
 _LAYER = (
     ("norm_linear", {"x"}),
@@ -124,7 +122,7 @@ def draft(low: Lowering, groups: Sequence[Group]) -> Draft:
     )
     # None if a phase has fewer units than there are CTAs: nobody waits for what a CTA without one makes, so that the
     # vector that it still reads could be written again.
-    early = _EARLY if least_units(low, groups) >= target.sms else 0
+    early = target.early_ctas if least_units(low, groups) >= target.sms else 0
     check(_schedule(low, layers, groups, dict(step.fields), early))
     ops = tuple(name for group in groups[1:-1] for name in op_names(group.ops))
     return Draft(
@@ -226,7 +224,7 @@ def _phase(
             variants.append(variant)
         order.append(variants.index(variant))
     encode = encode_config(low, layers[0][0].cols, _all(layers), low.step_warps, norm=norm)
-    early = early if layers[0][0].cols <= _MOST_EARLY_COLS else 0
+    early = early if layers[0][0].cols <= low.target.early_cols else 0
     return Cpp("StepPhase", (encode, early, Cpp("LayerOrder", tuple(order)), *variants))
 
 
@@ -251,7 +249,7 @@ def _product(low: Lowering, name: str, weights: tuple[Weight, ...], early: int, 
     rows = [low.tile(weight).rows for weight in weights]
     tiles = [weight.cols // low.tile(weight).cols for weight in weights]
     cols, target = weights[0].cols, low.target
-    early = early if cols <= _MOST_EARLY_COLS else 0
+    early = early if cols <= target.early_cols else 0
     if paired:
         unit_tiles = sum(max(rows) // r * t for r, t in zip(rows, tiles, strict=True))
         return Phase(name, -(-weights[0].rows // max(rows)), unit_tiles, cols, weights[0].rows, early=early)

@@ -16,13 +16,14 @@ from imp_runtime.plan import MAX_SMS
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """A card: bandwidth of a plain read kernel (GB/s), int8 tensor rate (TOPS), overheads (us).
+    """A card: its multiprocessors, bandwidth of a plain read kernel (GB/s), int8 tensor rate (TOPS), overheads (us).
 
     `launch_us`: of a launch in a graph; `phase_us`: of a phase in the step kernel.
     """
 
     name: str
     title: str
+    sms: int
     bandwidth: float
     int8_tops: float
     launch_us: float
@@ -38,6 +39,13 @@ class Target:
     the step kernel, where one more fetches, and that attend in either form. `in_flight`: bytes that a CTA of the step
     kernel has in flight at most.
     `attention_ctas`: CTAs that one layer's decode attention is split over. `max_shared`: bytes of shared memory a CTA.
+
+    What the formulas go by where no tuning table says better, each measured on the card that the file names:
+    `stream_slots`: tiles that a warp of a streaming kernel has in flight at most. `small_layer`: bytes of a layer for
+    one multiprocessor, below which `small_layer_warps` of the step's warps do. `early_ctas`: CTAs that need not have
+    arrived when the others begin to poll a vector, if that has at most `early_cols` values. `lanes`: of the fetching
+    warp that look for room, twice as many where no tile has `short_tile` bytes. `unpacks`: GB/s of a multiprocessor
+    that the step kernel keeps up with in a layout, where less than a card's memory gives.
     """
 
     name: str
@@ -50,7 +58,21 @@ class Target:
     in_flight: int
     attention_ctas: int
     sample_threads: int
+    stream_slots: int
+    small_layer: int
+    small_layer_warps: int
+    early_ctas: int
+    early_cols: int
+    lanes: int
+    short_tile: int
+    unpacks: Mapping[str, float]
     gpus: tuple[Gpu, ...]
+
+    @property
+    def card(self) -> Gpu | None:
+        """The card that predictions are made for: the first with as many multiprocessors, else the first."""
+        alike = (gpu for gpu in self.gpus if gpu.sms == self.sms)
+        return next(alike, self.gpus[0] if self.gpus else None)
 
     def __str__(self) -> str:
         """As it is asked for."""

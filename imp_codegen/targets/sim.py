@@ -13,5 +13,13 @@ TARGET = Target(
     in_flight=8 * 1024,
     attention_ctas=4,
     sample_threads=64,
+    stream_slots=3,
+    small_layer=256 << 10,
+    small_layer_warps=8,
+    early_ctas=32,
+    early_cols=4096,
+    lanes=4,
+    short_tile=4200,
+    unpacks={},
     gpus=(),
 )

@@ -45,9 +45,9 @@ def _rate(share: float, in_flight: float) -> float:
 
 def predicted_table(stages: Iterable[Stage], target: Target) -> Table:
     """The best choice of each stage by the model; the formula's where the model sees no difference worth it."""
-    if not target.gpus:
+    gpu = target.card
+    if gpu is None:
         raise TuningError(f"--predict {target.name}: the cost model knows no card of this target")
-    gpu = target.gpus[0]
     return Table(target.name, f"{SOURCE} {target.name}", {s.name: _entry(s, target, gpu) for s in stages}, "cost model")
 
 

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 from imp_codegen.targets import Target
 
-# Tiles in flight a warp: at 8B Q8_0 on an H200 12 warps with three gave 421 tok/s; 16 with two 421, with three 403.
-_MOST_SLOTS = 3
 _CANDIDATE_SLOTS = (2, 3, 4, 6)
 _EPILOGUE_BYTES = 512  # of shared memory that are left to what becomes of the rows
 
@@ -59,12 +57,12 @@ class Stage:
         return self.ring_bytes(choice) + round16(choice.warps * choice.slots * 8) + self.vector_bytes
 
     def formula(self, target: Target) -> Choice:
-        """The target's warps, or those that a tile each leaves room for, with as many in flight as fit, up to three."""
+        """The target's warps, or those that a tile each leaves room for, with as many in flight as fit, up to a few."""
         room = target.max_shared - _EPILOGUE_BYTES
         found = (n for n in range(target.gemv_warps, 1, -1) if self.shared_bytes(Choice(n, 1)) <= room)
         warps = next(found, 1)
         fit = (target.gemv_shared - self.vector_bytes) // (warps * (self.slot_bytes + 8))
-        return Choice(warps, min(max(fit, 1), _MOST_SLOTS))
+        return Choice(warps, min(max(fit, 1), target.stream_slots))
 
     def candidates(self, target: Target) -> tuple[Choice, ...]:
         """What is worth measuring beside the formula's choice: half to one and a half times the target's warps."""

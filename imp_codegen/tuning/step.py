@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from imp_codegen.targets import Target
 
-_LANES = 4
-_SHORT_TILE = 4200  # bytes; below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
+_MOST_LANES = 8  # that any target takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Step:
     @property
     def possible(self) -> bool:
         """Whether the ring is long enough for every number of lanes."""
-        return self.ring_tiles >= 2 * _LANES
+        return self.ring_tiles >= _MOST_LANES
 
     def takes(self, choice: StepChoice) -> bool:
         """Whether each lane looks at another tile, and the ring has room for all of them."""
@@ -44,12 +43,14 @@ class Step:
 
     def formula(self, target: Target) -> StepChoice:
         """The target's bytes in flight; more lanes where tiles are short."""
-        lanes = 2 * _LANES if self.tile_bytes < _SHORT_TILE else _LANES
+        lanes = 2 * target.lanes if self.tile_bytes < target.short_tile else target.lanes
         return StepChoice(min(max(target.in_flight // self.tile_bytes, lanes), self.ring_tiles), lanes)
 
     def candidates(self, target: Target) -> tuple[StepChoice, ...]:
         """What is worth measuring beside the formula's choice: half and twice as much in flight, the other lanes."""
         usual = self.formula(target)
         counts = (usual.in_flight // 2, usual.in_flight, min(2 * usual.in_flight, self.ring_tiles))
-        found = dict.fromkeys(StepChoice(count, lanes) for count in counts for lanes in (_LANES, 2 * _LANES))
+        found = dict.fromkeys(
+            StepChoice(count, lanes) for count in counts for lanes in (target.lanes, 2 * target.lanes)
+        )
         return tuple(choice for choice in found if choice != usual and self.takes(choice))

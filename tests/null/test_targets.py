@@ -36,6 +36,12 @@ def test_what_is_no_number_of_multiprocessors(count: str) -> None:
         find_target(f"sm_120a:{count}")
 
 
+def test_predictions_are_for_the_card_of_that_size() -> None:
+    names = {text: find_target(text).card.name for text in ("sm_120a", "sm_120a:188", "sm_120a:84", "sm_90a:132")}
+    assert names == {"sm_120a": "rtx5090", "sm_120a:188": "rtxpro6000", "sm_120a:84": "rtx5090", "sm_90a:132": "h200"}
+    assert find_target("sim").card is None
+
+
 def test_unknown_targets_and_targets_asked_for_twice() -> None:
     with pytest.raises(TargetError, match=r"target 'sm_1' is unknown; known: sim, sm_120a, sm_90a"):
         find_target("sm_1:3")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imp_codegen.targets import Gpu, gpus, predict_us, targets
+from imp_codegen.targets import Gpu, find_target, gpus, predict_us, targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
@@ -56,7 +56,7 @@ def command(
     card = _card(gpu)
     chosen = _target(artifact.plan, target, card)
     if card is None:
-        card = next(iter(targets()[chosen.target].gpus), None) if chosen.target in targets() else None
+        card = find_target(f"{chosen.target}:{chosen.sms}").card if chosen.target in targets() else None
     programs = {
         program.name: [_Launch(kernel, predict_us(card, kernel) if card else None) for kernel in program.kernels]
         for program in chosen.programs
