@@ -290,7 +290,7 @@ FORMATS: list[tuple[str, str, list[str], list[str]]] = [
      ['<tool_call>\n{"name": "then"', '<tool_call>\n{"name": "weather", "arguments": {}}\n</tool_call>', "Hello",
       '<tool_call>\n{"name": "weather", "arguments": {"city": "Rome", "days": "3"', '<tool_call>\n{"name": "now", "arguments": {"a"']),
     ("qwen3_coder", "",
-     ["<tool_call>\n<function=weather>\n<parameter=city>\nRome <b>\n\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
+     ["<tool_call>\n<function=weather>\n<parameter=city>\nRome <b\n\n</parameter>\n<parameter=days>\n3\n</parameter>\n</function>\n</tool_call>",
       "<tool_call>\n<function=weather>\n<parameter=city>\n\n</parameter>\n<parameter=how>\nlong\n</parameter>\n</function>\n</tool_call>",
       "<tool_call>\n<function=now>\n</function>\n</tool_call>"],
      ["<tool_call>\n<function=weather>\n</function>", "<tool_call>\n<function=weather>\n<parameter=days>",
@@ -386,6 +386,37 @@ def test_random_calls_are_calls(family: str) -> None:
         assert {"how"} <= value.keys() <= {"how", "days"}
         assert value["how"] in ("short", "long")
         assert 0 <= value.get("days", 0) <= 99
+
+
+@pytest.mark.parametrize("family", ["qwen3_coder", "glm", "invoke", "gemma4", "lfm2", "hermes"])
+@pytest.mark.parametrize("tags", [False, True])
+@pytest.mark.parametrize(
+    ("schema", "good", "bad"),
+    [
+        ({"pattern": "^[a-c]/?d$"}, ["ad", "c/d"], ["d", "xad", "adx", ""]),
+        ({"pattern": "b+"}, ["b", "abba"], ["a", ""]),
+        ({"minLength": 2, "maxLength": 3}, ["ab", "a b"], ["a", "abcd"]),
+        ({"enum": ["x", "y z"]}, ["x", "y z"], ["y", "xx"]),
+    ],
+)
+def test_texts_without_quotes_are_held_to_their_schema(
+    family: str, tags: bool, schema: dict[str, object], good: list[str], bad: list[str]
+) -> None:
+    vocab = vocabulary(tags=tags)
+    parameters = {"type": "object", "properties": {"q": {"type": "string", **schema}}, "required": ["q"]}
+    tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
+    grammar = parsers.for_model("", family).tool_grammar(tools, special=special_tokens(vocab))
+    assert grammar is not None
+    make = structured.compile("lark", grammar, vocab)
+    spellings = {
+        "qwen3_coder": "<tool_call>\n<function=f>\n<parameter=q>\n%s\n</parameter>\n</function>\n</tool_call>",
+        "glm": "<tool_call>f\n<arg_key>q</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
+        "invoke": '<function name="f"><param name="q">%s</param></function>',
+        "gemma4": '<|tool_call>call:f{q:<|"|>%s<|"|>}<tool_call|>',
+        "lfm2": '<|tool_call_start|>[f(q="%s")]<|tool_call_end|>',
+        "hermes": '<tool_call>\n{"name": "f", "arguments": {"q": "%s"}}\n</tool_call>',
+    }
+    assert [text for text in (*good, *bad) if fits(make, vocab, spellings[family].replace("%s", text))] == good
 
 
 def test_the_choice_of_a_tool() -> None:

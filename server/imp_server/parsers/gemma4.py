@@ -6,7 +6,17 @@ import json
 import re
 
 from imp_server.parsers.family import Family
-from imp_server.parsers.grammar import OneOf, Part, Pattern, Schema, ToolSyntax, Until, separated, with_definitions
+from imp_server.parsers.grammar import (
+    OneOf,
+    Part,
+    Pattern,
+    Schema,
+    ToolSyntax,
+    Until,
+    separated,
+    text_of,
+    with_definitions,
+)
 from imp_server.parsers.reader import Reader
 from imp_server.parsers.tagged import types_of
 from imp_server.parsers.text import Malformed, Steps
@@ -122,7 +132,7 @@ def _typed(schema: object, root: Schema, quote: str, depth: int = 6) -> tuple[Pa
         item = _typed(schema.get("items"), root, quote, depth - 1)
         return "[", OneOf(((*item, OneOf(((",", *item), ()))), ())), "]"
     if "string" in types:
-        return quote, Until(quote)
+        return quote, Until(quote, text_of(schema))
     if types <= {"integer", "number", "boolean", "null"}:
         return (with_definitions(schema, root),)
     return (Pattern(r"\{[^{}]*\}"),)

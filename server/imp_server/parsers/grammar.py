@@ -27,9 +27,10 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Until:
-    """Any text up to and with `end`."""
+    """A text, of the form of the regular expression `text`, and `end`."""
 
     end: str
+    text: str = "(?s:.*)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +120,22 @@ def _value(value: object, root: Schema, end: str, *, string: bool) -> tuple[Part
     words = schema.get("enum")
     if isinstance(words, list) and all(isinstance(word, str) for word in words):
         return OneOf(tuple((word,) for word in words)), end
-    return (Until(end),)
+    return (Until(end, text_of(schema)),)
+
+
+def text_of(schema: Schema) -> str:
+    """The regular expression of a string without quotes: its pattern, or else its length, if it has one."""
+    if schema.get("type") != "string":
+        return "(?s:.*)"
+    pattern = schema.get("pattern")
+    if isinstance(pattern, str) and not ("|" in pattern and re.search(r"^\^|\$$", pattern)):
+        begin = "" if pattern.startswith("^") else "(?s:.*)"
+        end = "" if re.search(r"(?<!\\)\$$", pattern) else "(?s:.*)"
+        return f"{begin}(?:{pattern.removeprefix('^').removesuffix('' if end else '$')}){end}"
+    least, most = (schema.get(word) for word in ("minLength", "maxLength"))
+    if not isinstance(least, int) and not isinstance(most, int):
+        return "(?s:.*)"
+    return f"(?s:.{{{least if isinstance(least, int) else 0},{most if isinstance(most, int) else ''}}})"
 
 
 def tool_grammar(syntax: ToolSyntax, tools: Mapping[str, Schema], *, parallel: bool, special: Mapping[str, int]) -> str:
@@ -173,10 +189,11 @@ class _Lark:
                 return "(" + " | ".join(map(self.sequence, part.several)) + ")"
             case Until():
                 first, *rest = self._cut(part.end)
+                text = re.sub(r"(?<!\\)((?:\\\\)*)/", r"\1\/", part.text).replace("\n", "\\n")
                 if first in self.special:
-                    return f"{self.rule('/(?s:.*)/')} {self.literal(part.end)}"
+                    return f"{self.rule(f'/{text}/')} {self.literal(part.end)}"
                 end = re.escape(first).replace("\\\n", "\\n").replace("/", "\\/")
-                return f"{self.rule(f'/(?s:.*){end}/', '[lazy]')} {self.literal(''.join(rest))}"
+                return f"{self.rule(f'/{text}{end}/', '[lazy]')} {self.literal(''.join(rest))}"
 
     def _cut(self, text: str) -> list[str]:
         """`text` cut at special tokens."""
