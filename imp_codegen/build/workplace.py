@@ -7,6 +7,7 @@ cache lie.
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from imp_codegen.build.failure import BuildError, first_error
 from imp_codegen.build.processes import Processes
 from imp_codegen.build.toolchain import Compiler, environment, find
 
+_FULL = "No space left on device"
 _COMMAND = re.compile(r"`|\$[({]")
 
 
@@ -47,6 +49,8 @@ class Workplace:
             raise BuildError(f"{self._tool.path} cannot be run ({error.strerror})") from None
         with (self.folder / "log").open("a", encoding="utf-8") as log:
             log.write(done.log)
+        if done.status and _FULL in done.log:
+            raise OSError(errno.ENOSPC, _FULL)
         if done.status or not (self.folder / output).is_file():
             raise BuildError(
                 f"{self._tool.name} {self._tool.version} does not compile {self._purpose}: {first_error(done)}"

@@ -208,9 +208,16 @@ def test_a_cache_that_cannot_be_made(machine: Machine) -> None:
     assert message(UNIT).startswith(f"the cache folder {machine.cache} cannot be used (File exists); ")
 
 
-def test_a_full_disk(machine: Machine) -> None:
-    """/dev/full is one: whatever is written there finds no room."""
-    machine.install("nvcc", NVCC, 'rm log; ln -s /dev/full log; echo said; echo code >"$output"')
+@pytest.mark.parametrize(
+    "action",
+    [
+        'rm log; ln -s /dev/full log; echo said; echo code >"$output"',  # whatever is written there finds no room
+        "echo 'model.cpp:426:1: fatal error: error writing to ./cc.s: No space left on device'; exit 1",
+    ],
+    ids=["ours", "the compiler's"],
+)
+def test_a_full_disk(machine: Machine, action: str) -> None:
+    machine.install("nvcc", NVCC, action)
     said = message(GPU)
     assert said.startswith(
         f"the cache folder {machine.cache} cannot be used (No space left on device); make room there"

@@ -11,29 +11,31 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.build import engine_sources
+from imp_codegen.build import Unit, build, engine_sources
 
 Array = NDArray[Any]
 Flavour = Literal["plain", "check"]
 KERNELS = Path(__file__).resolve().parent / "kernels"
 INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
 SIM = INCLUDE / "imp" / "sim"
-_WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas")
-_COMMON = ("g++", "-std=c++20", "-ffp-contract=off", "-fPIC", *_WARNINGS, f"-I{INCLUDE}", f"-I{SIM}")
+_COMMON = ("-std=c++20", "-ffp-contract=off", "-fPIC", "-O2", f"-I{INCLUDE}", f"-I{SIM}")
 
 
-def compile_sim(source: Path, folder: Path, flavour: Flavour = "plain", machine: str = "x86-64-v3") -> Path:
-    """A shared object of one kernel file and the engine."""
-    common = [*_COMMON, f"-march={machine}"]
-    kernel_flags = ["-O1", "-g", "-fsanitize=thread,alignment"] if flavour == "check" else ["-O2"]
-    objects = [folder / "kernel.o"]
-    subprocess.run([*common, *kernel_flags, "-x", "c++", "-c", str(source), "-o", str(objects[0])], check=True)
-    for part in engine_sources(flavour):
-        objects.append(folder / f"{part.name}.o")
-        subprocess.run([*common, "-O2", "-c", str(part), "-o", str(objects[-1])], check=True)
+def compile_sim(source: Path, folder: Path, flavour: Flavour = "plain") -> Path:
+    """A shared object of one kernel file and the engine, as imp builds them."""
+    text = f'#line 1 "{source.name}"\n{source.read_text("utf-8")}'
+    (built,) = build((Unit("sim", "g++", text, flavour),))
     library = folder / "kernels.so"
-    link = ["g++", "-shared", "-pthread", "-Wl,-z,defs", *map(str, objects), "-o", str(library)]
-    subprocess.run(link, check=True)
+    library.write_bytes(built.code)
+    return library
+
+
+def compile_portable(source: Path, folder: Path) -> Path:
+    """The same for any x86-64."""
+    sources = ["-x", "c++", str(source), *map(str, engine_sources("plain"))]
+    library = folder / "kernels.so"
+    command = ["g++", *_COMMON, "-march=x86-64", "-shared", "-pthread", *sources, "-o", str(library)]
+    subprocess.run(command, check=True)
     return library
 
 

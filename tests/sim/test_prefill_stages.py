@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import math
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from sim_library import compile_sim
 
-from imp_codegen.build import engine_sources
 from imp_codegen.quant import Tile, format_named, formats
 
 Array = NDArray[Any]
-INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
 POISON = 0x7FC0BEEF  # a NaN where nothing may be read
 
 
@@ -190,12 +188,7 @@ class Kernels:
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     folder = tmp_path_factory.mktemp("prefill")
     (folder / "prefill.cu").write_text(source(), "utf-8")
-    includes = ["-I", str(INCLUDE), "-I", str(INCLUDE / "imp" / "sim")]
-    command = ["g++", "-std=c++20", "-O2", "-march=x86-64-v3", "-ffp-contract=off", "-fPIC", "-shared", "-pthread"]
-    command += ["-x", "c++", *includes, str(folder / "prefill.cu"), *map(str, engine_sources("plain"))]
-    done = subprocess.run([*command, "-o", str(folder / "k.so")], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return Kernels(folder / "k.so")
+    return Kernels(compile_sim(folder / "prefill.cu", folder))
 
 
 def aligned(shape: tuple[int, ...], dtype: Any) -> Array:

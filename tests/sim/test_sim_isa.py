@@ -5,7 +5,7 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sim_library import SimLibrary, aligned, compile_sim
+from sim_library import SimLibrary, aligned, compile_portable, compile_sim
 
 from isa_cases import SOURCE, Case, cases, check
 
@@ -25,7 +25,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
 
 @pytest.fixture(scope="module")
 def portable(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
-    return SimLibrary(compile_sim(SOURCE, tmp_path_factory.mktemp("sim"), machine="x86-64"))
+    return SimLibrary(compile_portable(SOURCE, tmp_path_factory.mktemp("sim")))
 
 
 @pytest.fixture(scope="module")
