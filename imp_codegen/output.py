@@ -16,7 +16,7 @@ def check_output(output: Path, source: Path, force: bool) -> None:
         raise ImpError(f"{output}: is a folder; name the file to write, like {output / f'{source.stem}.impc'}")
     if not output.exists():
         return
-    if output.samefile(source):
+    if source.exists() and output.samefile(source):
         raise ImpError(f"{output}: is the model that is to be compiled; give the artifact another name")
     if not output.is_file():
         raise ImpError(f"{output}: is not a regular file; an artifact is a file that is put in place when it is whole")

@@ -23,9 +23,10 @@ def account(checkpoint: Checkpoint, spec: ModelSpec, graph: Graph) -> None:
     _account_for_tensors(checkpoint, spec, graph)
     prefix = f"{spec.architecture}."
     for key in checkpoint.metadata.unread():
-        name = key.removeprefix(prefix) if key.startswith(prefix) else key
-        if name != key or name in _OTHERS:
-            _account_for_key(checkpoint, spec, key, name)
+        if key.startswith(prefix):
+            _account_for_key(checkpoint, spec, key, _KEYS.get(key.removeprefix(prefix)))
+        elif key in _OTHERS or (key.startswith("tokenizer.ggml.") and not _TOKENIZER.fullmatch(key)):
+            _account_for_key(checkpoint, spec, key, _OTHERS.get(key))
 
 
 def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, graph: Graph) -> None:
@@ -42,12 +43,11 @@ def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, graph: Graph) 
     raise CheckpointError(f"{checkpoint.path}: tensor {extra[0][:80]!r}{more} {why}")
 
 
-def _account_for_key(checkpoint: Checkpoint, spec: ModelSpec, key: str, name: str) -> None:
-    harmless = _OTHERS.get(name) or _KEYS.get(name)
+def _account_for_key(checkpoint: Checkpoint, spec: ModelSpec, key: str, harmless: tuple[Harmless, str] | None) -> None:
     if harmless is None:
         raise CheckpointError(
-            f"{checkpoint.path}: key {key[:80]!r} is {checkpoint.metadata.shown(key)}, but imp does not know this key "
-            f"of {spec.architecture} models, and it may change their numbers; choose another checkpoint"
+            f"{checkpoint.path}: key {key[:80]!r} is {checkpoint.metadata.shown(key)}, but imp does not know this key, "
+            f"and it may change what {spec.architecture} models answer; choose another checkpoint"
         )
     unchanged, expected = harmless
     if not unchanged(checkpoint.metadata.scalar(key), spec):
@@ -128,3 +128,7 @@ _OTHERS: Mapping[str, tuple[Harmless, str]] = {
     "tokenizer.ggml.remove_extra_whitespaces": _FALSE,
     "tokenizer.ggml.suppress_tokens": (_nothing, "nothing"),
 }
+# Names of tokens, and what one family of tokenizers reads and another does not need.
+_TOKENIZER = re.compile(
+    r"tokenizer\.ggml\.(\w+_token_ids?|token_type_count|pre|scores|merges|add_space_prefix)", re.ASCII
+)

@@ -97,6 +97,11 @@ USED: dict[str, tuple[Keys, Tensors]] = {
             "general.whatever": "x",
             "other.key": 5,
             "tokenizer.ggml.add_eos_token": True,
+            "tokenizer.ggml.padding_token_id": 3,
+            "tokenizer.ggml.fim_pre_token_id": 3,
+            "tokenizer.ggml.token_type_count": 2,
+            "tokenizer.ggml.add_space_prefix": False,
+            "tokenizer.huggingface.json": "{}",
         },
         {},
     ),
@@ -149,6 +154,7 @@ UNKNOWN_KEYS: dict[str, tuple[Any, str]] = {
     "tokenizer.ggml.precompiled_charsmap": ([1, 2], "precompiled_charsmap is a list of 2 (1, 2), expected nothing: "),
     "tokenizer.ggml.remove_extra_whitespaces": (True, "remove_extra_whitespaces is True, expected false"),
     "tokenizer.ggml.suppress_tokens": ([5], "tokenizer.ggml.suppress_tokens is a list of 1 (5), expected nothing: "),
+    "tokenizer.ggml.lowercase": (True, "key 'tokenizer.ggml.lowercase' is True, but imp does not know this key"),
     "tokenizer.ggml.add_sep_token": (True, "tokenizer.ggml.add_sep_token is True, expected false"),
 }
 

@@ -148,6 +148,14 @@ def test_outputs_that_are_no_files(
     assert Path("/dev/null").is_char_device()
 
 
+def test_the_output_is_looked_at_before_a_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("imp_server.download.download", lambda source: pytest.fail("downloads"))
+    assert imp_compile("hf:org/repo", "-o", tmp_path) == 2
+    assert f"is a folder; name the file to write, like {tmp_path}/repo.impc" in complaint(capsys)
+
+
 def test_names_that_are_not_utf8(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = write_gguf(tmp_path / "m.gguf", "llama", {"general.name": None})
     odd = tmp_path / os.fsdecode(b"mod\xe8le \x1b[31m.gguf")

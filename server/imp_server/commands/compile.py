@@ -84,6 +84,7 @@ def command(
 ) -> None:
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
+    from imp_codegen.output import check_output
     from imp_server.chat_probe import describe
     from imp_server.chat_template import ChatTemplateError
     from imp_server.progress import progress
@@ -95,9 +96,10 @@ def command(
         )
     if "-" in (source, str(output)):
         raise ImpError("- is no file: imp compile reads and writes files, not stdin and stdout; give their names")
-    checkpoint = _checkpoint(source)
+    check_output(output, Path(source), force)  # before anything is downloaded
     names = _targets(target)
     tables = _tables_of(tuning, find_targets(names))
+    checkpoint = _checkpoint(source)
     notes: list[str] = []
 
     def described(template: str) -> str | None:
