@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from imp_runtime.errors import ImpError
 from imp_server.schema_ends import endless_references, ends
-from imp_server.schema_negation import finite, negated
+from imp_server.schema_negation import finite, negated, resolved
 
 Schema = dict[str, object] | bool
 
@@ -145,7 +145,7 @@ class _Rewriting:
         most = schema.get("maxItems")
         if value is not True or (isinstance(most, int) and most <= 1):
             return []
-        values = finite(schema.get("items"))
+        values = finite(resolved(schema.get("items"), self._root))
         if values is None or "prefixItems" in schema:
             raise SchemaError(path, "uniqueItems", "cannot be enforced, except for items of an enum; leave it out")
         longest = min(len(values), most) if isinstance(most, int) else len(values)
@@ -187,6 +187,7 @@ class _Rewriting:
 
     def property_names(self, schema: Mapping[str, object], value: object, path: str) -> list[Schema]:
         """`propertyNames` by pattern, length or enum."""
+        value = resolved(value, self._root)
         if value is True or value == {}:
             return []
         if value is False:

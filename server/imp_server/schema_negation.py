@@ -28,7 +28,7 @@ def negated(schema: object, context: object, root: object) -> dict[str, object] 
     `context` is a schema that the values are known to fit: where that has an enum, the opposite of a constant is the
     rest of it. References are looked up in `root`.
     """
-    schema, context = _resolved(schema, root), _resolved(context, root)
+    schema, context = resolved(schema, root), resolved(context, root)
     if not isinstance(schema, dict):
         return schema is False
     words = schema.keys() - _ANNOTATIONS
@@ -116,7 +116,8 @@ def _same(one: object, other: object) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
-def _resolved(schema: object, root: object) -> object:
+def resolved(schema: object, root: object) -> object:
+    """`schema`, or what it refers to in `root` where it is nothing but a reference."""
     seen: set[str] = set()
     while isinstance(schema, dict) and schema.keys() - _ANNOTATIONS == {"$ref"} and schema["$ref"] not in seen:
         seen.add(str(schema["$ref"]))

@@ -24,6 +24,10 @@ CASES: dict[str, tuple[object, list[object]]] = {
         {"type": "array", "items": {"enum": ["a", 2, None]}, "uniqueItems": True},
         [[], ["a"], [2, "a"], ["a", 2, None], ["a", "a"], [2, None, 2], ["b"]],
     ),
+    "unique items by reference": (
+        {"type": "array", "items": {"$ref": "#/$defs/E"}, "uniqueItems": True, "$defs": {"E": {"enum": ["a", "b"]}}},
+        [[], ["a"], ["b", "a"], ["a", "a"], ["c"]],
+    ),
     "one unique item": ({"type": "array", "items": SIZE, "uniqueItems": True, "maxItems": 1}, [[], [1], [1, 2]]),
     "unique booleans": (
         {"type": "array", "items": {"type": "boolean"}, "uniqueItems": True, "minItems": 2},
