@@ -31,7 +31,8 @@ class OddPlace:
         program = (
             "import sys, imp_codegen, imp_runtime, imp_server.__main__ as process\n"
             "here = sys.argv.pop(1)\n"
-            "assert all(m.__file__.startswith(here) for m in (imp_codegen, imp_runtime, process)), imp_codegen.__file__\n"
+            "for each in (imp_codegen, imp_runtime, process):\n"
+            "    assert each.__file__.startswith(here), each.__file__\n"
             "process.main()"
         )
         command = [sys.executable, "-c", program, self.checkout, *arguments]
