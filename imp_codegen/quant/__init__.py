@@ -160,7 +160,8 @@ def _cut(fmt: QuantFormat, cols: int) -> int:
     divisors = [c for c in range(block, min(cols, _LONGEST_CUT * fmt.tile_weights) + 1, block) if cols % c == 0]
     within = [c for c in divisors if shortest <= c <= fmt.tile_weights]
     above = [c for c in divisors if c > fmt.tile_weights]
-    return max((c for c in within if c % 256 == 0), default=0) or max(within, default=0) or min(above or divisors[-1:])
+    whole_warps = [c for c in within if c % 256 == 0]
+    return max(whole_warps or within, default=0) or min(above or divisors[-1:], default=cols)
 
 
 def tile_bytes(fmt: QuantFormat, tile: Tile) -> int:

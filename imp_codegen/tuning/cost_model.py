@@ -48,7 +48,8 @@ def predicted_table(stages: Iterable[Stage], target: Target) -> Table:
     gpu = target.card
     if gpu is None:
         raise TuningError(f"--predict {target.name}: the cost model knows no card of this target")
-    return Table(target.name, f"{SOURCE} {target.name}", {s.name: _entry(s, target, gpu) for s in stages}, "cost model")
+    entries = {stage.name: _entry(stage, target, gpu) for stage in stages}
+    return Table(target.name, f"{SOURCE} {target.name}", entries, "cost model", sms=target.sms)
 
 
 def _entry(stage: Stage, target: Target, gpu: Gpu) -> Entry:

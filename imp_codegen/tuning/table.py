@@ -80,7 +80,7 @@ class Table:
         }
         parts = [
             f'"target": {json.dumps(self.target)}',
-            *([f'"sms": {self.sms}'] if self.sms is not None else []),
+            *([f'"sms": {self.cards.sms}'] if self.cards != targets()[self.target] else []),
             f'"source": {json.dumps(self.source)}',
             f'"entries": {_lines(stages)}',
             *([f'"steps": {_lines(steps)}'] if steps else []),

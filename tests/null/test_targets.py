@@ -128,6 +128,8 @@ def test_a_tables_size_is_written_and_read(tmp_path: Path) -> None:
     assert read_table(path) == table
     with pytest.raises(TuningError, match=r"is for sm_120a:84, the new entries are for sm_120a:170; name another"):
         write_table(path, Table("sm_120a", "", {}, ""))
+    usual = Table("sm_120a", "a test", {}, "", sms=170)
+    assert '"sms"' not in usual.to_json(), "as many as the target has by default"
     path.write_text(path.read_text().replace('"sms": 84', '"sms": 0'))
     with pytest.raises(TuningError, match="sms is 0, expected 1 to 1024"):
         read_table(path)
