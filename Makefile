@@ -1,10 +1,10 @@
-# make setup | demo | check | test | gpu | bench | fuzz | golden | clean
+# make setup | demo | check | test | elsewhere | gpu | bench | fuzz | golden | clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo check test gpu bench fuzz golden clean
+.PHONY: setup demo check test elsewhere gpu bench fuzz golden clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,9 @@ check: setup
 
 test: setup
 	$(BIN)/pytest tests --ignore tests/gpu -n 2
+
+elsewhere: setup
+	tests/elsewhere
 
 gpu: setup
 	$(BIN)/pytest tests/gpu
