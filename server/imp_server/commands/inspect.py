@@ -196,6 +196,8 @@ def _document(
         "targets": [t.target for t in plan.targets],
         "contents": dict(artifact.names()),
         "target": target.target,
+        "multiprocessors": target.sms,
+        "decode": {"form": target.form, "reason": target.reason, "graph_where_no_room": bool(target.fallback)},
         "gpu": card.name if card else None,
         "predicted_decode_tokens_per_second": _decode_speed(programs),
         "programs": {
