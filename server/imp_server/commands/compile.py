@@ -106,7 +106,7 @@ def command(
         try:
             capabilities = describe(template)
         except ChatTemplateError as error:
-            notes.append(f"{error}; it is left out, so that the model only completes text")
+            notes.append(f"{error}; it is left out, and chat needs another (imp serve --chat-template FILE)")
             return None
         if (capabilities.tools or capabilities.tool_calls) and capabilities.parser == "plain":
             notes.append(_UNKNOWN_CALLS)
