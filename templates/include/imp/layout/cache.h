@@ -6,6 +6,8 @@
 
 namespace imp {
 
+constexpr int kCacheTokens = 16;  // positions of a block
+
 template <int HeadDim>
 struct CacheRow {
   static constexpr int kChunks = HeadDim / 8;

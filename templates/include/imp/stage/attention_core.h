@@ -67,7 +67,7 @@ struct AttentionCore {
   static constexpr int kParts = kNew + 2 * Row::kBytes;
   static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
-  static_assert(C.block_tokens == TileAttention<C.head_dim>::kTokens, "a tile is the share of a head in a cache block");
+  static_assert(C.block_tokens == kCacheTokens, "the plan has other cache blocks than the kernels");
 
   struct Args {
     const float* q_weight;

@@ -7,6 +7,7 @@
 #pragma once
 #include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
+#include "imp/stage/attention_tile.h"
 
 namespace imp {
 
@@ -29,8 +30,7 @@ struct AttentionPrefill {
   static constexpr int kGridX = ceil_div(C.tokens, kBlockQueries);
   static constexpr int kGridY = C.heads;
   static constexpr int kGridZ = 1;
-  static constexpr int kBlockTokens = 16;
-  static constexpr int kHeadBytes = kBlockTokens * C.head_dim * 2;
+  static constexpr int kHeadBytes = kCacheTokens * C.head_dim * 2;
   static constexpr int kDepth = C.head_dim / 16;  // tensor-core steps of a query times a key
   static constexpr int kRowBytes = C.head_dim * 2 + 16;  // an odd number of chunks: eight rows hit all banks
   static constexpr int kTileBytes = kTileKeys * kRowBytes;
@@ -101,8 +101,8 @@ struct AttentionPrefill {
       const int position = tile * kTileKeys + row;
       std::uint8_t* to = buffer + row * kRowBytes + chunk * 16;
       if (position < keys) {
-        const auto block = static_cast<std::size_t>(blocks[position / kBlockTokens]);
-        const std::uint8_t* from = head_cache + block * C.block_bytes + position % kBlockTokens * C.head_dim * 2 +
+        const auto block = static_cast<std::size_t>(blocks[position / kCacheTokens]);
+        const std::uint8_t* from = head_cache + block * C.block_bytes + position % kCacheTokens * C.head_dim * 2 +
                                    CacheRow<C.head_dim>::chunk(position, chunk);
         cp_async16(to, from);
         cp_async16(to + kTileBytes, from + C.kv_heads * kHeadBytes);
@@ -123,9 +123,7 @@ struct AttentionPrefill {
 #pragma unroll
       for (int r = 0; r < 4; r++) {
         const float2 x = *reinterpret_cast<const float2*>(line + r % 2 * 8 * C.stride + k * 16 + r / 2 * 8);
-        high[k][r] = floats_to_half2(x.x, x.y);
-        const float2 rounded = half2_to_float2(high[k][r]);
-        low[k][r] = floats_to_half2(x.x - rounded.x, x.y - rounded.y);
+        split_halves(x, high[k][r], low[k][r]);
       }
     }
   }

@@ -47,9 +47,9 @@ struct TileQueries {
 template <int HeadDim>
 struct TileAttention {
   using Row = CacheRow<HeadDim>;
-  static constexpr int kTokens = 16;
   static constexpr int kDepth = HeadDim / 16;
   static constexpr float kMasked = -1e30f;
+  static_assert(kCacheTokens == 16, "a head's share of a block is one operand of the tensor cores");
   static_assert(HeadDim % 16 == 0, "a head consists of tensor-core steps of 16");
 
   // Softmax weights of a block, as the B operand of the product with its values.

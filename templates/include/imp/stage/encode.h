@@ -3,6 +3,7 @@
 #include "imp/layout/tile.h"
 #include "imp/stage/cta.h"
 #include "imp/stage/exchange.h"
+#include "imp/stage/q8_block.h"
 
 namespace imp {
 
@@ -105,24 +106,10 @@ struct Encoder {
     if constexpr (C.q8) encode_q8(v, k, k < C.cols, shared);
   }
   static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
-    const float peak = group_max<8>(max(max(fabsf(v.x), fabsf(v.y)), max(fabsf(v.z), fabsf(v.w))));
-    const float largest = peak > 1e-30f ? peak : 0.0f;  // below, 127 / peak would overflow
-    const float inverse = largest > 0 ? divide_fast(127.0f, largest) : 0.0f;
-    const int a = round_int(v.x * inverse);
-    const int b = round_int(v.y * inverse);
-    const int c = round_int(v.z * inverse);
-    const int d = round_int(v.w * inverse);
-    const int half_sum = group_sum<4>(a + b + c + d);
-    const int other = shuffle_xor(half_sum, 4);
+    const Q8Block block = Q8Block::encode(v);
     if (!inside) return;
-    const auto packed = (static_cast<std::uint32_t>(a) & 255u) | (static_cast<std::uint32_t>(b) & 255u) << 8 |
-                        (static_cast<std::uint32_t>(c) & 255u) << 16 | static_cast<std::uint32_t>(d) << 24;
-    *reinterpret_cast<std::uint32_t*>(shared + swizzle_chunk(k / 16) * 16 + k % 16) = packed;
-    if (lane_index() % 8 == 0) {
-      reinterpret_cast<uint2*>(shared + kCodes)[k / 32] =
-          make_uint2(float_to_bits(largest * (1.0f / 127.0f)),
-                     (static_cast<std::uint32_t>(half_sum) & 0xffffu) | static_cast<std::uint32_t>(other) << 16);
-    }
+    *reinterpret_cast<std::uint32_t*>(shared + swizzle_chunk(k / 16) * 16 + k % 16) = block.codes;
+    if (lane_index() % 8 == 0) reinterpret_cast<uint2*>(shared + kCodes)[k / 32] = block.scale();
   }
 };
 

@@ -2,6 +2,7 @@
 // both where one product's weights are integers and another's are not. One CTA for each token.
 #pragma once
 #include "imp/layout/tile.h"
+#include "imp/stage/q8_block.h"
 
 namespace imp {
 
@@ -97,27 +98,13 @@ struct EncodeActivations {
     return floats_to_bfloat2(a - bits_to_float(high << 16), b - bits_to_float(high & 0xffff0000u));
   }
 
-  static __device__ __forceinline__ float magnitude(float x) { return max(x, -x); }
-
-  // Eight lanes hold one block of 32. The row's factor goes into the scale: the codes do not depend on it.
+  // The row's factor goes into the scale: the codes do not depend on it.
   static __device__ __forceinline__ void quantise(float4 v, float factor, bool inside, std::uint8_t* codes,
                                                   uint2* scale) {
-    const float largest =
-        group_max<8>(max(max(magnitude(v.x), magnitude(v.y)), max(magnitude(v.z), magnitude(v.w))));
-    const float inverse = largest > 0 ? divide_fast(127.0f, largest) : 0.0f;
-    const int q[4] = {round_int(v.x * inverse), round_int(v.y * inverse), round_int(v.z * inverse),
-                      round_int(v.w * inverse)};
-    const int half_sum = group_sum<4>(q[0] + q[1] + q[2] + q[3]);
-    const int other = shuffle_xor(half_sum, 4);
+    const Q8Block block = Q8Block::encode(v);
     if (!inside) return;
-    std::uint32_t packed = 0;
-#pragma unroll
-    for (int i = 0; i < 4; i++) packed |= (static_cast<std::uint32_t>(q[i]) & 255u) << (8 * i);
-    *reinterpret_cast<std::uint32_t*>(codes) = packed;
-    if (lane_index() % 8 == 0) {
-      *scale = make_uint2(float_to_bits(largest * (1.0f / 127.0f) * factor),
-                          (static_cast<std::uint32_t>(half_sum) & 0xffffu) | static_cast<std::uint32_t>(other) << 16);
-    }
+    *reinterpret_cast<std::uint32_t*>(codes) = block.codes;
+    if (lane_index() % 8 == 0) *scale = block.scale(factor);
   }
 };
 

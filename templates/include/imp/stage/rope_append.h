@@ -32,9 +32,8 @@ struct RopeAppend {
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kHeads = C.heads + 2 * C.kv_heads;
-  static constexpr int kBlockTokens = 16;
   using Row = CacheRow<C.head_dim>;
-  static constexpr int kHeadBytes = kBlockTokens * Row::kBytes;
+  static constexpr int kHeadBytes = kCacheTokens * Row::kBytes;
   static constexpr int kValues = C.kv_heads * kHeadBytes;  // in a layer's block, v follows k
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(kPairs <= kThreads, "each thread computes at most one angle");
@@ -54,8 +53,8 @@ struct RopeAppend {
     if (thread_index() < kPairs) rotation[thread_index()] = rope_angle(turns, thread_index(), position);
     block_sync();
 
-    const int block = table[slot * C.table_blocks + position / kBlockTokens];
-    std::uint8_t* keys = cache + static_cast<std::size_t>(block) * C.block_bytes + position % kBlockTokens * Row::kBytes;
+    const int block = table[slot * C.table_blocks + position / kCacheTokens];
+    std::uint8_t* keys = cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kBytes;
     float* line = qkv + static_cast<std::size_t>(token) * kHeads * C.head_dim;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
       float* x = line + head * C.head_dim;
@@ -91,8 +90,7 @@ struct RopeAppend {
         out[i].x *= norm[Pairs::first(p)] * factor;
         out[i].y *= norm[Pairs::second(p)] * factor;
       }
-      const float2 turn = rotation[p];
-      out[i] = make_float2(out[i].x * turn.x - out[i].y * turn.y, out[i].y * turn.x + out[i].x * turn.y);
+      out[i] = rotate_pair(out[i], rotation[p]);
     }
   }
 
