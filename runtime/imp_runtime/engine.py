@@ -42,7 +42,7 @@ class StepOutput:
     """A token of a sequence. `finish` says why it is the last one; a stop token is delivered with "stop".
 
     Where `top_logprobs` was asked for: `logprob` of the token and `top`, the best tokens with theirs, best first; of
-    the model's own distribution, before bias, penalties, temperature and mask.
+    the model's own distribution, before bias, penalties, temperature and mask, or of what was left of it by these.
     """
 
     sequence: Sequence
@@ -315,7 +315,13 @@ class Engine:
             token = sequence.sampler.choose(logits, allowed, sequence.prompt, sequence.generated)
             self.runner.write_token(head.slot, token)
         count = sequence.params.top_logprobs
-        logprob, top = (None, ()) if count is None else logprobs(logits, token, count)
+        if count is None:
+            logprob: float | None = None
+            top: tuple[tuple[int, float], ...] = ()
+        elif sequence.params.sampled_logprobs and sequence.sampler is not None:
+            logprob, top = sequence.sampler.drawn_from(token, count)
+        else:
+            logprob, top = logprobs(logits, token, count)
         sequence.generated.append(token)
         finish = self._finish(sequence, token)
         if finish:

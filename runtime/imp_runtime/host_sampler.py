@@ -44,6 +44,7 @@ class HostSampler:
         self._scores = self._weights = np.zeros(0)
         self._history = np.zeros(0, np.int64)
         self._known = 0
+        self._drawn: tuple[Tokens | None, Floats] | None = None  # candidates (None: all), their weights; None: greedy
 
     def choose(
         self, logits: npt.NDArray[np.float32], allowed: Bools | None, prompt: Sequence[int], generated: Sequence[int]
@@ -66,6 +67,7 @@ class HostSampler:
         if allowed is not None:
             scores[~allowed] = -np.inf
         if params.temperature == 0:
+            self._drawn = None
             return int(scores.argmax())
         uniform, xtc_uniform = uniforms(self.seed, len(history))
         if params.mirostat == 2:
@@ -73,6 +75,7 @@ class HostSampler:
             softmax(scores, weights)
             weights *= mirostat(weights, self.surprise_limit)
             chosen = draw(weights, uniform)
+            self._drawn = None, weights
             error = -math.log2(weights[chosen] / weights.sum()) - params.mirostat_tau
             self.surprise_limit -= params.mirostat_eta * error
             return chosen
@@ -93,7 +96,23 @@ class HostSampler:
             scores /= params.temperature
             softmax(scores, weights)
         chosen = draw(weights, uniform)
+        self._drawn = ids, weights
         return chosen if ids is None else int(ids[chosen])
+
+    def drawn_from(self, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+        """Of the distribution that `token`, the last choice, was drawn from: its log-probability, and the best's.
+
+        At most `count` of them, best first; those that could not be drawn are left out.
+        """
+        if self._drawn is None:
+            return 0.0, ((token, 0.0),)[:count]
+        ids, weights = self._drawn
+        possible = np.flatnonzero(weights)
+        probabilities = weights[possible] / weights.sum()
+        tokens = possible if ids is None else ids[possible]
+        order = np.lexsort((tokens, -probabilities))[:count]
+        own = float(probabilities[tokens == token][0])
+        return math.log(own), tuple((int(tokens[i]), math.log(probabilities[i])) for i in order)
 
     def _tokens(self, prompt: Sequence[int], generated: Sequence[int]) -> Tokens:
         """Both as one array, of which only what is new has to be converted."""

@@ -31,7 +31,8 @@ class SamplingParams:
     count what was generated. `dry_penalty_last_n` likewise. `dry_sequence_breakers`: token ids across which DRY finds
     no repetition. `logit_bias`: (token, added to its logit), in the range -1000 (never) to 1000.
     `ignore_eos` goes on after a stop token of the model; `stop_tokens` are further ones, of this request. Before
-    `min_tokens` no stop token is chosen. `top_logprobs`: report each token's log-probability and that many of the best.
+    `min_tokens` no stop token is chosen. `top_logprobs`: report each token's log-probability and that many of the best,
+    of the model's own distribution; with `sampled_logprobs` of the one that the token was drawn from.
     Raises SamplingError.
     """
 
@@ -60,6 +61,7 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     min_tokens: int = 0
     top_logprobs: int | None = None
+    sampled_logprobs: bool = False
     stop_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -109,7 +111,8 @@ class SamplingParams:
         """Whether a parameter is in use that the sampling kernel does not know."""
         truncates = self.typical_p < 1 or self.mirostat != 0 or self.xtc_probability > 0
         return (
-            (self.temperature > 0 and truncates)
+            self.sampled_logprobs
+            or (self.temperature > 0 and truncates)
             or self.dry_multiplier > 0
             or (self.repetition_penalty != 1 and self.repeat_last_n >= 0)
         )

@@ -156,9 +156,10 @@ class NativeCompletion:
         many = "top_probs" if self._wishes.after else "top_logprobs"
         found: list[JsonValue] = []
         for each in logprobs:
-            best = [self._token(index, *named) for index, named in zip(each.top_ids, each.top, strict=True)]
-            shown: list[JsonValue] = [token for token in best if token.get("prob") != 0]
-            found.append(self._token(each.id, each.token, each.bytes, each.logprob) | {many: shown})
+            best: list[JsonValue] = [
+                self._token(index, *named) for index, named in zip(each.top_ids, each.top, strict=True)
+            ]
+            found.append(self._token(each.id, each.token, each.bytes, each.logprob) | {many: best})
         return {"completion_probabilities": found}
 
     def _token(self, index: int, text: str, raw: bytes, logprob: float) -> dict[str, JsonValue]:

@@ -26,6 +26,7 @@ class NativeBody(GenerationBody):
     n_cmpl: Choices | None = None
     n_probs: Probabilities | None = None
     logprobs: Probabilities | None = None
+    post_sampling_probs: bool | None = None
     return_tokens: bool | None = None
     response_fields: Annotated[list[str], Field(max_length=100)] | None = None
 
@@ -44,6 +45,7 @@ class NativeBody(GenerationBody):
         options = super().options(unsaid, most)
         options["max_tokens"] = options["max_tokens"] or 1
         options["top_logprobs"] = self.probabilities or None
+        options["sampled_logprobs"] = bool(self.post_sampling_probs and self.probabilities)
         return options
 
     def wishes(self, unsaid: int | None, *, several: bool) -> Wishes:
@@ -56,6 +58,7 @@ class NativeBody(GenerationBody):
             timed=bool(self.timings_per_token),
             return_tokens=bool(self.return_tokens),
             probabilities=self.probabilities,
+            after=bool(self.post_sampling_probs),
             fields=self.response_fields or (),
             several=several or self.choices > 1,
         )

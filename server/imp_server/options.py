@@ -41,6 +41,7 @@ class Options(TypedDict, total=False):
     xtc_threshold: float | None
     logit_bias: Mapping[int | str, float] | None
     top_logprobs: int | None
+    sampled_logprobs: bool | None
     stop_tokens: Sequence[int] | None
     seed: int | None
     ignore_eos: bool | None
@@ -70,6 +71,8 @@ def sampling_params(options: Options, defaults: SamplingParams) -> SamplingParam
             changes[name] = _integer(name, given[name])
     if options.get("ignore_eos"):
         changes["ignore_eos"] = True
+    if options.get("sampled_logprobs"):
+        changes["sampled_logprobs"] = True
     if bias := options.get("logit_bias"):
         changes["logit_bias"] = tuple(sorted(bias.items()))
     if breakers := options.get("dry_sequence_breakers"):

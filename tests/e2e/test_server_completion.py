@@ -139,6 +139,19 @@ def test_probabilities(server: Server) -> None:
     assert post(server, logprobs=3)["completion_probabilities"] == probabilities
 
 
+def test_probabilities_behind_the_samplers(server: Server) -> None:
+    """The engine is asked for them, and probabilities stand where logarithms did."""
+    before = post(server, n_probs=3)["completion_probabilities"]
+    after = post(server, n_probs=3, post_sampling_probs=True)["completion_probabilities"]
+    assert server.engine.params[-1].sampled_logprobs
+    for a, b in zip(before, after, strict=True):
+        assert b["prob"] == pytest.approx(math.exp(a["logprob"]))
+        assert [each["prob"] for each in b["top_probs"]] == [math.exp(each["logprob"]) for each in a["top_logprobs"]]
+        assert "logprob" not in b
+    post(server, post_sampling_probs=True)
+    assert not server.engine.params[-1].sampled_logprobs
+
+
 def check_timings(timings: dict[str, float], tokens: int, prompt: int, cached: int = 0) -> None:
     assert set(timings) == TIMINGS
     assert (timings["predicted_n"], timings["prompt_n"], timings["cache_n"]) == (tokens, prompt - cached, cached)

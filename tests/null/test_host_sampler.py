@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -199,19 +200,22 @@ def expected_distribution(logits: np.ndarray, params: SamplingParams, allowed: n
     return result
 
 
+KNOBS: list[dict[str, Any]] = [
+    {},
+    {"temperature": 0.6},
+    {"temperature": 1.5, "top_k": 7},
+    {"temperature": 0.7, "top_p": 0.8},
+    {"temperature": 2.0, "min_p": 0.05},
+    {"temperature": 1.0, "typical_p": 0.6},
+    {"temperature": 1.0, "xtc_probability": 0.4, "xtc_threshold": 0.05},
+    {"temperature": 0.8, "logit_bias": ((0, 3.0), (1, -1000.0))},
+    {"temperature": 1.2, "top_k": 25, "typical_p": 0.95, "top_p": 0.9, "min_p": 0.02, "xtc_probability": 0.5},
+]
+
+
 @pytest.mark.parametrize(
     "knobs",
-    [
-        {},
-        {"temperature": 0.6},
-        {"temperature": 1.5, "top_k": 7},
-        {"temperature": 0.7, "top_p": 0.8},
-        {"temperature": 2.0, "min_p": 0.05},
-        {"temperature": 1.0, "typical_p": 0.6},
-        {"temperature": 1.0, "xtc_probability": 0.4, "xtc_threshold": 0.05},
-        {"temperature": 0.8, "logit_bias": ((0, 3.0), (1, -1000.0))},
-        {"temperature": 1.2, "top_k": 25, "typical_p": 0.95, "top_p": 0.9, "min_p": 0.02, "xtc_probability": 0.5},
-    ],
+    KNOBS,
     ids=lambda knobs: "+".join(knobs) or "plain",
 )
 @pytest.mark.parametrize("masked", [False, True])
@@ -230,6 +234,33 @@ def test_draws_follow_the_distribution(knobs: dict[str, float], masked: bool) ->
     often = expected * draws >= 5
     chi = (np.square(counts - expected * draws) / np.maximum(expected * draws, 1e-9))[often].sum()
     assert chi <= often.sum() + 5 * math.sqrt(2 * often.sum())
+
+
+@pytest.mark.parametrize("knobs", [{}, *(each for each in KNOBS if "xtc_probability" not in each)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_what_a_token_was_drawn_from(knobs: dict[str, Any], masked: bool) -> None:
+    rng = np.random.default_rng(9)
+    logits = (rng.standard_normal(60) * 2).astype(np.float32)
+    allowed = rng.random(60) < 0.4 if masked else np.ones(60, bool)
+    params = SamplingParams(**{"temperature": 1.0, "sampled_logprobs": True, "top_logprobs": 5, **knobs})
+    assert params.on_host
+    expected = expected_distribution(logits, params, allowed)
+    sampler = HostSampler(params, 3)
+    token = sampler.choose(logits, allowed if masked else None, [1, 2], [])
+    logprob, top = sampler.drawn_from(token, 5)
+    assert math.exp(logprob) == pytest.approx(expected[token])
+    best = [int(t) for t in np.argsort(-expected, kind="stable") if expected[t] > 0][:5]
+    assert [t for t, _ in top] == best
+    assert [math.exp(value) for _, value in top] == pytest.approx(expected[best].tolist())
+    everything = sampler.drawn_from(token, 60)[1]
+    assert len(everything) == np.count_nonzero(expected)  # what cannot be drawn is not there
+    assert math.fsum(math.exp(value) for _, value in everything) == pytest.approx(1.0)
+
+
+def test_a_greedy_choice_is_certain() -> None:
+    sampler = HostSampler(SamplingParams(sampled_logprobs=True, top_logprobs=3), 0)
+    token = sampler.choose(np.array([0.0, 2.0, 1.0], np.float32), None, [1], [])
+    assert sampler.drawn_from(token, 3) == (0.0, ((1, 0.0),))
 
 
 def test_greedy_takes_the_best_allowed() -> None:
