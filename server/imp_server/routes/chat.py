@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from fastapi import FastAPI
@@ -13,6 +14,8 @@ from imp_server.openai import Chat
 from imp_server.openai_requests import ChatBody
 from imp_server.routes.service import Service, copies, json_response, post
 
+log = logging.getLogger("imp")
+
 
 def add(app: FastAPI, service: Service) -> None:
     """Serve it."""
@@ -23,7 +26,8 @@ def add(app: FastAPI, service: Service) -> None:
         generation = await service.conversation(model, lambda: body.conversation(*service.token_limits(model)))
         name, timed = body.model or model.plan.model, bool(body.timings_per_token)
         requests = copies(replace(generation, timed=timed, progress=bool(body.return_progress)), body.n or 1)
-        verbose = NativeCompletion(model, name, requests, Wishes(body.limit or -1)).answer if body.verbose else None
+        shown = log.isEnabledFor(logging.DEBUG) if body.verbose is None else body.verbose
+        verbose = NativeCompletion(model, name, requests, Wishes(body.limit or -1)).answer if shown else None
         serialiser = Chat(
             name,
             model.fingerprint,
