@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.graph import (
     Add,
     Attention,
@@ -65,16 +64,6 @@ class Weights:
         """The operation's result from x[tokens, cols] as it multiplies them."""
         y = self.product(x, op.weight)
         return y + self.vector(op.bias) if op.bias else y
-
-
-def checkpoint_weights(checkpoint: Checkpoint) -> Weights:
-    """The weights as the file's own format decodes them."""
-
-    def rows(weight: Weight, start: int, stop: int) -> Floats:
-        fmt = formats()[checkpoint.tensors[weight.name].format]
-        return fmt.dequantize(np.ascontiguousarray(checkpoint.rows(weight.name, start, stop)))
-
-    return Weights(rows, lambda weight: formats()[checkpoint.tensors[weight.name].format].activation == "q8")
 
 
 def artifact_weights(artifact: Artifact) -> Weights:

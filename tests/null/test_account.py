@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from dense_truth import Truth
-from imp_codegen.checkpoint import CheckpointError, open_checkpoint
+from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
+from imp_codegen.graph import Weight
 from imp_codegen.models import architectures, load_named
-from imp_codegen.reference import Reference, checkpoint_weights
+from imp_codegen.quant import formats
+from imp_codegen.reference import Reference, Weights
 from imp_codegen.targets import find_target
 from small_gguf import CONTEXT, HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, VOCAB, WIDTH, Keys, Tensors, write_gguf
 
@@ -27,12 +29,22 @@ def planned(path: Path, options: CompileOptions = CompileOptions()) -> Compiled:
         return plan_model(checkpoint, (find_target("sim"),), options)
 
 
+def weights_of(checkpoint: Checkpoint) -> Weights:
+    """The weights as the file's own formats decode them."""
+
+    def rows(weight: Weight, start: int, stop: int) -> np.ndarray:
+        fmt = formats()[checkpoint.tensors[weight.name].format]
+        return fmt.dequantize(np.ascontiguousarray(checkpoint.rows(weight.name, start, stop)))
+
+    return Weights(rows, lambda weight: formats()[checkpoint.tensors[weight.name].format].activation == "q8")
+
+
 def logits(path: Path) -> np.ndarray:
     """What imp's graph of a file computes, in float32 numpy."""
     with closing(open_checkpoint(path)) as checkpoint:
         spec = plan_model(checkpoint, (find_target("sim"),), CompileOptions()).spec
         graph = load_named(spec.architecture).build(spec)
-        return Reference(checkpoint_weights(checkpoint), rounded=False).run(graph, np.array(TOKENS))["logits"]
+        return Reference(weights_of(checkpoint), rounded=False).run(graph, np.array(TOKENS))["logits"]
 
 
 def refusal(path: Path, options: CompileOptions = CompileOptions()) -> str:  # noqa: B008
