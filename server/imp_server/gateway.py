@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import make_asgi_app
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -15,7 +16,6 @@ from imp_server.metrics import Metrics
 from imp_server.middleware.admission import Admission
 from imp_server.middleware.api_key import ApiKey, read_keys
 from imp_server.middleware.body import Bodies
-from imp_server.middleware.cors import Cors
 from imp_server.middleware.deadline import Deadline
 from imp_server.middleware.rate_limit import RateLimit
 from imp_server.middleware.refusal import PUBLIC_PATHS, refusal
@@ -79,7 +79,7 @@ def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
         inner = ApiKey(inner, keys, PUBLIC_PATHS | set(pages))
     inner = deadline = Deadline(inner, limits.request_seconds)
     if origins := config.api.cors_origins:
-        inner = Cors(
+        inner = CORSMiddleware(
             inner,
             allow_origins=origins,
             allow_origin_regex=_LOCAL_ORIGIN if LOCALHOST in origins else None,
