@@ -78,7 +78,7 @@ def emit(
     entries = tuple(
         Entry(draft, symbol, f"{symbol}_t", _comment(draft, launches[symbol])) for symbol, draft in first.items()
     )
-    headers = sorted({header for draft in first.values() for header in draft.headers} | {"stage/sample"})
+    headers = sorted({header for draft in first.values() for header in draft.headers} | {"stage/sampling"})
     values: dict[str, object] = {
         "architecture": architecture,
         "quant": quant,

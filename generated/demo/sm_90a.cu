@@ -1,24 +1,28 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text eb7212055178de9f
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 6834829fb3e4c443
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
 #include "imp/stage/attention_prefill.h"
+#include "imp/stage/draw.h"
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
 #include "imp/stage/finish_prefill.h"
 #include "imp/stage/gemm_q8.h"
 #include "imp/stage/gemv.h"
+#include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
-#include "imp/stage/sample.h"
+#include "imp/stage/sampling.h"
+#include "imp/stage/score.h"
 #include "imp/stage/take_last.h"
+#include "imp/stage/weigh.h"
 
 using imp::Sampling;
 
 // Embed · 0 bytes of weights, 1,296 of other data a launch
-// decode_b1 embed and 1 more · grid (2, 1, 1), 128 threads
+// decode_b1 embed and 5 more · grid (2, 1, 1), 128 threads
 using embed_0_t = imp::EmbedToken<
     imp::EmbedConfig{.threads = 128},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -33,7 +37,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
 }
 
 // RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
-// decode_b1 layers.0.qkv and 11 more · grid (132, 1, 1), 384 threads
+// decode_b1 layers.0.qkv and 35 more · grid (132, 1, 1), 384 threads
 using qkv_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
@@ -54,7 +58,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) qkv_0(
 }
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attention and 11 more · grid (66, 2, 1), 256 threads
+// decode_b1 layers.0.attention and 35 more · grid (66, 2, 1), 256 threads
 using attention_0_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 66, .warps = 8, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
     8>;
@@ -76,7 +80,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
 }
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attn_output and 11 more · grid (132, 1, 1), 384 threads
+// decode_b1 layers.0.attn_output and 35 more · grid (132, 1, 1), 384 threads
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
@@ -92,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) project_0(
 }
 
 // RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.gate_up and 11 more · grid (132, 1, 1), 384 threads
+// decode_b1 layers.0.gate_up and 35 more · grid (132, 1, 1), 384 threads
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
@@ -110,7 +114,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
 }
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.down and 11 more · grid (132, 1, 1), 384 threads
+// decode_b1 layers.0.down and 35 more · grid (132, 1, 1), 384 threads
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 768, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
@@ -126,7 +130,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) project_1(
 }
 
 // RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
-// decode_b1 head and 2 more · grid (132, 1, 1), 384 threads
+// decode_b1 head and 6 more · grid (132, 1, 1), 384 threads
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
@@ -145,26 +149,108 @@ extern "C" __global__ void __launch_bounds__(384, 1) head_0(
 }
 
 // Sample · 0 bytes of weights, 1,056 of other data a launch
-// decode_b1 sample and 1 more · grid (1, 1, 1), 1024 threads
-using sample_0_t = imp::Sample<
-    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 1024, .ring = 1024, .advance = true}>;
-static_assert(sample_0_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(sample_0_t::kSharedBytes == 2320, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) sample_0(
-    const float* logits,
+// decode_b1 greedy · grid (1, 1, 1), 256 threads
+using greedy_0_t = imp::Greedy<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+static_assert(greedy_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(greedy_0_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) greedy_0(
     const float* best_value,
     const std::uint32_t* best,
-    float* scores,
     const std::int32_t* step_input,
-    const Sampling* seq_sampling,
-    const std::uint32_t* seq_mask,
-    const float* seq_bias,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
     std::uint32_t* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  sample_0_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_mask, seq_bias, seq_token, seq_position, seq_seen, out_count, out_ring});
+  greedy_0_t::run(best_value, best, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
+}
+
+// Sample · 0 bytes of weights, 8,192 of other data a launch
+// decode_draw_b1 draw and 1 more · grid (132, 1, 1), 256 threads
+using draw_0_t = imp::Draw<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = false, .advance = true}>;
+static_assert(draw_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(draw_0_t::kSharedBytes == 36016, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) draw_0(
+    const Sampling* seq_sampling,
+    const float* scores,
+    const float* best_value,
+    const std::uint32_t* best,
+    std::uint64_t* histogram,
+    float* winner_value,
+    std::uint32_t* winner,
+    float* list_scores,
+    std::uint32_t* list_ids,
+    std::uint32_t* arrived,
+    const std::int32_t* step_input,
+    std::int32_t* seq_token,
+    std::int32_t* seq_position,
+    std::uint32_t* seq_seen,
+    std::uint32_t* out_count,
+    std::uint64_t* out_ring) {
+  draw_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
+}
+
+// Score · 0 bytes of weights, 16,384 of other data a launch
+// decode_score_b1 score and 3 more · grid (132, 1, 1), 256 threads
+using score_0_t = imp::Score<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+static_assert(score_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(score_0_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) score_0(
+    const float* logits,
+    const std::int32_t* step_input,
+    const Sampling* seq_sampling,
+    const std::uint32_t* seq_seen,
+    const std::uint32_t* seq_mask,
+    const float* seq_bias,
+    float* scores,
+    float* best_value,
+    std::uint32_t* best) {
+  score_0_t::run({logits, step_input, seq_sampling, seq_seen, seq_mask, seq_bias, scores, best_value, best});
+}
+
+// Weigh · 0 bytes of weights, 8,192 of other data a launch
+// decode_weigh_b1 weigh and 3 more · grid (132, 1, 1), 256 threads
+using weigh_0_t = imp::Weigh<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+static_assert(weigh_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(weigh_0_t::kSharedBytes == 16448, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) weigh_0(
+    const std::int32_t* step_input,
+    const Sampling* seq_sampling,
+    const float* scores,
+    const float* best_value,
+    const std::uint32_t* best,
+    std::uint64_t* histogram) {
+  weigh_0_t::run(step_input, seq_sampling, {scores, best_value, best}, histogram);
+}
+
+// Sample · 0 bytes of weights, 8,192 of other data a launch
+// decode_weigh_b1 draw and 2 more · grid (132, 1, 1), 256 threads
+using draw_weighed_0_t = imp::Draw<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+static_assert(draw_weighed_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(draw_weighed_0_t::kSharedBytes == 36016, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_0(
+    const Sampling* seq_sampling,
+    const float* scores,
+    const float* best_value,
+    const std::uint32_t* best,
+    std::uint64_t* histogram,
+    float* winner_value,
+    std::uint32_t* winner,
+    float* list_scores,
+    std::uint32_t* list_ids,
+    std::uint32_t* arrived,
+    const std::int32_t* step_input,
+    std::int32_t* seq_token,
+    std::int32_t* seq_position,
+    std::uint32_t* seq_seen,
+    std::uint32_t* out_count,
+    std::uint64_t* out_ring) {
+  draw_weighed_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
 }
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
@@ -398,27 +484,30 @@ extern "C" __global__ void __launch_bounds__(128, 1) take_last_0(
   take_last_0_t::run(step_input, chunk, x);
 }
 
-// Sample · 0 bytes of weights, 1,056 of other data a launch
-// sample_b1 sample · grid (1, 1, 1), 1024 threads
-using sample_1_t = imp::Sample<
-    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 1024, .ring = 1024, .advance = false}>;
-static_assert(sample_1_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(sample_1_t::kSharedBytes == 2320, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) sample_1(
-    const float* logits,
+// Sample · 0 bytes of weights, 8,192 of other data a launch
+// sample_b1 draw · grid (132, 1, 1), 256 threads
+using draw_weighed_first_0_t = imp::Draw<
+    imp::SampleConfig{.vocab = 2048, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
+static_assert(draw_weighed_first_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(draw_weighed_first_0_t::kSharedBytes == 36016, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_first_0(
+    const Sampling* seq_sampling,
+    const float* scores,
     const float* best_value,
     const std::uint32_t* best,
-    float* scores,
+    std::uint64_t* histogram,
+    float* winner_value,
+    std::uint32_t* winner,
+    float* list_scores,
+    std::uint32_t* list_ids,
+    std::uint32_t* arrived,
     const std::int32_t* step_input,
-    const Sampling* seq_sampling,
-    const std::uint32_t* seq_mask,
-    const float* seq_bias,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
     std::uint32_t* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  sample_1_t::run({logits, best_value, best, scores, step_input, seq_sampling, seq_mask, seq_bias, seq_token, seq_position, seq_seen, out_count, out_ring});
+  draw_weighed_first_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
 }
 
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch

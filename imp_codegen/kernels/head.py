@@ -1,4 +1,4 @@
-"""Final norm, LM head and sampling."""
+"""Final norm and LM head."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from imp_codegen.graph import Linear, RmsNorm, Sample
 from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
 from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names, output, round_up, stream
 from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
+from imp_codegen.kernels.sample import sampled
 from imp_codegen.passes.fuse import Group
-from imp_runtime.plan import RING
 
 
 def logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
@@ -15,13 +15,8 @@ def logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
     return (_logits(low, group),)
 
 
-def choose(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The end of a decode step, a token from its logits: the token it consumed counts from now on."""
-    return (_sample(low, group, advance=True),)
-
-
 def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The same from the hidden state of the chunk's last token."""
+    """A token from the hidden state of the chunk's last one."""
     norm, _, _ = parts(group)
     width = norm.x.width
     take = Draft(
@@ -40,7 +35,7 @@ def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ops=(),
         other_bytes=width * 8,
     )
-    return (take, _logits(low, group), _sample(low, group, advance=False))
+    return (take, _logits(low, group), *sampled(low, group, score=True, weigh=True, advance=False))
 
 
 def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
@@ -143,42 +138,4 @@ def _logits(low: Lowering, group: Group) -> Draft:
         weight_bytes=low.weight_bytes(linear.weight),
         other_bytes=norm.x.width * 8 + vocab * 4,
         flops=2 * linear.weight.rows * linear.weight.cols,
-    )
-
-
-def _sample(low: Lowering, group: Group, *, advance: bool) -> Draft:
-    _, linear, _ = parts(group)
-    vocab, grid, threads = linear.out.width, low.target.sms, low.target.sample_threads
-    config = Config(
-        "SampleConfig",
-        (("vocab", vocab), ("parts", grid), ("threads", threads), ("ring", RING), ("advance", advance)),
-    )
-    return Draft(
-        name="sample",
-        entry="sample",
-        headers=("stage/sample",),
-        stage=Cpp("Sample", (config,)),
-        call=(
-            (
-                Param("const float*", "logits", low.buffer("logits", vocab * 4)),
-                Param("const float*", "best_value", low.buffer("head.best_value", grid * 4)),
-                Param("const std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
-                Param("float*", "scores", low.buffer("sample.scores", vocab * 4)),
-                low.state("const std::int32_t*", "step.input"),
-                low.state("const Sampling*", "seq.sampling"),
-                low.state("const std::uint32_t*", "seq.mask"),
-                low.state("const float*", "seq.bias"),
-                low.state("std::int32_t*", "seq.token"),
-                low.state("std::int32_t*", "seq.position"),
-                low.state("std::uint32_t*", "seq.seen"),
-                low.state("std::uint32_t*", "out.count"),
-                low.state("std::uint64_t*", "out.ring"),
-            ),
-        ),
-        grid=(1, 1, 1),
-        threads=threads,
-        shared_bytes=256 * 8 + 16 + 2 * round_up(threads // 32 * 4, 16),
-        overlap=True,
-        ops=op_names(group.ops[2:]),
-        other_bytes=grid * 8,
     )

@@ -12,7 +12,7 @@ TARGET = Target(
     step_warps=11,
     in_flight=64 * 1024,
     attention_ctas=132,
-    sample_threads=1024,
+    sample_threads=256,
     # 8B Q8_0: 12 warps with three 421 tok/s; 16 with two 421, with three 403.
     stream_slots=3,
     # 8 warps beat 11 at 0.6B, 2662 tok/s against 2540 (167 KB); even at 1.7B (483 KB).

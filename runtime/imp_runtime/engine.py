@@ -18,11 +18,11 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
 from imp_runtime.constraint import TokenMask, unpack_bits
 from imp_runtime.device import Device, Mark, detect_target, open_device
-from imp_runtime.errors import ImpError
+from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.host_sampler import HostSampler, logprobs
 from imp_runtime.launcher import Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
-from imp_runtime.plan import Plan, PlanError
+from imp_runtime.plan import DECODE_SAMPLED, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill, Scheduler
 from imp_runtime.sequence import Sequence, Status
@@ -31,6 +31,7 @@ from imp_runtime.token_ring import TokenRing
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
+PROGRAMS = ("decode_b1", *DECODE_SAMPLED.values(), "sample_b1", "forward_b1", "choose_b1", "export_b1")
 
 
 class RequestError(ImpError):
@@ -41,13 +42,15 @@ class RequestError(ImpError):
 class StepOutput:
     """A token of a sequence. `finish` says why it is the last one; a stop token is delivered with "stop".
 
+    With "error" there is no token (`token` is -1): the model's logits were not all finite numbers (see NotFiniteError).
+
     Where `top_logprobs` was asked for: `logprob` of the token and `top`, the best tokens with theirs, best first; of
     the model's own distribution, before bias, penalties, temperature and mask, or of what was left of it by these.
     """
 
     sequence: Sequence
     token: int
-    finish: Literal["stop", "length"] | None
+    finish: Literal["stop", "length", "error"] | None
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
 
@@ -92,7 +95,7 @@ class Engine:
         self.runner = ModelRunner(artifact, device, kv_tokens, progress, check_weights=check_weights)
         try:
             names = {program.name for program in self.runner.programs}
-            if missing := {"decode_b1", "sample_b1", "forward_b1", "choose_b1", "export_b1"} - names:
+            if missing := set(PROGRAMS) - names:
                 raise PlanError(
                     f"{artifact.path}: target {self.target} has no program {min(missing)}; compile it again"
                 )
@@ -247,12 +250,19 @@ class Engine:
         return outputs
 
     def generate(self, prompt: Tokens[int], params: SamplingParams) -> Iterator[int]:
-        """Tokens of one prompt as they come, without the stop token. Other sequences advance, their tokens unseen."""
+        """Tokens of one prompt as they come, without the stop token. Other sequences advance, their tokens unseen.
+
+        Raises what `add` raises, and NotFiniteError.
+        """
         sequence = self.add(prompt, params)
         try:
             while sequence.status is not Status.FINISHED:
                 for output in self.step():
-                    if output.sequence is sequence and output.finish != "stop":
+                    if output.sequence is not sequence:
+                        continue
+                    if output.finish == "error":
+                        raise NotFiniteError
+                    if output.finish != "stop":
                         yield output.token
         finally:
             self.abort(sequence)
@@ -308,6 +318,10 @@ class Engine:
         self._in_flight.popleft()
         sequence = head.sequence
         if sequence.status is Status.FINISHED or head.injections != sequence.injections:
+            return
+        if token is None:
+            self._scheduler.finish(sequence, "error")
+            outputs.append(StepOutput(sequence, -1, "error"))
             return
         logits = self.runner.logits[head.slot]
         if sequence.sampler is not None:

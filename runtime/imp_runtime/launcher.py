@@ -7,9 +7,9 @@ from collections.abc import Sequence as Tokens
 import numpy as np
 import numpy.typing as npt
 
-from imp_runtime.constraint import pack_bits, unpack_bits
+from imp_runtime.constraint import pack_bits
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import BIASED, MASKED
+from imp_runtime.plan import BIASED, DECODE_SAMPLED, MASKED, WEIGHED_TOP_K
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill
 from imp_runtime.sequence import Sequence
@@ -22,6 +22,8 @@ class Launcher:
         self._runner = runner
         self._plan = runner.plan
         self._input_slot = -1
+        self._anything = pack_bits(np.ones(self._plan.vocab, np.bool_))
+        self._stops: dict[tuple[int, ...], npt.NDArray[np.uint32]] = {}
 
     def chunk(self, slot: int, tokens: Tokens[int]) -> None:
         """Run `tokens` from the position on where the sequence in `slot` stands."""
@@ -54,7 +56,7 @@ class Launcher:
         if sequence.constraint is None:
             mask = self._mask(sequence)
             self._apply(work, mask)
-            self._runner.run("decode_b1")
+            self._runner.run(self._decode_program(sequence))
         else:
             self._runner.run("forward_b1")
             # The device is at work meanwhile.
@@ -81,18 +83,34 @@ class Launcher:
         constraint = sequence.constraint
         if constraint is None and not early:
             return None
-        vocab = self._plan.vocab
-        stops = np.zeros(vocab, np.bool_)
-        stops[[*self._plan.stop_tokens, *sequence.params.stop_tokens]] = True
         mask = constraint.mask() if constraint is not None else None
-        if mask is None and not early and not (constraint is not None and constraint.done()):
+        done = constraint is not None and constraint.done()
+        if mask is None and not early and not done:
             return None
-        allowed = np.ones(vocab, np.bool_) if mask is None else unpack_bits(mask, vocab)
-        if constraint is not None and (constraint.done() or not allowed.any()):
-            return pack_bits(stops)
-        if early and (allowed & ~stops).any():
-            allowed &= ~stops
-        return pack_bits(allowed)
+        stops = self._stop_words(sequence.params.stop_tokens)
+        allowed = self._anything if mask is None else mask & self._anything
+        if done or not allowed.any():
+            return stops
+        if early and (others := allowed & ~stops).any():
+            return others
+        return allowed
+
+    def _stop_words(self, more: tuple[int, ...]) -> npt.NDArray[np.uint32]:
+        """The mask that leaves the model's stop tokens and `more`: uint32 [ceil(vocab / 32)], not to be written."""
+        if more not in self._stops:
+            stops = np.zeros(self._plan.vocab, np.bool_)
+            stops[[*self._plan.stop_tokens, *more]] = True
+            self._stops = {more: pack_bits(stops)}
+        return self._stops[more]
+
+    def _decode_program(self, sequence: Sequence) -> str:
+        """The cheapest program that chooses the sequence's next token as it asks."""
+        params = sequence.params
+        adjusts = bool(params.penalises or params.logit_bias or sequence.masked)
+        if sequence.sampler is not None or (params.temperature == 0 and not adjusts):
+            return "decode_b1"
+        weighs = params.top_k > WEIGHED_TOP_K or (params.top_k == 0 and params.top_p < 1)
+        return DECODE_SAMPLED[adjusts, weighs and params.temperature > 0]
 
     def _apply(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
         """Have the kernel obey `mask`, unless the host chooses."""

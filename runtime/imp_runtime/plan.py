@@ -19,7 +19,8 @@ seq.mask       uint32[S, ceil(V/32)] bit t % 32 of word t / 32: token t may be c
 seq.bias       float32[S, V]         added to the logits; read where the record says BIASED
 seq.seen       uint32[S, V]          per token id: bits 0-30 times generated, bit 31 set if it is in the prompt
 out.count      uint32[1]             tokens sampled since load, by any program; index of the next ring entry
-out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token
+out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
+                                     where the logits were no finite numbers
 out.logits     float32[S, V]         pinned host memory: a sequence's last logits, as `export_b1` left them
 kv             bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
 =============  ====================  ==================================================================================
@@ -27,8 +28,10 @@ kv             bytes                 the paged cache, `blocks * plan.kv.block_by
 The program `prefill_t*` runs a chunk of up to T tokens of one sequence and advances its position; `sample_b1` turns the
 hidden state of the chunk's last token into logits and samples; `logits_t*` computes the logits of every position of
 the chunk just run, `hidden_t*` the hidden states after the final norm; `decode_b1` runs seq.token through the model,
-advances the position, and samples. `forward_b1` is `decode_b1` without its end, `choose_b1` that end: it advances the
-position and samples, so that a mask can be made in between. `export_b1` copies the last logits to out.logits.
+advances the position, and takes the likeliest token. Those of DECODE_SAMPLED choose by the sampling record instead:
+with `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram.
+`forward_b1` is `decode_b1` without its end, `choose_b1` an end for any record: it advances the position and samples, so
+that a mask can be made in between. `export_b1` copies the last logits to out.logits.
 """
 
 from __future__ import annotations
@@ -44,13 +47,24 @@ import numpy as np
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 6
+PLAN_VERSION = 7
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
 MASKED = 1  # bits of the sampling record's flags
 BIASED = 2
+NO_TOKEN = 2**32 - 1
+
+DECODE_SAMPLED = {
+    (False, False): "decode_draw_b1",
+    (True, False): "decode_score_b1",
+    (False, True): "decode_weigh_b1",
+    (True, True): "decode_score_weigh_b1",
+}
+"""The programs that sample, by what they do before the draw: adjust the logits, and make a histogram of them."""
+WEIGHED_TOP_K = 64
+"""A larger top-k, or a top-p without one, is faster with a histogram; the token is the same."""
 
 SAMPLING_DTYPE = np.dtype(
     [
@@ -63,10 +77,9 @@ SAMPLING_DTYPE = np.dtype(
         ("presence_penalty", "<f4"),
         ("flags", "<u4"),  # MASKED | BIASED
         ("seed", "<u8"),
-        ("reserved", "<u8"),
     ]
 )
-"""One sequence's sampling parameters, 48 bytes, the layout of `imp::Sampling` in stage/sample.h."""
+"""One sequence's sampling parameters, 40 bytes, the layout of `imp::Sampling` in stage/sampling.h."""
 
 Form = Literal["graph", "persistent"]
 Pooling = Literal["none", "mean", "cls", "last"]

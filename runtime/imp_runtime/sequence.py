@@ -17,7 +17,7 @@ from imp_runtime.host_sampler import HostSampler
 from imp_runtime.plan import BLOCK_TOKENS, PROMPT_BIT
 from imp_runtime.sampling import SamplingParams
 
-Finish = Literal["stop", "length", "abort"]
+Finish = Literal["stop", "length", "abort", "error"]
 
 
 class Status(enum.Enum):

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from imp_runtime.errors import ImpError
+from imp_runtime.errors import ImpError, NotFiniteError
 from imp_server.errors import ApiError
 from imp_server.generation import Request, ThinkWatch
 from imp_server.model import Model
@@ -305,6 +305,10 @@ class AsyncEngine:
             stream = self._running.get(id(output.sequence))
             if stream is None:
                 continue
+            if output.finish == "error":
+                del self._running[id(output.sequence)]
+                _tell(stream.inbox.loop, stream.inbox.fail, _failed(str(NotFiniteError()), "logits_not_finite"))
+                continue
             if output.finish != "stop":
                 stream.last = time.monotonic()
             stream.first = stream.first or time.monotonic()
@@ -358,8 +362,8 @@ def _tell(loop: asyncio.AbstractEventLoop, what: Callable[..., None], *arguments
         loop.call_soon_threadsafe(what, *arguments)
 
 
-def _failed(message: str) -> ApiError:
-    return ApiError(message, status=500, kind="server_error", code="engine_failed")
+def _failed(message: str, code: str = "engine_failed") -> ApiError:
+    return ApiError(message, status=500, kind="server_error", code=code)
 
 
 def _unavailable(message: str, code: str) -> ApiError:

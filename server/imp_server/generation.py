@@ -210,6 +210,7 @@ class Transcript:
         The token that ended the generation is not shown, nor is a character that the end cuts in two; a held beginning
         of a stop string is, when the end comes.
         """
+        assert output.finish != "error", "whoever reads the engine's outputs raises that"
         pieces: list[Piece] = []
         if output.finish != "stop":
             self.tokens += 1

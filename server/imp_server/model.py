@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from imp_runtime.errors import ImpError
+from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.sampling import SamplingParams
 from imp_server.chat_form import ChatForm, read_form
 from imp_server.chat_template import ChatTemplate, Json, Message
@@ -174,7 +174,10 @@ class Model:
         return biases
 
     def outputs(self, request: Request) -> Generator[StepOutput]:
-        """The engine's outputs for `request`; several may run at once. Leaving early aborts the sequence."""
+        """The engine's outputs for `request`; several may run at once. Leaving early aborts the sequence.
+
+        Raises NotFiniteError.
+        """
         sequence = self.engine.add(request.prompt, request.params)
         inbox = self._inboxes[id(sequence)] = deque()
         ended = False
@@ -186,6 +189,8 @@ class Model:
                             self._inboxes[id(output.sequence)].append(output)
                 output = inbox.popleft()
                 ended = output.finish is not None
+                if output.finish == "error":
+                    raise NotFiniteError
                 yield output
         finally:
             del self._inboxes[id(sequence)]

@@ -284,17 +284,22 @@ class FakeDevice:
         elif entry == "export":
             view("out.logits", np.float32, VOCAB, slot * VOCAB)[:] = self.logits
         else:
-            if entry in ("decode", "forward"):
+            if entry in ("decode", "decode_sampled", "forward"):
                 cell(int(position[0]))[0] = token[0]
                 self.logits = logit_row(history(int(position[0]) + 1))
             elif entry == "sample":
                 self.logits = logit_row(history(int(position[0])))
             if entry == "forward":
                 return
-            if entry in ("decode", "choose"):
+            if entry in ("decode", "decode_sampled", "choose"):
                 position += 1
+            penalises = sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"]
+            penalises = penalises or sampling["presence_penalty"]
+            if entry == "decode":
+                chooses = sampling["temperature"] != 0 or sampling["flags"] != 0 or penalises
+                assert not chooses, "this program is greedy"
             counts = None
-            if sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"] or sampling["presence_penalty"]:
+            if penalises:
                 counts = {int(t): int(seen[t]) & 0x7FFFFFFF for t in np.flatnonzero(seen)}
             words = -(-VOCAB // 32)
             mask = view("seq.mask", np.uint32, words, slot * words).tolist()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_artifact import in_one_kernel, make_plan, with_kernel
 
-from imp_runtime.plan import SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError, Program
+from imp_runtime.plan import PLAN_VERSION, SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError, Program
 from imp_runtime.plan_check import check_plan, state_sizes
 
 
@@ -30,7 +30,10 @@ def test_json_round_trip_is_exact_and_deterministic() -> None:
         (lambda raw: raw.update(vocab="61"), "plan.vocab must be int, not '61'"),
         (lambda raw: raw.update(vocab=True), "plan.vocab must be int, not True"),
         (lambda raw: raw.update(vocab=2**70), "plan.vocab is out of range"),
-        (lambda raw: raw.update(version=5), "version is 5, this runtime reads 6; compile the model again"),
+        (
+            lambda raw: raw.update(version=PLAN_VERSION + 1),
+            f"version is {PLAN_VERSION + 1}, this runtime reads {PLAN_VERSION}",
+        ),
         (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens must be a list, not dict"),
         (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] must be an object, not int"),
         (
@@ -64,7 +67,7 @@ def test_sizes_of_the_state() -> None:
         "seq.token": 12,
         "seq.position": 12,
         "seq.table": 3 * 7 * 4,
-        "seq.sampling": 3 * 48,
+        "seq.sampling": 3 * 40,
         "seq.mask": 3 * 8,
         "seq.bias": 3 * 61 * 4,
         "seq.seen": 3 * 61 * 4,
@@ -72,7 +75,7 @@ def test_sizes_of_the_state() -> None:
         "out.ring": 8192,
         "out.logits": 3 * 61 * 4,
     }
-    assert SAMPLING_DTYPE.itemsize == 48
+    assert SAMPLING_DTYPE.itemsize == 40
 
 
 def replaced(**changes: Any) -> Plan:
@@ -169,5 +172,5 @@ def test_names_of_what_exists_in_the_errors() -> None:
     plan = make_plan()
     with pytest.raises(PlanError, match="no code for sm_90a; it carries fake"):
         plan.target("sm_90a")
-    with pytest.raises(KeyError, match="decode_b1, sample_b1"):
+    with pytest.raises(KeyError, match="decode_b1, decode_draw_b1"):
         plan.target("fake").program("nothing")

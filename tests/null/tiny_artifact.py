@@ -8,7 +8,19 @@ from pathlib import Path
 import numpy as np
 
 from imp_runtime.artifact_writer import write_artifact
-from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Output, Plan, Plane, Program, TargetPlan
+from imp_runtime.plan import (
+    DECODE_SAMPLED,
+    PLAN_VERSION,
+    Binding,
+    Buffer,
+    Kernel,
+    KvSpec,
+    Output,
+    Plan,
+    Plane,
+    Program,
+    TargetPlan,
+)
 
 VOCAB = 61
 HIDDEN = 8
@@ -43,6 +55,7 @@ def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
 def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:
     programs = (
         Program("decode_b1", 1, (kernel("decode", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
+        *(Program(name, 1, (kernel("decode_sampled"),)) for name in DECODE_SAMPLED.values()),
         Program("sample_b1", 1, (kernel("sample"),)),
         Program("forward_b1", 1, (kernel("forward"),)),
         Program("choose_b1", 1, (kernel("choose"),)),

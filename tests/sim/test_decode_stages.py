@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +14,6 @@ from sim_library import SimLibrary, aligned, compile_sim
 
 from imp_codegen.quant import Bytes, QuantFormat, Tile, choose_tile, format_named, formats
 from imp_codegen.reference import round_activations
-from imp_runtime.constraint import pack_bits
-from imp_runtime.plan import BIASED, MASKED, SAMPLING_DTYPE
 
 Array = NDArray[Any]
 WARPS, GRID = 3, 2
@@ -95,24 +91,14 @@ PRODUCTS = (
     Product("logits", 256, (("Q6_K", 101),), norm=True, epilogue="StoreLogits"),
 )  # fmt: skip
 
-SAMPLE = """
-using sample_t = imp::Sample<imp::SampleConfig{.vocab = 203, .parts = 5, .threads = 64, .ring = 8, .advance = true}>;
-extern "C" { int sample_shared = sample_t::kSharedBytes; }
-extern "C" __global__ void sample(const float* logits, const float* value, const std::uint32_t* best, float* scores,
-    const std::int32_t* input, const imp::Sampling* sampling, const std::uint32_t* mask, const float* bias,
-    std::int32_t* tokens, std::int32_t* positions, std::uint32_t* seen, std::uint32_t* count, std::uint64_t* ring) {
-  sample_t::run({logits, value, best, scores, input, sampling, mask, bias, tokens, positions, seen, count, ring});
-}
-"""
-
-HEADERS = (*(f"layout/{each.layout.lower()}" for each in formats().values()), "stage/gemv", "stage/sample")
+HEADERS = (*(f"layout/{each.layout.lower()}" for each in formats().values()), "stage/gemv")
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     folder = tmp_path_factory.mktemp("decode")
     includes = "".join(f'#include "imp/{header}.h"\n' for header in HEADERS)
-    (folder / "decode.cu").write_text(includes + "".join(p.source() for p in PRODUCTS) + SAMPLE, "utf-8")
+    (folder / "decode.cu").write_text(includes + "".join(p.source() for p in PRODUCTS), "utf-8")
     return SimLibrary(compile_sim(folder / "decode.cu", folder, "check"))
 
 
@@ -179,145 +165,3 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
         winner = found[4][np.argmax(found[3])]
         assert winner == np.argmax(found[2])
         assert found[3].max() == found[2].max()
-
-
-def distribution(logits: Array, seen: Array, p: Array, mask: Array, bias: Array) -> Array:
-    """Probabilities after bias, penalties, mask, top-k, top-p, min-p and temperature, written for sorted arrays."""
-    scores = logits.astype(np.float64) + (bias if p["flags"] & BIASED else 0)
-    if p["repetition_penalty"] != 1 or p["frequency_penalty"] or p["presence_penalty"]:
-        times = (seen & 0x7FFFFFFF).astype(np.float64)
-        repeated = np.where(scores > 0, scores / p["repetition_penalty"], scores * p["repetition_penalty"])
-        scores = np.where(seen != 0, repeated, scores)
-        scores = scores - np.where(times > 0, times * p["frequency_penalty"] + p["presence_penalty"], 0)
-    if p["flags"] & MASKED:
-        scores = np.where(mask, scores, -np.inf)
-    if p["temperature"] == 0:
-        return (np.arange(len(scores)) == np.argmax(scores)).astype(np.float64)
-    weights = np.exp(scores - scores.max())
-    order = np.argsort(-weights, kind="stable")
-    keep = np.ones(len(weights), bool)
-    if p["top_k"] > 0:
-        keep[order[p["top_k"] :]] = False
-    if p["top_p"] < 1:
-        kept = np.where(keep, weights, 0)[order]
-        before = np.cumsum(kept) - kept
-        keep[order[before >= p["top_p"] * kept.sum()]] = False
-    keep &= weights >= p["min_p"]
-    weights = np.where(keep, weights, 0) ** (1 / float(p["temperature"]))
-    return weights / weights.sum()
-
-
-ANYTHING = np.ones(203, bool)
-NO_BIAS = np.zeros(203, np.float32)
-
-
-def draw(
-    library: SimLibrary,
-    logits: Array,
-    seen: Array,
-    p: Array,
-    position: int,
-    seed: int,
-    mask: Array = ANYTHING,
-    bias: Array = NO_BIAS,
-) -> int:
-    assert p.dtype == SAMPLING_DTYPE
-    best = np.array([np.argmax(part) for part in np.array_split(logits, 5)])
-    starts = np.cumsum([0, *(len(part) for part in np.array_split(logits, 5))])[:5]
-    words = pack_bits(mask)
-    buffers = [logits, logits[best + starts], (best + starts).astype(np.uint32), np.zeros_like(logits),
-               np.array([1, 0, 0, 0], np.int32), np.stack([p, p]), np.stack([~words, words]), np.stack([-bias, bias]),
-               np.zeros(2, np.int32), np.array([7, position], np.int32), np.stack([seen, seen]),
-               np.array([11], np.uint32), np.zeros(8, np.uint64)]  # fmt: skip
-    found = run(library, "sample", buffers, 1, 64, seed)
-    token = int(found[8][1])
-    assert found[9].tolist() == [7, position + 1]
-    assert found[10][1, token] == seen[token] + 1
-    assert found[10].sum(dtype=np.int64) == 2 * seen.sum(dtype=np.int64) + 1
-    assert found[11][0] == 12
-    assert found[12][3] == 12 << 32 | token
-    return token
-
-
-def parameters(**values: float) -> Array:
-    record = np.zeros((), SAMPLING_DTYPE)
-    record["top_p"] = record["repetition_penalty"] = 1
-    for name, value in values.items():
-        record[name] = value
-    return record
-
-
-SETTINGS = (
-    {},
-    {"repetition_penalty": 1.5, "frequency_penalty": 0.3, "presence_penalty": 0.4},
-    {"temperature": 1.0},
-    {"temperature": 0.7, "top_k": 5},
-    {"temperature": 1.3, "top_p": 0.8},
-    {"temperature": 1.0, "min_p": 0.1},
-    {"temperature": 0.9, "top_k": 20, "top_p": 0.9, "min_p": 0.02, "repetition_penalty": 1.2},
-    {"flags": MASKED},
-    {"flags": BIASED},
-    {"flags": MASKED, "repetition_penalty": 1.5, "presence_penalty": 0.4},
-    {"flags": MASKED, "temperature": 1.0},
-    {"flags": MASKED | BIASED, "temperature": 1.5, "top_k": 12},
-    {"flags": MASKED, "temperature": 0.8, "top_p": 0.7, "min_p": 0.01},
-    {"flags": BIASED, "temperature": 1.0, "top_p": 0.9},
-)
-
-
-@pytest.mark.parametrize("values", SETTINGS, ids=lambda values: "+".join(values) or "greedy")
-def test_draws_follow_the_distribution(library: SimLibrary, values: dict[str, float]) -> None:
-    rng = np.random.default_rng(5)
-    logits = (rng.standard_normal(203) * 2).astype(np.float32)
-    seen = np.where(rng.random(203) < 0.2, rng.integers(1, 4, 203), 0).astype(np.uint32)
-    seen[:3] |= np.uint32(1 << 31)
-    # The likeliest tokens are masked, the highest id is not: its word of the mask is not full.
-    mask = (rng.random(203) < 0.15) & (logits < np.sort(logits)[-8])
-    mask[202] = True
-    bias = np.where(rng.random(203) < 0.1, rng.standard_normal(203) * 4, 0).astype(np.float32)
-    p = parameters(**values)
-    expected = distribution(logits, seen, p, mask, bias)
-    draws = 1 if p["temperature"] == 0 else 400
-    counts = np.zeros(203)
-    for i in range(draws):
-        p["seed"] = rng.integers(0, 2**63)
-        token = draw(library, logits, seen, p, int(rng.integers(0, 1000)), i, mask, bias)
-        assert expected[token] > 0, "a token that the filters exclude"
-        counts[token] += 1
-    # Chi-squared over the tokens that should come up often; its mean is the number of them, its sd sqrt(2n).
-    often = expected * draws >= 5
-    chi = (np.square(counts - expected * draws) / np.maximum(expected * draws, 1e-9))[often].sum()
-    assert chi <= often.sum() + 5 * math.sqrt(2 * often.sum())
-
-
-@pytest.mark.parametrize(
-    "values", [{}, {"temperature": 100.0}, {"temperature": 1.0, "top_k": 5, "min_p": 0.5}], ids=str
-)
-def test_one_allowed_token_is_always_chosen(library: SimLibrary, values: dict[str, float]) -> None:
-    """Also where its logit is far below all others, or every logit is the same."""
-    rng = np.random.default_rng(0)
-    seen = np.zeros(203, np.uint32)
-    for token in (0, 31, 32, 202, *rng.integers(0, 203, 30).tolist()):
-        logits = (rng.standard_normal(203) * 30 if token % 2 else np.zeros(203)).astype(np.float32)
-        logits[token] -= 500 * (token % 3)
-        p = parameters(flags=MASKED, seed=token, **values)
-        assert draw(library, logits, seen, p, token, token, np.arange(203) == token) == token
-
-
-def test_a_random_number_that_rounds_to_one_chooses_no_excluded_token(library: SimLibrary) -> None:
-    """For this seed, position 1 and token 40 the number is 1 - 2**-28: its race takes forever, but runs alone."""
-    p = parameters(temperature=1.0, flags=MASKED, seed=51595627)
-    logits, seen = np.zeros(203, np.float32), np.zeros(203, np.uint32)
-    assert draw(library, logits, seen, p, 0, 0, np.arange(203) == 40) == 40
-    logits[40] = 5
-    assert draw(library, logits, seen, parameters(temperature=1.0, top_k=1, seed=51595627), 0, 0) == 40
-
-
-def test_seed_and_position_decide(library: SimLibrary) -> None:
-    logits = np.zeros(203, np.float32)
-    seen = np.zeros(203, np.uint32)
-    p = parameters(temperature=1.0, seed=42)
-    first: Callable[[int], int] = lambda position: draw(library, logits, seen, p, position, seed=position)  # noqa: E731
-    assert [first(i) for i in range(5)] == [first(i) for i in range(5)]
-    assert len({first(i) for i in range(8)}) > 3
-    assert draw(library, logits, seen, parameters(temperature=1.0, seed=43), 0, 1) != first(0)

@@ -17,7 +17,7 @@ from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
 from imp_server.commands.bench_kernels import StepSpeed, measure_kernels
 from imp_server.commands.bench_plot import check_plot, draw
-from imp_server.commands.bench_speed import Result, measure
+from imp_server.commands.bench_speed import SAMPLINGS, Result, measure
 from imp_server.tables import quantity, show, table
 
 NAME = "bench"
@@ -38,13 +38,16 @@ def command(
     generate: Annotated[int, typer.Option("--generate", "-n", min=0, metavar="N", help="Tokens; 0: no tg.")] = 128,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, metavar="N")] = 5,
     depth: Annotated[int, typer.Option("--depth", "-d", min=0, metavar="N", help="Tokens before those of tg.")] = 0,
+    sampling: Annotated[
+        bool, typer.Option("--sampling", help="Beside greedy: temperature, filters, penalties, log-probabilities, ...")
+    ] = False,
     output: Annotated[Form, typer.Option("--output", "-o", help="Form of the results.")] = Form.TABLE,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Time each kernel of the decode step, and draw it.")
     ] = None,
     target: a.Target = None,
 ) -> None:
-    """Measure tok/s. pp: a prompt from an empty cache; tg: tokens one by one, greedy, after DEPTH tokens."""
+    """Measure tok/s. pp: a prompt from an empty cache; tg: tokens one by one after DEPTH tokens, greedy at first."""
     from imp_runtime.engine import Engine
     from imp_server.progress import progress
 
@@ -53,7 +56,7 @@ def command(
         if output is Form.CSV:
             raise ImpError("--plot gives two tables, which -o csv cannot; use -o json")
     with progress(transient=True) as report, Engine.load(file, target=target, progress=report) as engine:
-        results = measure(engine, prompt, generate, repetitions, depth)
+        results = measure(engine, prompt, generate, repetitions, depth, [*SAMPLINGS] if sampling else ["greedy"])
         step = measure_kernels(engine, max(depth, 1)) if plot is not None else None
         title = f"{engine.plan.model} {engine.plan.quant}, {engine.device_name}"
         title += "; simulated: times mean nothing" if engine.target == "sim" else ""

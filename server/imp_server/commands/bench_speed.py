@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -17,11 +17,28 @@ from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS
 from imp_runtime.sampling import SamplingParams
 
+T = TypeVar("T")
+
 if TYPE_CHECKING:
     from imp_runtime.device import Mark
     from imp_runtime.engine import Engine
 
 DECODE = "decode_b1"
+# What people ask for, from cheap to dear: the likeliest token first, with which the others are compared.
+SAMPLINGS = {
+    "greedy": SamplingParams(),
+    "temperature": SamplingParams(temperature=1.0),
+    "top-p": SamplingParams(temperature=1.0, top_p=0.95),
+    "top-k, top-p, min-p": SamplingParams(temperature=0.7, top_k=20, top_p=0.95, min_p=0.02),
+    "the same, penalties": SamplingParams(
+        temperature=0.7, top_k=20, top_p=0.95, min_p=0.02, repetition_penalty=1.05, presence_penalty=0.5
+    ),
+    "top_logprobs 20": SamplingParams(top_logprobs=20),
+    "typical-p": SamplingParams(temperature=1.0, typical_p=0.9),
+    "XTC": SamplingParams(temperature=1.0, xtc_probability=0.5),
+    "Mirostat": SamplingParams(temperature=1.0, mirostat=2),
+    "DRY": SamplingParams(temperature=1.0, dry_multiplier=0.8),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +86,13 @@ class _Clocks:
         return _Clocks(self.wall - earlier.wall, self.cpu - earlier.cpu)
 
 
-def measure(engine: Engine, prompt: int, generate: int, repetitions: int, depth: int) -> list[Result]:
-    """Results of the tests that are asked for, each after one run that does not count."""
+def measure(
+    engine: Engine, prompt: int, generate: int, repetitions: int, depth: int, samplings: Sequence[str] = ("greedy",)
+) -> list[Result]:
+    """Results of the tests that are asked for, each after one run that does not count.
+
+    Tokens are generated with each of `samplings` (keys of SAMPLINGS) in turn, a repetition each.
+    """
     start = max(depth, 1)
     for name, need in (("-p", prompt + 1), ("-d and -n", start + generate + 1)):
         if need > engine.context:
@@ -80,14 +102,17 @@ def measure(engine: Engine, prompt: int, generate: int, repetitions: int, depth:
         spans = _repeat(repetitions, lambda: _prompt_span(engine, prompt))
         results.append(_result(engine, f"pp{prompt}", prompt, spans))
     if generate:
-        spans = _repeat(repetitions, lambda: _generate_span(engine, start, generate))
-        name = f"tg{generate}" + (f" @ d{depth}" if depth else "")
-        result = dataclasses.replace(
-            _result(engine, name, generate, spans),
-            busy=device_busy(engine, start, generate),
-            host_cores=sum(span.cpu for span in spans) / sum(span.wall for span in spans),
+        rounds = _repeat(
+            repetitions, lambda: [_generate_span(engine, start, generate, SAMPLINGS[name]) for name in samplings]
         )
-        results.append(_with_bandwidth(engine, result, start, generate))
+        for sampling, *spans in zip(samplings, *rounds, strict=True):
+            name = f"tg{generate}" + (f" @ d{depth}" if depth else "")
+            result = dataclasses.replace(
+                _result(engine, name if sampling == "greedy" else f"{name} {sampling}", generate, spans),
+                busy=device_busy(engine, start, generate) if sampling == "greedy" else None,
+                host_cores=sum(span.cpu for span in spans) / sum(span.wall for span in spans),
+            )
+            results.append(_with_bandwidth(engine, result, start, generate))
     return results
 
 
@@ -96,7 +121,7 @@ def random_prompt(engine: Engine, count: int) -> list[int]:
     return [int(token) for token in np.random.default_rng().integers(0, engine.plan.vocab, count)]
 
 
-def _repeat(repetitions: int, run: Callable[[], _Clocks]) -> list[_Clocks]:
+def _repeat(repetitions: int, run: Callable[[], T]) -> list[T]:
     run()
     return [run() for _ in range(repetitions)]
 
@@ -108,14 +133,16 @@ def _prompt_span(engine: Engine, count: int) -> _Clocks:
     return _arrivals(engine, prompt, 1)[0] - began
 
 
-def _generate_span(engine: Engine, start: int, count: int) -> _Clocks:
+def _generate_span(engine: Engine, start: int, count: int, params: SamplingParams) -> _Clocks:
     """From the first token, which the prompt gives, over `count` decode steps."""
-    times = _arrivals(engine, random_prompt(engine, start), count + 1)
+    times = _arrivals(engine, random_prompt(engine, start), count + 1, params)
     return times[-1] - times[0]
 
 
-def _arrivals(engine: Engine, prompt: Sequence[int], count: int) -> list[_Clocks]:
-    engine.add(prompt, SamplingParams(max_tokens=count, ignore_eos=True))
+def _arrivals(
+    engine: Engine, prompt: Sequence[int], count: int, params: SamplingParams = SAMPLINGS["greedy"]
+) -> list[_Clocks]:
+    engine.add(prompt, dataclasses.replace(params, max_tokens=count, ignore_eos=True))
     times: list[_Clocks] = []
     while len(times) < count:
         outputs = engine.step()

@@ -2,7 +2,7 @@
 // lane, in the order of the warp's units; the same lane has called read(unit, row) for its first kReads units. The whole
 // CTA calls finish().
 #pragma once
-#include "imp/stage/cta.h"
+#include "imp/stage/best.h"
 #include "imp/stage/exchange.h"
 #include "imp/stage/units.h"
 
@@ -76,43 +76,24 @@ template <int Warps, class Cta = WholeCta>
 struct StoreLogits {
   struct Args {
     float* logits;
-    float* best_value;    // [grid]
+    float* best_value;    // [grid], NaN where a logit is no finite number
     std::uint32_t* best;  // [grid]
   };
-  static constexpr int kSharedBytes = round_up(Warps * 8, 16);
+  static constexpr int kSharedBytes = best_bytes(Warps);
   static constexpr int kReads = 0;
   Args out;
-  float* values;
-  std::uint32_t* rows;
-  float value = -INFINITY;
-  std::uint32_t row = 0;
-  __device__ __forceinline__ StoreLogits(const Args& args, std::uint8_t* shared)
-      : out(args), values(reinterpret_cast<float*>(shared)), rows(reinterpret_cast<std::uint32_t*>(shared) + Warps) {}
+  std::uint8_t* shared;
+  Best largest;
+  __device__ __forceinline__ StoreLogits(const Args& args, std::uint8_t* bytes) : out(args), shared(bytes) {}
   __device__ __forceinline__ void store(int, int, int r, float v) {
     out.logits[r] = v;
-    if (v > value) {
-      value = v;
-      row = static_cast<std::uint32_t>(r);
-    }
+    largest.offer_next(v, static_cast<std::uint32_t>(r));
   }
   __device__ __forceinline__ void finish() {
-    const float best = warp_max(value);
-    const float candidate = value == best ? static_cast<float>(row) : INFINITY;
-    const float first = -warp_max(-candidate);  // ids are below 2^24: exact as floats
-    if (lane_index() == 0) {
-      values[warp_index()] = best;
-      rows[warp_index()] = static_cast<std::uint32_t>(first);
-    }
-    Cta::sync();
+    const Best best = cta_best<Warps, Cta>(largest, shared);
     if (thread_index() != 0) return;
-    for (int w = 1; w < Warps; w++) {
-      if (values[w] > values[0] || (values[w] == values[0] && rows[w] < rows[0])) {
-        values[0] = values[w];
-        rows[0] = rows[w];
-      }
-    }
-    out.best_value[block_index()] = values[0];
-    out.best[block_index()] = rows[0];
+    out.best_value[block_index()] = best.value;
+    out.best[block_index()] = best.index;
   }
 };
 

@@ -1,0 +1,166 @@
+"""From logits to a token: the greedy end of a step, and the one that samples."""
+
+from __future__ import annotations
+
+from imp_codegen.graph import Linear
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.lowering import Lowering, op_names, round_up
+from imp_codegen.passes.fuse import Group
+from imp_runtime.plan import RING
+
+_BINS = 2048  # kBins of stage/sampling.h
+# Candidates that a list holds, 32 KB of shared memory. A bin of 1/128 nat has up to 475 of 152k normally distributed
+# logits of variance 1, and the more the nearer they are.
+_LISTED = 8192
+
+
+def greedy(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The likeliest token: the end of a decode step, whose token counts from now on."""
+    threads = low.target.sample_threads
+    draft = Draft(
+        name="greedy",
+        entry="greedy",
+        headers=("stage/greedy",),
+        stage=Cpp("Greedy", (_config(low, group),)),
+        call=(*_bests(low, group), _delivery(low)),
+        grid=(1, 1, 1),
+        threads=threads,
+        shared_bytes=_best_bytes(threads),
+        ops=op_names(group.ops[2:]),
+        overlap=True,
+        other_bytes=low.target.sms * 8,
+    )
+    return (draft,)
+
+
+def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: bool = True) -> tuple[Draft, ...]:
+    """The end of a step that chooses by the sampling record.
+
+    `score`: also where it adjusts the logits. `weigh`: fast also where its filters need a histogram. `advance`: the
+    step consumed a token, which counts from now on.
+    """
+    config = _config(low, group, weighed=weigh, advance=advance)
+    # The same kernels for every end.
+    before = _config(low, group)
+    vocab, parts, threads = _vocab(group), low.target.sms, low.target.sample_threads
+    logits, scores = low.buffer("logits", vocab * 4), low.buffer("sample.scores", vocab * 4)
+    best_value, best = low.buffer("sample.best_value", parts * 4), low.buffer("sample.best", parts * 4)
+    head_best_value, head_best = (param.binding for param in _bests(low, group))
+    source = (
+        Param("const float*", "scores", scores if score else logits),
+        Param("const float*", "best_value", best_value if score else head_best_value),
+        Param("const std::uint32_t*", "best", best if score else head_best),
+    )
+    # A CTA's own candidates, scores and ids; then the scores of the whole list.
+    lists = max(_LISTED * 4, min(_LISTED, round_up(-(-vocab // parts), 32)) * 8)
+    histogram = Param("std::uint64_t*", "histogram", low.buffer("sample.histogram", _BINS * 8))
+    sampling = low.state("const Sampling*", "seq.sampling")
+    scores_draft = Draft(
+        name="score",
+        entry="score",
+        headers=("stage/score",),
+        stage=Cpp("Score", (before,)),
+        call=(
+            (
+                Param("const float*", "logits", logits),
+                low.state("const std::int32_t*", "step.input"),
+                sampling,
+                low.state("const std::uint32_t*", "seq.seen"),
+                low.state("const std::uint32_t*", "seq.mask"),
+                low.state("const float*", "seq.bias"),
+                Param("float*", "scores", scores),
+                Param("float*", "best_value", best_value),
+                Param("std::uint32_t*", "best", best),
+            ),
+        ),
+        grid=(parts, 1, 1),
+        threads=threads,
+        shared_bytes=_best_bytes(threads),
+        ops=(),
+        overlap=True,
+        other_bytes=vocab * 8,
+    )
+    weigh_draft = Draft(
+        name="weigh",
+        entry="weigh",
+        headers=("stage/weigh",),
+        stage=Cpp("Weigh", (before,)),
+        call=(low.state("const std::int32_t*", "step.input"), sampling, source, histogram),
+        grid=(parts, 1, 1),
+        threads=threads,
+        shared_bytes=_BINS * 8 + _best_bytes(threads),
+        ops=(),
+        overlap=True,
+        other_bytes=vocab * 4,
+    )
+    draw_draft = Draft(
+        name="draw",
+        entry="draw" + ("_weighed" if weigh else "") + ("" if advance else "_first"),
+        headers=("stage/draw",),
+        stage=Cpp("Draw", (config,)),
+        call=(
+            sampling,
+            source,
+            (
+                histogram,
+                Param("float*", "winner_value", low.buffer("sample.winner_value", parts * 4)),
+                Param("std::uint32_t*", "winner", low.buffer("sample.winner", parts * 4)),
+                Param("float*", "list_scores", low.buffer("sample.list_scores", _LISTED * 4)),
+                Param("std::uint32_t*", "list_ids", low.buffer("sample.list_ids", _LISTED * 4)),
+                Param("std::uint32_t*", "arrived", low.buffer("sample.arrived", 8)),
+            ),
+            _delivery(low),
+        ),
+        grid=(parts, 1, 1),
+        threads=threads,
+        shared_bytes=256 * 12 + round_up(threads // 4, 16) + 32 + _best_bytes(threads) + 16 + lists,
+        ops=op_names(group.ops[2:]),
+        overlap=True,
+        other_bytes=vocab * 4,
+    )
+    return (*((scores_draft,) if score else ()), *((weigh_draft,) if weigh else ()), draw_draft)
+
+
+def _vocab(group: Group) -> int:
+    linear = group.ops[1]
+    assert isinstance(linear, Linear)
+    return linear.out.width
+
+
+def _config(low: Lowering, group: Group, *, weighed: bool = True, advance: bool = True) -> Config:
+    return Config(
+        "SampleConfig",
+        (
+            ("vocab", _vocab(group)),
+            ("parts", low.target.sms),
+            ("threads", low.target.sample_threads),
+            ("listed", _LISTED),
+            ("ring", RING),
+            ("weighed", weighed),
+            ("advance", advance),
+        ),
+    )
+
+
+def _bests(low: Lowering, group: Group) -> tuple[Param, Param]:
+    """What the LM head's CTAs leave."""
+    grid = low.target.sms
+    return (
+        Param("const float*", "best_value", low.buffer("head.best_value", grid * 4)),
+        Param("const std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
+    )
+
+
+def _delivery(low: Lowering) -> tuple[Param, ...]:
+    return (
+        low.state("const std::int32_t*", "step.input"),
+        low.state("std::int32_t*", "seq.token"),
+        low.state("std::int32_t*", "seq.position"),
+        low.state("std::uint32_t*", "seq.seen"),
+        low.state("std::uint32_t*", "out.count"),
+        low.state("std::uint64_t*", "out.ring"),
+    )
+
+
+def _best_bytes(threads: int) -> int:
+    return round_up(threads // 32 * 8, 16)

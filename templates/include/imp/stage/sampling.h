@@ -1,0 +1,137 @@
+// What the sampling kernels share: a sequence's parameters, its penalties, how candidates are ordered and weighed, the draw,
+// and how a token is delivered.
+//
+// Candidates are ordered by the distance of their score from the largest, as a 32-bit fixed-point key, and weighed in
+// integers, so that no result depends on the order of threads or on the number of CTAs. The draw is an exponential race:
+// the token with the smallest E_i / p_i, E_i ~ Exp(1), wins with probability p_i.
+#pragma once
+#include "imp/stage/best.h"
+
+namespace imp {
+
+// Matches SAMPLING_DTYPE of the launch plan.
+struct Sampling {
+  float temperature;
+  float top_p;
+  float min_p;
+  std::int32_t top_k;
+  float repetition_penalty;
+  float frequency_penalty;
+  float presence_penalty;
+  std::uint32_t flags;
+  std::uint64_t seed;
+
+  __device__ __forceinline__ bool penalises() const {
+    return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
+  }
+};
+static_assert(sizeof(Sampling) == 40, "the host writes 40 bytes a slot");
+inline constexpr std::uint32_t kMasked = 1;  // flags
+inline constexpr std::uint32_t kBiased = 2;
+inline constexpr std::uint32_t kPromptBit = 1u << 31;
+inline constexpr std::uint32_t kNoToken = ~0u;  // in the ring: the logits were no finite numbers
+
+struct SampleConfig {
+  int vocab;
+  int parts;  // CTAs of the LM head, each of which left its best logit, and of every kernel that goes through all scores
+  int threads;
+  int listed;  // candidates that a list holds
+  int ring;
+  bool weighed;  // the histogram is made where it is of use, else the last CTA goes through all tokens then
+  bool advance;  // the step consumed a token: its position counts from now on
+};
+
+// Repetition: of prompt and output (Keskar et al. 2019). Frequency and presence: of the output (OpenAI).
+__device__ __forceinline__ float penalise(float score, std::uint32_t seen, const Sampling& s) {
+  const auto times = static_cast<float>(seen & ~kPromptBit);
+  if (seen != 0) score = score > 0.0f ? score / s.repetition_penalty : score * s.repetition_penalty;
+  if (times > 0.0f) score -= times * s.frequency_penalty + s.presence_penalty;
+  return score;
+}
+
+inline constexpr float kKeyUnit = 0x1p27f;  // keys of one nat; 32 nats and more share the last key
+inline constexpr float kMassUnit = 0x1p32f;
+inline constexpr int kBins = 2048;  // of the coarse histogram, each 1/128 of a nat wide; the last has all beyond
+inline constexpr int kBinShift = 20;
+
+__device__ __forceinline__ std::uint32_t score_key(float score, float peak) {
+  const float distance = (peak - score) * kKeyUnit;
+  return distance < 4294967040.0f ? static_cast<std::uint32_t>(distance) : ~0u;
+}
+__device__ __forceinline__ std::uint64_t score_mass(float score, float peak) {
+  return static_cast<std::uint64_t>(exp_fast(score - peak) * kMassUnit);
+}
+// The cumulated mass that top-p keeps.
+__device__ __forceinline__ std::uint64_t kept_mass(float top_p, std::uint64_t total) {
+  const auto kept = static_cast<std::uint64_t>(static_cast<double>(top_p) * static_cast<double>(total));
+  return kept > 0 ? kept : 1;
+}
+
+// The finaliser of SplitMix64 (Steele et al. 2014), and that of MurmurHash3 (Appleby): each mixes all bits of a word.
+__device__ __forceinline__ std::uint64_t mix64(std::uint64_t z) {
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+  return z ^ (z >> 31);
+}
+__device__ __forceinline__ std::uint32_t mix32(std::uint32_t h) {
+  h = (h ^ (h >> 16)) * 0x85ebca6bu;
+  h = (h ^ (h >> 13)) * 0xc2b2ae35u;
+  return h ^ (h >> 16);
+}
+
+// The race of one step: E_i from a hash of seed, position and token, which needs nothing wider than 32 bits for a token.
+struct Race {
+  std::uint64_t key;
+  float inverse;  // of the temperature, times log2(e)
+  __device__ __forceinline__ Race(const Sampling& s, int position)
+      : key(mix64(mix64(s.seed + 0x9e3779b97f4a7c15ull) + static_cast<std::uint64_t>(position))),
+        inverse(min(1.4426950408889634f / s.temperature, 0x1p100f)) {}
+  // -E_i / p_i, but for a factor: the largest wins.
+  __device__ __forceinline__ float operator()(float score, float peak, std::uint32_t token) const {
+    const std::uint32_t bits = mix32(mix32(token ^ static_cast<std::uint32_t>(key)) + static_cast<std::uint32_t>(key >> 32));
+    const float uniform = (static_cast<float>(bits) + 0.5f) * 0x1p-32f;
+    return log1pf(-uniform) * exp2_fast((peak - score) * inverse);
+  }
+};
+
+// Where a chosen token goes.
+template <SampleConfig C>
+struct Delivery {
+  const std::int32_t* input;
+  std::int32_t* tokens;
+  std::int32_t* positions;
+  std::uint32_t* seen;
+  std::uint32_t* count;
+  std::uint64_t* ring;
+
+  // Read early, and before grid_wait if need be: only the end of a program writes it, and programs do not overlap.
+  struct Turn {
+    int slot;
+    int position;  // of the token to be chosen
+    std::uint32_t index;
+  };
+  __device__ __forceinline__ int slot() const { return input[0]; }
+  __device__ __forceinline__ Turn turn() const { return {slot(), positions[slot()] + (C.advance ? 1 : 0), *count}; }
+
+  // One thread delivers.
+  __device__ __forceinline__ void deliver(const Turn& turn, Best chosen) const {
+    const bool good = chosen.value == chosen.value;
+    // A step after this one may be under way already: it needs a token that exists.
+    tokens[turn.slot] = good ? static_cast<std::int32_t>(chosen.index) : 0;
+    positions[turn.slot] = turn.position;
+    *count = turn.index + 1;
+    if (good) add_fresh(seen + static_cast<std::size_t>(turn.slot) * C.vocab + chosen.index, 1);
+    const std::uint64_t token = good ? chosen.index : kNoToken;
+    store_system(ring + turn.index % C.ring, static_cast<std::uint64_t>(turn.index + 1) << 32 | token);
+  }
+};
+
+// The best of what the parts left, for all threads of a CTA.
+template <SampleConfig C>
+__device__ __forceinline__ Best best_of_parts(const float* values, const std::uint32_t* indices, std::uint8_t* shared) {
+  Best best;
+  for (int i = thread_index(); i < C.parts; i += C.threads) best.offer(values[i], indices[i]);
+  return cta_best<C.threads / kWarp>(best, shared);
+}
+
+}  // namespace imp
