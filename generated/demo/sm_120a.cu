@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 357d5cf10361b8ba
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text c7792d8a5c8763cd
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -17,6 +17,7 @@
 #include "imp/stage/sampling.h"
 #include "imp/stage/score.h"
 #include "imp/stage/take_last.h"
+#include "imp/stage/top_logits.h"
 #include "imp/stage/weigh.h"
 
 using imp::Sampling;
@@ -551,6 +552,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
     const std::int32_t* step_input,
     float* out_logits) {
   export_logits_0_t::run(logits, step_input, out_logits);
+}
+
+// TopLogits · 0 bytes of weights, 8,192 of other data a launch
+// top_b1 top · grid (170, 1, 1), 256 threads
+using top_logits_0_t = imp::TopLogits<
+    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true},
+    64,
+    8>;
+static_assert(top_logits_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(top_logits_0_t::kSharedBytes == 3952, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) top_logits_0(
+    const float* logits,
+    const float* best_value,
+    const std::uint32_t* best,
+    const std::int32_t* step_input,
+    const std::int32_t* seq_token,
+    const std::uint32_t* out_count,
+    std::uint64_t* part_mass,
+    std::uint64_t* listed,
+    std::uint32_t* arrived,
+    imp::TopEntry* out_top) {
+  top_logits_0_t::run({logits, best_value, best}, step_input, seq_token, out_count, {part_mass, listed, arrived}, out_top);
 }
 
 // Read · 0 bytes of weights, 0 of other data a launch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imp_codegen.kernels import attention, embed, gate_up, head, linear_add, norm_linear, sample, step
+from imp_codegen.kernels import attention, embed, export, gate_up, head, linear_add, norm_linear, sample, step
 from imp_codegen.kernels.bandwidth import read_memory
 from imp_codegen.kernels.draft import Draft, ProgramDraft
 from imp_codegen.kernels.form import Chosen, Wanted, choose
@@ -56,7 +56,8 @@ def lower(low: Lowering, groups: tuple[Group, ...], wanted: Wanted = "graph") ->
         ProgramDraft("sample_b1", 1, head.after_prefill(low, last)),
         ProgramDraft(f"logits_t{tokens}", tokens, head.all_logits(low, last)),
         ProgramDraft(f"hidden_t{tokens}", tokens, head.all_hidden(low, last)),
-        ProgramDraft("export_b1", 1, head.export(low, last)),
+        ProgramDraft("export_b1", 1, export.export(low, last)),
+        ProgramDraft("top_b1", 1, export.top(low, last)),
         ProgramDraft("bandwidth", 1, (read_memory(low),)),
     )
     return Lowered(programs, fallback, chosen)

@@ -73,29 +73,6 @@ def all_hidden(low: Lowering, group: Group) -> tuple[Draft, ...]:
     return (draft,)
 
 
-def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The last logits to the host's memory."""
-    _, linear, _ = parts(group)
-    vocab, threads = linear.out.width, 256
-    draft = Draft(
-        name="export",
-        entry="export_logits",
-        headers=("stage/export_logits",),
-        stage=Cpp("ExportLogits", (Config("ExportConfig", (("vocab", vocab), ("threads", threads))),)),
-        call=(
-            Param("const float*", "logits", low.buffer("logits", vocab * 4)),
-            low.state("const std::int32_t*", "step.input"),
-            low.state("float*", "out.logits"),
-        ),
-        grid=(low.target.sms, 1, 1),
-        threads=threads,
-        shared_bytes=0,
-        ops=(),
-        other_bytes=vocab * 8,
-    )
-    return (draft,)
-
-
 def parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
     """The operations of the last group of every model."""
     norm, linear, sample = group.ops

@@ -21,11 +21,11 @@ def greedy(low: Lowering, group: Group) -> tuple[Draft, ...]:
         name="greedy",
         entry="greedy",
         headers=("stage/greedy",),
-        stage=Cpp("Greedy", (_config(low, group),)),
-        call=(*_bests(low, group), _delivery(low)),
+        stage=Cpp("Greedy", (sample_config(low, group),)),
+        call=(*bests(low), _delivery(low)),
         grid=(1, 1, 1),
         threads=threads,
-        shared_bytes=_best_bytes(threads),
+        shared_bytes=best_bytes(threads),
         ops=op_names(group.ops[2:]),
         overlap=True,
         other_bytes=low.target.sms * 8,
@@ -39,13 +39,13 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
     `score`: also where it adjusts the logits. `weigh`: fast also where its filters need a histogram. `advance`: the
     step consumed a token, which counts from now on.
     """
-    config = _config(low, group, weighed=weigh, advance=advance)
+    config = sample_config(low, group, weighed=weigh, advance=advance)
     # The same kernels for every end.
-    before = _config(low, group)
-    vocab, parts, threads = _vocab(group), low.target.sms, low.target.sample_threads
+    before = sample_config(low, group)
+    vocab, parts, threads = vocab_of(group), low.target.sms, low.target.sample_threads
     logits, scores = low.buffer("logits", vocab * 4), low.buffer("sample.scores", vocab * 4)
     best_value, best = low.buffer("sample.best_value", parts * 4), low.buffer("sample.best", parts * 4)
-    head_best_value, head_best = (param.binding for param in _bests(low, group))
+    head_best_value, head_best = (param.binding for param in bests(low))
     source = (
         Param("const float*", "scores", scores if score else logits),
         Param("const float*", "best_value", best_value if score else head_best_value),
@@ -75,7 +75,7 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
         ),
         grid=(parts, 1, 1),
         threads=threads,
-        shared_bytes=_best_bytes(threads),
+        shared_bytes=best_bytes(threads),
         ops=(),
         overlap=True,
         other_bytes=vocab * 8,
@@ -88,7 +88,7 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
         call=(low.state("const std::int32_t*", "step.input"), sampling, source, histogram),
         grid=(parts, 1, 1),
         threads=threads,
-        shared_bytes=_BINS * 8 + _best_bytes(threads),
+        shared_bytes=_BINS * 8 + best_bytes(threads),
         ops=(),
         overlap=True,
         other_bytes=vocab * 4,
@@ -113,7 +113,7 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
         ),
         grid=(parts, 1, 1),
         threads=threads,
-        shared_bytes=256 * 12 + round_up(threads // 4, 16) + 32 + _best_bytes(threads) + 16 + lists,
+        shared_bytes=candidates_bytes(threads) + best_bytes(threads) + 16 + lists,
         ops=op_names(group.ops[2:]),
         overlap=True,
         other_bytes=vocab * 4,
@@ -121,17 +121,19 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
     return (*((scores_draft,) if score else ()), *((weigh_draft,) if weigh else ()), draw_draft)
 
 
-def _vocab(group: Group) -> int:
+def vocab_of(group: Group) -> int:
+    """Tokens of the vocabulary, by the last group of a model."""
     linear = group.ops[1]
     assert isinstance(linear, Linear)
     return linear.out.width
 
 
-def _config(low: Lowering, group: Group, *, weighed: bool = True, advance: bool = True) -> Config:
+def sample_config(low: Lowering, group: Group, *, weighed: bool = True, advance: bool = True) -> Config:
+    """SampleConfig of stage/sampling.h."""
     return Config(
         "SampleConfig",
         (
-            ("vocab", _vocab(group)),
+            ("vocab", vocab_of(group)),
             ("parts", low.target.sms),
             ("threads", low.target.sample_threads),
             ("listed", _LISTED),
@@ -142,7 +144,7 @@ def _config(low: Lowering, group: Group, *, weighed: bool = True, advance: bool 
     )
 
 
-def _bests(low: Lowering, group: Group) -> tuple[Param, Param]:
+def bests(low: Lowering) -> tuple[Param, Param]:
     """What the LM head's CTAs leave."""
     grid = low.target.sms
     return (
@@ -162,5 +164,11 @@ def _delivery(low: Lowering) -> tuple[Param, ...]:
     )
 
 
-def _best_bytes(threads: int) -> int:
+def candidates_bytes(threads: int) -> int:
+    """Shared memory of Candidates in stage/candidates.h."""
+    return 256 * 12 + round_up(threads // 4, 16) + 32
+
+
+def best_bytes(threads: int) -> int:
+    """Shared memory of cta_best in stage/best.h."""
     return round_up(threads // 32 * 8, 16)

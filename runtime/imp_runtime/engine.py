@@ -19,10 +19,10 @@ from imp_runtime.block_manager import BlockManager
 from imp_runtime.constraint import TokenMask, unpack_bits
 from imp_runtime.device import Device, Mark, detect_target, open_device
 from imp_runtime.errors import ImpError, NotFiniteError
-from imp_runtime.host_sampler import HostSampler, logprobs
+from imp_runtime.host_sampler import HostSampler, logprobs, top_logprobs
 from imp_runtime.launcher import Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
-from imp_runtime.plan import DECODE_SAMPLED, Plan, PlanError
+from imp_runtime.plan import DECODE_SAMPLED, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill, Scheduler
 from imp_runtime.sequence import Sequence, Status
@@ -31,7 +31,7 @@ from imp_runtime.token_ring import TokenRing
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
-PROGRAMS = ("decode_b1", *DECODE_SAMPLED.values(), "sample_b1", "forward_b1", "choose_b1", "export_b1")
+PROGRAMS = ("decode_b1", *DECODE_SAMPLED.values(), "sample_b1", "forward_b1", "choose_b1", "export_b1", "top_b1")
 
 
 class RequestError(ImpError):
@@ -299,8 +299,8 @@ class Engine:
 
     def _expect(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
         sequence, exported = work.sequence, None
-        if sequence.sampler is not None or sequence.params.top_logprobs is not None:
-            self.runner.run("export_b1")
+        if sequence.exports or sequence.params.top_logprobs is not None:
+            self.runner.run("export_b1" if sequence.exports else "top_b1")
             exported = self._device.mark()
         self._in_flight.append(_Token(sequence, work.slot, self._sampled, sequence.injections, exported, mask))
         self._sampled += 1
@@ -323,19 +323,12 @@ class Engine:
             self._scheduler.finish(sequence, "error")
             outputs.append(StepOutput(sequence, -1, "error"))
             return
-        logits = self.runner.logits[head.slot]
         if sequence.sampler is not None:
             allowed = None if head.mask is None else unpack_bits(head.mask, self.plan.vocab)
+            logits = self.runner.logits[head.slot]
             token = sequence.sampler.choose(logits, allowed, sequence.prompt, sequence.generated)
             self.runner.write_token(head.slot, token)
-        count = sequence.params.top_logprobs
-        if count is None:
-            logprob: float | None = None
-            top: tuple[tuple[int, float], ...] = ()
-        elif sequence.params.sampled_logprobs and sequence.sampler is not None:
-            logprob, top = sequence.sampler.drawn_from(token, count)
-        else:
-            logprob, top = logprobs(logits, token, count)
+        logprob, top = self._logprobs(head, token)
         sequence.generated.append(token)
         finish = self._finish(sequence, token)
         if finish:
@@ -343,6 +336,17 @@ class Engine:
         elif sequence.constraint is not None:
             sequence.constraint.accept(token)
         outputs.append(StepOutput(sequence, token, finish, logprob, top))
+
+    def _logprobs(self, head: _Token, token: int) -> tuple[float | None, tuple[tuple[int, float], ...]]:
+        """What StepOutput says of `token`, the one just launched as `head` or chosen here."""
+        sequence, count = head.sequence, head.sequence.params.top_logprobs
+        if count is None:
+            return None, ()
+        if sequence.params.sampled_logprobs and sequence.sampler is not None:
+            return sequence.sampler.drawn_from(token, count)
+        if sequence.exports:
+            return logprobs(self.runner.logits[head.slot], token, count)
+        return top_logprobs(self.runner.top[head.index % TOP_ENTRIES], count)
 
     def _finish(self, sequence: Sequence, token: int) -> Literal["stop", "length"] | None:
         """Why `token`, the last one generated, ends the sequence, if it does."""

@@ -316,6 +316,15 @@ def logprobs(logits: npt.NDArray[np.float32], token: int, count: int) -> tuple[f
     return float(scores[token]), tuple((int(i), float(scores[i])) for i in best)
 
 
+def top_logprobs(entry: npt.NDArray[np.void], count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
+    """The same from what the device has gathered, TOP_DTYPE scalar array, for `count` up to TOP_LOGPROBS."""
+    norm = float(entry["peak"]) + math.log(int(entry["mass"]) / 2**32)
+    listed = entry["listed"][: int(entry["count"])]
+    best = np.lexsort((listed["token"], -listed["logit"]))[:count]
+    top = zip(listed["token"][best].tolist(), listed["logit"][best].tolist(), strict=True)
+    return float(entry["chosen"]) - norm, tuple((token, logit - norm) for token, logit in top)
+
+
 def _last(tokens: Tokens, count: int) -> Tokens:
     """The last `count` tokens; -1: all."""
     return tokens if count < 0 else tokens[max(0, len(tokens) - count) :]

@@ -17,6 +17,7 @@ from imp_runtime.plan import (
     BLOCK_TOKENS,
     RING,
     SAMPLING_DTYPE,
+    TOP_DTYPE,
     Binding,
     DType,
     Kernel,
@@ -136,7 +137,7 @@ class ModelRunner:
 
     def _allocate_state(self) -> None:
         sizes = state_sizes(self.plan) | {buffer.name: buffer.nbytes for buffer in self.target.buffers}
-        pinned = {name: sizes.pop(name) for name in ("out.ring", "out.logits")}
+        pinned = {name: sizes.pop(name) for name in ("out.ring", "out.logits", "out.top")}
         address, nbytes = self._place("state and scratch buffers", sizes)
         self.device.zero(address, nbytes)
         views: dict[str, npt.NDArray[np.uint8]] = {}
@@ -148,6 +149,8 @@ class ModelRunner:
         assert len(self.ring) == RING
         # [slots, vocab]; what kernels write here can be read once a mark after them has passed.
         self.logits = views["out.logits"].view(np.float32).reshape(self.plan.slots, self.plan.vocab)
+        # TOP_DTYPE [TOP_ENTRIES], likewise
+        self.top = views["out.top"].view(TOP_DTYPE)
 
     def _allocate_kv(self, kv_tokens: int | None) -> int:
         """Allocate the cache; the number of its blocks, block 0 included."""

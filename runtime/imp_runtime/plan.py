@@ -22,6 +22,7 @@ out.count      uint32[1]             tokens sampled since load, by any program; 
 out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
                                      where the logits were no finite numbers
 out.logits     float32[S, V]         pinned host memory: a sequence's last logits, as `export_b1` left them
+out.top        TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all sampled, entry `i % N`
 kv             bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
 =============  ====================  ==================================================================================
 
@@ -31,7 +32,8 @@ the chunk just run, `hidden_t*` the hidden states after the final norm; `decode_
 advances the position, and takes the likeliest token. Those of DECODE_SAMPLED choose by the sampling record instead:
 with `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram.
 `forward_b1` is `decode_b1` without its end, `choose_b1` an end for any record: it advances the position and samples, so
-that a mask can be made in between. `export_b1` copies the last logits to out.logits.
+that a mask can be made in between. `export_b1` copies the last logits to out.logits; `top_b1` leaves in out.top what
+log-probabilities take.
 """
 
 from __future__ import annotations
@@ -80,6 +82,21 @@ SAMPLING_DTYPE = np.dtype(
     ]
 )
 """One sequence's sampling parameters, 40 bytes, the layout of `imp::Sampling` in stage/sampling.h."""
+
+TOP_LOGPROBS = 64  # tokens whose log-probabilities are to be had without all logits
+TOP_LISTED = 252
+TOP_ENTRIES = 8
+TOP_DTYPE = np.dtype(
+    [
+        ("count", "<u4"),  # of listed tokens
+        ("peak", "<f4"),  # the largest logit
+        ("mass", "<u8"),  # sum of exp(logit - peak), in units of 2^-32
+        ("chosen", "<f4"),  # the logit of the chosen token
+        ("padding", "<u4", 3),
+        ("listed", [("logit", "<f4"), ("token", "<u4")], TOP_LISTED),  # the TOP_LOGPROBS best, or more, in no order
+    ]
+)
+"""What `top_b1` leaves of one step, 2048 bytes, the layout of `imp::TopEntry` in stage/top_logits.h."""
 
 Form = Literal["graph", "persistent"]
 Pooling = Literal["none", "mean", "cls", "last"]

@@ -15,6 +15,8 @@ from imp_runtime.plan import (
     MAX_SMS,
     RING,
     SAMPLING_DTYPE,
+    TOP_DTYPE,
+    TOP_ENTRIES,
     Binding,
     Kernel,
     Plan,
@@ -50,6 +52,7 @@ def state_sizes(plan: Plan) -> dict[str, int]:
         "out.count": 4,
         "out.ring": 8 * RING,
         "out.logits": 4 * plan.slots * plan.vocab,
+        "out.top": TOP_DTYPE.itemsize * TOP_ENTRIES,
     }
 
 

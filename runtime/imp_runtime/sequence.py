@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.host_sampler import HostSampler
-from imp_runtime.plan import BLOCK_TOKENS, PROMPT_BIT
+from imp_runtime.plan import BLOCK_TOKENS, PROMPT_BIT, TOP_LOGPROBS
 from imp_runtime.sampling import SamplingParams
 
 Finish = Literal["stop", "length", "abort", "error"]
@@ -87,7 +87,12 @@ class Sequence:
     @property
     def lockstep(self) -> bool:
         """Whether the host must have read a token before the next one can be launched."""
-        return self.constraint is not None or self.sampler is not None or self.params.top_logprobs is not None
+        return self.constraint is not None or self.sampler is not None or self.exports
+
+    @property
+    def exports(self) -> bool:
+        """Whether the host needs all logits of every step."""
+        return self.sampler is not None or (self.params.top_logprobs or 0) > TOP_LOGPROBS
 
     def tokens(self, begin: int, end: int) -> tuple[int, ...]:
         """Known tokens at positions `begin` to `end`."""

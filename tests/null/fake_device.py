@@ -19,7 +19,7 @@ from tiny_artifact import ARGS, CHUNK, HIDDEN, VOCAB
 
 from imp_runtime.device import Launch
 from imp_runtime.host_sampler import HostSampler
-from imp_runtime.plan import BIASED, MASKED, RING, SAMPLING_DTYPE
+from imp_runtime.plan import BIASED, MASKED, RING, SAMPLING_DTYPE, TOP_DTYPE, TOP_ENTRIES
 from imp_runtime.sampling import SamplingParams
 
 
@@ -283,6 +283,13 @@ class FakeDevice:
                 out[i] = hidden_row(history(int(position[0]) - n + i + 1))
         elif entry == "export":
             view("out.logits", np.float32, VOCAB, slot * VOCAB)[:] = self.logits
+        elif entry == "top":
+            step = int(view("out.count", np.uint32, 1)[0]) - 1
+            top = view("out.top", TOP_DTYPE, 1, step % TOP_ENTRIES)
+            top["count"], top["peak"], top["chosen"] = VOCAB, self.logits.max(), self.logits[token[0]]
+            top["mass"] = int(np.exp(self.logits.astype(np.float64) - self.logits.max()).sum() * 2**32)
+            top["listed"]["logit"][0, :VOCAB] = self.logits[::-1]
+            top["listed"]["token"][0, :VOCAB] = np.arange(VOCAB)[::-1]
         else:
             if entry in ("decode", "decode_sampled", "forward"):
                 cell(int(position[0]))[0] = token[0]

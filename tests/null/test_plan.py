@@ -74,6 +74,7 @@ def test_sizes_of_the_state() -> None:
         "out.count": 4,
         "out.ring": 8192,
         "out.logits": 3 * 61 * 4,
+        "out.top": 8 * 2048,
     }
     assert SAMPLING_DTYPE.itemsize == 40
 

@@ -44,6 +44,7 @@ ARGS = (
     "seq.mask",
     "seq.bias",
     "out.logits",
+    "out.top",
 )
 
 
@@ -60,6 +61,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
         Program("forward_b1", 1, (kernel("forward"),)),
         Program("choose_b1", 1, (kernel("choose"),)),
         Program("export_b1", 1, (kernel("export"),)),
+        Program("top_b1", 1, (kernel("top"),)),
         Program(f"hidden_t{chunk}", chunk, (kernel("hidden"),)),
         Program("prefill_t8", min(8, chunk), (kernel("prefill"),)),
         Program(f"prefill_t{chunk + 1}", chunk, (kernel("prefill"),)),
@@ -95,7 +97,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
 def in_one_kernel(plan: Plan) -> Plan:
     """The plan with a step in the persistent form, six CTAs that wait for one another; its graph is the fallback."""
     target = plan.targets[0]
-    fallback = tuple(p for p in target.programs if p.name in ("decode_b1", "forward_b1"))
+    fallback = tuple(p for p in target.programs if p.name in ("decode_b1", *DECODE_SAMPLED.values(), "forward_b1"))
     resident = {
         p.name: dataclasses.replace(
             p, kernels=tuple(dataclasses.replace(k, entry=f"resident_{k.entry}", resident=True) for k in p.kernels)

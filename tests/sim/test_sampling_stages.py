@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
 from imp_runtime.constraint import pack_bits
-from imp_runtime.plan import BIASED, MASKED, NO_TOKEN, SAMPLING_DTYPE
+from imp_runtime.host_sampler import top_logprobs
+from imp_runtime.plan import BIASED, MASKED, NO_TOKEN, SAMPLING_DTYPE, TOP_DTYPE
 
 Array = NDArray[Any]
 THREADS = 64
@@ -23,6 +24,7 @@ SHAPES = {203: (5, 64, False), 1999: (40, 600, True)}
 KERNELS = """
 #include "imp/stage/draw.h"
 #include "imp/stage/greedy.h"
+#include "imp/stage/top_logits.h"
 """
 SAMPLER = """
 constexpr imp::SampleConfig config_VOCAB{
@@ -32,11 +34,18 @@ using greedy_VOCAB_t = imp::Greedy<config_VOCAB>;
 using score_VOCAB_t = imp::Score<config_VOCAB>;
 using weigh_VOCAB_t = imp::Weigh<config_VOCAB>;
 using draw_VOCAB_t = imp::Draw<config_VOCAB>;
+using top_VOCAB_t = imp::TopLogits<config_VOCAB, 20, 8>;
 extern "C" {
 int greedy_VOCAB_shared = greedy_VOCAB_t::kSharedBytes;
 int score_VOCAB_shared = score_VOCAB_t::kSharedBytes;
 int weigh_VOCAB_shared = weigh_VOCAB_t::kSharedBytes;
 int draw_VOCAB_shared = draw_VOCAB_t::kSharedBytes;
+int top_VOCAB_shared = top_VOCAB_t::kSharedBytes;
+}
+extern "C" __global__ void top_VOCAB(const float* logits, const float* value, const std::uint32_t* best,
+    const std::int32_t* input, const std::int32_t* tokens, const std::uint32_t* count, std::uint64_t* part_mass,
+    std::uint64_t* listed, std::uint32_t* arrived, imp::TopEntry* entries) {
+  top_VOCAB_t::run({logits, value, best}, input, tokens, count, {part_mass, listed, arrived}, entries);
 }
 extern "C" __global__ void greedy_VOCAB(const float* value, const std::uint32_t* best, const std::int32_t* input,
     std::int32_t* tokens, std::int32_t* positions, std::uint32_t* seen, std::uint32_t* count, std::uint64_t* ring) {
@@ -237,6 +246,35 @@ def test_draws_follow_the_distribution(library: SimLibrary, values: dict[str, fl
     often = expected * draws >= 5
     chi = (np.square(counts - expected * draws) / np.maximum(expected * draws, 1e-9))[often].sum()
     assert chi <= often.sum() + 5 * math.sqrt(2 * often.sum())
+
+
+@pytest.mark.parametrize("vocab", SHAPES)
+@pytest.mark.parametrize("spread", [0.0, 0.3, 3.0, 12.0])
+def test_the_best_logits_and_what_all_weigh(library: SimLibrary, vocab: int, spread: float) -> None:
+    """As many parts as bound the best, or so few that the last CTA goes through all; also where all are equal."""
+    rng = np.random.default_rng(vocab)
+    for step in range(1, 12):
+        logits = (rng.standard_normal(vocab) * spread).astype(np.float32)
+        token = int(rng.integers(0, vocab))
+        pieces = np.array_split(np.arange(vocab), SHAPES[vocab][0])
+        best = np.array([piece[np.argmax(logits[piece])] for piece in pieces])
+        buffers = {
+            "logits": logits, "value": logits[best], "best": best.astype(np.uint32),
+            "input": np.array([1, 0, 0, 0], np.int32), "tokens": np.array([0, token], np.int32),
+            "count": np.array([step], np.uint32), "part_mass": np.zeros(len(pieces), np.uint64),
+            "listed": np.zeros(252, np.uint64), "arrived": np.zeros(2, np.uint32), "entries": np.zeros(8, TOP_DTYPE),
+        }  # fmt: skip
+        held = {name: aligned(array) for name, array in buffers.items()}
+        Sampler(library, vocab).launch("top", len(pieces), held, *held, seed=step)
+        assert not held["arrived"].any()
+        wide = logits.astype(np.float64)
+        expected = wide - wide.max() - np.log(np.exp(wide - wide.max()).sum())
+        logprob, top = top_logprobs(held["entries"][(step - 1) % 8], 20)
+        assert logprob == pytest.approx(expected[token], abs=3e-5)
+        assert [logprob for _, logprob in top] == pytest.approx(np.sort(expected)[::-1][:20], abs=3e-5)
+        assert len({token for token, _ in top}) == 20
+        for each, logprob in top:
+            assert logprob == pytest.approx(expected[each], abs=3e-5)
 
 
 MASK32, MASK64 = 2**32 - 1, 2**64 - 1

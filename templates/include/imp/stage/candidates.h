@@ -21,12 +21,43 @@ struct Scores {
     return s.temperature > 0.0f && !few(s) && (filters_by_count(s) || s.top_p < 1.0f);
   }
   __device__ __forceinline__ bool filters_by_count(const Sampling& s) const { return s.top_k > 0 && s.top_k < C.vocab; }
+
+  // The k-th largest of the parts' bests: four lanes find the rank of each. `list` holds a float for each part.
+  __device__ __forceinline__ float rank_best(int k, std::uint8_t* list, std::uint8_t* result) const {
+    auto* bests = reinterpret_cast<float*>(list);
+    auto* found = reinterpret_cast<float*>(result);
+    for (int i = thread_index(); i < C.parts; i += C.threads) bests[i] = best_value[i];
+    block_sync();
+    for (int t = thread_index(); t < round_up(C.parts * 4, kWarp); t += C.threads) {
+      const int i = min(t / 4, C.parts - 1);
+      int rank = 0;
+#pragma unroll 4
+      for (int j = t % 4; j < C.parts; j += 4) rank += bests[j] > bests[i] || (bests[j] == bests[i] && j < i);
+      rank = group_sum<4>(rank);
+      if (rank == k - 1 && t % 4 == 0 && t / 4 < C.parts) *found = bests[i];
+    }
+    block_sync();
+    return *found;
+  }
 };
 
 // The bin of the coarse histogram that a key falls into.
 __device__ __forceinline__ std::uint32_t bin_of(std::uint32_t key) {
   const std::uint32_t bin = key >> kBinShift;
   return bin < kBins ? bin : kBins - 1;
+}
+
+// Whether all other CTAs have come here before: what they left may then be read by load_fresh. `arrived` counts them.
+template <SampleConfig C>
+__device__ __forceinline__ bool last_to_arrive(std::uint32_t* arrived, std::uint8_t* shared) {
+  auto* flag = reinterpret_cast<std::uint32_t*>(shared);
+  block_sync();
+  if (thread_index() == 0) {
+    fence_gpu();
+    *flag = atomic_add(arrived, 1u) == static_cast<std::uint32_t>(C.parts - 1);
+  }
+  block_sync();
+  return *flag != 0;
 }
 
 // Where the cumulated entries of a histogram reach the target.
@@ -127,6 +158,11 @@ struct Candidates {
     for (int i = thread_index(); i < n; i += C.threads) {
       if (score_key(scores[i], peak) <= limit) enter(race, i, winner);
     }
+  }
+
+  // The smallest key up to which there are at least `count` candidates.
+  __device__ __forceinline__ std::uint32_t nearest(int count) const {
+    return select<false>({}, ~0u, static_cast<std::uint64_t>(count));
   }
 
  private:

@@ -52,7 +52,7 @@ struct Draw {
     best = cta_best<kWarps>(best, shared + kBest);
     if (s.temperature <= 0.0f || best.value != best.value) {
       const bool alone = s.temperature <= 0.0f;
-      if ((alone || last_to_arrive(work, shared)) && thread_index() == 0) {
+      if ((alone || last_to_arrive<C>(work.arrived, shared + kLast)) && thread_index() == 0) {
         fence_gpu();
         if (!alone) work.arrived[0] = 0;
         delivery.deliver(turn, best);
@@ -72,7 +72,7 @@ struct Draw {
       consider(i, scores.values[i], peak, range, race, own, winner);
     }
     hand_in(work, winner, own, shared);
-    if (!last_to_arrive(work, shared)) return;
+    if (!last_to_arrive<C>(work.arrived, shared + kLast)) return;
     winner = decide(s, scores, range, work, race, best, shared);
     if (thread_index() == 0) delivery.deliver(turn, winner);
   }
@@ -152,7 +152,7 @@ struct Draw {
   static __device__ __forceinline__ Range find_range(const Sampling& s, const Scores<C>& scores, const Work& work,
                                                      float peak, std::uint8_t* shared) {
     const std::uint32_t nearest = s.min_p > 0.0f ? score_key(peak + logf(s.min_p), peak) : ~0u;
-    if (scores.few(s)) return {0, score_key(rank_best(scores, s.top_k, shared), peak), nearest, {}};
+    if (scores.few(s)) return {0, score_key(scores.rank_best(s.top_k, shared + kList, shared + kLast), peak), nearest, {}};
     if (!scores.needs_histogram(s)) return {1ull << 32, 0, nearest, {}};
     if (!C.weighed) return {0, 0, nearest, {}};
     const bool by_count = scores.filters_by_count(s);
@@ -170,36 +170,6 @@ struct Draw {
     const std::uint64_t missing = wanted - found.before;
     if (open) return {bin << kBinShift, last, nearest, {0, 32, missing}};
     return {bin << kBinShift, last, nearest, {bin, kBinShift, missing}};
-  }
-
-  // The k-th largest of the parts' bests: four lanes find the rank of each.
-  static __device__ __forceinline__ float rank_best(const Scores<C>& scores, int k, std::uint8_t* shared) {
-    auto* bests = reinterpret_cast<float*>(shared + kList);
-    auto* found = reinterpret_cast<float*>(shared + kLast);
-    for (int i = thread_index(); i < C.parts; i += C.threads) bests[i] = scores.best_value[i];
-    block_sync();
-    for (int t = thread_index(); t < round_up(C.parts * 4, kWarp); t += C.threads) {
-      const int i = min(t / 4, C.parts - 1);
-      int rank = 0;
-#pragma unroll 4
-      for (int j = t % 4; j < C.parts; j += 4) rank += bests[j] > bests[i] || (bests[j] == bests[i] && j < i);
-      rank = group_sum<4>(rank);
-      if (rank == k - 1 && t % 4 == 0 && t / 4 < C.parts) *found = bests[i];
-    }
-    block_sync();
-    return *found;
-  }
-
-  // What the other CTAs left may then be read by load_fresh.
-  static __device__ __forceinline__ bool last_to_arrive(const Work& work, std::uint8_t* shared) {
-    auto* flag = reinterpret_cast<std::uint32_t*>(shared + kLast);
-    block_sync();
-    if (thread_index() == 0) {
-      fence_gpu();
-      *flag = atomic_add(work.arrived, 1u) == static_cast<std::uint32_t>(C.parts - 1);
-    }
-    block_sync();
-    return *flag != 0;
   }
 
   // The last CTA: who wins among the other CTAs' winners and the candidates that all have listed.

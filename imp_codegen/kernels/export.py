@@ -1,0 +1,60 @@
+"""What the host gets to see of a step's logits: all of them, or the best and what all weigh."""
+
+from __future__ import annotations
+
+from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.kernels.sample import best_bytes, bests, candidates_bytes, sample_config, vocab_of
+from imp_codegen.passes.fuse import Group
+from imp_runtime.plan import TOP_ENTRIES, TOP_LISTED, TOP_LOGPROBS
+
+
+def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The last logits to the host's memory."""
+    vocab, threads = vocab_of(group), 256
+    draft = Draft(
+        name="export",
+        entry="export_logits",
+        headers=("stage/export_logits",),
+        stage=Cpp("ExportLogits", (Config("ExportConfig", (("vocab", vocab), ("threads", threads))),)),
+        call=(
+            Param("const float*", "logits", low.buffer("logits", vocab * 4)),
+            low.state("const std::int32_t*", "step.input"),
+            low.state("float*", "out.logits"),
+        ),
+        grid=(low.target.sms, 1, 1),
+        threads=threads,
+        shared_bytes=0,
+        ops=(),
+        other_bytes=vocab * 8,
+    )
+    return (draft,)
+
+
+def top(low: Lowering, group: Group) -> tuple[Draft, ...]:
+    """The best logits of the step that has just sampled, what all weigh, and the chosen token's."""
+    vocab, parts, threads = vocab_of(group), low.target.sms, low.target.sample_threads
+    draft = Draft(
+        name="top",
+        entry="top_logits",
+        headers=("stage/top_logits",),
+        stage=Cpp("TopLogits", (sample_config(low, group), TOP_LOGPROBS, TOP_ENTRIES)),
+        call=(
+            (Param("const float*", "logits", low.buffer("logits", vocab * 4)), *bests(low)),
+            low.state("const std::int32_t*", "step.input"),
+            low.state("const std::int32_t*", "seq.token"),
+            low.state("const std::uint32_t*", "out.count"),
+            (
+                Param("std::uint64_t*", "part_mass", low.buffer("top.part_mass", parts * 8)),
+                Param("std::uint64_t*", "listed", low.buffer("top.listed", TOP_LISTED * 8)),
+                Param("std::uint32_t*", "arrived", low.buffer("top.arrived", 8)),
+            ),
+            low.state("imp::TopEntry*", "out.top"),
+        ),
+        grid=(parts, 1, 1),
+        threads=threads,
+        shared_bytes=candidates_bytes(threads) + best_bytes(threads) + 32 + round_up(parts * 4, 16),
+        ops=(),
+        other_bytes=vocab * 4,
+    )
+    return (draft,)
