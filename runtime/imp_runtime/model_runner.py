@@ -86,6 +86,8 @@ class ModelRunner:
         self.target: TargetPlan = artifact.plan.target(device.target)
         self._addresses: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
+        # (address, bytes) of what a step reads: the weights, the KV cache
+        self.arenas: tuple[tuple[int, int], ...] = ()
         progress = progress or _nothing
         try:
             with artifact.compared() if check_weights else nullcontext():
@@ -124,7 +126,7 @@ class ModelRunner:
                 f"{self.artifact.path}: the weights need {total:,} bytes, {self.device.name} has {free:,} free; "
                 "close what else uses it or compile a smaller quantisation"
             )
-        self._place("weights", planes)
+        self.arenas += (self._place("weights", planes),)
         done = 0
         progress("loading weights", 0, total)
         for plane in self.plan.planes:
@@ -174,8 +176,9 @@ class ModelRunner:
                 "close what else uses it, ask for fewer kv_tokens or compile a smaller quantisation"
             )
         nbytes = (blocks + 1) * block_bytes
-        address, _ = self._place("KV cache", {"kv": nbytes})
-        self.device.zero(address, nbytes)
+        cache = self._place("KV cache", {"kv": nbytes})
+        self.device.zero(cache[0], nbytes)
+        self.arenas += (cache,)
         return blocks + 1
 
     def _place(self, what: str, sizes: Mapping[str, int]) -> tuple[int, int]:

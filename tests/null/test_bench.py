@@ -16,6 +16,8 @@ from tiny_artifact import make_plan, with_kernel, write_tiny
 
 from fake_engine import FakeEngine, write_tiny_artifact
 from imp_runtime.artifact import Artifact
+from imp_runtime.bandwidth import read_bandwidth
+from imp_runtime.device import Launch
 from imp_runtime.engine import Engine, StepOutput
 from imp_runtime.plan import KvSpec
 from imp_runtime.sampling import SamplingParams
@@ -179,6 +181,35 @@ def test_each_kernel_gets_its_own_time(clocked: Engine, monkeypatch: pytest.Monk
     assert kernel.nbytes == 310 + 101 * 4  # a key and a value of one f16 for each position, its own included
     assert kernel.bandwidth == pytest.approx(714 / kernel.us / 1e3)
     assert (step.position, step.read_bandwidth) == (100, 2e-4)
+
+
+def test_the_yardstick_is_the_best_read_of_what_steps_read(tmp_path: Path) -> None:
+    """Every third read is quick; the weights give more than the cache, and free memory is not asked for."""
+    artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
+    with Engine(artifact, ClockedDevice()) as engine:
+        runner, device = engine.runner, engine.runner.device
+        assert isinstance(device, ClockedDevice)
+        weights, cache = runner.arenas
+        assert weights[1] >= sum(plane.nbytes for plane in engine.plan.planes)
+        assert cache[1] >= runner.blocks * engine.plan.kv.block_bytes
+        read: list[tuple[int, ...]] = []
+
+        def launch(work: Launch) -> None:
+            read.append(work.args[:2])
+            slow = 1.0 if len(read) % 3 else 0.5
+            device.push(lambda: setattr(device, "now", device.now + slow * (2 if work.args[0] == cache[0] else 1)))
+
+        device.launch = launch  # type: ignore[method-assign]
+        device.target = "fake"
+        runner._launches["bandwidth"] = (Launch("read", 0, (1, 1, 1), 32, 0, (0, 0, 7)),)
+        free = device.memory_free()
+        found = read_bandwidth(runner)
+        lengths = [(end - begin, begin) for begin, end in read]
+        assert {begin for _, begin in lengths} == {weights[0], cache[0]}
+        assert device.memory_free() == free
+        # A mark takes 0.05 ms of the time between two.
+        best = max(n / (0.55 if begin == weights[0] else 1.05) / 1e6 for n, begin in lengths)
+        assert found == pytest.approx(best)
 
 
 def test_measuring_kernels_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
