@@ -15,7 +15,7 @@ from imp_codegen.targets import TargetError, find_target, find_targets, targets
 from imp_codegen.tuning.stage import Choice
 from imp_codegen.tuning.table import Entry, Table, TuningError, read_table, write_table
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import TargetPlan
+from imp_runtime.plan import DECODE_SAMPLED, TargetPlan
 from imp_server.commands import compile as command
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,7 +89,7 @@ def test_grids_are_of_the_cards_size(target: str) -> None:
 def test_a_plan_with_the_step_kernel_carries_the_graph(target: str) -> None:
     plan, source = planned(target, "persistent")
     graph, _ = planned(target, "graph")
-    assert [program.name for program in plan.fallback] == ["decode_b1", "forward_b1"]
+    assert [program.name for program in plan.fallback] == ["decode_b1", *DECODE_SAMPLED.values(), "forward_b1"]
     (step,) = (kernel for kernel in plan.program("forward_b1").kernels if kernel.resident)
     assert step.grid == (plan.sms, 1, 1)
     for program in plan.fallback:
