@@ -83,6 +83,7 @@ class Engine:
         device: Device,
         *,
         kv_tokens: int | None = None,
+        kv_share: float = 1.0,
         prefix_cache: bool = True,
         check_weights: bool = True,
         progress: Progress | None = None,
@@ -92,7 +93,7 @@ class Engine:
         self.target = device.target
         self.device_name = device.name
         self._device = device
-        self.runner = ModelRunner(artifact, device, kv_tokens, progress, check_weights=check_weights)
+        self.runner = ModelRunner(artifact, device, kv_tokens, progress, kv_share=kv_share, check_weights=check_weights)
         try:
             names = {program.name for program in self.runner.programs}
             if missing := set(PROGRAMS) - names:
@@ -118,6 +119,7 @@ class Engine:
         *,
         target: str | None = None,
         kv_tokens: int | None = None,
+        kv_share: float = 1.0,
         prefix_cache: bool = True,
         check_weights: bool = True,
         progress: Progress | None = None,
@@ -138,6 +140,7 @@ class Engine:
             artifact,
             device,
             kv_tokens=kv_tokens,
+            kv_share=kv_share,
             prefix_cache=prefix_cache,
             check_weights=check_weights,
             progress=progress,

@@ -42,6 +42,8 @@ DTYPES: dict[DType, np.dtype[np.generic]] = {
 SIM_KV_BYTES = 64 << 20
 # A model that has room for less than this is of no use; better to say so at load than in the middle of an answer.
 LEAST_KV_TOKENS = 512
+# For what comes after the cache: the graphs of all programs take 4 to 6 MiB (8B, both forms, by an H100's free memory),
+# the rest is for the driver and for others. `kv_share` leaves more.
 RESERVED_FREE_BYTES = 256 << 20
 # Planes and buffers of one arena keep this distance, so that access checks see a kernel run from one into the next.
 _GAP = 256
@@ -66,9 +68,10 @@ class ModelRunner:
     """A plan in device memory. It knows programs and buffers; what they compute is the compiler's business.
 
     `kv_tokens` asks for a KV cache of that many tokens; without it the cache takes what `plan.slots` sequences of full
-    context need, or the free memory where that is less. `progress(step, done, total)` is called while loading. With
-    `check_weights` the weights are compared with their checksums meanwhile. Raises ImpError when they differ, or when
-    the weights, or the weights and one sequence of reasonable length, do not fit.
+    context need, or `kv_share` of the memory that weights and code leave free where that is less.
+    `progress(step, done, total)` is called while loading. With `check_weights` the weights are compared with their
+    checksums meanwhile. Raises ImpError when they differ, or when the weights, or the weights and one sequence of
+    reasonable length, do not fit.
     """
 
     def __init__(
@@ -78,6 +81,7 @@ class ModelRunner:
         kv_tokens: int | None = None,
         progress: Progress | None = None,
         *,
+        kv_share: float = 1.0,
         check_weights: bool = True,
     ) -> None:
         self.artifact = artifact
@@ -93,8 +97,8 @@ class ModelRunner:
             with artifact.compared() if check_weights else nullcontext():
                 self._load_planes(progress)
             self._allocate_state()
-            self.blocks = self._allocate_kv(kv_tokens)
             module = device.load_code(artifact.read(self.target.code))
+            self.blocks = self._allocate_kv(kv_tokens, kv_share)
             self.target = self._fitting(module)
             self._launches = {p.name: tuple(self.bind(k, module) for k in p.kernels) for p in self.target.programs}
             self._replays = {}
@@ -154,8 +158,10 @@ class ModelRunner:
         # TOP_DTYPE [TOP_ENTRIES], likewise
         self.top = views["out.top"].view(TOP_DTYPE)
 
-    def _allocate_kv(self, kv_tokens: int | None) -> int:
+    def _allocate_kv(self, kv_tokens: int | None, kv_share: float) -> int:
         """Allocate the cache; the number of its blocks, block 0 included."""
+        if not 0 < kv_share <= 1:
+            raise ImpError(f"kv_share is {kv_share:g}, expected more than 0 and at most 1")
         plan, block_bytes = self.plan, self.plan.kv.block_bytes
         most = plan.slots * -(-plan.context // BLOCK_TOKENS)
         least = -(-min(plan.context, LEAST_KV_TOKENS) // BLOCK_TOKENS)
@@ -166,7 +172,7 @@ class ModelRunner:
             blocks = min(most, -(-kv_tokens // BLOCK_TOKENS))
             least = blocks
         else:
-            allowed = min(free, SIM_KV_BYTES) if self.device.target == "sim" else free
+            allowed = min(free, SIM_KV_BYTES) if self.device.target == "sim" else int(free * kv_share)
             # Where the cap for the simulator is below the least, it is only a wish.
             blocks = min(most, max(allowed // block_bytes - 1, min(least, free // block_bytes - 1)))
         if blocks < least or (blocks + 1) * block_bytes > free:

@@ -54,6 +54,7 @@ class ServerConfig:
     any_model: bool = _setting(False, "Answer whatever model a request names, instead of 404.")
     target: str | None = _setting(None, "Code to run: sm_120a, sm_90a or sim. Default: this machine's.")
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
+    kv_share: float = _setting(1.0, "Most of the free memory that the KV cache takes.", least=0.01, most=1.0)
     prefix_cache: bool = _setting(True, "Do not compute again what earlier prompts began with.")
     check_weights: bool = _setting(True, "Compare the weights with their checksums while they are loaded.")
     think_budget: int | None = _setting(None, "Most reasoning tokens of an answer, unless the request says.", least=0)

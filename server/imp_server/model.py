@@ -93,6 +93,7 @@ class Model:
         *,
         target: str | None = None,
         kv_tokens: int | None = None,
+        kv_share: float = 1.0,
         prefix_cache: bool = True,
         check_weights: bool = True,
         parser: str | None = None,
@@ -102,11 +103,11 @@ class Model:
         """Load an `.impc` onto the device that the machine has (or `target`).
 
         `parser` names the family of reply parsers instead of the one that the chat template belongs to, `chat_template`
-        is the source of one in place of the artifact's. `kv_tokens`
-        limits the KV cache, in tokens; with `prefix_cache`, prompts take over what those before them that began alike
-        left in it; with `check_weights`, weights are compared with their checksums; `progress(step, done, total)` is
-        called while loading. Raises ImpError (one line, for people) when the file is damaged, the target is not in it,
-        or memory is short.
+        is the source of one in place of the artifact's. `kv_tokens` limits the KV cache, in tokens, `kv_share` to a
+        part of the memory that is free, 0 to 1; with `prefix_cache`, prompts take over what those before them that
+        began alike left in it; with `check_weights`, weights are compared with their checksums; `progress(step, done,
+        total)` is called while loading. Raises ImpError (one line, for people) when the file is damaged, the target is
+        not in it, or memory is short.
         """
         from imp_runtime.engine import Engine
 
@@ -114,6 +115,7 @@ class Model:
             Path(path),
             target=target,
             kv_tokens=kv_tokens,
+            kv_share=kv_share,
             prefix_cache=prefix_cache,
             check_weights=check_weights,
             progress=progress,

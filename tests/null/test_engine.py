@@ -336,6 +336,21 @@ def test_the_cache_takes_what_is_free(tmp_path: Path) -> None:
     assert 512 < some < 8 * CONTEXT
 
 
+def test_the_cache_takes_no_more_than_its_share(tmp_path: Path) -> None:
+    """A block has 64 bytes: of a whole and of a half as many, but for the one that nobody gets."""
+    artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
+
+    def blocks(**more: float) -> int:
+        return Engine(artifact, FakeDevice(memory=(256 << 20) + 100_000), **more).runner.blocks  # type: ignore[arg-type]
+
+    assert blocks(kv_share=1.0) == blocks()
+    assert blocks(kv_share=0.5) == pytest.approx(blocks() / 2, abs=1)
+    assert blocks(kv_share=0.5, kv_tokens=320) == blocks(kv_tokens=320) == 21
+    for share in (0.0, -1.0, 1.01, float("nan")):
+        with pytest.raises(ImpError, match=r"kv_share is .*, expected more than 0 and at most 1"):
+            blocks(kv_share=share)
+
+
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
     plan = make_plan()
     target = plan.targets[0]

@@ -65,6 +65,9 @@ def command(
     ] = None,
     target: a.Target = None,
     kv_tokens: a.KvTokens = None,
+    kv_share: Annotated[
+        float | None, typer.Option(min=0.01, max=1.0, metavar="P", help="Most of the free memory for the KV cache.")
+    ] = None,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:
@@ -85,6 +88,7 @@ def command(
         "sampling.max_tokens": max_tokens,
         "server.target": target,
         "server.kv_tokens": kv_tokens,
+        "server.kv_share": kv_share,
         "api.key": tuple(api_key) if api_key else None,
         "api.key_file": api_key_file,
     }
@@ -115,6 +119,7 @@ def serve(file: Path, config: configuration.Config) -> None:
                     file,
                     target=config.server.target,
                     kv_tokens=config.server.kv_tokens,
+                    kv_share=config.server.kv_share,
                     prefix_cache=config.server.prefix_cache,
                     check_weights=config.server.check_weights,
                     chat_template=template,
