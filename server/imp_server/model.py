@@ -15,7 +15,6 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.sampling import SamplingParams
+from imp_runtime.version import VERSION
 from imp_server.chat_form import ChatForm, read_form
 from imp_server.chat_template import ChatTemplate, Json, Message
 from imp_server.errors import ContextExceededError
@@ -214,7 +214,7 @@ class Model:
 
 def _fingerprint(engine: Engine) -> str:
     """Of what computes the answers: with another one the same seed may give another answer."""
-    parts = (version("imp"), engine.artifact.metadata["imp_version"], engine.artifact.weights_hash, engine.target)
+    parts = (VERSION, engine.artifact.metadata["imp_version"], engine.artifact.weights_hash, engine.target)
     return f"build-{hashlib.blake2b(repr(parts).encode(), digest_size=6).hexdigest()}"
 
 

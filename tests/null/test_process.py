@@ -145,7 +145,7 @@ def test_the_version_is_that_of_the_package() -> None:
     assert importlib.metadata.version("imp") == VERSION
 
 
-def test_a_checkout_that_is_not_installed_can_be_imported() -> None:
+def test_a_checkout_that_is_not_installed_can_be_used() -> None:
     program = """
 import contextlib
 import importlib.metadata
@@ -156,5 +156,8 @@ def none(name):
     return version(name)
 importlib.metadata.version = none
 import imp_codegen.compiler, imp_server.app, imp_server.cli
+from types import SimpleNamespace as Some
+from imp_server.model import _fingerprint
+_fingerprint(Some(artifact=Some(metadata={"imp_version": "1"}, weights_hash="2"), target="sim"))
 """
     assert run(sys.executable, "-c", program).stderr == ""
