@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml
 demo: setup
 	mkdir -p build
 	$(BIN)/imp compile models/demo.gguf -o build/demo.impc
-	$(BIN)/imp run build/demo.impc "def walk(path):" --max-tokens 64 --temperature 0.7 --repetition-penalty 1.1 --seed 1
+	$(BIN)/imp run build/demo.impc "def walk(path):" --max-tokens 64 --temperature 0.7 --repetition-penalty 1.1 --seed 3
 
 check: setup
 	$(BIN)/ruff format --check .
