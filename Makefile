@@ -1,10 +1,10 @@
-# make setup | demo | check | test | elsewhere | gpu | bench | fuzz | golden | clean
+# make setup | demo | lint | check | test | elsewhere | gpu | bench | fuzz | golden | clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: setup demo check test elsewhere gpu bench fuzz golden clean
+.PHONY: setup demo lint check test elsewhere gpu bench fuzz golden clean
 
 setup: $(STAMP)
 
@@ -18,11 +18,13 @@ demo: setup
 	$(BIN)/imp compile models/demo.gguf -o build/demo.impc
 	$(BIN)/imp run build/demo.impc "def walk(path):" --max-tokens 64 --temperature 0.7 --repetition-penalty 1.1 --seed 3
 
-check: setup
+lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+check: lint
 	$(BIN)/pytest tests/null -n 2
 
 test: setup
