@@ -337,6 +337,29 @@ def test_the_race_is_won_as_numpy_says(library: SimLibrary, values: dict[str, fl
         assert expected[token] >= expected.max() - 1e-4
 
 
+BORDERS = ({"top_k": 4}, {"top_k": 7}, {"top_p": 0.3}, {"top_p": 0.6}, {"min_p": 0.3}, {"top_k": 6, "top_p": 0.8})
+
+
+@pytest.mark.parametrize("vocab", SHAPES)
+@pytest.mark.parametrize("values", BORDERS, ids=lambda values: "+".join(values))
+def test_all_that_the_filters_leave_come_up_and_no_others(
+    library: SimLibrary, vocab: int, values: dict[str, float]
+) -> None:
+    """So hot that of those that stay each is about as likely as any other."""
+    rng = np.random.default_rng(vocab)
+    logits = (rng.standard_normal(vocab) * 3).astype(np.float32)
+    logits[rng.permutation(vocab)[:9]] = 12 - np.arange(9) / 4
+    seen, everything, nothing = np.zeros(vocab, np.uint32), np.ones(vocab, bool), np.zeros(vocab, np.float32)
+    p = parameters(temperature=100.0, **values)
+    stay = np.flatnonzero(distribution(logits, seen, p, everything, nothing))
+    assert 1 < len(stay) < 9
+    drawn = set()
+    for seed in range(70):
+        p["seed"] = seed
+        drawn.add(draw(library, logits, seen, p, 3, seed))
+    assert drawn == set(stay.tolist())
+
+
 def test_equal_logits_overflow_every_list(library: SimLibrary) -> None:
     seen, logits = np.zeros(1999, np.uint32), np.full(1999, 3, np.float32)
     for values in ({"top_k": 3}, {"top_k": 100}, {"top_p": 0.5}, {"top_k": 3, "top_p": 0.5, "min_p": 0.5}):
