@@ -243,7 +243,12 @@ def _arithmetic(rng: np.random.Generator) -> Case:
         floats = np.stack(
             [
                 *(halves[:, 0], halves[:, 1], (b & 0xFFFF).astype(np.uint16).view(np.float16).astype(np.float32)),
-                *(np.fmax(x, following), np.fmin(x, following), wide * following.astype(np.float64) + 1.5),
+                *(
+                    np.fmax(x, following),
+                    np.maximum(x, following),
+                    np.fmin(x, following),
+                    wide * following.astype(np.float64) + 1.5,
+                ),
                 *(np.sin(turn), np.cos(turn), np.exp2(small), np.exp(small), 1 / np.sqrt(magnitude)),
                 wide / magnitude,
             ]

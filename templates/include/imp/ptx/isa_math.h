@@ -47,6 +47,12 @@ __device__ __forceinline__ int round_int(float x) { return __float2int_rn(x); }
 
 __device__ __forceinline__ float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 __device__ __forceinline__ float max(float a, float b) { return ::fmaxf(a, b); }
+// NaN if one of them is.
+__device__ __forceinline__ float max_nan(float a, float b) {
+  float y;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(a), "f"(b));
+  return y;
+}
 __device__ __forceinline__ float min(float a, float b) { return ::fminf(a, b); }
 __device__ __forceinline__ int max(int a, int b) { return a > b ? a : b; }
 __device__ __forceinline__ int min(int a, int b) { return a < b ? a : b; }

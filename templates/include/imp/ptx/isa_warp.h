@@ -64,10 +64,11 @@ __device__ __forceinline__ int group_sum(int value) {
   for (int mask = Width / 2; mask > 0; mask /= 2) value += __shfl_xor_sync(0xffffffffu, value, mask);
   return value;
 }
+// NaN if a value is.
 template <int Width>
 __device__ __forceinline__ float group_max(float value) {
 #pragma unroll
-  for (int mask = Width / 2; mask > 0; mask /= 2) value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, mask));
+  for (int mask = Width / 2; mask > 0; mask /= 2) value = max_nan(value, __shfl_xor_sync(0xffffffffu, value, mask));
   return value;
 }
 __device__ __forceinline__ float warp_sum(float value) { return group_sum<32>(value); }

@@ -53,6 +53,7 @@ __forceinline__ int round_int(float x) {
 __forceinline__ float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 // A NaN loses against a number, as in the ISA.
 __forceinline__ float max(float a, float b) { return a > b || b != b ? a : b; }
+__forceinline__ float max_nan(float a, float b) { return a > b || a != a ? a : b; }
 __forceinline__ float min(float a, float b) { return a < b || b != b ? a : b; }
 __forceinline__ int max(int a, int b) { return a > b ? a : b; }
 __forceinline__ int min(int a, int b) { return a < b ? a : b; }

@@ -111,7 +111,7 @@ inline float group_max(float value, sim::Location where = sim::Location::current
   sim::collective(
       "group_max", values,
       [](float (*const* lanes)[1]) {
-        sim::group_reduce<Width>(lanes, [](float a, float b) { return a > b || b != b ? a : b; });
+        sim::group_reduce<Width>(lanes, [](float a, float b) { return max_nan(a, b); });
       },
       where);
   return values[0];

@@ -5,10 +5,12 @@
 
 namespace imp {
 
-// The nearest float whose last bit is zero (ties to even): what is handed on, tagged or not.
+// The nearest float whose last bit is zero (ties to even): what is handed on, tagged or not. NaN stays NaN: that of a GPU,
+// 0x7fffffff, would round to -0.
 __device__ __forceinline__ float untagged(float value) {
   const std::uint32_t bits = float_to_bits(value);
-  return bits_to_float((bits + ((bits >> 1) & 1u)) & ~1u);
+  const std::uint32_t rounded = (bits + ((bits >> 1) & 1u)) & ~1u;
+  return bits_to_float(value == value ? rounded : 0x7fc00000u);
 }
 
 // A plain vector, complete before anybody reads it.

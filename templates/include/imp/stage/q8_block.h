@@ -7,12 +7,13 @@ namespace imp {
 // Eight lanes hold a block, four neighbouring values each. Codes are rounded to even from value * 127 / largest.
 struct Q8Block {
   std::uint32_t codes;  // this lane's four
-  float largest;        // magnitude; the scale is a 127th of it
+  float largest;        // magnitude, NaN if a value is; the scale is a 127th of it
   std::uint32_t sums;   // of the codes of both halves, as int16; in the first lane
 
   static __device__ __forceinline__ Q8Block encode(float4 v) {
-    const float peak = group_max<8>(max(max(fabsf(v.x), fabsf(v.y)), max(fabsf(v.z), fabsf(v.w))));
-    const float largest = peak > 1e-30f ? peak : 0.0f;  // below, 127 / peak would overflow
+    // What is no finite number has the code 0: the scale must not forget it.
+    const float peak = group_max<8>(max_nan(max_nan(fabsf(v.x), fabsf(v.y)), max_nan(fabsf(v.z), fabsf(v.w))));
+    const float largest = peak <= 1e-30f ? 0.0f : peak;  // below, 127 / peak would overflow
     const float inverse = largest > 0 ? divide_fast(127.0f, largest) : 0.0f;
     const int a = round_int(v.x * inverse);
     const int b = round_int(v.y * inverse);
