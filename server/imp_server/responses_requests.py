@@ -80,6 +80,20 @@ class ReasoningConfig(Strict):
     effort: str | None = None
 
 
+_LOGPROBS = "message.output_text.logprobs"
+# What an answer may be asked to hold beside. All but the first belongs to tools that do not run here, or is not made.
+Include = Literal[
+    "message.output_text.logprobs",
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+]
+
+
 class ResponsesBody(Strict):
     """POST /v1/responses."""
 
@@ -93,6 +107,7 @@ class ResponsesBody(Strict):
     temperature: Finite | None = None
     top_p: Finite | None = None
     top_logprobs: TopLogprobs | None = None
+    include: list[Include] | None = None
     text: TextConfig | None = None
     reasoning: ReasoningConfig | None = None
     stream: bool | None = None
@@ -133,13 +148,16 @@ class ResponsesBody(Strict):
         if self.reasoning is not None and self.reasoning.effort is not None:
             variables["reasoning_effort"] = self.reasoning.effort
         asked = self.max_output_tokens
+        top_logprobs = self.top_logprobs
+        if top_logprobs is None and _LOGPROBS in (self.include or ()):
+            top_logprobs = 0
         return Conversation(
             self._messages(),
             Options(
                 max_tokens=unsaid if asked is None else most if asked == -1 else asked,
                 temperature=self.temperature,
                 top_p=self.top_p,
-                top_logprobs=self.top_logprobs,
+                top_logprobs=top_logprobs,
             ),
             tools=tools,
             choice="named" if named else choice or "auto",

@@ -24,9 +24,9 @@ HARMLESS: Mapping[str, Sequence[JsonValue] | None] = {
     **dict.fromkeys(("n_cache_reuse", "n_keep", "n_discard", "backend_sampling", "prediction", "keep_alive"), ANY),
     # Room in the context: what is sent is read whole, or refused as too long.
     **dict.fromkeys(("context_management", "truncation"), ANY),
-    # Hints to models of OpenAI and Anthropic, which no template reads; what `include` names is not made here.
+    # Hints to models of OpenAI and Anthropic, which no template reads.
     **dict.fromkeys(("verbosity", "text.verbosity", "output_config.effort", "reasoning.summary"), ANY),
-    **dict.fromkeys(("reasoning.generate_summary", "reasoning.context", "include"), ANY),
+    **dict.fromkeys(("reasoning.generate_summary", "reasoning.context"), ANY),
     # What describes a format; `strict` is how every schema is kept, padding of a stream hides lengths from onlookers.
     **dict.fromkeys((f"{name}.{key}" for name in ("response_format.json_schema", "text.format") for key in
                      ("strict", "description", "name")), ANY),

@@ -99,6 +99,18 @@ def test_what_asks_for_nothing_is_taken(server: Server, path: str) -> None:
     assert response.status_code == 200, response.text
 
 
+def test_what_a_response_is_to_include(server: Server) -> None:
+    """Log-probabilities come; what only other servers have is no obstacle; what nobody knows is named."""
+    post(server, RESPONSES, include=["reasoning.encrypted_content", "web_search_call.results"]).raise_for_status()
+    assert server.engine.params[-1].top_logprobs is None
+    answer = post(server, RESPONSES, include=["message.output_text.logprobs"]).json()
+    assert server.engine.params[-1].top_logprobs == 0
+    assert [part for item in answer["output"] for part in item.get("content", ()) if part.get("logprobs")]
+    refused = post(server, RESPONSES, include=["message.mood"])
+    assert refused.status_code == 400
+    assert "include" in refused.json()["error"]["message"]
+
+
 def test_a_limit_of_minus_one_is_none(server: Server) -> None:
     for path, name in (
         (CHAT, "max_tokens"),

@@ -67,10 +67,10 @@ struct Crossing {
 };
 inline constexpr int crossing_bytes(int warps) { return round_up(warps * 8, 16) + 16; }
 
-// The first bin with which the sum is at least target(total), or the last bin. The whole CTA calls; `Bins` is a multiple
-// of its threads, or less than they are.
-template <int Bins, int Threads, class Entry, class Target>
-__device__ __forceinline__ Crossing find_crossing(const Entry* histogram, const Target& target, std::uint8_t* shared) {
+// The first bin with which the sum is at least target(total), or the last bin. The whole CTA calls.
+template <int Bins, int Threads, class Target>
+__device__ __forceinline__ Crossing find_crossing(const std::uint64_t* histogram, const Target& target,
+                                                  std::uint8_t* shared) {
   constexpr int kEach = ceil_div(Bins, Threads);
   constexpr int kWarps = Threads / kWarp;
   auto* sums = reinterpret_cast<std::uint64_t*>(shared);
