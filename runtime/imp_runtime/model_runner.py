@@ -68,7 +68,7 @@ class ModelRunner:
     """A plan in device memory. It knows programs and buffers; what they compute is the compiler's business.
 
     `kv_tokens` asks for a KV cache of that many tokens; without it the cache takes what `plan.slots` sequences of full
-    context need, or `kv_share` of the memory that weights and code leave free where that is less.
+    context need, or what is free where that is less; in either case it gets `kv_share` of what weights and code leave.
     `progress(step, done, total)` is called while loading. With `check_weights` the weights are compared with their
     checksums meanwhile. Raises ImpError when they differ, or when the weights, or the weights and one sequence of
     reasonable length, do not fit.
@@ -165,14 +165,14 @@ class ModelRunner:
         plan, block_bytes = self.plan, self.plan.kv.block_bytes
         most = plan.slots * -(-plan.context // BLOCK_TOKENS)
         least = -(-min(plan.context, LEAST_KV_TOKENS) // BLOCK_TOKENS)
-        free = self.device.memory_free() - RESERVED_FREE_BYTES
+        free = int((self.device.memory_free() - RESERVED_FREE_BYTES) * kv_share)
         if kv_tokens is not None:
             if kv_tokens < 2 * BLOCK_TOKENS:
                 raise ImpError(f"kv_tokens is {kv_tokens}, expected at least {2 * BLOCK_TOKENS}")
             blocks = min(most, -(-kv_tokens // BLOCK_TOKENS))
             least = blocks
         else:
-            allowed = min(free, SIM_KV_BYTES) if self.device.target == "sim" else int(free * kv_share)
+            allowed = min(free, SIM_KV_BYTES) if self.device.target == "sim" else free
             # Where the cap for the simulator is below the least, it is only a wish.
             blocks = min(most, max(allowed // block_bytes - 1, min(least, free // block_bytes - 1)))
         if blocks < least or (blocks + 1) * block_bytes > free:

@@ -346,6 +346,8 @@ def test_the_cache_takes_no_more_than_its_share(tmp_path: Path) -> None:
     assert blocks(kv_share=1.0) == blocks()
     assert blocks(kv_share=0.5) == pytest.approx(blocks() / 2, abs=1)
     assert blocks(kv_share=0.5, kv_tokens=320) == blocks(kv_tokens=320) == 21
+    with pytest.raises(ImpError, match=r"a KV cache of 1024 tokens needs 4,160 bytes, fake has \d,\d\d\d left"):
+        blocks(kv_share=0.03, kv_tokens=1024)
     for share in (0.0, -1.0, 1.01, float("nan")):
         with pytest.raises(ImpError, match=r"kv_share is .*, expected more than 0 and at most 1"):
             blocks(kv_share=share)
