@@ -10,9 +10,14 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
+
+
+# A signal that comes just before the main thread begins to wait, or to another thread, wakes nobody: Python answers it
+# when the main thread next runs.
+_PULSE_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,16 @@ def together(
     tasks: Sequence[Callable[[Processes], None]], finished: Callable[[int], None] = lambda count: None
 ) -> None:
     """Run all tasks; `finished` is told how many have ended. The first error, or an interruption, ends the others."""
-    processes = Processes()
+    processes, ended = Processes(), 0
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         try:
-            futures = [pool.submit(task, processes) for task in tasks]
-            for count, future in enumerate(as_completed(futures), 1):
-                future.result()
-                finished(count)
+            futures = {pool.submit(task, processes) for task in tasks}
+            while futures:
+                done, futures = wait(futures, _PULSE_S, FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    ended += 1
+                    finished(ended)
         except BaseException:
             processes.end()
             pool.shutdown(wait=False, cancel_futures=True)

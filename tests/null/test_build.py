@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from imp_codegen.build import BuildError, Unit, build, cache, engine_sources
+from imp_codegen.build.processes import Processes, together
 
 GXX = """#!/bin/sh
 case "$1" in --version) echo "g++ (Test) 12.2.0"; exit;; esac
@@ -284,3 +286,17 @@ def test_whatever_ends_a_build_ends_its_compilers(machine: Machine, number: sign
     assert process.returncode == (143 if number == signal.SIGTERM else -number), errors
     assert not any(runs(path.name) for path in started.iterdir())
     assert machine.left() == []
+
+
+def test_an_interruption_that_reaches_another_thread_ends_the_wait(tmp_path: Path) -> None:
+    """Only the main thread answers a signal, and nothing but its clock wakes it here."""
+
+    def task(processes: Processes) -> None:
+        time.sleep(0.5)  # the main thread waits by now
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        processes.run(["sleep", "60"], tmp_path, {"PATH": os.defpath})
+
+    begin = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        together([task])
+    assert time.monotonic() - begin < 30
