@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,10 @@ from imp_runtime.errors import ImpError
 
 if TYPE_CHECKING:
     from imp_codegen.checkpoint.metadata import Metadata
+
+
+Dialect = Literal["gguf", "hf"]
+"""Whose names a checkpoint has for its tensors and keys: llama.cpp's in GGUF files, or transformers' in folders."""
 
 
 class CheckpointError(ImpError):
@@ -40,15 +44,19 @@ class TensorInfo:
 
 
 class Checkpoint(Protocol):
-    """An open model file."""
+    """An open model."""
 
     @property
     def path(self) -> Path:
-        """The file, for error messages."""
+        """The file or folder, for error messages."""
+
+    @property
+    def dialect(self) -> Dialect:
+        """How tensors and keys are called."""
 
     @property
     def metadata(self) -> Metadata:
-        """Its keys and values."""
+        """What it says of the model: GGUF's keys, or config.json."""
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -59,6 +67,9 @@ class Checkpoint(Protocol):
 
         Raises CheckpointError if there is no tensor of this name, or not that many rows.
         """
+
+    def text(self, name: str, longest: int) -> bytes | None:
+        """The bytes of a text file beside the weights, at most `longest`; None if there is none of that name."""
 
     def close(self) -> None:
         """Release the file. Views handed out before stay valid."""

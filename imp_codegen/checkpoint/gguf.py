@@ -10,7 +10,6 @@ Files come from strangers: every count, length and offset is held against the si
 
 from __future__ import annotations
 
-import contextlib
 import mmap
 import struct
 from collections.abc import Callable, Mapping
@@ -20,7 +19,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint.contract import CheckpointError, TensorInfo, row_range
+from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo, row_range
+from imp_codegen.checkpoint.mapped import MappedFile
 from imp_codegen.checkpoint.metadata import Metadata, Value
 from imp_codegen.quant import QuantError, format_of_ggml, formats
 
@@ -35,7 +35,6 @@ _LONGEST_NAME = 1024
 _MOST_DIMENSIONS = 4
 _LARGEST_ALIGNMENT = 1 << 20
 _DEFAULT_ALIGNMENT = 32
-_RESIDENT = 1 << 28  # bytes read through the mapping before its pages are given back
 
 # Names of the types that ggml numbers, for the message that refuses one.
 _GGML_NAMES = {
@@ -49,21 +48,17 @@ _GGML_NAMES = {
 class GgufCheckpoint:
     """An open GGUF file."""
 
-    __slots__ = ("_map", "_touched", "metadata", "path", "tensors")
+    __slots__ = ("_file", "metadata", "path", "tensors")
 
+    dialect: Dialect = "gguf"
     metadata: Metadata
     tensors: Mapping[str, TensorInfo]
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._touched = 0
+        self._file = MappedFile(path)
         try:
-            with path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path}: cannot be read: {error}") from error
-        try:
-            self.metadata, self.tensors = _Reader(path, self._map).read()
+            self.metadata, self.tensors = _Reader(path, self._file.data).read()
         except CheckpointError:
             self.close()
             raise
@@ -73,24 +68,14 @@ class GgufCheckpoint:
         tensor = row_range(self.path, self.tensors, name, start, stop)
         row_bytes = tensor.nbytes // tensor.rows
         count = (stop - start) * row_bytes
-        self._release_pages(count)
-        view = np.frombuffer(self._map, np.uint8, count, tensor.offset + start * row_bytes)
-        return view.reshape(stop - start, row_bytes)
+        return self._file.view(tensor.offset + start * row_bytes, count).reshape(stop - start, row_bytes)
+
+    def text(self, name: str, longest: int) -> None:
+        """Nothing: whatever a GGUF file says is in its keys."""
 
     def close(self) -> None:
         """Release the file; while views of it are alive it stays mapped."""
-        with contextlib.suppress(BufferError):
-            self._map.close()
-
-    def _release_pages(self, nbytes: int) -> None:
-        """Keep a compile of a large file small: pages already read count as this process's memory until given back.
-
-        A view handed out before stays valid: its pages are read again from the file's cache.
-        """
-        self._touched += nbytes
-        if self._touched > _RESIDENT and hasattr(self._map, "madvise"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-            self._touched = nbytes
+        self._file.close()
 
 
 class _Reader:

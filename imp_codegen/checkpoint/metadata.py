@@ -22,19 +22,25 @@ _T = TypeVar("_T")
 class Metadata:
     """The keys and values of the checkpoint at `path`; every getter raises CheckpointError if it cannot answer.
 
-    Without a default a key is required. A default stands in for a missing key only, never for a wrong value. Every
-    key that a getter was asked for counts as read; `unread` are those that nobody knows of.
+    Without a default a key is required. A default stands in for a missing key only, never for a wrong value; null is
+    as if missing. Every key that a getter was asked for counts as read; `unread` are those that nobody knows of.
+
+    `names`: how this file spells a key, by the key without its first word; several spellings must agree.
     """
 
-    __slots__ = ("_read", "_values", "path")
+    __slots__ = ("_assumed", "_names", "_read", "_values", "path")
 
-    def __init__(self, path: Path, values: Mapping[str, Value]) -> None:
+    def __init__(
+        self, path: Path, values: Mapping[str, Value | None], names: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         self.path = path
         self._values = values
+        self._names = names or {}
+        self._assumed: Mapping[str, Value] = {}
         self._read: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
-        return key in self._values
+        return self._value(self._spelled(key)) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -42,14 +48,18 @@ class Metadata:
     def __len__(self) -> int:
         return len(self._values)
 
+    def assume(self, values: Mapping[str, Value]) -> None:
+        """What missing keys stand for in files of this kind, in the file's spelling; null stays null."""
+        self._assumed = values
+
     def unread(self) -> list[str]:
-        """The keys that no getter was asked for so far."""
-        return [key for key in self._values if key not in self._read]
+        """The keys that no getter was asked for so far, and that are not null."""
+        return [key for key, value in self._values.items() if key not in self._read and value is not None]
 
     def scalar(self, key: str) -> int | float | bool | str | None:
         """Whatever single value a key has; None for a list, and for what is no text. It does not count as read."""
-        value = self._values[key]
-        return value if isinstance(value, int | float | bool) else _text(value)
+        value = self._value(self._spelled(key))
+        return None if value is None else value if isinstance(value, int | float | bool) else _text(value)
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST) -> int:
         """An integer in minimum..maximum."""
@@ -59,14 +69,14 @@ class Metadata:
         self, key: str, layers: int, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST
     ) -> int:
         """An integer that is stored once, or once for each of `layers` layers and then the same in all."""
-        if not isinstance(self._values.get(key), np.ndarray | list | tuple):
+        if not isinstance(self._value(self._spelled(key)), np.ndarray | list | tuple):
             return self.integer(key, default, minimum=minimum, maximum=maximum)
         values = self.integers(key, minimum=minimum, maximum=maximum)
         if len(values) != layers:
             raise self.wrong(key, f"one integer, or one for each of the {layers} layers")
         if (odd := next((layer for layer, value in enumerate(values) if value != values[0]), None)) is not None:
             raise CheckpointError(
-                f"{self.path}: {key} is {values[0]} in layer 0 and {values[odd]} in layer {odd}; "
+                f"{self.path}: {self._spelled(key)} is {values[0]} in layer 0 and {values[odd]} in layer {odd}; "
                 "imp compiles models whose layers are all alike"
             )
         return values[0]
@@ -103,11 +113,27 @@ class Metadata:
 
     def shown(self, key: str) -> str:
         """The value of a key in a few words, for an error; nothing in it is as the file has it but printable text."""
-        return _shown(self._values.get(key))
+        return _shown(self._value(self._spelled(key)))
 
     def wrong(self, key: str, expected: str) -> CheckpointError:
         """The error for a value that has the right type but does not fit: names file, key, value, what is expected."""
-        return CheckpointError(f"{self.path}: {key} is {self.shown(key)}, expected {expected}")
+        return CheckpointError(f"{self.path}: {self._spelled(key)} is {self.shown(key)}, expected {expected}")
+
+    def _spelled(self, key: str) -> str:
+        """The key as the file has it; its usual spelling if it has none. CheckpointError where two contradict."""
+        names = self._names.get(key.partition(".")[2], (key,))
+        found = [name for name in names if self._values.get(name) is not None]
+        for other in found[1:]:
+            if self._values[other] != self._values[found[0]]:
+                raise CheckpointError(
+                    f"{self.path}: {found[0]} is {_shown(self._values[found[0]])}, but {other} is "
+                    f"{_shown(self._values[other])}; they mean the same, remove one"
+                )
+        known = (name for name in names if name in self._values or name in self._assumed)
+        return found[0] if found else next(known, names[0])
+
+    def _value(self, spelled: str) -> Value | None:
+        return self._values[spelled] if spelled in self._values else self._assumed.get(spelled)
 
     def _list(
         self, key: str, default: Sequence[_T] | None, read: Callable[[Value], _T | None], one: str, many: str
@@ -118,19 +144,23 @@ class Metadata:
         for index, item in enumerate(items):
             value = read(cast(Value, item))
             if value is None:
-                raise CheckpointError(f"{self.path}: {key}[{index}] is {_shown(cast(Value, item))}, expected {one}")
+                where = f"{self._spelled(key)}[{index}]"
+                raise CheckpointError(f"{self.path}: {where} is {_shown(cast(Value, item))}, expected {one}")
             found.append(value)
         return found
 
     def _get(self, key: str, default: _T | None, read: Callable[[Value], _T | None], expected: str) -> _T:
-        self._read.add(key)
-        if key not in self._values:
+        self._read.update(self._names.get(key.partition(".")[2], (key,)))
+        spelled = self._spelled(key)
+        value = self._value(spelled)
+        if value is None:
             if default is None:
                 raise CheckpointError(
-                    f"{self.path}: has no key {key} (expected {expected}); the file is incomplete, convert it again"
+                    f"{self.path}: has no key {spelled} (expected {expected}); the file is incomplete, download or "
+                    "convert it again"
                 )
             return default
-        found = read(self._values[key])
+        found = read(value)
         if found is None:
             raise self.wrong(key, expected)
         return found

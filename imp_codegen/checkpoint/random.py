@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint.contract import CheckpointError, TensorInfo, row_range
+from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo, row_range
 from imp_codegen.checkpoint.metadata import Metadata, Value
 from imp_codegen.quant import QuantError, format_named
 
@@ -39,6 +39,7 @@ class RandomCheckpoint:
 
     __slots__ = ("_deviation", "_fixed", "_pools", "metadata", "path", "tensors")
 
+    dialect: Dialect = "gguf"
     metadata: Metadata
     tensors: Mapping[str, TensorInfo]
 
@@ -74,6 +75,9 @@ class RandomCheckpoint:
             rows[done : done + count] = pool[at : at + count]
             done, at = done + count, 0
         return rows.reshape(stop - start, row_bytes)
+
+    def text(self, name: str, longest: int) -> None:
+        """Nothing: whatever there is to say is in the keys."""
 
     def close(self) -> None:
         """Release the pools."""

@@ -1,0 +1,145 @@
+"""A model as Hugging Face stores it: a folder with config.json, safetensors files and the tokenizer's texts.
+
+Weights are in the files that `model.safetensors.index.json` names; without it in `model.safetensors`, or in the only
+safetensors file that there is. Nothing else of the folder is read: repositories hold other copies of a model, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen.checkpoint.config import read_config
+from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo
+from imp_codegen.checkpoint.json_text import parse_object, read_file, shown_name
+from imp_codegen.checkpoint.metadata import Metadata
+from imp_codegen.checkpoint.safetensors import SafetensorsFile
+
+CONFIG = "config.json"
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_ADAPTER = "adapter_config.json"
+_OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx")
+_LONGEST_INDEX = 1 << 26
+
+
+class FolderCheckpoint:
+    """An open folder. Its dialect is "hf": keys are those of config.json, tensors are called as transformers does."""
+
+    __slots__ = ("_file_of", "_files", "_last", "metadata", "path", "tensors")
+
+    dialect: Dialect = "hf"
+    metadata: Metadata
+    tensors: Mapping[str, TensorInfo]
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._files: list[SafetensorsFile] = []
+        if (path / _ADAPTER).exists():
+            raise CheckpointError(f"{path}: is an adapter (LoRA), which changes a model; merge it into its model first")
+        self.metadata = read_config(path / CONFIG)
+        index = path / INDEX
+        raw = read_file(index, _LONGEST_INDEX)
+        try:
+            if raw is None:
+                self._open(_only_file(path))
+                file_of = dict.fromkeys(self._files[0].tensors, self._files[0])
+            else:
+                file_of = self._open_shards(index, _read_index(index, raw))
+        except CheckpointError:
+            self.close()
+            raise
+        self._file_of: Mapping[str, SafetensorsFile] = file_of
+        self._last = self._files[0]  # that rows were read of
+        self.tensors = MappingProxyType({name: file.tensors[name] for name, file in file_of.items()})
+
+    def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
+        """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of its file."""
+        file = self._file_of.get(name)
+        if file is None:
+            raise CheckpointError(f"{self.path}: has no tensor {name!r}; it is incomplete or of another architecture")
+        if file is not self._last:
+            self._last.release()
+            self._last = file
+        return file.rows(name, start, stop)
+
+    def text(self, name: str, longest: int) -> bytes | None:
+        """The bytes of a file beside the weights, at most `longest`; None if there is none of that name."""
+        return read_file(self.path / name, longest)
+
+    def close(self) -> None:
+        """Release the files; while views of them are alive they stay mapped."""
+        for file in self._files:
+            file.close()
+
+    def _open(self, path: Path) -> SafetensorsFile:
+        self._files.append(SafetensorsFile(path))
+        return self._files[-1]
+
+    def _open_shards(self, index: Path, shard_of: Mapping[str, str]) -> dict[str, SafetensorsFile]:
+        """Every tensor's file; what the index says of a shard must be what is in it."""
+        shards: dict[str, SafetensorsFile] = {}
+        for name, shard in shard_of.items():
+            if shard not in shards:
+                if not (self.path / shard).exists():
+                    raise CheckpointError(
+                        f"{index}: weight_map names the file {shown_name(shard)}, which the folder lacks; download it"
+                    )
+                shards[shard] = self._open(self.path / shard)
+            if name not in shards[shard].tensors:
+                raise CheckpointError(
+                    f"{index}: weight_map says that {shown_name(name)} is in {shown_name(shard)}, but it is not; "
+                    "download both files again"
+                )
+        for shard, file in shards.items():
+            for name in file.tensors:
+                if (other := shard_of.get(name)) != shard:
+                    where = "in no file" if other is None else f"in {shown_name(other)}"
+                    raise CheckpointError(
+                        f"{index}: weight_map has {shown_name(name)} {where}, but it is in {shown_name(shard)}"
+                        f"{'' if other is None else ', too'}; download both files again"
+                    )
+        if SINGLE not in shards and (self.path / SINGLE).exists():
+            raise CheckpointError(
+                f"{self.path}: has {SINGLE} beside {INDEX}, which does not name it; remove the one that is not meant"
+            )
+        return {name: shards[shard] for name, shard in shard_of.items()}
+
+
+def _read_index(path: Path, raw: bytes) -> dict[str, str]:
+    """The file of every tensor, by name."""
+    weight_map = parse_object(raw, str(path)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: has no weight_map, which says where each tensor is; download it again")
+    for name, shard in weight_map.items():
+        if not isinstance(shard, str) or not _is_plain(shard):
+            raise CheckpointError(
+                f"{path}: weight_map.{shown_name(name)} is {shown_name(str(shard))}, expected the name of a "
+                ".safetensors file in the same folder"
+            )
+    return weight_map
+
+
+def _is_plain(name: str) -> bool:
+    """Whether a file's name stays within its folder, on any system."""
+    return name.endswith(".safetensors") and name.isprintable() and not set(name) & set("/\\:") and name[0] != "."
+
+
+def _only_file(path: Path) -> Path:
+    if (path / SINGLE).exists():
+        return path / SINGLE
+    files = sorted(file.name for file in path.glob("*.safetensors"))
+    if len(files) == 1:
+        return path / files[0]
+    if files:
+        raise CheckpointError(
+            f"{path}: has {len(files)} safetensors files ({', '.join(map(shown_name, files[:3]))}, ...) and no {INDEX} "
+            "that says what is in them; download it"
+        )
+    others = sorted(file.name for pattern in _OTHER_WEIGHTS for file in path.glob(pattern))
+    kept = f"; {shown_name(others[0])} is no safetensors file, convert it" if others else "; download the weights"
+    raise CheckpointError(f"{path}: has {CONFIG} but no {SINGLE}{kept}")
