@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from imp_server.config import Config, load
-from imp_server.gateway import Gateway, wrap
-from imp_server.http import listen
-from imp_server.lifetime import Server
-from imp_server.metrics import Metrics
+from imp_server.api.http import listen
+from imp_server.operation.config import Config, load
+from imp_server.operation.gateway import Gateway, wrap
+from imp_server.operation.lifetime import Server
+from imp_server.operation.metrics import Metrics
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

@@ -25,9 +25,9 @@ import uvicorn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fake_engine import FakeEngine, Output, encode, write_tiny_artifact
-from imp_server.app import create_app
+from imp_server.api.app import create_app
+from imp_server.api.http import listen
 from imp_server.async_engine import AsyncEngine
-from imp_server.http import listen
 from imp_server.model import Model
 
 CONTEXT = 8192

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from imp_runtime.errors import ImpError, NotFiniteError
 from imp_server.errors import ApiError
-from imp_server.generation import Request, ThinkWatch
+from imp_server.generation.request import Request, ThinkWatch
+from imp_server.generation.timings import PromptProgress, Timings, milliseconds
 from imp_server.model import Model
-from imp_server.timings import PromptProgress, Timings, milliseconds
 
 if TYPE_CHECKING:
     from imp_runtime.engine import StepOutput

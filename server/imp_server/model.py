@@ -25,13 +25,15 @@ import numpy.typing as npt
 from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.version import VERSION
-from imp_server.chat_form import ChatForm, read_form
-from imp_server.chat_template import ChatTemplate, Json, Message
+from imp_server.chat.form import ChatForm, read_form
+from imp_server.chat.quotation import Quotation
+from imp_server.chat.template import ChatTemplate, Json, Message
 from imp_server.errors import ContextExceededError
-from imp_server.generation import Request, Text, Transcript
-from imp_server.options import Options, generation_config, recommended, sampling_params, stop_strings
-from imp_server.quotation import Quotation
-from imp_server.tokenizer import Tokenizer
+from imp_server.generation.events import Text
+from imp_server.generation.options import Options, generation_config, recommended, sampling_params, stop_strings
+from imp_server.generation.request import Request
+from imp_server.generation.tokenizer import Tokenizer
+from imp_server.generation.transcript import Transcript
 
 if TYPE_CHECKING:
     from imp_runtime.engine import Engine, StepOutput
@@ -127,7 +129,7 @@ class Model:
             raise
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> str:
-        """The completion of `prompt`; options as in `imp_server.options.Options`."""
+        """The completion of `prompt`; options as in `imp_server.generation.options.Options`."""
         return "".join(self.stream(prompt, **options))
 
     def stream(self, prompt: str, **options: Unpack[Options]) -> TextStream:

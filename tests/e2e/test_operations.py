@@ -14,10 +14,10 @@ import httpx
 import prometheus_client.parser
 import pytest
 
-from imp_server.config import ConfigError
-from imp_server.gateway import wrap
-from imp_server.metrics import Metrics
-from imp_server.sd_notify import sd_notify
+from imp_server.operation.config import ConfigError
+from imp_server.operation.gateway import wrap
+from imp_server.operation.metrics import Metrics
+from imp_server.operation.sd_notify import sd_notify
 from operated import CHAT, MESSAGES, Application, Operated, operated, posting, read_all, settings, wait_for
 
 

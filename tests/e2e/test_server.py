@@ -19,9 +19,9 @@ import uvicorn
 
 from fake_engine import CONTEXT, FakeEngine, encode, write_tiny_artifact
 from imp_runtime.artifact import Artifact
-from imp_server.app import create_app
+from imp_server.api.app import create_app
+from imp_server.api.http import listen
 from imp_server.async_engine import AsyncEngine
-from imp_server.http import listen
 from imp_server.model import Model
 
 REPLY = "Hello 🙂🚀 wörld, this is the reply"

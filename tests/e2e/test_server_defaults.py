@@ -15,8 +15,8 @@ from test_server_openai import TEMPLATE
 from fake_engine import CONTEXT, FakeEngine, encode, reference_tokenizer, write_tiny_artifact
 from imp_runtime.errors import ImpError
 from imp_server.cli import execute
+from imp_server.generation.options import Options
 from imp_server.model import Model
-from imp_server.options import Options
 
 CHAT, COMPLETIONS, NATIVE = "/v1/chat/completions", "/v1/completions", "/completion"
 OFF = "<|im_start|>assistant\n<think>\n\n</think>\n\n"

@@ -17,8 +17,8 @@ from fake_engine import CONTEXT, FakeEngine, write_tiny_artifact
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import StepOutput
 from imp_runtime.errors import ImpError
+from imp_server.api.openai.requests import ChatBody, CompletionBody
 from imp_server.model import Model
-from imp_server.openai_requests import ChatBody, CompletionBody
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 

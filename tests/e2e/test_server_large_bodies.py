@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_server import Server, artifact, running
 
 from imp_runtime.artifact import Artifact
-from imp_server.json_size import values
+from imp_server.api.bodies.json_size import values
 
 __all__ = ["artifact"]
 CHAT = "/v1/chat/completions"

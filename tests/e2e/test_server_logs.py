@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from imp_runtime.text import visible
-from imp_server import logs
-from imp_server.config import ConfigError, LogConfig
-from imp_server.gateway import wrap
-from imp_server.metrics import Metrics
+from imp_server.operation import logs
+from imp_server.operation.config import ConfigError, LogConfig
+from imp_server.operation.gateway import wrap
+from imp_server.operation.metrics import Metrics
 from operated import CHAT, Application, operated, posting, read_all, settings
 
 # A line end of every kind, escape sequences (also of one byte), marks of direction, a surrogate.

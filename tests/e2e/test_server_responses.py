@@ -15,7 +15,7 @@ from test_server_openai import PARAMETERS, TEMPLATE, reply_to
 from fake_engine import CONTEXT, FakeEngine, Output, encode, reference_tokenizer, write_tiny_artifact
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
-from imp_server.app import create_app
+from imp_server.api.app import create_app
 from imp_server.async_engine import AsyncEngine
 from imp_server.model import Model
 from operated import operated

@@ -7,9 +7,9 @@ from __future__ import annotations
 import pytest
 from test_structured import fits, vocabulary
 
-from imp_server import structured
-from imp_server.chat_form import ChatForm
-from imp_server.chat_template import ChatTemplate, Message
+from imp_server.chat.form import ChatForm
+from imp_server.chat.template import ChatTemplate, Message
+from imp_server.grammar import masks
 
 # Short templates of the spellings that models have. `CALLS` are the calls of a turn, its parts `f` and `a`.
 _EACH = "{% for call in m.tool_calls %}{% set f = call.function.name %}{% set a = call.function.arguments %}"
@@ -79,7 +79,7 @@ def test_the_family_is_the_one_that_reads_what_the_template_writes(name: str) ->
     ]
     grammar = form.parsers.tool_grammar(tools)
     assert grammar is not None
-    make = structured.compile("lark", grammar, vocabulary())
+    make = masks.compile("lark", grammar, vocabulary())
     text = form.capabilities.written.removesuffix("<|stop|>")
     starts = (text[place:] for place in range(text.index("first_tool") + 1))
     assert any(fits(make, vocabulary(), start) for start in starts), text

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fake_engine import gguf_fields
-from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json
+from imp_server.chat.template import ChatTemplate, ChatTemplateError, Json
 
 TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
 RENDERED = json.loads((TEMPLATES / "truth.json").read_text("utf-8"))
@@ -123,7 +123,7 @@ def test_a_syntax_error_is_told_when_the_template_is_compiled() -> None:
     ],
 )
 def test_a_template_cannot_take_for_ever(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imp_server.chat_template.MOST_SECONDS", 0.2)
+    monkeypatch.setattr("imp_server.chat.template.MOST_SECONDS", 0.2)
     start = time.perf_counter()
     with pytest.raises(ChatTemplateError, match="too expensive"):
         render(source)

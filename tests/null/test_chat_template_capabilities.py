@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from imp_runtime.errors import ImpError
-from imp_server.chat_capabilities import ChatCapabilities, conform
-from imp_server.chat_form import ChatForm
-from imp_server.chat_probe import describe, probe
-from imp_server.chat_template import ChatTemplate, ChatTemplateError, Json, Message
+from imp_server.chat.capabilities import ChatCapabilities, conform
+from imp_server.chat.form import ChatForm
+from imp_server.chat.probe import describe, probe
+from imp_server.chat.template import ChatTemplate, ChatTemplateError, Json, Message
 
 TEMPLATES = Path(__file__).parents[1] / "fixtures" / "chat_templates"
 ALL = {"tools": True, "tool_calls": True, "parallel_calls": True, "tool_results": True}

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 import pytest
 from test_chat_template_capabilities import KNOWN, template
 
-from imp_server.chat_capabilities import ChatCapabilities, conform
-from imp_server.chat_probe import probe
-from imp_server.chat_template import Json, Message
+from imp_server.chat.capabilities import ChatCapabilities, conform
+from imp_server.chat.probe import probe
+from imp_server.chat.template import Json, Message
 
 TOOL: Mapping[str, Json] = {"type": "function", "function": {"name": "look", "description": "Looks", "parameters": {}}}
 ALL = ChatCapabilities("plain", tool_calls=True, parallel_calls=True)

@@ -151,7 +151,7 @@ def test_outputs_that_are_no_files(
 def test_the_output_is_looked_at_before_a_download(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("imp_server.download.download", lambda source: pytest.fail("downloads"))
+    monkeypatch.setattr("imp_server.remote.download.download", lambda source: pytest.fail("downloads"))
     assert imp_compile("hf:org/repo", "-o", tmp_path) == 2
     assert f"is a folder; name the file to write, like {tmp_path}/repo.impc" in complaint(capsys)
 

@@ -16,9 +16,9 @@ import pytest
 from huggingface_hub import ModelInfo
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
-from imp_server import download as module
 from imp_server.cli import execute
-from imp_server.download import DownloadError, download
+from imp_server.remote import download as module
+from imp_server.remote.download import DownloadError, download
 
 FILES = ("README.md", "m-Q4_K_M.gguf", "m-Q4_K.gguf", "m-Q8_0.gguf", "mmproj-m-f16.gguf")
 

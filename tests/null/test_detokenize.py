@@ -18,7 +18,7 @@ from imp_codegen.checkpoint import Metadata, open_checkpoint
 from imp_codegen.tokenizer import build_tokenizer
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
-from imp_server.tokenizer import Detokenizer, Tokenizer
+from imp_server.generation.tokenizer import Detokenizer, Tokenizer
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRUTH = json.loads((FIXTURES / "qwen3" / "tokenizer_truth.json").read_text("utf-8"))

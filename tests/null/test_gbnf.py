@@ -10,8 +10,8 @@ import pytest
 from test_structured import allowed, fits, vocabulary
 
 from imp_runtime.constraint import unpack_bits
-from imp_server import structured
-from imp_server.structured import GrammarError
+from imp_server.grammar import masks
+from imp_server.grammar.masks import GrammarError
 
 # A grammar and the regular expression of the same texts, to be tried with all texts of these letters up to a length.
 SAME: list[tuple[str, str, str, int]] = [
@@ -33,7 +33,7 @@ SAME: list[tuple[str, str, str, int]] = [
 
 @pytest.mark.parametrize(("grammar", "expression", "letters", "longest"), SAME)
 def test_the_same_texts(grammar: str, expression: str, letters: str, longest: int) -> None:
-    make = structured.compile("gbnf", grammar, vocabulary())
+    make = masks.compile("gbnf", grammar, vocabulary())
     for length in range(longest + 1):
         for text in map("".join, itertools.product(letters, repeat=length)):
             assert fits(make, vocabulary(), text) == bool(re.fullmatch(expression, text)), text
@@ -42,15 +42,15 @@ def test_the_same_texts(grammar: str, expression: str, letters: str, longest: in
 @pytest.mark.parametrize("escape", [r"\u00e9", r"\xe9", r"\U000000e9", "é"])
 def test_escapes_of_characters(escape: str) -> None:
     for grammar in (f'root ::= "{escape}"', f"root ::= [{escape}]"):
-        make = structured.compile("gbnf", grammar, vocabulary())
+        make = masks.compile("gbnf", grammar, vocabulary())
         assert fits(make, vocabulary(), "é")
         assert not fits(make, vocabulary(), "e")
-    assert fits(structured.compile("gbnf", r'root ::= "\U0001F600" [^\U0010fffe]', vocabulary()), vocabulary(), "😀é")
+    assert fits(masks.compile("gbnf", r'root ::= "\U0001F600" [^\U0010fffe]', vocabulary()), vocabulary(), "😀é")
 
 
 def test_rules_that_contain_themselves() -> None:
     grammar = 'root ::= list\nlist ::= "[" ws (item ("," ws item)*)? "]" ws\nitem ::= list | [0-9]+ ws\nws ::= [ ]*'
-    make = structured.compile("gbnf", grammar, vocabulary())
+    make = masks.compile("gbnf", grammar, vocabulary())
     for text in ("[]", "[1]", "[ 12 , [3], []] ", "[[[]]]"):
         assert fits(make, vocabulary(), text), text
     for text in ("", "[", "[1,]", "[1 2]", "]", "[[]"):
@@ -63,7 +63,7 @@ def test_tokens() -> None:
     by_id = f'root ::= <[{opening}]> thinking <[{closing}]> "a"\nthinking ::= !<[{closing}]>*'
     by_text = 'root ::= <think> thinking </think> "a"\nthinking ::= !</think>*'
     for grammar in (by_id, by_text):
-        mask = structured.compile("gbnf", grammar, vocab)()
+        mask = masks.compile("gbnf", grammar, vocab)()
         assert list(allowed(mask, vocab)) == [opening]
         for token in vocab.encode("<think>hm<|end|>"):
             mask.accept(token)
@@ -97,4 +97,4 @@ def test_tokens() -> None:
 )
 def test_errors_say_where(grammar: str, message: str) -> None:
     with pytest.raises(GrammarError, match=f"^the GBNF grammar cannot be used: {message}"):
-        structured.compile("gbnf", grammar, vocabulary())
+        masks.compile("gbnf", grammar, vocabulary())

@@ -25,9 +25,9 @@ from imp_runtime.plan import Plan, PlanError
 from imp_runtime.plan_check import check_plan
 from imp_runtime.text import plain_name, visible
 from imp_server.cli import execute
-from imp_server.client import Client
-from imp_server.tables import show, table
-from imp_server.terminal import say
+from imp_server.console.tables import show, table
+from imp_server.console.terminal import say
+from imp_server.remote.client import Client
 from small_gguf import write_gguf
 
 FILE = Path(__file__).parents[1] / "fixtures" / "llama" / "llama-Q4_K_M.gguf"

@@ -9,9 +9,9 @@ import jsonschema
 import pytest
 from test_structured import fits, vocabulary, walk
 
-from imp_server import structured
-from imp_server.json_schema import SchemaError, prepared
-from imp_server.structured import GrammarError
+from imp_server.grammar import masks
+from imp_server.grammar.json_schema import SchemaError, prepared
+from imp_server.grammar.masks import GrammarError
 
 KIND = {"type": "string", "enum": ["circle", "square"]}
 SIZE = {"type": "integer", "minimum": 0, "maximum": 9}
@@ -125,7 +125,7 @@ CASES: dict[str, tuple[object, list[object]]] = {
 def test_what_is_accepted_is_enforced_and_what_is_valid_is_possible(name: str) -> None:
     schema, values = CASES[name]
     validator = jsonschema.validators.validator_for(schema)(schema)
-    make = structured.compile("json_schema", json.dumps(schema), vocabulary())
+    make = masks.compile("json_schema", json.dumps(schema), vocabulary())
     for value in values:
         # Keys come in the schema's order.
         orders = map(dict, itertools.permutations(value.items())) if isinstance(value, dict) else [value]
@@ -139,11 +139,11 @@ def test_what_is_accepted_is_enforced_and_what_is_valid_is_possible(name: str) -
 @pytest.mark.parametrize("form", ["password", "binary", "byte", "path", "regex", "uri-reference", "int32", "idn-email"])
 def test_formats_that_nobody_checks_are_annotations(form: str) -> None:
     schema = {"type": "string", "format": form, "maxLength": 4}
-    assert fits(structured.compile("json_schema", json.dumps(schema), vocabulary()), vocabulary(), '"a b"')
+    assert fits(masks.compile("json_schema", json.dumps(schema), vocabulary()), vocabulary(), '"a b"')
 
 
 def test_known_formats_are_enforced() -> None:
-    make = structured.compile("json_schema", '{"type": "string", "format": "date"}', vocabulary())
+    make = masks.compile("json_schema", '{"type": "string", "format": "date"}', vocabulary())
     assert fits(make, vocabulary(), '"2024-02-29"')
     assert not fits(make, vocabulary(), '"soon"')
 
@@ -172,7 +172,7 @@ def test_known_formats_are_enforced() -> None:
 )  # fmt: skip
 def test_what_cannot_be_enforced_is_refused_by_name(schema: object, message: str) -> None:
     with pytest.raises(GrammarError, match=f"^the JSON schema cannot be used: .*{message}"):
-        structured.compile("json_schema", json.dumps(schema), vocabulary())
+        masks.compile("json_schema", json.dumps(schema), vocabulary())
 
 
 def test_alternatives_that_cannot_be_told_apart() -> None:
@@ -181,7 +181,7 @@ def test_alternatives_that_cannot_be_told_apart() -> None:
         "$defs": {"n": {"type": "integer"}},
     }
     with pytest.raises(GrammarError, match=r"properties\.x\.oneOf: two alternatives may hold .*; use anyOf"):
-        structured.compile("json_schema", json.dumps(both), vocabulary())
+        masks.compile("json_schema", json.dumps(both), vocabulary())
 
 
 def test_what_is_enforced_of_a_schema_that_is_not_strict() -> None:
@@ -194,7 +194,7 @@ def test_what_is_enforced_of_a_schema_that_is_not_strict() -> None:
     }
     with pytest.raises(SchemaError):
         prepared(schema)
-    make = structured.compile("json_schema", json.dumps(prepared(schema, lenient=True)), vocabulary())
+    make = masks.compile("json_schema", json.dumps(prepared(schema, lenient=True)), vocabulary())
     assert fits(make, vocabulary(), '{"a": [1, 1]}')
     assert not fits(make, vocabulary(), "{}")
     assert not fits(make, vocabulary(), '{"a": ["x"]}')

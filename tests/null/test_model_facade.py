@@ -11,7 +11,7 @@ import pytest
 from fake_engine import IM_END, IM_START, FakeEngine, encode, write_tiny_artifact
 from imp_runtime.errors import ImpError
 from imp_server import Model
-from imp_server.options import Options
+from imp_server.generation.options import Options
 
 REPLY = "one two 🙂 three"
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from imp_server.api.refusal import PUBLIC_PATHS
 from imp_server.cli import app
-from imp_server.config import load
-from imp_server.middleware.refusal import PUBLIC_PATHS
+from imp_server.operation.config import load
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"

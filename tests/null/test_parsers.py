@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imp_runtime.errors import ImpError
 from imp_server import parsers
-from imp_server.generation import Piece, Reasoning, Text, ToolArguments, ToolClose, ToolOpen
+from imp_server.generation.events import Piece, Reasoning, Text, ToolArguments, ToolClose, ToolOpen
 
 Vector = tuple[str, str, str, str, list[tuple[str, object]]]
 

@@ -155,7 +155,7 @@ def none(name):
         raise importlib.metadata.PackageNotFoundError(name)
     return version(name)
 importlib.metadata.version = none
-import imp_codegen.compiler, imp_server.app, imp_server.cli
+import imp_codegen.compiler, imp_server.api.app, imp_server.cli
 from types import SimpleNamespace as Some
 from imp_server.model import _fingerprint
 _fingerprint(Some(artifact=Some(metadata={"imp_version": "1"}, weights_hash="2"), target="sim"))

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from fake_engine import IM_END, IM_START, FakeEngine, encode, reference_tokenizer, write_tiny_artifact
 from imp_server import Model
-from imp_server.chat_template import Message
-from imp_server.quotation import Quotation
+from imp_server.chat.quotation import Quotation
+from imp_server.chat.template import Message
 
 TEMPLATE = """\
 {%- for message in messages -%}

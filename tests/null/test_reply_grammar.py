@@ -12,9 +12,9 @@ from test_structured import TOOLS, Vocabulary, allowed, special_tokens, vocabula
 
 from imp_runtime.constraint import TokenMask
 from imp_server import parsers
-from imp_server.conversation import Conversation, Grammar
+from imp_server.api.conversation import Conversation, Grammar
+from imp_server.api.reply_grammar import constraint
 from imp_server.errors import ApiError
-from imp_server.reply_grammar import constraint
 
 Z = Grammar(
     "json_schema",

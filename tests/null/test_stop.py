@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imp_server.stop import StopMatcher
+from imp_server.generation.stop import StopMatcher
 
 
 def feed(stops: list[str], pieces: list[str]) -> tuple[list[str], str | None]:

@@ -20,9 +20,10 @@ import tokenizers
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.tokenizer import build_tokenizer
 from imp_runtime.constraint import TokenMask
-from imp_server import parsers, structured
-from imp_server.generation import ToolArguments, ToolOpen
-from imp_server.structured import GrammarError
+from imp_server import parsers
+from imp_server.generation.events import ToolArguments, ToolOpen
+from imp_server.grammar import masks
+from imp_server.grammar.masks import GrammarError
 
 DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
 PADDING = 37  # logits that no token stands behind
@@ -135,7 +136,7 @@ def check_schema(text: str) -> None:
         assert re.fullmatch("[ab]{2,3}", value["inner"]["x"])
 
 
-KINDS: list[tuple[structured.Kind, str, Callable[[str], object], list[str], list[str]]] = [
+KINDS: list[tuple[masks.Kind, str, Callable[[str], object], list[str], list[str]]] = [
     ("json_schema", json.dumps(SCHEMA), check_schema,
      ['{"name": "é日", "count": -7, "list": [true]}', '{"name":"","count":300,"kind":null,"list":[true,false],"inner":{"x":"ab"}}',
       '{\n  "name": "a",\n  "count": 0,\n  "list": [\n    false\n  ]\n}'],
@@ -150,11 +151,9 @@ KINDS: list[tuple[structured.Kind, str, Callable[[str], object], list[str], list
 
 
 @pytest.mark.parametrize(("kind", "source", "check", "good", "bad"), KINDS, ids=[kind[0] for kind in KINDS])
-def test_a_kind(
-    kind: structured.Kind, source: str, check: Callable[[str], object], good: list[str], bad: list[str]
-) -> None:
+def test_a_kind(kind: masks.Kind, source: str, check: Callable[[str], object], good: list[str], bad: list[str]) -> None:
     vocab = vocabulary()
-    make = structured.compile(kind, source, vocab)
+    make = masks.compile(kind, source, vocab)
     for seed in range(12):
         check(walk(make, vocab, seed))
     for text in good:
@@ -165,7 +164,7 @@ def test_a_kind(
 
 def test_any_json_object() -> None:
     vocab = vocabulary()
-    make = structured.compile("json_object", "", vocab)
+    make = masks.compile("json_object", "", vocab)
     assert fits(make, vocab, '{"a": [1, {"b": null}], "c": "é \\n"}')
     assert fits(make, vocab, "{}")
     for text in ("[]", "1", "{'a'", '{"a": }', "{}x"):
@@ -173,7 +172,7 @@ def test_any_json_object() -> None:
 
 
 def test_whitespace_has_an_end() -> None:
-    mask = structured.compile("json_object", "", vocabulary())()
+    mask = masks.compile("json_object", "", vocabulary())()
     mask.accept(vocabulary().encode("{")[0])
     (space,) = vocabulary().encode("\n")
     for _ in range(40):
@@ -184,7 +183,7 @@ def test_whitespace_has_an_end() -> None:
 
 def test_masks_of_one_grammar_are_separate() -> None:
     vocab = vocabulary()
-    make = structured.compile("regex", "ab", vocab)
+    make = masks.compile("regex", "ab", vocab)
     first, second = make(), make()
     first.accept(vocab.encode("ab")[0])
     assert set(allowed(first, vocab)) != set(allowed(second, vocab))
@@ -193,7 +192,7 @@ def test_masks_of_one_grammar_are_separate() -> None:
 
 def test_a_token_against_the_mask_ends_the_reply() -> None:
     vocab = vocabulary()
-    mask = structured.compile("regex", "ab", vocab)()
+    mask = masks.compile("regex", "ab", vocab)()
     mask.accept(vocab.encode("z")[0])
     assert mask.done()
     assert set(allowed(mask, vocab)) == set(vocab.stop_tokens)
@@ -215,16 +214,16 @@ def test_a_token_against_the_mask_ends_the_reply() -> None:
         ("lark", "", "Lark grammar cannot be used: "),
     ],
 )
-def test_bad_grammars(kind: structured.Kind, source: str, message: str) -> None:
+def test_bad_grammars(kind: masks.Kind, source: str, message: str) -> None:
     with pytest.raises(GrammarError, match=message) as caught:
-        structured.compile(kind, source, vocabulary())
+        masks.compile(kind, source, vocabulary())
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("tags", [False, True])
 def test_after_the_reasoning(tags: bool) -> None:
     vocab = vocabulary(tags=tags)
-    make = structured.after(parsers.Wait("</think>"), structured.compile("regex", "[0-9]{2}", vocab), vocab)
+    make = masks.after(parsers.Wait("</think>"), masks.compile("regex", "[0-9]{2}", vocab), vocab)
     for gap in ("", "\n", "\n\n"):
         mask = make()
         for token in vocab.encode("so [42] </thin </think>" + gap):
@@ -241,7 +240,7 @@ def test_after_the_reasoning(tags: bool) -> None:
 
 def test_reasoning_that_the_reply_may_begin_with() -> None:
     vocab = vocabulary(tags=True)
-    make = structured.after(parsers.Wait("</think>", "<think>"), structured.compile("regex", "[0-9]{2}", vocab), vocab)
+    make = masks.after(parsers.Wait("</think>", "<think>"), masks.compile("regex", "[0-9]{2}", vocab), vocab)
     (opening,) = vocab.encode("<think>")
     (closing,) = vocab.encode("</think>")
     digits = vocab.encode("4")
@@ -262,8 +261,8 @@ def test_reasoning_that_the_reply_may_begin_with() -> None:
 
 
 def test_nothing_to_wait_for() -> None:
-    make = structured.compile("regex", "a", vocabulary())
-    assert structured.after(None, make, vocabulary()) is make
+    make = masks.compile("regex", "a", vocabulary())
+    assert masks.after(None, make, vocabulary()) is make
 
 
 TOOLS = [
@@ -349,7 +348,7 @@ def test_forced_calls(family: str, template: str, good: list[str], bad: list[str
     parser = parsers.for_model(template, family)
     grammar = parser.tool_grammar(TOOLS, special=special_tokens(vocab))
     assert grammar is not None
-    make = structured.compile("lark", grammar, vocab)
+    make = masks.compile("lark", grammar, vocab)
     for text in good:
         assert fits(make, vocab, text), text
         read = parser.start("<|start|>assistant", TOOLS)
@@ -376,7 +375,7 @@ def test_random_calls_are_calls(family: str) -> None:
     parser = parsers.for_model("", family)
     grammar = parser.tool_grammar(tools, parallel=False, special=special_tokens(vocab))
     assert grammar is not None
-    make = structured.compile("lark", grammar, vocab)
+    make = masks.compile("lark", grammar, vocab)
     for seed in range(8):
         read = parser.start(">>>" if family == "functionary32" else "", tools)
         pieces = [*read.push(walk(make, vocab, seed)), *read.finish()]
@@ -407,7 +406,7 @@ def test_texts_without_quotes_are_held_to_their_schema(
     tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
     grammar = parsers.for_model("", family).tool_grammar(tools, special=special_tokens(vocab))
     assert grammar is not None
-    make = structured.compile("lark", grammar, vocab)
+    make = masks.compile("lark", grammar, vocab)
     spellings = {
         "qwen3_coder": "<tool_call>\n<function=f>\n<parameter=q>\n%s\n</parameter>\n</function>\n</tool_call>",
         "glm": "<tool_call>f\n<arg_key>q</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
@@ -426,7 +425,7 @@ def test_the_choice_of_a_tool() -> None:
     def make(choice: str | None, *, parallel: bool = True) -> Callable[[], TokenMask]:
         grammar = parser.tool_grammar(TOOLS, choice, parallel=parallel)
         assert grammar is not None
-        return structured.compile("lark", grammar, vocab)
+        return masks.compile("lark", grammar, vocab)
 
     now = '<tool_call>\n{"name": "now", "arguments": {}}\n</tool_call>'
     assert fits(make("now"), vocab, now)

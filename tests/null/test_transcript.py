@@ -14,20 +14,10 @@ from hypothesis import strategies as st
 from fake_engine import IM_END, IM_START, encode, reference_tokenizer, write_tiny_artifact
 from imp_runtime.sampling import SamplingParams
 from imp_server import parsers
-from imp_server.generation import (
-    FLOOR,
-    Event,
-    Piece,
-    Reasoning,
-    Request,
-    Text,
-    ThinkWatch,
-    ToolArguments,
-    ToolClose,
-    ToolOpen,
-    Transcript,
-)
-from imp_server.tokenizer import Tokenizer
+from imp_server.generation.events import FLOOR, Event, Piece, Reasoning, Text, ToolArguments, ToolClose, ToolOpen
+from imp_server.generation.request import Request, ThinkWatch
+from imp_server.generation.tokenizer import Tokenizer
+from imp_server.generation.transcript import Transcript
 
 
 @dataclass

@@ -10,7 +10,7 @@ import pytest
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from imp_server.tokenizer import Tokenizer
+from imp_server.generation.tokenizer import Tokenizer
 from model_checks import check_kernels, kl_divergence, quiet
 
 ROOT = Path(__file__).parents[2]

@@ -10,9 +10,9 @@ import pytest
 from dense_truth import Truth
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.engine import Engine
+from imp_server.api.bodies.prompts import token_ids
+from imp_server.api.embeddings.routes import pooled
 from imp_server.model import Model
-from imp_server.prompts import token_ids
-from imp_server.routes.embeddings import pooled
 from model_checks import quiet
 from small_gguf import VOCAB, byte_letters, write_gguf
 

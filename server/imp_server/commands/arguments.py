@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imp_server.progress import progress
+from imp_server.console.progress import progress
 
 if TYPE_CHECKING:
     from imp_server.model import Model

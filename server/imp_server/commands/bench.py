@@ -18,7 +18,7 @@ from imp_server.commands import arguments as a
 from imp_server.commands.bench_kernels import StepSpeed, measure_kernels
 from imp_server.commands.bench_plot import check_plot, draw
 from imp_server.commands.bench_speed import SAMPLINGS, Result, measure
-from imp_server.tables import quantity, show, table
+from imp_server.console.tables import quantity, show, table
 
 NAME = "bench"
 
@@ -49,7 +49,7 @@ def command(
 ) -> None:
     """Measure tok/s. pp: a prompt from an empty cache; tg: tokens one by one after DEPTH tokens, greedy at first."""
     from imp_runtime.engine import Engine
-    from imp_server.progress import progress
+    from imp_server.console.progress import progress
 
     if plot is not None:
         check_plot(plot)

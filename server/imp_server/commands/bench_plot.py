@@ -7,7 +7,7 @@ from pathlib import Path
 
 from imp_runtime.errors import ImpError
 from imp_server.commands.bench_kernels import StepSpeed
-from imp_server.tables import quantity
+from imp_server.console.tables import quantity
 
 _SUFFIXES = (".png", ".svg", ".pdf")
 

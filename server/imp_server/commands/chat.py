@@ -15,11 +15,11 @@ import typer
 
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
-from imp_server.chat_template import Message
-from imp_server.client import Client
+from imp_server.chat.template import Message
 from imp_server.commands import arguments as a
-from imp_server.options import Options
-from imp_server.terminal import say
+from imp_server.console.terminal import say
+from imp_server.generation.options import Options
+from imp_server.remote.client import Client
 
 NAME = "chat"
 Answer: TypeAlias = Callable[[list[Message]], Generator[str]]

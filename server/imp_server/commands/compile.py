@@ -12,7 +12,7 @@ from imp_codegen.targets import Target, find_targets, targets
 from imp_runtime.device import detect_multiprocessors, detect_target
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
-from imp_server.tables import show, table
+from imp_server.console.tables import show, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -85,9 +85,9 @@ def command(
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
     from imp_codegen.output import check_output
-    from imp_server.chat_probe import describe
-    from imp_server.chat_template import ChatTemplateError
-    from imp_server.progress import progress
+    from imp_server.chat.probe import describe
+    from imp_server.chat.template import ChatTemplateError
+    from imp_server.console.progress import progress
 
     if quant is not None and not random_weights:
         raise ImpError(
@@ -124,7 +124,7 @@ def command(
 def _checkpoint(source: str) -> Path:
     if not source.startswith("hf:"):
         return Path(source)
-    from imp_server.download import download
+    from imp_server.remote.download import download
 
     return download(source)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from imp_server import config as configuration
 from imp_server.commands.serve import Assignments, ConfigFile
-from imp_server.tables import show, table
+from imp_server.console.tables import show, table
+from imp_server.operation import config as configuration
 
 app = typer.Typer(name="config", no_args_is_help=True, help="The settings of imp serve.")
 

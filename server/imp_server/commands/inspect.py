@@ -16,7 +16,7 @@ from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
 from imp_runtime.text import visible
 from imp_server.commands import arguments as a
-from imp_server.tables import quantity, show, table
+from imp_server.console.tables import quantity, show, table
 
 if TYPE_CHECKING:
     from rich.table import Table

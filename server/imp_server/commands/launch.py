@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from imp_server.client import Client, ServedModel
+from imp_server.remote.client import Client, ServedModel
 
 NAME = "launch"
 

@@ -10,8 +10,8 @@ import typer
 
 from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
-from imp_server.options import Options
-from imp_server.terminal import say
+from imp_server.console.terminal import say
+from imp_server.generation.options import Options
 
 NAME = "run"
 

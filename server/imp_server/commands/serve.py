@@ -15,11 +15,11 @@ import typer
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
-from imp_server import config as configuration
 from imp_server.commands import arguments as a
+from imp_server.operation import config as configuration
 
 if TYPE_CHECKING:
-    from imp_server.options import Options
+    from imp_server.generation.options import Options
 
 NAME = "serve"
 log = logging.getLogger("imp")
@@ -98,15 +98,15 @@ def command(
 
 def serve(file: Path, config: configuration.Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises ImpError when the file, the port or the model cannot be had."""
-    from imp_server import logs
-    from imp_server.app import create_app
-    from imp_server.gateway import wrap
-    from imp_server.http import listen
-    from imp_server.lifetime import Server
-    from imp_server.metrics import Metrics, ObservedEngine
+    from imp_server.api.app import create_app
+    from imp_server.api.http import listen
+    from imp_server.console.progress import progress
     from imp_server.model import Model
-    from imp_server.progress import progress
-    from imp_server.sd_notify import sd_notify
+    from imp_server.operation import logs
+    from imp_server.operation.gateway import wrap
+    from imp_server.operation.lifetime import Server
+    from imp_server.operation.metrics import Metrics, ObservedEngine
+    from imp_server.operation.sd_notify import sd_notify
 
     artifact = Artifact.open(file)  # a file that is no artifact is told before the port is taken
     template = _text_of(config.server.chat_template)

@@ -85,7 +85,7 @@ def _measure(file: Path, target: str) -> tuple[TuneReport, str, Target]:
     from imp_codegen.tune.experiment import plan_experiment
     from imp_runtime.model_runner import ModelRunner
     from imp_runtime.race import race
-    from imp_server.progress import progress
+    from imp_server.console.progress import progress
 
     artifact = Artifact.open(file)
     with progress() as report, closing(open_device(target)) as device:
@@ -154,7 +154,7 @@ def predicted(shapes: Sequence[Path], name: str) -> Table:
 
 
 def _print(file: Path, device: str, report: TuneReport) -> None:
-    from imp_server.tables import show, table
+    from imp_server.console.tables import show, table
 
     graph, forms = report.graph, report.forms
     rows = [

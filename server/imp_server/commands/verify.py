@@ -27,7 +27,7 @@ def command(
     """
     from imp_codegen.verify import verify
     from imp_runtime.engine import Engine
-    from imp_server.progress import progress
+    from imp_server.console.progress import progress
 
     with progress(transient=True) as report, Engine.load(file, target=target, progress=report) as engine:
         result = verify(engine.artifact, engine.runner, report)
@@ -41,7 +41,7 @@ def command(
 
 
 def _print(report: VerifyReport, where: str) -> None:
-    from imp_server.tables import show, table
+    from imp_server.console.tables import show, table
 
     rows = [
         (row.program, row.kernel, row.op, f"{row.error:.3g}", f"{row.allowed:.3g}", f"{row.scale:.3g}", _word(row))

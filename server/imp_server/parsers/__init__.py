@@ -9,7 +9,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from imp_runtime.errors import ImpError
-from imp_server.generation import ReplyParser, ToolArguments, ToolOpen
+from imp_server.generation.events import ReplyParser, ToolArguments, ToolOpen
 from imp_server.parsers.family import Family, ParserFamily, Wait, bind
 from imp_server.parsers.reader import Tools
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from imp_server.generation import ReplyParser
+from imp_server.generation.events import ReplyParser
 from imp_server.parsers.grammar import ToolSyntax, tool_grammar
 from imp_server.parsers.reader import Reader, Tools, schemas
 from imp_server.parsers.thinking import THINK, Thinking, left_open, tags_of, was_closed

@@ -9,7 +9,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from imp_server.generation import Piece, Reasoning, Text, ToolArguments, ToolClose, ToolOpen
+from imp_server.generation.events import Piece, Reasoning, Text, ToolArguments, ToolClose, ToolOpen
 from imp_server.parsers.text import SPACE, EndOfText, Malformed, Steps, TextReader, Trim
 from imp_server.parsers.thinking import Thinking, left_open
 

@@ -1,0 +1,1 @@
+"""Embeddings, as OpenAI and llama-server have them."""

@@ -1,0 +1,102 @@
+"""OpenAI's /v1/embeddings, and llama-server's own: the final hidden states, pooled as the model's file says."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from fastapi import FastAPI
+from pydantic import JsonValue
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_runtime.plan import Pooling
+from imp_server.api.bodies.prompts import token_ids
+from imp_server.api.embeddings.requests import EmbeddingBody
+from imp_server.api.http import until_disconnect
+from imp_server.api.service import Service, json_response
+from imp_server.errors import ApiError
+from imp_server.model import Model
+
+Vector = npt.NDArray[np.float32]
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve them. Without /v1 the answer is llama-server's: a list, each vector within another list."""
+
+    async def embeddings(request: Request) -> Response:
+        body, name, inputs, vectors = await _embedded(service, request)
+        data: list[JsonValue] = [
+            {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
+            for index, vector in enumerate(vectors)
+        ]
+        total = sum(map(len, inputs))
+        usage = {"prompt_tokens": total, "total_tokens": total}
+        return json_response({"object": "list", "data": data, "model": name, "usage": usage})
+
+    async def embedding(request: Request) -> Response:
+        body, _, _, vectors = await _embedded(service, request)
+        return json_response(
+            [{"index": i, "embedding": [_written(each, body.encoding_format)]} for i, each in enumerate(vectors)]
+        )
+
+    app.post("/v1/embeddings")(embeddings)
+    for path in ("/embedding", "/embeddings"):
+        app.post(path)(embedding)
+
+
+async def _embedded(service: Service, request: Request) -> tuple[EmbeddingBody, str, list[list[int]], list[Vector]]:
+    """The body, the model's name in the answer, the tokens of each input and its vector."""
+    body = await service.body(request, EmbeddingBody)
+    model = service.named(body.model)
+    if body.dimensions not in (None, model.plan.hidden):
+        message = f"dimensions is {body.dimensions}; this model's embeddings have {model.plan.hidden}"
+        raise ApiError(message, param="dimensions")
+    if model.plan.pooling == "none":
+        raise ApiError(
+            f"the model {model.plan.model} has no embeddings: its file says pooling_type none, a vector for each token",
+            code="not_supported",
+        )
+    inputs = await asyncio.to_thread(_tokens, model, body)
+    vectors = await until_disconnect(request.receive, _vectors(service, inputs))
+    return body, body.model or model.plan.model, inputs, vectors
+
+
+def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
+    field, texts = body.texts
+    context = model.engine.context
+    found = token_ids(model, texts, field, end=True)
+    for i, tokens in enumerate(found):
+        if len(tokens) > context:
+            message = (
+                f"{field}.{i} has {len(tokens)} tokens, which is too large for the context of {context}; shorten it"
+            )
+            raise ApiError(message, param=field, code="context_length_exceeded")
+    return found
+
+
+async def _vectors(service: Service, inputs: Sequence[Sequence[int]]) -> list[Vector]:
+    # One at a time, so that generations go on in between.
+    return [await service.engine.call(functools.partial(_pooled, tokens)) for tokens in inputs]
+
+
+def _pooled(tokens: Sequence[int], model: Model) -> Vector:
+    return pooled(model.engine.hidden(tokens), model.plan.pooling)
+
+
+def pooled(hidden: npt.NDArray[np.float32], pooling: Pooling) -> Vector:
+    """The embedding of a text whose final hidden states are `hidden` [tokens, width]: float32 [width] of length one."""
+    places = {"cls": slice(1), "last": slice(-1, None)}
+    mean: npt.NDArray[np.float64] = hidden[places.get(pooling, slice(None))].mean(axis=0, dtype=np.float64)
+    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+
+
+def _written(vector: Vector, encoding: str | None) -> JsonValue:
+    """Numbers, or base64 of little-endian float32."""
+    if encoding == "base64":
+        return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return [float(value) for value in vector]

@@ -1,0 +1,53 @@
+"""/v1/models and the answers to whoever asks how the server is."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+from pydantic import JsonValue
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_server.api.service import Service, get, json_response
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve them."""
+
+    async def health() -> Response:
+        _ = service.engine.model
+        return json_response({"status": "ok"})
+
+    async def root(request: Request) -> Response:
+        # Clients ask by HEAD whether somebody is there; a page there is none, unless the gateway has it.
+        if request.method != "HEAD":
+            raise HTTPException(404)
+        return Response()
+
+    async def models() -> Response:
+        context = service.engine.model.engine.context
+        data = [_model_object(name, service.started, context) for name in service.names()]
+        return json_response({"object": "list", "data": data})
+
+    async def model_by_name(name: str) -> Response:
+        context = service.named(name).engine.context
+        return json_response(_model_object(name, service.started, context))
+
+    get(app, "/v1/health", health)
+    get(app, "/ready", health)
+    get(app, "/", root)
+    get(app, "/v1/models", models)
+    get(app, "/v1/models/{name:path}", model_by_name)
+
+
+def _model_object(model_id: str, created: int, context: int) -> dict[str, JsonValue]:
+    """An entry of /v1/models; `max_model_len` is where clients look for the context length."""
+    meta: JsonValue = {"n_ctx": context}
+    return {
+        "id": model_id,
+        "object": "model",
+        "created": created,
+        "owned_by": "imp",
+        "max_model_len": context,
+        "meta": meta,
+    }

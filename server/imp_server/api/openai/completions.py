@@ -1,0 +1,109 @@
+"""OpenAI's /v1/completions, with `echo` and log-probabilities of the prompt."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import Response
+
+from imp_server.api.conversation import constrained, with_breakers
+from imp_server.api.fill import fill_prompt
+from imp_server.api.openai.replies import Completion
+from imp_server.api.openai.requests import CompletionBody
+from imp_server.api.service import Service, copies, json_response
+from imp_server.errors import ApiError
+from imp_server.generation.events import FLOOR, Finished, Started, TokenLogprob
+from imp_server.generation.reply import Reply
+from imp_server.generation.request import Request as Generation
+from imp_server.model import Model
+
+_USUAL_TOKENS = 16  # OpenAI's; a chat answers until it is done
+
+
+def add(app: FastAPI, service: Service) -> None:
+    """Serve it."""
+
+    async def completions(request: Request) -> Response:
+        body = await service.body(request, CompletionBody)
+        model = service.named(body.model)
+        generations = await asyncio.to_thread(_generations, model, body, service.token_limits(model, _USUAL_TOKENS))
+        n = body.n or 1
+        echoes = []
+        if body.echo:
+            for generation in generations:
+                echoes.append(await _echo(service, model, generation.prompt, body.top))
+        serialiser = Completion(
+            body.model or model.plan.model,
+            model.fingerprint,
+            include_usage=body.include_usage,
+            prompts=len(generations),
+            logprobs=body.top,
+            echoes=echoes,
+            n=n,
+            timed=bool(body.timings_per_token),
+        )
+        if body.limit == 0:
+            return json_response(serialiser.whole([_nothing(each) for each in generations for _ in range(n)]))
+        requests = [copy for generation in generations for copy in copies(generation, n)]
+        return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
+
+    app.post("/v1/completions")(completions)  # without /v1 it is llama-server's
+
+
+def _generations(model: Model, body: CompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
+    """One request per prompt. Raises ImpError."""
+    options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
+    if body.limit == 0:
+        if not body.echo or body.stream:
+            raise ApiError("max_tokens is 0, which is for echo without a stream only", param="max_tokens")
+        options["max_tokens"] = 1
+    grammar = body.constraint()
+    generations = []
+    for given in body.prompts():
+        if body.suffix:
+            if not isinstance(given, str):
+                raise ApiError("suffix needs a prompt that is text", param="suffix")
+            prompt = fill_prompt(model, given, body.suffix)
+        else:
+            prompt = model.tokenizer.encode(given, special=True) if isinstance(given, str) else given
+        generation = replace(
+            model.request(prompt, options, model.http_defaults),
+            timed=bool(body.timings_per_token),
+            progress=bool(body.return_progress),
+        )
+        generations.append(constrained(model, generation, grammar, keep_stop=bool(body.include_stop_str_in_output)))
+    return generations
+
+
+def _nothing(generation: Generation) -> Reply:
+    n = len(generation.prompt)
+    return Reply(Started(n), finished=Finished("length", n, 0))
+
+
+async def _echo(
+    service: Service, model: Model, prompt: Sequence[int], top: int | None
+) -> tuple[str, list[TokenLogprob | None], list[str]]:
+    """The prompt as text, what the model says of each of its tokens, and their texts."""
+    tokenizer = model.tokenizer
+    tokens = [tokenizer.token(token)[0] for token in prompt]
+    text = tokenizer.decode(prompt, special=True)
+    if top is None:
+        return text, [], tokens
+    logits = await service.engine.call(lambda _: model.engine.logits(prompt))
+    return text, await asyncio.to_thread(_logprobs, model, prompt, logits, top), tokens
+
+
+def _logprobs(model: Model, prompt: Sequence[int], logits: np.ndarray, top: int) -> list[TokenLogprob | None]:
+    found: list[TokenLogprob | None] = [None]
+    for token, row in zip(prompt[1:], logits[:-1], strict=True):
+        shifted = row.astype(np.float64) - row.max()
+        logprobs = np.maximum(shifted - np.log(np.exp(shifted).sum()), FLOOR)
+        best = np.argsort(-logprobs, kind="stable")[:top]
+        tops = tuple((*model.tokenizer.token(int(index)), float(logprobs[index])) for index in best)
+        found.append(TokenLogprob(*model.tokenizer.token(token), float(logprobs[token]), tops))
+    return found

@@ -1,0 +1,1 @@
+"""Chat templates: rendered, probed, and conversations put the way they want them."""

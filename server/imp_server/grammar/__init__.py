@@ -1,0 +1,1 @@
+"""Structured output: schemas, regexes and grammars, made into masks of the next token."""

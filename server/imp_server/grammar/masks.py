@@ -1,0 +1,274 @@
+"""Structured output: grammars that say which token may come next, by llguidance.
+
+A grammar is compiled once per model and kept; every generation gets a copy of its own, a TokenMask that the engine asks
+before a step and tells the outcome.
+"""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from threading import Lock
+from typing import Literal, Protocol
+
+import llguidance
+import llguidance.numpy
+import numpy as np
+import numpy.typing as npt
+import tokenizers
+
+from imp_runtime.constraint import TokenMask
+from imp_runtime.errors import ImpError
+from imp_server.grammar.gbnf import gbnf_to_lark
+from imp_server.grammar.json_schema import one_of_places, prepared
+from imp_server.parsers.family import Wait
+
+Kind = Literal["json_object", "json_schema", "regex", "lark", "gbnf"]
+
+_KEPT = 64  # compiled grammars per model
+_LONGEST_SOURCE = 1 << 20
+_SPACE = r"[ \t\r\n]{1,40}"  # in JSON; without a limit a model that is unsure writes line breaks for ever
+
+
+class GrammarError(ImpError):
+    """A schema or grammar that cannot be compiled; the message has llguidance's reason."""
+
+
+class GrammarTokenizer(Protocol):
+    """What a grammar needs of a model: its tokenizer, the width of its logits and the tokens that end a reply."""
+
+    @property
+    def backend(self) -> tokenizers.Tokenizer: ...  # noqa: D102
+    @property
+    def vocab(self) -> int: ...  # noqa: D102
+    @property
+    def stop_tokens(self) -> Sequence[int]: ...  # noqa: D102
+
+
+def compile(  # noqa: A001  read as masks.compile
+    kind: Kind, source: str, tokenizer: GrammarTokenizer
+) -> Callable[[], TokenMask]:
+    """A maker of masks for replies that fit `source`: a JSON schema, a regular expression, a Lark or GBNF grammar.
+
+    With `json_object` any JSON object fits and `source` is not read. Raises GrammarError.
+    """
+    return _vocabulary(tokenizer).compile(kind, source)
+
+
+def after(wait: Wait | None, make: Callable[[], TokenMask], tokenizer: GrammarTokenizer) -> Callable[[], TokenMask]:
+    """`make`, but every mask begins when what `wait` names has come."""
+    if wait is None:
+        return make
+    return lambda: _Waiting(make(), wait, _vocabulary(tokenizer))
+
+
+def either(makes: Sequence[Callable[[], TokenMask]]) -> Callable[[], TokenMask]:
+    """A mask of replies that fit one of several, of which there is at least one."""
+    if len(makes) == 1:
+        return makes[0]
+    return lambda: _Either([make() for make in makes])
+
+
+class _Either:
+    """Several masks side by side. One that a token does not fit is given up."""
+
+    def __init__(self, masks: list[TokenMask]) -> None:
+        self._masks = masks
+
+    def mask(self) -> npt.NDArray[np.uint32] | None:
+        several = [mask.mask() for mask in self._masks]
+        given = [each for each in several if each is not None]
+        return np.bitwise_or.reduce(given) if len(given) == len(several) else None
+
+    def accept(self, token: int) -> None:
+        if len(self._masks) > 1:
+            # Where none has room for the token, it came from elsewhere: the end of reasoning that was cut short.
+            self._masks = [each for each in self._masks if _allows(each, token)] or self._masks
+        for mask in self._masks:
+            mask.accept(token)
+
+    def done(self) -> bool:
+        return all(mask.done() for mask in self._masks)
+
+
+def _allows(mask: TokenMask, token: int) -> bool:
+    words = mask.mask()
+    return words is None or bool(words[token // 32] >> np.uint32(token % 32) & np.uint32(1))
+
+
+class _Grammar:
+    """The mask of one generation."""
+
+    def __init__(self, matcher: llguidance.LLMatcher, stops: npt.NDArray[np.uint32]) -> None:
+        self._matcher = matcher
+        self._stops = stops
+
+    def mask(self) -> npt.NDArray[np.uint32]:
+        if self.done():
+            return self._stops.copy()
+        words = np.zeros((1, len(self._stops)), np.int32)
+        llguidance.numpy.fill_next_token_bitmask(self._matcher, words)
+        # A grammar that has run into one of llguidance's limits leaves nothing; the reply ends there.
+        return words[0].view(np.uint32) if words.any() else self._stops.copy()
+
+    def accept(self, token: int) -> None:
+        self._matcher.consume_token(token)
+
+    def done(self) -> bool:
+        return self._matcher.is_stopped()
+
+
+class _Vocabulary:
+    """llguidance's view of one tokenizer, and the grammars compiled for it."""
+
+    def __init__(self, tokenizer: GrammarTokenizer) -> None:
+        stops = list(tokenizer.stop_tokens)
+        try:
+            self.tokens = llguidance.LLTokenizer(
+                tokenizer.backend.to_str(), n_vocab=tokenizer.vocab, eos_token=stops or None
+            )
+        except Exception as error:  # the library raises plain ValueError and its own
+            raise GrammarError(f"structured output does not work with this tokenizer: {_line(error)}") from None
+        bits = np.zeros(-(-tokenizer.vocab // 32) * 32, np.uint8)
+        bits[stops] = 1
+        self._stops: npt.NDArray[np.uint32] = np.packbits(bits, bitorder="little").view(np.uint32)
+        self._compiled: OrderedDict[tuple[str, str], llguidance.LLMatcher] = OrderedDict()
+        self._lock = Lock()
+
+    def compile(self, kind: Kind, source: str) -> Callable[[], TokenMask]:
+        key = (kind, source)
+        with self._lock:
+            matcher = self._compiled.get(key)
+            if matcher is not None:
+                self._compiled.move_to_end(key)
+        if matcher is None:
+            matcher = llguidance.LLMatcher(self.tokens, _grammar(kind, source, self.token), log_level=0)
+            if matcher.is_error():
+                why = self._one_of(source) if kind == "json_schema" and "oneOf" in matcher.get_error() else None
+                raise GrammarError(f"the {_NAMES[kind]} cannot be used: {why or _line(matcher.get_error())}")
+            with self._lock:
+                self._compiled[key] = matcher
+                if len(self._compiled) > _KEPT:
+                    self._compiled.popitem(last=False)
+        made = matcher
+        return lambda: _Grammar(made.deep_copy(), self._stops)
+
+    def _one_of(self, source: str) -> str:
+        """Which `oneOf` of a schema llguidance cannot tell the alternatives of apart."""
+        schema = prepared(json.loads(source))
+        shared = {key: schema[key] for key in ("$defs", "definitions") if isinstance(schema, dict) and key in schema}
+        unclear = (
+            path
+            for path, alone in one_of_places(schema)
+            if "oneOf" in llguidance.LLMatcher(self.tokens, _json(shared | alone), log_level=0).get_error()
+        )
+        path = next(unclear, "oneOf")
+        return f"{path}: two alternatives may hold for the same value, which cannot be enforced; use anyOf"
+
+    def token(self, text: str) -> int | None:
+        """The token that `text` is, if it is one."""
+        ids = self.tokens.tokenize_str(text, parse_special=True)
+        return ids[0] if len(ids) == 1 else None
+
+    def spelled(self, token: int) -> bytes:
+        """The bytes of a token."""
+        return self.tokens.decode_bytes([token])
+
+
+class _Waiting:
+    """A mask that begins behind a tag."""
+
+    def __init__(self, mask: TokenMask, wait: Wait, vocabulary: _Vocabulary) -> None:
+        self._mask = mask
+        self._vocabulary = vocabulary
+        self._tag = wait.tag.encode()
+        self._opening = None if wait.opening is None else vocabulary.token(wait.opening.strip())
+        self._seen = b""
+        self._waits = wait.opening is None
+        self._gap = False  # the tag has just come; one token of line breaks may follow it
+
+    def mask(self) -> npt.NDArray[np.uint32] | None:
+        if self._waits:
+            return None
+        mask = self._mask.mask()
+        extra = self._gap_tokens() if self._gap else ()
+        if self._opening is not None:
+            extra = (self._opening,)
+        if mask is None or not extra:
+            return mask
+        mask = mask.copy()
+        for token in extra:
+            mask[token // 32] |= np.uint32(1 << token % 32)
+        return mask
+
+    def accept(self, token: int) -> None:
+        opening, self._opening = self._opening, None
+        gap, self._gap = self._gap, False
+        if self._waits:
+            self._seen = (self._seen + self._vocabulary.spelled(token))[-64 - len(self._tag) :]
+            if self._tag in self._seen:
+                self._waits = False
+                self._gap = not self._seen.partition(self._tag)[2]
+        elif token == opening:
+            self._waits = True
+        elif not (gap and token in self._gap_tokens()):
+            self._mask.accept(token)
+
+    def done(self) -> bool:
+        return not self._waits and self._mask.done()
+
+    def _gap_tokens(self) -> tuple[int, ...]:
+        found = (self._vocabulary.token(text) for text in ("\n", "\n\n"))
+        return tuple(token for token in found if token is not None)
+
+
+_NAMES = {
+    "json_object": "JSON grammar",
+    "json_schema": "JSON schema",
+    "regex": "regular expression",
+    "lark": "Lark grammar",
+    "gbnf": "GBNF grammar",
+}
+
+
+def _grammar(kind: Kind, source: str, token: Callable[[str], int | None]) -> str:
+    """`source` as llguidance wants it."""
+    if len(source) > _LONGEST_SOURCE:
+        raise GrammarError(f"the {_NAMES[kind]} has {len(source):,} characters, the most is {_LONGEST_SOURCE:,}")
+    matcher = llguidance.LLMatcher
+    if kind == "json_object":
+        return _json({"type": "object"})
+    if kind == "regex":
+        return matcher.grammar_from_regex(source)
+    if kind == "lark":
+        return matcher.grammar_from_lark(source)
+    try:
+        if kind == "gbnf":
+            return matcher.grammar_from_lark(gbnf_to_lark(source, token))
+        schema = prepared(json.loads(source))
+        # `true` and `{}` allow everything; llguidance takes objects only
+        return _json({} if schema is True else {"enum": []} if schema is False else schema)
+    except (ValueError, RecursionError, ImpError) as error:
+        raise GrammarError(f"the {_NAMES[kind]} cannot be used: {_line(error)}") from None
+
+
+def _json(schema: dict[str, object]) -> str:
+    return llguidance.LLMatcher.grammar_from_json_schema(schema, {"whitespace_pattern": _SPACE})
+
+
+_vocabularies: weakref.WeakKeyDictionary[GrammarTokenizer, _Vocabulary] = weakref.WeakKeyDictionary()
+_vocabularies_lock = Lock()
+
+
+def _vocabulary(tokenizer: GrammarTokenizer) -> _Vocabulary:
+    with _vocabularies_lock:
+        found = _vocabularies.get(tokenizer)
+        if found is None:
+            found = _vocabularies[tokenizer] = _Vocabulary(tokenizer)
+        return found
+
+
+def _line(error: object) -> str:
+    return " ".join(str(error).split())[:400]

@@ -1,0 +1,1 @@
+"""What runs the server: settings, logs, metrics, layers around the application, start and end."""

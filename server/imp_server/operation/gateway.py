@@ -1,0 +1,111 @@
+"""Puts the layers of operation around the application, and the chat page and the metrics beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from prometheus_client import make_asgi_app
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from imp_server.api.refusal import PUBLIC_PATHS, refusal
+from imp_server.errors import WRONG_METHOD, ApiError
+from imp_server.operation.config import LOCALHOST, Config
+from imp_server.operation.metrics import Metrics
+from imp_server.operation.middleware.admission import Admission
+from imp_server.operation.middleware.api_key import ApiKey, read_keys
+from imp_server.operation.middleware.body import Bodies
+from imp_server.operation.middleware.deadline import Deadline
+from imp_server.operation.middleware.rate_limit import RateLimit
+from imp_server.operation.middleware.trace import Trace
+from imp_server.operation.request_log import RequestLog
+
+_LOCAL_ORIGIN = r"https?://(localhost|([a-z0-9-]+\.)+localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
+_WEB = Path(__file__).parents[1] / "web"
+_PAGE = {
+    "/": ("index.html", "text/html"),
+    "/imp.css": ("imp.css", "text/css"),
+    "/imp.js": ("imp.js", "text/javascript"),
+    "/text.js": ("text.js", "text/javascript"),
+    "/imp.svg": ("imp.svg", "image/svg+xml"),
+}
+_PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Gateway:
+    """The whole server as an ASGI application; `drain` ends what is open. Made by `wrap`."""
+
+    def __init__(self, app: ASGIApp, deadline: Deadline, admission: Admission) -> None:
+        self._app = app
+        self.drain = deadline.drain
+        self._admission = admission
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn."""
+        return self._admission.waiting
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI application."""
+        await self._app(scope, receive, send)
+
+
+def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
+    """The application inside its layers, from the outermost: trace, CORS, time-out, API key, rate, admission.
+
+    Raises ConfigError when the key file or the request log cannot be had.
+    """
+    pages = {path: _page(*file) for path, file in _PAGE.items()} if config.server.web else {}
+    limits = config.limits
+    admission = Admission(
+        _Beside(app, {"/metrics": make_asgi_app(metrics.registry), **pages}),
+        Bodies(most=limits.body_bytes, seconds=limits.body_seconds),
+        concurrent=limits.concurrent,
+        queue=limits.queue,
+    )
+    metrics.queue.set_function(lambda: admission.waiting)
+    inner: ASGIApp = admission
+    if limits.rate is not None:
+        inner = RateLimit(inner, limits.rate)
+    if keys := read_keys(config.api):
+        inner = ApiKey(inner, keys, PUBLIC_PATHS | set(pages))
+    inner = deadline = Deadline(inner, limits.request_seconds)
+    if origins := config.api.cors_origins:
+        inner = CORSMiddleware(
+            inner,
+            allow_origins=origins,
+            allow_origin_regex=_LOCAL_ORIGIN if LOCALHOST in origins else None,
+            allow_methods=("*",),
+            allow_headers=("*",),
+            allow_private_network=True,  # a page of the internet that may ask this server at home
+            expose_headers=("X-Request-Id", "Retry-After"),
+        )
+    log = config.log
+    requests = RequestLog(log.requests, bodies=log.bodies) if log.requests is not None else None
+    return Gateway(Trace(inner, metrics, requests), deadline, admission)
+
+
+def _page(name: str, media_type: str) -> ASGIApp:
+    return Response((_WEB / name).read_bytes(), headers=_PAGE_HEADERS, media_type=media_type)
+
+
+class _Beside:
+    """Serves a few exact paths itself, by GET and HEAD only, and leaves the rest to the application."""
+
+    def __init__(self, app: ASGIApp, paths: Mapping[str, ASGIApp]) -> None:
+        self._app = app
+        self._paths = paths
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        app = self._paths.get(scope["path"]) if scope["type"] == "http" else None
+        if app is not None and scope["method"] not in ("GET", "HEAD"):
+            app = refusal(scope, ApiError(WRONG_METHOD, status=405), {"Allow": "GET, HEAD"})
+        await (app or self._app)(scope, receive, send)

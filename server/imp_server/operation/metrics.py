@@ -1,0 +1,168 @@
+"""What the server counts, for Prometheus: HTTP requests, generations, tokens and times, on a registry of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
+
+from imp_server.async_engine import Admitted, AsyncEngine
+from imp_server.errors import ApiError
+from imp_server.generation.request import Request
+from imp_server.generation.timings import PromptProgress
+from imp_server.model import Model
+from imp_server.operation.request_log import current
+
+if TYPE_CHECKING:
+    from imp_runtime.engine import StepOutput
+
+_FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+_BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2)
+_WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+
+class Observer(Protocol):
+    """Is told what happens to one generation, in this order."""
+
+    def token(self) -> None:
+        """A token has come."""
+
+    def finished(self, reason: str, cached_tokens: int) -> None:
+        """It has ended: `stop`, `length`, `aborted` (the client left) or `error`.
+
+        `cached_tokens` of its prompt came from the prefix cache.
+        """
+
+
+class Metrics:
+    """The counters. All of it is used from the event loop's thread only; `queue` and `kv_tokens` ask when scraped."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        self._http = Counter("imp_http_requests", "HTTP requests", ("method", "route", "status"), registry=registry)
+        self._http_seconds = Histogram(
+            "imp_http_request_seconds", "Time of an HTTP request", ("route",), buckets=_WHOLE, registry=registry
+        )
+        self.generations = Counter("imp_generations", "Generations that have ended", ("finish",), registry=registry)
+        self.prompt_tokens = Counter("imp_prompt_tokens", "Prompt tokens taken", registry=registry)
+        self.cached_tokens = Counter(
+            "imp_cached_prompt_tokens", "Prompt tokens that came from the prefix cache", registry=registry
+        )
+        self.generated_tokens = Counter("imp_generated_tokens", "Tokens generated", registry=registry)
+        self.first_token = Histogram(
+            "imp_time_to_first_token_seconds", "From admission to the first token", buckets=_FIRST, registry=registry
+        )
+        self.between_tokens = Histogram(
+            "imp_time_per_output_token_seconds", "From one token to the next", buckets=_BETWEEN, registry=registry
+        )
+        self.waiting = Gauge("imp_generations_waiting", "Generations without a token yet", registry=registry)
+        self.running = Gauge("imp_generations_running", "Generations that produce tokens", registry=registry)
+        self.kv_used = Gauge("imp_kv_tokens_used", "Tokens of open generations in the KV cache", registry=registry)
+        self.queue = Gauge("imp_http_queue", "Requests that wait for admission", registry=registry)
+        self.kv_tokens = Gauge("imp_kv_tokens", "Tokens that the KV cache holds", registry=registry)
+
+    def http(self, method: str, route: str, status: int, seconds: float) -> None:
+        """An HTTP request has ended."""
+        self._http.labels(method, route, str(status)).inc()
+        self._http_seconds.labels(route).observe(seconds)
+
+    def started(self, prompt_tokens: int) -> Observer:
+        """A generation has been admitted; its observer wants to hear the rest."""
+        return _Generation(self, prompt_tokens)
+
+
+class _Generation:
+    """The observer of one generation."""
+
+    def __init__(self, metrics: Metrics, prompt_tokens: int) -> None:
+        self._metrics = metrics
+        self._held = prompt_tokens
+        self._tokens = 0
+        self._last = time.monotonic()
+        metrics.prompt_tokens.inc(prompt_tokens)
+        metrics.waiting.inc()
+        metrics.kv_used.inc(prompt_tokens)
+        self._record = current.get()
+        if self._record is not None:
+            self._record.prompt_tokens += prompt_tokens
+
+    def token(self) -> None:
+        metrics, now = self._metrics, time.monotonic()
+        if self._tokens == 0:
+            metrics.waiting.dec()
+            metrics.running.inc()
+            metrics.first_token.observe(now - self._last)
+        else:
+            metrics.between_tokens.observe(now - self._last)
+        self._last = now
+        self._tokens += 1
+        self._held += 1
+        metrics.generated_tokens.inc()
+        metrics.kv_used.inc()
+        if self._record is not None:
+            self._record.completion_tokens += 1
+
+    def finished(self, reason: str, cached_tokens: int) -> None:
+        metrics = self._metrics
+        (metrics.running if self._tokens else metrics.waiting).dec()
+        metrics.kv_used.dec(self._held)
+        metrics.generations.labels(reason).inc()
+        metrics.cached_tokens.inc(cached_tokens)
+        if self._record is not None:
+            self._record.cached_tokens += cached_tokens
+            self._record.finish = reason
+
+
+@dataclass(frozen=True, slots=True)
+class _Observed(Admitted):
+    """Admitted requests whose outputs are counted on their way."""
+
+    observers: dict[int, Observer]
+
+    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput | PromptProgress]]]:
+        """As Admitted.outputs."""
+        async for arrived in Admitted.outputs(self):
+            for index, output in arrived:
+                if isinstance(output, PromptProgress):
+                    continue
+                if output.finish != "stop":  # the token that ends it is not counted, as in `usage`
+                    self.observers[index].token()
+                if output.finish is not None:
+                    self.observers.pop(index).finished(output.finish, self.cached[index])
+            yield arrived
+
+
+class ObservedEngine(AsyncEngine):
+    """An AsyncEngine whose generations are counted."""
+
+    def __init__(self, load: Callable[[], Model], metrics: Metrics, *, limit: int) -> None:
+        super().__init__(load, limit=limit)
+        self._metrics = metrics
+        metrics.kv_tokens.set_function(self._kv_tokens)
+
+    @contextlib.asynccontextmanager
+    async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Admitted]:
+        """As AsyncEngine.generate."""
+        async with super().generate(requests) as admitted:
+            observers = {i: self._metrics.started(len(request.prompt)) for i, request in enumerate(requests)}
+            reason = "stop"  # who leaves in the middle without an error has seen a stop string
+            try:
+                yield _Observed(admitted.streams, admitted.inbox, observers)
+            except BaseException as error:
+                reason = "error" if isinstance(error, ApiError) else "aborted"
+                raise
+            finally:
+                for index, observer in observers.items():
+                    observer.finished(reason, admitted.cached[index])
+
+    def _kv_tokens(self) -> int:
+        """Tokens that the KV cache holds; 0 while the model is loading."""
+        try:
+            return self.model.engine.runner.kv_tokens
+        except ApiError:
+            return 0
