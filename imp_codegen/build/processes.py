@@ -14,7 +14,6 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, ThreadPoolExecut
 from dataclasses import dataclass
 from pathlib import Path
 
-
 # A signal that comes just before the main thread begins to wait, or to another thread, wakes nobody: Python answers it
 # when the main thread next runs.
 _PULSE_S = 0.2
