@@ -181,9 +181,9 @@ def test_sources_that_are_no_model(model: Path, tmp_path: Path, capsys: pytest.C
     output = tmp_path / "out.impc"
     for source, words in {
         "-": "- is no file",
-        str(tmp_path): "is a folder; name one of its files: m.gguf",
+        str(tmp_path): "is a folder without config.json; name one of its files: m.gguf",
         str(artifact): "tiny.impc: is compiled already",
-        str(weights): "convert_hf_to_gguf.py",
+        str(weights): "is one file of a model; name the folder that it lies in",
         str(tmp_path / "none"): "No such file",
     }.items():
         assert imp_compile(source, "-o", output) == 2

@@ -180,7 +180,7 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
 def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="cannot be read"):
         open_checkpoint(tmp_path / "none.gguf")
-    with pytest.raises(CheckpointError, match="is a folder without config.json; name a GGUF file"):
+    with pytest.raises(CheckpointError, match=r"is a folder without config\.json; name a GGUF file"):
         open_checkpoint(tmp_path)
     (tmp_path / "a.gguf").touch()
     with pytest.raises(CheckpointError, match=r"name one of its files: a\.gguf"):
