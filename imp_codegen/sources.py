@@ -1,0 +1,196 @@
+"""Sources: where the weights of a graph lie in a checkpoint, and how they are read there.
+
+A graph's weights have names of imp's own, which are GGUF's. A checkpoint may call a tensor otherwise, hold several in
+one, order rows in another way, or store what a norm multiplies by without the one that belongs to it. A source says so;
+`models/<architecture>.py` says it for each weight. Reading loses nothing: rows are handed out as they are stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen.checkpoint import Checkpoint, CheckpointError
+from imp_codegen.quant import QuantFormat, formats
+
+Bytes = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor as it is stored."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows begin..end of a matrix; the elements begin..end of a vector."""
+
+    source: Source
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Permute:
+    """Rows (of a vector: elements) of `heads` heads: the two halves of each head interleaved.
+
+    New row 2p of a head is its row p, new row 2p + 1 its row p + d/2. A rotary embedding that turned halves then turns
+    neighbours, with the same result: https://github.com/ggml-org/llama.cpp, convert_hf_to_gguf.py, does this to llama.
+    """
+
+    source: Source
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plus:
+    """A vector of floats and a value, added in float32."""
+
+    source: Source
+    value: float
+
+
+Source = Tensor | Rows | Permute | Plus
+
+
+class Stored(Protocol):
+    """A weight that can be read: a vector has the shape (elements,) and is one row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """In numpy order."""
+
+    @property
+    def format(self) -> QuantFormat:
+        """What the bytes mean."""
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        """The rows start..stop as they are stored, uint8[stop - start, row bytes]."""
+
+
+def tensor_of(source: Source) -> str:
+    """The name of the tensor that a source reads."""
+    return source.name if isinstance(source, Tensor) else tensor_of(source.source)
+
+
+def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
+    """A source in a checkpoint. CheckpointError where a tensor is missing, or is not such that it can be read so."""
+    match source:
+        case Tensor(name):
+            return _StoredTensor(checkpoint, name)
+        case Rows(inner, begin, end):
+            return _StoredRows(open_source(inner, checkpoint), source, checkpoint, begin, end)
+        case Permute(inner, heads):
+            return _StoredPermuted(open_source(inner, checkpoint), source, checkpoint, heads)
+        case Plus(inner, value):
+            return _StoredPlus(open_source(inner, checkpoint), source, checkpoint, value)
+
+
+def span_of(source: Source) -> tuple[int, int] | None:
+    """Which rows of its tensor a source reads, begin and end; None for all."""
+    match source:
+        case Tensor():
+            return None
+        case Rows(inner, begin, end):
+            first, _ = span_of(inner) or (0, 0)
+            return first + begin, first + end
+        case Permute(inner) | Plus(inner):
+            return span_of(inner)
+
+
+class _StoredTensor:
+    def __init__(self, checkpoint: Checkpoint, name: str) -> None:
+        tensor = checkpoint.tensors.get(name)
+        if tensor is None:
+            raise CheckpointError(f"{checkpoint.path}: tensor {name!r} is missing; the checkpoint is incomplete")
+        fmt = formats().get(tensor.format)
+        if fmt is None:
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor {name!r} is {tensor.format}, which imp does not support; supported: "
+                f"{', '.join(formats())}"
+            )
+        self.shape = tensor.shape
+        self.format = fmt
+        self._checkpoint = checkpoint
+        self._name = name
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        return self._checkpoint.rows(self._name, start, stop)
+
+
+class _StoredRows:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, begin: int, end: int) -> None:
+        _check_vector(inner, source, checkpoint)
+        if not inner.shape or not 0 <= begin < end <= inner.shape[0]:
+            raise _misfit(checkpoint, source, inner, f"at least {end} rows")
+        self.shape = (end - begin, *inner.shape[1:])
+        self.format = inner.format
+        self._inner = inner
+        self._begin = begin
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        if len(self.shape) > 1:
+            return self._inner.rows(self._begin + start, self._begin + stop)
+        return _take(self._inner, start, stop, np.arange(self._begin, self._begin + self.shape[0]))
+
+
+class _StoredPermuted:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, heads: int) -> None:
+        _check_vector(inner, source, checkpoint)
+        if not inner.shape or inner.shape[0] % (2 * heads):
+            raise _misfit(checkpoint, source, inner, f"{heads} heads, and so a multiple of {2 * heads} rows")
+        self.shape = inner.shape
+        self.format = inner.format
+        self._inner = inner
+        self._head_rows = inner.shape[0] // heads
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        if len(self.shape) > 1:
+            stored = self._stored_at(np.arange(start, stop))
+            first = int(stored.min(initial=start))
+            return self._inner.rows(first, int(stored.max(initial=start - 1)) + 1)[stored - first]
+        return _take(self._inner, start, stop, self._stored_at(np.arange(self.shape[0])))
+
+    def _stored_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where the permuted rows are stored."""
+        head, row = np.divmod(rows, self._head_rows)
+        stored: NDArray[np.int64] = head * self._head_rows + row % 2 * (self._head_rows // 2) + row // 2
+        return stored
+
+
+class _StoredPlus:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, value: float) -> None:
+        _check_vector(inner, source, checkpoint)
+        if len(inner.shape) != 1:
+            raise _misfit(checkpoint, source, inner, "a vector")
+        self.shape = inner.shape
+        self.format = formats()["F32"]
+        self._inner = inner
+        self._value = np.float32(value)
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        floats = self._inner.format.dequantize(self._inner.rows(start, stop)) + self._value
+        return np.ascontiguousarray(floats, "<f4").view(np.uint8)
+
+
+def _check_vector(inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
+    """CheckpointError if it is a vector whose elements are not stored one by one."""
+    if len(inner.shape) == 1 and inner.format.block != 1:
+        raise _misfit(checkpoint, source, inner, "a vector of F32, F16 or BF16")
+
+
+def _take(vector: Stored, start: int, stop: int, elements: NDArray[np.int64]) -> Bytes:
+    """Elements of a vector of floats, which is one row."""
+    nbytes = vector.format.block_bytes
+    taken: Bytes = vector.rows(start, stop)[:, (elements[:, None] * nbytes + np.arange(nbytes)).reshape(-1)]
+    return taken
+
+
+def _misfit(checkpoint: Checkpoint, source: Source, inner: Stored, expected: str) -> CheckpointError:
+    shape = f"{inner.format.name} {list(inner.shape)}"
+    return CheckpointError(f"{checkpoint.path}: tensor {tensor_of(source)!r} is {shape}, expected {expected}")

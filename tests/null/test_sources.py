@@ -1,0 +1,106 @@
+"""Reading weights through sources against numpy, and what does not fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.numpy import save_file
+
+from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from imp_codegen.sources import Permute, Plus, Rows, Source, Tensor, open_source, span_of, tensor_of
+
+HEADS, DIM, COLS = 3, 8, 5
+RNG = np.random.default_rng(1)
+MATRIX = RNG.standard_normal((HEADS * DIM, COLS)).astype(np.float32)
+VECTOR = RNG.standard_normal(HEADS * DIM).astype(np.float16)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    path = tmp_path_factory.mktemp("model")
+    tensors = {"m": MATRIX, "v": VECTOR, "i": np.arange(4), "s": np.array(1, np.float32)}
+    save_file(tensors, path / "model.safetensors")
+    (path / "config.json").write_text("{}", "utf-8")
+    return open_checkpoint(path)
+
+
+def interleaved(x: np.ndarray, heads: int) -> np.ndarray:
+    """As llama.cpp's converter permutes the rows of q and k."""
+    return x.reshape(heads, 2, len(x) // heads // 2, *x.shape[1:]).swapaxes(1, 2).reshape(x.shape)
+
+
+CASES: dict[str, tuple[Source, Callable[[], np.ndarray]]] = {
+    "a matrix": (Tensor("m"), lambda: MATRIX),
+    "some rows": (Rows(Tensor("m"), 5, 17), lambda: MATRIX[5:17]),
+    "rows of rows": (Rows(Rows(Tensor("m"), 5, 17), 2, 9), lambda: MATRIX[7:14]),
+    "heads": (Permute(Tensor("m"), HEADS), lambda: interleaved(MATRIX, HEADS)),
+    "one head": (Permute(Tensor("m"), 1), lambda: interleaved(MATRIX, 1)),
+    "heads among rows": (Permute(Rows(Tensor("m"), DIM, 3 * DIM), 2), lambda: interleaved(MATRIX[DIM:], 2)),
+    "rows of permuted heads": (Rows(Permute(Tensor("m"), HEADS), 3, 20), lambda: interleaved(MATRIX, HEADS)[3:20]),
+    "a vector": (Tensor("v"), lambda: VECTOR),
+    "elements": (Rows(Tensor("v"), 2, 7), lambda: VECTOR[2:7]),
+    "heads of a vector": (Permute(Tensor("v"), HEADS), lambda: interleaved(VECTOR, HEADS)),
+    "one more": (Plus(Tensor("v"), 1.0), lambda: VECTOR.astype(np.float32) + np.float32(1)),
+    "one more of some": (Plus(Rows(Tensor("v"), 2, 7), 1.0), lambda: VECTOR[2:7].astype(np.float32) + np.float32(1)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+@given(at=st.tuples(st.integers(0, HEADS * DIM), st.integers(0, HEADS * DIM)))
+def test_rows_are_those_of_numpy(checkpoint: Checkpoint, name: str, at: tuple[int, int]) -> None:
+    source, truth = CASES[name]
+    stored, expected = open_source(source, checkpoint), truth()
+    assert stored.shape == expected.shape
+    assert stored.format.name == {"float32": "F32", "float16": "F16"}[expected.dtype.name]
+    rows = expected.reshape(1, -1) if expected.ndim == 1 else expected
+    start, stop = sorted(min(each, len(rows)) for each in at)
+    found = stored.rows(start, stop)
+    assert found.dtype == np.uint8
+    assert found.shape == (stop - start, rows[0].nbytes)
+    assert found.tobytes() == rows[start:stop].tobytes()
+
+
+BAD: dict[str, tuple[Source, str]] = {
+    "no such tensor": (Rows(Tensor("x"), 0, 1), "tensor 'x' is missing; the checkpoint is incomplete"),
+    "a type that nobody computes with": (Tensor("i"), "tensor 'i' is I64, which imp does not support; supported: BF16"),
+    "too few rows": (Rows(Tensor("m"), 20, 25), "tensor 'm' is F32 [24, 5], expected at least 25 rows"),
+    "heads that do not divide": (Permute(Tensor("m"), 5), "'m' is F32 [24, 5], expected 5 heads, and so a multiple"),
+    "one more of a matrix": (Plus(Tensor("m"), 1), "tensor 'm' is F32 [24, 5], expected a vector"),
+    "rows of a number": (Rows(Tensor("s"), 0, 1), "tensor 's' is F32 [], expected at least 1 rows"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_does_not_fit_is_named(checkpoint: Checkpoint, name: str) -> None:
+    source, expected = BAD[name]
+    with pytest.raises(CheckpointError) as caught:
+        open_source(source, checkpoint)
+    assert f"{checkpoint.path}: " in str(caught.value)
+    assert expected in str(caught.value)
+
+
+def test_vectors_of_blocks_have_no_elements() -> None:
+    path = Path(__file__).parents[1] / "fixtures" / "llama" / "llama-Q8_0.gguf"
+    checkpoint = open_checkpoint(path)
+    stored = open_source(Permute(Tensor("blk.0.attn_q.weight"), 4), checkpoint)  # rows of blocks stay whole
+    raw = checkpoint.rows("blk.0.attn_q.weight", 0, 256)
+    assert stored.rows(0, 256).tobytes() == interleaved(raw, 4).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("source", "span"),
+    [
+        (Tensor("m"), None),
+        (Plus(Permute(Tensor("m"), 3), 1), None),
+        (Rows(Tensor("m"), 5, 17), (5, 17)),
+        (Permute(Rows(Rows(Tensor("m"), 5, 17), 2, 9), 1), (7, 14)),
+    ],
+)
+def test_which_rows_a_source_reads(source: Source, span: tuple[int, int] | None) -> None:
+    assert tensor_of(source) == "m"
+    assert span_of(source) == span
