@@ -139,11 +139,11 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     spec = architecture.read_spec(checkpoint)
     if options.context is not None:
         spec = replace(spec, context=_checked_context(options.context, spec))
-    tokenizer = build_tokenizer(checkpoint.metadata)
+    tokenizer = build_tokenizer(checkpoint)
     if tokenizer.vocab_size > spec.vocab:
         raise CheckpointError(
-            f"{checkpoint.path}: tokenizer.ggml.tokens lists {tokenizer.vocab_size} tokens, but token_embd.weight has "
-            f"only {spec.vocab} rows; the file is of two models, convert it again"
+            f"{checkpoint.path}: the tokenizer has {tokenizer.vocab_size} tokens, but the embedding only {spec.vocab} "
+            "rows; they are of two models, convert or download it again"
         )
     graph = verify(architecture.build(spec))
     account(checkpoint, spec, graph)
@@ -210,7 +210,7 @@ def _write(
 ) -> None:
     tokenizer = compiled.tokenizer
     blobs = {
-        "generation.json": json.dumps({"eos_token_id": [*tokenizer.stop_tokens]}).encode(),
+        "generation.json": json.dumps({"eos_token_id": [*tokenizer.stop_tokens], **tokenizer.recommended}).encode(),
         "spec.json": compiled.spec.to_json().encode(),
         "tokenizer.json": tokenizer.tokenizer_json.encode(),
         **{f"code/{name}": item.code for name, item in objects.items()},

@@ -6,13 +6,12 @@ model's numbers lie in `text_config`. Where a file says a thing in two spellings
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 from imp_codegen.checkpoint.contract import CheckpointError
-from imp_codegen.checkpoint.json_text import parse_object, read_file, shown_name
-from imp_codegen.checkpoint.metadata import Metadata, Value
+from imp_codegen.checkpoint.json_text import keys_and_values, parse_object, read_file
+from imp_codegen.checkpoint.metadata import Metadata
 
 _PARTS = ("vision_config", "audio_config")  # of models that take more than text; text_config is the part that is read
 
@@ -77,17 +76,4 @@ def read_config(path: Path) -> Metadata:
         config = {key: value for key, value in config.items() if key not in _PARTS} | text
     elif text is not None:
         raise CheckpointError(f"{path}: text_config is not an object")
-    values: dict[str, Value | None] = {}
-    for key, value in _flat(config):
-        if key in values:
-            raise CheckpointError(f"{path}: key {shown_name(key)} occurs twice")
-        values[key] = value
-    return Metadata(path, values, KEYS)
-
-
-def _flat(config: Mapping[str, object], outer: str = "") -> Iterator[tuple[str, Value | None]]:
-    for key, value in config.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{outer}{key}.")
-        else:
-            yield f"{outer}{key}", cast("Value | None", value)
+    return Metadata(path, keys_and_values(config, path), KEYS)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import cast
 
 from imp_codegen.checkpoint.contract import CheckpointError
+from imp_codegen.checkpoint.metadata import Value
 
 LONGEST_FILE = 1 << 24  # bytes; the largest config.json, with a list of quantised layers, has a few million
 
@@ -52,3 +55,21 @@ def parse_object(raw: bytes, where: str) -> dict[str, object]:
 def shown_name(name: str) -> str:
     """A name of the file in an error: quoted, printable, not too long."""
     return repr(name if len(name) <= 64 else name[:61] + "...")
+
+
+def keys_and_values(fields: Mapping[str, object], path: Path) -> dict[str, Value | None]:
+    """A JSON object as keys and values for `Metadata`, what is in objects as `outer.inner`."""
+    found: dict[str, Value | None] = {}
+    for key, value in _flat(fields, ""):
+        if key in found:
+            raise CheckpointError(f"{path}: key {shown_name(key)} occurs twice")
+        found[key] = value
+    return found
+
+
+def _flat(fields: Mapping[str, object], outer: str) -> Iterator[tuple[str, Value | None]]:
+    for key, value in fields.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{outer}{key}.")
+        else:
+            yield f"{outer}{key}", cast("Value | None", value)

@@ -103,6 +103,12 @@ class Metadata:
         read = _integer_reader(minimum, maximum)
         return self._list(key, default, read, f"an integer in {minimum}..{maximum}", "integers")
 
+    def one_or_more(self, key: str, *, minimum: int = 0, maximum: int = LARGEST) -> list[int]:
+        """An integer in minimum..maximum, or a list of such."""
+        if isinstance(self._value(self._spelled(key)), int):
+            return [self.integer(key, minimum=minimum, maximum=maximum)]
+        return self.integers(key, minimum=minimum, maximum=maximum)
+
     def numbers(self, key: str, default: Sequence[float] | None = None) -> list[float]:
         """A list of finite numbers."""
         return self._list(key, default, _number_reader(-math.inf, math.inf), "a finite number", "finite numbers")

@@ -28,7 +28,7 @@ from hostile_texts import HOSTILE, Texts
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import find_target
-from imp_codegen.tokenizer import build_tokenizer
+from imp_codegen.tokenizer.gguf import from_keys
 from imp_runtime.text import visible
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -150,7 +150,7 @@ def main() -> int:
     for path in sorted(FIXTURES.rglob("*.gguf")):
         checkpoint = open_checkpoint(path)
         length = min(tensor.offset for tensor in checkpoint.tensors.values())
-        build_tokenizer(checkpoint.metadata)  # the library's threads and tables exist before memory is limited
+        from_keys(checkpoint.metadata)  # the library's threads and tables exist before memory is limited
         checkpoint.close()
         raw = path.read_bytes()
         head = raw[:length]

@@ -242,7 +242,7 @@ UNKNOWN_TENSORS: dict[str, tuple[Tensors, str]] = {
     ),
     "fewer rows than tokens": (
         {"token_embd.weight": np.ones((VOCAB - 4, HIDDEN), np.float32), "output.weight": None},
-        f"tokenizer.ggml.tokens lists {VOCAB} tokens, but token_embd.weight has only {VOCAB - 4} rows",
+        f"the tokenizer has {VOCAB} tokens, but the embedding only {VOCAB - 4} rows",
     ),
     "a frequency that is nothing": (
         {"rope_freqs.weight": np.array([1, 2, 0, 1, 1, 1, 1, 1], np.float32)},

@@ -15,7 +15,7 @@ from tokenizers.decoders import DecodeStream
 
 from fake_engine import IM_END, IM_START, encode, reference_tokenizer, write_tiny_artifact
 from imp_codegen.checkpoint import Metadata, open_checkpoint
-from imp_codegen.tokenizer import build_tokenizer
+from imp_codegen.tokenizer.gguf import from_keys
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_server.generation.tokenizer import Detokenizer, Tokenizer
@@ -63,7 +63,7 @@ class Vocabulary:
 
     def __init__(self, name: str, folder: Path) -> None:
         metadata = read_metadata(name)
-        files = build_tokenizer(metadata)
+        files = from_keys(metadata)
         self.library = tokenizers.Tokenizer.from_str(files.tokenizer_json)
         blob = {"tokenizer.json": files.tokenizer_json.encode()}
         self.tokenizer = Tokenizer(write_tiny_artifact(folder / f"{name}.impc", blobs=blob))
@@ -179,7 +179,7 @@ def test_special_tokens_are_read_but_not_shown(tokenizer: Tokenizer) -> None:
 def test_sentencepiece_keeps_the_space_after_the_prompt(tmp_path: Path) -> None:
     words = ["<unk>", "\u2581Hello", "\u2581world", "!", "[INST]"]
     keys = {"model": "llama", "tokens": words, "scores": [0.0] * 5, "token_type": [2, 1, 1, 1, 3]}
-    files = build_tokenizer(Metadata(tmp_path, {f"tokenizer.ggml.{key}": value for key, value in keys.items()}))
+    files = from_keys(Metadata(tmp_path, {f"tokenizer.ggml.{key}": value for key, value in keys.items()}))
     blob = {"tokenizer.json": files.tokenizer_json.encode()}
     tokenizer = Tokenizer(write_tiny_artifact(tmp_path / "spm.impc", blobs=blob))
     assert pieces(tokenizer, [1, 2, 3]) == ["Hello", " world", "!"]

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.quant import format_named
-from imp_codegen.tokenizer import build_tokenizer
+from imp_codegen.tokenizer.gguf import from_keys
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 Json = dict[str, Any]  # a config.json
@@ -126,7 +126,7 @@ def test_biases_and_new_style_rope_parameters(tmp_path: Path) -> None:
 
 
 def test_tokenizer_of_bytes(tmp_path: Path) -> None:
-    files = build_tokenizer(random_checkpoint(write(tmp_path, LLAMA), "Q8_0").metadata)
+    files = from_keys(random_checkpoint(write(tmp_path, LLAMA), "Q8_0").metadata)
     tokenizer = Tokenizer.from_str(files.tokenizer_json)
     text = "Hé 日本 [300]\n"
     assert tokenizer.encode(text).ids == list(text.encode())

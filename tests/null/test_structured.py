@@ -18,7 +18,7 @@ import pytest
 import tokenizers
 
 from imp_codegen.checkpoint import open_checkpoint
-from imp_codegen.tokenizer import build_tokenizer
+from imp_codegen.tokenizer.gguf import from_keys
 from imp_runtime.constraint import TokenMask
 from imp_server import parsers
 from imp_server.generation.events import ToolArguments, ToolOpen
@@ -48,7 +48,7 @@ class Vocabulary:
 def vocabulary(*, tags: bool = False) -> Vocabulary:
     """The demo model's, with or without tokens for the tags of the families."""
     with closing(open_checkpoint(DEMO)) as checkpoint:
-        files = build_tokenizer(checkpoint.metadata)
+        files = from_keys(checkpoint.metadata)
     backend = tokenizers.Tokenizer.from_str(files.tokenizer_json)
     if tags:
         backend.add_special_tokens(list(TAGS))

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from imp_codegen.checkpoint import CheckpointError, Metadata, open_checkpoint
-from imp_codegen.pretokenizers import PRE_TOKENIZERS
-from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
+from imp_codegen.tokenizer import TokenizerFiles
+from imp_codegen.tokenizer.gguf import from_keys
+from imp_codegen.tokenizer.pretokenizers import PRE_TOKENIZERS
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 TRUTHS = {
@@ -35,7 +36,7 @@ def load(name: str) -> tuple[Metadata, Json]:
 
 def build(name: str) -> tuple[TokenizerFiles, Tokenizer, Json]:
     metadata, truth = load(name)
-    files = build_tokenizer(metadata)
+    files = from_keys(metadata)
     return files, Tokenizer.from_str(files.tokenizer_json), truth
 
 
@@ -108,7 +109,7 @@ def byte_level(pre: str, extra: tuple[str, ...] = (), merges: tuple[str, ...] = 
 
 
 def built(keys: Json) -> TokenizerFiles:
-    return build_tokenizer(Metadata(Path("model.gguf"), keys))
+    return from_keys(Metadata(Path("model.gguf"), keys))
 
 
 SAMPLES = (

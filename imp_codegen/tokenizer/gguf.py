@@ -1,4 +1,4 @@
-"""The tokenizer of a GGUF file as `tokenizers` JSON, built when a model is compiled and stored in its artifact.
+"""The tokenizer of a GGUF file, from its keys.
 
 Three families: "gpt2" is byte-level BPE with a pre-tokenizer named by `tokenizer.ggml.pre`; "llama" is SentencePiece
 BPE, whose merges follow from the scores; "gemma4" is spelled like SentencePiece and has merges. Where llama.cpp and the
@@ -8,51 +8,20 @@ model's own Hugging Face tokenizer disagree (NFC), the latter is followed.
 from __future__ import annotations
 
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from imp_codegen.checkpoint import CheckpointError, Metadata
-from imp_codegen.pretokenizers import PRE_TOKENIZERS, PreTokenizer
+from imp_codegen.tokenizer.files import ENDS, TokenizerFiles, ends_of_reply
+from imp_codegen.tokenizer.pretokenizers import PRE_TOKENIZERS, PreTokenizer
 
 _MOST_TOKENS = 1 << 22
 _LONGEST_TOKEN = 1 << 12
 _NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED = 1, 2, 3, 4
 _SPACE = "\u2581"  # SentencePiece writes a space as this character
 
-# What ends a reply, by the names that models share. The first are control tokens even where a file types them as text,
-# the others stand in some vocabularies as what they look like: a tag of HTML.
-_ENDS = frozenset((
-    "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|endoftext|>", "<|end_of_text|>", "<end_of_turn>",
-    "<end_of_utterance>", "<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<turn|>", "<|tool_response>",
-    "<\uff5cend\u2581of\u2581sentence\uff5c>",
-))  # fmt: skip
-_ENDS_IF_CONTROL = frozenset(("</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~["))
-# Formats whose <|end|> ends a message and not the reply, by another of their tokens: gpt-oss and Solar Open.
-_END_GOES_ON = frozenset(("<|return|>", "<|flush|>"))
 
-
-@dataclass(frozen=True, slots=True)
-class TokenizerFiles:
-    """What the artifact stores of the tokenizer. `stop_tokens` end a reply.
-
-    `tool_template` is the chat template for conversations with tools, where the file has one of its own.
-    `add_bos` and `add_eos`: what stands around a text. `notes`: what the file leaves open, a line each for people.
-    """
-
-    tokenizer_json: str
-    chat_template: str | None
-    tool_template: str | None
-    vocab_size: int
-    bos: int | None
-    eos: int | None
-    add_bos: bool
-    add_eos: bool
-    stop_tokens: tuple[int, ...]
-    notes: tuple[str, ...]
-
-
-def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
+def from_keys(metadata: Metadata) -> TokenizerFiles:
     """The tokenizer described by a GGUF file's keys. Raises CheckpointError if they are incomplete or contradictory."""
     kind = metadata.string("tokenizer.ggml.model")
     if kind not in ("gpt2", "llama", "gemma4"):
@@ -64,7 +33,7 @@ def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
     types = _types(metadata, len(tokens))
     bos = _token_id(metadata, "bos", len(tokens), 1 if kind == "llama" else None)
     eos = _token_id(metadata, "eos", len(tokens), 2 if kind == "llama" else None)
-    special = {text: index for text, index in vocab.items() if types[index] in (_CONTROL, _UNKNOWN) or text in _ENDS}
+    special = {text: index for text, index in vocab.items() if types[index] in (_CONTROL, _UNKNOWN) or text in ENDS}
     notes = _notes(metadata, kind, types, special)
     if kind == "llama":
         tokenizer, add_bos = _sentence_piece(metadata, vocab, types, special), True
@@ -86,6 +55,7 @@ def build_tokenizer(metadata: Metadata) -> TokenizerFiles:
         add_eos=metadata.boolean("tokenizer.ggml.add_eos_token", False) and eos is not None,
         stop_tokens=_stop_tokens(metadata, eos, special, types),
         notes=notes,
+        recommended={},
     )
 
 
@@ -240,9 +210,4 @@ def _stop_tokens(
     metadata: Metadata, eos: int | None, special: Mapping[str, int], types: Sequence[int]
 ) -> tuple[int, ...]:
     named = {eos, *(_token_id(metadata, name, len(types)) for name in ("eot", "eom"))}
-    ends = {special[text] for text in _ENDS & special.keys()}
-    ends |= {special[text] for text in _ENDS_IF_CONTROL & special.keys()}
-    ends |= {index for index in named if index is not None}
-    if _END_GOES_ON & special.keys():
-        ends.discard(special.get("<|end|>", -1))
-    return tuple(sorted(ends))
+    return ends_of_reply(special, {index for index in named if index is not None})
