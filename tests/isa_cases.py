@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,7 +251,7 @@ def _arithmetic(rng: np.random.Generator) -> Case:
                     wide * following.astype(np.float64) + 1.5,
                 ),
                 *(np.sin(turn), np.cos(turn), np.exp2(small), np.exp(small), 1 / np.sqrt(magnitude)),
-                wide / magnitude,
+                *(wide / magnitude, np.array([math.erf(value) for value in small])),
             ]
         ).astype(np.float32)
     return Case("arithmetic", (_same(a), _same(b), _same(x), _out(words), _out(floats, 4e-6)), block=n)

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 37215ccfce926671
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 8f45e0bce5fe73f8
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -101,6 +101,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_0(
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gate_up_0_t::kThreads == 128, "the plan launches another number of threads");
@@ -135,7 +136,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_1(
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
-    imp::StoreLogits<4>,
+    imp::StoreLogits<imp::LogitsConfig{.warps = 4}>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(head_0_t::kSharedBytes == 13520, "the plan gives other shared memory");

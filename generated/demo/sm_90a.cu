@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text d429cc6a3aee0377
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 1f06d46c1790cb8c
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -101,6 +101,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) project_0(
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gate_up_0_t::kThreads == 384, "the plan launches another number of threads");
@@ -135,7 +136,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) project_1(
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
-    imp::StoreLogits<12>,
+    imp::StoreLogits<imp::LogitsConfig{.warps = 12}>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(head_0_t::kSharedBytes == 39888, "the plan gives other shared memory");

@@ -17,7 +17,10 @@ def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
         name=group.name.rpartition(".")[0] + ".gate_up",
         entry="gate_up",
         headers=("stage/gemv", *low.headers(gate.weight, up.weight)),
-        stage=Cpp("GatedGemv", (streamed.gemv, streamed.encode, low.matrix(gate.weight), low.matrix(up.weight))),
+        stage=Cpp(
+            "GatedGemv",
+            (streamed.gemv, streamed.encode, Cpp("StoreRows", (0,)), low.matrix(gate.weight), low.matrix(up.weight)),
+        ),
         call=(
             Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
             low.plane(norm.weight, "norm"),

@@ -95,7 +95,15 @@ def _logits(low: Lowering, group: Group) -> Draft:
         name="head",
         entry="head",
         headers=("stage/gemv", *low.headers(linear.weight)),
-        stage=Cpp("Gemv", (streamed.gemv, streamed.encode, Cpp("StoreLogits", (warps,)), low.matrix(linear.weight))),
+        stage=Cpp(
+            "Gemv",
+            (
+                streamed.gemv,
+                streamed.encode,
+                Cpp("StoreLogits", (Config("LogitsConfig", (("warps", warps),)),)),
+                low.matrix(linear.weight),
+            ),
+        ),
         call=(
             Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
             low.plane(norm.weight, "norm"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
+from activations import ACTIVATIONS
 from imp_codegen.quant import Bytes, QuantFormat, Tile, choose_tile, format_named, formats
 from imp_codegen.reference import round_activations
 
@@ -21,14 +22,22 @@ WARPS, GRID = 3, 2
 
 @dataclass(frozen=True)
 class Product:
-    """One kernel: matrices (format, rows) that share a vector of `cols`, and what becomes of the rows."""
+    """One kernel: matrices (format, rows) that share a vector of `cols`, and what becomes of the rows.
+
+    `biased`: which matrices have a bias. `post`: the vector is a residual stream plus the norm of a branch.
+    """
 
     name: str
     cols: int
     matrices: tuple[tuple[str, int], ...]
     norm: bool = False
-    biased: bool = False
+    weighted: bool = True
+    post: bool = False
+    biased: tuple[int, ...] = ()
     epilogue: str = "StoreRows"
+    activation: str = "Silu"
+    scale: float = 1.0
+    cap: float = 0.0
     in_place: bool = False
 
     def tile(self, number: int) -> Tile:
@@ -44,26 +53,42 @@ class Product:
             types.append(f"imp::Matrix<imp::{name}<imp::TileShape{{{tile.rows}, {tile.cols}}}>, {rows}, {self.cols}>")
         encode = (
             f"imp::EncodeConfig{{.cols = {self.cols}, .warps = {WARPS}, .q8 = {flag[q8]}, .dense = {flag[dense]}, "
-            f".norm = {flag[self.norm]}, .eps = 1e-5f}}"
+            f".norm = {flag[self.norm]}, .eps = 1e-5f, .weighted = {flag[self.weighted]}, .post = {flag[self.post]}, "
+            f".post_eps = 1e-3f}}"
         )
         gemv = f"imp::GemvConfig{{.warps = {WARPS}, .grid = {GRID}, .slots = 2}}"
         planes = ", ".join(f"const std::uint8_t* w{i}" for i in range(len(types)))
         names = ", ".join(f"w{i}" for i in range(len(types)))
+        count = len(types) if self.biased else 0
+        parameters, values = ["float* y"], ["y"]
+        epilogue = f"imp::{self.epilogue}<{count}>"
+        if self.epilogue == "AddRows":
+            epilogue = f"imp::AddRows<{count}, {self.scale}f>"
+        if self.epilogue == "StoreLogits":
+            epilogue = (
+                f"imp::StoreLogits<imp::LogitsConfig{{.warps = {WARPS}, .biases = {count}, .scale = {self.scale}f, "
+                f".cap = {self.cap}f}}>"
+            )
+            parameters += ["float* value", "std::uint32_t* best"]
+            values += ["value", "best"]
+        parameters += [f"const float* b{i}" for i in self.biased]
+        values += [f"b{i}" if i in self.biased else "nullptr" for i in range(count)]
+        stage = f"imp::Gemv<{gemv}, {encode}, {epilogue}, {', '.join(types)}>"
         if self.epilogue == "gated":
-            stage = f"imp::GatedGemv<{gemv}, {encode}, {', '.join(types)}>"
-            out, args = "float* y", f"x, g, {{y}}, {names}"
-        elif self.epilogue == "StoreLogits":
-            stage = f"imp::Gemv<{gemv}, {encode}, imp::StoreLogits<{WARPS}>, {', '.join(types)}>"
-            out, args = "float* y, float* value, std::uint32_t* best", f"x, g, {{y, value, best}}, {names}"
+            epilogue = f"imp::StoreRows<{count}>"
+            stage = f"imp::GatedGemv<{gemv}, {encode}, {epilogue}, {', '.join(types)}, imp::{self.activation}>"
+        x, given = "x", "const float* x"
+        if self.post:
+            x, given = "{x, branch, post, sum}", "const float* x, const float* branch, const float* post, float* sum"
+        g = "g"
+        if not self.weighted:
+            given, g = given + ", const float*", "nullptr"
         else:
-            count = len(types) if self.biased else 0
-            stage = f"imp::Gemv<{gemv}, {encode}, imp::{self.epilogue}<{count}>, {', '.join(types)}>"
-            out = "".join(["float* y", *(f", const float* b{i}" for i in range(count))])
-            args = f"x, g, {{{', '.join(['y', *(f'b{i}' for i in range(count))])}}}, {names}"
+            given += ", const float* g"
         return (
             f'using {self.name}_t = {stage};\nextern "C" {{ int {self.name}_shared = {self.name}_t::kSharedBytes; }}\n'
-            f'extern "C" __global__ void {self.name}(const float* x, const float* g, {out}, {planes}) '
-            f"{{ {self.name}_t::run({args}); }}\n"
+            f'extern "C" __global__ void {self.name}({given}, {", ".join(parameters)}, {planes}) '
+            f"{{ {self.name}_t::run({x}, {g}, {{{', '.join(values)}}}, {names}); }}\n"
         )
 
 
@@ -72,7 +97,7 @@ PRODUCTS = (
     Product("q8_norm", 288, (("Q8_0", 33), ("Q8_0", 7)), norm=True),
     Product("q8_wide", 4352, (("Q8_0", 3),), epilogue="AddRows"),
     Product("q4_two_tiles", 8192, (("Q4_K", 3),), norm=True),
-    Product("mixed", 1536, (("Q4_K", 9), ("Q6_K", 11), ("Q8_0", 4), ("F16", 6)), norm=True, biased=True),
+    Product("mixed", 1536, (("Q4_K", 9), ("Q6_K", 11), ("Q8_0", 4), ("F16", 6)), norm=True, biased=(0, 1, 2, 3)),
     Product("q4_row", 11008, (("Q4_K", 3),), epilogue="AddRows"),
     Product("q6_row", 9728, (("Q6_K", 2), ("Q4_K", 3)), norm=True),
     Product("q8_cut", 11008, (("Q8_0", 3),)),
@@ -82,13 +107,24 @@ PRODUCTS = (
     Product("in_place", 9728, (("F16", 5),), epilogue="AddRows", in_place=True),
     Product("in_place_f32", 3584, (("F32", 3),), in_place=True),
     Product("gated_row", 9728, (("Q4_K", 3), ("Q4_K", 3)), norm=True, epilogue="gated"),
-    Product("q6", 256, (("Q6_K", 17),), epilogue="AddRows", biased=True),
+    Product("q6", 256, (("Q6_K", 17),), epilogue="AddRows", biased=(0,)),
     Product("f32", 96, (("F32", 10),)),
     Product("f16", 640, (("F16", 10),), norm=True),
     Product("bf16", 5120, (("BF16", 3),)),
     Product("gated", 512, (("Q8_0", 13), ("Q8_0", 13)), norm=True, epilogue="gated"),
     Product("gated_mixed", 2048, (("Q4_K", 6), ("BF16", 6)), norm=True, epilogue="gated"),
     Product("logits", 256, (("Q6_K", 101),), norm=True, epilogue="StoreLogits"),
+    Product("some_biased", 256, (("Q8_0", 9), ("Q8_0", 7), ("Q4_K", 6)), norm=True, biased=(0, 2)),
+    Product("scaled", 512, (("Q8_0", 30),), epilogue="AddRows", biased=(0,), scale=0.22),
+    Product("gelu", 512, (("Q8_0", 13), ("Q8_0", 13)), norm=True, epilogue="gated", activation="Gelu", biased=(1,)),
+    Product("gelu_tanh", 96, (("F32", 13), ("F32", 13)), epilogue="gated", activation="GeluTanh", biased=(0, 1)),
+    Product("capped", 256, (("Q8_0", 101),), norm=True, epilogue="StoreLogits", cap=30.0),
+    Product("scaled_logits", 96, (("BF16", 101),), epilogue="StoreLogits", biased=(0,), scale=0.125, cap=20.0),
+    Product("unweighted", 288, (("Q8_0", 33),), norm=True, weighted=False),
+    Product("post", 288, (("Q8_0", 33), ("F32", 7)), norm=True, post=True),
+    Product("post_alone", 1120, (("Q8_0", 9), ("Q8_0", 5)), post=True),
+    Product("post_wide", 5376, (("Q4_K", 3), ("Q4_K", 3)), norm=True, post=True, epilogue="gated"),
+    Product("post_logits", 640, (("F16", 101),), norm=True, post=True, epilogue="StoreLogits", cap=30.0),
 )  # fmt: skip
 
 HEADERS = (*(f"layout/{each.layout.lower()}" for each in formats().values()), "stage/gemv")
@@ -126,6 +162,13 @@ def run(library: SimLibrary, entry: str, buffers: list[Array], grid: int, block:
     return held
 
 
+def rms_norm(x: Array, eps: float) -> Array:
+    """In float64, without a weight."""
+    wide = x.astype(np.float64)
+    normed: Array = wide / np.sqrt(np.mean(np.square(wide)) + eps)
+    return normed
+
+
 def test_every_format_is_multiplied() -> None:
     assert {name for product in PRODUCTS for name, _ in product.matrices} == set(formats())
 
@@ -137,31 +180,46 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     rng = np.random.default_rng(seed)
     x = (rng.standard_normal(product.cols) * np.exp(rng.uniform(-3, 3, product.cols))).astype(np.float32)
     g = rng.uniform(0.5, 1.5, product.cols).astype(np.float32)
+    branch = (rng.standard_normal(product.cols) * 7).astype(np.float32)
+    post = rng.uniform(-1.5, 1.5, product.cols).astype(np.float32)
+    stream = x.astype(np.float64)
+    if product.post:
+        stream = stream + rms_norm(branch, 1e-3) * post
+    normed = rms_norm(stream, 1e-5) * (g if product.weighted else 1) if product.norm else stream
+    raw = normed.astype(np.float32)
     packed, expected = [], []
-    raw = x * g / np.sqrt(np.mean(np.square(x.astype(np.float64))) + 1e-5) if product.norm else x
-    raw = raw.astype(np.float32)
+    biases = []
     for i, (name, rows) in enumerate(product.matrices):
         fmt = format_named(name)
         stored = random_rows(fmt, rows, product.cols, rng)
         packed.append(fmt.pack(stored, product.tile(i)))
         given_x = round_activations(raw) if fmt.activation == "q8" else raw
         expected.append(fmt.dequantize(stored).astype(np.float64) @ given_x)
-    biases = [rng.standard_normal(rows).astype(np.float32) for _, rows in product.matrices] if product.biased else []
+        if i in product.biased:
+            biases.append(rng.standard_normal(rows).astype(np.float32) * 3)
+            expected[-1] = expected[-1] + biases[-1]
     start = rng.standard_normal(sum(len(e) for e in expected)).astype(np.float32)
     extra = [np.zeros(GRID, np.float32), np.zeros(GRID, np.uint32)] if product.epilogue == "StoreLogits" else []
     if product.epilogue == "gated":
         gate, up = expected
-        expected, start = [gate / (1 + np.exp(-gate)) * up], start[: len(gate)]
-    buffers = [x, g, start, *biases, *extra, *packed]
-    found = run(library, product.name, buffers, GRID, WARPS * 32, seed)
-    want = np.concatenate([e + b for e, b in zip(expected, biases, strict=True)] if biases else expected)
+        expected, start = [ACTIVATIONS[product.activation](gate) * up], start[: len(gate)]
+    given = [x, branch, post, np.zeros_like(x)] if product.post else [x]
+    found = run(library, product.name, [*given, g, start, *extra, *biases, *packed], GRID, WARPS * 32, seed)
+    _, y, *rest = found[len(given) :]
+    want = np.concatenate(expected) * product.scale
+    if product.cap:
+        want = product.cap * np.tanh(want / product.cap)
     if product.epilogue == "AddRows":
         want = want + start
     # A code may round the other way where x / scale lies on a half: one step of one of many products.
     largest = max(np.abs(want).max(), 1e-30)  # silu of a very negative gate is below float32
-    np.testing.assert_allclose(found[2], want, rtol=0, atol=4e-3 * largest)
-    assert np.median(np.abs(found[2] - want)) < 1e-4 * largest
+    np.testing.assert_allclose(y, want, rtol=0, atol=4e-3 * largest)
+    assert np.median(np.abs(y - want)) < 1e-4 * largest
+    if product.post:
+        np.testing.assert_allclose(found[3], stream, rtol=1e-6, atol=1e-6 * np.abs(stream).max())
+        assert not (found[3].view(np.uint32) & 1).any()
     if extra:
-        winner = found[4][np.argmax(found[3])]
-        assert winner == np.argmax(found[2])
-        assert found[3].max() == found[2].max()
+        best_value, best = rest[:2]
+        winner = best[np.argmax(best_value)]
+        assert winner == np.argmax(y)
+        assert best_value.max() == y.max()

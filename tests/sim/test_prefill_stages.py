@@ -14,10 +14,12 @@ import pytest
 from numpy.typing import NDArray
 from sim_library import compile_sim
 
+from activations import ACTIVATIONS
 from imp_codegen.quant import Tile, format_named, formats
 
 Array = NDArray[Any]
 POISON = 0x7FC0BEEF  # a NaN where nothing may be read
+POST_EPS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class Gemm:
     offset: int = 0
     accumulate: bool = False
     bias: bool = False
+    scale: float = 1.0
+    cap: float = 0.0
     tile: tuple[int, int] = (2, 256)
 
     @property
@@ -41,7 +45,8 @@ class Gemm:
     def stage(self) -> str:
         config = (
             f".rows = {self.rows}, .cols = {self.cols}, .tokens = {self.tokens}, .stride = {self.stride}, "
-            f".offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, .bias = {str(self.bias).lower()}"
+            f".offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, .bias = {str(self.bias).lower()}, "
+            f".scale = {self.scale}f, .cap = {self.cap}f"
         )
         kind = "GemmQ8" if self.integer else "GemmBf16"
         layout = f"imp::{self.format}<imp::TileShape{{{self.tile[0]}, {self.tile[1]}}}>"
@@ -58,14 +63,36 @@ class Encode:
     dense: bool = True
     tokens: int = 32
     eps: float = 1e-5
+    weighted: bool = True
+    activation: str = "Silu"
+    post: bool = False
+    keep: bool = True
 
     def stage(self) -> str:
         flags = {"norm": self.source == "norm", "swiglu": self.source == "swiglu", "q8": self.q8, "dense": self.dense}
-        fields = ", ".join(f".{name} = {str(value).lower()}" for name, value in flags.items())
-        return (
-            f"imp::EncodeActivations<imp::ActivationsConfig{{.cols = {self.cols}, .tokens = {self.tokens}, {fields}, "
-            f".eps = {self.eps}f}}>"
+        late = {"weighted": self.weighted, "post": self.post}
+        fields, more = (
+            ", ".join(f".{name} = {str(value).lower()}" for name, value in each.items()) for each in (flags, late)
         )
+        config = (
+            f".cols = {self.cols}, .tokens = {self.tokens}, {fields}, .eps = {self.eps}f, {more}, "
+            f".post_eps = {POST_EPS}f, .keep = {str(self.keep).lower()}"
+        )
+        return f"imp::EncodeActivations<imp::ActivationsConfig{{{config}}}, imp::{self.activation}>"
+
+
+@dataclass(frozen=True)
+class Norm:
+    """The norm of every token in floats; of the sum with a branch, if `post`."""
+
+    cols: int
+    post: bool = False
+    weighted: bool = True
+    tokens: int = 32
+
+    def stage(self) -> str:
+        flags = f".weighted = {str(self.weighted).lower()}, .post = {str(self.post).lower()}, .post_eps = {POST_EPS}f"
+        return f"imp::NormChunk<imp::NormChunkConfig{{.cols = {self.cols}, .threads = 96, .eps = 1e-5f, {flags}}}>"
 
 
 @dataclass(frozen=True)
@@ -120,6 +147,10 @@ GEMMS = {
     "bf16_odd": Gemm("BF16", rows=34, cols=176, tokens=64, stride=34, tile=(2, 16)),
     "f16": Gemm("F16", rows=66, cols=256, tokens=64, stride=66, accumulate=True, bias=True, tile=(2, 128)),
     "bf16": Gemm("BF16", rows=64, cols=64, tokens=128, stride=64, tile=(8, 64)),
+    "scaled": Gemm(
+        "Q8_0", rows=70, cols=224, tokens=32, stride=70, accumulate=True, bias=True, scale=0.22, tile=(4, 32)
+    ),
+    "capped": Gemm("BF16", rows=33, cols=64, tokens=32, stride=33, bias=True, scale=0.125, cap=2.0, tile=(8, 64)),
     # the same sums, in a chunk of another size
     "q4_k_t32": Gemm("Q4_K", rows=130, cols=512, tokens=32, stride=140, offset=10, tile=(4, 512)),
 }
@@ -129,6 +160,17 @@ ENCODERS = {
     "encode_norm": Encode(cols=1056, source="norm"),
     "encode_swiglu": Encode(cols=96, source="swiglu"),
     "encode_dense": Encode(cols=96, source="norm", q8=False),
+    "encode_gelu": Encode(cols=96, source="swiglu", activation="Gelu"),
+    "encode_gelu_tanh": Encode(cols=96, source="swiglu", dense=False, activation="GeluTanh"),
+    "encode_unweighted": Encode(cols=96, source="norm", weighted=False),
+    "encode_post": Encode(cols=1056, post=True),
+    "encode_post_norm": Encode(cols=2080, source="norm", post=True),
+    "encode_post_last": Encode(cols=96, source="norm", post=True, keep=False),
+}
+NORMS = {
+    "norm": Norm(cols=388),
+    "norm_unweighted": Norm(cols=64, weighted=False),
+    "norm_post": Norm(cols=800, post=True),
 }
 ATTENTIONS = {
     "group4": Attention(4, 1, 64, tokens=32, norm=True),
@@ -137,33 +179,54 @@ ATTENTIONS = {
     "group2": Attention(4, 2, 96, tokens=64, interleaved=True, norm=True),
 }
 VOCAB = 300
+WIDTH = 96  # of an embedding row
+SCALE = 1.25
 
 
-def stages() -> dict[str, tuple[str, int]]:
-    """Every entry: the stage's C++ type and the number of its pointers."""
-    found = {name: (case.stage(), 6 if case.integer else 5) for name, case in GEMMS.items()}
-    found |= {name: (case.stage(), 6) for name, case in ENCODERS.items()}
-    found |= {name: (case.stage(), 6) for name, case in ATTENTIONS.items()}
-    found |= {f"rope_{name}": (case.rope(), 8) for name, case in ATTENTIONS.items()}
-    return found | {"finish": (f"imp::FinishPrefill<imp::FinishConfig{{.vocab = {VOCAB}}}>", 4)}
+@dataclass(frozen=True)
+class Entry:
+    """A stage, the number of its pointers, how many of the first make a struct, and CTAs if it has no shape."""
+
+    stage: str
+    pointers: int
+    struct: int = 0
+    ctas: int = 0
+
+    def source(self, name: str) -> str:
+        """The entry and, beside it, its launch shape."""
+        given = [f"Any{{a{i}}}" for i in range(self.pointers)]
+        arguments = [f"{{{', '.join(given[: self.struct])}}}"] * bool(self.struct) + given[self.struct :]
+        grid = f"{self.ctas}, 1, 1" if self.ctas else ", ".join(f"s_{name}::kGrid{axis}" for axis in "XYZ")
+        return (
+            f"using s_{name} = {self.stage};\n"
+            f'extern "C" void {name}({", ".join(f"void* a{i}" for i in range(self.pointers))}) '
+            f"{{ s_{name}::run({', '.join(arguments)}); }}\n"
+            f'extern "C" const int {name}_shape[5] = {{{grid}, s_{name}::kThreads, s_{name}::kSharedBytes}};\n'
+        )
+
+
+def stages() -> dict[str, Entry]:
+    """Every entry."""
+    found = {name: Entry(case.stage(), 6 if case.integer else 5) for name, case in GEMMS.items()}
+    found |= {name: Entry(case.stage(), 6 + 2 * case.post, 3 * case.post) for name, case in ENCODERS.items()}
+    found |= {name: Entry(case.stage(), 4 + 2 * case.post, 3 * case.post, case.tokens) for name, case in NORMS.items()}
+    found |= {name: Entry(case.stage(), 6) for name, case in ATTENTIONS.items()}
+    found |= {f"rope_{name}": Entry(case.rope(), 8) for name, case in ATTENTIONS.items()}
+    rows = f"imp::Matrix<imp::F16<imp::TileShape{{2, 32}}>, {VOCAB}, {WIDTH}>"
+    for stage, ctas in (("EmbedToken", -(-WIDTH // 64)), ("EmbedChunk", 32)):
+        config = f"imp::EmbedConfig{{.threads = 64, .scale = {SCALE}f}}"
+        found[stage] = Entry(f"imp::{stage}<{config}, {rows}>", 4, ctas=ctas)
+    return found | {"finish": Entry(f"imp::FinishPrefill<imp::FinishConfig{{.vocab = {VOCAB}}}>", 4)}
 
 
 def source() -> str:
-    """One entry for each stage and, beside it, its launch shape."""
-    headers = ["stage/attention_prefill", "stage/encode_activations", "stage/finish_prefill", "stage/gemm_bf16"]
-    headers += ["stage/gemm_q8", "stage/rope_append", *(f"layout/{each.layout.lower()}" for each in formats().values())]
+    """All of them as one file."""
+    headers = ["stage/attention_prefill", "stage/embed", "stage/encode_activations", "stage/finish_prefill"]
+    headers += ["stage/gemm_bf16", "stage/gemm_q8", "stage/norm_chunk", "stage/rope_append"]
+    headers += [f"layout/{each.layout.lower()}" for each in formats().values()]
     lines = [f'#include "imp/{name}.h"' for name in headers]
     lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
-    for name, (stage, count) in stages().items():
-        parameters = ", ".join(f"void* a{i}" for i in range(count))
-        arguments = ", ".join(f"Any{{a{i}}}" for i in range(count))
-        lines += [
-            f"using s_{name} = {stage};",
-            f'extern "C" void {name}({parameters}) {{ s_{name}::run({arguments}); }}',
-            f'extern "C" const int {name}_shape[5] = {{s_{name}::kGridX, s_{name}::kGridY, s_{name}::kGridZ, '
-            f"s_{name}::kThreads, s_{name}::kSharedBytes}};",
-        ]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(entry.source(name) for name, entry in stages().items())])
 
 
 class Kernels:
@@ -286,7 +349,9 @@ def test_gemm(kernels: Kernels, name: str, n: int) -> None:
     w = fmt.dequantize(raw).astype(np.float64)
     truth = before.astype(np.float64)
     columns = slice(case.offset, case.offset + case.rows)
-    product = x[:n] @ w.T + (0 if bias is None else bias)
+    product = (x[:n] @ w.T + (0 if bias is None else bias)) * case.scale
+    if case.cap:
+        product = case.cap * np.tanh(product / case.cap)
     truth[:n, columns] = product + (truth[:n, columns] if case.accumulate else 0)
     scale = np.abs(x[:n]) @ np.abs(w).T + 1
     assert np.all(np.abs(y[:n, columns] - truth[:n, columns]) < 2e-6 * scale)
@@ -310,6 +375,13 @@ def test_gemm_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
     assert small.rows == big.rows
 
 
+def rms_norm(x: Array, eps: float) -> Array:
+    """Of each row, in float64 and without a weight."""
+    wide = x.astype(np.float64)
+    normed: Array = wide / np.sqrt(np.mean(wide**2, axis=1, keepdims=True) + eps)
+    return normed
+
+
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("n", [1, 30])
 def test_encode(kernels: Kernels, name: str, n: int) -> None:
@@ -319,19 +391,32 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
     x = placed((rng.standard_normal((case.tokens, width)) * rng.uniform(0.1, 30, (case.tokens, 1))).astype(np.float32))
     x[0, 32:64] = 0
     x[n:] = np.nan
+    branch = placed(rng.standard_normal((case.tokens, case.cols)).astype(np.float32) * 5)
+    branch[0, 32:64] = 0
+    branch[n:] = np.nan
+    post = placed(rng.uniform(-2, 2, case.cols).astype(np.float32))
     weight = placed(rng.uniform(0.2, 3, case.cols).astype(np.float32))
     codes = placed(np.full((case.tokens, case.cols), 99, np.int8))
     blocks = case.cols // 32
     scales = placed(np.full((case.tokens, blocks + blocks % 2, 2), 99, np.uint32))
     planes = placed(np.full((2, case.tokens, case.cols), 99, np.uint16))
-    kernels.run(name, x, weight, codes, scales, planes, step(0, n))
+    before = x.copy()
+    given = [x, branch, post] if case.post else [x]
+    kernels.run(name, *given, weight if case.weighted else None, codes, scales, planes, step(0, n))
 
-    exact = x[:n].astype(np.float64)
+    exact = before[:n].astype(np.float64)
+    if case.post:
+        exact = exact + rms_norm(branch[:n], POST_EPS) * post
+    if case.post and case.keep:
+        np.testing.assert_allclose(x[:n], exact, rtol=2e-6, atol=1e-5)
+        np.testing.assert_array_equal(x[n:], before[n:])
+    else:
+        np.testing.assert_array_equal(x, before)
     if case.source == "norm":
-        exact = exact * weight / np.sqrt(np.mean(exact**2, axis=1, keepdims=True) + case.eps)
+        exact = rms_norm(exact, case.eps) * (weight if case.weighted else 1)
     elif case.source == "swiglu":
         gate, up = exact[:, : case.cols], exact[:, case.cols :]
-        exact = gate / (1 + np.exp(-gate)) * up
+        exact = ACTIVATIONS[case.activation](gate) * up
     if case.q8:
         d = scales[:n, :blocks, 0].view(np.float32)
         largest = np.abs(exact.reshape(n, -1, 32)).max(-1)
@@ -343,11 +428,44 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
         assert d[0, 1] == 0
     if case.dense:
         values = from_bfloat(planes[0, :n]).astype(np.float64) + from_bfloat(planes[1, :n])
-        np.testing.assert_allclose(values, exact, rtol=2**-16 + 1e-5)
-        np.testing.assert_allclose(from_bfloat(planes[0, :n]), exact, rtol=2**-8 + 1e-5)
+        # what is left of a sum, and of a function that is nearly zero, has the error of what it is made of
+        left = 1e-6 * np.abs(exact).max() if case.post or case.activation != "Silu" else 0
+        np.testing.assert_allclose(values, exact, rtol=2**-16 + 1e-5, atol=left)
+        np.testing.assert_allclose(from_bfloat(planes[0, :n]), exact, rtol=2**-8 + 1e-5, atol=left)
     assert np.all(codes[0 if not case.q8 else n :] == 99)
     assert np.all(scales[0 if not case.q8 else n :] == 99)
     assert np.all(planes[:, 0 if not case.dense else n :] == 99)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norm(kernels: Kernels, name: str) -> None:
+    case, n = NORMS[name], 30
+    rng = np.random.default_rng(list(name.encode()))
+    x, branch = (placed(rng.standard_normal((case.tokens, case.cols)).astype(np.float32) * 3) for _ in range(2))
+    post, weight = (placed(rng.uniform(-2, 2, case.cols).astype(np.float32)) for _ in range(2))
+    y = placed(np.full((case.tokens, case.cols), 99, np.float32))
+    before = x.copy()
+    given = [x, branch, post] if case.post else [x]
+    kernels.run(name, *given, weight if case.weighted else None, step(0, n), y)
+    exact = before[:n] + rms_norm(branch[:n], POST_EPS) * post if case.post else before[:n]
+    exact = rms_norm(exact, 1e-5) * (weight if case.weighted else 1)
+    np.testing.assert_allclose(y[:n], exact, rtol=2e-6, atol=2e-6)
+    assert np.all(y[n:] == 99)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_embeddings_are_scaled(kernels: Kernels) -> None:
+    rng = np.random.default_rng(3)
+    rows = rng.standard_normal((VOCAB, WIDTH)).astype(np.float16)
+    plane = placed(format_named("F16").pack(rows.view(np.uint8), Tile(2, 32)))
+    tokens = placed(rng.integers(0, VOCAB, 32).astype(np.int32))
+    one, chunk = placed(np.zeros(WIDTH, np.float32)), placed(np.zeros((32, WIDTH), np.float32))
+    kernels.run("EmbedToken", plane, step(5, 1), tokens, one)
+    kernels.run("EmbedChunk", plane, step(0, 30), tokens, chunk)
+    exact = rows[tokens].astype(np.float32) * np.float32(SCALE)
+    np.testing.assert_allclose(one, exact[5], rtol=2**-23)  # without the last bit
+    np.testing.assert_array_equal(chunk[:30], exact[:30])
+    assert not chunk[30:].any()
 
 
 def random_table(case: Attention, slot: int, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -41,6 +41,7 @@ __device__ __forceinline__ float rsqrt_fast(float x) {
   return y;
 }
 __device__ __forceinline__ float divide_fast(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ float erf(float x) { return ::erff(x); }
 __device__ __forceinline__ void sincospi(float x, float& sine, float& cosine) { ::sincospif(x, &sine, &cosine); }
 // To nearest, ties to even; saturates; NaN gives 0.
 __device__ __forceinline__ int round_int(float x) { return __float2int_rn(x); }

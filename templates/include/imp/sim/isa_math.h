@@ -39,6 +39,7 @@ __forceinline__ float exp2_fast(float x) { return ::exp2f(x); }
 __forceinline__ float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
 __forceinline__ float rsqrt_fast(float x) { return 1.0f / ::sqrtf(x); }
 __forceinline__ float divide_fast(float a, float b) { return a / b; }
+__forceinline__ float erf(float x) { return ::erff(x); }
 inline void sincospi(float x, float& sine, float& cosine) {
   const double turn = x - 2.0 * std::nearbyint(x * 0.5);  // exact, in [-1, 1]
   sine = static_cast<float>(std::sin(turn * 3.14159265358979323846));

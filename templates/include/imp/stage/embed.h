@@ -7,6 +7,7 @@ namespace imp {
 
 struct EmbedConfig {
   int threads;
+  float scale = 1.0f;  // of the rows
 };
 
 // Decode: x[cols] = the row of the slot's last token. One CTA for each `threads` columns.
@@ -19,7 +20,7 @@ struct EmbedToken {
                                              const std::int32_t* tokens, float* x) {
     grid_launch_next();
     const int k = block_index() * C.threads + thread_index();
-    if (k < M::kCols) x[k] = untagged(M::value(plane, tokens[input[0]], k));
+    if (k < M::kCols) x[k] = untagged(C.scale * M::value(plane, tokens[input[0]], k));
   }
 };
 
@@ -32,7 +33,9 @@ struct EmbedChunk {
                                              const std::int32_t* tokens, float* x) {
     const int t = block_index();
     if (t >= input[1]) return;
-    for (int k = thread_index(); k < M::kCols; k += C.threads) x[t * M::kCols + k] = M::value(plane, tokens[t], k);
+    for (int k = thread_index(); k < M::kCols; k += C.threads) {
+      x[t * M::kCols + k] = C.scale * M::value(plane, tokens[t], k);
+    }
   }
 };
 

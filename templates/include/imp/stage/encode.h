@@ -1,5 +1,7 @@
 // Activations on their way into a GEMV: float in global memory to swizzled codes (or floats) in shared memory.
 #pragma once
+#include <type_traits>
+
 #include "imp/layout/tile.h"
 #include "imp/stage/cta.h"
 #include "imp/stage/exchange.h"
@@ -12,12 +14,23 @@ struct EncodeConfig {
   int warps;
   bool q8;      // int8 codes per 32, for integer layouts
   bool dense;   // floats, for F32, F16 and BF16; neither: nothing is encoded, the floats are read in place
-  bool norm;    // multiply by a norm weight; scale() then returns the RMS factor
+  bool norm;    // RMS norm: run() returns its factor
   float eps;
+  bool weighted = true;   // the norm has a weight
+  bool post = false;      // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
+  float post_eps = 0.0f;  // of y's norm
 };
 
-// The RMS factor commutes with a matrix product, so x * weight is encoded at once and the factor multiplies the sums.
-// No result depends on the number of warps.
+// A residual stream whose latest branch is not yet added to it.
+struct PostSource {
+  const float* x;
+  const float* y;
+  const float* weight;  // of y's norm
+  float* sum;           // x + rms_norm(y) * weight, for later
+};
+
+// The RMS factor commutes with a matrix product, so x * weight is encoded at once and the factor multiplies the sums. That
+// of a branch does not: its squares are summed first. No result depends on the number of warps.
 template <EncodeConfig C, class Cta = WholeCta>
 struct Encoder {
   static constexpr int kCodes = C.q8 ? round_up(C.cols, 128) : 0;  // a swizzle moves a chunk within 128 codes
@@ -25,14 +38,17 @@ struct Encoder {
   static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;
   static constexpr int kSpans = ceil_div(C.cols, 128);  // columns that a warp takes at a time
   static constexpr int kSums = C.norm ? round_up(kSpans * 4, 16) : 0;
-  static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums;
+  static constexpr int kPostSums = C.post ? round_up(kSpans * 4, 16) : 0;
+  static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums + kPostSums;
   static constexpr int kStride = C.warps * 128;
   static constexpr int kRounds = ceil_div(C.cols, kStride);
+  static constexpr bool kWeighted = C.norm && C.weighted;
   static constexpr int kInFlight = kRounds < 12 ? kRounds : 8;
   static_assert(C.cols % 32 == 0 || !C.q8, "int8 activations come in blocks of 32");
   static_assert(C.cols % 4 == 0, "activations are read four at a time");
   static constexpr bool kInPlace = !C.q8 && !C.dense;
-  static_assert(!kInPlace || !C.norm, "what is read in place is not normalised");
+  static_assert(!kInPlace || (!C.norm && !C.post), "what is read in place is neither normalised nor added");
+  using Source = std::conditional_t<C.post, PostSource, const float*>;
 
   static __device__ __forceinline__ Q8Activations q8(const std::uint8_t* shared) {
     return {shared, reinterpret_cast<const uint2*>(shared + kCodes)};
@@ -43,16 +59,18 @@ struct Encoder {
 
   // Norm weights of this thread's columns: constants, so they may be read before the input is there.
   struct Weights {
-    float4 g[C.norm ? kRounds : 1];
+    float4 g[kWeighted ? kRounds : 1];
+    float4 post[C.post ? kRounds : 1];
   };
-  static __device__ __forceinline__ Weights weights(const float* norm) {
+  static __device__ __forceinline__ Weights weights(const float* norm, const float* post = nullptr) {
     Weights w{};
-    if constexpr (C.norm) {
+    if constexpr (kWeighted || C.post) {
       const int begin = first_column();
 #pragma unroll
       for (int i = 0; i < kRounds; i++) {
         const int k = begin + i * kStride;
-        w.g[i] = k < C.cols ? *reinterpret_cast<const float4*>(norm + k) : make_float4(0, 0, 0, 0);
+        if constexpr (kWeighted) w.g[i] = weight(norm, k);
+        if constexpr (C.post) w.post[i] = weight(post, k);
       }
     }
     return w;
@@ -61,7 +79,6 @@ struct Encoder {
   // Encodes x[cols]; every thread of the CTA calls it. Returns 1, or the RMS factor, after a barrier.
   template <class Input>
   static __device__ __forceinline__ float run(const Input& x, const Weights& w, std::uint8_t* shared) {
-    float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
     const int begin = first_column();
 #pragma unroll
     for (int first = 0; first < kRounds; first += kInFlight) {
@@ -75,14 +92,48 @@ struct Encoder {
       x.read(v, at);
 #pragma unroll
       for (int i = 0; i < kInFlight; i++) {
-        if (first + i < kRounds) encode(begin + (first + i) * kStride, v[i], w.g[C.norm ? first + i : 0], shared);
+        if (first + i < kRounds) encode(begin + (first + i) * kStride, v[i], w.g[kWeighted ? first + i : 0], shared);
       }
     }
     Cta::sync();
-    if constexpr (!C.norm) return 1.0f;
-    float total = 0;
-    for (int i = lane_index(); i < kSpans; i += kWarp) total += sums[i];
-    return rsqrt_fast(warp_sum(total) * (1.0f / static_cast<float>(C.cols)) + C.eps);
+    return factor(shared);
+  }
+
+  // This thread's columns of a vector.
+  struct Columns {
+    float4 at[kRounds];
+  };
+  template <class Input>
+  static __device__ __forceinline__ Columns columns(const Input& x) {
+    Columns read;
+    int at[kRounds];
+    const int begin = first_column();
+#pragma unroll
+    for (int i = 0; i < kRounds; i++) at[i] = begin + i * kStride < C.cols ? begin + i * kStride : -1;
+    x.read(read.at, at);
+    return read;
+  }
+  // Encodes x + rms_norm(y) * weight likewise. keep(k, four values) gets those of column k on, rounded as they are handed on.
+  template <class Input, class Keep>
+  static __device__ __forceinline__ float run_sum(const Columns& x, const Input& y, const Weights& w, const Keep& keep,
+                                                  std::uint8_t* shared) {
+    static_assert(C.post, "the branch has a norm");
+    float* sums = reinterpret_cast<float*>(shared + kSharedBytes - kPostSums);
+    const int begin = first_column();
+    const Columns branch = columns(y);
+#pragma unroll
+    for (int i = 0; i < kRounds; i++) add_squares(begin + i * kStride, branch.at[i], sums);
+    Cta::sync();
+    const float scale = rms_factor(sums, C.post_eps);
+#pragma unroll
+    for (int i = 0; i < kRounds; i++) {
+      const int k = begin + i * kStride;
+      const float4 v = add_normed(x.at[i], branch.at[i], scale, w.post[i]);
+      if (k < C.cols) keep(k, v);
+      encode(k, v, w.g[kWeighted ? i : 0], shared);
+    }
+    Cta::sync();
+    return factor(shared);
   }
 
  private:
@@ -90,16 +141,33 @@ struct Encoder {
   // keep the addresses of all rounds in registers.
   static __device__ __forceinline__ int first_column() { return opaque(warp_index() * 128 + lane_index() * 4); }
 
+  static __device__ __forceinline__ float4 weight(const float* vector, int k) {
+    return k < C.cols ? *reinterpret_cast<const float4*>(vector + k) : make_float4(0, 0, 0, 0);
+  }
+  static __device__ __forceinline__ float4 add_normed(float4 x, float4 y, float scale, float4 weight) {
+    return make_float4(untagged(fma(y.x * scale, weight.x, x.x)), untagged(fma(y.y * scale, weight.y, x.y)),
+                       untagged(fma(y.z * scale, weight.z, x.z)), untagged(fma(y.w * scale, weight.w, x.w)));
+  }
+  static __device__ __forceinline__ void add_squares(int k, float4 v, float* sums) {
+    if (k / 128 >= kSpans) return;
+    const float squares = warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
+    if (lane_index() == 0) sums[k / 128] = squares;
+  }
+  static __device__ __forceinline__ float rms_factor(const float* sums, float eps) {
+    float total = 0;
+    for (int i = lane_index(); i < kSpans; i += kWarp) total += sums[i];
+    return rsqrt_fast(warp_sum(total) * (1.0f / static_cast<float>(C.cols)) + eps);
+  }
+  static __device__ __forceinline__ float factor(const std::uint8_t* shared) {
+    if constexpr (!C.norm) return 1.0f;
+    return rms_factor(reinterpret_cast<const float*>(shared + kCodes + kScales + kFloats), C.eps);
+  }
+
   // This thread's four values of a round, from column k on.
   static __device__ __forceinline__ void encode(int k, float4 v, float4 weight, std::uint8_t* shared) {
-    const int span = k / 128;
-    if (span >= kSpans) return;
-    if constexpr (C.norm) {
-      float* sums = reinterpret_cast<float*>(shared + kCodes + kScales + kFloats);
-      const float squares = warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
-      if (lane_index() == 0) sums[span] = squares;
-      v = make_float4(v.x * weight.x, v.y * weight.y, v.z * weight.z, v.w * weight.w);
-    }
+    if (k / 128 >= kSpans) return;
+    if constexpr (C.norm) add_squares(k, v, reinterpret_cast<float*>(shared + kCodes + kScales + kFloats));
+    if constexpr (kWeighted) v = make_float4(v.x * weight.x, v.y * weight.y, v.z * weight.z, v.w * weight.w);
     if constexpr (C.dense) {
       if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v;
     }

@@ -1,7 +1,11 @@
 // Activations of a chunk on their way into the matrix products: int8 codes with a scale per 32, bfloat16 hi + lo, or
 // both where one product's weights are integers and another's are not. One CTA for each token.
 #pragma once
+#include <type_traits>
+
 #include "imp/layout/tile.h"
+#include "imp/stage/chunk_row.h"
+#include "imp/stage/elementwise.h"
 #include "imp/stage/q8_block.h"
 
 namespace imp {
@@ -10,40 +14,61 @@ struct ActivationsConfig {
   int cols;
   int tokens;   // of a full chunk
   bool norm;    // RMS norm: x * weight / rms(x)
-  bool swiglu;  // input [tokens, 2 cols]: silu(first half) * second half
+  bool swiglu;  // input [tokens, 2 cols]: F(first half) * second half
   bool q8;
   bool dense;
   float eps;
+  bool weighted = true;   // the norm has a weight
+  bool post = false;      // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
+  float post_eps = 0.0f;  // of y's norm
+  bool keep = true;       // that sum becomes the new x
 };
 
-template <ActivationsConfig C>
+template <ActivationsConfig C, class F = Silu>
 struct EncodeActivations {
   static constexpr int kWarps = 8;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kSharedBytes = C.norm ? kWarps * 4 : 0;
+  static constexpr int kSharedBytes = (C.norm ? kWarps * 4 : 0) + (C.post ? kWarps * 4 : 0);
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kStride = C.swiglu ? 2 * C.cols : C.cols;
   static constexpr int kScales = round_up(C.cols / 32, 2);  // of a token
   static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
-  static_assert(!(C.norm && C.swiglu), "a product's input is normalised or gated, not both");
+  static_assert(!((C.norm || C.post) && C.swiglu), "a product's input is normalised or gated, not both");
   static_assert(C.q8 || C.dense, "no matrix product reads these activations");
+
+  using Row = ChunkRow<C.cols, kWarps>;
+  using Source = std::conditional_t<C.post, PostChunk, const float*>;
 
   // x f32 [tokens, kStride], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32, rounded up to
   // even, so that two are 16 aligned bytes] (d as float bits; the sums of the codes of both halves as int16), planes bf16
   // [2: hi, lo][tokens, cols]. Unused pointers: null.
-  static __device__ __forceinline__ void run(const float* x, const float* weight, std::uint8_t* codes, uint2* scales,
+  static __device__ __forceinline__ void run(const Source& x, const float* weight, std::uint8_t* codes, uint2* scales,
                                              std::uint16_t* planes, const std::int32_t* input) {
     const int token = block_index();
     if (token >= input[1]) return;
-    const float* line = x + static_cast<std::size_t>(token) * kStride;
+    auto* partial = reinterpret_cast<float*>(shared_memory());
+    const std::size_t first = static_cast<std::size_t>(token) * kStride;
+    if constexpr (C.post) {
+      const auto sum = Row::template sum<C.keep>(x, first, C.post_eps, partial + (C.norm ? kWarps : 0));
+      encode(sum, token, weight, partial, codes, scales, planes);
+    } else {
+      encode([&](int k) { return Row::load(x + first + k); }, token, weight, partial, codes, scales, planes);
+    }
+  }
+
+ private:
+  // row(k): the token's values of the columns k to k + 3.
+  template <class R>
+  static __device__ __forceinline__ void encode(const R& row, int token, const float* weight, float* partial,
+                                                std::uint8_t* codes, uint2* scales, std::uint16_t* planes) {
     float factor = 1.0f;
-    if constexpr (C.norm) factor = rms_factor(line);
+    if constexpr (C.norm) factor = Row::rms_factor(row, C.eps, partial);
     for (int base = warp_index() * 128; base < C.cols; base += kWarps * 128) {
       const int k = base + lane_index() * 4;
       const bool inside = k < C.cols;
-      const float4 v = inside ? value(line, weight, k) : make_float4(0, 0, 0, 0);
+      const float4 v = inside ? value(row, weight, k) : make_float4(0, 0, 0, 0);
       const std::size_t at = static_cast<std::size_t>(token) * C.cols + k;
       if constexpr (C.dense) {
         if (inside) split(make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor), planes, at);
@@ -54,35 +79,15 @@ struct EncodeActivations {
     }
   }
 
- private:
-  static __device__ __forceinline__ float4 load(const float* from) { return *reinterpret_cast<const float4*>(from); }
-
-  static __device__ __forceinline__ float rms_factor(const float* line) {
-    auto* partial = reinterpret_cast<float*>(shared_memory());
-    float squares = 0;
-    for (int k = thread_index() * 4; k < C.cols; k += kThreads * 4) {
-      const float4 v = load(line + k);
-      squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
-    }
-    squares = warp_sum(squares);
-    if (lane_index() == 0) partial[warp_index()] = squares;
-    block_sync();
-    float total = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; w++) total += partial[w];
-    return rsqrt_fast(total * (1.0f / static_cast<float>(C.cols)) + C.eps);
-  }
-
-  static __device__ __forceinline__ float silu(float x) { return divide_fast(x, 1.0f + exp_fast(-x)); }
-
-  static __device__ __forceinline__ float4 value(const float* line, const float* weight, int k) {
-    const float4 v = load(line + k);
-    if constexpr (C.norm) {
-      const float4 g = load(weight + k);
+  template <class R>
+  static __device__ __forceinline__ float4 value(const R& row, const float* weight, int k) {
+    const float4 v = row(k);
+    if constexpr (C.norm && C.weighted) {
+      const float4 g = Row::load(weight + k);
       return make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
     } else if constexpr (C.swiglu) {
-      const float4 up = load(line + C.cols + k);
-      return make_float4(silu(v.x) * up.x, silu(v.y) * up.y, silu(v.z) * up.z, silu(v.w) * up.w);
+      const float4 up = row(C.cols + k);
+      return make_float4(F::of(v.x) * up.x, F::of(v.y) * up.y, F::of(v.z) * up.z, F::of(v.w) * up.w);
     } else {
       return v;
     }

@@ -1,37 +1,49 @@
-// What becomes of a product's rows. store(matrix, row in its matrix, row in y, value) is called once for every row by some
-// lane, in the order of the warp's units; the same lane has called read(unit, row) for its first kReads units. The whole
-// CTA calls finish().
+// What becomes of a product's rows. biased(matrix, row in it, value) and then store(row in y, value) are called once for
+// every row by some lane, in the order of the warp's units; the same lane has called read(unit, row) for its first kReads
+// units. The whole CTA calls finish().
 #pragma once
+#include "imp/stage/elementwise.h"
 #include "imp/stage/best.h"
 #include "imp/stage/exchange.h"
 #include "imp/stage/units.h"
 
 namespace imp {
 
-// y = value + bias. `Biases` is the number of bias vectors: 0, or one for each matrix.
-template <int Biases>
+// The bias vectors of a product: none, or one for each matrix, null where a matrix has none.
+template <int Count>
+struct Biases {
+  const float* of[Count];
+  __device__ __forceinline__ float add(int matrix, int row, float value) const {
+    return of[matrix] != nullptr ? value + of[matrix][row] : value;
+  }
+};
+template <>
+struct Biases<0> {
+  __device__ __forceinline__ float add(int, int, float value) const { return value; }
+};
+
+// y = value
+template <int BiasCount>
 struct StoreRows {
   struct Args {
     float* y;
-    const float* bias[Biases > 0 ? Biases : 1] = {};
+    Biases<BiasCount> bias = {};
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 0;
   Args out;
   __device__ __forceinline__ StoreRows(const Args& args, std::uint8_t*) : out(args) {}
-  __device__ __forceinline__ void store(int matrix, int matrix_row, int row, float value) {
-    if constexpr (Biases > 0) value += out.bias[matrix][matrix_row];
-    out.y[row] = untagged(value);
-  }
+  __device__ __forceinline__ float biased(int matrix, int row, float value) { return out.bias.add(matrix, row, value); }
+  __device__ __forceinline__ void store(int row, float value) { out.y[row] = untagged(value); }
   __device__ __forceinline__ void finish() {}
 };
 
-// y += value + bias: the residual stream, each row owned by one lane
-template <int Biases>
+// y += Scale * value: the residual stream, each row owned by one lane
+template <int BiasCount, float Scale = 1.0f>
 struct AddRows {
   struct Args {
     float* y;
-    const float* bias[Biases > 0 ? Biases : 1] = {};
+    Biases<BiasCount> bias = {};
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 4;  // units whose old values are read ahead; a warp rarely has more
@@ -40,57 +52,74 @@ struct AddRows {
   int units = 0;
   __device__ __forceinline__ AddRows(const Args& args, std::uint8_t*) : out(args) {}
   __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? out.y[row] : 0; }
-  __device__ __forceinline__ void store(int matrix, int matrix_row, int row, float value) {
-    if constexpr (Biases > 0) value += out.bias[matrix][matrix_row];
-    out.y[row] = untagged((units < kReads ? pick(old, units) : out.y[row]) + value);
+  __device__ __forceinline__ float biased(int matrix, int row, float value) { return out.bias.add(matrix, row, value); }
+  __device__ __forceinline__ void store(int row, float value) {
+    out.y[row] = untagged(add_scaled<Scale>(units < kReads ? pick(old, units) : out.y[row], value));
     units++;
   }
   __device__ __forceinline__ void finish() {}
 };
 
 // y = value, for CTAs of the same launch
+template <int BiasCount>
 struct PublishRows {
   static constexpr int kReads = 0;
   std::uint32_t* y;
   std::uint32_t tag;
-  __device__ __forceinline__ void store(int, int, int row, float value) { publish(y + row, value, tag); }
+  Biases<BiasCount> bias = {};
+  __device__ __forceinline__ float biased(int matrix, int row, float value) { return bias.add(matrix, row, value); }
+  __device__ __forceinline__ void store(int row, float value) { publish(y + row, value, tag); }
 };
 
-// y += value likewise; each row belongs to one lane, which has seen its last value published.
+// y += Scale * value likewise; each row belongs to one lane, which has seen its last value published.
+template <int BiasCount, float Scale>
 struct PublishSum {
   static constexpr int kReads = 4;
   std::uint32_t* y;
   std::uint32_t tag;
+  Biases<BiasCount> bias = {};
   float old[kReads] = {};
   int units = 0;
   __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? at(row) : 0; }
-  __device__ __forceinline__ void store(int, int, int row, float value) {
-    publish(y + row, (units < kReads ? pick(old, units) : at(row)) + value, tag);
+  __device__ __forceinline__ float biased(int matrix, int row, float value) { return bias.add(matrix, row, value); }
+  __device__ __forceinline__ void store(int row, float value) {
+    publish(y + row, add_scaled<Scale>(units < kReads ? pick(old, units) : at(row), value), tag);
     units++;
   }
   __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y + row)); }
 };
 
+struct LogitsConfig {
+  int warps;
+  int biases = 0;
+  float scale = 1.0f;  // of the sums, their bias included
+  float cap = 0.0f;    // soft cap; 0: none
+};
+
 // logits = value; and this CTA's largest one with its index, ties to the smaller index
-template <int Warps, class Cta = WholeCta>
+template <LogitsConfig C, class Cta = WholeCta>
 struct StoreLogits {
   struct Args {
     float* logits;
     float* best_value;    // [grid], NaN where a logit is no finite number
     std::uint32_t* best;  // [grid]
+    Biases<C.biases> bias = {};
   };
-  static constexpr int kSharedBytes = best_bytes(Warps);
+  static constexpr int kSharedBytes = best_bytes(C.warps);
   static constexpr int kReads = 0;
   Args out;
   std::uint8_t* shared;
   Best largest;
   __device__ __forceinline__ StoreLogits(const Args& args, std::uint8_t* bytes) : out(args), shared(bytes) {}
-  __device__ __forceinline__ void store(int, int, int r, float v) {
+  __device__ __forceinline__ float biased(int matrix, int row, float value) { return out.bias.add(matrix, row, value); }
+  __device__ __forceinline__ void store(int r, float v) {
+    if constexpr (C.scale != 1.0f) v *= C.scale;
+    if constexpr (C.cap > 0) v = soft_cap(v, C.cap);
     out.logits[r] = v;
     largest.offer_next(v, static_cast<std::uint32_t>(r));
   }
   __device__ __forceinline__ void finish() {
-    const Best best = cta_best<Warps, Cta>(largest, shared);
+    const Best best = cta_best<C.warps, Cta>(largest, shared);
     if (thread_index() != 0) return;
     out.best_value[block_index()] = best.value;
     out.best[block_index()] = best.index;

@@ -3,6 +3,7 @@
 // tokens, 32 x 64 with warps of 32 x 8. Each output is one fp32 sum in ascending k, whatever else is in the chunk.
 #pragma once
 #include "imp/layout/tile.h"
+#include "imp/stage/elementwise.h"
 
 namespace imp {
 
@@ -14,6 +15,8 @@ struct GemmConfig {
   int offset;  // y's first column
   bool accumulate;  // y += (the residual stream) instead of y =
   bool bias;
+  float scale = 1.0f;  // of the sums, their bias included
+  float cap = 0.0f;    // soft cap; 0: none
 };
 
 template <GemmConfig C>
@@ -72,12 +75,12 @@ struct GemmTile {
         for (int j = 0; j < kRowTiles; j++) {
           const int row = first_row() + warp_row() + j * 8 + lane_index() % 4 * 2;
           if (row >= C.rows) continue;
-          float2 value = make_float2(sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
+          const float2 value = make_float2(sums[i][j][half * 2], sums[i][j][half * 2 + 1]);
           if constexpr (kPairs) {
-            if constexpr (C.bias) value = add(value, *reinterpret_cast<const float2*>(bias + row));
             auto* out = reinterpret_cast<float2*>(line + row);
-            if constexpr (C.accumulate) value = add(value, *out);
-            *out = value;
+            const float2 add = C.bias ? *reinterpret_cast<const float2*>(bias + row) : make_float2(0, 0);
+            const float2 old = C.accumulate ? *out : make_float2(0, 0);
+            *out = make_float2(finish(value.x, add.x, old.x), finish(value.y, add.y, old.y));
           } else {
             store_one(line, bias, row, value.x);
             if (row + 1 < C.rows) store_one(line, bias, row + 1, value.y);
@@ -88,11 +91,16 @@ struct GemmTile {
   }
 
  private:
-  static __device__ __forceinline__ float2 add(float2 a, float2 b) { return make_float2(a.x + b.x, a.y + b.y); }
   static __device__ __forceinline__ void store_one(float* line, const float* bias, int row, float value) {
-    if constexpr (C.bias) value += bias[row];
-    if constexpr (C.accumulate) value += line[row];
-    line[row] = value;
+    line[row] = finish(value, C.bias ? bias[row] : 0, C.accumulate ? line[row] : 0);
+  }
+  // What becomes of a sum.
+  static __device__ __forceinline__ float finish(float value, float bias, float old) {
+    if constexpr (C.bias) value += bias;
+    if constexpr (C.accumulate) return add_scaled<C.scale>(old, value);
+    if constexpr (C.scale != 1.0f) value *= C.scale;
+    if constexpr (C.cap > 0) value = soft_cap(value, C.cap);
+    return value;
   }
 };
 

@@ -49,7 +49,8 @@ struct UnitStream {
   __device__ __forceinline__ UnitStream& rest(int) { return *this; }
 };
 
-// y = epilogue(units x). run(): x, norm weight (or null), the epilogue's arguments, the planes in order.
+// y = epilogue(units x). run(): x (or what it is the sum of), norm weight (or null), the epilogue's arguments, the planes in
+// order.
 template <GemvConfig C, EncodeConfig E, class Epilogue, class Units>
 struct UnitGemv {
   using Encode = Encoder<E>;
@@ -61,8 +62,8 @@ struct UnitGemv {
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
 
   template <class... Planes>
-  static __device__ __forceinline__ void run(const float* x, const float* norm, const typename Epilogue::Args& out,
-                                             Planes... plane) {
+  static __device__ __forceinline__ void run(const typename Encode::Source& x, const float* norm,
+                                             const typename Epilogue::Args& out, Planes... plane) {
     static_assert(sizeof...(Planes) == Units::kMatrices, "one plane for each matrix");
     // At once: wherever this kernel's CTA has left its SM, one of the next takes its place and begins to read weights.
     grid_launch_next();
@@ -74,7 +75,7 @@ struct UnitGemv {
     Ring ring(shared);
     UnitStream<Units, Ring, kStride, Work::kMaySweep> tiles{ring, planes, begin};
     for (int s = 0; s < C.slots; s++) tiles.fill();
-    const typename Encode::Weights weights = Encode::weights(norm);
+    const typename Encode::Weights weights = norms(x, norm);
     grid_wait();
     Epilogue epilogue(out, encoded + Encode::kSharedBytes);
     if constexpr (Epilogue::kReads > 0) {
@@ -85,18 +86,37 @@ struct UnitGemv {
       const Activations<FloatsInPlace> activations{{}, {x}, 1.0f};
       Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
     } else {
-      const float scale = Encode::run(PlainInput{x}, weights, encoded);
+      const float scale = encode(x, weights, encoded);
       const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
       Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
     }
     epilogue.finish();
+  }
+
+ private:
+  static __device__ __forceinline__ typename Encode::Weights norms(const float*, const float* norm) {
+    return Encode::weights(norm);
+  }
+  static __device__ __forceinline__ typename Encode::Weights norms(const PostSource& x, const float* norm) {
+    return Encode::weights(norm, x.weight);
+  }
+  static __device__ __forceinline__ float encode(const float* x, const typename Encode::Weights& w, std::uint8_t* encoded) {
+    return Encode::run(PlainInput{x}, w, encoded);
+  }
+  // Every CTA adds the branch for itself; the CTAs take turns at storing the sum, 128 columns each.
+  static __device__ __forceinline__ float encode(const PostSource& x, const typename Encode::Weights& w,
+                                                 std::uint8_t* encoded) {
+    const auto keep = [&](int k, float4 v) {
+      if (x.sum != nullptr && k / 128 % C.grid == block_index()) *reinterpret_cast<float4*>(x.sum + k) = v;
+    };
+    return Encode::run_sum(Encode::columns(PlainInput{x.x}), PlainInput{x.y}, w, keep, encoded);
   }
 };
 
 template <GemvConfig C, EncodeConfig E, class Epilogue, class... Ms>
 using Gemv = UnitGemv<C, E, Epilogue, MatrixUnits<Ms...>>;
 
-template <GemvConfig C, EncodeConfig E, class Gate, class Up>
-using GatedGemv = UnitGemv<C, E, StoreRows<0>, PairUnits<Gate, Up>>;
+template <GemvConfig C, EncodeConfig E, class Epilogue, class Gate, class Up, class F = Silu>
+using GatedGemv = UnitGemv<C, E, Epilogue, PairUnits<Gate, Up, F>>;
 
 }  // namespace imp

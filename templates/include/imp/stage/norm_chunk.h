@@ -1,6 +1,8 @@
 // RMS norm of every token of the chunk, in floats. One CTA for each token.
 #pragma once
-#include "imp/layout/tile.h"
+#include <type_traits>
+
+#include "imp/stage/chunk_row.h"
 
 namespace imp {
 
@@ -8,28 +10,41 @@ struct NormChunkConfig {
   int cols;
   int threads;
   float eps;
+  bool weighted = true;   // the norm has a weight
+  bool post = false;      // of x + rms_norm(y) * weight, y being what a branch has made
+  float post_eps = 0.0f;  // of y's norm
 };
 
 template <NormChunkConfig C>
 struct NormChunk {
   static constexpr int kThreads = C.threads;
   static constexpr int kWarps = C.threads / kWarp;
-  static constexpr int kSharedBytes = round_up(kWarps * 4, 16);
-  static __device__ __forceinline__ void run(const float* x, const float* weight, const std::int32_t* input, float* y) {
+  static constexpr int kPartial = round_up(kWarps * 4, 16);
+  static constexpr int kSharedBytes = (C.post ? 2 : 1) * kPartial;
+  using Row = ChunkRow<C.cols, kWarps>;
+  using Source = std::conditional_t<C.post, PostChunk, const float*>;
+  static __device__ __forceinline__ void run(const Source& x, const float* weight, const std::int32_t* input, float* y) {
     const int t = block_index();
     if (t >= input[1]) return;
-    x += static_cast<std::size_t>(t) * C.cols;
-    y += static_cast<std::size_t>(t) * C.cols;
-    float squares = 0;
-    for (int k = thread_index(); k < C.cols; k += C.threads) squares += x[k] * x[k];
-    squares = warp_sum(squares);
-    auto* sums = reinterpret_cast<float*>(shared_memory());
-    if (lane_index() == 0) sums[warp_index()] = squares;
-    block_sync();
-    float total = 0;
-    for (int w = 0; w < kWarps; w++) total += sums[w];
-    const float factor = rsqrt_fast(total * (1.0f / static_cast<float>(C.cols)) + C.eps);
-    for (int k = thread_index(); k < C.cols; k += C.threads) y[k] = x[k] * factor * weight[k];
+    const std::size_t first = static_cast<std::size_t>(t) * C.cols;
+    auto* partial = reinterpret_cast<float*>(shared_memory());
+    if constexpr (C.post) {
+      norm(Row::template sum<false>(x, first, C.post_eps, partial + kPartial / 4), weight, y + first, partial);
+    } else {
+      norm([&](int k) { return Row::load(x + first + k); }, weight, y + first, partial);
+    }
+  }
+
+ private:
+  template <class R>
+  static __device__ __forceinline__ void norm(const R& row, const float* weight, float* y, float* partial) {
+    const float factor = Row::rms_factor(row, C.eps, partial);
+    for (int k = thread_index() * 4; k < C.cols; k += Row::kStride) {
+      const float4 v = row(k);
+      const float4 g = C.weighted ? Row::load(weight + k) : make_float4(1, 1, 1, 1);
+      *reinterpret_cast<float4*>(y + k) =
+          make_float4(v.x * factor * g.x, v.y * factor * g.y, v.z * factor * g.z, v.w * factor * g.w);
+    }
   }
 };
 

@@ -24,7 +24,7 @@ template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, c
 struct Step {
   using Core = AttentionCore<A>;
   using Cta = FirstWarps<C.warps>;
-  using Logits = StoreLogits<C.warps, Cta>;
+  using Logits = StoreLogits<LogitsConfig{.warps = C.warps}, Cta>;
   using Count = TapeCount<C.grid, C.warps>;
   static constexpr int kLayers = Qkv::kLayers;
   static constexpr int kThreads = (C.warps + 1) * kWarp;
@@ -150,16 +150,16 @@ struct Step {
     __device__ __forceinline__ void layer(int l) {
       const Layer& at = args.layer[l];
       const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
-      PublishRows qkv{args.qkv, tag};
+      PublishRows<0> qkv{args.qkv, tag};
       multiply<Qkv>(l, TaggedInput{args.x, 0}, at.attention_norm, kDown, turn(l), qkv);
       attend(l, tag);
-      PublishSum out{args.x, 1};
+      PublishSum<0, 1.0f> out{args.x, 1};
       multiply<Out>(l, TaggedInput{args.attention, tag}, nullptr, kAttention, turn(l + 1), out);
       arrive(kOut);
-      PublishRows gated{args.gated, tag};
+      PublishRows<0> gated{args.gated, tag};
       multiply<GateUp>(l, TaggedInput{args.x, 1}, at.mlp_norm, kOut, turn(l + 1), gated);
       arrive(kGateUp);
-      PublishSum down{args.x, 0};
+      PublishSum<0, 1.0f> down{args.x, 0};
       multiply<Down>(l, TaggedInput{args.gated, tag}, nullptr, kGateUp, turn(l + 1), down);
       arrive(kDown);
     }

@@ -4,6 +4,7 @@
 #include <tuple>
 #include <type_traits>
 
+#include "imp/stage/elementwise.h"
 #include "imp/stage/tile_product.h"
 
 namespace imp {
@@ -38,7 +39,7 @@ struct MatrixUnits {
     (locate<Ms>(planes, unit, k, first, matrix, found), ...);
     return found;
   }
-  // Calls epilogue.store(matrix, row in it, row in all, value) once for each row of the unit, each by some lane.
+  // Calls epilogue.store(row in all, value) once for each row of the unit, each by some lane.
   template <class Tiles, class X, class Epilogue>
   static __device__ __forceinline__ void run(int unit, Tiles& tiles, const X& x, Epilogue& epilogue) {
     int first_unit = 0;
@@ -95,7 +96,7 @@ struct MatrixUnits {
     const int local = unit - first_unit;
     const int row = local * Product::kRows + lane_index();
     if (local >= 0 && local < Product::kUnits && lane_index() < Product::kRows && row < M::kRows) {
-      epilogue.store(matrix, row, first_row + row, scale * pick(sums, lane_index()));
+      epilogue.store(first_row + row, epilogue.biased(matrix, row, scale * pick(sums, lane_index())));
     }
     first_unit += Product::kUnits;
     first_row += M::kRows;
@@ -103,8 +104,8 @@ struct MatrixUnits {
   }
 };
 
-// Gate and up side by side: a unit is the same rows of both, and its result silu(gate) * up.
-template <class A, class B>
+// Gate and up side by side: a unit is the same rows of both, and its result F(gate) * up.
+template <class A, class B, class F = Silu>
 struct PairUnits {
   static constexpr int kMatrices = 2;
   static constexpr int kRows =
@@ -147,7 +148,7 @@ struct PairUnits {
     const float gate = scale * pick(sums[0], lane_index() % kRows);
     const float up = scale * pick(sums[1], lane_index() % kRows);
     if (lane_index() < kRows && row < A::kRows) {
-      epilogue.store(0, row, row, divide_fast(gate, 1.0f + exp_fast(-gate)) * up);
+      epilogue.store(row, F::of(epilogue.biased(0, row, gate)) * epilogue.biased(1, row, up));
     }
   }
 
