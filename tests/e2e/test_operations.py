@@ -320,6 +320,20 @@ def test_metrics_of_requests_and_generations(app: Application) -> None:
     assert found["imp_http_requests_total{method=GET,route=other,status=200}"] == 2
 
 
+def test_what_tells_of_the_server_can_be_switched_off(app: Application) -> None:
+    with operated(app, "server.metrics=false", "server.slots=false") as server:
+        for path in ("/metrics", "/slots"):
+            refused = server.http.get(path)
+            assert refused.status_code == 501
+            error = refused.json()["error"]
+            assert error["type"] == "not_supported_error"
+            assert f"server.{path[1:]} is false" in error["message"]
+        assert app.bodies == []
+    with operated(app) as server:
+        assert "imp_kv_tokens" in server.http.get("/metrics").text
+        assert (server.http.get("/slots").text, app.bodies) == ("{}", [b""])
+
+
 # the end
 
 

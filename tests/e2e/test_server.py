@@ -93,13 +93,20 @@ def running(
     reply: Callable[[Sequence[int]], Sequence[int]] = reply_to,
     think_budget: int | None = None,
     any_model: bool = False,
+    pooling: str | None = None,
 ) -> Iterator[Server]:
     engine = FakeEngine(artifact, reply, seconds_per_step=seconds_per_step)
 
     def load() -> Model:
         return Model(engine)  # type: ignore[arg-type]  # the engine's twin
 
-    options = {"ping_seconds": ping_seconds, "aliases": aliases, "think_budget": think_budget, "any_model": any_model}
+    options = {
+        "ping_seconds": ping_seconds,
+        "aliases": aliases,
+        "think_budget": think_budget,
+        "any_model": any_model,
+        "pooling": pooling,
+    }
     with serving(load, limit=limit, **options) as url:
         server = Server(url, engine)
         try:
@@ -257,7 +264,10 @@ def test_parts_nulls_roles_and_fields_that_ask_for_nothing(server: Server) -> No
 
 def test_aliases(artifact: Artifact) -> None:
     with running(artifact, aliases=["gpt-4o"]) as server:
-        assert [model.id for model in server.client.models.list()] == ["tiny", "gpt-4o"]
+        (model,) = server.client.models.list()
+        assert (model.id, model.model_extra and model.model_extra["aliases"]) == ("gpt-4o", ["gpt-4o", "tiny"])
+        assert [server.client.models.retrieve(name).id for name in ("gpt-4o", "tiny")] == ["gpt-4o", "tiny"]
+        assert server.http.get("/props").json()["model_alias"] == "gpt-4o"
         reply = server.client.chat.completions.create(model="gpt-4o", messages=ask("Hi"))
         assert (reply.model, reply.choices[0].message.content) == ("gpt-4o", REPLY)
 

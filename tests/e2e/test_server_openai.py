@@ -406,11 +406,21 @@ def test_embeddings_are_pooled_as_the_file_says(tmp_path: Path) -> None:
             answer = server.client.embeddings.create(model="tiny", input="one two")
         np.testing.assert_allclose(answer.data[0].embedding, vector / np.linalg.norm(vector), atol=1e-6)
         assert answer.usage.prompt_tokens == len(rows)
-    with running(write_tiny_artifact(tmp_path / "none.impc", pooling="none")) as server:
-        answers = [server.http.post(path, json={"input": "x"}) for path in ("/v1/embeddings", "/embeddings")]
-    for refused in answers:
-        assert refused.status_code == 400
-        assert "pooling_type none" in refused.json()["error"]["message"]
+
+
+def test_embeddings_that_are_not_pooled_and_pooling_at_start(tmp_path: Path) -> None:
+    rows = [np.cos(np.arange(256, dtype=np.float32) * (token + 1)) for token in encode("one two")]
+    artifact = write_tiny_artifact(tmp_path / "none.impc", pooling="none")
+    for pooling, said in ((None, "its file says pooling_type none"), ("none", "server.pooling is none")):
+        with running(artifact, pooling=pooling) as server:
+            refused = server.http.post("/v1/embeddings", json={"input": "one two"})
+            (own,) = server.http.post("/embeddings", json={"input": "one two"}).json()
+        assert (refused.status_code, said in refused.json()["error"]["message"]) == (400, True)
+        assert own["index"] == 0
+        np.testing.assert_allclose(own["embedding"], rows, atol=1e-6)
+    with running(artifact, pooling="last") as server:
+        answer = server.client.embeddings.create(model="tiny", input="one two")
+    np.testing.assert_allclose(answer.data[0].embedding, rows[-1] / np.linalg.norm(rows[-1]), atol=1e-6)
 
 
 def test_unprefixed_aliases_and_any_model(artifact: Artifact) -> None:

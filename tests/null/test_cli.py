@@ -309,7 +309,8 @@ def test_serve_starts_answers_and_ends(
 
     monkeypatch.setattr(uvicorn.Server, "__init__", remember)
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(execute(["serve", str(file), "--port", "0", "--alias", "x"])))
+    arguments = ["serve", str(file), "--port", "0", "--alias", "x", "--host", "127.0.0.1,127.0.0.2", "--host", "::1"]
+    thread = threading.Thread(target=lambda: codes.append(execute(arguments)))
     thread.start()
     address = ""
     for _ in range(1000):
@@ -317,7 +318,9 @@ def test_serve_starts_answers_and_ends(
         if "/v1\n" in address:
             break
         time.sleep(0.01)
-    url = address[address.index("http://") : address.index("/v1\n")]
+    urls = re.findall(r"(http://\S+)/v1", address)
+    url, port = urls[0], urls[0].rsplit(":", 1)[1]
+    assert urls == [f"http://{host}:{port}" for host in ("127.0.0.1", "127.0.0.2", "[::1]")]
     for _ in range(500):
         try:
             if httpx.get(f"{url}/health").status_code == 200:
@@ -326,6 +329,8 @@ def test_serve_starts_answers_and_ends(
             time.sleep(0.01)
     answer = httpx.post(f"{url}/v1/completions", json={"model": "x", "prompt": "a", "max_tokens": 50}).json()
     assert answer["choices"][0]["text"] == REPLY
+    for each in urls:
+        assert [model["id"] for model in httpx.get(f"{each}/v1/models").json()["data"]] == ["x"]
     servers[0].should_exit = True
     thread.join(10)
     assert codes == [0]

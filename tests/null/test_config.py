@@ -37,7 +37,7 @@ def sources(settings: tuple[Setting, ...]) -> Mapping[str, str]:
 def test_defaults() -> None:
     config, settings = load(None, environment={})
     assert config == Config()
-    assert (config.server.host, config.server.port, config.api.key, config.limits.rate) == ("127.0.0.1", 8080, (), None)
+    assert (config.server.host, config.server.port, config.api.key) == (("127.0.0.1",), 8080, ())
     assert set(sources(settings).values()) == {"default"}
 
 
@@ -47,7 +47,7 @@ def test_the_first_file_that_exists_is_the_only_one(tmp_path: Path) -> None:
     assert load(None, environment=environment)[0].server.port == 1
     write(tmp_path / "imp.conf", "[server]\nport = 2\n")
     config, settings = load(None, environment=environment)
-    assert (config.server.port, config.server.host) == (2, "127.0.0.1")
+    assert (config.server.port, config.server.host) == (2, ("127.0.0.1",))
     assert sources(settings)["server.port"] == "imp.conf"
     named = write(tmp_path / "named.toml", "[server]\nport = 3\n")
     assert load(None, environment=environment | {"IMP_CONFIG": str(named)})[0].server.port == 3
@@ -58,7 +58,7 @@ def test_what_stands_over_what(tmp_path: Path) -> None:
     file = write(tmp_path / "x.toml", "[server]\nport = 1\nhost = 'file'\nalias = ['a']\n[limits]\nconcurrent = 5\n")
     environment = {"IMP_SERVER_PORT": "2", "IMP_SERVER_ALIAS": "b, c", "IMP_LIMITS_CONCURRENT": "6"}
     config, settings = load(file, ["server.port=3", "limits.rate=5/second"], {"server.port": 4}, environment)
-    assert (config.server.port, config.server.host, config.server.alias) == (4, "file", ("b", "c"))
+    assert (config.server.port, config.server.host, config.server.alias) == (4, ("file",), ("b", "c"))
     assert (config.limits.concurrent, config.limits.rate) == (6, "5/second")
     origin = sources(settings)
     assert [origin[f"server.{key}"] for key in ("port", "host", "alias")] == ["--port", str(file), "$IMP_SERVER_ALIAS"]
@@ -76,6 +76,7 @@ def test_values_of_every_type(tmp_path: Path) -> None:
     origins = ("localhost", "*", "null", "http://[::1]:80", "https://a-b.example:8443", "chrome-extension://abc")
     assert load(None, [f"api.cors_origins={','.join(origins)}"], environment={})[0].api.cors_origins == origins
     assert load(None, environment={"IMP_API_KEY": "k1,k2"})[0].api.key == ("k1", "k2")
+    assert load(None, ["server.host=127.0.0.1, ::1"], environment={})[0].server.host == ("127.0.0.1", "::1")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ def test_values_of_every_type(tmp_path: Path) -> None:
         ("[server]\nport = true", ["server.port is True", "whole number"]),
         ("[server]\nport = 65536", ["server.port is 65536", "from 0 to 65535"]),
         ("[server]\nping_seconds = nan", ["ping_seconds is nan", "at least 0.1"]),
+        ("[server]\nhost = []", ["server.host is empty", "127.0.0.1"]),
         ("[server]\nalias = [1]", ["server.alias is [1]", "list of texts"]),
         ("[limits]\nrate = 'often'", ["limits.rate is 'often'", "60/minute"]),
         ("[log]\nlevel = 'loud'", ["log.level is 'loud'", "debug or info"]),
@@ -162,6 +164,7 @@ def test_every_setting_is_in_the_reference() -> None:
     assert set(rows) == {each.name for each in settings}
     for each in settings:
         value = each.value
-        shown = "" if value in (None, ()) else str(value).lower() if isinstance(value, bool) else str(value)
+        value = ", ".join(value) if isinstance(value, tuple) else value
+        shown = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
         assert rows[each.name].strip("`") == shown, each.name
         assert each.help in text

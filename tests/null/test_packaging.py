@@ -81,7 +81,7 @@ def test_the_dockerfile_by_the_usual_rules() -> None:
 def test_the_image_asks_for_health_where_it_is() -> None:
     variables = dict(word.split("=", 1) for word in rest("ENV")[0].split())
     settings = settings_of({name: value for name, value in variables.items() if name.startswith("IMP_")})
-    assert settings == {"server.host": "0.0.0.0"}
+    assert settings == {"server.host": ("0.0.0.0",)}
     config, _ = load(None, environment={"HOME": "/nonexistent"})
     assert rest("EXPOSE") == [str(config.server.port)]
     python, option, code = json.loads(rest("HEALTHCHECK")[0].split("CMD ")[1])

@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from imp_runtime.errors import ImpError
+from imp_runtime.plan import Pooling
 from imp_runtime.version import VERSION
 from imp_server.api import models
 from imp_server.api.anthropic import routes as messages
@@ -63,12 +64,14 @@ def create_app(
     ping_seconds: float = PING_SECONDS,
     most_values: int = MOST_VALUES,
     concurrent: int | None = None,
+    pooling: Pooling | None = None,
 ) -> FastAPI:
     """The ASGI application, which starts `engine` and closes it.
 
     `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
     tokens of a reply where the request says nothing, `max_tokens` likewise of a reply. At most `concurrent` requests
-    run at the same time, None for as many as the engine has slots.
+    run at the same time, None for as many as the engine has slots. `pooling` stands in place of what the file says of
+    embeddings.
     """
 
     @asynccontextmanager
@@ -79,7 +82,7 @@ def create_app(
 
     app = FastAPI(title="imp", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     service = Service(
-        engine, tuple(aliases), any_model, think_budget, max_tokens, ping_seconds, most_values, concurrent
+        engine, tuple(aliases), any_model, think_budget, max_tokens, ping_seconds, most_values, concurrent, pooling
     )
     for api in (chat, completions, responses, messages, embeddings, models, native):
         api.add(app, service)

@@ -25,13 +25,11 @@ def add(app: FastAPI, service: Service) -> None:
         return Response()
 
     async def models() -> Response:
-        context = service.engine.model.engine.context
-        data = [_model_object(name, service.started, context) for name in service.names()]
-        return json_response({"object": "list", "data": data})
+        return json_response({"object": "list", "data": [_model_object(service, service.names()[0])]})
 
     async def model_by_name(name: str) -> Response:
-        context = service.named(name).engine.context
-        return json_response(_model_object(name, service.started, context))
+        _ = service.named(name)
+        return json_response(_model_object(service, name))
 
     get(app, "/v1/health", health)
     get(app, "/ready", health)
@@ -40,13 +38,15 @@ def add(app: FastAPI, service: Service) -> None:
     get(app, "/v1/models/{name:path}", model_by_name)
 
 
-def _model_object(model_id: str, created: int, context: int) -> dict[str, JsonValue]:
-    """An entry of /v1/models; `max_model_len` is where clients look for the context length."""
+def _model_object(service: Service, name: str) -> dict[str, JsonValue]:
+    """The entry of /v1/models; `aliases` are all its names, `max_model_len` is where clients look for the context."""
+    context = service.engine.model.engine.context
     meta: JsonValue = {"n_ctx": context}
     return {
-        "id": model_id,
+        "id": name,
+        "aliases": list(service.names()),
         "object": "model",
-        "created": created,
+        "created": service.started,
         "owned_by": "imp",
         "max_model_len": context,
         "meta": meta,

@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
+from imp_runtime.plan import Pooling
 from imp_server.api.bodies.fields import MOST_VALUES, parse
 from imp_server.api.conversation import Conversation, chat_prompt, request_for
 from imp_server.api.http import EventStream, until_disconnect
@@ -36,9 +37,9 @@ _AT_ONCE = 16 << 10  # bytes of a body that are checked in less time than anothe
 class Service:
     """One engine and how it is offered.
 
-    `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
-    tokens of a reply where the request says nothing, `max_tokens` likewise of a reply. At most `concurrent` requests
-    run at the same time.
+    `aliases` are names of the model beside its own; with `any_model` every name is its. `think_budget` is the most
+    reasoning tokens of a reply where the request says nothing, `max_tokens` likewise of a reply. At most `concurrent`
+    requests run at the same time. `pooling` stands in place of what the file says of embeddings.
     """
 
     engine: AsyncEngine
@@ -49,11 +50,12 @@ class Service:
     ping_seconds: float = 15.0
     most_values: int = MOST_VALUES
     concurrent: int | None = None
+    pooling: Pooling | None = None
     started: int = field(default_factory=lambda: int(time.time()))
 
     def names(self) -> tuple[str, ...]:
-        """The names of the model."""
-        return (self.engine.model.plan.model, *self.aliases)
+        """The names of the model, first the one that is shown: the operator's, else the file's."""
+        return (*self.aliases, self.engine.model.plan.model)
 
     def named(self, name: str | None) -> Model:
         """The model, if a request calls it by one of its names (or by none). Raises ApiError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sys
@@ -19,6 +20,7 @@ from imp_server.commands import arguments as a
 from imp_server.operation import config as configuration
 
 if TYPE_CHECKING:
+    from imp_runtime.plan import Pooling
     from imp_server.generation.options import Options
 
 NAME = "serve"
@@ -34,7 +36,12 @@ Assignments = Annotated[
 
 def command(
     file: a.File,
-    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS", help="Address to listen on; several with commas, or repeated.  [default: 127.0.0.1]"
+        ),
+    ] = None,
     port: Annotated[int | None, typer.Option(help="Port to listen on.  [default: 8080]")] = None,
     alias: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="A further name for the model; may be repeated.")
@@ -55,6 +62,10 @@ def command(
     reasoning: Annotated[
         str | None, typer.Option(metavar="auto|on|off", help="Think before answers, unless the request says.")
     ] = None,
+    pooling: Annotated[
+        str | None,
+        typer.Option(metavar="mean|cls|last|none", help="What an embedding is made of.  [default: the file's]"),
+    ] = None,
     temperature: Annotated[float | None, typer.Option(metavar="T", help="0 is greedy. Default: the model's.")] = None,
     top_k: a.TopK = None,
     top_p: a.TopP = None,
@@ -73,13 +84,14 @@ def command(
 ) -> None:
     """Serve the model over HTTP for OpenAI's and Anthropic's clients, with a chat page at /. See imp config show."""
     flags: dict[str, configuration.Value] = {
-        "server.host": host,
+        "server.host": tuple(each.strip() for part in host for each in part.split(",")) if host else None,
         "server.port": port,
         "server.alias": tuple(alias) if alias else None,
         "server.any_model": any_model or None,
         "server.think_budget": think_budget,
         "server.chat_template": chat_template,
         "server.reasoning": reasoning,
+        "server.pooling": pooling,
         "sampling.temperature": temperature,
         "sampling.top_k": top_k,
         "sampling.top_p": top_p,
@@ -148,19 +160,24 @@ def serve(file: Path, config: configuration.Config) -> None:
         ping_seconds=config.server.ping_seconds,
         most_values=config.limits.body_values,
         concurrent=config.limits.concurrent,
+        pooling=cast("Pooling | None", config.server.pooling),
     )
     gateway = wrap(app, config, metrics)
     server = Server(gateway, config)
-    with listen(config.server.host, config.server.port) as listener:
-        address = f"http://{_printable(config.server.host)}:{listener.getsockname()[1]}"
-        print(f"imp: {artifact.plan.model} at {address}/v1", file=sys.stderr)
+    with contextlib.ExitStack() as held:
+        listeners, port = [], config.server.port
+        for host in config.server.host:
+            listeners.append(held.enter_context(listen(host, port)))
+            port = listeners[0].getsockname()[1]  # where any was asked for, all take the same
+        addresses = [f"http://{_printable(host)}:{port}" for host in config.server.host]
+        print(f"imp: {artifact.plan.model} at {', '.join(f'{each}/v1' for each in addresses)}", file=sys.stderr)
         if config.server.web:
-            print(f"imp: chat at {address}/", file=sys.stderr)
-        if not (config.api.key or config.api.key_file or _is_local(config.server.host)):
+            print(f"imp: chat at {addresses[0]}/", file=sys.stderr)
+        if not (config.api.key or config.api.key_file or all(map(_is_local, config.server.host))):
             log.warning("anybody who reaches this port may use the model; --api-key or --api-key-file asks for a key")
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again when it has ended
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
     if failures:
         raise failures[0]
 

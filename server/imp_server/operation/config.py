@@ -48,9 +48,9 @@ def _setting(
 class ServerConfig:
     """Section `[server]`."""
 
-    host: str = _setting("127.0.0.1", "Address to listen on; 0.0.0.0 is every interface.")
+    host: tuple[str, ...] = _setting(("127.0.0.1",), "Addresses to listen on; 0.0.0.0 is every interface.")
     port: int = _setting(8080, "Port to listen on; 0 takes one that is free.", least=0, most=65535)
-    alias: tuple[str, ...] = _setting((), "Further names of the model.")
+    alias: tuple[str, ...] = _setting((), "Further names of the model; the first is the one that is shown.")
     any_model: bool = _setting(False, "Answer whatever model a request names, instead of 404.")
     target: str | None = _setting(None, "Code to run: sm_120a, sm_90a or sim. Default: this machine's.")
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
@@ -62,7 +62,12 @@ class ServerConfig:
     reasoning: str = _setting(
         "auto", "Think before answers; auto: as the template has it.", choices=("auto", "on", "off")
     )
+    pooling: str | None = _setting(
+        None, "What an embedding is made of. Default: as the file has it.", choices=("mean", "cls", "last", "none")
+    )
     web: bool = _setting(True, "Serve the chat page at /.")
+    metrics: bool = _setting(True, "Answer /metrics.")
+    slots: bool = _setting(True, "Answer /slots.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For and -Proto are believed.")
     ping_seconds: float = _setting(15.0, "Keep-alive comment of a silent stream.", least=0.1)
     shutdown_seconds: float = _setting(2.0, "Time that open requests get at the end.", least=0.0, most=4.0)
@@ -321,6 +326,8 @@ def _checked(kind: _Kind, value: object, source: str) -> Value:
             parse_rate(result)
         except ValueError:
             raise _wrong(kind, value, source, "must be a number per time, like 60/minute") from None
+    if kind.name == "server.host" and result == ():
+        raise ConfigError(f"{source}: server.host is empty; give an address, like 127.0.0.1")
     if kind.name == "api.cors_origins" and isinstance(result, tuple):
         for origin in result:
             if origin not in ("*", LOCALHOST) and not _ORIGIN.fullmatch(origin):

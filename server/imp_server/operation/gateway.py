@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.api.refusal import PUBLIC_PATHS, refusal
 from imp_server.errors import WRONG_METHOD, ApiError
-from imp_server.operation.config import LOCALHOST, Config
+from imp_server.operation.config import LOCALHOST, Config, ServerConfig
 from imp_server.operation.metrics import Metrics
 from imp_server.operation.middleware.admission import Admission
 from imp_server.operation.middleware.api_key import ApiKey, read_keys
@@ -66,7 +66,7 @@ def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
     pages = {path: _page(*file) for path, file in _PAGE.items()} if config.server.web else {}
     limits = config.limits
     admission = Admission(
-        _Beside(app, {"/metrics": make_asgi_app(metrics.registry), **pages}),
+        _Beside(app, {"/metrics": make_asgi_app(metrics.registry), **pages, **_switched_off(config.server)}),
         Bodies(most=limits.body_bytes, seconds=limits.body_seconds),
         concurrent=limits.concurrent,
         queue=limits.queue,
@@ -91,6 +91,17 @@ def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
     log = config.log
     requests = RequestLog(log.requests, bodies=log.bodies) if log.requests is not None else None
     return Gateway(Trace(inner, metrics, requests), deadline, admission)
+
+
+def _switched_off(config: ServerConfig) -> Mapping[str, ASGIApp]:
+    """The paths that tell of the server and were switched off: 501, as llama-server has it."""
+
+    async def refused(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        message = f"this server does not offer {path}: server.{path.removeprefix('/')} is false"
+        await refusal(scope, ApiError(message, status=501, kind="not_supported_error"))(scope, receive, send)
+
+    return {path: refused for path, told in (("/metrics", config.metrics), ("/slots", config.slots)) if not told}
 
 
 def _page(name: str, media_type: str) -> ASGIApp:

@@ -1,4 +1,4 @@
-"""OpenAI's /v1/embeddings, and llama-server's own: the final hidden states, pooled as the model's file says."""
+"""OpenAI's /v1/embeddings, and llama-server's own: the final hidden states, pooled as the file or the operator says."""
 
 from __future__ import annotations
 
@@ -26,22 +26,28 @@ Vector = npt.NDArray[np.float32]
 
 
 def add(app: FastAPI, service: Service) -> None:
-    """Serve them. Without /v1 the answer is llama-server's: a list, each vector within another list."""
+    """Serve them. Without /v1 the answer is llama-server's: a list, where each text has a list of vectors.
+
+    It holds one, or one for each token where nothing is pooled.
+    """
 
     async def embeddings(request: Request) -> Response:
-        body, name, inputs, vectors = await _embedded(service, request)
+        body, name, inputs, texts = await _embedded(service, request, one=True)
         data: list[JsonValue] = [
             {"object": "embedding", "index": index, "embedding": _written(vector, body.encoding_format)}
-            for index, vector in enumerate(vectors)
+            for index, (vector,) in enumerate(texts)
         ]
         total = sum(map(len, inputs))
         usage = {"prompt_tokens": total, "total_tokens": total}
         return json_response({"object": "list", "data": data, "model": name, "usage": usage})
 
     async def embedding(request: Request) -> Response:
-        body, _, _, vectors = await _embedded(service, request)
+        body, _, _, texts = await _embedded(service, request, one=False)
         return json_response(
-            [{"index": i, "embedding": [_written(each, body.encoding_format)]} for i, each in enumerate(vectors)]
+            [
+                {"index": index, "embedding": [_written(vector, body.encoding_format) for vector in vectors]}
+                for index, vectors in enumerate(texts)
+            ]
         )
 
     app.post("/v1/embeddings")(embeddings)
@@ -49,20 +55,22 @@ def add(app: FastAPI, service: Service) -> None:
         app.post(path)(embedding)
 
 
-async def _embedded(service: Service, request: Request) -> tuple[EmbeddingBody, str, list[list[int]], list[Vector]]:
-    """The body, the model's name in the answer, the tokens of each input and its vector."""
+async def _embedded(
+    service: Service, request: Request, *, one: bool
+) -> tuple[EmbeddingBody, str, list[list[int]], list[Sequence[Vector]]]:
+    """The body, the model's name in the answer, the tokens of each text and its vectors; with `one` it must be one."""
     body = await service.body(request, EmbeddingBody)
     model = service.named(body.model)
     if body.dimensions not in (None, model.plan.hidden):
         message = f"dimensions is {body.dimensions}; this model's embeddings have {model.plan.hidden}"
         raise ApiError(message, param="dimensions")
-    if model.plan.pooling == "none":
-        raise ApiError(
-            f"the model {model.plan.model} has no embeddings: its file says pooling_type none, a vector for each token",
-            code="not_supported",
-        )
+    pooling = service.pooling or model.plan.pooling
+    if one and pooling == "none":
+        said = "server.pooling is" if service.pooling else "its file says pooling_type"
+        why = f"the model {model.plan.model} has no embedding of a text here: {said} none, a vector for each token"
+        raise ApiError(f"{why}; /embeddings answers with those, and --pooling makes one of them", code="not_supported")
     inputs = await asyncio.to_thread(_tokens, model, body)
-    vectors = await until_disconnect(request.receive, _vectors(service, inputs))
+    vectors = await until_disconnect(request.receive, _vectors(service, inputs, pooling))
     return body, body.model or model.plan.model, inputs, vectors
 
 
@@ -79,13 +87,14 @@ def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
     return found
 
 
-async def _vectors(service: Service, inputs: Sequence[Sequence[int]]) -> list[Vector]:
+async def _vectors(service: Service, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list[Sequence[Vector]]:
     # One at a time, so that generations go on in between.
-    return [await service.engine.call(functools.partial(_pooled, tokens)) for tokens in inputs]
+    return [await service.engine.call(functools.partial(_of_text, tokens, pooling)) for tokens in inputs]
 
 
-def _pooled(tokens: Sequence[int], model: Model) -> Vector:
-    return pooled(model.engine.hidden(tokens), model.plan.pooling)
+def _of_text(tokens: Sequence[int], pooling: Pooling, model: Model) -> Sequence[Vector]:
+    hidden = model.engine.hidden(tokens)
+    return list(hidden) if pooling == "none" else [pooled(hidden, pooling)]
 
 
 def pooled(hidden: npt.NDArray[np.float32], pooling: Pooling) -> Vector:

@@ -131,14 +131,13 @@ def _piece(text: str, raw: bytes) -> JsonValue:
 
 def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
     plan, tokenizer = model.plan, model.tokenizer
-    names = service.names()
     return {
         "default_generation_settings": {
             "n_ctx": model.engine.context,
             "params": generation_settings(model, model.http_defaults, Wishes(service.max_tokens or -1)),
         },
         "total_slots": service.slots,
-        "model_alias": names[-1],
+        "model_alias": service.names()[0],
         "model_path": str(model.engine.artifact.path),
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
         "bos_token": tokenizer.spelling(plan.bos_token) or "",
