@@ -16,16 +16,20 @@ from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.emit import Emitted, emit
 from imp_codegen.graph import Graph, verify
-from imp_codegen.kernels import lower
 from imp_codegen.kernels.form import Wanted
-from imp_codegen.kernels.lowering import SLOTS, Lowering, cache_of
+from imp_codegen.kernels.lowering import SLOTS, Lowering
+from imp_codegen.kernels.placed import Placed
 from imp_codegen.models import load_architecture
+from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.output import check_output
 from imp_codegen.pack import pack, planes
 from imp_codegen.passes.account import account
-from imp_codegen.passes.fuse import Group, fuse
-from imp_codegen.passes.place_weights import Placed, place_weights
-from imp_codegen.spec import ModelSpec, RopeSpec
+from imp_codegen.passes.fuse import fuse
+from imp_codegen.passes.place_weights import place_weights
+from imp_codegen.passes.plan_state import cache_of
+from imp_codegen.programs import lower
+from imp_codegen.rope import RopeSpec
+from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tuning.table import Chosen, Table, shipped
@@ -134,7 +138,7 @@ def compile_model(
 
 
 def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: CompileOptions) -> Compiled:
-    """Checkpoint to spec, graph, groups, drafts, source and plan; no compiler is run and no weight is read."""
+    """Checkpoint to spec, graph, kernels, source and plan; no compiler is run and no weight is read."""
     architecture = load_architecture(checkpoint)
     spec = architecture.read_spec(checkpoint)
     if options.context is not None:
@@ -148,14 +152,13 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     graph = verify(architecture.build(spec))
     account(checkpoint, spec, graph)
     placed = place_weights(graph, checkpoint)
-    groups = fuse(graph)
-    kv, ropes = cache_of(graph), graph.ropes()
+    kv, ropes = cache_of(graph), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
         tables = tuple(table for table in options.tuning if table.fits(target))
-        low = Lowering(spec, target, placed, kv, ropes, CHUNK_TOKENS, tables)
-        lowered = lower(low, groups, options.form)
+        low = Lowering(target, placed, kv, ropes, spec.context, tables=tables)
+        lowered = lower(low, graph, CHUNK_TOKENS, options.form)
         made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
         emitted[target.name] = made
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
@@ -196,7 +199,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         targets=tuple(plans),
     )
     if options.dump is not None:
-        _dump(options.dump, spec, graph, groups, plan, emitted)
+        _dump(options.dump, spec, graph, plan, emitted)
     return Compiled(plan, spec, ropes, placed, tokenizer, emitted, streams)
 
 
@@ -256,14 +259,13 @@ def _quant_name(placed: Mapping[str, Placed]) -> str:
     return "+".join(name for name, _ in count.most_common())
 
 
-def _dump(
-    folder: Path, spec: ModelSpec, graph: Graph, groups: tuple[Group, ...], plan: Plan, emitted: Mapping[str, Emitted]
-) -> None:
+def _dump(folder: Path, spec: ModelSpec, graph: Graph, plan: Plan, emitted: Mapping[str, Emitted]) -> None:
     """Every step of the pipeline as a file."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "1-spec.json").write_text(json.dumps(json.loads(spec.to_json()), indent=1) + "\n", "utf-8")
     (folder / "2-graph.txt").write_text(graph.dump(), "utf-8")
-    (folder / "3-groups.txt").write_text("".join(f"{g.family} {g.name}\n" for g in groups), "utf-8")
+    groups = "".join(f"{type(match).__name__} {match.name}\n" for match in fuse(graph, 1))
+    (folder / "3-groups.txt").write_text(groups, "utf-8")
     (folder / "4-plan.json").write_text(json.dumps(json.loads(plan.to_json()), indent=1) + "\n", "utf-8")
     for name, item in emitted.items():
         (folder / f"5-{name}.cu").write_text(item.source, "utf-8")

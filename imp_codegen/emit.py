@@ -13,7 +13,7 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param, ProgramDraft, Scalar
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, ProgramSpec, Scalar
 from imp_runtime.plan import Kernel, Program
 from imp_runtime.version import VERSION
 
@@ -30,9 +30,9 @@ _COMMENT_MARKS = ("//", "/*", "*/")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A distinct kernel: its draft (that of the first launch), symbol, and the comment above it."""
+    """A distinct kernel: its kernel (that of the first launch), symbol, and the comment above it."""
 
-    draft: Draft
+    kernel: KernelSpec
     symbol: str
     alias: str
     comment: tuple[str, ...]
@@ -48,37 +48,37 @@ class Emitted:
 
 
 def emit(
-    programs: tuple[ProgramDraft, ...],
+    programs: tuple[ProgramSpec, ...],
     architecture: str,
     quant: str,
     target: str,
-    fallback: tuple[ProgramDraft, ...] = (),
+    fallback: tuple[ProgramSpec, ...] = (),
 ) -> Emitted:
     """One source for all programs; kernels of the same type and parameters share an entry. Deterministic.
 
-    `architecture`, `quant` and `target` are names of imp's own, as everything in a draft is.
+    `architecture`, `quant` and `target` are names of imp's own, as everything in a kernel is.
     """
     symbols: dict[tuple[object, ...], str] = {}
     launches: dict[str, list[str]] = {}
-    first: dict[str, Draft] = {}
+    first: dict[str, KernelSpec] = {}
     used: dict[str, int] = {}
     finished = []
     for program in (*programs, *fallback):
         kernels = []
-        for draft in program.drafts:
-            key = (draft.stage, draft.threads, draft.shared_bytes, _shape(draft.call))
+        for kernel in program.kernels:
+            key = (kernel.stage, kernel.threads, kernel.shared_bytes, _shape(kernel.call))
             if key not in symbols:
-                number = used.get(draft.entry, 0)
-                used[draft.entry] = number + 1
-                symbols[key] = f"{draft.entry}_{number}"
-                first[symbols[key]] = draft
-            launches.setdefault(symbols[key], []).append(f"{program.name} {draft.name}")
-            kernels.append(_kernel(draft, symbols[key]))
+                number = used.get(kernel.entry, 0)
+                used[kernel.entry] = number + 1
+                symbols[key] = f"{kernel.entry}_{number}"
+                first[symbols[key]] = kernel
+            launches.setdefault(symbols[key], []).append(f"{program.name} {kernel.name}")
+            kernels.append(_kernel(kernel, symbols[key]))
         finished.append(Program(program.name, program.tokens, tuple(kernels)))
     entries = tuple(
-        Entry(draft, symbol, f"{symbol}_t", _comment(draft, launches[symbol])) for symbol, draft in first.items()
+        Entry(kernel, symbol, f"{symbol}_t", _comment(kernel, launches[symbol])) for symbol, kernel in first.items()
     )
-    headers = sorted({header for draft in first.values() for header in draft.headers} | {"stage/sampling"})
+    headers = sorted({header for kernel in first.values() for header in kernel.headers} | {"stage/sampling"})
     values: dict[str, object] = {
         "architecture": architecture,
         "quant": quant,
@@ -108,33 +108,33 @@ def _shape(call: tuple[Param | tuple[Param, ...], ...]) -> tuple[object, ...]:
     )
 
 
-def _kernel(draft: Draft, symbol: str) -> Kernel:
+def _kernel(kernel: KernelSpec, symbol: str) -> Kernel:
     return Kernel(
-        name=draft.name,
+        name=kernel.name,
         entry=symbol,
-        grid=draft.grid,
-        block=draft.threads,
-        shared_bytes=draft.shared_bytes,
-        overlap=draft.overlap,
-        resident=draft.resident,
-        args=tuple(p.binding for p in draft.params() if p.binding is not None),
-        ops=draft.ops,
-        outputs=draft.outputs,
-        phases=draft.phases,
-        weight_bytes=draft.weight_bytes,
-        other_bytes=draft.other_bytes,
-        flops=draft.flops,
+        grid=kernel.grid,
+        block=kernel.threads,
+        shared_bytes=kernel.shared_bytes,
+        overlap=kernel.overlap,
+        resident=kernel.resident,
+        args=tuple(p.binding for p in kernel.params() if p.binding is not None),
+        ops=kernel.ops,
+        outputs=kernel.outputs,
+        phases=kernel.phases,
+        weight_bytes=kernel.weight_bytes,
+        other_bytes=kernel.other_bytes,
+        flops=kernel.flops,
     )
 
 
-def _comment(draft: Draft, launches: list[str]) -> tuple[str, ...]:
+def _comment(kernel: KernelSpec, launches: list[str]) -> tuple[str, ...]:
     """What the kernel does and moves, and where it is launched."""
-    kinds = [op.split(" ")[0] for op in draft.ops]
-    ops = f"{len(kinds)} operations" if draft.resident else " → ".join(kinds) or draft.stage.name
+    kinds = [op.split(" ")[0] for op in kernel.ops]
+    ops = f"{len(kinds)} operations" if kernel.resident else " → ".join(kinds) or kernel.stage.name
     places = launches[0] if len(launches) == 1 else f"{launches[0]} and {len(launches) - 1} more"
     return (
-        f"{ops} · {draft.weight_bytes:,} bytes of weights, {draft.other_bytes:,} of other data a launch",
-        f"{places} · grid {draft.grid}, {draft.threads} threads",
+        f"{ops} · {kernel.weight_bytes:,} bytes of weights, {kernel.other_bytes:,} of other data a launch",
+        f"{places} · grid {kernel.grid}, {kernel.threads} threads",
     )
 
 

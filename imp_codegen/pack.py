@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint
-from imp_codegen.kernels.lowering import turns_plane
-from imp_codegen.passes.place_weights import VECTOR, Placed
-from imp_codegen.spec import RopeSpec
+from imp_codegen.kernels.placed import VECTOR, Placed
+from imp_codegen.rope import RopeSpec, rope_turns, turns_plane
 from imp_runtime.plan import Plane
 
 _CHUNK_BYTES = 8 << 20
@@ -59,16 +57,3 @@ def _pack_one(item: Placed, checkpoint: Checkpoint, workers: ThreadPoolExecutor)
     # One round of pieces at a time keeps memory bounded and both cores busy.
     for first in range(0, len(starts), _WORKERS):
         yield from workers.map(piece, starts[first : first + _WORKERS])
-
-
-def rope_turns(rope: RopeSpec) -> NDArray[np.uint64]:
-    """Turns of each pair per position, as 64-bit fixed-point fractions of a turn.
-
-    The frequencies are rounded to float32 where Hugging Face's rotary embedding rounds them; from there on the angle is
-    exact at every position.
-    """
-    exponent = np.arange(0, rope.dim, 2, dtype=np.int64).astype(np.float32) / np.float32(rope.dim)
-    frequency = (np.float32(1.0) / np.float32(rope.theta) ** exponent).astype(np.float32)
-    if rope.factors:
-        frequency = (frequency / np.asarray(rope.factors, np.float32)).astype(np.float32)
-    return np.array([round(float(f) / (2 * math.pi) * 2**64) % 2**64 for f in frequency], np.uint64)

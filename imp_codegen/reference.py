@@ -12,29 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.graph import (
-    Add,
-    Attention,
-    Embed,
-    Gated,
-    Graph,
-    HeadNorm,
-    Linear,
-    Op,
-    RmsNorm,
-    Rope,
-    Sample,
-    Weight,
-    inputs,
-)
-from imp_codegen.pack import rope_turns
-from imp_codegen.passes.place_weights import VECTOR
+from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
+from imp_codegen.kernels.placed import VECTOR
 from imp_codegen.quant import Tile, formats
-from imp_codegen.spec import RopeSpec
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
 
-Floats = NDArray[np.float32]
 _ROWS_AT_A_TIME = 8192
 # Of the step between two codes, or two float16: what float32 sums in another order move a value by, and several times
 # that.
@@ -59,11 +42,6 @@ class Weights:
         starts = range(0, weight.rows, _ROWS_AT_A_TIME)
         parts = [x @ self.rows(weight, start, min(start + _ROWS_AT_A_TIME, weight.rows)).T for start in starts]
         return np.concatenate(parts, axis=1)
-
-    def linear(self, op: Linear, x: Floats) -> Floats:
-        """The operation's result from x[tokens, cols] as it multiplies them."""
-        y = self.product(x, op.weight)
-        return y + self.vector(op.bias) if op.bias else y
 
 
 def artifact_weights(artifact: Artifact) -> Weights:
@@ -107,72 +85,38 @@ class Reference:
 
     def evaluate(self, op: Op, values: Mapping[str, Floats], tokens: NDArray[np.int64], start: int) -> Floats:
         """The result of one operation from the values that it reads."""
-        read = [values[value.name] for value in inputs(op)]
-        match op:
-            case Embed(weight=weight):
-                return np.concatenate([self.weights.rows(weight, int(t), int(t) + 1) for t in tokens])
-            case RmsNorm(weight=weight, eps=eps):
-                return _rms_norm(read[0], self.weights.vector(weight), eps)
-            case HeadNorm(weight=weight, head_dim=dim, eps=eps):
-                heads = read[0].reshape(len(tokens), -1, dim)
-                return _rms_norm(heads, self.weights.vector(weight), eps).reshape(read[0].shape)
-            case Linear():
-                return self.weights.linear(op, self.given(op, read[0]))
-            case Rope(head_dim=dim, rope=rope):
-                return _rotate(read[0], dim, rope, start)
-            case Attention():
-                return self._attend(op, read[0], read[1], read[2])
-            case Gated():
-                return _floats(read[0] / (1 + np.exp(-read[0])) * read[1])
-            case Add():
-                return read[0] + read[1]
-            case Sample():
-                return _floats(read[0].argmax(axis=1, keepdims=True))
+        return op.evaluate(_Step(self, tokens, start), *(values[value.name] for value in inputs(op)))
 
-    def given(self, op: Linear, x: Floats) -> Floats:
+    def given(self, x: Floats, weight: Weight) -> Floats:
         """x[tokens, cols] as the matrix multiplies them."""
-        return round_activations(x, self.ties) if self.rounded and self.weights.integer(op.weight) else x
+        return round_activations(x, self.ties) if self.rounded and self.weights.integer(weight) else x
 
-    def _attend(self, op: Attention, q: Floats, k: Floats, v: Floats) -> Floats:
-        new = np.stack([k, v]).reshape(2, len(k), op.kv_heads, op.head_dim)
-        if self.rounded:
-            new = _round_half(new, self.ties)
-        before = self.cache.get(op.layer, np.zeros((2, 0, op.kv_heads, op.head_dim), np.float32))
-        self.cache[op.layer] = keys_values = np.concatenate([before, new], axis=1)
-        start, length = before.shape[1], keys_values.shape[1]
-        group = op.heads // op.kv_heads
-        queries = q.reshape(len(q), op.kv_heads, group, op.head_dim)
-        scores = np.einsum("tkgd,lkd->kgtl", queries, keys_values[0]) * op.scale
-        causal = np.arange(length)[None, :] <= start + np.arange(len(q))[:, None]
-        scores = np.where(causal, scores, -np.inf)
-        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
-        return _floats(np.einsum("kgtl,lkd->tkgd", weights, keys_values[1]).reshape(len(q), -1))
+    def append(self, layer: int, new: Floats) -> Floats:
+        """Append `new` [k and v, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
+        kept = _round_half(new, self.ties) if self.rounded else new
+        self.cache[layer] = np.concatenate([self.cache[layer], kept], axis=1) if layer in self.cache else kept
+        return self.cache[layer]
 
 
-def _floats(x: NDArray[np.generic]) -> Floats:
-    result: Floats = x.astype(np.float32)
-    return result
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What an operation may ask for (graph.Evaluation)."""
 
+    reference: Reference
+    tokens: NDArray[np.int64]
+    start: int
 
-def _rms_norm(x: Floats, weight: Floats, eps: float) -> Floats:
-    return _floats(x / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + np.float32(eps)) * weight)
+    def rows(self, weight: Weight, begin: int, end: int) -> Floats:
+        return self.reference.weights.rows(weight, begin, end)
 
+    def vector(self, weight: Weight) -> Floats:
+        return self.reference.weights.vector(weight)
 
-def _rotate(x: Floats, dim: int, rope: RopeSpec, start: int) -> Floats:
-    positions = np.arange(start, start + len(x), dtype=np.uint64)
-    fraction = (rope_turns(rope)[None, :] * positions[:, None]).astype(np.uint64)  # wraps: a fraction of a turn
-    angle = fraction.astype(np.float64) * (2 * np.pi / 2**64)
-    cos, sin = np.cos(angle)[:, None, :], np.sin(angle)[:, None, :]
-    heads = x.reshape(len(x), -1, dim).astype(np.float64)
-    out = np.empty_like(heads)
-    if rope.interleaved:
-        first, second = heads[..., 0::2], heads[..., 1::2]
-        out[..., 0::2], out[..., 1::2] = first * cos - second * sin, second * cos + first * sin
-    else:
-        first, second = heads[..., : dim // 2], heads[..., dim // 2 :]
-        out[..., : dim // 2], out[..., dim // 2 :] = first * cos - second * sin, second * cos + first * sin
-    return _floats(out.reshape(x.shape))
+    def product(self, x: Floats, weight: Weight) -> Floats:
+        return self.reference.weights.product(self.reference.given(x, weight), weight)
+
+    def append(self, layer: int, new: Floats) -> Floats:
+        return self.reference.append(layer, new)
 
 
 def round_activations(x: Floats, ties: bool = False) -> Floats:
@@ -184,7 +128,7 @@ def round_activations(x: Floats, ties: bool = False) -> Floats:
     codes = np.rint(exact)
     if ties:
         codes += np.sign(exact - codes) * (np.abs(exact - codes) > 0.5 - _TIE)
-    return _floats((codes * (peak / np.float32(127))).reshape(x.shape))
+    return floats((codes * (peak / np.float32(127))).reshape(x.shape))
 
 
 def _round_half(x: Floats, ties: bool) -> Floats:

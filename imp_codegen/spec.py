@@ -6,21 +6,8 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
+from imp_codegen.rope import RopeSpec
 from imp_runtime.plan import Pooling, read_json
-
-
-@dataclass(frozen=True, slots=True)
-class RopeSpec:
-    """Rotary embedding of the first `dim` elements of a head.
-
-    Pair p turns by position * theta^(-2p/dim) / factors[p] radians; `factors` is empty where no scaling is used.
-    `interleaved`: pairs are (2p, 2p + 1), otherwise (p, p + dim / 2).
-    """
-
-    dim: int
-    theta: float
-    interleaved: bool
-    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

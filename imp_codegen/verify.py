@@ -13,9 +13,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.graph import Add, Attention, Graph, Linear, Op, inputs
+from imp_codegen.graph import Floats, Graph, Op, inputs
 from imp_codegen.models import load_named
-from imp_codegen.reference import Floats, Reference, artifact_weights
+from imp_codegen.ops import Add, Attention, Linear
+from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import SAMPLING_DTYPE, DType, Kernel, Program
@@ -153,8 +154,9 @@ class _Comparison:
         """The result of an operation in both references, a matrix read once for both."""
         pairs = zip(self.references, both, strict=True)
         if isinstance(op, Linear):
-            given = [reference.given(op, values[op.x.name]) for reference, values in pairs]
-            return np.split(self.weights.linear(op, np.concatenate(given)), 2)
+            given = np.concatenate([reference.given(values[op.x.name], op.weight) for reference, values in pairs])
+            exact = Reference(self.weights, rounded=False)
+            return np.split(exact.evaluate(op, {op.x.name: given}, tokens, start), 2)
         return [reference.evaluate(op, values, tokens, start) for reference, values in pairs]
 
     def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, found: NDArray[np.generic]) -> None:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from imp_codegen import compiler
 from imp_codegen.compiler import CompileOptions, compile_model
-from imp_codegen.kernels import lower
-from imp_codegen.kernels.draft import ProgramDraft
+from imp_codegen.kernels.kernel_spec import ProgramSpec
+from imp_codegen.programs import lower
 from imp_codegen.targets import Target
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device
@@ -54,11 +54,11 @@ def compile_both(
     `quant`: of random weights, the source being a config.
     """
 
-    def lower_both(low: Any, groups: Any, wanted: object) -> Any:
-        lowered = lower(low, groups, "persistent")
+    def lower_both(low: Any, graph: Any, chunk_tokens: int, wanted: object) -> Any:
+        lowered = lower(low, graph, chunk_tokens, "persistent")
         kept = [p for p in lowered.programs if prefill or p.name in DECODE]
         graph = {p.name: p for p in (*kept, *lowered.fallback) if p.name in DECODE}
-        renamed = [ProgramDraft(f"graph_{p.name}", p.tokens, p.drafts) for p in graph.values()]
+        renamed = [ProgramSpec(f"graph_{p.name}", p.tokens, p.kernels) for p in graph.values()]
         return replace(lowered, programs=(*kept, *renamed))
 
     options = CompileOptions(random_weights=quant is not None, quant=quant or "", check=check)

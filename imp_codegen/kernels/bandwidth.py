@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 
 _THREADS = 512
 _CTAS_PER_SM = 8
 
 
-def read_memory(low: Lowering) -> Draft:
+def read_memory(low: Lowering) -> KernelSpec:
     """As planned it reads an empty range; the runtime launches it with other addresses."""
     grid = low.target.sms * _CTAS_PER_SM
     sink = low.buffer("bandwidth.sink", 4)
-    return Draft(
+    return KernelSpec(
         name="read",
         entry="read",
         headers=("stage/read",),

@@ -1,46 +1,55 @@
-"""Embedding rows of the step's tokens."""
+"""Embedding rows of a step's tokens."""
 
 from __future__ import annotations
 
-from imp_codegen.graph import Embed
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names, output
-from imp_codegen.passes.fuse import Group
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.ops import Embed
 
 _THREADS = 128
 
 
-def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The residual stream `x` = the row of the sequence's last token."""
-    (op,) = group.ops
-    assert isinstance(op, Embed)
-    return (_draft(low, group, op, "EmbedToken", "seq.token", "x", -(-op.out.width // _THREADS), 1),)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedding(Match):
+    """The rows of the step's tokens."""
+
+    op: Embed
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """One row is shared by a few CTAs, of several each CTA takes one."""
+        weight, width, rows = self.op.weight, self.op.out.width, low.rows
+        stage, tokens, grid = (
+            ("EmbedToken", "seq.token", -(-width // _THREADS)) if rows == 1 else ("EmbedChunk", "step.tokens", rows)
+        )
+        kernel = KernelSpec(
+            name=self.name,
+            entry="embed",
+            headers=("stage/embed", *low.headers(weight)),
+            stage=Cpp(stage, (Config("EmbedConfig", (("threads", _THREADS),)), low.matrix(weight))),
+            call=(
+                low.plane(weight, "w"),
+                low.state("const std::int32_t*", "step.input"),
+                low.state("const std::int32_t*", tokens),
+                low.value("float*", "x", self.op.out),
+            ),
+            grid=(grid, 1, 1),
+            threads=_THREADS,
+            shared_bytes=0,
+            ops=tuple(map(label, self.ops)),
+            outputs=low.output(self.op.out),
+            other_bytes=rows * (low.weight_bytes(weight) // weight.rows + width * 4),
+        )
+        return (kernel,)
 
 
-def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The residual stream of every token of the chunk."""
-    (op,) = group.ops
-    assert isinstance(op, Embed)
-    return (_draft(low, group, op, "EmbedChunk", "step.tokens", "chunk.x", low.chunk_tokens, low.chunk_tokens),)
-
-
-def _draft(low: Lowering, group: Group, op: Embed, stage: str, tokens: str, x: str, grid: int, rows: int) -> Draft:
-    out = low.buffer(x, rows * op.out.width * 4)
-    return Draft(
-        name=group.name,
-        entry="embed",
-        headers=("stage/embed", *low.headers(op.weight)),
-        stage=Cpp(stage, (Config("EmbedConfig", (("threads", _THREADS),)), low.matrix(op.weight))),
-        call=(
-            low.plane(op.weight, "w"),
-            low.state("const std::int32_t*", "step.input"),
-            low.state("const std::int32_t*", tokens),
-            Param("float*", "x", out),
-        ),
-        grid=(grid, 1, 1),
-        threads=_THREADS,
-        shared_bytes=0,
-        ops=op_names(group.ops),
-        outputs=(chunk_output(low, op.out, x) if rows > 1 else output(op.out, x),),
-        other_bytes=rows * (low.weight_bytes(op.weight) // op.weight.rows + op.out.width * 4),
-    )
+def match(edges: Edges, op: Op, rows: int) -> Embedding | None:
+    """Any embedding."""
+    if not isinstance(op, Embed):
+        return None
+    if op.scale != 1:
+        raise FusionError(f"{label(op)}: has the scale {op.scale}, which is unsupported")
+    return Embedding(ops=(op,), reads=(), writes=((op.out,),), op=op)

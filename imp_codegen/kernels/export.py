@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
+from imp_codegen.kernels.head import Head
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.kernels.sample import best_bytes, bests, candidates_bytes, sample_config, vocab_of
-from imp_codegen.passes.fuse import Group
+from imp_codegen.kernels.sample import best_bytes, bests, candidates_bytes, sample_config
 from imp_runtime.plan import TOP_ENTRIES, TOP_LISTED, TOP_LOGPROBS
 
 
-def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
+def export(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
     """The last logits to the host's memory."""
-    vocab, threads = vocab_of(group), 256
-    draft = Draft(
+    vocab, threads = head.linear.out.width, 256
+    kernel = KernelSpec(
         name="export",
         entry="export_logits",
         headers=("stage/export_logits",),
         stage=Cpp("ExportLogits", (Config("ExportConfig", (("vocab", vocab), ("threads", threads))),)),
         call=(
-            Param("const float*", "logits", low.buffer("logits", vocab * 4)),
+            low.value("const float*", "logits", head.linear.out),
             low.state("const std::int32_t*", "step.input"),
             low.state("float*", "out.logits"),
         ),
@@ -28,19 +28,19 @@ def export(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ops=(),
         other_bytes=vocab * 8,
     )
-    return (draft,)
+    return (kernel,)
 
 
-def top(low: Lowering, group: Group) -> tuple[Draft, ...]:
+def top(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
     """The best logits of the step that has just sampled, what all weigh, and the chosen token's."""
-    vocab, parts, threads = vocab_of(group), low.target.sms, low.target.sample_threads
-    draft = Draft(
+    vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
+    kernel = KernelSpec(
         name="top",
         entry="top_logits",
         headers=("stage/top_logits",),
-        stage=Cpp("TopLogits", (sample_config(low, group), TOP_LOGPROBS, TOP_ENTRIES)),
+        stage=Cpp("TopLogits", (sample_config(low, head), TOP_LOGPROBS, TOP_ENTRIES)),
         call=(
-            (Param("const float*", "logits", low.buffer("logits", vocab * 4)), *bests(low)),
+            (low.value("const float*", "logits", head.linear.out), *bests(low)),
             low.state("const std::int32_t*", "step.input"),
             low.state("const std::int32_t*", "seq.token"),
             low.state("const std::uint32_t*", "out.count"),
@@ -57,4 +57,4 @@ def top(low: Lowering, group: Group) -> tuple[Draft, ...]:
         ops=(),
         other_bytes=vocab * 4,
     )
-    return (draft,)
+    return (kernel,)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from imp_codegen.kernels import step
-from imp_codegen.kernels.draft import Draft
+from imp_codegen.kernels.family import Body
+from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.passes.fuse import Group
+from imp_codegen.kernels.step.kernel import least_units, step_kernel, tuned
+from imp_codegen.kernels.step.model import misfit, step_model
 from imp_codegen.targets import TargetError, predict_us
 from imp_codegen.tuning.table import choose_step
 from imp_runtime.plan import Form
@@ -26,27 +27,28 @@ class Chosen:
     reason: str
 
 
-def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wanted: Wanted) -> Chosen:
+def choose(body: Body, graph: Sequence[KernelSpec], wanted: Wanted) -> Chosen:
     """What was wanted, or the faster form: as measured, or else by the cost model.
 
     TargetError if a wanted form is not possible.
     """
     if wanted == "graph":
         return Chosen("graph", "as asked for")
-    obstacle = step.obstacle(low, groups)
+    hindrance = obstacle(body)
     if wanted == "persistent":
-        if obstacle is not None:
-            raise TargetError(f"--exec persistent: {obstacle}; compile with --exec graph")
+        if hindrance is not None:
+            raise TargetError(f"--exec persistent: {hindrance}; compile with --exec graph")
         return Chosen("persistent", "as asked for")
-    if obstacle is not None:
-        return Chosen("graph", obstacle)
-    if measured := choose_step(low.tables, step.tuned(low, groups).name):
+    if hindrance is not None:
+        return Chosen("graph", hindrance)
+    low, model = body.low, step_model(body)
+    if measured := choose_step(low.tables, tuned(model).name):
         entry, _ = measured
         return Chosen(entry.form, f"measured on {entry.why}")
     gpu = low.target.card
     if gpu is None:
         return Chosen("graph", "the simulator has no launches to save")
-    if step.least_units(low, groups) < low.target.sms:
+    if least_units(model) < low.target.sms:
         return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
     layout, share = _main_layout(low)
     delivered = gpu.bandwidth / gpu.sms
@@ -56,10 +58,18 @@ def choose(low: Lowering, groups: Sequence[Group], graph: Sequence[Draft], wante
             f"{share:.0%} of the weights are {layout}, of which the step kernel unpacks {unpacked:.0f} GB/s a "
             f"multiprocessor; {gpu.title} reads {delivered:.0f}",
         )
-    graph_us = sum(predict_us(gpu, draft) for draft in graph)
-    persistent_us = predict_us(gpu, step.draft(replace(low, buffers={}), groups))
+    graph_us = sum(predict_us(gpu, kernel) for kernel in graph)
+    persistent_us = predict_us(gpu, step_kernel(replace(model, low=replace(low, buffers={}))))
     faster: Form = "persistent" if persistent_us < graph_us else "graph"
     return Chosen(faster, f"predicted on {gpu.title}: persistent {persistent_us:,.0f} us, graph {graph_us:,.0f} us")
+
+
+def obstacle(body: Body) -> str | None:
+    """Why one kernel cannot decode the model on this target, or None."""
+    found = misfit(body)
+    if found is None and not tuned(step_model(body)).possible:
+        found = f"{body.low.target.name} has too little shared memory for its tiles"
+    return found
 
 
 def _main_layout(low: Lowering) -> tuple[str, float]:

@@ -1,62 +1,79 @@
-"""RMS norm, the gate and up matrices, and silu(gate) * up."""
+"""One row: RMS norm, the gate and up matrices, and silu(gate) * up in one kernel."""
 
 from __future__ import annotations
 
-from imp_codegen.graph import Gated, Linear, RmsNorm
-from imp_codegen.kernels.draft import Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, op_names, output, stream
-from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
-from imp_codegen.passes.fuse import Group
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.stream import stream
+from imp_codegen.ops import Gated, Linear, RmsNorm
 
 
-def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Gated = silu(gate) * up, a warp taking the same rows of both matrices."""
-    norm, gate, up, gated = _parts(group)
-    streamed = stream(low, "gate_up", norm.x.width, (gate.weight, up.weight), norm=norm, paired=True)
-    draft = Draft(
-        name=group.name.rpartition(".")[0] + ".gate_up",
-        entry="gate_up",
-        headers=("stage/gemv", *low.headers(gate.weight, up.weight)),
-        stage=Cpp(
-            "GatedGemv",
-            (streamed.gemv, streamed.encode, Cpp("StoreRows", (0,)), low.matrix(gate.weight), low.matrix(up.weight)),
-        ),
-        call=(
-            Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
-            low.plane(norm.weight, "norm"),
-            (Param("float*", "gated", low.buffer("gated", gated.out.width * 4)),),
-            low.plane(gate.weight, "gate"),
-            low.plane(up.weight, "up"),
-        ),
-        grid=(low.target.sms, 1, 1),
-        threads=streamed.warps * 32,
-        shared_bytes=streamed.shared,
-        overlap=True,
-        ops=op_names(group.ops),
-        outputs=(output(gated.out, "gated"),),
-        weight_bytes=low.weight_bytes(gate.weight, up.weight),
-        other_bytes=norm.x.width * 8 + gated.out.width * 4,
-        flops=4 * gate.weight.rows * gate.weight.cols,
-    )
-    return (draft,)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateUp(Match):
+    """A warp takes the same rows of both matrices."""
+
+    norm: RmsNorm
+    gate: Linear
+    up: Linear
+    gated: Gated
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """One kernel."""
+        norm, gate, up, gated = self.norm, self.gate, self.up, self.gated
+        streamed = stream(low, "gate_up", norm.x.width, (gate.weight, up.weight), norm=norm, paired=True)
+        kernel = KernelSpec(
+            name=self.name.rpartition(".")[0] + ".gate_up",
+            entry="gate_up",
+            headers=("stage/gemv", *low.headers(gate.weight, up.weight)),
+            stage=Cpp(
+                "GatedGemv",
+                (
+                    streamed.gemv,
+                    streamed.encode,
+                    Cpp("StoreRows", (0,)),
+                    low.matrix(gate.weight),
+                    low.matrix(up.weight),
+                ),
+            ),
+            call=(
+                low.value("const float*", "x", norm.x),
+                low.plane(norm.weight, "norm"),
+                (low.value("float*", "gated", gated.out),),
+                low.plane(gate.weight, "gate"),
+                low.plane(up.weight, "up"),
+            ),
+            grid=(low.target.sms, 1, 1),
+            threads=streamed.warps * 32,
+            shared_bytes=streamed.shared,
+            overlap=True,
+            ops=tuple(map(label, self.ops)),
+            outputs=low.output(gated.out),
+            weight_bytes=low.weight_bytes(gate.weight, up.weight),
+            other_bytes=norm.x.width * 8 + gated.out.width * 4,
+            flops=4 * gate.weight.rows * gate.weight.cols,
+        )
+        return (kernel,)
 
 
-def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Encode the normed chunk, then gate and up side by side in `chunk.gate_up`; silu waits for the next encoding."""
-    norm, gate, up, _ = _parts(group)
-    width = gate.out.width
-    weights = (gate.weight, up.weight)
-    return (
-        encode_chunk(low, norm.out, "norm", "chunk.x", weights, norm),
-        gemm_chunk(low, gate, norm.x.width, "chunk.gate_up", stride=2 * width),
-        gemm_chunk(low, up, norm.x.width, "chunk.gate_up", stride=2 * width, offset=width),
-    )
-
-
-def _parts(group: Group) -> tuple[RmsNorm, Linear, Linear, Gated]:
-    norm, gate, up, gated = group.ops
-    assert isinstance(norm, RmsNorm)
-    assert isinstance(gate, Linear)
-    assert isinstance(up, Linear)
-    assert isinstance(gated, Gated)
-    return norm, gate, up, gated
+def match(edges: Edges, op: Op, rows: int) -> GateUp | None:
+    """A norm that two matrices read, and an operation that alone reads both results."""
+    if rows > 1 or not isinstance(op, RmsNorm):
+        return None
+    linears = edges.readers(op.out)
+    gated = edges.only_reader(linears[0].out) if linears else None
+    if not isinstance(gated, Gated):
+        return None
+    gate, up = edges.maker(gated.gate), edges.maker(gated.up)
+    if linears not in ((gate, up), (up, gate)) or not isinstance(gate, Linear) or not isinstance(up, Linear):
+        return None
+    if gated.activation != "silu":
+        raise FusionError(f"{label(gated)}: has the activation {gated.activation}, which is unsupported")
+    for linear in (gate, up):
+        if linear.bias:
+            raise FusionError(f"{label(linear)}: has the bias {linear.bias.name}, which is unsupported there")
+    ops = (op, gate, up, gated)
+    return GateUp(ops=ops, reads=((op.x,),), writes=((gated.out,),), norm=op, gate=gate, up=up, gated=gated)

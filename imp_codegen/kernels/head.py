@@ -2,125 +2,108 @@
 
 from __future__ import annotations
 
-from imp_codegen.graph import Linear, RmsNorm, Sample
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, chunk_output, op_names, output, round_up, stream
-from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
-from imp_codegen.kernels.sample import sampled
-from imp_codegen.passes.fuse import Group
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.gemm import encode, gemm
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.kernels.stream import stream
+from imp_codegen.ops import Linear, RmsNorm, Sample
+
+LOGITS = "logits"
 
 
-def logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The logits of a decode step."""
-    return (_logits(low, group),)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head(Match):
+    """The end of every model: from the residual stream to logits, of which `sample` takes a token."""
 
+    norm: RmsNorm
+    linear: Linear
+    sample: Sample
 
-def after_prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """A token from the hidden state of the chunk's last one."""
-    norm, _, _ = parts(group)
-    width = norm.x.width
-    take = Draft(
-        name="last_token",
-        entry="take_last",
-        headers=("stage/take_last",),
-        stage=Cpp("TakeLast", (Config("TakeLastConfig", (("cols", width), ("threads", 128))),)),
-        call=(
-            low.state("const std::int32_t*", "step.input"),
-            Param("const float*", "chunk", low.buffer("chunk.x", low.chunk_tokens * width * 4)),
-            Param("float*", "x", low.buffer("x", width * 4)),
-        ),
-        grid=(1, 1, 1),
-        threads=128,
-        shared_bytes=0,
-        ops=(),
-        other_bytes=width * 8,
-    )
-    return (take, _logits(low, group), *sampled(low, group, score=True, weigh=True, advance=False))
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """One row: logits, and the best of each CTA. Several: all logits of every row."""
+        if low.rows == 1:
+            return (self._streamed(low),)
+        encoded = encode(low, self.norm.out, (self.norm.x,), (self.linear.weight,), self.norm)
+        return (encoded, gemm(low, self.linear))
 
-
-def all_logits(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Logits of every token of the chunk, into `logits.all`."""
-    norm, linear, _ = parts(group)
-    return (
-        encode_chunk(low, norm.out, "norm", "chunk.x", (linear.weight,), norm),
-        gemm_chunk(low, linear, norm.x.width, "logits.all", stride=linear.out.width),
-    )
-
-
-def all_hidden(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """The hidden state of every token of the chunk after the final norm, into `hidden.all`."""
-    norm, _, _ = parts(group)
-    width, tokens, threads = norm.x.width, low.chunk_tokens, 256
-    config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", norm.eps)))
-    draft = Draft(
-        name="hidden",
-        entry="norm_chunk",
-        headers=("stage/norm_chunk",),
-        stage=Cpp("NormChunk", (config,)),
-        call=(
-            Param("const float*", "x", low.buffer("chunk.x", tokens * width * 4)),
-            low.plane(norm.weight, "norm"),
-            low.state("const std::int32_t*", "step.input"),
-            Param("float*", "y", low.buffer("hidden.all", tokens * width * 4)),
-        ),
-        grid=(tokens, 1, 1),
-        threads=threads,
-        shared_bytes=round_up(threads // 32 * 4, 16),
-        ops=op_names(group.ops[:1]),
-        outputs=(chunk_output(low, norm.out, "hidden.all"),),
-        other_bytes=tokens * width * 8,
-    )
-    return (draft,)
-
-
-def parts(group: Group) -> tuple[RmsNorm, Linear, Sample]:
-    """The operations of the last group of every model."""
-    norm, linear, sample = group.ops
-    assert isinstance(norm, RmsNorm)
-    assert isinstance(linear, Linear)
-    assert isinstance(sample, Sample)
-    return norm, linear, sample
-
-
-def _logits(low: Lowering, group: Group) -> Draft:
-    norm, linear, _ = parts(group)
-    grid = low.target.sms
-    vocab = linear.out.width
-    streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=norm)
-    warps = streamed.warps
-    logits = low.buffer("logits", vocab * 4)
-    best_value = low.buffer("head.best_value", grid * 4)
-    best = low.buffer("head.best", grid * 4)
-    return Draft(
-        name="head",
-        entry="head",
-        headers=("stage/gemv", *low.headers(linear.weight)),
-        stage=Cpp(
-            "Gemv",
-            (
-                streamed.gemv,
-                streamed.encode,
-                Cpp("StoreLogits", (Config("LogitsConfig", (("warps", warps),)),)),
-                low.matrix(linear.weight),
+    def _streamed(self, low: Lowering) -> KernelSpec:
+        norm, linear = self.norm, self.linear
+        grid, vocab = low.target.sms, linear.out.width
+        streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=norm)
+        warps = streamed.warps
+        store = Cpp("StoreLogits", (Config("LogitsConfig", (("warps", warps),)),))
+        return KernelSpec(
+            name="head",
+            entry="head",
+            headers=("stage/gemv", *low.headers(linear.weight)),
+            stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(linear.weight))),
+            call=(
+                low.value("const float*", "x", norm.x),
+                low.plane(norm.weight, "norm"),
+                (
+                    low.value("float*", "logits", linear.out),
+                    Param("float*", "best_value", low.buffer("head.best_value", grid * 4)),
+                    Param("std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
+                ),
+                low.plane(linear.weight, "w"),
             ),
-        ),
-        call=(
-            Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
-            low.plane(norm.weight, "norm"),
-            (
-                Param("float*", "logits", logits),
-                Param("float*", "best_value", best_value),
-                Param("std::uint32_t*", "best", best),
+            grid=(grid, 1, 1),
+            threads=warps * 32,
+            shared_bytes=streamed.shared + round_up(warps * 8, 16),
+            overlap=True,
+            ops=(label(norm), label(linear)),
+            outputs=low.output(linear.out),
+            weight_bytes=low.weight_bytes(linear.weight),
+            other_bytes=norm.x.width * 8 + vocab * 4,
+            flops=2 * linear.weight.rows * linear.weight.cols,
+        )
+
+    def hidden(self, low: Lowering) -> KernelSpec:
+        """The hidden state of every row after the norm."""
+        norm, threads = self.norm, 256
+        width = norm.x.width
+        config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", norm.eps)))
+        return KernelSpec(
+            name="hidden",
+            entry="norm_chunk",
+            headers=("stage/norm_chunk",),
+            stage=Cpp("NormChunk", (config,)),
+            call=(
+                low.value("const float*", "x", norm.x),
+                low.plane(norm.weight, "norm"),
+                low.state("const std::int32_t*", "step.input"),
+                low.value("float*", "y", norm.out),
             ),
-            low.plane(linear.weight, "w"),
-        ),
-        grid=(grid, 1, 1),
-        threads=warps * 32,
-        shared_bytes=streamed.shared + round_up(warps * 8, 16),
-        overlap=True,
-        ops=op_names(group.ops[:2]),
-        outputs=(output(linear.out, "logits"),),
-        weight_bytes=low.weight_bytes(linear.weight),
-        other_bytes=norm.x.width * 8 + vocab * 4,
-        flops=2 * linear.weight.rows * linear.weight.cols,
+            grid=(low.rows, 1, 1),
+            threads=threads,
+            shared_bytes=round_up(threads // 32 * 4, 16),
+            ops=(label(norm),),
+            outputs=low.output(norm.out),
+            other_bytes=low.rows * width * 8,
+        )
+
+
+def match(edges: Edges, op: Op, rows: int) -> Head | None:
+    """A norm, its one matrix, and sampling from its result."""
+    if not isinstance(op, RmsNorm):
+        return None
+    linear = edges.only_reader(op.out)
+    sample = edges.only_reader(linear.out) if linear else None
+    if not isinstance(linear, Linear) or not isinstance(sample, Sample):
+        return None
+    if linear.bias:
+        raise FusionError(f"{label(linear)}: has the bias {linear.bias.name}, which is unsupported there")
+    one = rows == 1
+    return Head(
+        ops=(op, linear, sample),
+        reads=((op.x,),),
+        writes=((linear.out,),) if one else ((linear.out,), (op.out,)),
+        named={linear.out: LOGITS} if one else {linear.out: f"{LOGITS}.all", op.out: "hidden.all"},
+        norm=op,
+        linear=linear,
+        sample=sample,
     )

@@ -2,61 +2,80 @@
 
 from __future__ import annotations
 
-from imp_codegen.graph import Add, Linear
-from imp_codegen.kernels.draft import Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, bias_params, op_names, output, stream
-from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
-from imp_codegen.passes.fuse import Group
+from dataclasses import dataclass
 
-# Where the input lies in prefill, and what is to be encoded there, by where it lies in decode.
-_CHUNK_SOURCES = {"attn": ("chunk.attn", "plain"), "gated": ("chunk.gate_up", "swiglu")}
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.gemm import encode, gemm
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.stream import bias_params, stream
+from imp_codegen.ops import Add, Gated, Linear
 
 
-def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """X += W input."""
-    linear, add, source = _parts(group)
-    weight = linear.weight
-    streamed = stream(low, "project", linear.x.width, (weight,), norm=None)
-    x = low.buffer("x", add.out.width * 4)
-    biases = bias_params(low, (linear,))
-    draft = Draft(
-        name=group.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
-        entry="project",
-        headers=("stage/gemv", *low.headers(weight)),
-        stage=Cpp("Gemv", (streamed.gemv, streamed.encode, Cpp("AddRows", (len(biases),)), low.matrix(weight))),
-        call=(
-            Param("const float*", "input", low.buffer(source, linear.x.width * 4)),
-            Param("const float*", "norm", None),
-            (Param("float*", "x", x), *biases),
-            low.plane(weight, "w"),
-        ),
-        grid=(low.target.sms, 1, 1),
-        threads=streamed.warps * 32,
-        shared_bytes=streamed.shared,
-        overlap=True,
-        ops=op_names(group.ops),
-        outputs=(output(add.out, "x"),),
-        weight_bytes=low.weight_bytes(weight),
-        other_bytes=linear.x.width * 4 + add.out.width * 8,
-        flops=2 * weight.rows * weight.cols,
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAdd(Match):
+    """X += W input. `gated`: what makes the input, where it is computed as the input is encoded."""
+
+    gated: Gated | None
+    linear: Linear
+    add: Add
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """One row: one kernel. Several: the input is encoded, then a product that adds."""
+        if low.rows == 1:
+            return (self._streamed(low),)
+        encoded = encode(low, self.linear.x, self.reads[0], (self.linear.weight,), None)
+        return (encoded, gemm(low, self.linear, self.add))
+
+    def _streamed(self, low: Lowering) -> KernelSpec:
+        linear, add, weight = self.linear, self.add, self.linear.weight
+        streamed = stream(low, "project", linear.x.width, (weight,), norm=None)
+        biases = bias_params(low, (linear,))
+        return KernelSpec(
+            name=self.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
+            entry="project",
+            headers=("stage/gemv", *low.headers(weight)),
+            stage=Cpp("Gemv", (streamed.gemv, streamed.encode, Cpp("AddRows", (len(biases),)), low.matrix(weight))),
+            call=(
+                low.value("const float*", "input", linear.x),
+                Param("const float*", "norm", None),
+                (low.value("float*", "x", add.out), *biases),
+                low.plane(weight, "w"),
+            ),
+            grid=(low.target.sms, 1, 1),
+            threads=streamed.warps * 32,
+            shared_bytes=streamed.shared,
+            overlap=True,
+            ops=tuple(map(label, self.ops)),
+            outputs=low.output(add.out),
+            weight_bytes=low.weight_bytes(weight),
+            other_bytes=linear.x.width * 4 + add.out.width * 8,
+            flops=2 * weight.rows * weight.cols,
+        )
+
+
+def match(edges: Edges, op: Op, rows: int) -> LinearAdd | None:
+    """A matrix whose result only an addition reads; for several rows also the activation before it."""
+    gated = op if isinstance(op, Gated) and rows > 1 else None
+    linear = edges.only_reader(op.out) if gated else op
+    if not isinstance(linear, Linear):
+        return None
+    add = edges.only_reader(linear.out)
+    if not isinstance(add, Add) or add.x == add.y:
+        return None
+    if add.scale != 1:
+        raise FusionError(f"{label(add)}: has the scale {add.scale}, which is unsupported")
+    if gated and gated.activation != "silu":
+        raise FusionError(f"{label(gated)}: has the activation {gated.activation}, which is unsupported")
+    residual = add.y if add.x == linear.out else add.x
+    source = (gated.gate, gated.up) if gated else (linear.x,)
+    return LinearAdd(
+        ops=(*((gated,) if gated else ()), linear, add),
+        reads=(source, (residual,)),
+        writes=((add.out,),),
+        over={add.out: residual},
+        gated=gated,
+        linear=linear,
+        add=add,
     )
-    return (draft,)
-
-
-def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Encode the input of the chunk, then a GEMM that adds to `chunk.x`."""
-    linear, add, place = _parts(group)
-    buffer, source = _CHUNK_SOURCES[place]
-    return (
-        encode_chunk(low, linear.x, source, buffer, (linear.weight,), None),
-        gemm_chunk(low, linear, linear.x.width, "chunk.x", stride=add.out.width, add=add),
-    )
-
-
-def _parts(group: Group) -> tuple[Linear, Add, str]:
-    """The matrix, the addition, and the place of what the matrix multiplies."""
-    linear, add = group.ops
-    assert isinstance(linear, Linear)
-    assert isinstance(add, Add)
-    (place,) = group.reads.keys() - {"x"}
-    return linear, add, place

@@ -1,71 +1,76 @@
-"""RMS norm and the matrices that read its result: q, k and v, in one kernel even if their formats differ."""
+"""RMS norm and the matrices that read its result: in one kernel for one row, even if their formats differ."""
 
 from __future__ import annotations
 
-from imp_codegen.graph import Linear, RmsNorm, Weight
-from imp_codegen.kernels.draft import Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, bias_params, op_names, output, stream
-from imp_codegen.kernels.prefill import encode_chunk, gemm_chunk
-from imp_codegen.passes.fuse import Group
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.gemm import encode, gemm
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.stream import bias_params, stream
+from imp_codegen.ops import Linear, RmsNorm
 
 
-def parts(group: Group) -> tuple[RmsNorm, tuple[Linear, ...]]:
-    """The norm and its matrices."""
-    norm, *linears = group.ops
-    assert isinstance(norm, RmsNorm)
-    matrices = tuple(op for op in linears if isinstance(op, Linear))
-    assert len(matrices) == len(linears)
-    return norm, matrices
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NormLinear(Match):
+    """The results of all matrices side by side."""
+
+    norm: RmsNorm
+    linears: tuple[Linear, ...]
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """One row: all in one kernel. Several: the normed rows are encoded, then a product for each matrix."""
+        return (self._streamed(low),) if low.rows == 1 else tuple(self._products(low))
+
+    def _streamed(self, low: Lowering) -> KernelSpec:
+        norm, linears = self.norm, self.linears
+        weights = tuple(op.weight for op in linears)
+        width = sum(op.out.width for op in linears)
+        streamed = stream(low, "qkv", norm.x.width, weights, norm=norm)
+        biases = bias_params(low, linears)
+        stage = Cpp(
+            "Gemv", (streamed.gemv, streamed.encode, Cpp("StoreRows", (len(biases),)), *map(low.matrix, weights))
+        )
+        return KernelSpec(
+            name=self.name.rpartition(".")[0] + ".qkv",
+            entry="qkv",
+            headers=("stage/gemv", *low.headers(*weights)),
+            stage=stage,
+            call=(
+                low.value("const float*", "x", norm.x),
+                low.plane(norm.weight, "norm"),
+                (low.value("float*", "y", linears[0].out), *biases),
+                *(low.plane(w, f"w{i}") for i, w in enumerate(weights)),
+            ),
+            grid=(low.target.sms, 1, 1),
+            threads=streamed.warps * 32,
+            shared_bytes=streamed.shared,
+            overlap=True,
+            ops=tuple(map(label, self.ops)),
+            outputs=tuple(output for op in linears for output in low.output(op.out)),
+            weight_bytes=low.weight_bytes(*weights),
+            other_bytes=norm.x.width * 8 + width * 4,
+            flops=2 * sum(w.rows * w.cols for w in weights),
+        )
+
+    def _products(self, low: Lowering) -> list[KernelSpec]:
+        weights = tuple(op.weight for op in self.linears)
+        encoded = encode(low, self.norm.out, (self.norm.x,), weights, self.norm)
+        return [encoded, *(gemm(low, op) for op in self.linears)]
 
 
-def decode(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Qkv = the rows of all matrices, one after the other."""
-    norm, linears = parts(group)
-    weights: tuple[Weight, ...] = tuple(op.weight for op in linears)
-    width = sum(op.out.width for op in linears)
-    streamed = stream(low, "qkv", norm.x.width, weights, norm=norm)
-    qkv = low.buffer("qkv", width * 4)
-    outputs = []
-    at = 0
-    for op in linears:
-        outputs.append(output(op.out, "qkv", at * 4))
-        at += op.out.width
-    biases = bias_params(low, linears)
-    nbytes = low.weight_bytes(*weights)
-    draft = Draft(
-        name=group.name.rpartition(".")[0] + ".qkv",
-        entry="qkv",
-        headers=("stage/gemv", *low.headers(*weights)),
-        stage=Cpp(
-            "Gemv",
-            (streamed.gemv, streamed.encode, Cpp("StoreRows", (len(biases),)), *(low.matrix(w) for w in weights)),
-        ),
-        call=(
-            Param("const float*", "x", low.buffer("x", norm.x.width * 4)),
-            low.plane(norm.weight, "norm"),
-            (Param("float*", "y", qkv), *biases),
-            *(low.plane(w, f"w{i}") for i, w in enumerate(weights)),
-        ),
-        grid=(low.target.sms, 1, 1),
-        threads=streamed.warps * 32,
-        shared_bytes=streamed.shared,
-        overlap=True,
-        ops=op_names(group.ops),
-        outputs=tuple(outputs),
-        weight_bytes=nbytes,
-        other_bytes=norm.x.width * 8 + width * 4,
-        flops=2 * sum(w.rows * w.cols for w in weights),
-    )
-    return (draft,)
-
-
-def prefill(low: Lowering, group: Group) -> tuple[Draft, ...]:
-    """Encode the normed chunk, then one GEMM for each matrix into its columns of `chunk.qkv`."""
-    norm, linears = parts(group)
-    width = sum(op.out.width for op in linears)
-    drafts = [encode_chunk(low, norm.out, "norm", "chunk.x", tuple(op.weight for op in linears), norm)]
-    at = 0
-    for op in linears:
-        drafts.append(gemm_chunk(low, op, norm.x.width, "chunk.qkv", stride=width, offset=at))
-        at += op.out.width
-    return tuple(drafts)
+def match(edges: Edges, op: Op, rows: int) -> NormLinear | None:
+    """A norm that only matrices read. For one row, gate and up matrices have a family of their own."""
+    if not isinstance(op, RmsNorm):
+        return None
+    readers = edges.readers(op.out)
+    linears = tuple(reader for reader in readers if isinstance(reader, Linear))
+    if not linears or len(linears) < len(readers):
+        return None
+    bare = next((linear for linear in linears if linear.bias is None), None)
+    if bare and any(linear.bias for linear in linears):
+        raise FusionError(f"{label(bare)}: has no bias and others that read {op.out.name} have, which is unsupported")
+    products = tuple(linear.out for linear in linears)
+    return NormLinear(ops=(op, *linears), reads=((op.x,),), writes=(products,), norm=op, linears=linears)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from imp_codegen.graph import Linear
-from imp_codegen.kernels.draft import Config, Cpp, Draft, Param
-from imp_codegen.kernels.lowering import Lowering, op_names, round_up
-from imp_codegen.passes.fuse import Group
+from imp_codegen.graph import label
+from imp_codegen.kernels.head import Head
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_runtime.plan import RING
 
 _BINS = 2048  # kBins of stage/sampling.h
@@ -14,40 +14,40 @@ _BINS = 2048  # kBins of stage/sampling.h
 _LISTED = 8192
 
 
-def greedy(low: Lowering, group: Group) -> tuple[Draft, ...]:
+def greedy(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
     """The likeliest token: the end of a decode step, whose token counts from now on."""
     threads = low.target.sample_threads
-    draft = Draft(
+    kernel = KernelSpec(
         name="greedy",
         entry="greedy",
         headers=("stage/greedy",),
-        stage=Cpp("Greedy", (sample_config(low, group),)),
+        stage=Cpp("Greedy", (sample_config(low, head),)),
         call=(*bests(low), _delivery(low)),
         grid=(1, 1, 1),
         threads=threads,
         shared_bytes=best_bytes(threads),
-        ops=op_names(group.ops[2:]),
+        ops=(label(head.sample),),
         overlap=True,
         other_bytes=low.target.sms * 8,
     )
-    return (draft,)
+    return (kernel,)
 
 
-def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: bool = True) -> tuple[Draft, ...]:
+def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: bool = True) -> tuple[KernelSpec, ...]:
     """The end of a step that chooses by the sampling record.
 
     `score`: also where it adjusts the logits. `weigh`: fast also where its filters need a histogram. `advance`: the
     step consumed a token, which counts from now on.
     """
-    config = sample_config(low, group, weighed=weigh, advance=advance)
+    config = sample_config(low, head, weighed=weigh, advance=advance)
     # The same kernels for every end.
-    before = sample_config(low, group)
-    vocab, parts, threads = vocab_of(group), low.target.sms, low.target.sample_threads
-    logits, scores = low.buffer("logits", vocab * 4), low.buffer("sample.scores", vocab * 4)
+    before = sample_config(low, head)
+    vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
+    logits, scores = low.value("const float*", "logits", head.linear.out), low.buffer("sample.scores", vocab * 4)
     best_value, best = low.buffer("sample.best_value", parts * 4), low.buffer("sample.best", parts * 4)
     head_best_value, head_best = (param.binding for param in bests(low))
     source = (
-        Param("const float*", "scores", scores if score else logits),
+        Param("const float*", "scores", scores if score else logits.binding),
         Param("const float*", "best_value", best_value if score else head_best_value),
         Param("const std::uint32_t*", "best", best if score else head_best),
     )
@@ -55,14 +55,14 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
     lists = max(_LISTED * 4, min(_LISTED, round_up(-(-vocab // parts), 32)) * 8)
     histogram = Param("std::uint64_t*", "histogram", low.buffer("sample.histogram", _BINS * 8))
     sampling = low.state("const Sampling*", "seq.sampling")
-    scores_draft = Draft(
+    scores_kernel = KernelSpec(
         name="score",
         entry="score",
         headers=("stage/score",),
         stage=Cpp("Score", (before,)),
         call=(
             (
-                Param("const float*", "logits", logits),
+                logits,
                 low.state("const std::int32_t*", "step.input"),
                 sampling,
                 low.state("const std::uint32_t*", "seq.seen"),
@@ -80,7 +80,7 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
         overlap=True,
         other_bytes=vocab * 8,
     )
-    weigh_draft = Draft(
+    weigh_kernel = KernelSpec(
         name="weigh",
         entry="weigh",
         headers=("stage/weigh",),
@@ -93,7 +93,7 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
         overlap=True,
         other_bytes=vocab * 4,
     )
-    draw_draft = Draft(
+    draw_kernel = KernelSpec(
         name="draw",
         entry="draw" + ("_weighed" if weigh else "") + ("" if advance else "_first"),
         headers=("stage/draw",),
@@ -114,26 +114,19 @@ def sampled(low: Lowering, group: Group, *, score: bool, weigh: bool, advance: b
         grid=(parts, 1, 1),
         threads=threads,
         shared_bytes=candidates_bytes(threads) + best_bytes(threads) + 16 + lists,
-        ops=op_names(group.ops[2:]),
+        ops=(label(head.sample),),
         overlap=True,
         other_bytes=vocab * 4,
     )
-    return (*((scores_draft,) if score else ()), *((weigh_draft,) if weigh else ()), draw_draft)
+    return (*((scores_kernel,) if score else ()), *((weigh_kernel,) if weigh else ()), draw_kernel)
 
 
-def vocab_of(group: Group) -> int:
-    """Tokens of the vocabulary, by the last group of a model."""
-    linear = group.ops[1]
-    assert isinstance(linear, Linear)
-    return linear.out.width
-
-
-def sample_config(low: Lowering, group: Group, *, weighed: bool = True, advance: bool = True) -> Config:
+def sample_config(low: Lowering, head: Head, *, weighed: bool = True, advance: bool = True) -> Config:
     """SampleConfig of stage/sampling.h."""
     return Config(
         "SampleConfig",
         (
-            ("vocab", vocab_of(group)),
+            ("vocab", head.linear.out.width),
             ("parts", low.target.sms),
             ("threads", low.target.sample_threads),
             ("listed", _LISTED),

@@ -29,7 +29,7 @@ class Architecture(Protocol):
 
 def architectures() -> tuple[str, ...]:
     """The names of all supported architectures."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
+    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
 
 
 def load_architecture(checkpoint: Checkpoint) -> Architecture:

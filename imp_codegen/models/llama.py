@@ -5,8 +5,8 @@ The converter permutes the rows of q and k, so that rotary pairs are neighbours 
 
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.graph import Graph
+from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
 from imp_codegen.spec import ModelSpec
-from imp_codegen.transformer import Variant, build_decoder, read_decoder
 
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec:

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph
+from imp_codegen.models._decoder import ROPE_FREQUENCIES
 from imp_codegen.spec import ModelSpec
-from imp_codegen.transformer import ROPE_FREQUENCIES
 
 Scalar = int | float | bool | str | None
 Harmless = Callable[[Scalar, ModelSpec], bool]

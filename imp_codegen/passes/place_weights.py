@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph, Weight
-from imp_codegen.quant import PRODUCT_COLS, QuantFormat, Tile, choose_tile, formats, plane_bytes
+from imp_codegen.kernels.placed import VECTOR, Placed
+from imp_codegen.quant import PRODUCT_COLS, choose_tile, formats, plane_bytes
 from imp_runtime.plan import Plane
-
-VECTOR = "vector"  # the layout of 1-D tensors: plain float32
-
-
-@dataclass(frozen=True, slots=True)
-class Placed:
-    """A weight and its plane. `tile` is None for a vector."""
-
-    weight: Weight
-    format: QuantFormat
-    tile: Tile | None
-    plane: Plane
 
 
 def place_weights(graph: Graph, checkpoint: Checkpoint) -> Mapping[str, Placed]:

@@ -9,13 +9,18 @@ from imp_codegen.build import Unit
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.emit import emit
 from imp_codegen.graph import Graph
-from imp_codegen.kernels import lower, step
-from imp_codegen.kernels.draft import Draft, ProgramDraft
-from imp_codegen.kernels.form import choose
-from imp_codegen.kernels.lowering import Lowering, cache_of
+from imp_codegen.kernels.family import Body
+from imp_codegen.kernels.form import choose, obstacle
+from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.placed import VECTOR, Placed
+from imp_codegen.kernels.step.kernel import tuned
+from imp_codegen.kernels.step.model import step_model
 from imp_codegen.models import load_architecture, load_named
-from imp_codegen.passes.fuse import Group, fuse
-from imp_codegen.passes.place_weights import VECTOR, Placed, place_weights
+from imp_codegen.ops import ropes
+from imp_codegen.passes.place_weights import place_weights
+from imp_codegen.passes.plan_state import cache_of
+from imp_codegen.programs import body, lower
 from imp_codegen.quant import Tile, formats
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_target
@@ -83,24 +88,22 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
     sized = find_target(f"{target}:{compiled.sms}")
-    lowering = _Lowerings(spec, graph, fuse(graph), _placed(graph, plan.planes), sized, plan.chunk_tokens)
+    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), sized, plan.chunk_tokens)
     low, formula = lowering.step("graph")
-    obstacle = step.obstacle(low, lowering.groups)
-    # Whoever drafts the step kernel has drafted the graph before: its buffers are those of both.
-    both, as_one = (low, formula) if obstacle else lowering.step("persistent")
+    taken = lowering.body()
+    hindrance = obstacle(taken)
+    # Whoever lowers the step kernel has lowered the graph before: its buffers are those of both.
+    both, as_one = (low, formula) if hindrance else lowering.step("persistent")
     if not (_same(compiled, low, formula) if compiled.form == "graph" else _same(compiled, both, as_one)):
         raise ImpError(f"{artifact.path}: was compiled by another version of imp; compile the model again")
     stages = _stage_candidates(lowering, low, formula)
-    kernel = None if obstacle else step.tuned(low, lowering.groups)
+    kernel = None if hindrance else tuned(step_model(taken))
     steps = _step_candidates(lowering, kernel) if kernel else {}
     emitted = emit(
         (
-            ProgramDraft("formula", 1, formula),
-            *(
-                ProgramDraft(f"{stage.kind}_{choice.warps}x{choice.slots}", 1, drafts)
-                for stage, choice, drafts in stages
-            ),
-            *(ProgramDraft(f"step_{choice.in_flight}x{choice.lanes}", 1, drafts) for choice, drafts in steps.items()),
+            ProgramSpec("formula", 1, formula),
+            *(ProgramSpec(f"{stage.kind}_{choice.warps}x{choice.slots}", 1, specs) for stage, choice, specs in stages),
+            *(ProgramSpec(f"step_{choice.in_flight}x{choice.lanes}", 1, specs) for choice, specs in steps.items()),
         ),
         spec.architecture,
         plan.quant,
@@ -119,8 +122,8 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
         formula=kernels[0],
         others=others,
         persistent=Persistent(kernel, kernel.formula(low.target), programs) if kernel else None,
-        obstacle=obstacle,
-        predicted=choose(low, lowering.groups, formula, "auto").form,
+        obstacle=hindrance,
+        predicted=choose(taken, formula, "auto").form,
     )
 
 
@@ -129,35 +132,33 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     architecture = load_architecture(checkpoint)
     spec = architecture.read_spec(checkpoint)
     graph = architecture.build(spec)
-    low, _ = _Lowerings(spec, graph, fuse(graph), place_weights(graph, checkpoint), target, chunk_tokens=128).step(
-        "graph"
-    )
+    low, _ = _Lowerings(spec.context, graph, place_weights(graph, checkpoint), target, chunk_tokens=128).step("graph")
     return tuple(low.streams)
 
 
-def _same(compiled: TargetPlan, low: Lowering, drafts: Sequence[Draft]) -> bool:
-    """Whether an artifact's decode step is what this compiler drafts."""
+def _same(compiled: TargetPlan, low: Lowering, specs: Sequence[KernelSpec]) -> bool:
+    """Whether an artifact's decode step is what this compiler makes."""
     kernels = [(kernel.name, kernel.args) for kernel in compiled.program(PROGRAM).kernels]
-    drafted = [(draft.name, tuple(p.binding for p in draft.params())) for draft in drafts]
-    return kernels == drafted and compiled.buffers == low.all_buffers()
+    made = [(spec.name, tuple(p.binding for p in spec.params())) for spec in specs]
+    return kernels == made and compiled.buffers == low.all_buffers()
 
 
 def _stage_candidates(
-    lowering: _Lowerings, low: Lowering, formula: Sequence[Draft]
-) -> list[tuple[Stage, Choice, tuple[Draft, ...]]]:
-    """The drafts that each choice changes, the largest stage's first."""
+    lowering: _Lowerings, low: Lowering, formula: Sequence[KernelSpec]
+) -> list[tuple[Stage, Choice, tuple[KernelSpec, ...]]]:
+    """The kernels that each choice changes, the largest stage's first."""
     found = []
     for stage in sorted(low.streams, key=lambda stage: -stage.plane_bytes):
         for choice in stage.candidates(low.target):
             table = Table(low.target.name, "", {stage.name: Entry(choice, "")}, "candidate")
-            _, drafts = lowering.step("graph", table)
-            changed = tuple(draft for draft, usual in zip(drafts, formula, strict=True) if draft != usual)
+            _, specs = lowering.step("graph", table)
+            changed = tuple(spec for spec, usual in zip(specs, formula, strict=True) if spec != usual)
             if changed:
                 found.append((stage, choice, changed))
     return found
 
 
-def _step_candidates(lowering: _Lowerings, kernel: Step) -> dict[StepChoice, tuple[Draft, ...]]:
+def _step_candidates(lowering: _Lowerings, kernel: Step) -> dict[StepChoice, tuple[KernelSpec, ...]]:
     """A step with each choice of the step kernel, the formula's first."""
     found = {}
     for choice in (kernel.formula(lowering.target), *kernel.candidates(lowering.target)):
@@ -182,16 +183,21 @@ def _placed(graph: Graph, planes: Sequence[Plane]) -> Mapping[str, Placed]:
 class _Lowerings:
     """A model that is lowered again and again with other tables."""
 
-    spec: ModelSpec
+    context: int
     graph: Graph
-    groups: tuple[Group, ...]
     placed: Mapping[str, Placed]
     target: Target
     chunk_tokens: int
 
-    def step(self, form: Form, *tables: Table) -> tuple[Lowering, tuple[Draft, ...]]:
-        """The kernels of a step, and what drafting them asked for."""
-        kv, ropes = cache_of(self.graph), self.graph.ropes()
-        low = Lowering(self.spec, self.target, self.placed, kv, ropes, self.chunk_tokens, tables)
-        lowered = lower(low, self.groups, form)
-        return low, next(program.drafts for program in lowered.programs if program.name == PROGRAM)
+    def step(self, form: Form, *tables: Table) -> tuple[Lowering, tuple[KernelSpec, ...]]:
+        """The kernels of a step, and what lowering them asked for."""
+        low = self._lowering(tables)
+        lowered = lower(low, self.graph, self.chunk_tokens, form)
+        return low, next(program.kernels for program in lowered.programs if program.name == PROGRAM)
+
+    def body(self) -> Body:
+        """The graph as kernels of one row take it."""
+        return body(self._lowering(()), self.graph, 1)
+
+    def _lowering(self, tables: tuple[Table, ...]) -> Lowering:
+        return Lowering(self.target, self.placed, cache_of(self.graph), ropes(self.graph), self.context, tables=tables)

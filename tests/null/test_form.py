@@ -15,10 +15,13 @@ from tiny_artifact import make_plan, write_tiny
 from imp_codegen import compiler
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.kernels import lower, step
-from imp_codegen.kernels.form import choose
-from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.passes.fuse import Group
+from imp_codegen.kernels.family import Body
+from imp_codegen.kernels.form import choose, obstacle
+from imp_codegen.kernels.gate_up import GateUp
+from imp_codegen.kernels.norm_linear import NormLinear
+from imp_codegen.kernels.step.kernel import tuned
+from imp_codegen.kernels.step.model import step_model
+from imp_codegen.programs import body, lower
 from imp_codegen.targets import TargetError, find_target
 from imp_codegen.tuning.step import StepChoice
 from imp_codegen.tuning.table import StepEntry, Table
@@ -45,17 +48,22 @@ def plan(*args, **more):
     return made(*args, **more).plan.targets[0]
 
 
-def lowered(source: Path, quant="Q8_0", target=H200) -> tuple[Lowering, tuple[Group, ...]]:
-    """What `lower` is given."""
+def lowered(source: Path, quant="Q8_0", target=H200) -> Body:
+    """A model as the kernels of one row take it."""
     found = []
 
-    def catch(low, groups, wanted):
-        found.append((low, groups))
-        return lower(low, groups, wanted)
+    def catch(low, graph, *more):
+        found.append((low, graph))
+        return lower(low, graph, *more)
 
     with patch.object(compiler, "lower", catch):
         plan(source, quant, target)
-    return found[0]
+    return body(*found[0], 1)
+
+
+def key_of(source: Path, quant="Q8_0") -> str:
+    """What tables call a model's step."""
+    return tuned(step_model(lowered(source, quant))).name
 
 
 # obstacles
@@ -77,22 +85,26 @@ def test_too_little_shared_memory(tmp_path):
 
 
 def test_obstacles_in_the_graph(tmp_path):
-    low, groups = lowered(config(tmp_path))
-    assert step.obstacle(low, groups) is None
-    families = [group.family for group in groups]
-    mlp = families.index("gate_up")
+    whole = lowered(config(tmp_path))
+    low, groups = whole.low, whole.matches
+    assert obstacle(whole) is None
+    mlp = next(at for at, group in enumerate(groups) if isinstance(group, GateUp))
     words = "its layers are not all attention and a gated MLP"
-    assert step.obstacle(low, groups[:mlp] + groups[mlp + 1 :]) == f"{words} (Add layers.0.residual)"
-    assert step.obstacle(low, groups[:mlp] + groups[-1:]) == f"{words} (Sample token)"
-    assert step.obstacle(low, groups[1:]) == f"{words} (Linear layers.0.v)"
+    assert (
+        obstacle(Body(low, groups[:mlp] + groups[mlp + 1 :]))
+        == f"{words} (Linear layers.0.down to Add layers.0.residual)"
+    )
+    assert obstacle(Body(low, groups[:mlp] + groups[-1:])) == f"{words} (RmsNorm output_norm to Sample token)"
+    assert obstacle(Body(low, groups[1:])) == f"{words} (RmsNorm layers.0.attn_norm to Linear layers.0.v)"
     qkv = groups[1]
-    two = (groups[0], replace(qkv, ops=qkv.ops[:-1]), *groups[2:])
-    assert step.obstacle(low, two) == "blk.0.attn_q.weight: q, k and v are not three matrices"
+    assert isinstance(qkv, NormLinear)
+    two = (groups[0], replace(qkv, linears=qkv.linears[:-1]), *groups[2:])
+    assert obstacle(Body(low, two)) == "blk.0.attn_q.weight: q, k and v are not three matrices"
     key = low.placed["blk.1.attn_k.weight"]
     cut = replace(key, tile=replace(key.tile, cols=key.tile.cols // 2))
     placed = {**low.placed, "blk.1.attn_k.weight": cut}
     words = "blk.1.attn_q.weight: q, k and v are cut into different numbers of tiles"
-    assert step.obstacle(replace(low, placed=placed), groups) == words
+    assert obstacle(Body(replace(low, placed=placed), groups)) == words
 
 
 # the choice
@@ -166,8 +178,7 @@ def entries(*steps: tuple[str, StepEntry], origin="here", target="sm_90a") -> Ta
 def test_a_measurement_counts_more_than_the_cost_model(tmp_path):
     """Whatever it says: each of these models would be decoded in the other form."""
     for source, quant, name in ((BIG, "Q8_0", "graph"), (BIG, "Q4_K_M", "persistent"), (config(tmp_path), "Q8_0", "")):
-        low, groups = lowered(source, quant)
-        key = step.tuned(low, groups).name
+        key = key_of(source, quant)
         choice = None if name == "graph" else StepChoice(9, 5)
         table = entries((key, StepEntry(choice, "a card, today: persistent 2 us, graph 1 us")))
         chosen = plan(source, quant, tables=(table,))
@@ -179,7 +190,7 @@ def test_a_measurement_counts_more_than_the_cost_model(tmp_path):
 
 
 def test_the_first_table_that_knows_the_step_decides():
-    key = step.tuned(*lowered(BIG)).name
+    key = key_of(BIG)
     mine = entries((key, StepEntry(None, "mine")))
     shipped = entries((key, StepEntry(StepChoice(9, 5), "shipped")))
     other = entries((key, StepEntry(StepChoice(9, 5), "another card")), target="sm_120a")
@@ -193,7 +204,7 @@ def test_the_first_table_that_knows_the_step_decides():
 
 
 def test_what_is_asked_for_counts_more_than_a_measurement():
-    key = step.tuned(*lowered(BIG)).name
+    key = key_of(BIG)
     for form, choice in (("graph", StepChoice(9, 5)), ("persistent", None)):
         chosen = plan(BIG, form=form, tables=(entries((key, StepEntry(choice, ""))),))
         assert (chosen.form, chosen.reason) == (form, "as asked for")
@@ -201,7 +212,7 @@ def test_what_is_asked_for_counts_more_than_a_measurement():
 
 @pytest.mark.parametrize("form", ["auto", "persistent"])
 def test_the_measured_numbers_are_baked_in(form):
-    key = step.tuned(*lowered(BIG)).name
+    key = key_of(BIG)
     table = entries((key, StepEntry(StepChoice(9, 5), "")))
 
     def numbers(*tables):
@@ -215,7 +226,7 @@ def test_the_measured_numbers_are_baked_in(form):
 
 
 def test_numbers_that_do_not_fit_name_their_table():
-    key = step.tuned(*lowered(BIG)).name
+    key = key_of(BIG)
     for choice in (StepChoice(37, 4), StepChoice(4, 5)):
         with pytest.raises(TargetError, match=r"its ring takes 36; measure it again \(bad\.json\)"):
             plan(BIG, tables=(entries((key, StepEntry(choice, "")), origin="bad.json"),))
@@ -223,21 +234,20 @@ def test_numbers_that_do_not_fit_name_their_table():
 
 def test_an_obstacle_counts_more_than_a_measurement(tmp_path):
     source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
-    low, groups = lowered(source)
-    table = entries((step.tuned(low, groups).name, StepEntry(StepChoice(9, 5), "")))
+    table = entries((key_of(source), StepEntry(StepChoice(9, 5), "")))
     assert plan(source, tables=(table,)).reason == "blk.0.attn_q.weight has a bias"
 
 
 def test_a_choice_leaves_no_buffers_behind():
-    """The cost model drafts a step kernel that is then not taken."""
+    """The cost model looks at a step kernel that is then not taken."""
     card = replace(H200.gpus[0], phase_us=50.0)
     chosen = plan(BIG, target=replace(H200, gpus=(card,)))
     assert chosen.form == "graph"
     assert not [buffer.name for buffer in chosen.buffers if buffer.name.startswith("step.p")]
-    low, groups = lowered(BIG, target=replace(H200, gpus=(card,)))
-    before = dict(low.buffers)
-    choose(low, groups, (), "auto")
-    assert low.buffers == before
+    whole = lowered(BIG, target=replace(H200, gpus=(card,)))
+    before = dict(whole.low.buffers)
+    choose(whole, (), "auto")
+    assert whole.low.buffers == before
 
 
 # the plan

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,26 +13,17 @@ import pytest
 
 from imp_codegen.checkpoint import CheckpointError
 from imp_codegen.checkpoint.random import random_checkpoint
-from imp_codegen.graph import (
-    Graph,
-    GraphError,
-    HeadNorm,
-    Linear,
-    Op,
-    RmsNorm,
-    Value,
-    Weight,
-    inputs,
-    verify,
-    weights,
-)
-from imp_codegen.kernels import lower
-from imp_codegen.kernels.lowering import Lowering, cache_of
+from imp_codegen.graph import Graph, GraphError, Op, Value, Weight, inputs, verify, weights
+from imp_codegen.kernels.family import FusionError
+from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.models import load_architecture
-from imp_codegen.pack import planes, rope_turns
-from imp_codegen.passes.fuse import FusionError, fuse
+from imp_codegen.ops import HeadNorm, Linear, RmsNorm
+from imp_codegen.ops import ropes as ropes_of
+from imp_codegen.pack import planes
 from imp_codegen.passes.place_weights import place_weights
-from imp_codegen.spec import RopeSpec
+from imp_codegen.passes.plan_state import cache_of
+from imp_codegen.programs import lower
+from imp_codegen.rope import RopeSpec, rope_turns
 from imp_codegen.targets import TargetError, find_target
 from two_forms import CONFIG
 
@@ -45,6 +36,7 @@ SQUARE = {
     "head_dim": 64,
     "vocab_size": 320,
 }
+OPTIONAL = {(Linear, "bias"), (HeadNorm, "weight")}
 REFUSALS = (GraphError, FusionError, TargetError, CheckpointError)
 
 
@@ -64,10 +56,10 @@ class Program:
         """All that decides what runs: kernels and launches without words for people, planes, and tables."""
         verify(graph)
         placed = place_weights(graph, self.checkpoint)
-        ropes = graph.ropes()
-        low = Lowering(self.spec, find_target("sm_90a"), placed, cache_of(graph), ropes, 128)
-        drafts = lower(low, fuse(graph), form).programs
-        launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in drafts for d in program.drafts]
+        ropes = ropes_of(graph)
+        low = Lowering(find_target("sm_90a"), placed, cache_of(graph), ropes, self.spec.context)
+        kernels = lower(low, graph, 128, form).programs
+        launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in kernels for d in program.kernels]
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]
 
 
@@ -97,7 +89,7 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
             same = [weight for weight in every if (weight.rows, weight.cols) == (now.rows, now.cols) and weight != now]
             yield from {weight.name: weight for weight in same}.values()
             yield from (dataclasses.replace(now, rows=now.rows + 1), dataclasses.replace(now, cols=now.cols * 2))
-            if field == "bias":
+            if (type(op), field) in OPTIONAL:
                 yield None
         case None:
             assert (type(op), field) == (Linear, "bias")
@@ -105,18 +97,28 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
                 weight for weight in graph.weights().values() if (weight.rows, weight.cols) == (1, op.out.width)
             )
         case RopeSpec():
-            yield from (rope for name in ("dim", "theta", "interleaved", "factors") for rope in turned(now, name))
+            yield from (rope for name in TURNS for rope in turned(now, name))
         case bool():
             yield not now
+        case "silu" | "gelu" | "gelu_tanh":
+            yield from {"silu", "gelu", "gelu_tanh"} - {now}
         case int() | float():
             yield from {now * 2, now + 1, now / 2 if isinstance(now, float) else now // 2} - {now}
         case _:
             pytest.fail(f"{op}: {field} holds {now}; say here what else it may hold")
 
 
+TURNS: dict[str, Callable[[RopeSpec], object]] = {
+    "dim": lambda rope: rope.dim // 2,
+    "theta": lambda rope: rope.theta * 2,
+    "interleaved": lambda rope: not rope.interleaved,
+    "factors": lambda rope: (2.0,) * (rope.dim // 2),
+    "magnitude": lambda rope: rope.magnitude * 2,
+}
+
+
 def turned(rope: RopeSpec, field: str) -> list[RopeSpec]:
-    changes = {"dim": rope.dim // 2, "theta": rope.theta * 2, "interleaved": not rope.interleaved}
-    return [dataclasses.replace(rope, **{field: changes.get(field, (2.0,) * (rope.dim // 2))})]
+    return [dataclasses.replace(rope, **{field: TURNS[field](rope)})]
 
 
 def mutants(graph: Graph) -> Iterator[tuple[str, Op, Op, Graph]]:
@@ -175,7 +177,7 @@ def rewired(graph: Graph, changes: dict[str, dict[str, object]]) -> Graph:
 
 
 def ropes(program: Program, layers: range, parts: str = "qk", **changes: Any) -> dict[str, dict[str, object]]:
-    rope = dataclasses.replace(program.graph.ropes()[0], **changes)
+    rope = dataclasses.replace(ropes_of(program.graph)[0], **changes)
     return {f"layers.{layer}.{part}_rope": {"rope": rope} for layer in layers for part in parts}
 
 
@@ -185,11 +187,20 @@ def eps(graph: Graph, kind: type[Op]) -> dict[str, dict[str, object]]:
 
 X, FIRST = "layers.0.attn_residual", range(1)
 REWIRED = {
-    "a parallel residual": ({"layers.0.ffn_norm": {"x": "embed"}}, f"RmsNorm layers.0.ffn_norm: .* holds {X}$"),
+    "a parallel residual": (
+        {"layers.0.ffn_norm": {"x": "embed"}},
+        f"Add {X}: its kernel writes over embed, which RmsNorm layers.0.ffn_norm still reads",
+    ),
     "v from the raw stream": ({"layers.0.v": {"x": "embed"}}, "Linear layers.0.v: no kernel takes it"),
-    "the embedding added again": ({"layers.0.residual": {"x": "embed"}}, f"Add layers.0.residual: .* holds {X}$"),
+    "the embedding added again": (
+        {"layers.0.residual": {"x": "embed"}},
+        f"Add {X}: its kernel writes over embed, which Add layers.0.residual still reads",
+    ),
     "up of the attention's norm": ({"layers.0.up": {"x": "layers.0.attn_norm"}}, "layers.0.up"),
-    "a value read when it is gone": ({"layers.1.residual": {"x": "layers.0.residual"}}, "Add layers.1.residual: "),
+    "a value read when it is gone": (
+        {"layers.1.residual": {"x": "layers.0.residual"}},
+        "writes over layers.0.residual, which Add layers.1.residual still reads",
+    ),
 }
 
 
@@ -205,7 +216,7 @@ def test_other_properties_of_all_layers_give_another_program(program: Program) -
     layers = range(len(program.spec.layers))
     for form in program.forms:
         changes = [{}, eps(program.graph, RmsNorm), ropes(program, layers, theta=5e5)]
-        changes += [ropes(program, layers, interleaved=not program.graph.ropes()[0].interleaved)]
+        changes += [ropes(program, layers, interleaved=not ropes_of(program.graph)[0].interleaved)]
         changes += [eps(program.graph, HeadNorm)] if program.spec.layers[0].attention.qk_norm else []
         made = [program.of(rewired(program.graph, change), form) for change in changes]
         assert not any(one == other for i, one in enumerate(made) for other in made[:i])

@@ -24,7 +24,7 @@ SEEDED = {  # what each of these modules must not import
     "imp_codegen.quant.q8_0": "jinja2",
     "imp_codegen.spec": "imp_runtime.scheduler",
     "imp_codegen.compiler": "imp_server.model",
-    "imp_codegen.graph": "imp_codegen.kernels",
+    "imp_codegen.graph.graph": "imp_codegen.kernels",
     "imp_runtime.plan": "imp_codegen.spec",
     "imp_runtime.engine": "pydantic",
 }

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from imp_codegen.kernels import schedule as module
-from imp_codegen.kernels.schedule import Count, Order, Phase, Schedule, ScheduleError, check
+from imp_codegen.kernels.step import schedule as module
+from imp_codegen.kernels.step.schedule import Count, Order, Phase, Schedule, ScheduleError, check
 from imp_codegen.targets import TargetError, find_target
 from schedules import DEMO, SHAPES, schedule_of
 

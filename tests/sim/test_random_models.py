@@ -6,8 +6,9 @@ import json
 import pytest
 
 from imp_codegen.compiler import CompileOptions, compile_model
-from imp_codegen.graph import Attention, Graph, HeadNorm, RmsNorm, Rope
+from imp_codegen.graph import Graph
 from imp_codegen.models import qwen3
+from imp_codegen.ops import Attention, HeadNorm, RmsNorm, Rope
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from model_checks import check_kernels, quiet

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imp_codegen.graph import RmsNorm
 from imp_codegen.models import load_named
+from imp_codegen.ops import RmsNorm
 from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sim_library import INCLUDE, KERNELS, SIM, SimLibrary, aligned, compile_sim
 
-from imp_codegen.kernels.schedule import Count, Order, Phase, Schedule, splits_of
+from imp_codegen.kernels.step.schedule import Count, Order, Phase, Schedule, splits_of
 from imp_codegen.targets import find_target
 from schedules import ROOT, schedule_of
 

@@ -1,4 +1,4 @@
-"""A kernel as the compiler drafts it: its C++ type, its arguments, what it costs. emit.py turns drafts into text."""
+"""A kernel before it is emitted: its C++ type, its arguments, what it costs. emit.py turns these into text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Param:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
+class KernelSpec:
     """One launch.
 
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
@@ -68,9 +68,9 @@ class Draft:
 
 
 @dataclass(frozen=True, slots=True)
-class ProgramDraft:
+class ProgramSpec:
     """A program before emission. `tokens` is the most that one run takes."""
 
     name: str
     tokens: int
-    drafts: tuple[Draft, ...]
+    kernels: tuple[KernelSpec, ...]

@@ -12,22 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
-from imp_codegen.graph import (
-    Add,
-    Attention,
-    Embed,
-    Gated,
-    Graph,
-    HeadNorm,
-    Linear,
-    Op,
-    RmsNorm,
-    Rope,
-    Sample,
-    Value,
-    Weight,
-)
-from imp_codegen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec, RopeSpec
+from imp_codegen.graph import Graph, Op, Value, Weight
+from imp_codegen.ops import Add, Attention, Embed, Gated, HeadNorm, Linear, RmsNorm, Rope, Sample
+from imp_codegen.rope import RopeSpec
+from imp_codegen.spec import AttentionSpec, LayerSpec, MlpSpec, ModelSpec
 from imp_runtime.plan import Pooling
 from imp_runtime.text import plain_name
 

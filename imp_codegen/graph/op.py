@@ -1,0 +1,91 @@
+"""What operations are made of: values, weights, and what an operation's numpy evaluation may ask for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, fields
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The result of one operation, float32[tokens, width]."""
+
+    name: str
+    width: int
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A tensor of the checkpoint: [rows, cols], or a vector with rows = 1."""
+
+    name: str
+    rows: int
+    cols: int
+
+
+class Evaluation(Protocol):
+    """A step of one sequence in numpy: its token ids int64[n] at positions start, start + 1, ..., and its state."""
+
+    @property
+    def tokens(self) -> NDArray[np.int64]:
+        """The step's token ids."""
+
+    @property
+    def start(self) -> int:
+        """The position of the first."""
+
+    def rows(self, weight: Weight, begin: int, end: int) -> Floats:
+        """Rows of a matrix, float32[end - begin, cols]."""
+
+    def vector(self, weight: Weight) -> Floats:
+        """A vector, float32[cols]."""
+
+    def product(self, x: Floats, weight: Weight) -> Floats:
+        """x[n, cols] @ weight.T, x as the matrix multiplies it."""
+
+    def append(self, layer: int, new: Floats) -> Floats:
+        """Append `new` [k and v, n, kv heads, head_dim] to a layer's cache; all that it then holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Op(ABC):
+    """An operation. A subclass's other fields are what it reads, and numbers; each one decides what comes out."""
+
+    out: Value
+
+    @abstractmethod
+    def fits(self) -> bool:
+        """Whether the shapes of what it reads and of its result agree."""
+
+    @abstractmethod
+    def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
+        """The result, float32[n, width], from the values that it reads, in the order of the fields."""
+
+
+def inputs(op: Op) -> tuple[Value, ...]:
+    """The values that an operation reads."""
+    found = (getattr(op, field.name) for field in fields(op) if field.name != "out")
+    return tuple(value for value in found if isinstance(value, Value))
+
+
+def weights(op: Op) -> tuple[Weight, ...]:
+    """The weights that an operation reads."""
+    found = (getattr(op, field.name) for field in fields(op))
+    return tuple(value for value in found if isinstance(value, Weight))
+
+
+def label(op: Op) -> str:
+    """An operation in messages and plans: kind and result."""
+    return f"{type(op).__name__} {op.out.name}"
+
+
+def floats(x: NDArray[np.generic]) -> Floats:
+    """`x` as float32."""
+    result: Floats = x.astype(np.float32)
+    return result

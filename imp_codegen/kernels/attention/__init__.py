@@ -1,0 +1,1 @@
+"""QK-norm, RoPE, KV append and attention, in decode and for chunks of a prompt."""

@@ -1,0 +1,65 @@
+"""Attention of one row: split over the keys, the last CTA of each kv head merges."""
+
+from __future__ import annotations
+
+from imp_codegen.graph import label
+from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params
+from imp_codegen.kernels.attention.sizes import (
+    LEAST_SLOTS,
+    attention_bytes,
+    attention_warps,
+    core_bytes,
+    queries_of_cta,
+)
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering
+from imp_runtime.plan import BLOCK_TOKENS, Output
+
+_MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
+
+
+def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
+    """`attention_ctas` CTAs of the target."""
+    op = parts.op
+    queries = queries_of_cta(op)
+    items = op.heads // queries
+    splits = max(low.target.attention_ctas // items, 1)
+    warps = attention_warps(low, op)
+    tile = BLOCK_TOKENS * op.head_dim * 2
+    fit = (low.target.gemv_shared - core_bytes(op, warps)) // (warps * (tile + 8))
+    slots = min(max(fit, LEAST_SLOTS), _MOST_SLOTS)
+    partial = low.buffer("attn.partial", items * splits * queries * (op.head_dim + 2) * 4)
+    cache = low.layer_cache(op.layer)
+    assert cache.binding is not None
+    kernel = KernelSpec(
+        name=op.out.name,
+        entry="attention",
+        headers=("stage/attention_decode",),
+        stage=Cpp("AttentionDecode", (core_config(low, parts, splits), slots)),
+        call=(
+            (
+                low.value("const float*", "qkv", parts.inputs[0]),
+                *norm_params(low, parts.norms),
+                low.turns(parts.ropes[0].rope),
+                cache,
+                low.state("const std::int32_t*", "step.input"),
+                low.state("const std::int32_t*", "seq.position"),
+                low.state("const std::int32_t*", "seq.table"),
+                Param("float*", "partial", partial),
+                Param("std::uint32_t*", "arrived", low.buffer("attn.arrived", items * 4)),
+                low.value("float*", "out", op.out),
+            ),
+        ),
+        grid=(splits, items, 1),
+        threads=warps * 32,
+        shared_bytes=attention_bytes(op, warps, slots),
+        overlap=True,
+        ops=tuple(map(label, parts.ops)),
+        outputs=(
+            *low.output(op.out),
+            Output(op.k.name, "kv", cache.binding.offset, "f16", (op.kv_heads, op.head_dim)),
+        ),
+        other_bytes=parts.width * 4 + op.out.width * 4,
+        flops=0,
+    )
+    return (kernel,)

@@ -1,0 +1,91 @@
+"""Attention of a chunk of a prompt: q is rotated where it lies, k and v appended, then causal attention."""
+
+from __future__ import annotations
+
+import math
+
+from imp_codegen.graph import label
+from imp_codegen.kernels.attention.parts import Parts, norm_params
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.ops import Attention
+from imp_runtime.plan import Output
+
+
+def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
+    """Two kernels: the whole chunk is in the cache before any of it is attended to."""
+    return (_append(low, parts), _attend(low, parts))
+
+
+def _append(low: Lowering, parts: Parts) -> KernelSpec:
+    op, rope, norms = parts.op, parts.ropes[0].rope, parts.norms
+    config = Config(
+        "RopeAppendConfig",
+        (
+            *_heads(low, op),
+            *_paging(low),
+            ("interleaved", rope.interleaved),
+            ("norm", bool(norms)),
+            ("eps", norms[0].eps if norms else 0.0),
+            ("scale", op.scale * math.log2(math.e)),
+        ),
+    )
+    return KernelSpec(
+        name=op.out.name + ".append",
+        entry="append",
+        headers=("stage/rope_append",),
+        stage=Cpp("RopeAppend", (config,)),
+        call=(
+            low.value("float*", "qkv", parts.inputs[0]),
+            *norm_params(low, norms),
+            low.turns(rope),
+            low.layer_cache(op.layer),
+            low.state("const std::int32_t*", "seq.table"),
+            low.state("const std::int32_t*", "seq.position"),
+            low.state("const std::int32_t*", "step.input"),
+        ),
+        grid=(low.rows, 1, 1),
+        threads=256,
+        shared_bytes=op.head_dim // 2 * 8,
+        ops=tuple(map(label, parts.ops[:-1])),
+        other_bytes=2 * low.rows * parts.width * 4,
+    )
+
+
+def _attend(low: Lowering, parts: Parts) -> KernelSpec:
+    op, rows = parts.op, low.rows
+    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low)))
+    warps = 4 if rows % 64 == 0 else 2
+    cache = low.layer_cache(op.layer)
+    assert cache.binding is not None
+    return KernelSpec(
+        name=op.out.name,
+        entry="attend",
+        headers=("stage/attention_prefill",),
+        stage=Cpp("AttentionPrefill", (config,)),
+        call=(
+            low.value("const float*", "q", parts.inputs[0]),
+            Param("const std::uint8_t*", "cache", cache.binding),
+            low.state("const std::int32_t*", "seq.table"),
+            low.state("const std::int32_t*", "seq.position"),
+            low.value("float*", "out", op.out),
+            low.state("const std::int32_t*", "step.input"),
+        ),
+        grid=(-(-rows // (warps * 16)), op.heads, 1),
+        threads=warps * 32,
+        shared_bytes=4 * 64 * (op.head_dim * 2 + 16),
+        ops=(label(op),),
+        outputs=(
+            *low.output(op.out),
+            Output(op.k.name, "kv", cache.binding.offset, "f16", (op.kv_heads, op.head_dim)),
+        ),
+        other_bytes=2 * rows * op.out.width * 4,
+    )
+
+
+def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:
+    return (("heads", op.heads), ("kv_heads", op.kv_heads), ("head_dim", op.head_dim), ("tokens", low.rows))
+
+
+def _paging(low: Lowering) -> tuple[tuple[str, int], ...]:
+    return (("table_blocks", low.table_blocks), ("block_bytes", low.kv.block_bytes))

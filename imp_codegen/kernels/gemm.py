@@ -1,0 +1,123 @@
+"""Matrix products of several rows: activations are encoded once, then multiplied on the tensor cores."""
+
+from __future__ import annotations
+
+from imp_codegen.graph import Value, Weight, label
+from imp_codegen.kernels.family import Block
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.ops import Add, Linear, RmsNorm
+from imp_runtime.plan import Binding
+
+_GEMM_THREADS = 256
+_GEMM_ROWS = 64
+_LINE = 128  # bytes of one token or weight row that a step of a matrix product takes
+
+
+def encode(low: Lowering, value: Value, source: Block, weights: tuple[Weight, ...], norm: RmsNorm | None) -> KernelSpec:
+    """`value` as codes and scales, or planes, for products with `weights`.
+
+    It is made of `source`: by `norm`, of a gate and what it gates by silu, or it lies there.
+    """
+    q8, dense = low.wants_q8(*weights), low.wants_dense(*weights)
+    rows, cols, width = low.rows, value.width, sum(part.width for part in source)
+    config = Config(
+        "ActivationsConfig",
+        (
+            ("cols", cols),
+            ("tokens", rows),
+            ("norm", norm is not None),
+            ("swiglu", len(source) == 2),
+            ("q8", q8),
+            ("dense", dense),
+            ("eps", norm.eps if norm else 0.0),
+        ),
+    )
+    return KernelSpec(
+        name=value.name + ".encode",
+        entry="encode",
+        headers=("stage/encode_activations",),
+        stage=Cpp("EncodeActivations", (config,)),
+        call=(
+            low.value("const float*", "x", source[0]),
+            low.plane(norm.weight, "norm") if norm else Param("const float*", "norm", None),
+            Param("std::uint8_t*", "codes", _codes(low, cols) if q8 else None),
+            Param("uint2*", "scales", _scales(low, cols) if q8 else None),
+            Param("std::uint16_t*", "planes", _planes(low, cols) if dense else None),
+            low.state("const std::int32_t*", "step.input"),
+        ),
+        grid=(rows, 1, 1),
+        threads=256,
+        shared_bytes=32 if norm else 0,
+        ops=(f"Encode {value.name}",),
+        other_bytes=rows * (width * 4 + cols * (1 if q8 else 0) + cols * (4 if dense else 0)),
+    )
+
+
+def gemm(low: Lowering, op: Linear, add: Add | None = None) -> KernelSpec:
+    """The encoded activations times the matrix; with `add` added to what lies where its result goes."""
+    weight, rows, cols, out = op.weight, low.rows, op.x.width, add.out if add else op.out
+    block_tokens = 64 if rows % 64 == 0 else 32
+    place = low.places[out]
+    config = Config(
+        "GemmConfig",
+        (
+            ("rows", weight.rows),
+            ("cols", cols),
+            ("tokens", rows),
+            ("stride", place.stride),
+            ("offset", place.column),
+            ("accumulate", add is not None),
+            ("bias", op.bias is not None),
+        ),
+    )
+    q8 = low.wants_q8(weight)
+    activations = (
+        (Param("const std::uint8_t*", "codes", _codes(low, cols)), Param("const uint2*", "scales", _scales(low, cols)))
+        if q8
+        else (Param("const std::uint16_t*", "planes", _planes(low, cols)),)
+    )
+    return KernelSpec(
+        name=op.out.name,
+        entry="gemm",
+        headers=("stage/gemm_q8" if q8 else "stage/gemm_bf16", *low.headers(weight)),
+        stage=Cpp("GemmQ8" if q8 else "GemmBf16", (config, low.matrix(weight))),
+        call=(
+            low.plane(weight, "w"),
+            *activations,
+            low.plane(op.bias, "bias") if op.bias else Param("const float*", "bias", None),
+            Param("float*", "y", Binding(place.buffer)),
+            low.state("const std::int32_t*", "step.input"),
+        ),
+        grid=(-(-rows // block_tokens), -(-weight.rows // _GEMM_ROWS), 1),
+        threads=_GEMM_THREADS,
+        shared_bytes=_shared_bytes(low, weight, block_tokens),
+        ops=tuple(map(label, (op, add) if add else (op,))),
+        outputs=low.output(out),
+        weight_bytes=low.weight_bytes(weight),
+        other_bytes=rows * (cols + weight.rows * 4),
+        flops=2 * rows * weight.rows * weight.cols,
+    )
+
+
+def _shared_bytes(low: Lowering, weight: Weight, block_tokens: int) -> int:
+    """Shared memory of GemmQ8 and GemmBf16: two buffers of one step of both operands. The emitted source asserts it."""
+    fmt = low.placed[weight.name].format
+    codes = (block_tokens + _GEMM_ROWS) * _LINE
+    if fmt.activation == "bf16":
+        return 2 * (2 * block_tokens + fmt.prefill_planes * _GEMM_ROWS) * _LINE
+    blocks = _LINE // 32
+    row_scales = blocks * (_GEMM_ROWS + 8) * 4
+    return 2 * (codes + block_tokens * (blocks + 2) * 8 + fmt.prefill_planes * row_scales)
+
+
+def _codes(low: Lowering, cols: int) -> Binding:
+    return low.buffer("chunk.codes", low.rows * cols)
+
+
+def _scales(low: Lowering, cols: int) -> Binding:
+    return low.buffer("chunk.scales", low.rows * round_up(cols // 32, 2) * 8)
+
+
+def _planes(low: Lowering, cols: int) -> Binding:
+    return low.buffer("chunk.planes", 2 * low.rows * cols * 2)

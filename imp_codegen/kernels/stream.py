@@ -1,0 +1,107 @@
+"""How a kernel streams weights for one vector (stage/gemv.h): its warps, their rings, the encoded vector."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from imp_codegen.graph import Weight
+from imp_codegen.kernels.kernel_spec import Config, Param
+from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.ops import Linear, RmsNorm
+from imp_codegen.targets import TargetError
+from imp_codegen.tuning.stage import Stage
+from imp_codegen.tuning.table import choose
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """The configs that every kernel of streamed weights has, its warps, its shared memory: rings, then the vector."""
+
+    gemv: Config
+    encode: Config
+    warps: int
+    shared: int
+
+
+def stream(
+    low: Lowering, kind: str, cols: int, matrices: tuple[Weight, ...], *, norm: RmsNorm | None, paired: bool = False
+) -> Streamed:
+    """For a kernel that multiplies one vector with `matrices`: as the tables say, or else the formula.
+
+    `norm`: what the vector goes through before that. `paired`: a warp takes the same rows of both matrices, instead of
+    the rows of one after those of the other.
+    """
+    stage = _stage(low, kind, matrices, encoded_bytes(low, cols, matrices, norm=norm is not None), paired)
+    # Floats that would leave too little room for tiles are read where they lie.
+    few_warps = 2 * stage.formula(low.target).warps < low.target.gemv_warps
+    in_place = norm is None and not low.wants_q8(*matrices) and few_warps
+    if in_place:
+        stage = replace(stage, vector_bytes=0)
+    chosen = choose(low.tables, stage.name, stage.formula(low.target))
+    low.streams[stage] = chosen
+    warps, slots = chosen.choice.warps, chosen.choice.slots
+    shared = stage.shared_bytes(chosen.choice)
+    if shared > low.target.max_shared:
+        advice = "such long rows are unsupported" if chosen.origin == "formula" else "measure it again"
+        raise TargetError(
+            f"{matrices[0].name}: its rows of {cols} weights need {shared:,} bytes of shared memory in {warps} warps "
+            f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice} ({chosen.origin})"
+        )
+    gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
+    encode = encode_config(low, cols, matrices, warps, norm=norm, in_place=in_place)
+    return Streamed(gemv, encode, warps, shared)
+
+
+def encode_config(
+    low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: RmsNorm | None, in_place: bool = False
+) -> Config:
+    """How the vector that `matrices` multiply is encoded; not at all if it is read `in_place`."""
+    return Config(
+        "EncodeConfig",
+        (
+            ("cols", cols),
+            ("warps", warps),
+            ("q8", low.wants_q8(*matrices)),
+            ("dense", low.wants_dense(*matrices) and not in_place),
+            ("norm", norm is not None),
+            ("eps", norm.eps if norm else 0.0),
+        ),
+    )
+
+
+def encoded_bytes(low: Lowering, cols: int, matrices: tuple[Weight, ...], *, norm: bool) -> int:
+    """Shared memory of the encoded vector: codes and scales, floats, and the sums of squares."""
+    codes = round_up(cols, 128) + round_up(cols // 4, 16) if low.wants_q8(*matrices) else 0
+    floats = round_up(cols, 32) * 4 if low.wants_dense(*matrices) else 0
+    return codes + floats + (round_up(-(-cols // 128) * 4, 16) if norm else 0)
+
+
+def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool) -> Stage:
+    tiles = []
+    for weight in matrices:
+        tile = low.placed[weight.name].tile
+        assert tile is not None, f"{weight.name} is a vector"
+        tiles.append(tile)
+    rows = max(tile.rows for tile in tiles)
+    if paired:
+        units = -(-matrices[0].rows // rows)
+        unit_tiles = sum(
+            rows // tile.rows * weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True)
+        )
+    else:
+        units = sum(-(-weight.rows // tile.rows) for weight, tile in zip(matrices, tiles, strict=True))
+        unit_tiles = max(weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
+    return Stage(
+        kind,
+        tuple(low.shape(weight) for weight in matrices),
+        units,
+        unit_tiles,
+        slot_bytes=max(low.tile_bytes(weight) for weight in matrices),
+        plane_bytes=sum(low.placed[weight.name].plane.nbytes for weight in matrices),
+        vector_bytes=vector_bytes,
+    )
+
+
+def bias_params(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param, ...]:
+    """A bias parameter for each matrix, or none if the matrices have none."""
+    return tuple(low.plane(op.bias, f"bias{i}") for i, op in enumerate(linears) if op.bias)

@@ -1,0 +1,29 @@
+"""The operations of a graph, one file each: what it reads, which shapes fit, and what comes out, in numpy."""
+
+from imp_codegen.ops.add import Add
+from imp_codegen.ops.attention import Attention
+from imp_codegen.ops.embed import Embed
+from imp_codegen.ops.gated import Activation, Gated
+from imp_codegen.ops.head_norm import HeadNorm
+from imp_codegen.ops.linear import Linear
+from imp_codegen.ops.rms_norm import RmsNorm
+from imp_codegen.ops.rope import Rope, ropes
+from imp_codegen.ops.sample import Sample
+from imp_codegen.ops.scale import Scale
+from imp_codegen.ops.softcap import Softcap
+
+__all__ = [
+    "Activation",
+    "Add",
+    "Attention",
+    "Embed",
+    "Gated",
+    "HeadNorm",
+    "Linear",
+    "RmsNorm",
+    "Rope",
+    "Sample",
+    "Scale",
+    "Softcap",
+    "ropes",
+]

@@ -1,0 +1,48 @@
+"""Causal attention over the cache."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from imp_codegen.graph import Evaluation, Floats, Op, Value, floats
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(Op):
+    """Appends k and v to the cache of `layer` and attends over it: softmax(scale * q k^T) v, causal.
+
+    With a `window` w a token sees w positions, its own the last of them; with 0 all. With a `softcap` c a scaled score
+    s becomes c * tanh(s / c); 0: it stays.
+    """
+
+    q: Value
+    k: Value
+    v: Value
+    layer: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    scale: float
+    window: int = 0
+    softcap: float = 0.0
+
+    def fits(self) -> bool:
+        queries = self.out.width == self.q.width == self.heads * self.head_dim
+        keys = self.k.width == self.v.width == self.kv_heads * self.head_dim
+        return queries and keys and self.heads % self.kv_heads == 0 and self.window >= 0
+
+    def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
+        q, k, v = read
+        n = len(q)
+        keys, values = at.append(self.layer, np.stack([k, v]).reshape(2, n, self.kv_heads, self.head_dim))
+        queries = q.reshape(n, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
+        scores = np.einsum("tkgd,lkd->kgtl", queries, keys) * self.scale
+        if self.softcap:
+            scores = self.softcap * np.tanh(scores / self.softcap)
+        distance = (len(keys) - n + np.arange(n))[:, None] - np.arange(len(keys))[None, :]
+        seen = (distance >= 0) & (distance < self.window) if self.window else distance >= 0
+        weights = np.exp(np.where(seen, scores, -np.inf) - np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True))
+        weights /= weights.sum(axis=-1, keepdims=True)
+        return floats(np.einsum("kgtl,lkd->tkgd", weights, values).reshape(n, -1))
