@@ -268,6 +268,16 @@ def test_aliases(artifact: Artifact) -> None:
         assert (model.id, model.model_extra and model.model_extra["aliases"]) == ("gpt-4o", ["gpt-4o", "tiny"])
         assert [server.client.models.retrieve(name).id for name in ("gpt-4o", "tiny")] == ["gpt-4o", "tiny"]
         assert server.http.get("/props").json()["model_alias"] == "gpt-4o"
+        bodies = {
+            "/v1/chat/completions": {"messages": ask("Hi")},
+            "/v1/completions": {"prompt": "Hi"},
+            "/v1/responses": {"input": "Hi"},
+            "/v1/messages": {"messages": ask("Hi"), "max_tokens": 1},
+            "/v1/embeddings": {"input": "Hi"},
+            "/completion": {"prompt": "Hi"},
+        }
+        answers = {path: server.http.post(path, json=body).json() for path, body in bodies.items()}
+        assert {path: answer["model"] for path, answer in answers.items()} == dict.fromkeys(bodies, "gpt-4o")
         reply = server.client.chat.completions.create(model="gpt-4o", messages=ask("Hi"))
         assert (reply.model, reply.choices[0].message.content) == ("gpt-4o", REPLY)
 

@@ -67,6 +67,7 @@ def test_every_template_and_conversation_is_in_the_truth() -> None:
         ("{{ {'a': '<é>&\"'} | tojson }}", '{"a": "<é>&\\""}'),
         ("{{ {'b': 1, 'a': [1]} | tojson(indent=1, sort_keys=true) }}", '{\n "a": [\n  1\n ],\n "b": 1\n}'),
         ("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024"),
+        ("{{ date_string }}, {{ datetime }}", "26 Jul 2024, Jul 26 2024"),
         ("a{% generation %}{{ messages[0].role }}{% endgeneration %}b", "auserb"),
         ("{% if tools is none and documents is none and add_generation_prompt %}yes{% endif %}", "yes"),
         ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "1"),
@@ -82,6 +83,7 @@ def test_variables_replace_special_tokens_but_not_the_messages() -> None:
     template = ChatTemplate("{{ messages[0].content }}{{ bos_token }}", {"bos_token": "<s>"})
     variables: dict[str, Json] = {"messages": "x", "bos_token": "y"}
     assert template.render([{"role": "user", "content": "Hi"}], variables=variables) == "Hiy"
+    assert render("{{ date_string }}, {{ datetime }}", date_string="then") == "then, Jul 26 2024"
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def add(app: FastAPI, service: Service) -> None:
         return Response()
 
     async def models() -> Response:
-        return json_response({"object": "list", "data": [_model_object(service, service.names()[0])]})
+        return json_response({"object": "list", "data": [_model_object(service, service.shown_name)]})
 
     async def model_by_name(name: str) -> Response:
         _ = service.named(name)

@@ -54,8 +54,13 @@ class Service:
     started: int = field(default_factory=lambda: int(time.time()))
 
     def names(self) -> tuple[str, ...]:
-        """The names of the model, first the one that is shown: the operator's, else the file's."""
+        """The names of the model: the operator's, then the file's."""
         return (*self.aliases, self.engine.model.plan.model)
+
+    @property
+    def shown_name(self) -> str:
+        """The model's name in answers to who calls it by none, and in /v1/models."""
+        return self.names()[0]
 
     def named(self, name: str | None) -> Model:
         """The model, if a request calls it by one of its names (or by none). Raises ApiError."""

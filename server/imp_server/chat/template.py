@@ -155,7 +155,7 @@ class ChatTemplate:
     """A compiled template. `tokens` are the special tokens that templates name: `bos_token`, `eos_token`."""
 
     def __init__(self, source: str, tokens: Mapping[str, str], *, now: Callable[[], datetime] = datetime.now) -> None:
-        """Raises ChatTemplateError when the template has a syntax error; `now` is what `strftime_now` reads."""
+        """Raises ChatTemplateError when the template has a syntax error; `now` is what today's date is read from."""
         environment = _Environment()
         environment.filters["tojson"] = _tojson
         environment.globals["raise_exception"] = _raise
@@ -164,6 +164,7 @@ class ChatTemplate:
         environment.globals["namespace"] = _Namespace
         self.source = source
         self._limits = environment.limits
+        self._now = now
         self._tokens = dict(tokens)
         try:
             self._template = environment.from_string(source)
@@ -183,7 +184,10 @@ class ChatTemplate:
         `variables` (such as `enable_thinking`) go to the template as they are. Raises ChatTemplateError with the
         template's own words when it refuses the messages.
         """
-        names: dict[str, object] = {**self._tokens, "documents": None, **(variables or {})}
+        # Llama 3's and Firefunction's names for a date that whoever calls transformers has to give.
+        today = self._now()
+        dates = {"date_string": today.strftime("%d %b %Y"), "datetime": today.strftime("%b %d %Y")}
+        names: dict[str, object] = {**self._tokens, "documents": None, **dates, **(variables or {})}
         names |= {"messages": [_with_reasoning(message) for message in messages], "tools": tools}
         self._limits.until = time.monotonic() + MOST_SECONDS
         try:

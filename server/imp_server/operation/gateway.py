@@ -6,23 +6,22 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import make_asgi_app
-from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.api.refusal import PUBLIC_PATHS, refusal
 from imp_server.errors import WRONG_METHOD, ApiError
-from imp_server.operation.config import LOCALHOST, Config, ServerConfig
+from imp_server.operation.config import Config, ServerConfig
 from imp_server.operation.metrics import Metrics
 from imp_server.operation.middleware.admission import Admission
 from imp_server.operation.middleware.api_key import ApiKey, read_keys
 from imp_server.operation.middleware.body import Bodies
+from imp_server.operation.middleware.cors import Cors
 from imp_server.operation.middleware.deadline import Deadline
 from imp_server.operation.middleware.rate_limit import RateLimit
 from imp_server.operation.middleware.trace import Trace
 from imp_server.operation.request_log import RequestLog
 
-_LOCAL_ORIGIN = r"https?://(localhost|([a-z0-9-]+\.)+localhost|127\.0\.0\.1|\[::1\])(:[0-9]+)?"
 _WEB = Path(__file__).parents[1] / "web"
 _PAGE = {
     "/": ("index.html", "text/html"),
@@ -78,16 +77,8 @@ def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
     if keys := read_keys(config.api):
         inner = ApiKey(inner, keys, PUBLIC_PATHS | set(pages))
     inner = deadline = Deadline(inner, limits.request_seconds)
-    if origins := config.api.cors_origins:
-        inner = CORSMiddleware(
-            inner,
-            allow_origins=origins,
-            allow_origin_regex=_LOCAL_ORIGIN if LOCALHOST in origins else None,
-            allow_methods=("*",),
-            allow_headers=("*",),
-            allow_private_network=True,  # a page of the internet that may ask this server at home
-            expose_headers=("X-Request-Id", "Retry-After"),
-        )
+    if config.api.cors_origins:
+        inner = Cors(inner, config.api.cors_origins)
     log = config.log
     requests = RequestLog(log.requests, bodies=log.bodies) if log.requests is not None else None
     return Gateway(Trace(inner, metrics, requests), deadline, admission)

@@ -19,7 +19,7 @@ def add(app: FastAPI, service: Service) -> None:
         body = await service.body(request, MessagesBody)
         model = service.named(body.model)
         generation = await service.conversation(model, body.request)
-        name = body.model or model.plan.model
+        name = body.model or service.shown_name
         serialiser = Messages(name, request_id=request.scope.get("imp.request_id"))
         return await service.answer(request, model, [generation], serialiser, stream=bool(body.stream))
 

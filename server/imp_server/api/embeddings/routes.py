@@ -71,7 +71,7 @@ async def _embedded(
         raise ApiError(f"{why}; /embeddings answers with those, and --pooling makes one of them", code="not_supported")
     inputs = await asyncio.to_thread(_tokens, model, body)
     vectors = await until_disconnect(request.receive, _vectors(service, inputs, pooling))
-    return body, body.model or model.plan.model, inputs, vectors
+    return body, body.model or service.shown_name, inputs, vectors
 
 
 def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:

@@ -68,7 +68,7 @@ def add(app: FastAPI, service: Service) -> None:
         http: Request, model: Model, body: NativeBody, requests: Sequence[Generation], *, several: bool
     ) -> Response:
         wishes = body.wishes(service.max_tokens, several=several)
-        serialiser = NativeCompletion(model, body.model or model.plan.model, requests, wishes)
+        serialiser = NativeCompletion(model, body.model or service.shown_name, requests, wishes)
         return await service.answer(http, model, requests, serialiser, stream=bool(body.stream))
 
     for path in ("/completion", "/completions"):
@@ -137,7 +137,7 @@ def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
             "params": generation_settings(model, model.http_defaults, Wishes(service.max_tokens or -1)),
         },
         "total_slots": service.slots,
-        "model_alias": service.names()[0],
+        "model_alias": service.shown_name,
         "model_path": str(model.engine.artifact.path),
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
         "bos_token": tokenizer.spelling(plan.bos_token) or "",

@@ -24,7 +24,7 @@ def add(app: FastAPI, service: Service) -> None:
         body = await service.body(request, ChatBody)
         model = service.named(body.model)
         generation = await service.conversation(model, lambda: body.conversation(*service.token_limits(model)))
-        name, timed = body.model or model.plan.model, bool(body.timings_per_token)
+        name, timed = body.model or service.shown_name, bool(body.timings_per_token)
         requests = copies(replace(generation, timed=timed, progress=bool(body.return_progress)), body.n or 1)
         shown = log.isEnabledFor(logging.DEBUG) if body.verbose is None else body.verbose
         verbose = NativeCompletion(model, name, requests, Wishes(body.limit or -1)).answer if shown else None

@@ -38,7 +38,7 @@ def add(app: FastAPI, service: Service) -> None:
             for generation in generations:
                 echoes.append(await _echo(service, model, generation.prompt, body.top))
         serialiser = Completion(
-            body.model or model.plan.model,
+            body.model or service.shown_name,
             model.fingerprint,
             include_usage=body.include_usage,
             prompts=len(generations),

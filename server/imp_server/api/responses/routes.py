@@ -24,7 +24,7 @@ def add(app: FastAPI, service: Service) -> None:
         model = service.named(body.model)
         generation = await service.conversation(model, lambda: body.request(*service.token_limits(model)))
         timed, progress = bool(body.timings_per_token), bool(body.return_progress)
-        serialiser = Responses(body.model or model.plan.model, _echoed(body, generation), timed=timed)
+        serialiser = Responses(body.model or service.shown_name, _echoed(body, generation), timed=timed)
         requests = [replace(generation, timed=timed, progress=progress)]
         return await service.answer(request, model, requests, serialiser, stream=bool(body.stream))
 
