@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeAlias, TypeVar
 
 from imp_runtime.errors import ImpError, NotFiniteError
 from imp_server.errors import ApiError
@@ -24,11 +24,15 @@ from imp_server.generation.timings import PromptProgress, Timings, milliseconds
 from imp_server.model import Model
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from imp_runtime.engine import StepOutput
     from imp_runtime.sequence import Sequence as EngineSequence
 
 log = logging.getLogger("imp")
 T = TypeVar("T")
+Hidden: TypeAlias = "npt.NDArray[np.float32]"  # [tokens, width]
 _JOIN_SECONDS = 5.0
 
 
@@ -171,6 +175,10 @@ class AsyncEngine:
         """The result of `work` done in the engine's thread, between two steps. Raises what it raises, as ApiError."""
         _ = self.model
         return await self._call(work)
+
+    async def embed(self, tokens: Sequence[int], pooled: Callable[[Hidden], T]) -> T:
+        """`pooled` of the final hidden states of `tokens`, in the engine's thread. Raises ApiError."""
+        return await self.call(lambda model: pooled(model.engine.hidden(tokens)))
 
     def close(self) -> None:
         """End the thread and close the model; requests that are still open get an error."""

@@ -329,6 +329,9 @@ def test_serve_starts_answers_and_ends(
             time.sleep(0.01)
     answer = httpx.post(f"{url}/v1/completions", json={"model": "x", "prompt": "a", "max_tokens": 50}).json()
     assert answer["choices"][0]["text"] == REPLY
+    assert len(httpx.post(f"{url}/v1/embeddings", json={"input": "abcd"}).json()["data"]) == 1
+    counted = len(encode("a")) + len(encode("abcd"))
+    assert f"imp_prompt_tokens_total {counted}.0\n" in httpx.get(f"{url}/metrics").text
     for each in urls:
         assert [model["id"] for model in httpx.get(f"{each}/v1/models").json()["data"]] == ["x"]
     servers[0].should_exit = True

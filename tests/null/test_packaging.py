@@ -15,6 +15,7 @@ import yaml
 from imp_server.api.refusal import PUBLIC_PATHS
 from imp_server.cli import app
 from imp_server.operation.config import load
+from imp_server.operation.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
@@ -105,6 +106,28 @@ def test_compose() -> None:
     assert json.loads(rest("CMD")[0])[1].startswith(f"{mounted}/")
     (home,) = re.findall(r"^/home/\w+", rest("WORKDIR")[-1])
     assert home in service["tmpfs"], "the rest of the image is read only"
+
+
+def test_the_rules_for_dashboards_of_llama_server() -> None:
+    """They are made of metrics that there are; and of the right ones, counted by hand."""
+    metrics = Metrics()
+    (group,) = yaml.safe_load((PACKAGING / "llama-server-rules.yaml").read_text("utf-8"))["groups"]
+    rules = {rule["record"]: rule["expr"] for rule in group["rules"]}
+    observer = metrics.started(10)
+    for _ in range(3):
+        observer.token()
+    observer.finished("stop", 4)
+    metrics.embedded(5)
+    metrics.started(7)
+    samples = {each.name: each.value for family in metrics.registry.collect() for each in family.samples}
+    assert {name for expr in rules.values() for name in re.findall(r"imp_\w+", expr)} <= set(samples)
+
+    def value(rule: str) -> float:
+        left, *right = re.findall(r"([+-]?) ?(imp_\w+)", rules[f"llamacpp:{rule}"])
+        return samples[left[1]] + sum(float(f"{sign}1") * samples[name] for sign, name in right)
+
+    assert (value("prompt_tokens_total"), value("prompt_tokens_cached_total")) == (18, 4)
+    assert (value("tokens_predicted_total"), value("requests_processing")) == (3, 1)
 
 
 def unit() -> list[tuple[str, str]]:

@@ -6,11 +6,11 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from imp_server.async_engine import Admitted, AsyncEngine
+from imp_server.async_engine import Admitted, AsyncEngine, Hidden
 from imp_server.errors import ApiError
 from imp_server.generation.request import Request
 from imp_server.generation.timings import PromptProgress
@@ -20,6 +20,7 @@ from imp_server.operation.request_log import current
 if TYPE_CHECKING:
     from imp_runtime.engine import StepOutput
 
+T = TypeVar("T")
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2)
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -49,7 +50,9 @@ class Metrics:
             "imp_http_request_seconds", "Time of an HTTP request", ("route",), buckets=_WHOLE, registry=registry
         )
         self.generations = Counter("imp_generations", "Generations that have ended", ("finish",), registry=registry)
-        self.prompt_tokens = Counter("imp_prompt_tokens", "Prompt tokens taken", registry=registry)
+        self.prompt_tokens = Counter(
+            "imp_prompt_tokens", "Tokens of prompts, and of texts to be embedded", registry=registry
+        )
         self.cached_tokens = Counter(
             "imp_cached_prompt_tokens", "Prompt tokens that came from the prefix cache", registry=registry
         )
@@ -70,6 +73,12 @@ class Metrics:
         """An HTTP request has ended."""
         self._http.labels(method, route, str(status)).inc()
         self._http_seconds.labels(route).observe(seconds)
+
+    def embedded(self, tokens: int) -> None:
+        """A text of so many tokens has become an embedding."""
+        self.prompt_tokens.inc(tokens)
+        if (record := current.get()) is not None:
+            record.prompt_tokens += tokens
 
     def started(self, prompt_tokens: int) -> Observer:
         """A generation has been admitted; its observer wants to hear the rest."""
@@ -159,6 +168,12 @@ class ObservedEngine(AsyncEngine):
             finally:
                 for index, observer in observers.items():
                     observer.finished(reason, admitted.cached[index])
+
+    async def embed(self, tokens: Sequence[int], pooled: Callable[[Hidden], T]) -> T:
+        """As AsyncEngine.embed."""
+        found = await super().embed(tokens, pooled)
+        self._metrics.embedded(len(tokens))
+        return found
 
     def _kv_tokens(self) -> int:
         """Tokens that the KV cache holds; 0 while the model is loading."""

@@ -89,11 +89,10 @@ def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
 
 async def _vectors(service: Service, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list[Sequence[Vector]]:
     # One at a time, so that generations go on in between.
-    return [await service.engine.call(functools.partial(_of_text, tokens, pooling)) for tokens in inputs]
+    return [await service.engine.embed(tokens, functools.partial(_of_text, pooling)) for tokens in inputs]
 
 
-def _of_text(tokens: Sequence[int], pooling: Pooling, model: Model) -> Sequence[Vector]:
-    hidden = model.engine.hidden(tokens)
+def _of_text(pooling: Pooling, hidden: npt.NDArray[np.float32]) -> Sequence[Vector]:
     return list(hidden) if pooling == "none" else [pooled(hidden, pooling)]
 
 
