@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 1f06d46c1790cb8c
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text bcdc48f007f1a253
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -25,7 +25,7 @@ using imp::Sampling;
 // Embed · 0 bytes of weights, 1,296 of other data a launch
 // decode_b1 embed and 5 more · grid (2, 1, 1), 128 threads
 using embed_0_t = imp::EmbedToken<
-    imp::EmbedConfig{.threads = 128},
+    imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(embed_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_0_t::kSharedBytes == 0, "the plan gives other shared memory");
@@ -85,7 +85,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
-    imp::AddRows<0>,
+    imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(project_0_t::kSharedBytes == 39776, "the plan gives other shared memory");
@@ -103,7 +103,8 @@ using gate_up_0_t = imp::GatedGemv<
     imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Silu>;
 static_assert(gate_up_0_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gate_up_0_t::kSharedBytes == 39792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
@@ -120,7 +121,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
     imp::EncodeConfig{.cols = 768, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
-    imp::AddRows<0>,
+    imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(project_1_t::kSharedBytes == 118752, "the plan gives other shared memory");
@@ -258,7 +259,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_0(
 // Embed · 0 bytes of weights, 165,888 of other data a launch
 // prefill_t128 embed · grid (128, 1, 1), 128 threads
 using embed_1_t = imp::EmbedChunk<
-    imp::EmbedConfig{.threads = 128},
+    imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(embed_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_1_t::kSharedBytes == 0, "the plan gives other shared memory");
@@ -273,7 +274,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .swiglu = false, .q8 = true, .dense = false, .eps = 1e-06f}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -288,7 +289,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
 // Linear · 69,632 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
 using gemm_0_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false},
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -304,7 +305,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
 // Linear · 34,816 bytes of weights, 98,304 of other data a launch
 // prefill_t128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
 using gemm_1_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false},
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -320,7 +321,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
 // Linear · 34,816 bytes of weights, 98,304 of other data a launch
 // prefill_t128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
 using gemm_2_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false},
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -370,7 +371,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .swiglu = false, .q8 = true, .dense = false, .eps = 0.0f}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -384,7 +385,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
 // Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
 using gemm_3_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false},
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -400,7 +401,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
 // Linear · 208,896 bytes of weights, 425,984 of other data a launch
 // prefill_t128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
 using gemm_4_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false},
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -416,7 +417,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
 // Linear · 208,896 bytes of weights, 425,984 of other data a launch
 // prefill_t128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
 using gemm_5_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false},
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -432,7 +433,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
 // Encode · 0 bytes of weights, 884,736 of other data a launch
 // prefill_t128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .swiglu = true, .q8 = true, .dense = false, .eps = 0.0f}>;
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f},
+    imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
@@ -446,7 +448,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
 // Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
 // prefill_t128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
 using gemm_6_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false},
+    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -515,7 +517,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_first_0(
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
 // logits_t128 logits · grid (2, 32, 1), 256 threads
 using gemm_7_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false},
+    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
-from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Embed
@@ -29,7 +29,10 @@ class Embedding(Match):
             name=self.name,
             entry="embed",
             headers=("stage/embed", *low.headers(weight)),
-            stage=Cpp(stage, (Config("EmbedConfig", (("threads", _THREADS),)), low.matrix(weight))),
+            stage=Cpp(
+                stage,
+                (Config("EmbedConfig", (("threads", _THREADS), ("scale", float(self.op.scale)))), low.matrix(weight)),
+            ),
             call=(
                 low.plane(weight, "w"),
                 low.state("const std::int32_t*", "step.input"),
@@ -50,6 +53,4 @@ def match(edges: Edges, op: Op, rows: int) -> Embedding | None:
     """Any embedding."""
     if not isinstance(op, Embed):
         return None
-    if op.scale != 1:
-        raise FusionError(f"{label(op)}: has the scale {op.scale}, which is unsupported")
     return Embedding(ops=(op,), reads=(), writes=((op.out,),), op=op)

@@ -1,14 +1,14 @@
-"""One row: RMS norm, the gate and up matrices, and silu(gate) * up in one kernel."""
+"""One row: RMS norm, the gate and up matrices, and activation(gate) * up in one kernel."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
-from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import stream
+from imp_codegen.kernels.stream import activation, bias_mask, bias_params, stream
 from imp_codegen.ops import Gated, Linear, RmsNorm
 
 
@@ -34,15 +34,16 @@ class GateUp(Match):
                 (
                     streamed.gemv,
                     streamed.encode,
-                    Cpp("StoreRows", (0,)),
+                    Cpp("StoreRows", (bias_mask((gate, up)),)),
                     low.matrix(gate.weight),
                     low.matrix(up.weight),
+                    activation(gated),
                 ),
             ),
             call=(
                 low.value("const float*", "x", norm.x),
                 low.plane(norm.weight, "norm"),
-                (low.value("float*", "gated", gated.out),),
+                (low.value("float*", "gated", gated.out), *bias_params(low, (gate, up))),
                 low.plane(gate.weight, "gate"),
                 low.plane(up.weight, "up"),
             ),
@@ -70,10 +71,5 @@ def match(edges: Edges, op: Op, rows: int) -> GateUp | None:
     gate, up = edges.maker(gated.gate), edges.maker(gated.up)
     if linears not in ((gate, up), (up, gate)) or not isinstance(gate, Linear) or not isinstance(up, Linear):
         return None
-    if gated.activation != "silu":
-        raise FusionError(f"{label(gated)}: has the activation {gated.activation}, which is unsupported")
-    for linear in (gate, up):
-        if linear.bias:
-            raise FusionError(f"{label(linear)}: has the bias {linear.bias.name}, which is unsupported there")
     ops = (op, gate, up, gated)
     return GateUp(ops=ops, reads=((op.x,),), writes=((gated.out,),), norm=op, gate=gate, up=up, gated=gated)

@@ -6,7 +6,8 @@ from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.family import Block
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.ops import Add, Linear, RmsNorm
+from imp_codegen.kernels.stream import activation
+from imp_codegen.ops import Add, Gated, Linear, RmsNorm
 from imp_runtime.plan import Binding
 
 _GEMM_THREADS = 256
@@ -14,10 +15,17 @@ _GEMM_ROWS = 64
 _LINE = 128  # bytes of one token or weight row that a step of a matrix product takes
 
 
-def encode(low: Lowering, value: Value, source: Block, weights: tuple[Weight, ...], norm: RmsNorm | None) -> KernelSpec:
+def encode(
+    low: Lowering,
+    value: Value,
+    source: Block,
+    weights: tuple[Weight, ...],
+    norm: RmsNorm | None,
+    gated: Gated | None = None,
+) -> KernelSpec:
     """`value` as codes and scales, or planes, for products with `weights`.
 
-    It is made of `source`: by `norm`, of a gate and what it gates by silu, or it lies there.
+    It is made of `source`: by `norm`, by `gated` of both halves, or it lies there.
     """
     q8, dense = low.wants_q8(*weights), low.wants_dense(*weights)
     rows, cols, width = low.rows, value.width, sum(part.width for part in source)
@@ -27,7 +35,7 @@ def encode(low: Lowering, value: Value, source: Block, weights: tuple[Weight, ..
             ("cols", cols),
             ("tokens", rows),
             ("norm", norm is not None),
-            ("swiglu", len(source) == 2),
+            ("gated", gated is not None),
             ("q8", q8),
             ("dense", dense),
             ("eps", norm.eps if norm else 0.0),
@@ -37,7 +45,7 @@ def encode(low: Lowering, value: Value, source: Block, weights: tuple[Weight, ..
         name=value.name + ".encode",
         entry="encode",
         headers=("stage/encode_activations",),
-        stage=Cpp("EncodeActivations", (config,)),
+        stage=Cpp("EncodeActivations", (config, activation(gated)) if gated else (config,)),
         call=(
             low.value("const float*", "x", source[0]),
             low.plane(norm.weight, "norm") if norm else Param("const float*", "norm", None),
@@ -69,6 +77,8 @@ def gemm(low: Lowering, op: Linear, add: Add | None = None) -> KernelSpec:
             ("offset", place.column),
             ("accumulate", add is not None),
             ("bias", op.bias is not None),
+            ("scale", float(add.scale if add else 1)),
+            ("cap", 0.0),
         ),
     )
     q8 = low.wants_q8(weight)

@@ -9,7 +9,7 @@ from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_params, stream
+from imp_codegen.kernels.stream import bias_mask, bias_params, stream
 from imp_codegen.ops import Add, Gated, Linear
 
 
@@ -25,22 +25,22 @@ class LinearAdd(Match):
         """One row: one kernel. Several: the input is encoded, then a product that adds."""
         if low.rows == 1:
             return (self._streamed(low),)
-        encoded = encode(low, self.linear.x, self.reads[0], (self.linear.weight,), None)
+        encoded = encode(low, self.linear.x, self.reads[0], (self.linear.weight,), None, self.gated)
         return (encoded, gemm(low, self.linear, self.add))
 
     def _streamed(self, low: Lowering) -> KernelSpec:
         linear, add, weight = self.linear, self.add, self.linear.weight
         streamed = stream(low, "project", linear.x.width, (weight,), norm=None)
-        biases = bias_params(low, (linear,))
+        store = Cpp("AddRows", (bias_mask((linear,)), float(add.scale)))
         return KernelSpec(
             name=self.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
             entry="project",
             headers=("stage/gemv", *low.headers(weight)),
-            stage=Cpp("Gemv", (streamed.gemv, streamed.encode, Cpp("AddRows", (len(biases),)), low.matrix(weight))),
+            stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(weight))),
             call=(
                 low.value("const float*", "input", linear.x),
                 Param("const float*", "norm", None),
-                (low.value("float*", "x", add.out), *biases),
+                (low.value("float*", "x", add.out), *bias_params(low, (linear,))),
                 low.plane(weight, "w"),
             ),
             grid=(low.target.sms, 1, 1),
@@ -64,10 +64,10 @@ def match(edges: Edges, op: Op, rows: int) -> LinearAdd | None:
     add = edges.only_reader(linear.out)
     if not isinstance(add, Add) or add.x == add.y:
         return None
-    if add.scale != 1:
-        raise FusionError(f"{label(add)}: has the scale {add.scale}, which is unsupported")
-    if gated and gated.activation != "silu":
-        raise FusionError(f"{label(gated)}: has the activation {gated.activation}, which is unsupported")
+    if add.scale != 1 and add.y != linear.out:
+        raise FusionError(
+            f"{label(add)}: scales the residual stream instead of what is added to it, which is unsupported"
+        )
     residual = add.y if add.x == linear.out else add.x
     source = (gated.gate, gated.up) if gated else (linear.x,)
     return LinearAdd(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
-from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_params, stream
+from imp_codegen.kernels.stream import bias_mask, bias_params, stream
 from imp_codegen.ops import Linear, RmsNorm
 
 
@@ -29,19 +29,16 @@ class NormLinear(Match):
         weights = tuple(op.weight for op in linears)
         width = sum(op.out.width for op in linears)
         streamed = stream(low, "qkv", norm.x.width, weights, norm=norm)
-        biases = bias_params(low, linears)
-        stage = Cpp(
-            "Gemv", (streamed.gemv, streamed.encode, Cpp("StoreRows", (len(biases),)), *map(low.matrix, weights))
-        )
+        store = Cpp("StoreRows", (bias_mask(linears),))
         return KernelSpec(
             name=self.name.rpartition(".")[0] + ".qkv",
             entry="qkv",
             headers=("stage/gemv", *low.headers(*weights)),
-            stage=stage,
+            stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, *map(low.matrix, weights))),
             call=(
                 low.value("const float*", "x", norm.x),
                 low.plane(norm.weight, "norm"),
-                (low.value("float*", "y", linears[0].out), *biases),
+                (low.value("float*", "y", linears[0].out), *bias_params(low, linears)),
                 *(low.plane(w, f"w{i}") for i, w in enumerate(weights)),
             ),
             grid=(low.target.sms, 1, 1),
@@ -69,8 +66,5 @@ def match(edges: Edges, op: Op, rows: int) -> NormLinear | None:
     linears = tuple(reader for reader in readers if isinstance(reader, Linear))
     if not linears or len(linears) < len(readers):
         return None
-    bare = next((linear for linear in linears if linear.bias is None), None)
-    if bare and any(linear.bias for linear in linears):
-        raise FusionError(f"{label(bare)}: has no bias and others that read {op.out.name} have, which is unsupported")
     products = tuple(linear.out for linear in linears)
     return NormLinear(ops=(op, *linears), reads=((op.x,),), writes=(products,), norm=op, linears=linears)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Weight
-from imp_codegen.kernels.kernel_spec import Config, Param
+from imp_codegen.kernels.kernel_spec import Config, Cpp, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.ops import Linear, RmsNorm
+from imp_codegen.ops import Gated, Linear, RmsNorm
 from imp_codegen.targets import TargetError
 from imp_codegen.tuning.stage import Stage
 from imp_codegen.tuning.table import choose
@@ -102,6 +102,16 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
     )
 
 
+def bias_mask(linears: tuple[Linear, ...]) -> int:
+    """The bits of the matrices that have a bias, as the stages count them (Biases of stage/epilogue.h)."""
+    return sum(1 << i for i, op in enumerate(linears) if op.bias)
+
+
 def bias_params(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param, ...]:
-    """A bias parameter for each matrix, or none if the matrices have none."""
+    """A parameter for each bias that there is."""
     return tuple(low.plane(op.bias, f"bias{i}") for i, op in enumerate(linears) if op.bias)
+
+
+def activation(gated: Gated) -> Cpp:
+    """What a gate goes through (stage/elementwise.h)."""
+    return Cpp({"silu": "Silu", "gelu": "Gelu", "gelu_tanh": "GeluTanh"}[gated.activation])

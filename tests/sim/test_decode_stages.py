@@ -59,23 +59,23 @@ class Product:
         gemv = f"imp::GemvConfig{{.warps = {WARPS}, .grid = {GRID}, .slots = 2}}"
         planes = ", ".join(f"const std::uint8_t* w{i}" for i in range(len(types)))
         names = ", ".join(f"w{i}" for i in range(len(types)))
-        count = len(types) if self.biased else 0
+        mask = sum(1 << i for i in self.biased)
         parameters, values = ["float* y"], ["y"]
-        epilogue = f"imp::{self.epilogue}<{count}>"
+        epilogue = f"imp::{self.epilogue}<{mask}>"
         if self.epilogue == "AddRows":
-            epilogue = f"imp::AddRows<{count}, {self.scale}f>"
+            epilogue = f"imp::AddRows<{mask}, {self.scale}f>"
         if self.epilogue == "StoreLogits":
             epilogue = (
-                f"imp::StoreLogits<imp::LogitsConfig{{.warps = {WARPS}, .biases = {count}, .scale = {self.scale}f, "
+                f"imp::StoreLogits<imp::LogitsConfig{{.warps = {WARPS}, .biased = {mask}, .scale = {self.scale}f, "
                 f".cap = {self.cap}f}}>"
             )
             parameters += ["float* value", "std::uint32_t* best"]
             values += ["value", "best"]
         parameters += [f"const float* b{i}" for i in self.biased]
-        values += [f"b{i}" if i in self.biased else "nullptr" for i in range(count)]
+        values += [f"b{i}" for i in self.biased]
         stage = f"imp::Gemv<{gemv}, {encode}, {epilogue}, {', '.join(types)}>"
         if self.epilogue == "gated":
-            epilogue = f"imp::StoreRows<{count}>"
+            epilogue = f"imp::StoreRows<{mask}>"
             stage = f"imp::GatedGemv<{gemv}, {encode}, {epilogue}, {', '.join(types)}, imp::{self.activation}>"
         x, given = "x", "const float* x"
         if self.post:

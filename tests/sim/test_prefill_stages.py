@@ -69,7 +69,7 @@ class Encode:
     keep: bool = True
 
     def stage(self) -> str:
-        flags = {"norm": self.source == "norm", "swiglu": self.source == "swiglu", "q8": self.q8, "dense": self.dense}
+        flags = {"norm": self.source == "norm", "gated": self.source == "gated", "q8": self.q8, "dense": self.dense}
         late = {"weighted": self.weighted, "post": self.post}
         fields, more = (
             ", ".join(f".{name} = {str(value).lower()}" for name, value in each.items()) for each in (flags, late)
@@ -158,10 +158,10 @@ ENCODERS = {
     "encode": Encode(cols=224, dense=False),
     "encode_floats": Encode(cols=176, source="norm", q8=False),
     "encode_norm": Encode(cols=1056, source="norm"),
-    "encode_swiglu": Encode(cols=96, source="swiglu"),
+    "encode_swiglu": Encode(cols=96, source="gated"),
     "encode_dense": Encode(cols=96, source="norm", q8=False),
-    "encode_gelu": Encode(cols=96, source="swiglu", activation="Gelu"),
-    "encode_gelu_tanh": Encode(cols=96, source="swiglu", dense=False, activation="GeluTanh"),
+    "encode_gelu": Encode(cols=96, source="gated", activation="Gelu"),
+    "encode_gelu_tanh": Encode(cols=96, source="gated", dense=False, activation="GeluTanh"),
     "encode_unweighted": Encode(cols=96, source="norm", weighted=False),
     "encode_post": Encode(cols=1056, post=True),
     "encode_post_norm": Encode(cols=2080, source="norm", post=True),
@@ -387,7 +387,7 @@ def rms_norm(x: Array, eps: float) -> Array:
 def test_encode(kernels: Kernels, name: str, n: int) -> None:
     case = ENCODERS[name]
     rng = np.random.default_rng([n, *name.encode()])
-    width = case.cols * (2 if case.source == "swiglu" else 1)
+    width = case.cols * (2 if case.source == "gated" else 1)
     x = placed((rng.standard_normal((case.tokens, width)) * rng.uniform(0.1, 30, (case.tokens, 1))).astype(np.float32))
     x[0, 32:64] = 0
     x[n:] = np.nan
@@ -414,7 +414,7 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
         np.testing.assert_array_equal(x, before)
     if case.source == "norm":
         exact = rms_norm(exact, case.eps) * (weight if case.weighted else 1)
-    elif case.source == "swiglu":
+    elif case.source == "gated":
         gate, up = exact[:, : case.cols], exact[:, case.cols :]
         exact = ACTIVATIONS[case.activation](gate) * up
     if case.q8:

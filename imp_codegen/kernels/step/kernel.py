@@ -143,7 +143,8 @@ def _phase(
         order.append(variants.index(variant))
     encode = encode_config(low, cols, _all(layers), _warps(model), norm=norm)
     early = early if cols <= low.target.early_cols else 0
-    return Cpp("StepPhase", (encode, early, Cpp("LayerOrder", tuple(order)), *variants))
+    config = Config("PhaseConfig", (("early", early),))
+    return Cpp("StepPhase", (encode, config, Cpp("LayerOrder", tuple(order)), *variants))
 
 
 def _products(model: StepModel, layer: Layer, early: int) -> tuple[Phase, ...]:

@@ -14,7 +14,7 @@ struct ActivationsConfig {
   int cols;
   int tokens;   // of a full chunk
   bool norm;    // RMS norm: x * weight / rms(x)
-  bool swiglu;  // input [tokens, 2 cols]: F(first half) * second half
+  bool gated;  // input [tokens, 2 cols]: F(first half) * second half
   bool q8;
   bool dense;
   float eps;
@@ -32,10 +32,10 @@ struct EncodeActivations {
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
-  static constexpr int kStride = C.swiglu ? 2 * C.cols : C.cols;
+  static constexpr int kStride = C.gated ? 2 * C.cols : C.cols;
   static constexpr int kScales = round_up(C.cols / 32, 2);  // of a token
   static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
-  static_assert(!((C.norm || C.post) && C.swiglu), "a product's input is normalised or gated, not both");
+  static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
   static_assert(C.q8 || C.dense, "no matrix product reads these activations");
 
   using Row = ChunkRow<C.cols, kWarps>;
@@ -85,7 +85,7 @@ struct EncodeActivations {
     if constexpr (C.norm && C.weighted) {
       const float4 g = Row::load(weight + k);
       return make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
-    } else if constexpr (C.swiglu) {
+    } else if constexpr (C.gated) {
       const float4 up = row(C.cols + k);
       return make_float4(F::of(v.x) * up.x, F::of(v.y) * up.y, F::of(v.z) * up.z, F::of(v.w) * up.w);
     } else {

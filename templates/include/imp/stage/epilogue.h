@@ -9,12 +9,15 @@
 
 namespace imp {
 
-// The bias vectors of a product: none, or one for each matrix, null where a matrix has none.
-template <int Count>
+constexpr int popcount(unsigned bits) { return bits == 0 ? 0 : 1 + popcount(bits & (bits - 1)); }
+
+// The bias vectors of a product: of the matrices whose bit is set, in their order.
+template <unsigned Mask>
 struct Biases {
-  const float* of[Count];
+  const float* of[popcount(Mask)];
   __device__ __forceinline__ float add(int matrix, int row, float value) const {
-    return of[matrix] != nullptr ? value + of[matrix][row] : value;
+    if ((Mask >> matrix & 1u) == 0) return value;
+    return value + of[popcount(Mask & ((1u << matrix) - 1))][row];
   }
 };
 template <>
@@ -23,11 +26,11 @@ struct Biases<0> {
 };
 
 // y = value
-template <int BiasCount>
+template <unsigned Biased>
 struct StoreRows {
   struct Args {
     float* y;
-    Biases<BiasCount> bias = {};
+    Biases<Biased> bias = {};
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 0;
@@ -39,11 +42,11 @@ struct StoreRows {
 };
 
 // y += Scale * value: the residual stream, each row owned by one lane
-template <int BiasCount, float Scale = 1.0f>
+template <unsigned Biased, float Scale = 1.0f>
 struct AddRows {
   struct Args {
     float* y;
-    Biases<BiasCount> bias = {};
+    Biases<Biased> bias = {};
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 4;  // units whose old values are read ahead; a warp rarely has more
@@ -61,23 +64,23 @@ struct AddRows {
 };
 
 // y = value, for CTAs of the same launch
-template <int BiasCount>
+template <unsigned Biased>
 struct PublishRows {
   static constexpr int kReads = 0;
   std::uint32_t* y;
   std::uint32_t tag;
-  Biases<BiasCount> bias = {};
+  const Biases<Biased>& bias;
   __device__ __forceinline__ float biased(int matrix, int row, float value) { return bias.add(matrix, row, value); }
   __device__ __forceinline__ void store(int row, float value) { publish(y + row, value, tag); }
 };
 
 // y += Scale * value likewise; each row belongs to one lane, which has seen its last value published.
-template <int BiasCount, float Scale>
+template <unsigned Biased, float Scale>
 struct PublishSum {
   static constexpr int kReads = 4;
   std::uint32_t* y;
   std::uint32_t tag;
-  Biases<BiasCount> bias = {};
+  const Biases<Biased>& bias;
   float old[kReads] = {};
   int units = 0;
   __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? at(row) : 0; }
@@ -91,9 +94,9 @@ struct PublishSum {
 
 struct LogitsConfig {
   int warps;
-  int biases = 0;
-  float scale = 1.0f;  // of the sums, their bias included
-  float cap = 0.0f;    // soft cap; 0: none
+  unsigned biased = 0;  // bits of the matrices that have a bias
+  float scale = 1.0f;   // of the sums, their bias included
+  float cap = 0.0f;     // soft cap; 0: none
 };
 
 // logits = value; and this CTA's largest one with its index, ties to the smaller index
@@ -103,7 +106,7 @@ struct StoreLogits {
     float* logits;
     float* best_value;    // [grid], NaN where a logit is no finite number
     std::uint32_t* best;  // [grid]
-    Biases<C.biases> bias = {};
+    Biases<C.biased> bias = {};
   };
   static constexpr int kSharedBytes = best_bytes(C.warps);
   static constexpr int kReads = 0;

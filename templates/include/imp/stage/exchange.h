@@ -92,5 +92,11 @@ struct TaggedInput {
 __device__ __forceinline__ void publish(std::uint32_t* word, float value, std::uint32_t tag) {
   store_fresh(word, float_to_bits(untagged(value)) | tag);
 }
+__device__ __forceinline__ void publish4(std::uint32_t* words, float4 values, std::uint32_t tag) {
+  publish(words, values.x, tag);
+  publish(words + 1, values.y, tag);
+  publish(words + 2, values.z, tag);
+  publish(words + 3, values.w, tag);
+}
 
 }  // namespace imp

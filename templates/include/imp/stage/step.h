@@ -6,6 +6,11 @@
 // Tags. x changes twice a layer: the attention's output adds with tag 1, the MLP's with tag 0, as the embedding leaves it.
 // The other vectors are made once a layer, with alternating tags. Nobody writes a word again before all have read it,
 // since every phase needs all of the phase before.
+//
+// Where a branch has a norm before it is added, its product stays in a vector of its own, tagged as x would be. Who reads x
+// next adds it while encoding, each CTA for itself; the CTAs together store the sum. Attention's lies in `sum`, from which
+// the MLP's sum goes back to x: what one phase still reads, it does not write. x then changes once a layer, with tags 1, 0,
+// 1, ... after the embedding's 0, and `sum` like the other vectors.
 #pragma once
 #include <initializer_list>
 #include <type_traits>
@@ -24,7 +29,11 @@ template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, c
 struct Step {
   using Core = AttentionCore<A>;
   using Cta = FirstWarps<C.warps>;
-  using Logits = StoreLogits<LogitsConfig{.warps = C.warps}, Cta>;
+  static constexpr LogitsConfig kLogits{
+      .warps = C.warps, .biased = Head::kConfig.biased, .scale = Head::kConfig.scale, .cap = Head::kConfig.cap};
+  using Logits = StoreLogits<kLogits, Cta>;
+  static constexpr bool kPost = GateUp::kEncode.post;  // a branch has a norm
+  static_assert(Qkv::kEncode.post == kPost && Head::kEncode.post == kPost, "both branches of a layer have a norm, or none");
   using Count = TapeCount<C.grid, C.warps>;
   static constexpr int kLayers = Qkv::kLayers;
   static constexpr int kThreads = (C.warps + 1) * kWarp;
@@ -54,19 +63,27 @@ struct Step {
   static_assert(C.lanes <= C.in_flight && C.lanes <= C.slots, "each lane looks at another slot");
   static_assert(Ring::safe(C.warps), "the ring is too short for its warps and for what is in flight");
 
-  struct HeadNorms {
-    const float* q;
-    const float* k;
-  };
-  struct NoHeadNorms {};
-  struct Layer : std::conditional_t<A.qk_norm, HeadNorms, NoHeadNorms> {
-    const float* attention_norm;
-    const float* mlp_norm;
-    const std::uint8_t* qkv[3];
+  struct Layer {
+    [[no_unique_address]] StepVector<A.qk_norm> q;
+    [[no_unique_address]] StepVector<A.qk_norm> k;
+    [[no_unique_address]] StepVector<Encoder<Qkv::kEncode>::kWeighted> attention_norm;
+    [[no_unique_address]] StepVector<Encoder<GateUp::kEncode>::kWeighted> mlp_norm;
+    [[no_unique_address]] StepVector<kPost> attention_post;  // the norm of what attention adds
+    [[no_unique_address]] StepVector<kPost> mlp_post;
+    [[no_unique_address]] typename Qkv::Bias qkv_bias;
+    [[no_unique_address]] typename Out::Bias out_bias;
+    [[no_unique_address]] typename GateUp::Bias gate_up_bias;
+    [[no_unique_address]] typename Down::Bias down_bias;
+    const std::uint8_t* qkv[3];  // last: an empty vector at the end would have bytes of its own
     const std::uint8_t* out[1];
     const std::uint8_t* gate_up[2];
     const std::uint8_t* down[1];
   };
+  struct PostVectors {
+    std::uint32_t* branch;  // what a branch has made
+    std::uint32_t* sum;
+  };
+  struct NoVectors {};
   struct Args {
     std::uint32_t* x;         // [hidden], as the embedding left it
     std::uint32_t* qkv;       // [heads + 2 kv heads, head_dim]
@@ -84,6 +101,8 @@ struct Step {
     float* logits;
     float* best_value;    // [grid]
     std::uint32_t* best;  // [grid]
+    [[no_unique_address]] typename Head::Bias head_bias;
+    [[no_unique_address]] std::conditional_t<kPost, PostVectors, NoVectors> post;
     Layer layer[kLayers];
   };
   // The order of a phase's tiles.
@@ -140,8 +159,8 @@ struct Step {
 
     __device__ __forceinline__ void run() {
       for (int l = 0; l < kLayers; l++) layer(l);
-      Logits epilogue({args.logits, args.best_value, args.best}, scratch + Head::kEncodedBytes);
-      multiply<Head>(0, TaggedInput{args.x, 0}, args.head_norm, kDown, turn(kLayers), epilogue);
+      Logits epilogue({args.logits, args.best_value, args.best, args.head_bias}, scratch + Head::kEncodedBytes);
+      multiply<Head>(0, stream(kLayers), args.head_norm, kDown, turn(kLayers), epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
       if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn(kLayers));
@@ -150,18 +169,64 @@ struct Step {
     __device__ __forceinline__ void layer(int l) {
       const Layer& at = args.layer[l];
       const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
-      PublishRows<0> qkv{args.qkv, tag};
-      multiply<Qkv>(l, TaggedInput{args.x, 0}, at.attention_norm, kDown, turn(l), qkv);
+      PublishRows<Qkv::kConfig.biased> qkv{args.qkv, tag, at.qkv_bias};
+      multiply<Qkv>(l, stream(l), at.attention_norm.data, kDown, turn(l), qkv);
       attend(l, tag);
-      PublishSum<0, 1.0f> out{args.x, 1};
-      multiply<Out>(l, TaggedInput{args.attention, tag}, nullptr, kAttention, turn(l + 1), out);
+      add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out_bias);
       arrive(kOut);
-      PublishRows<0> gated{args.gated, tag};
-      multiply<GateUp>(l, TaggedInput{args.x, 1}, at.mlp_norm, kOut, turn(l + 1), gated);
+      PublishRows<GateUp::kConfig.biased> gated{args.gated, tag, at.gate_up_bias};
+      multiply<GateUp>(l, attended(l, tag), at.mlp_norm.data, kOut, turn(l + 1), gated);
       arrive(kGateUp);
-      PublishSum<0, 1.0f> down{args.x, 0};
-      multiply<Down>(l, TaggedInput{args.gated, tag}, nullptr, kGateUp, turn(l + 1), down);
+      add<Down>(l, TaggedInput{args.gated, tag}, kGateUp, 0, at.down_bias);
       arrive(kDown);
+    }
+    // A product that ends a branch: x += its rows, or the branch by itself.
+    template <class Phase>
+    __device__ __forceinline__ void add(int l, const TaggedInput& input, Counter counter, std::uint32_t tag,
+                                        const typename Phase::Bias& bias) {
+      if constexpr (kPost) {
+        PublishRows<Phase::kConfig.biased> rows{args.post.branch, tag, bias};
+        multiply<Phase>(l, input, nullptr, counter, turn(l + 1), rows);
+      } else {
+        PublishSum<Phase::kConfig.biased, Phase::kConfig.scale> sum{args.x, tag, bias};
+        multiply<Phase>(l, input, nullptr, counter, turn(l + 1), sum);
+      }
+    }
+
+    // x + rms_norm(branch) * weight, which goes to `sum` with its own tag.
+    struct Sum {
+      TaggedInput x;
+      TaggedInput branch;
+      bool added;  // there is no branch yet: 0
+      const float* weight;
+      std::uint32_t* sum;  // or null
+      std::uint32_t tag;
+      template <int N>
+      __device__ __forceinline__ void read(float4 (&v)[N], const int (&at)[N]) const {
+        int some[N];
+#pragma unroll
+        for (int i = 0; i < N; i++) some[i] = added ? at[i] : -1;
+        branch.read(v, some);
+      }
+    };
+    // The residual stream before layer l.
+    __device__ __forceinline__ auto stream(int l) const {
+      if constexpr (kPost) {
+        const float* weight = args.layer[max(l - 1, 0)].mlp_post.data;
+        return Sum{{args.x, static_cast<std::uint32_t>(l) & 1u}, {args.post.branch, 0}, l > 0, weight,
+                   l < kLayers ? args.post.sum : nullptr, ~turn(l) & 1u};
+      } else {
+        return TaggedInput{args.x, 0};
+      }
+    }
+    // And between its attention and its MLP.
+    __device__ __forceinline__ auto attended(int l, std::uint32_t tag) const {
+      if constexpr (kPost) {
+        return Sum{{args.post.sum, tag}, {args.post.branch, 1}, true, args.layer[l].attention_post.data, args.x,
+                   ~static_cast<std::uint32_t>(l) & 1u};
+      } else {
+        return TaggedInput{args.x, 1};
+      }
     }
 
     // Layers of all steps before this step's layer l.
@@ -169,8 +234,8 @@ struct Step {
 
     // Waits until `counter` says that a phase has probably been done `times` times by every CTA, encodes the input,
     // multiplies.
-    template <class Phase, class Epilogue>
-    __device__ __forceinline__ void multiply(int l, const TaggedInput& input, const float* norm, Counter counter,
+    template <class Phase, class Input, class Epilogue>
+    __device__ __forceinline__ void multiply(int l, const Input& input, const float* norm, Counter counter,
                                              std::uint32_t times, Epilogue& epilogue) {
       static_assert(Phase::kEncode.warps == C.warps, "the encoder works with the warps that compute");
       TapeShare s;
@@ -184,14 +249,28 @@ struct Step {
         }
       });
       using Encode = Encoder<Phase::kEncode, Cta>;
-      const typename Encode::Weights weights = Encode::weights(norm);
-      if (thread_index() == 0) {
-        const std::uint32_t target = times * C.grid - Phase::kEarly;
-        Poll poll("arrivals at", counter);
-        while (static_cast<int>(load_fresh(args.counters + counter * 32) - target) < 0) poll.pause();
+      const auto wait = [&] {
+        if (thread_index() == 0) {
+          const std::uint32_t target = times * C.grid - Phase::kConfig.early;
+          Poll poll("arrivals at", counter);
+          while (static_cast<int>(load_fresh(args.counters + counter * 32) - target) < 0) poll.pause();
+        }
+        Cta::sync();
+      };
+      float scale;
+      if constexpr (Phase::kEncode.post) {
+        const typename Encode::Weights weights = Encode::weights(norm, input.weight);
+        const typename Encode::Columns old = Encode::columns(input.x);  // made by a phase long past
+        wait();
+        const auto keep = [&](int k, float4 v) {
+          if (input.sum != nullptr && k / 128 % C.grid == block_index()) publish4(input.sum + k, v, input.tag);
+        };
+        scale = Encode::run_sum(old, input, weights, keep, scratch);
+      } else {
+        const typename Encode::Weights weights = Encode::weights(norm);
+        wait();
+        scale = Encode::run(input, weights, scratch);
       }
-      Cta::sync();
-      const float scale = Encode::run(input, weights, scratch);
       const Activations<FloatActivations> x{Encode::q8(scratch), Encode::dense(scratch), scale};
       Phase::with(l, [&]<class Units>() { work<Units>(s, x, epilogue); });
     }
@@ -280,8 +359,8 @@ struct Step {
       const float* q = nullptr;
       const float* k = nullptr;
       if constexpr (A.qk_norm) {
-        q = args.layer[l].q;
-        k = args.layer[l].k;
+        q = args.layer[l].q.data;
+        k = args.layer[l].k.data;
       }
       return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + shared.slot * A.table_blocks};
     }

@@ -1,6 +1,7 @@
 // The numbers of the step kernel, and its products as types: which matrices each layer multiplies with a vector.
 #pragma once
 #include "imp/stage/encode.h"
+#include "imp/stage/epilogue.h"
 #include "imp/stage/units.h"
 
 namespace imp {
@@ -26,12 +27,29 @@ struct LayerOrder {
   }
 };
 
-// A product with one encoded vector, the same in all layers but for the formats of its matrices. `Early`: how many CTAs
-// may still be at work on that vector when the others begin to poll it.
-template <EncodeConfig E, int Early, class Order, class... Units>
+// A float vector that a layer may have.
+template <bool Has>
+struct StepVector {
+  const float* data;
+};
+template <>
+struct StepVector<false> {
+  static constexpr const float* data = nullptr;
+};
+
+struct PhaseConfig {
+  int early;            // CTAs that may still be at work on the vector when the others begin to poll it
+  unsigned biased = 0;  // bits of the matrices that have a bias
+  float scale = 1.0f;   // of the sums, where they are added to the residual stream, or are logits
+  float cap = 0.0f;     // soft cap of logits; 0: none
+};
+
+// A product with one encoded vector, the same in all layers but for the formats of its matrices.
+template <EncodeConfig E, PhaseConfig P, class Order, class... Units>
 struct StepPhase {
-  static constexpr int kEarly = Early;
+  static constexpr PhaseConfig kConfig = P;
   static constexpr EncodeConfig kEncode = E;
+  using Bias = Biases<P.biased>;
   static constexpr int kLayers = Order::kLayers;
   static constexpr int kEncodedBytes = Encoder<E>::kSharedBytes;
   static constexpr int kTileBytes = [] {
