@@ -103,6 +103,73 @@ CASES: dict[str, tuple[object, list[object]]] = {
     "contains nothing": (
         {"type": "array", "items": SIZE, "contains": SIZE, "minContains": 0, "maxItems": 2}, [[], [1]]
     ),
+    "contains once at least": (
+        {"type": "array", "items": SIZE, "contains": {"minimum": 5}, "maxItems": 3},
+        [[], [1], [5], [1, 9], [9, 1], [1, 1, 1], [1, 1, 7], [7, 7, 7]],
+    ),
+    "contains some": (
+        {"type": "array", "items": {"enum": ["a", "b", "c"]}, "contains": {"const": "a"}, "minContains": 1,
+         "maxContains": 2, "maxItems": 3, "minItems": 1},
+        [[], ["a"], ["b"], ["b", "a"], ["a", "b", "a"], ["a", "a"], ["a", "a", "a"], ["c", "b", "a"], ["c", "b", "c"]],
+    ),
+    "contains no more": (
+        {"type": "array", "items": KIND, "contains": {"const": "circle"}, "minContains": 0, "maxContains": 1,
+         "maxItems": 2}, [[], ["circle"], ["square", "circle"], ["circle", "circle"], ["square", "square"]],
+    ),
+    "unique and containing, as draft 7 has it": (
+        {"$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": KIND, "uniqueItems": True,
+         "contains": {"const": "circle"}, "maxItems": 2},
+        [[], ["circle"], ["square"], ["square", "circle"], ["circle", "circle"], ["square", "square"]],
+    ),
+    "unique numbers of a few": (
+        {"type": "array", "items": {"type": "integer", "minimum": 1, "maximum": 3}, "uniqueItems": True, "minItems": 2},
+        [[1], [1, 2], [3, 1, 2], [1, 1], [2, 1, 2], [1, 4]],
+    ),
+    "one of two properties": (
+        {**CLOSED, "properties": {"a": SIZE, "b": SIZE}, "oneOf": [{"required": ["a"]}, {"required": ["b"]}]},
+        [{}, {"a": 1}, {"b": 1}, {"a": 1, "b": 1}],
+    ),
+    "one of two objects that are open": (
+        {"oneOf": [{"type": "object", "properties": {"a": KIND}, "required": ["a"]},
+                   {"type": "object", "properties": {"b": KIND}, "required": ["b"]}]},
+        [{"a": "circle"}, {"b": "square"}, {"a": "circle", "b": "circle"}, {"a": "circle", "b": 1}, {}, {"c": 1}],
+    ),
+    "one of, told apart by a constant within": (
+        {"oneOf": [{"type": "object", "properties": {"k": {"$ref": f"#/$defs/{name}"}, "n": SIZE}, "required": ["k"]}
+                   for name in "xy"],
+         "$defs": {name: {"type": "object", "properties": {"t": {"const": number}}, "required": ["t"]}
+                   for number, name in enumerate("xy")}},
+        [{"k": {"t": 0}}, {"k": {"t": 1}, "n": 1}, {"k": {"t": 2}}, {"k": {}}],
+    ),
+    "one of, where what tells apart may be absent": (
+        {"oneOf": [{**CLOSED, "properties": {"k": {"const": name}, "n": SIZE}, "required": needed}
+                   for name, needed in (("x", ["k"]), ("y", []))]},
+        [{"k": "x"}, {"k": "y"}, {}, {"n": 1}, {"k": "z"}],
+    ),
+    "one of two ranges": (
+        {"type": "integer", "minimum": 0, "maximum": 9, "oneOf": [{"maximum": 3}, {"minimum": 4}]}, [0, 3, 4, 9]
+    ),
+    "one of two ranges that overlap": (
+        {"type": "integer", "minimum": 0, "maximum": 9, "oneOf": [{"maximum": 5}, {"minimum": 4}]}, [0, 3, 4, 5, 6, 9]
+    ),
+    "one of three with a constant in two": (
+        {"oneOf": [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}, {"type": "integer", "minimum": 1, "maximum": 2}]},
+        ["a", "b", "c", 1, 3],
+    ),
+    "one of a text and a longer one": (
+        {"oneOf": [{"const": "ab"}, {"type": "string", "minLength": 2, "maxLength": 3}]}, ["ab", "ac", "abc", "a"]
+    ),
+    "one of two forms of text": (
+        {"oneOf": [{"type": "string", "format": "ipv4"}, {"type": "string", "format": "ipv6"}]},
+        ["127.0.0.1", "::1", "x"],
+    ),
+    "one of two lists": (
+        {"oneOf": [{"type": "array", "items": SIZE, "minItems": 1, "maxItems": 2},
+                   {"type": "array", "items": KIND, "minItems": 1, "maxItems": 2}]},
+        [[], [1], ["circle"], [1, "circle"]],
+    ),
+    "null, or a text that may be null": ({"oneOf": [{"type": ["string", "null"], "maxLength": 1}, {"type": "null"}]},
+                                         ["a", None]),
     "inside": (
         {"type": "array", "maxItems": 2, "items": {"$ref": "#/$defs/pair"},
          "$defs": {"pair": {**CLOSED, "properties": {"a": SIZE, "b": SIZE}, "dependentRequired": {"a": ["b"]}}}},
@@ -121,17 +188,25 @@ CASES: dict[str, tuple[object, list[object]]] = {
 }  # fmt: skip
 
 
+# Those whose random walks may be long.
+LONG = (
+    "a list that may end", "not a type", "one of two objects that are open",
+    "one of, told apart by a constant within",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_accepted_is_enforced_and_what_is_valid_is_possible(name: str) -> None:
     schema, values = CASES[name]
-    validator = jsonschema.validators.validator_for(schema)(schema)
+    kind = jsonschema.validators.validator_for(schema)
+    validator = kind(schema, format_checker=kind.FORMAT_CHECKER)
     make = masks.compile("json_schema", json.dumps(schema), vocabulary())
     for value in values:
         # Keys come in the schema's order.
         orders = map(dict, itertools.permutations(value.items())) if isinstance(value, dict) else [value]
         possible = any(fits(make, vocabulary(), json.dumps(each)) for each in orders)
         assert possible == validator.is_valid(value), value
-    if name not in ("a list that may end", "not a type"):  # whose random walks may be long
+    if name not in LONG:
         for seed in range(6):
             validator.validate(json.loads(walk(make, vocabulary(), seed)))
 
@@ -154,7 +229,10 @@ def test_known_formats_are_enforced() -> None:
         ({"properties": {"a": {"type": "array", "uniqueItems": True}}}, "properties.a: uniqueItems cannot be enforced"),
         ({"items": {"not": {"multipleOf": 3}}}, "items: not cannot be enforced here"),
         ({"if": {"pattern": "a"}, "then": {"maxLength": 3}}, "the schema: if cannot be enforced here"),
-        ({"$defs": {"n": {"contains": {}}}}, r"\$defs.n: contains cannot be enforced"),
+        ({"$defs": {"n": {"contains": {}}}}, r"\$defs.n: contains cannot be enforced without maxItems"),
+        ({"contains": {"type": "string"}, "maxContains": 2, "maxItems": 30}, "contains cannot be enforced here"),
+        ({"contains": {}, "minContains": 3, "maxItems": 2}, "contains asks for more items than maxItems"),
+        ({"uniqueItems": True, "items": {"type": "integer", "minimum": 0, "maximum": 6}}, "cannot be enforced for 7"),
         ({"propertyNames": {"format": "date"}}, "the schema: propertyNames can be a pattern, a length or an enum"),
         ({"properties": {"a": {}}, "maxProperties": 3}, "maxProperties cannot be enforced beside optional properties"),
         ({"allOf": [{}], "unevaluatedProperties": False}, "unevaluatedProperties beside other schemas"),
@@ -187,7 +265,7 @@ def test_alternatives_that_cannot_be_told_apart() -> None:
 def test_what_is_enforced_of_a_schema_that_is_not_strict() -> None:
     schema = {
         "type": "object",
-        "properties": {"a": {"type": "array", "items": SIZE, "uniqueItems": True, "maxItems": 2}},
+        "properties": {"a": {"type": "array", "items": {"type": "integer"}, "uniqueItems": True, "maxItems": 2}},
         "not": {"multipleOf": 3},
         "required": ["a"],
         "additionalProperties": False,

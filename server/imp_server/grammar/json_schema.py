@@ -6,28 +6,23 @@ allows the same values: it only adds conditions in `allOf`, so that references i
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 from imp_runtime.errors import ImpError
+from imp_server.grammar.schema_disjoint import disjoint
 from imp_server.grammar.schema_ends import endless_references, ends
+from imp_server.grammar.schema_lists import containing, unique
 from imp_server.grammar.schema_negation import finite, negated, resolved
-
-Schema = dict[str, object] | bool
+from imp_server.grammar.schema_places import NAMED, ONE, SEVERAL, Schema, without
 
 # `format` asserts nothing in JSON Schema; these are held to all the same.
 _FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown")
 )
-_ONE = ("additionalProperties", "additionalItems", "items", "contains", "propertyNames", "not", "if", "then", "else",
-        "unevaluatedProperties", "unevaluatedItems")  # fmt: skip
-_SEVERAL = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies")
 _APPLICATORS = frozenset(("$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies", "not"))
 _COUNTS = frozenset(("minItems", "maxItems", "minLength", "maxLength"))
-_MOST_SEQUENCES = 200
 
 
 class SchemaError(ImpError):
@@ -53,23 +48,8 @@ def prepared(schema: object, where: str = "", *, lenient: bool = False) -> Schem
         if names := ", ".join(sorted(endless)):
             raise SchemaError(where, "$ref", f"never ends: every value must hold another of {names}; make one optional")
         raise SchemaError(where, "it", "contradicts itself: no value fits")
-    found = _without(ready, endless)
+    found = without(ready, endless)
     return {**found, "x-guidance": {"coerce_one_of": True}} if lenient and isinstance(found, dict) else found
-
-
-def one_of_places(schema: object, path: str = "") -> Iterator[tuple[str, dict[str, object]]]:
-    """Every `oneOf` of a schema with its place, each as a schema of its own."""
-    if not isinstance(schema, dict):
-        return
-    below = [(f"{path}.{word}.{name}", each) for word in _NAMED if isinstance(schema.get(word), dict)
-             for name, each in schema[word].items()]  # fmt: skip
-    below += [(f"{path}.{word}.{i}", each) for word in _SEVERAL if isinstance(schema.get(word), list)
-              for i, each in enumerate(schema[word])]  # fmt: skip
-    below += [(f"{path}.{word}", schema[word]) for word in _ONE if isinstance(schema.get(word), dict)]
-    for place, each in below:
-        yield from one_of_places(each, place)
-    if "oneOf" in schema:
-        yield f"{path}.oneOf".lstrip("."), schema
 
 
 def _all(*schemas: Schema) -> Schema:
@@ -77,25 +57,19 @@ def _all(*schemas: Schema) -> Schema:
     return {"allOf": several}
 
 
-def _without(schema: object, endless: frozenset[str]) -> Schema:
-    """`schema` where nothing can stand for a reference that never ends."""
-    if not isinstance(schema, dict):
-        return schema is not False
-    if schema.get("$ref") in endless:
-        return False
-    changed: dict[str, object] = dict(schema)
-    for keyword, value in schema.items():
-        if keyword in _NAMED and isinstance(value, dict):
-            changed[keyword] = {name: _without(each, endless) for name, each in value.items()}
-        elif keyword in _SEVERAL and isinstance(value, list):
-            changed[keyword] = [_without(each, endless) for each in value]
-        elif keyword in _ONE and isinstance(value, dict):
-            changed[keyword] = _without(value, endless)
-    return changed
+def _together(schema: Mapping[str, object], alternative: object) -> Mapping[str, object]:
+    """What is known of a value that fits a schema by one of its alternatives: types, enums and properties."""
+    found = {**schema, **alternative} if isinstance(alternative, dict) else dict(schema)
+    several = [each.get("properties") for each in (schema, alternative) if isinstance(each, Mapping)]
+    found["properties"] = {name: each for known in several if isinstance(known, dict) for name, each in known.items()}
+    return found
 
 
 class _Rewriting:
-    """One schema on its way. Methods named after keywords give the conditions that take a keyword's place."""
+    """One schema on its way. Methods named after keywords give the conditions that take a keyword's place.
+
+    None leaves the keyword as it is.
+    """
 
     def __init__(self, root: Mapping[str, object], lenient: bool) -> None:
         self._root = root
@@ -110,12 +84,13 @@ class _Rewriting:
         for keyword, value in schema.items():
             instead = _KEYWORDS.get(keyword)
             try:
-                if instead is not None:
-                    added += instead(self, schema, value, path)
-                    continue
+                conditions = None if instead is None else instead(self, schema, value, path)
             except SchemaError:
                 if not self._lenient:
                     raise
+                continue
+            if conditions is not None:
+                added += conditions
                 continue
             if keyword == "format" and value not in _FORMATS:
                 continue
@@ -128,11 +103,11 @@ class _Rewriting:
         return changed
 
     def _inside(self, keyword: str, value: object, path: str) -> object:
-        if keyword in _NAMED and isinstance(value, dict):
+        if keyword in NAMED and isinstance(value, dict):
             return {name: self.node(each, f"{path}.{name}") for name, each in value.items()}
-        if keyword in _SEVERAL and isinstance(value, list):
+        if keyword in SEVERAL and isinstance(value, list):
             return [self.node(each, f"{path}.{i}") for i, each in enumerate(value)]
-        if keyword in _ONE and isinstance(value, dict):
+        if keyword in ONE and isinstance(value, dict):
             return self.node(value, path)
         return value
 
@@ -147,18 +122,11 @@ class _Rewriting:
             return []
         values = finite(resolved(schema.get("items"), self._root))
         if values is None or "prefixItems" in schema:
-            raise SchemaError(path, "uniqueItems", "cannot be enforced, except for items of an enum; leave it out")
-        longest = min(len(values), most) if isinstance(most, int) else len(values)
-        if sum(math.perm(len(values), size) for size in range(longest + 1)) > _MOST_SEQUENCES:
-            raise SchemaError(path, "uniqueItems", f"cannot be enforced for an enum of {len(values)}; leave it out")
-        lists = [each for size in range(longest + 1) for each in itertools.permutations(values, size)]
-        one_of: list[Schema] = [
-            {"prefixItems": [{"const": item} for item in each], "minItems": len(each), "maxItems": len(each)}
-            if each
-            else {"maxItems": 0}
-            for each in lists
-        ]
-        return [{"anyOf": one_of}]
+            raise SchemaError(path, "uniqueItems", "cannot be enforced, except for items of a few values; leave it out")
+        lists = unique(values, most if isinstance(most, int) else len(values), self._root)
+        if lists is None:
+            raise SchemaError(path, "uniqueItems", f"cannot be enforced for {len(values)} values; leave it out")
+        return [lists]
 
     def negation(self, schema: Mapping[str, object], value: object, path: str) -> list[Schema]:
         """`not`."""
@@ -228,10 +196,46 @@ class _Rewriting:
         raise SchemaError(path, "maxProperties", "cannot be enforced beside optional properties; leave it out")
 
     def contains(self, schema: Mapping[str, object], value: object, path: str) -> list[Schema]:
-        """`contains`, where it asks for nothing."""
-        if schema.get("minContains") == 0 and "maxContains" not in schema:
+        """`contains` with `minContains` and `maxContains`, in lists that are not long."""
+        least, most = (schema.get(word, usual) for word, usual in (("minContains", 1), ("maxContains", None)))
+        if not isinstance(least, int | float) or not isinstance(most, int | float | None):
+            raise SchemaError(path, "contains", "has a minContains or maxContains that is no number")
+        if least <= 0 and most is None:
             return []
-        raise SchemaError(path, "contains", "cannot be enforced; say it with prefixItems, or leave it out")
+        longest = schema.get("maxItems")
+        if not isinstance(longest, int | float):
+            raise SchemaError(path, "contains", "cannot be enforced without maxItems; say how long the list may be")
+        place = f"{path}.contains".lstrip(".")
+        wanted = self.node(value, place)
+        refused = negated(value, schema.get("items"), self._root) if most is not None else None
+        other = None if refused is None else self.node(refused, place)
+        limits = (math.ceil(least), None if most is None else math.floor(most), int(longest))
+        found = containing(wanted, other, *limits, self._root)
+        if found is None:
+            raise SchemaError(path, "contains", "cannot be enforced here; shorten maxItems, or leave it out")
+        if found == {"anyOf": []}:
+            raise SchemaError(path, "contains", "asks for more items than maxItems has room for")
+        return [found]
+
+    def one_of(self, schema: Mapping[str, object], value: object, path: str) -> list[Schema] | None:
+        """`oneOf`: alternatives that are apart, or can be kept apart by what the others refuse.
+
+        Where neither is known, llguidance looks whether it sees that they are apart.
+        """
+        where = f"{path}.oneOf".lstrip(".")
+        alternatives = list(value) if isinstance(value, list) else []
+        found: list[Schema] = []
+        for i, each in enumerate(alternatives):
+            known = _together(schema, resolved(each, self._root))
+            conditions = [self.node(each, f"{where}.{i}")]
+            for other in (*alternatives[:i], *alternatives[i + 1 :]):
+                if not disjoint(each, other, self._root):
+                    refused = negated(other, known, self._root)
+                    if refused is None:
+                        return None
+                    conditions.append(self.node(refused, where))
+            found.append(conditions[0] if len(conditions) == 1 else _all(*conditions))
+        return [{"anyOf": found}]
 
     def unevaluated_properties(self, schema: Mapping[str, object], value: object, path: str) -> list[Schema]:
         """Without other schemas in the same place, it is `additionalProperties`."""
@@ -272,7 +276,7 @@ def _object(schema: Mapping[str, object]) -> tuple[set[str], set[str], bool]:
     return named, set(required) if isinstance(required, list) else set(), closed
 
 
-_Instead = Callable[[_Rewriting, Mapping[str, object], object, str], list[Schema]]
+_Instead = Callable[[_Rewriting, Mapping[str, object], object, str], list[Schema] | None]
 _KEYWORDS: Mapping[str, _Instead] = {
     "uniqueItems": _Rewriting.unique_items,
     "not": _Rewriting.negation,
@@ -286,6 +290,7 @@ _KEYWORDS: Mapping[str, _Instead] = {
     "minProperties": _Rewriting.least_properties,
     "maxProperties": _Rewriting.most_properties,
     "contains": _Rewriting.contains,
+    "oneOf": _Rewriting.one_of,
     "minContains": _Rewriting.nothing,
     "maxContains": _Rewriting.nothing,
     "unevaluatedProperties": _Rewriting.unevaluated_properties,

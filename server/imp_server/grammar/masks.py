@@ -22,7 +22,8 @@ import tokenizers
 from imp_runtime.constraint import TokenMask
 from imp_runtime.errors import ImpError
 from imp_server.grammar.gbnf import gbnf_to_lark
-from imp_server.grammar.json_schema import one_of_places, prepared
+from imp_server.grammar.json_schema import prepared
+from imp_server.grammar.schema_places import one_of_places
 from imp_server.parsers.family import Wait
 
 Kind = Literal["json_object", "json_schema", "regex", "lark", "gbnf"]

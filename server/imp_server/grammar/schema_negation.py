@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
 from imp_server.grammar.schema_ends import target_of
 
-_TYPES = ("object", "array", "string", "number", "boolean", "null")
+TYPES = ("object", "array", "string", "number", "boolean", "null")
 # A bound, the opposite bound, the type that both speak of, and what is added to the number.
 _BOUNDS = {
     "minimum": ("exclusiveMaximum", "number", 0),
@@ -19,6 +20,7 @@ _BOUNDS = {
     "minItems": ("maxItems", "array", -1),
     "maxItems": ("minItems", "array", 1),
 }
+_MOST_INTEGERS = 100
 _ANNOTATIONS = frozenset(("title", "description", "$comment", "examples", "default", "deprecated"))
 
 
@@ -39,7 +41,7 @@ def negated(schema: object, context: object, root: object) -> dict[str, object] 
 
 
 def finite(schema: object) -> list[object] | None:
-    """The values of a schema that has few, None for others."""
+    """The values of a schema that has few, or a few more; None for others."""
     if not isinstance(schema, Mapping):
         return None
     if "const" in schema:
@@ -47,14 +49,28 @@ def finite(schema: object) -> list[object] | None:
     values = schema.get("enum")
     if isinstance(values, list):
         return values
-    return [True, False] if schema.get("type") == "boolean" else None
+    kind = schema.get("type")
+    if kind == "integer":
+        return _integers(schema.get("minimum"), schema.get("maximum"))
+    return [True, False] if kind == "boolean" else [None] if kind == "null" else None
+
+
+def _integers(least: object, most: object) -> list[object] | None:
+    if not isinstance(least, int | float) or not isinstance(most, int | float) or most - least > _MOST_INTEGERS:
+        return None
+    return list(range(math.ceil(least), math.floor(most) + 1))
 
 
 def _part(word: str, schema: Mapping[str, object], context: object, root: object) -> dict[str, object] | bool | None:
     """The opposite of one keyword."""
     value = schema[word]
     if word == "type":
-        return _other_types([value] if isinstance(value, str) else value)
+        known = context.get("type") if isinstance(context, Mapping) else None
+        return (
+            False
+            if value == known or (value, known) == ("number", "integer")
+            else _other_types([value] if isinstance(value, str) else value)
+        )
     if word in ("const", "enum"):
         refused = [value] if word == "const" else value
         return _other_values(refused, context) if isinstance(refused, list) else None
@@ -86,20 +102,20 @@ def _part(word: str, schema: Mapping[str, object], context: object, root: object
 def _other_types(refused: object) -> dict[str, object] | bool | None:
     if not isinstance(refused, list) or "integer" in refused:
         return None  # numbers that are not integers have no schema here
-    rest = [name for name in _TYPES if name not in refused]
+    rest = [name for name in TYPES if name not in refused]
     return {"type": rest} if rest else False
 
 
 def _other_values(refused: list[object], context: object) -> dict[str, object] | bool | None:
     known = finite(context)
     if known is not None:
-        rest = [each for each in known if not any(_same(each, other) for other in refused)]
+        rest = [each for each in known if not any(same(each, other) for other in refused)]
         return {"enum": rest} if rest else False
     if not all(isinstance(each, str) for each in refused):
         return None
     if isinstance(context, Mapping) and context.get("type") == "string":
         return {"type": "string", "allOf": [{"pattern": _all_but(str(each))} for each in refused]}
-    others: dict[str, object] = {"type": [name for name in _TYPES if name != "string"]}
+    others: dict[str, object] = {"type": [name for name in TYPES if name != "string"]}
     return {"anyOf": [others, {"type": "string", "allOf": [{"pattern": _all_but(str(each))} for each in refused]}]}
 
 
@@ -112,7 +128,8 @@ def _all_but(text: str) -> str:
     return f"^{pattern}$"
 
 
-def _same(one: object, other: object) -> bool:
+def same(one: object, other: object) -> bool:
+    """Whether two values are one to JSON Schema: 1 is 1.0, but not true."""
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
