@@ -88,15 +88,25 @@ def test_harmony() -> None:
     assert not fits(mask, special(), '<|channel|>final<|message|>{"y": 1}')
 
 
-def test_no_calls_where_none_are_wanted_or_known() -> None:
+def test_no_calls_where_none_are_wanted() -> None:
     for mask in (
         make(asked(grammar=Z, choice="none")),
         make(asked(grammar=Z, tools=())),
-        make(asked(grammar=Z), "plain"),
+        make(asked(grammar=Z, choice="none"), "plain"),
     ):
         assert fits(mask, special(), '{"z": 12}')
         assert not fits(mask, special(), NOW)
-    assert constraint(special(), parsers.for_model("", "hermes"), asked(), "") is None  # type: ignore[arg-type]
+    for family in ("hermes", "plain"):
+        assert constraint(special(), parsers.for_model("", family), asked(), "") is None  # type: ignore[arg-type]
+
+
+def test_a_format_beside_tools_is_refused_where_a_call_could_not_be_told() -> None:
+    """Else no call could ever come, and nobody would know why."""
+    with pytest.raises(ApiError, match=r"writes tool calls is not known.*tool_choice none") as caught:
+        make(asked(grammar=Z), "plain")
+    assert (caught.value.status, caught.value.param) == (400, "response_format")
+    with pytest.raises(ApiError, match="use tool_choice auto"):
+        make(asked(choice="required"), "plain")
 
 
 def tool(parameters: object, **more: object) -> list[dict[str, object]]:

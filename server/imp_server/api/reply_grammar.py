@@ -37,8 +37,12 @@ def constraint(
     calls = None
     if conversation.choice != "none" and tools:
         calls = _calls(tokenizer, family, conversation)
-        if calls is None and forced:
-            raise ApiError("how this model writes tool calls is not known; use tool_choice auto", param="tool_choice")
+        if calls is None:
+            unknown = "how this model writes tool calls is not known"
+            if forced:
+                raise ApiError(f"{unknown}; use tool_choice auto", param="tool_choice")
+            why = f"{unknown}, so that a reply with a format could be none; leave away the tools or the format"
+            raise ApiError(f"{why}, or send tool_choice none", param="response_format")
     made = [] if calls is None else [masks.after(family.wait(tail, for_tools=True), calls, tokenizer)]
     if grammar is not None:
         content = masks.compile(grammar.kind, grammar.source, tokenizer)
