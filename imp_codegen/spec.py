@@ -3,50 +3,73 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import TypeAdapter, ValidationError
 
 from imp_codegen.rope import RopeSpec
-from imp_runtime.plan import Pooling, read_json
+from imp_runtime.errors import ImpError
+from imp_runtime.plan import Pooling
+
+Activation = Literal["silu", "gelu", "gelu_tanh"]
+Biased = Literal["q", "k", "v", "output", "gate", "up", "down"]
+Norms = Literal["pre", "post", "both"]
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements.
 
-    `scale`: factor of the scores. `bias`: q, k and v have one each; `output_bias`: the output projection has one.
+    `scale`: factor of the scores. `rope`: None where positions do not turn q and k. `window`: positions that a token
+    sees, its own included; 0: all. `softcap`: of the scaled scores; 0: none. `head_norms`: q and k are normed head by
+    head. `biases`: which of q, k, v and output have one.
     """
 
     heads: int
     kv_heads: int
     head_dim: int
     scale: float
-    rope: RopeSpec
-    qk_norm: bool
-    bias: bool
-    output_bias: bool
+    rope: RopeSpec | None
+    window: int = 0
+    softcap: float = 0.0
+    head_norms: bool = False
+    biases: tuple[Biased, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class MlpSpec:
-    """Gated feed-forward network: down(silu(gate x) * up x), inner width `width`."""
+class GatedMlpSpec:
+    """Gated feed-forward network: down(activation(gate x) * up x), inner width `width`.
+
+    `biases`: which of gate, up and down have one.
+    """
 
     width: int
+    activation: Activation = "silu"
+    biases: tuple[Biased, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """One decoder layer: pre-norm attention, pre-norm feed-forward network."""
+    """One decoder layer: what mixes tokens, then what works on each; both are added to the residual stream.
 
-    attention: AttentionSpec
-    mlp: MlpSpec
+    `norms`: RMS norms stand before each of the two, behind it, or both.
+    """
+
+    mixer: AttentionSpec
+    ffn: GatedMlpSpec
+    norms: Norms = "pre"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """A decoder-only language model. `norm_eps` is that of every RMS norm; `context` the longest sequence.
 
-    `pooling`: what a text's embedding is of its final hidden states.
+    `pooling`: what a text's embedding is of its final hidden states. `embedding_scale` multiplies embeddings,
+    `residual_scale` what a layer adds to the residual stream, `logit_scale` the logits, which `logit_softcap` caps
+    after that (0: not). `notes`: what the file leaves open, and what was decided, a line each for people.
     """
 
     name: str
@@ -58,6 +81,11 @@ class ModelSpec:
     tied_embeddings: bool
     pooling: Pooling
     layers: tuple[LayerSpec, ...]
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    logit_scale: float = 1.0
+    logit_softcap: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> str:
         """Deterministic JSON."""
@@ -65,7 +93,15 @@ class ModelSpec:
 
     @staticmethod
     def from_json(text: str | bytes) -> ModelSpec:
-        """Parse and check; PlanError names the field that is missing or of the wrong type."""
-        spec = read_json(ModelSpec, json.loads(text), "spec")
-        assert isinstance(spec, ModelSpec)
-        return spec
+        """Parse and check; ImpError names the field that is missing or of the wrong type."""
+        try:
+            return _adapter().validate_json(text, strict=True)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise ImpError(f"spec.json: {where}: {first['msg']}; compile the model again") from None
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[ModelSpec]:
+    return TypeAdapter(ModelSpec)

@@ -1,6 +1,6 @@
 """A dense decoder in float64 numpy, straight from a GGUF file as gguf-py reads it: the truth of small models.
 
-Whatever such a file can say about llama and qwen3 is here as llama.cpp means it, whether imp takes it or not.
+Whatever such a file can say about llama, qwen2 and qwen3 is here as llama.cpp means it, whether imp takes it or not.
 """
 
 from __future__ import annotations
@@ -34,13 +34,22 @@ class Truth:
         return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * self.tensors[f"{name}.weight"]
 
     def rotate(self, x: Floats) -> Floats:
-        """x[tokens, heads, dim]; llama turns neighbours, qwen3 halves."""
+        """x[tokens, heads, dim], of each head perhaps its first elements only; llama turns neighbours, others not."""
+        dim = int(self.get("rope.dimension_count", x.shape[-1]))
+        if dim < x.shape[-1]:
+            return np.concatenate([self.turned(x[..., :dim]), x[..., dim:]], axis=-1)
+        return self.turned(x)
+
+    def turned(self, x: Floats) -> Floats:
         dim = x.shape[-1]
         frequency = self.get("rope.freq_base", 10000) ** (-np.arange(0, dim, 2) / dim)
         frequency /= self.tensors.get("rope_freqs.weight", 1.0)
         if self.keys.get(f"{self.arch}.rope.scaling.type", "linear") == "linear":
             frequency /= self.get("rope.scaling.factor", self.get("rope.scale_linear", 1))
-        turned = np.exp(1j * np.arange(len(x))[:, None] * frequency)[:, None, :]
+        magnitude = 1.0
+        if self.keys.get(f"{self.arch}.rope.scaling.type") == "yarn":
+            frequency, magnitude = self.yarn(frequency, dim)
+        turned = magnitude * np.exp(1j * np.arange(len(x))[:, None] * frequency)[:, None, :]
         first, second = (
             (x[..., 0::2], x[..., 1::2]) if self.arch == "llama" else (x[..., : dim // 2], x[..., dim // 2 :])
         )
@@ -52,6 +61,19 @@ class Truth:
             out[..., : dim // 2], out[..., dim // 2 :] = result.real, result.imag
         return out
 
+    def yarn(self, frequency: Floats, dim: int) -> tuple[Floats, float]:
+        """https://arxiv.org/abs/2309.00071, with the rounding of both implementations."""
+        factor, base = self.get("rope.scaling.factor", 1), self.get("rope.freq_base", 10000)
+        context = self.get("rope.scaling.original_context_length", 0)
+
+        def pair(turns: float) -> float:
+            return dim * np.log(context / (2 * np.pi * turns)) / (2 * np.log(base))
+
+        fast, slow = self.get("rope.scaling.yarn_beta_fast", 32), self.get("rope.scaling.yarn_beta_slow", 1)
+        low, high = max(np.floor(pair(fast)), 0), min(np.ceil(pair(slow)), dim - 1)
+        ramp = np.array([min(max((p - low) / max(high - low, 0.001), 0), 1) for p in range(dim // 2)])
+        return frequency / factor * ramp + frequency * (1 - ramp), 0.1 * np.log(factor) + 1
+
     def attention(self, block: str, x: Floats) -> Floats:
         heads = int(self.get("attention.head_count", 0))
         dim = int(self.get("attention.key_length", self.get("embedding_length", 0) // heads))
@@ -61,7 +83,10 @@ class Truth:
         q, k = self.rotate(q), self.rotate(k)
         k, v = (np.repeat(y, heads // y.shape[1], axis=1) for y in (k, v))
         scores = np.einsum("thd,lhd->htl", q, k) * (self.get("attention.scale", 0) or dim**-0.5)
-        scores = np.where(np.tri(len(x), dtype=bool), scores, -np.inf)
+        seen = np.tri(len(x), dtype=bool)
+        if window := int(self.get("attention.sliding_window", 0)):
+            seen &= ~np.tri(len(x), k=-window, dtype=bool)
+        scores = np.where(seen, scores, -np.inf)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights /= weights.sum(axis=-1, keepdims=True)
         return self.linear(f"{block}.attn_output", np.einsum("htl,lhd->thd", weights, v).reshape(len(x), -1))

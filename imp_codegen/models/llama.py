@@ -11,7 +11,7 @@ from imp_codegen.spec import ModelSpec
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec:
     """The model's numbers from GGUF metadata."""
-    return read_decoder(checkpoint, "llama", Variant(interleaved_rope=True, qk_norm=False))
+    return read_decoder(checkpoint, "llama", Variant(interleaved_rope=True))
 
 
 def build(spec: ModelSpec) -> Graph:

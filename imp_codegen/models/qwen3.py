@@ -8,7 +8,7 @@ from imp_codegen.spec import ModelSpec
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec:
     """The model's numbers from GGUF metadata."""
-    return read_decoder(checkpoint, "qwen3", Variant(interleaved_rope=False, qk_norm=True))
+    return read_decoder(checkpoint, "qwen3", Variant(head_norms=True))
 
 
 def build(spec: ModelSpec) -> Graph:

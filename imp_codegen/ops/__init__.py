@@ -3,7 +3,7 @@
 from imp_codegen.ops.add import Add
 from imp_codegen.ops.attention import Attention
 from imp_codegen.ops.embed import Embed
-from imp_codegen.ops.gated import Activation, Gated
+from imp_codegen.ops.gated import Gated
 from imp_codegen.ops.head_norm import HeadNorm
 from imp_codegen.ops.linear import Linear
 from imp_codegen.ops.rms_norm import RmsNorm
@@ -13,7 +13,6 @@ from imp_codegen.ops.scale import Scale
 from imp_codegen.ops.softcap import Softcap
 
 __all__ = [
-    "Activation",
     "Add",
     "Attention",
     "Embed",

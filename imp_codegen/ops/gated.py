@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from imp_codegen.graph import Evaluation, Floats, Op, Value, floats
-
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+from imp_codegen.spec import Activation
 
 
 def activate(x: Floats, activation: Activation) -> Floats:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import ROPE_FREQUENCIES
+from imp_codegen.models._rope import ROPE_FREQUENCIES
 from imp_codegen.spec import ModelSpec
 
 Scalar = int | float | bool | str | None
@@ -81,10 +81,6 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
     "attention.clamp_kqv": _OFF,
     "attention.max_alibi_bias": _OFF,
     "attention.shared_kv_layers": _OFF,
-    "attention.sliding_window": (
-        lambda value, spec: type(value) is int and (value == 0 or value >= spec.context),
-        "0 or at least the context (compile with --context N, up to the window)",
-    ),
     "attention.sliding_window_pattern": (_anything, ""),  # of a window, which is accounted for
     "attn_logit_softcapping": _OFF,
     "final_logit_softcapping": _OFF,
@@ -107,7 +103,7 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
     },
     "leading_dense_block_count": _OFF,
     "nextn_predict_layers": _OFF,
-    # Of YaRN and longrope, which are refused by rope.scaling.type.
+    # Of YaRN, where rope.scaling.type does not name it.
     "rope.scaling.finetuned": (_anything, ""),
     "rope.scaling.original_context_length": (_anything, ""),
     "rope.scaling.yarn_beta_fast": (_anything, ""),

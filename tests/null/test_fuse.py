@@ -50,7 +50,7 @@ class Program:
         architecture = load_architecture(self.checkpoint)
         self.spec = architecture.read_spec(self.checkpoint)
         self.graph = architecture.build(self.spec)
-        self.forms = ("graph",) if self.spec.layers[0].attention.bias else ("graph", "persistent")
+        self.forms = ("graph",) if self.spec.layers[0].mixer.biases else ("graph", "persistent")
 
     def of(self, graph: Graph, form: str) -> object:
         """All that decides what runs: kernels and launches without words for people, planes, and tables."""
@@ -217,7 +217,7 @@ def test_other_properties_of_all_layers_give_another_program(program: Program) -
     for form in program.forms:
         changes = [{}, eps(program.graph, RmsNorm), ropes(program, layers, theta=5e5)]
         changes += [ropes(program, layers, interleaved=not ropes_of(program.graph)[0].interleaved)]
-        changes += [eps(program.graph, HeadNorm)] if program.spec.layers[0].attention.qk_norm else []
+        changes += [eps(program.graph, HeadNorm)] if program.spec.layers[0].mixer.head_norms else []
         made = [program.of(rewired(program.graph, change), form) for change in changes]
         assert not any(one == other for i, one in enumerate(made) for other in made[:i])
 

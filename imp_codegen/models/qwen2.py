@@ -1,0 +1,16 @@
+"""Qwen2 and Qwen2.5 (GGUF `qwen2`): Llama with biases of q, k and v, and halves of a head that turn together."""
+
+from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.graph import Graph
+from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.spec import ModelSpec
+
+
+def read_spec(checkpoint: Checkpoint) -> ModelSpec:
+    """The model's numbers."""
+    return read_decoder(checkpoint, "qwen2", Variant())
+
+
+def build(spec: ModelSpec) -> Graph:
+    """The graph of one step."""
+    return build_decoder(spec)
