@@ -113,6 +113,10 @@ class Metadata:
         """A list of finite numbers."""
         return self._list(key, default, _number_reader(-math.inf, math.inf), "a finite number", "finite numbers")
 
+    def booleans(self, key: str) -> list[bool]:
+        """A list of true and false."""
+        return self._list(key, None, lambda value: value if isinstance(value, bool) else None, "true or false", "both")
+
     def strings(self, key: str, default: Sequence[str] | None = None) -> list[str]:
         """A list of texts."""
         return self._list(key, default, _text, "a text (UTF-8)", "texts")

@@ -106,6 +106,19 @@ def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, vari
     )
 
 
+def read_pattern(checkpoint: Checkpoint, architecture: str, layers: int, period: int) -> tuple[bool, ...]:
+    """Which layers see a window only: all but each `period`-th, or as the file says, for each layer or by a period."""
+    meta, key = checkpoint.metadata, f"{architecture}.attention.sliding_window_pattern"
+    if isinstance(meta.scalar(key), int):
+        period = meta.integer(key, minimum=1, maximum=layers + 1)
+    elif key in meta:
+        found = tuple(meta.booleans(key))
+        if len(found) != layers:
+            raise meta.wrong(key, f"true or false for each of the {layers} layers")
+        return found
+    return tuple((index + 1) % period != 0 for index in range(layers))
+
+
 def _read_pooling(checkpoint: Checkpoint, architecture: str) -> Pooling:
     """By the numbers of llama.cpp (include/llama.h, llama_pooling_type); the mean where the file says nothing."""
     key = f"{architecture}.pooling_type"

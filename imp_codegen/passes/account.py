@@ -81,7 +81,10 @@ _KEYS: Mapping[str, tuple[Harmless, str]] = {
     "attention.clamp_kqv": _OFF,
     "attention.max_alibi_bias": _OFF,
     "attention.shared_kv_layers": _OFF,
-    "attention.sliding_window_pattern": (_anything, ""),  # of a window, which is accounted for
+    "attention.sliding_window_pattern": (
+        lambda value, spec: not any(layer.mixer.window for layer in spec.layers),
+        "nothing beside a window that all layers have",
+    ),
     "attn_logit_softcapping": _OFF,
     "final_logit_softcapping": _OFF,
     "router_logit_softcapping": _OFF,

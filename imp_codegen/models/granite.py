@@ -1,0 +1,31 @@
+"""Granite 3 and 4, dense (GGUF `granite`): Llama with four scales; the logits are divided by theirs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.graph import Graph
+from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.models._rope import MAX_SCALE
+from imp_codegen.spec import ModelSpec
+
+
+def read_spec(checkpoint: Checkpoint) -> ModelSpec:
+    """The model's numbers."""
+    spec = read_decoder(checkpoint, "granite", Variant(interleaved_rope=True))
+
+    def scale(name: str) -> float:
+        return checkpoint.metadata.number(f"granite.{name}", 0.0, minimum=0, maximum=MAX_SCALE) or 1.0
+
+    return replace(
+        spec,
+        embedding_scale=scale("embedding_scale"),
+        residual_scale=scale("residual_scale"),
+        logit_scale=1 / scale("logit_scale"),
+    )
+
+
+def build(spec: ModelSpec) -> Graph:
+    """The graph of one step."""
+    return build_decoder(spec)
