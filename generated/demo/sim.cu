@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text f288550a631e669b
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 3084101ba008aa7c
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -61,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) qkv_0(
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
 // decode_b1 layers.0.attention and 35 more · grid (2, 2, 1), 128 threads
 using attention_0_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .interleaved = false, .qk_norm = true, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
     3>;
 static_assert(attention_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_0_t::kSharedBytes == 27568, "the plan gives other shared memory");
@@ -337,7 +337,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // prefill_t128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .table_blocks = 64, .block_bytes = 49152, .interleaved = false, .norm = true, .eps = 1e-06f, .scale = 0.18033688f}>;
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
 static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) append_0(
@@ -355,7 +355,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
 // Attention · 0 bytes of weights, 262,144 of other data a launch
 // prefill_t128 layers.0.attention and 5 more · grid (2, 4, 1), 128 threads
 using attend_0_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152}>;
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f}>;
 static_assert(attend_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attend_0_t::kSharedBytes == 36864, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attend_0(

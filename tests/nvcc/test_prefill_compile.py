@@ -1,4 +1,4 @@
-"""The prefill stages compile for both GPU targets, at the shapes of an 8B model, without spills or stack."""
+"""The prefill stages but attention compile for both GPU targets, at the shapes of an 8B model, without spills."""
 
 from __future__ import annotations
 
@@ -18,8 +18,6 @@ INTS = "const std::int32_t*"
 GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", INTS)
 GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", INTS)
 ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", INTS)
-ROPE = ("float*", FLOATS, FLOATS, "const std::uint64_t*", "std::uint8_t*", INTS, INTS, INTS)
-ATTENTION = (FLOATS, BYTES, INTS, INTS, "float*", INTS)
 FINISH = (INTS, "std::uint32_t*", "std::int32_t*", INTS)
 
 
@@ -28,24 +26,6 @@ def gemm(kind: str, layout: str, tile_rows: int, tile_cols: int, rows: int, cols
     return (
         f"{kind}<imp::GemmConfig{{.rows = {rows}, .cols = {cols}, .tokens = {tokens}, .stride = {rows}, .offset = 0, "
         f"{extra}}}, imp::Matrix<imp::{layout}<imp::TileShape{{{tile_rows}, {tile_cols}}}>, {rows}, {cols}>>"
-    )
-
-
-def attention(heads: int, kv_heads: int, head_dim: int, tokens: int) -> str:
-    """C++ type of the attention of a model with these heads."""
-    return (
-        f"imp::AttentionPrefill<imp::AttentionPrefillConfig{{.heads = {heads}, .kv_heads = {kv_heads}, "
-        f".head_dim = {head_dim}, .tokens = {tokens}, .stride = {(heads + 2 * kv_heads) * head_dim}, "
-        f".table_blocks = 2560, .block_bytes = {36 * 64 * kv_heads * head_dim}}}>"
-    )
-
-
-def rope(heads: int, kv_heads: int, head_dim: int, flags: str) -> str:
-    """C++ type of the rotation and cache append of a model with these heads."""
-    return (
-        f"imp::RopeAppend<imp::RopeAppendConfig{{.heads = {heads}, .kv_heads = {kv_heads}, .head_dim = {head_dim}, "
-        f".tokens = 128, .table_blocks = 2560, .block_bytes = {36 * 64 * kv_heads * head_dim}, {flags}, "
-        ".eps = 1e-6f, .scale = 0.18f}>"
     )
 
 
@@ -67,14 +47,9 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bf16": (gemm("imp::GemmBf16", "BF16", 1, 4096, 6144, 4096, 32, PLAIN), GEMM_BF16),
     "encode_norm": (encode(4096, ".norm = true, .gated = false, .q8 = true, .dense = false"), ENCODE),
     "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .q8 = true, .dense = true"), ENCODE),
-    "rope_neox": (rope(32, 8, 128, ".interleaved = false, .norm = true"), ROPE),
-    "rope_pairs": (rope(8, 2, 96, ".interleaved = true, .norm = false"), ROPE),
-    "attention_64": (attention(16, 8, 64, 32), ATTENTION),
-    "attention_96": (attention(8, 2, 96, 64), ATTENTION),
-    "attention_128": (attention(32, 8, 128, 128), ATTENTION),
     "finish": ("imp::FinishPrefill<imp::FinishConfig{.vocab = 151936}>", FINISH),
 }
-HEADERS = ("attention_prefill", "encode_activations", "finish_prefill", "gemm_bf16", "gemm_q8", "rope_append")
+HEADERS = ("encode_activations", "finish_prefill", "gemm_bf16", "gemm_q8")
 
 
 def source() -> str:

@@ -1,4 +1,4 @@
-"""The prefill stages on the CPU, against float64 numpy."""
+"""The prefill stages but attention on the CPU, against float64 numpy."""
 
 from __future__ import annotations
 
@@ -95,48 +95,6 @@ class Norm:
         return f"imp::NormChunk<imp::NormChunkConfig{{.cols = {self.cols}, .threads = 96, .eps = 1e-5f, {flags}}}>"
 
 
-@dataclass(frozen=True)
-class Attention:
-    """Heads and cache of a model, and how it rotates."""
-
-    heads: int
-    kv_heads: int
-    head_dim: int
-    tokens: int
-    interleaved: bool = False
-    norm: bool = False
-    layers: int = 2
-    table_blocks: int = 24
-
-    @property
-    def stride(self) -> int:
-        return (self.heads + 2 * self.kv_heads) * self.head_dim
-
-    @property
-    def layer_bytes(self) -> int:
-        return 2 * self.kv_heads * 16 * self.head_dim * 2
-
-    def shape(self) -> str:
-        heads = f".heads = {self.heads}, .kv_heads = {self.kv_heads}, .head_dim = {self.head_dim}"
-        return f"{heads}, .tokens = {self.tokens}, "
-
-    def cache_shape(self) -> str:
-        return f".table_blocks = {self.table_blocks}, .block_bytes = {self.layers * self.layer_bytes}"
-
-    def stage(self) -> str:
-        config = f"{self.shape()}.stride = {self.stride}, {self.cache_shape()}"
-        return f"imp::AttentionPrefill<imp::AttentionPrefillConfig{{{config}}}>"
-
-    def rope(self) -> str:
-        flags = f".interleaved = {str(self.interleaved).lower()}, .norm = {str(self.norm).lower()}"
-        config = f"{self.shape()}{self.cache_shape()}, {flags}, .eps = 1e-6f, .scale = {self.scale}f"
-        return f"imp::RopeAppend<imp::RopeAppendConfig{{{config}}}>"
-
-    @property
-    def scale(self) -> float:
-        return float(np.float32(math.log2(math.e) / math.sqrt(self.head_dim)))
-
-
 GEMMS = {
     "q8_tail": Gemm("Q8_0", rows=75, cols=192, tokens=32, stride=83, offset=3, bias=True, tile=(8, 192)),
     "q8_odd": Gemm("Q8_0", rows=70, cols=224, tokens=64, stride=70, accumulate=True, tile=(4, 32)),
@@ -172,12 +130,6 @@ NORMS = {
     "norm_unweighted": Norm(cols=64, weighted=False),
     "norm_post": Norm(cols=800, post=True),
 }
-ATTENTIONS = {
-    "group4": Attention(4, 1, 64, tokens=32, norm=True),
-    "group4_t128": Attention(4, 1, 64, tokens=128, norm=True),
-    "group1": Attention(2, 2, 128, tokens=32, interleaved=True),
-    "group2": Attention(4, 2, 96, tokens=64, interleaved=True, norm=True),
-}
 VOCAB = 300
 WIDTH = 96  # of an embedding row
 SCALE = 1.25
@@ -210,8 +162,6 @@ def stages() -> dict[str, Entry]:
     found = {name: Entry(case.stage(), 6 if case.integer else 5) for name, case in GEMMS.items()}
     found |= {name: Entry(case.stage(), 6 + 2 * case.post, 3 * case.post) for name, case in ENCODERS.items()}
     found |= {name: Entry(case.stage(), 4 + 2 * case.post, 3 * case.post, case.tokens) for name, case in NORMS.items()}
-    found |= {name: Entry(case.stage(), 6) for name, case in ATTENTIONS.items()}
-    found |= {f"rope_{name}": Entry(case.rope(), 8) for name, case in ATTENTIONS.items()}
     rows = f"imp::Matrix<imp::F16<imp::TileShape{{2, 32}}>, {VOCAB}, {WIDTH}>"
     for stage, ctas in (("EmbedToken", -(-WIDTH // 64)), ("EmbedChunk", 32)):
         config = f"imp::EmbedConfig{{.threads = 64, .scale = {SCALE}f}}"
@@ -221,8 +171,8 @@ def stages() -> dict[str, Entry]:
 
 def source() -> str:
     """All of them as one file."""
-    headers = ["stage/attention_prefill", "stage/embed", "stage/encode_activations", "stage/finish_prefill"]
-    headers += ["stage/gemm_bf16", "stage/gemm_q8", "stage/norm_chunk", "stage/rope_append"]
+    headers = ["stage/embed", "stage/encode_activations", "stage/finish_prefill"]
+    headers += ["stage/gemm_bf16", "stage/gemm_q8", "stage/norm_chunk"]
     headers += [f"layout/{each.layout.lower()}" for each in formats().values()]
     lines = [f'#include "imp/{name}.h"' for name in headers]
     lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
@@ -466,142 +416,6 @@ def test_embeddings_are_scaled(kernels: Kernels) -> None:
     np.testing.assert_allclose(one, exact[5], rtol=2**-23)  # without the last bit
     np.testing.assert_array_equal(chunk[:30], exact[:30])
     assert not chunk[30:].any()
-
-
-def random_table(case: Attention, slot: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A shuffled block table and a cache in which every value is NaN."""
-    blocks = case.table_blocks + 3
-    table = placed(np.full((3, case.table_blocks), -1, np.int32))
-    table[slot] = rng.permutation(np.arange(1, blocks))[: case.table_blocks]
-    cache = placed(np.full((blocks, case.layers, 2, case.kv_heads, 16, case.head_dim), np.nan, np.float16))
-    return table, cache
-
-
-def permuted(case: Attention, rows: Array, positions: Array) -> Array:
-    """Cache rows [..., positions, head_dim], chunks of 8 moved as KvSpec says; the permutation is its own inverse."""
-    chunks = case.head_dim // 8
-    spread = max(n for n in (1, 2, 4, 8) if chunks % n == 0)
-    out = np.empty_like(rows)
-    for i, position in enumerate(positions):
-        for c in range(chunks):
-            to = c ^ (position % spread)
-            out[..., i, to * 8 : to * 8 + 8] = rows[..., i, c * 8 : c * 8 + 8]
-    return out
-
-
-def gather(case: Attention, cache: Array, row: Array, positions: Array, layer: int) -> Array:
-    """Keys and values of some positions: [2, kv_heads, positions, head_dim]."""
-    assert cache.shape[1] == case.layers
-    found = cache[row[positions // 16], layer][np.arange(len(positions)), :, :, positions % 16]
-    return permuted(case, np.moveaxis(found, 0, 2), positions)
-
-
-def layer_base(case: Attention, cache: Array, layer: int) -> Array:
-    """The cache from a layer's part of block 0 on."""
-    return cache.reshape(-1).view(np.uint8)[layer * case.layer_bytes :]
-
-
-def turned(case: Attention, x: Array, positions: Array, frequencies: Array) -> Array:
-    """x [tokens, heads, head_dim] rotated by position, as complex numbers."""
-    angle = positions[:, None].astype(np.longdouble) * frequencies
-    turn = (np.cos(angle) + 1j * np.sin(angle)).astype(np.complex128)[:, None]
-    half = case.head_dim // 2
-    pairs = x[..., 0::2] + 1j * x[..., 1::2] if case.interleaved else x[..., :half] + 1j * x[..., half:]
-    pairs = pairs * turn
-    out = np.empty_like(x)
-    if case.interleaved:
-        out[..., 0::2], out[..., 1::2] = pairs.real, pairs.imag
-    else:
-        out[..., :half], out[..., half:] = pairs.real, pairs.imag
-    return out
-
-
-@pytest.mark.parametrize("name", ATTENTIONS)
-@pytest.mark.parametrize(("n", "start"), [(1, 0), (29, 13), (32, 300)])
-def test_rope_append(kernels: Kernels, name: str, n: int, start: int) -> None:
-    case, slot, layer = ATTENTIONS[name], 1, 1
-    rng = np.random.default_rng([n, start])
-    table, cache = random_table(case, slot, rng)
-    frequencies = np.longdouble(10000.0) ** (-2 * np.arange(case.head_dim // 2) / np.longdouble(case.head_dim))
-    turns = placed(np.array([int(f / (2 * np.pi) * 2**64) for f in frequencies], np.uint64))
-    qkv = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32))
-    before = qkv.copy()
-    norms = [placed(rng.uniform(0.5, 2, case.head_dim).astype(np.float32)) for _ in range(2)]
-    positions = np.array([5, start, 7], np.int32)
-    kernels.run(f"rope_{name}", qkv, *norms, turns, layer_base(case, cache, layer), table, positions, step(slot, n))
-
-    x = before[:n].astype(np.float64).reshape(n, -1, case.head_dim)
-    q, k, v = np.split(x, [case.heads, case.heads + case.kv_heads], axis=1)
-    if case.norm:
-        q, k = (
-            part / np.sqrt(np.mean(part**2, axis=-1, keepdims=True) + 1e-6) * norm
-            for part, norm in zip((q, k), norms, strict=True)
-        )
-    at = np.arange(start, start + n)
-    q, k = turned(case, q, at, frequencies) * case.scale, turned(case, k, at, frequencies)
-    width = case.heads * case.head_dim
-    np.testing.assert_allclose(qkv[:n, :width], q.reshape(n, -1), atol=2e-6)
-    np.testing.assert_array_equal(qkv[n:], before[n:])
-    np.testing.assert_array_equal(qkv[:, width:], before[:, width:])
-    keys, values = gather(case, cache, table[slot], at, layer)
-    np.testing.assert_allclose(keys.swapaxes(0, 1), k, rtol=2**-11 + 1e-5, atol=2e-6)
-    np.testing.assert_array_equal(values.swapaxes(0, 1), v.astype(np.float16))
-    written = np.count_nonzero(~np.isnan(cache))
-    assert written == n * 2 * case.kv_heads * case.head_dim
-
-
-def filled_cache(case: Attention, slot: int, length: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
-    """Table, cache and gathered k, v [2, kv_heads, length, head_dim] of layer 1."""
-    table, cache = random_table(case, slot, rng)
-    at = np.arange(length)
-    kv = rng.standard_normal((2, case.kv_heads, length, case.head_dim)).astype(np.float16)
-    cache[table[slot][at // 16], 1, :, :, at % 16] = np.moveaxis(permuted(case, kv, at), 2, 0)
-    return table, cache, kv
-
-
-def attention_truth(case: Attention, q: Array, kv: Array, start: int) -> Array:
-    """Softmax attention in float64: [tokens, heads, head_dim]."""
-    n, length = len(q), kv.shape[2]
-    k, v = np.repeat(kv.astype(np.float64), case.heads // case.kv_heads, axis=1)
-    scores = np.einsum("thd,hsd->hts", q.astype(np.float64), k)
-    scores = np.where(np.arange(length) > start + np.arange(n)[:, None], -np.inf, scores)
-    weights = np.exp2(scores - scores.max(-1, keepdims=True))
-    found: Array = np.einsum("hts,hsd->thd", weights / weights.sum(-1, keepdims=True), v)
-    return found
-
-
-@pytest.mark.parametrize("name", ATTENTIONS)
-@pytest.mark.parametrize(("n", "start"), [(1, 0), (29, 13), (10**9, 0), (30, 250)])
-def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
-    case, slot = ATTENTIONS[name], 2
-    n = min(n, case.tokens)
-    rng = np.random.default_rng([n, start])
-    table, cache, kv = filled_cache(case, slot, start + n, rng)
-    q = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32) * np.float32(0.3))
-    q[n:] = np.nan
-    out = placed(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
-    positions = np.array([3, 4, start], np.int32)
-    kernels.run(name, q, layer_base(case, cache, 1), table, positions, out, step(slot, n))
-    heads = q[:n, : case.heads * case.head_dim].reshape(n, case.heads, case.head_dim)
-    truth = attention_truth(case, heads, kv, start)
-    np.testing.assert_allclose(out[:n], truth, atol=4e-4)
-    assert np.sqrt(np.mean((out[:n] - truth) ** 2)) < 2e-4 * np.sqrt(np.mean(truth**2))
-    assert np.all(out[n:] == 77)
-
-
-def test_attention_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
-    case = ATTENTIONS["group4_t128"]
-    rng = np.random.default_rng(3)
-    table, cache, _ = filled_cache(case, 0, 128, rng)
-    q = placed(rng.standard_normal((128, case.stride)).astype(np.float32))
-    whole = aligned((128, case.heads, case.head_dim), np.float32)
-    base = layer_base(case, cache, 1)
-    kernels.run("group4_t128", q, base, table, np.zeros(3, np.int32), whole, step(0, 128))
-    for start, n in ((0, 17), (17, 32), (70, 1), (100, 28)):
-        part = aligned((32, case.heads, case.head_dim), np.float32)
-        chunk = placed(np.resize(q[start : start + n], (32, case.stride)))
-        kernels.run("group4", chunk, base, table, np.array([start, 0, 0], np.int32), part, step(0, n))
-        np.testing.assert_array_equal(part[:n], whole[start : start + n])
 
 
 def test_finish(kernels: Kernels) -> None:

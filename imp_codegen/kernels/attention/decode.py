@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params
+from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params, turns_param
 from imp_codegen.kernels.attention.sizes import (
     LEAST_SLOTS,
     attention_bytes,
@@ -40,7 +40,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             (
                 low.value("const float*", "qkv", parts.inputs[0]),
                 *norm_params(low, parts.norms),
-                low.turns(parts.ropes[0].rope),
+                turns_param(low, parts),
                 cache,
                 low.state("const std::int32_t*", "step.input"),
                 low.state("const std::int32_t*", "seq.position"),

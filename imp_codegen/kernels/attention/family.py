@@ -25,52 +25,62 @@ class CachedAttention(Match):
 
 
 def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
-    """An attention whose q and k are rotated alike, before that normed or not."""
+    """An attention whose q and k are normed and rotated alike or not at all, and whose v is normed or not."""
     last: Op | None = op
     while isinstance(last, HeadNorm | Rope):
         last = next(iter(edges.readers(last.out)), None)
     if not isinstance(last, Attention):
         return None
-    _plain(last)
-    ropes = tuple(rope for rope in map(edges.maker, (last.q, last.k)) if isinstance(rope, Rope))
-    if len(ropes) < 2:
-        raise FusionError(f"{label(last)}: q and k are not both rotated, which is unsupported")
-    norms = tuple(norm for norm in (edges.maker(rope.x) for rope in ropes) if isinstance(norm, HeadNorm))
-    if len(norms) == 1:
-        bare = next(rope for rope in ropes if rope.x != norms[0].out)
-        raise FusionError(f"{label(bare)}: of q and k only the other has a norm, which is unsupported")
-    _same_rotations(last, ropes)
-    for norm in norms:
-        if norm.weight is None:
-            raise FusionError(f"{label(norm)}: has no weight, which is unsupported")
-        if (norm.head_dim, norm.eps) != (last.head_dim, norms[0].eps):
-            raise FusionError(
-                f"{label(norm)}: its heads of {norm.head_dim} and eps of {norm.eps} are not those of "
-                f"{label(norms[0])} and {label(last)}, which is unsupported"
-            )
-    parts = Parts(norms, ropes, last)
-    return CachedAttention(ops=parts.ops, reads=((*parts.inputs, last.v),), writes=((last.out,),), parts=parts)
-
-
-def _plain(op: Attention) -> None:
-    if op.window:
-        raise FusionError(f"{label(op)}: has a window of {op.window} positions, which is unsupported")
-    if op.softcap:
-        raise FusionError(f"{label(op)}: has a soft cap of {op.softcap}, which is unsupported")
-    if op.head_dim % 16 or op.head_dim > 128:
+    if last.head_dim % 16 or last.head_dim > 512:
         raise FusionError(
-            f"{label(op)}: has heads of {op.head_dim} elements; supported are those of 16 to 128, a multiple of 16"
+            f"{label(last)}: has heads of {last.head_dim} elements; supported are those of 16 to 512, a multiple of 16"
         )
+    makers = tuple(edges.maker(value) for value in (last.q, last.k))
+    ropes = tuple(maker for maker in makers if isinstance(maker, Rope))
+    _both(last, "rotation", makers, ropes)
+    makers = tuple(edges.maker(rope.x) for rope in ropes) or makers
+    norms = tuple(maker for maker in makers if isinstance(maker, HeadNorm))
+    _both(last, "norm", makers, norms)
+    value = edges.maker(last.v)
+    value_norms = (value,) if isinstance(value, HeadNorm) else ()
+    _same_rotations(last, ropes)
+    _same_norms(last, norms, value_norms)
+    parts = Parts(norms, value_norms, ropes, last)
+    if op not in parts.ops:
+        return None
+    return CachedAttention(ops=parts.ops, reads=(parts.inputs,), writes=((last.out,),), parts=parts)
+
+
+def _both(op: Attention, what: str, makers: tuple[Op, ...], found: tuple[Op, ...]) -> None:
+    """Refuses what only one of q and k has."""
+    if len(found) == 1:
+        bare = next(maker for maker in makers if maker is not found[0])
+        raise FusionError(f"{label(bare)}: of q and k of {label(op)} only the other has a {what}, which is unsupported")
 
 
 def _same_rotations(op: Attention, ropes: tuple[Rope, ...]) -> None:
     for rope in ropes:
-        if rope.head_dim != op.head_dim or rope.rope.dim != op.head_dim:
+        step = 2 if rope.rope.interleaved else 4  # halves of pairs are stored two at a time
+        if rope.head_dim != op.head_dim or rope.rope.dim % step or not rope.rope.dim:
             raise FusionError(
-                f"{label(rope)}: turns {rope.rope.dim} elements of heads of {rope.head_dim}, supported are all "
-                f"{op.head_dim} that {label(op)} has"
+                f"{label(rope)}: turns {rope.rope.dim} elements of heads of {rope.head_dim}; supported is a multiple "
+                f"of {step}, of the heads of {op.head_dim} that {label(op)} has"
             )
-        if rope.rope.magnitude != 1:
-            raise FusionError(f"{label(rope)}: has the magnitude {rope.rope.magnitude}, which is unsupported")
         if rope.rope != ropes[0].rope:
             raise FusionError(f"{label(rope)}: turns otherwise than {label(ropes[0])}, which is unsupported")
+
+
+def _same_norms(op: Attention, norms: tuple[HeadNorm, ...], value_norms: tuple[HeadNorm, ...]) -> None:
+    for norm in norms:
+        if norm.weight is None:
+            raise FusionError(f"{label(norm)}: has no weight, which is unsupported")
+    for norm in value_norms:
+        if norm.weight is not None:
+            raise FusionError(f"{label(norm)}: has the weight {norm.weight.name}, which is unsupported for values")
+    every = (*norms, *value_norms)
+    for norm in every:
+        if (norm.head_dim, norm.eps) != (op.head_dim, every[0].eps):
+            raise FusionError(
+                f"{label(norm)}: its heads of {norm.head_dim} and eps of {norm.eps} are not those of "
+                f"{label(every[0])} and {label(op)}, which is unsupported"
+            )

@@ -7,29 +7,37 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Op, Value
 from imp_codegen.kernels.attention.sizes import attention_warps
-from imp_codegen.kernels.kernel_spec import Config, Param
+from imp_codegen.kernels.kernel_spec import Config, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention, HeadNorm, Rope
+from imp_codegen.rope import RopeSpec
 from imp_runtime.plan import BLOCK_TOKENS
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The norms of q and k, or none; their rotations, which are alike; the attention."""
+    """The norms of q and k, or none; that of v, or none; the rotations of q and k, alike, or none; the attention."""
 
     norms: tuple[HeadNorm, ...]
+    value_norms: tuple[HeadNorm, ...]
     ropes: tuple[Rope, ...]
     op: Attention
 
     @property
     def ops(self) -> tuple[Op, ...]:
         """All, in order."""
-        return (*self.norms, *self.ropes, self.op)
+        return (*self.norms, *self.value_norms, *self.ropes, self.op)
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        """Q and k as the products leave them."""
-        return tuple(op.x for op in self.norms or self.ropes)
+        """Q, k and v as the products leave them."""
+        queries = tuple(op.x for op in self.norms or self.ropes) or (self.op.q, self.op.k)
+        return (*queries, self.value_norms[0].x if self.value_norms else self.op.v)
+
+    @property
+    def rope(self) -> RopeSpec | None:
+        """How q and k turn, if they do."""
+        return self.ropes[0].rope if self.ropes else None
 
     @property
     def width(self) -> int:
@@ -39,7 +47,7 @@ class Parts:
 
 def core_config(low: Lowering, parts: Parts, splits: int) -> Config:
     """The config of both forms of decode attention."""
-    op, norms = parts.op, parts.norms
+    op = parts.op
     return Config(
         "AttentionConfig",
         (
@@ -51,12 +59,30 @@ def core_config(low: Lowering, parts: Parts, splits: int) -> Config:
             ("table_blocks", low.table_blocks),
             ("splits", splits),
             ("warps", attention_warps(low, op)),
-            ("interleaved", parts.ropes[0].rope.interleaved),
-            ("qk_norm", bool(norms)),
-            ("eps", norms[0].eps if norms else 0.0),
-            ("scale", op.scale * math.log2(math.e)),
+            ("window", op.window),
+            *rotation(parts),
+            ("soft_cap", op.softcap * math.log2(math.e)),
         ),
     )
+
+
+def rotation(parts: Parts) -> tuple[tuple[str, Scalar], ...]:
+    """Fields of what happens to q, k and v before q meets the cache: norms, rotation, the factor of the scores."""
+    norms, rope = (*parts.norms, *parts.value_norms), parts.rope
+    return (
+        ("rope_dim", rope.dim if rope else 0),
+        ("interleaved", rope.interleaved if rope else False),
+        ("magnitude", rope.magnitude if rope else 1.0),
+        ("qk_norm", bool(parts.norms)),
+        ("v_norm", bool(parts.value_norms)),
+        ("eps", norms[0].eps if norms else 0.0),
+        ("scale", parts.op.scale * math.log2(math.e)),
+    )
+
+
+def turns_param(low: Lowering, parts: Parts) -> Param:
+    """The turns of the pairs that turn, or a null pointer."""
+    return low.turns(parts.rope) if parts.rope else Param("const std::uint64_t*", "turns", None)
 
 
 def norm_params(low: Lowering, norms: tuple[HeadNorm, ...]) -> tuple[Param, Param]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, norm_params
+from imp_codegen.kernels.attention.parts import Parts, norm_params, rotation, turns_param
+from imp_codegen.kernels.attention.sizes import chunk_tiles
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention
@@ -18,18 +19,8 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
 
 
 def _append(low: Lowering, parts: Parts) -> KernelSpec:
-    op, rope, norms = parts.op, parts.ropes[0].rope, parts.norms
-    config = Config(
-        "RopeAppendConfig",
-        (
-            *_heads(low, op),
-            *_paging(low),
-            ("interleaved", rope.interleaved),
-            ("norm", bool(norms)),
-            ("eps", norms[0].eps if norms else 0.0),
-            ("scale", op.scale * math.log2(math.e)),
-        ),
-    )
+    op, rope = parts.op, parts.rope
+    config = Config("RopeAppendConfig", (*_heads(low, op), *_paging(low), *rotation(parts)))
     return KernelSpec(
         name=op.out.name + ".append",
         entry="append",
@@ -37,8 +28,8 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
         stage=Cpp("RopeAppend", (config,)),
         call=(
             low.value("float*", "qkv", parts.inputs[0]),
-            *norm_params(low, norms),
-            low.turns(rope),
+            *norm_params(low, parts.norms),
+            turns_param(low, parts),
             low.layer_cache(op.layer),
             low.state("const std::int32_t*", "seq.table"),
             low.state("const std::int32_t*", "seq.position"),
@@ -46,7 +37,7 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
         ),
         grid=(low.rows, 1, 1),
         threads=256,
-        shared_bytes=op.head_dim // 2 * 8,
+        shared_bytes=rope.dim // 2 * 8 if rope else 0,
         ops=tuple(map(label, parts.ops[:-1])),
         other_bytes=2 * low.rows * parts.width * 4,
     )
@@ -54,8 +45,9 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
 
 def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     op, rows = parts.op, low.rows
-    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low)))
-    warps = 4 if rows % 64 == 0 else 2
+    sight = (("window", op.window), ("soft_cap", op.softcap * math.log2(math.e)))
+    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low), *sight))
+    tiles = chunk_tiles(op, rows)
     cache = low.layer_cache(op.layer)
     assert cache.binding is not None
     return KernelSpec(
@@ -71,9 +63,9 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
             low.value("float*", "out", op.out),
             low.state("const std::int32_t*", "step.input"),
         ),
-        grid=(-(-rows // (warps * 16)), op.heads, 1),
-        threads=warps * 32,
-        shared_bytes=4 * 64 * (op.head_dim * 2 + 16),
+        grid=(-(-rows // tiles.queries), op.heads, 1),
+        threads=tiles.warps * 32,
+        shared_bytes=tiles.shared_bytes,
         ops=(label(op),),
         outputs=(
             *low.output(op.out),

@@ -1,6 +1,8 @@
-"""How decode attention is cut: queries of a CTA, its warps, and the shared memory that they take."""
+"""How attention is cut: queries of a CTA, its warps, and the shared memory that they take."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.ops import Attention
@@ -39,3 +41,21 @@ def attention_bytes(shape: Attention, warps: int, slots: int) -> int:
     """Shared memory of decode attention as a kernel: the same, the warps' rings of cache tiles, and a flag."""
     tiles = warps * slots * BLOCK_TOKENS * shape.head_dim * 2 + round_up(warps * slots * 8, 16)
     return tiles + core_bytes(shape, warps) + 16
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkTiles:
+    """How a CTA attends to a chunk: its warps, their queries, and shared memory. The twin of AttentionPrefill."""
+
+    warps: int
+    queries: int
+    shared_bytes: int
+
+
+def chunk_tiles(op: Attention, rows: int) -> ChunkTiles:
+    """Several warps share a head of more than 128 elements, and add up their scores in shared memory."""
+    parts = -(-op.head_dim // 128)
+    groups = 4 if rows % 64 == 0 and parts <= 2 else 2
+    keys = {1: 64, 2: 32}.get(parts, 16)
+    scores = groups * parts * 16 * keys * 4 if parts > 1 else 0
+    return ChunkTiles(groups * parts, groups * 16, 4 * keys * (op.head_dim * 2 + 16) + scores)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from imp_codegen.graph import Weight, label
-from imp_codegen.kernels.attention.parts import core_config, norm_params
+from imp_codegen.kernels.attention.parts import core_config, norm_params, turns_param
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
@@ -92,7 +92,7 @@ def _arguments(model: StepModel) -> tuple[Param, ...]:
         Param("std::uint32_t*", "gated", low.buffer("step.gated", first.gate_up.gated.out.width * 4)),
         Param("std::uint64_t*", "partial", low.buffer("step.partial", partial)),
         Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
-        low.turns(first.attention.parts.ropes[0].rope),
+        turns_param(low, first.attention.parts),
         Param("std::uint8_t*", "cache", Binding("kv")),
         low.state("const std::int32_t*", "step.input"),
         low.state("const std::int32_t*", "seq.position"),

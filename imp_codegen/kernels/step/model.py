@@ -120,6 +120,8 @@ def _obstacles(model: StepModel) -> Iterator[str]:
         biased = [op for op in (*layer.qkv.linears, layer.out.linear, layer.down.linear) if op.bias]
         if biased:
             yield f"{biased[0].weight.name} has a bias"
+        if not layer.attention.parts.ropes:
+            yield f"{label(layer.op)}: its q and k do not turn"
         first = layer.qkv.linears[0].weight
         if len(layer.qkv.linears) != 3:
             yield f"{first.name}: q, k and v are not three matrices"
@@ -136,5 +138,5 @@ def _alike(low: Lowering, layer: Layer) -> tuple[tuple[object, ...], ...]:
     parts = layer.attention.parts
     eps = [(label(norm), norm.eps) for norm in (layer.qkv.norm, layer.gate_up.norm)]
     core = (label(parts.op), core_config(low, parts, 1))
-    rope, gate = parts.ropes[0], layer.gate_up.gate
-    return (*eps, (label(rope), rope.rope), core, (label(gate), gate.out.width))
+    gate = layer.gate_up.gate
+    return (*eps, (label((*parts.ropes, parts.op)[0]), parts.rope), core, (label(gate), gate.out.width))

@@ -16,10 +16,15 @@ struct AttentionConfig {
   int table_blocks;  // block table entries of one sequence
   int splits;        // CTAs that share the blocks of one kv head
   int warps;
+  int window;        // positions that a query sees, its own with them; 0: all before it
+  int rope_dim;      // elements of a head of q and k that turn
   bool interleaved;
+  float magnitude;  // of the rotation
   bool qk_norm;
+  bool v_norm;  // without a weight
   float eps;
-  float scale;  // softmax scale times log2(e)
+  float scale;     // softmax scale times log2(e)
+  float soft_cap;  // of the scores, times log2(e); 0: none
 };
 
 // Query heads of one kv head that one CTA takes: the tensor cores take eight at most.
@@ -29,19 +34,28 @@ constexpr int attention_group(int queries) {
   return queries / shares;
 }
 
-// Which blocks of 16 positions a CTA takes. With few, every CTA takes as many as it has warps, and some none.
+// The first position that a query at `position` sees.
+template <AttentionConfig C>
+__device__ __forceinline__ int attention_begin(int position) {
+  return C.window > 0 && position >= C.window ? position - C.window + 1 : 0;
+}
+
+// Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as it has
+// warps, and some none.
 struct AttentionShare {
   int position;
+  int first;   // block that holds the first position in sight
   int active;  // splits that have blocks
   int chunk;   // blocks of a split
   template <AttentionConfig C>
   static __device__ __forceinline__ AttentionShare of(int position) {
-    const int blocks = position / C.block_tokens + 1;
+    const int first = attention_begin<C>(position) / C.block_tokens;
+    const int blocks = position / C.block_tokens + 1 - first;
     const int even = (blocks + C.splits - 1) / C.splits;
     const int chunk = even > C.warps ? even : C.warps;
-    return {position, (blocks + chunk - 1) / chunk, chunk};
+    return {position, first, (blocks + chunk - 1) / chunk, chunk};
   }
-  __device__ __forceinline__ int begin(int split) const { return split * chunk; }
+  __device__ __forceinline__ int begin(int split) const { return first + split * chunk; }
   __device__ __forceinline__ int end(int split, int block_tokens) const {
     const int blocks = position / block_tokens + 1;
     return begin(split) + chunk < blocks ? begin(split) + chunk : blocks;
@@ -50,7 +64,9 @@ struct AttentionShare {
 
 template <AttentionConfig C>
 struct AttentionCore {
-  using Rotary = Rope<RopeConfig{.head_dim = C.head_dim, .interleaved = C.interleaved}>;
+  using Rotary = Rope<RopeConfig{
+      .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
+  using Tile = TileAttention<C.head_dim, (C.window > 0), C.soft_cap>;
   using Row = CacheRow<C.head_dim>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kGroup = attention_group(C.heads / C.kv_heads);  // queries of a CTA
@@ -68,6 +84,7 @@ struct AttentionCore {
   static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(C.block_tokens == kCacheTokens, "the plan has other cache blocks than the kernels");
+  static_assert(C.interleaved || Rotary::kTurned % 2 == 0, "halves of pairs that turn are stored two elements at a time");
 
   struct Args {
     const float* q_weight;
@@ -83,7 +100,7 @@ struct AttentionCore {
 #pragma unroll
       for (int i = 0; i < kLanePairs; i++) {
         const int pair = lane_index() + i * kWarp;
-        angles[i] = pair < kPairs ? rope_angle(turns, pair, position) : make_float2(1, 0);
+        angles[i] = pair < Rotary::kTurned ? Rotary::angle(turns, pair, position) : make_float2(1, 0);
       }
     }
     // Of the lane's i-th pair, which is the pair `pair`.
@@ -134,14 +151,15 @@ struct AttentionCore {
   static __device__ __forceinline__ void walk(int position, int first, int end, Fetch& fetch, std::uint8_t* shared) {
     if (first >= end) return;
     const TileQueries<C.head_dim> queries(shared + kQueries, kGroup);
-    TileAttention<C.head_dim> attention;
+    Tile attention;
     for (int block = first; block < end; block += C.warps) {
       const int left = position + 1 - block * C.block_tokens;
       const int count = left < C.block_tokens ? left : C.block_tokens;
+      const int hidden = attention_begin<C>(position) - block * C.block_tokens;
       const bool own = left <= C.block_tokens;
       std::uint8_t* keys = fetch.take();
       if (own) insert(keys, position, shared + kNew);
-      const auto weights = attention.keys(keys, count, queries);
+      const auto weights = attention.keys(keys, hidden, count, queries);
       if (own) bulk_fence();
       fetch.release();
       std::uint8_t* values = fetch.take();
@@ -169,7 +187,7 @@ struct AttentionCore {
   };
   struct Merged {
     float value = 0;
-    float largest = TileAttention<C.head_dim>::kMasked;
+    float largest = Tile::kMasked;
     float total = 0;
   };
   template <class Read>
@@ -221,11 +239,13 @@ struct AttentionCore {
       const int pair = lane_index() + i * kWarp;
       float2 x = make_float2(v[i].x * C.scale, v[i].y * C.scale);
       int column = Rotary::first(pair);
-      if constexpr (!C.interleaved) {  // neighbouring lanes have neighbouring columns: one takes both first ones
+      if constexpr (!C.interleaved && Rotary::kTurned > 0) {  // neighbouring lanes have neighbouring columns: one takes both first ones
         const bool odd = lane_index() % 2 != 0;
         const float other = shuffle_xor(odd ? x.x : x.y, 1);
-        x = odd ? make_float2(other, x.y) : make_float2(x.x, other);
-        column = odd ? Rotary::second(pair - 1) : column;
+        if (Rotary::turns(pair)) {
+          x = odd ? make_float2(other, x.y) : make_float2(x.x, other);
+          column = odd ? Rotary::second(pair - 1) : column;
+        }
       }
       if (pair < kPairs) QueryWords::store(words, kGroup, number, column, x);
     }
@@ -255,6 +275,14 @@ struct AttentionCore {
       at[i] = pair < kPairs ? (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair + i % 2 : -1;
     }
     qkv.gather(v, at);
+    if constexpr (C.v_norm) {
+      float squares = 0;
+#pragma unroll
+      for (float x : v) squares += x * x;
+      const float factor = norm_factor(squares);
+#pragma unroll
+      for (float& x : v) x *= factor;
+    }
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int pair = lane_index() + i * kWarp;
@@ -295,15 +323,19 @@ struct AttentionCore {
       squares += v[i].x * v[i].x + v[i].y * v[i].y;
     }
     if constexpr (C.qk_norm) {
-      const float factor = rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+      const float factor = norm_factor(squares);
 #pragma unroll
       for (int i = 0; i < kLanePairs; i++) v[i] = make_float2(v[i].x * factor * g[i].x, v[i].y * factor * g[i].y);
     }
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int pair = lane_index() + i * kWarp;
-      if (pair < kPairs) v[i] = rotate_pair(v[i], angles(i, pair));
+      if (pair < Rotary::kTurned) v[i] = rotate_pair(v[i], angles(i, pair));
     }
+  }
+  // 1 / rms of a head, from this lane's sum of squares.
+  static __device__ __forceinline__ float norm_factor(float squares) {
+    return rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
   }
 
   // The step's row into a landed tile.

@@ -4,6 +4,7 @@
 #pragma once
 #include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
+#include "imp/stage/elementwise.h"
 
 namespace imp {
 
@@ -28,23 +29,33 @@ struct QueryWords {
   }
 };
 
-template <int HeadDim>
+// This lane's words of step `k` of a head. Where a head's output leaves no registers for them, they stay where they lie.
+template <int HeadDim, bool Held = (HeadDim <= 128)>
 struct TileQueries {
+  const std::uint8_t* queries;
+  int count;
+
+  __device__ __forceinline__ QueryWords operator[](int k) const {
+    uint4 w = make_uint4(0, 0, 0, 0);
+    if (lane_index() / 4 < count) w = reinterpret_cast<const uint4*>(queries)[k * count * 4 + lane_index()];
+    return {{w.x, w.y}, {w.z, w.w}};
+  }
+};
+template <int HeadDim>
+struct TileQueries<HeadDim, true> {
   static constexpr int kDepth = HeadDim / 16;
   QueryWords words[kDepth];
 
   __device__ __forceinline__ TileQueries(const std::uint8_t* queries, int count) {
-    const int query = lane_index() / 4;
+    const TileQueries<HeadDim, false> lying{queries, count};
 #pragma unroll
-    for (int k = 0; k < kDepth; k++) {
-      uint4 w = make_uint4(0, 0, 0, 0);
-      if (query < count) w = reinterpret_cast<const uint4*>(queries)[k * count * 4 + lane_index()];
-      words[k] = {{w.x, w.y}, {w.z, w.w}};
-    }
+    for (int k = 0; k < kDepth; k++) words[k] = lying[k];
   }
+  __device__ __forceinline__ const QueryWords& operator[](int k) const { return words[k]; }
 };
 
-template <int HeadDim>
+// `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the scores, 0 for none.
+template <int HeadDim, bool Windowed, float SoftCap>
 struct TileAttention {
   using Row = CacheRow<HeadDim>;
   static constexpr int kDepth = HeadDim / 16;
@@ -62,26 +73,31 @@ struct TileAttention {
   float total[2] = {0, 0};                // this lane's part of their sums of weights
   float out[kDepth][4] = {};              // columns 16 d + g and 16 d + g + 8, g = lane / 4, of both queries
 
-  // The block's first `count` positions count.
-  __device__ __forceinline__ Weights keys(const std::uint8_t* block, int count, const TileQueries<HeadDim>& queries) {
+  // The block's positions from `begin` (0 without a window) to `end` count, at least one.
+  __device__ __forceinline__ Weights keys(const std::uint8_t* block, int begin, int end,
+                                          const TileQueries<HeadDim>& queries) {
     float parts[2][2][4] = {};  // independent sums: a chain of products would wait for each
     const int row = lane_index() % 16;
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
       std::uint32_t a[4];
       ldmatrix_x4(a, block + row * Row::kBytes + Row::chunk(row, 2 * k + lane_index() / 16));
-      mma_f16_k16(parts[k % 2][0], a, queries.words[k].low);
-      mma_f16_k16(parts[k % 2][1], a, queries.words[k].high);
+      const QueryWords words = queries[k];
+      mma_f16_k16(parts[k % 2][0], a, words.low);
+      mma_f16_k16(parts[k % 2][1], a, words.high);
     }
     float scores[4];  // positions g and g + 8, of both queries
 #pragma unroll
-    for (int i = 0; i < 4; i++) scores[i] = (parts[0][0][i] + parts[1][0][i]) + (parts[0][1][i] + parts[1][1][i]);
+    for (int i = 0; i < 4; i++) {
+      scores[i] = (parts[0][0][i] + parts[1][0][i]) + (parts[0][1][i] + parts[1][1][i]);
+      if constexpr (SoftCap != 0) scores[i] = soft_cap(scores[i], SoftCap);
+    }
     Weights weights;
     float correction[2];
 #pragma unroll
     for (int q = 0; q < 2; q++) {
-      const float first = lane_index() / 4 < count ? scores[q] : kMasked;
-      const float second = lane_index() / 4 + 8 < count ? scores[q + 2] : kMasked;
+      const float first = counts(lane_index() / 4, begin, end) ? scores[q] : kMasked;
+      const float second = counts(lane_index() / 4 + 8, begin, end) ? scores[q + 2] : kMasked;
       const float before = largest[q];
       largest[q] = max(before, column_max(max(first, second)));
       correction[q] = exp2_fast(before - largest[q]);
@@ -138,6 +154,9 @@ struct TileAttention {
   }
 
  private:
+  static __device__ __forceinline__ bool counts(int position, int begin, int end) {
+    return position < end && (!Windowed || position >= begin);
+  }
   // Over the eight lanes that hold the same queries.
   static __device__ __forceinline__ float column_max(float value) {
 #pragma unroll

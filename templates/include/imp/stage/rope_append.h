@@ -14,20 +14,24 @@ struct RopeAppendConfig {
   int tokens;        // of a full chunk
   int table_blocks;  // entries of a sequence's block table
   int block_bytes;   // of one cache block, all layers
+  int rope_dim;      // elements of a head of q and k that turn
   bool interleaved;
-  bool norm;    // RMS norm of each q and k head
+  float magnitude;  // of the rotation
+  bool qk_norm;     // RMS norm of each q and k head
+  bool v_norm;      // and of each v head, without a weight
   float eps;
   float scale;  // of q: softmax scale times log2(e)
 };
 
 template <RopeAppendConfig C>
 struct RopeAppend {
-  using Pairs = Rope<RopeConfig{.head_dim = C.head_dim, .interleaved = C.interleaved}>;
+  using Pairs = Rope<RopeConfig{
+      .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
   static constexpr int kWarps = 8;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kPairs = C.head_dim / 2;
   static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
-  static constexpr int kSharedBytes = kPairs * 8;
+  static constexpr int kSharedBytes = Pairs::kTurned * 8;
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
@@ -36,10 +40,10 @@ struct RopeAppend {
   static constexpr int kHeadBytes = kCacheTokens * Row::kBytes;
   static constexpr int kValues = C.kv_heads * kHeadBytes;  // in a layer's block, v follows k
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
-  static_assert(kPairs <= kThreads, "each thread computes at most one angle");
+  static_assert(Pairs::kTurned <= kThreads, "each thread computes at most one angle");
   static_assert(C.block_bytes >= kValues * 2, "a cache block holds k and v of at least one layer");
 
-  // qkv f32 [tokens, heads + 2 kv_heads, head_dim]; q_norm, k_norm f32 [head_dim] or null; turns [head_dim / 2];
+  // qkv f32 [tokens, heads + 2 kv_heads, head_dim]; q_norm, k_norm f32 [head_dim] or null; turns [rope_dim / 2];
   // cache: this layer's part of block 0.
   static __device__ __forceinline__ void run(float* qkv, const float* q_norm, const float* k_norm,
                                              const std::uint64_t* turns, std::uint8_t* cache,
@@ -50,7 +54,7 @@ struct RopeAppend {
     const int slot = input[0];
     const int position = positions[slot] + token;
     auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
-    if (thread_index() < kPairs) rotation[thread_index()] = rope_angle(turns, thread_index(), position);
+    if (thread_index() < Pairs::kTurned) rotation[thread_index()] = Pairs::angle(turns, thread_index(), position);
     block_sync();
 
     const int block = table[slot * C.table_blocks + position / kCacheTokens];
@@ -79,18 +83,16 @@ struct RopeAppend {
       squares = fma(out[i].x, out[i].x, fma(out[i].y, out[i].y, squares));
     }
     float factor = 1.0f;
-    if constexpr (C.norm) {
-      factor = rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
-    }
+    if constexpr (C.qk_norm) factor = norm_factor(squares);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int p = lane_index() + i * kWarp;
       if (p >= kPairs) continue;
-      if constexpr (C.norm) {
+      if constexpr (C.qk_norm) {
         out[i].x *= norm[Pairs::first(p)] * factor;
         out[i].y *= norm[Pairs::second(p)] * factor;
       }
-      out[i] = rotate_pair(out[i], rotation[p]);
+      if (Pairs::turns(p)) out[i] = rotate_pair(out[i], rotation[p]);
     }
   }
 
@@ -120,10 +122,22 @@ struct RopeAppend {
   }
 
   static __device__ __forceinline__ void append_value(const float* x, int position, std::uint8_t* value) {
+    float factor = 1.0f;
+    if constexpr (C.v_norm) {
+      float squares = 0;
+      for (int d = lane_index(); d < C.head_dim; d += kWarp) squares = fma(x[d], x[d], squares);
+      factor = norm_factor(squares);
+    }
     for (int p = lane_index(); p < kPairs; p += kWarp) {
-      const float2 v = reinterpret_cast<const float2*>(x)[p];
+      float2 v = reinterpret_cast<const float2*>(x)[p];
+      if constexpr (C.v_norm) v = make_float2(v.x * factor, v.y * factor);
       *reinterpret_cast<std::uint32_t*>(value + Row::element(position, 2 * p)) = floats_to_half2(v.x, v.y);
     }
+  }
+
+  // 1 / rms of a head, from this lane's sum of squares.
+  static __device__ __forceinline__ float norm_factor(float squares) {
+    return rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
   }
 };
 

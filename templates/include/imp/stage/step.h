@@ -152,7 +152,7 @@ struct Step {
         shared.turn = load_fresh(args.counters);
       }
       for (int pair = thread_index(); pair < Core::kPairs; pair += Core::kThreads) {
-        shared.angles[pair] = rope_angle(args.turns, pair, position);
+        shared.angles[pair] = Core::Rotary::angle(args.turns, pair, position);
       }
       Cta::sync();
     }

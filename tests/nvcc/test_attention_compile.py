@@ -1,0 +1,75 @@
+"""Attention compiles for both GPUs at the heads of well-known models, in decode and prefill, without spills."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from attention_cases import Heads
+from imp_codegen.build import Unit, build
+from imp_codegen.kernels.lowering import LEAST_SLOTS, attention_bytes
+from imp_codegen.targets import find_target
+
+FRAME = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+CASES = {
+    "qwen3_8b": Heads(32, 8, 128, qk_norm=True),
+    "demo": Heads(8, 2, 32, interleaved=True),
+    "short_chunks": Heads(16, 8, 64, tokens=32),
+    "phi3_mini": Heads(32, 32, 96, window=2047, magnitude=1.19),
+    "phi4_mini": Heads(24, 8, 128, rope_dim=96, magnitude=1.19),
+    "gemma3_12b": Heads(16, 8, 256, qk_norm=True, window=1024),
+    "gemma2_9b": Heads(16, 8, 256, window=4096, soft_cap=50.0),
+    "gemma3_1b": Heads(4, 1, 256, qk_norm=True, window=512),
+    "groups_of_8": Heads(8, 1, 256, tokens=32),
+    "odd_size": Heads(8, 2, 144),
+    "smollm3": Heads(16, 4, 128, rope_dim=0),
+    "gemma4_12b": Heads(16, 8, 512, qk_norm=True, v_norm=True),
+}
+
+
+def entry(name: str, stage: str, parameters: str, arguments: str, most: int) -> str:
+    """A kernel of one stage, as the compiler emits it."""
+    return (
+        f"using {name}_t = {stage};\n"
+        f'static_assert({name}_t::kSharedBytes <= {most}, "more shared memory than a CTA may have");\n'
+        f'extern "C" __global__ void __launch_bounds__({name}_t::kThreads, 1) {name}({parameters}) {{\n'
+        f"  {name}_t::run({arguments});\n}}\n"
+    )
+
+
+def source(target: str) -> str:
+    """Three entries for each case, with as many warps as the target has room for."""
+    facts = find_target(target)
+    lines = [f'#include "imp/stage/{name}.h"\n' for name in ("attention_decode", "attention_prefill", "rope_append")]
+    floats, ints, bytes_, most = "const float*", "const std::int32_t*", "std::uint8_t*", facts.max_shared
+    for name, case in CASES.items():
+        warps = next(n for n in range(facts.step_warps, 0, -1) if attention_bytes(case, n, LEAST_SLOTS) <= most)
+        splits = max(facts.attention_ctas // (case.heads // case.group), 1)
+        config = case.config("AttentionConfig", splits=splits, warps=warps)
+        stage = f"imp::AttentionDecode<{config}, {LEAST_SLOTS}>"
+        lines.append(entry(f"decode_{name}", stage, f"const __grid_constant__ decode_{name}_t::Args a", "a", most))
+        for kind, stage, types in (
+            (
+                "append",
+                f"imp::RopeAppend<{case.config('RopeAppendConfig')}>",
+                ("float*", floats, floats, "const std::uint64_t*", bytes_, ints, ints, ints),
+            ),
+            (
+                "attend",
+                f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}>",
+                (floats, f"const {bytes_}", ints, ints, "float*", ints),
+            ),
+        ):
+            parameters = ", ".join(f"{each} a{i}" for i, each in enumerate(types))
+            arguments = ", ".join(f"a{i}" for i in range(len(types)))
+            lines.append(entry(f"{kind}_{name}", stage, parameters, arguments, most))
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("target", ["sm_90a", "sm_120a"])
+def test_compiles_without_spills(target: str) -> None:
+    (built,) = build((Unit(target, "nvcc", source(target)),))
+    frames = re.findall(FRAME, built.log)
+    assert len(frames) == 3 * len(CASES), built.log
+    assert set(frames) == {("0", "0", "0")}, built.log

@@ -1,0 +1,121 @@
+"""Decode attention on the CPU in check mode (random thread order, races, bounds), against float64 numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sim_library import SimLibrary, aligned, compile_sim
+
+from attention_cases import BLOCK, Heads, attended, fill, gather, heads_of, hidden, layer_base, table_and_cache
+
+Array = NDArray[Any]
+SLOT = 1
+
+
+@dataclass(frozen=True)
+class Case:
+    """Heads, and over how many CTAs and warps their blocks are split."""
+
+    heads: Heads
+    splits: int = 3
+    warps: int = 2
+    slots: int = 2
+
+    def source(self, name: str) -> str:
+        config = self.heads.config("AttentionConfig", splits=self.splits, warps=self.warps)
+        inputs = "const float* qkv, const float* q, const float* k, const std::uint64_t* turns"
+        state = (
+            "std::uint8_t* cache, const std::int32_t* input, const std::int32_t* positions, const std::int32_t* table"
+        )
+        outputs = "float* partial, std::uint32_t* arrived, float* out"
+        return (
+            f"using {name}_t = imp::AttentionDecode<{config}, {self.slots}>;\n"
+            f'extern "C" {{ int {name}_shared = {name}_t::kSharedBytes; }}\n'
+            f'extern "C" __global__ void {name}({inputs}, {state}, {outputs}) {{\n'
+            f"  {name}_t::run({{qkv, q, k, turns, cache, input, positions, table, partial, arrived, out}});\n}}\n"
+        )
+
+
+CASES = {
+    "groups_of_8": Case(Heads(16, 2, 64, qk_norm=True), slots=3),
+    "two_shares_of_6": Case(Heads(12, 1, 16)),
+    "heads_of_96": Case(Heads(4, 2, 96, magnitude=1.19), warps=3),
+    "heads_of_80_partly_turned": Case(Heads(4, 4, 80, rope_dim=32)),
+    "neighbours_partly_turned": Case(Heads(3, 1, 48, rope_dim=16, interleaved=True, magnitude=0.75), splits=2),
+    "most_of_128_turned": Case(Heads(4, 2, 128, rope_dim=96, qk_norm=True)),
+    "nothing_turned": Case(Heads(4, 2, 64, rope_dim=0, window=33)),
+    "normed_values": Case(Heads(4, 2, 64, qk_norm=True, v_norm=True)),
+    "capped": Case(Heads(4, 1, 32, soft_cap=0.7)),
+    "heads_of_144": Case(Heads(2, 1, 144, window=70)),
+    "heads_of_256": Case(Heads(4, 2, 256, qk_norm=True)),
+    "heads_of_256_in_groups_of_8": Case(Heads(8, 1, 256, rope_dim=64, window=40, soft_cap=50.0), warps=3),
+    "heads_of_512": Case(Heads(2, 2, 512, qk_norm=True, v_norm=True, window=20)),
+    "window_of_1": Case(Heads(2, 1, 32, window=1)),
+    "window_of_5": Case(Heads(2, 1, 32, window=5)),
+    "window_of_16": Case(Heads(2, 1, 32, window=16), warps=1),
+    "window_of_17": Case(Heads(2, 1, 32, window=17), warps=1),
+    "window_of_100": Case(Heads(2, 1, 32, window=100)),
+    "window_longer_than_all": Case(Heads(2, 1, 32, window=1000)),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    folder = tmp_path_factory.mktemp("attention")
+    sources = "".join(case.source(name) for name, case in CASES.items())
+    (folder / "attention.cu").write_text('#include "imp/stage/attention_decode.h"\n' + sources, "utf-8")
+    return SimLibrary(compile_sim(folder / "attention.cu", folder, "check"))
+
+
+def positions_of(window: int) -> list[int]:
+    """Around the borders of blocks, and around those at which the window leaves one."""
+    edges = {0, 1, 15, 16, 17, 31, 47, 200, 255}
+    edges |= {window + at for at in (-2, -1, 0, 14, 15, 16, 30, 31, 32, 159)} if window else set()
+    return sorted(at for at in edges if 0 <= at < 24 * BLOCK)
+
+
+@pytest.mark.parametrize(
+    ("name", "position"),
+    [(name, position) for name, case in CASES.items() for position in positions_of(case.heads.window)],
+)
+def test_attention(library: SimLibrary, name: str, position: int) -> None:
+    case, heads = CASES[name], CASES[name].heads
+    rng = np.random.default_rng([position, *name.encode()])
+    table, cache = table_and_cache(heads, SLOT, rng)
+    fill(
+        heads, cache, table[SLOT], rng.standard_normal((2, heads.kv_heads, position, heads.head_dim)).astype(np.float16)
+    )
+    row = table[SLOT].copy()
+    first = hidden(heads, position) // BLOCK
+    table[SLOT, :first] = -1  # nobody may look at what lies wholly before the window
+    cache[row[:first]] = np.nan
+    qkv = rng.standard_normal(heads.width).astype(np.float32)
+    norms = [rng.uniform(0.5, 2, heads.head_dim).astype(np.float32) for _ in range(2)]
+    at = np.array([5, position, 7], np.int32)
+    items = heads.heads // heads.group
+    held = [aligned(a) for a in (qkv, *norms, heads.turns())]
+    held_cache = aligned(cache)
+    held += [layer_base(heads, held_cache)]
+    held += [aligned(a) for a in (np.array([SLOT, 1, 0, 0], np.int32), at, table)]
+    partial = np.full(items * case.splits * heads.group * (heads.head_dim + 2), np.nan, np.float32)
+    out = aligned(np.full((heads.heads, heads.head_dim), np.nan, np.float32))
+    arrived = aligned(np.zeros(items, np.uint32))
+    library.configure(order=2, seed=position)
+    shared = library.integer(f"{name}_shared")
+    error = library.launch(
+        name, [*held, aligned(partial), arrived, out], (case.splits, items, 1), case.warps * 32, shared
+    )
+    assert error == ""
+
+    q, k, v = heads_of(heads, qkv[None], norms, np.array([position]))
+    now = gather(heads, held_cache, row, np.arange(position + 1))
+    np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
+    np.testing.assert_allclose(now[1, :, -1], v[0], rtol=2**-11 + 1e-5, atol=2e-6)
+    np.testing.assert_allclose(out, attended(heads, q, now, position)[0], rtol=2e-5, atol=2e-5)
+    assert not arrived.any()
+    written = np.flatnonzero(np.not_equal(held_cache.view(np.uint16), cache.view(np.uint16)).any((0, 1, 2, 3, 5)))
+    assert written.tolist() == [position % BLOCK]

@@ -1,0 +1,180 @@
+"""Rotation, cache append and attention of a chunk on the CPU in check mode, against float64 numpy."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sim_library import SimLibrary, aligned, compile_sim
+
+from attention_cases import (
+    BLOCK,
+    Heads,
+    attended,
+    fill,
+    gather,
+    heads_of,
+    hidden,
+    layer_base,
+    table_and_cache,
+)
+
+Array = NDArray[Any]
+CASES = {
+    "group4": Heads(4, 1, 64, qk_norm=True),
+    "group4_t128": Heads(4, 1, 64, qk_norm=True, tokens=128),
+    "group1": Heads(2, 2, 128, interleaved=True),
+    "group2": Heads(4, 2, 96, interleaved=True, qk_norm=True, tokens=64, magnitude=1.19),
+    "partly_turned": Heads(2, 2, 80, rope_dim=32, soft_cap=0.7),
+    "neighbours_partly_turned": Heads(3, 1, 48, rope_dim=16, interleaved=True, magnitude=0.75, window=16),
+    "nothing_turned": Heads(2, 1, 64, rope_dim=0, window=33),
+    "most_turned_normed_values": Heads(2, 1, 128, rope_dim=96, qk_norm=True, v_norm=True, window=1),
+    "heads_of_144": Heads(2, 1, 144, window=64),
+    "heads_of_256": Heads(2, 1, 256, qk_norm=True, window=40, soft_cap=50.0),
+    "heads_of_256_t64": Heads(2, 1, 256, rope_dim=64, tokens=64),
+    "heads_of_368": Heads(1, 1, 368, window=20),
+    "heads_of_512": Heads(1, 1, 512, qk_norm=True, v_norm=True, tokens=64, window=70),
+    "window_of_3": Heads(2, 1, 32, tokens=64, window=3),
+    "window_of_3_t32": Heads(2, 1, 32, window=3),
+    "window_of_65": Heads(2, 1, 32, tokens=128, window=65),
+    "window_of_65_t32": Heads(2, 1, 32, window=65),
+    "window_longer_than_all": Heads(2, 1, 32, window=1000),
+}
+# Every border of blocks and tiles, of chunks, and of windows.
+CHUNKS = [(1, 0), (29, 13), (10**9, 0), (30, 250), (32, 64), (17, 95), (1, 63), (32, 128)]
+
+
+def source() -> str:
+    """Two entries for each case and, beside each, its launch shape."""
+    lines = ['#include "imp/stage/attention_prefill.h"', '#include "imp/stage/rope_append.h"']
+    for name, case in CASES.items():
+        append = f"imp::RopeAppend<{case.config('RopeAppendConfig')}>"
+        attend = f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}>"
+        floats, ints = "const float*", "const std::int32_t*"
+        for entry, stage, kinds in (
+            (
+                f"append_{name}",
+                append,
+                ("float*", floats, floats, "const std::uint64_t*", "std::uint8_t*", *[ints] * 3),
+            ),
+            (f"attend_{name}", attend, (floats, "const std::uint8_t*", ints, ints, "float*", ints)),
+        ):
+            parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(kinds))
+            arguments = ", ".join(f"a{i}" for i in range(len(kinds)))
+            numbers = ", ".join(f"s_{entry}::{n}" for n in ("kGridX", "kGridY", "kGridZ", "kThreads", "kSharedBytes"))
+            lines += [
+                f"using s_{entry} = {stage};",
+                f'extern "C" void {entry}({parameters}) {{ s_{entry}::run({arguments}); }}',
+                f'extern "C" const int {entry}_shape[5] = {{{numbers}}};',
+            ]
+    return "\n".join(lines) + "\n"
+
+
+class Kernels:
+    """The compiled stages, run in a random order of threads; the check mode's complaint fails the test."""
+
+    def __init__(self, library: SimLibrary, shapes: ctypes.CDLL) -> None:
+        self.library, self.shapes = library, shapes
+
+    def run(self, entry: str, *arrays: Array) -> None:
+        x, y, z, threads, shared = (ctypes.c_int * 5).in_dll(self.shapes, f"{entry}_shape")
+        self.library.configure(order=2, seed=1)
+        assert self.library.launch(entry, arrays, (x, y, z), threads, shared) == ""
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    folder = tmp_path_factory.mktemp("prefill_attention")
+    (folder / "attention.cu").write_text(source(), "utf-8")
+    path = compile_sim(folder / "attention.cu", folder, "check")
+    return Kernels(SimLibrary(path), ctypes.CDLL(str(path)))
+
+
+def step(slot: int, tokens: int) -> Array:
+    return aligned(np.array([slot, tokens, 0, 0], np.int32))
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("n", "start"), [(1, 0), (29, 13), (32, 300)])
+def test_append(kernels: Kernels, name: str, n: int, start: int) -> None:
+    case, slot = CASES[name], 1
+    rng = np.random.default_rng([n, start])
+    table, cache = table_and_cache(case, slot, rng)
+    cache = aligned(cache)
+    qkv = aligned(rng.standard_normal((case.tokens, case.width)).astype(np.float32))
+    before = qkv.copy()
+    norms = [aligned(rng.uniform(0.5, 2, case.head_dim).astype(np.float32)) for _ in range(2)]
+    positions = aligned(np.array([5, start, 7], np.int32))
+    turns = aligned(case.turns())
+    kernels.run(f"append_{name}", qkv, *norms, turns, layer_base(case, cache), aligned(table), positions, step(slot, n))
+
+    at = np.arange(start, start + n)
+    q, k, v = heads_of(case, before[:n], norms, at)
+    width = case.heads * case.head_dim
+    np.testing.assert_allclose(qkv[:n, :width], q.reshape(n, -1), atol=2e-6)
+    np.testing.assert_array_equal(qkv[n:], before[n:])
+    np.testing.assert_array_equal(qkv[:, width:], before[:, width:])
+    keys, values = gather(case, cache, table[slot], at)
+    np.testing.assert_allclose(keys.swapaxes(0, 1), k, rtol=2**-11 + 1e-5, atol=2e-6)
+    if case.v_norm:
+        np.testing.assert_allclose(values.swapaxes(0, 1), v, rtol=2**-11 + 1e-5, atol=2e-6)
+    else:
+        np.testing.assert_array_equal(values.swapaxes(0, 1), v.astype(np.float16))
+    assert np.count_nonzero(~np.isnan(cache)) == n * 2 * case.kv_heads * case.head_dim
+
+
+def cached(case: Heads, slot: int, start: int, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Table, cache and k, v [2, kv_heads, start + n, head_dim]; blocks that no query sees are not there."""
+    table, cache = table_and_cache(case, slot, rng)
+    kv = rng.standard_normal((2, case.kv_heads, start + n, case.head_dim)).astype(np.float16)
+    fill(case, cache, table[slot], kv)
+    first = hidden(case, start) // BLOCK
+    cache[table[slot, :first]] = np.nan
+    table[slot, :first] = -1
+    return aligned(table), aligned(cache), kv
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("n", "start"), CHUNKS)
+def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
+    case, slot = CASES[name], 2
+    n = min(n, case.tokens)
+    rng = np.random.default_rng([n, start])
+    table, cache, kv = cached(case, slot, start, n, rng)
+    q = aligned(rng.standard_normal((case.tokens, case.width)).astype(np.float32) * np.float32(0.3))
+    q[n:] = np.nan
+    out = aligned(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
+    positions = aligned(np.array([3, 4, start], np.int32))
+    kernels.run(f"attend_{name}", q, layer_base(case, cache), table, positions, out, step(slot, n))
+    heads = q[:n, : case.heads * case.head_dim].reshape(n, case.heads, case.head_dim)
+    truth = attended(case, heads, kv, start)
+    np.testing.assert_allclose(out[:n], truth, atol=5e-4)
+    assert np.sqrt(np.mean((out[:n] - truth) ** 2)) < 2e-4 * np.sqrt(np.mean(truth**2))
+    assert np.all(out[n:] == 77)
+
+
+@pytest.mark.parametrize(
+    ("big", "small"),
+    [("group4_t128", "group4"), ("window_of_65", "window_of_65_t32"), ("window_of_3", "window_of_3_t32")],
+)
+def test_attention_does_not_depend_on_the_chunk(kernels: Kernels, big: str, small: str) -> None:
+    case = CASES[big]
+    assert replace(case, tokens=32) == CASES[small]
+    rng = np.random.default_rng(3)
+    table, cache, _ = cached(case, 0, 0, case.tokens, rng)
+    q = aligned(rng.standard_normal((case.tokens, case.width)).astype(np.float32))
+    whole = aligned(np.zeros((case.tokens, case.heads, case.head_dim), np.float32))
+    base = layer_base(case, cache)
+    kernels.run(f"attend_{big}", q, base, table, aligned(np.zeros(3, np.int32)), whole, step(0, case.tokens))
+    for start, n in ((0, 17), (17, 32), (35, 1), (40, 23), (70, 1), (100, 28)):
+        if start + n > case.tokens:
+            continue
+        part = aligned(np.zeros((32, case.heads, case.head_dim), np.float32))
+        chunk = aligned(np.resize(q[start : start + n], (32, case.width)))
+        positions = aligned(np.array([start, 0, 0], np.int32))
+        kernels.run(f"attend_{small}", chunk, base, table, positions, part, step(0, n))
+        np.testing.assert_array_equal(part[:n], whole[start : start + n])
