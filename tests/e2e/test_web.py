@@ -329,7 +329,7 @@ def test_chat_with_a_server(server: Process) -> None:
     body = {"model": "Demo", "messages": messages, "max_tokens": 8, "temperature": 0}
     answer = httpx.post(f"{server.url}/v1/chat/completions", json=body, timeout=30).json()
     assert answer["choices"][0]["message"]["content"].strip() in result.stdout
-    assert (result.returncode, f"Demo at {server.url}:" in result.stderr) == (0, True)
+    assert (result.returncode, f"alias at {server.url}:" in result.stderr) == (0, True)
     assert run("chat", server.url, "--temperature", "-1", given="Hi\n").stderr.count("temperature is -1") == 1
 
 
@@ -349,9 +349,9 @@ def test_launch(server: Process) -> None:
     )
     assert found["ANTHROPIC_BASE_URL"] == server.url
     assert (found["ANTHROPIC_AUTH_TOKEN"], found["ANTHROPIC_API_KEY"]) == ("it's", "")
-    assert found["CLAUDE_CODE_SUBAGENT_MODEL"] == "Demo"
+    assert found["CLAUDE_CODE_SUBAGENT_MODEL"] == "alias"
     roles = ("OPUS", "SONNET", "HAIKU", "FABLE")
-    assert {found[f"ANTHROPIC_DEFAULT_{role}_MODEL"] for role in roles} == {"Demo"}
+    assert {found[f"ANTHROPIC_DEFAULT_{role}_MODEL"] for role in roles} == {"alias"}
     assert (found["CLAUDE_CODE_MAX_CONTEXT_TOKENS"], found["CLAUDE_CODE_DISABLE_1M_CONTEXT"]) == ("1024", "1")
     shown = run("launch", "codex", "--url", server.url).stdout
     script = 'codex() { for a; do echo "$a"; done; }\nshopt -s expand_aliases\n' + shown + "\ncodex-imp"
@@ -360,7 +360,7 @@ def test_launch(server: Process) -> None:
     assert tomllib.loads(provider)["model_providers"]["imp"] == {
         "name": "imp", "base_url": f"{server.url}/v1", "wire_api": "responses", "env_key": "IMP_API_KEY",
     }  # fmt: skip
-    assert words[-2:] == ["--model", "Demo"]
+    assert words[-2:] == ["--model", "alias"]
     assert {"model_context_window=1024", "model_auto_compact_token_limit=768"} <= set(words)
 
 
