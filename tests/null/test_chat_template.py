@@ -86,6 +86,14 @@ def test_variables_replace_special_tokens_but_not_the_messages() -> None:
     assert render("{{ date_string }}, {{ datetime }}", date_string="then") == "then, Jul 26 2024"
 
 
+def test_tools_as_a_text() -> None:
+    """Firefunction's `functions`, which its makers fill with json.dumps(..., indent=4)."""
+    template, asked = ChatTemplate("{{ functions }}|", {}), [{"role": "user", "content": "Hi"}]
+    tools = [{"type": "function", "function": {"name": "é", "parameters": {"type": "object"}}}]
+    assert template.render(asked) == "|"
+    assert template.render(asked, tools=tools) == json.dumps(tools, indent=4, ensure_ascii=False) + "|"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [

@@ -184,10 +184,14 @@ class ChatTemplate:
         `variables` (such as `enable_thinking`) go to the template as they are. Raises ChatTemplateError with the
         template's own words when it refuses the messages.
         """
-        # Llama 3's and Firefunction's names for a date that whoever calls transformers has to give.
+        # What whoever calls transformers has to give himself: Llama 3's date, Firefunction's date and functions.
         today = self._now()
-        dates = {"date_string": today.strftime("%d %b %Y"), "datetime": today.strftime("%b %d %Y")}
-        names: dict[str, object] = {**self._tokens, "documents": None, **dates, **(variables or {})}
+        given = {
+            "date_string": today.strftime("%d %b %Y"),
+            "datetime": today.strftime("%b %d %Y"),
+            "functions": _tojson(tools, indent=4) if tools else "",
+        }
+        names: dict[str, object] = {**self._tokens, "documents": None, **given, **(variables or {})}
         names |= {"messages": [_with_reasoning(message) for message in messages], "tools": tools}
         self._limits.until = time.monotonic() + MOST_SECONDS
         try:
