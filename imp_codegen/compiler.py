@@ -19,7 +19,7 @@ from imp_codegen.graph import Graph, verify
 from imp_codegen.kernels.form import Wanted
 from imp_codegen.kernels.lowering import SLOTS, Lowering
 from imp_codegen.kernels.placed import Placed
-from imp_codegen.models import load_architecture
+from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.output import check_output
 from imp_codegen.pack import pack, planes
@@ -29,6 +29,7 @@ from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import cache_of
 from imp_codegen.programs import lower
 from imp_codegen.rope import RopeSpec
+from imp_codegen.sources import Stored
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
@@ -99,9 +100,11 @@ class Compiled:
     spec: ModelSpec
     ropes: tuple[RopeSpec, ...]
     placed: Mapping[str, Placed]
+    weights: Mapping[str, Stored]
     tokenizer: TokenizerFiles
     emitted: Mapping[str, Emitted]
     streams: Mapping[str, Mapping[str, Chosen]]
+    notes: tuple[str, ...]
 
 
 def compile_model(
@@ -121,7 +124,7 @@ def compile_model(
             built = build(units, partial(progress, "build"))
             objects = {target.name: code for target, code in zip(chosen, built, strict=True)}
         with clock.step("pack"):
-            _write(output, compiled, objects, checkpoint, options, progress)
+            _write(output, compiled, objects, options, progress)
     reports = tuple(
         TargetReport(
             t.target,
@@ -133,7 +136,7 @@ def compile_model(
         for t in compiled.plan.targets
     )
     plan = compiled.plan
-    size, notes = output.stat().st_size, compiled.tokenizer.notes
+    size, notes = output.stat().st_size, compiled.notes
     return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, size, plan, notes)
 
 
@@ -150,8 +153,10 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
             "rows; they are of two models, convert or download it again"
         )
     graph = verify(architecture.build(spec))
-    account(checkpoint, spec, graph)
-    placed = place_weights(graph, checkpoint)
+    sources = sources_of(architecture, checkpoint, spec, graph)
+    left_out = account(checkpoint, spec, sources.values())
+    weights = weights_of(checkpoint, graph, sources)
+    placed = place_weights(graph, weights, checkpoint.path)
     kv, ropes = cache_of(graph), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
@@ -200,14 +205,14 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     )
     if options.dump is not None:
         _dump(options.dump, spec, graph, plan, emitted)
-    return Compiled(plan, spec, ropes, placed, tokenizer, emitted, streams)
+    notes = (*tokenizer.notes, *left_out)
+    return Compiled(plan, spec, ropes, placed, weights, tokenizer, emitted, streams, notes)
 
 
 def _write(
     output: Path,
     compiled: Compiled,
     objects: Mapping[str, CodeObject],
-    checkpoint: Checkpoint,
     options: CompileOptions,
     progress: Progress,
 ) -> None:
@@ -236,7 +241,7 @@ def _write(
         done += nbytes
         progress("pack", done, total)
 
-    weights = pack(compiled.placed, compiled.ropes, checkpoint, packed)
+    weights = pack(compiled.placed, compiled.weights, compiled.ropes, packed)
     write_artifact(output, compiled.plan, blobs, {"imp_version": VERSION}, weights)
 
 

@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.kernels.placed import VECTOR, Placed
 from imp_codegen.rope import RopeSpec, rope_turns, turns_plane
+from imp_codegen.sources import Stored
 from imp_runtime.plan import Plane
 
 _CHUNK_BYTES = 8 << 20
@@ -26,12 +26,15 @@ def planes(placed: Mapping[str, Placed], ropes: tuple[RopeSpec, ...]) -> tuple[P
 
 
 def pack(
-    placed: Mapping[str, Placed], ropes: tuple[RopeSpec, ...], checkpoint: Checkpoint, packed: Callable[[int], None]
+    placed: Mapping[str, Placed],
+    weights: Mapping[str, Stored],
+    ropes: tuple[RopeSpec, ...],
+    packed: Callable[[int], None],
 ) -> Iterator[tuple[str, Iterator[Bytes]]]:
     """The planes' bytes, in the order of `planes`. `packed` is told the number of bytes after each piece."""
     with ThreadPoolExecutor(_WORKERS) as workers:
         for item in placed.values():
-            yield item.plane.name, _counted(_pack_one(item, checkpoint, workers), packed)
+            yield item.plane.name, _counted(_pack_one(item, weights[item.weight.name], workers), packed)
         for index, rope in enumerate(ropes):
             yield turns_plane(index), _counted(iter([rope_turns(rope).view(np.uint8)]), packed)
 
@@ -42,17 +45,17 @@ def _counted(chunks: Iterator[Bytes], packed: Callable[[int], None]) -> Iterator
         packed(chunk.nbytes)
 
 
-def _pack_one(item: Placed, checkpoint: Checkpoint, workers: ThreadPoolExecutor) -> Iterator[Bytes]:
-    name, tile = item.weight.name, item.tile
+def _pack_one(item: Placed, stored: Stored, workers: ThreadPoolExecutor) -> Iterator[Bytes]:
+    tile = item.tile
     if tile is None:
-        yield np.ascontiguousarray(item.format.dequantize(checkpoint.rows(name, 0, 1))).reshape(-1).view(np.uint8)
+        yield np.ascontiguousarray(item.format.dequantize(stored.rows(0, 1))).reshape(-1).view(np.uint8)
         return
     row_bytes = item.format.row_bytes(item.weight.cols)
     step = max(1, _CHUNK_BYTES // (row_bytes * tile.rows)) * tile.rows
     starts = range(0, item.weight.rows, step)
 
     def piece(start: int) -> Bytes:
-        return item.format.pack(checkpoint.rows(name, start, min(start + step, item.weight.rows)), tile)
+        return item.format.pack(stored.rows(start, min(start + step, item.weight.rows)), tile)
 
     # One round of pieces at a time keeps memory bounded and both cores busy.
     for first in range(0, len(starts), _WORKERS):

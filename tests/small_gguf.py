@@ -87,7 +87,7 @@ def write_gguf(
     given = {key if key.partition(".")[0] in _WHOLE else f"{arch}.{key}": value for key, value in keys.items()}
     for key, value in (keys_of(arch) | given).items():
         if key != "general.architecture" and value is not None:
-            _add(writer, key, value)
+            add_key(writer, key, value)
     for name, array in (tensors_of(arch) | dict(tensors)).items():
         if array is not None and array.ndim == 2:
             kind = gguf.GGMLQuantizationType[quant]
@@ -104,7 +104,7 @@ def write_gguf(
 _WHOLE = ("general", "tokenizer", "split", "other")
 
 
-def _add(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
+def add_key(writer: gguf.GGUFWriter, key: str, value: Any) -> None:
     match value:
         case bool():
             writer.add_bool(key, value)

@@ -17,39 +17,53 @@ import numpy as np
 from gguf import GGMLQuantizationType, GGUFWriter
 
 from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.models import load_architecture, weights_of
+from imp_codegen.models._rope import ROPE_FREQUENCIES
 from imp_runtime.errors import ImpError
 
 
 def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
     """Write `output`; ImpError for a shape or a format that imp does not know."""
     with closing(random_checkpoint(shape, quant)) as checkpoint:
-        metadata = checkpoint.metadata
-        arch = metadata.string("general.architecture")
-        writer = GGUFWriter(output, arch)
+        architecture = load_architecture(checkpoint)
+        spec = architecture.read_spec(checkpoint)
+        graph = architecture.build(spec)
+        weights = weights_of(checkpoint, graph, {})
+        attention = spec.layers[0].mixer
+        rope = attention.rope
+        if rope is None or rope.magnitude != 1:
+            raise ImpError(f"{shape}: this tool writes no models without a rotary embedding, and none with YaRN")
+        writer = GGUFWriter(output, spec.architecture)
         writer.add_name(f"{shape.stem} {quant}, random weights")
         writer.add_tokenizer_model("none")
-        writer.add_vocab_size(metadata.integer(f"{arch}.vocab_size"))
-        writer.add_block_count(metadata.integer(f"{arch}.block_count"))
-        writer.add_context_length(metadata.integer(f"{arch}.context_length"))
-        writer.add_embedding_length(metadata.integer(f"{arch}.embedding_length"))
-        writer.add_feed_forward_length(metadata.integer(f"{arch}.feed_forward_length"))
-        writer.add_head_count(metadata.integer(f"{arch}.attention.head_count"))
-        writer.add_head_count_kv(metadata.integer(f"{arch}.attention.head_count_kv"))
-        writer.add_key_length(metadata.integer(f"{arch}.attention.key_length"))
-        writer.add_value_length(metadata.integer(f"{arch}.attention.value_length"))
-        writer.add_layer_norm_rms_eps(metadata.number(f"{arch}.attention.layer_norm_rms_epsilon"))
-        writer.add_rope_freq_base(metadata.number(f"{arch}.rope.freq_base"))
-        writer.add_rope_dimension_count(metadata.integer(f"{arch}.rope.dimension_count"))
-        for tensor in checkpoint.tensors.values():
-            row_bytes = tensor.nbytes // tensor.rows
-            kind = GGMLQuantizationType[tensor.format]
-            stored = (*tensor.shape[:-1], row_bytes)
-            writer.add_tensor_info(tensor.name, stored, np.dtype(np.uint8), tensor.nbytes, raw_dtype=kind)
+        writer.add_vocab_size(spec.vocab)
+        writer.add_block_count(len(spec.layers))
+        writer.add_context_length(spec.context)
+        writer.add_embedding_length(spec.hidden)
+        writer.add_feed_forward_length(spec.layers[0].ffn.width)
+        writer.add_head_count(attention.heads)
+        writer.add_head_count_kv(attention.kv_heads)
+        writer.add_key_length(attention.head_dim)
+        writer.add_value_length(attention.head_dim)
+        writer.add_layer_norm_rms_eps(spec.norm_eps)
+        writer.add_rope_freq_base(rope.theta)
+        writer.add_rope_dimension_count(rope.dim)
+        factors = np.array(rope.factors, np.float32)
+        if factors.size:
+            writer.add_tensor_info(ROPE_FREQUENCIES, factors.shape, factors.dtype, factors.nbytes)
+        for name, weight in weights.items():
+            count = weight.shape[0] if len(weight.shape) > 1 else 1
+            row_bytes = weight.format.row_bytes(weight.shape[-1])
+            stored = (*weight.shape[:-1], row_bytes)
+            kind = GGMLQuantizationType[weight.format.name]
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8), count * row_bytes, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
-        for tensor in checkpoint.tensors.values():
-            writer.write_tensor_data(checkpoint.rows(tensor.name, 0, tensor.rows))
+        if factors.size:
+            writer.write_tensor_data(factors)
+        for weight in weights.values():
+            writer.write_tensor_data(weight.rows(0, weight.shape[0] if len(weight.shape) > 1 else 1))
         writer.close()
 
 

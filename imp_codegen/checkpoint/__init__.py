@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imp_codegen.checkpoint.config import CONFIG
 from imp_codegen.checkpoint.contract import Checkpoint, CheckpointError, Dialect, TensorInfo
-from imp_codegen.checkpoint.folder import CONFIG, INDEX, FolderCheckpoint
+from imp_codegen.checkpoint.folder import INDEX, FolderCheckpoint
 from imp_codegen.checkpoint.gguf import GGUF_MAGIC, GgufCheckpoint
 from imp_codegen.checkpoint.metadata import Metadata
 from imp_runtime.artifact import is_artifact

@@ -13,6 +13,7 @@ from imp_codegen.checkpoint.contract import CheckpointError
 from imp_codegen.checkpoint.json_text import keys_and_values, parse_object, read_file
 from imp_codegen.checkpoint.metadata import Metadata
 
+CONFIG = "config.json"
 _PARTS = ("vision_config", "audio_config")  # of models that take more than text; text_config is the part that is read
 
 
@@ -29,12 +30,14 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "embedding_length": ("hidden_size",),
     "feed_forward_length": ("intermediate_size",),
     "vocab_size": ("vocab_size",),
+    "activation": ("hidden_activation", "hidden_act"),
     "attention.head_count": ("num_attention_heads",),
     "attention.head_count_kv": ("num_key_value_heads",),
     "attention.key_length": ("head_dim",),
     "attention.layer_norm_rms_epsilon": ("rms_norm_eps",),
     "attention.scale": ("attention_multiplier",),
     "attention.sliding_window": ("sliding_window",),
+    "attention.sliding_window_pattern": ("sliding_window_pattern", "_sliding_window_pattern"),
     "attn_logit_softcapping": ("attn_logit_softcapping",),
     "final_logit_softcapping": ("final_logit_softcapping",),
     "embedding_scale": ("embedding_multiplier",),
@@ -44,7 +47,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "expert_used_count": ("num_experts_per_tok",),
     "rope.freq_base": (*_rope("rope_theta", group="full_attention"), "rope_theta"),
     "rope.freq_base_swa": ("rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"),
-    "rope.partial": (*_rope("partial_rotary_factor", group="full_attention"), "partial_rotary_factor"),
+    "rope.partial_factor": (*_rope("partial_rotary_factor", group="full_attention"), "partial_rotary_factor"),
     "rope.scaling.type": _rope("rope_type", "type", group="full_attention"),
     "rope.scaling.factor": _rope("factor", group="full_attention"),
     "rope.scaling.original_context_length": (
@@ -70,7 +73,7 @@ def read_config(path: Path) -> Metadata:
     raw = read_file(path)
     if raw is None:
         raise CheckpointError(f"{path}: does not exist; imp reads GGUF files, and folders with config.json")
-    config = parse_object(raw, str(path))
+    config = parse_object(raw, f"{path}: the file")
     text = config.pop("text_config", None)
     if isinstance(text, dict):
         config = {key: value for key, value in config.items() if key not in _PARTS} | text

@@ -51,6 +51,10 @@ class Checkpoint(Protocol):
         """The file or folder, for error messages."""
 
     @property
+    def name(self) -> str:
+        """What the model is called, in its maker's words."""
+
+    @property
     def dialect(self) -> Dialect:
         """How tensors and keys are called."""
 

@@ -6,6 +6,7 @@ safetensors file that there is. Nothing else of the folder is read: repositories
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -13,24 +14,24 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint.config import read_config
+from imp_codegen.checkpoint.config import CONFIG, read_config
 from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo
 from imp_codegen.checkpoint.json_text import parse_object, read_file, shown_name
 from imp_codegen.checkpoint.metadata import Metadata
 from imp_codegen.checkpoint.safetensors import SafetensorsFile
 
-CONFIG = "config.json"
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _ADAPTER = "adapter_config.json"
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx")
 _LONGEST_INDEX = 1 << 26
+_DEEPER = re.compile(r"^(?:model\.language_model\.|language_model\.model\.)")
 
 
 class FolderCheckpoint:
     """An open folder. Its dialect is "hf": keys are those of config.json, tensors are called as transformers does."""
 
-    __slots__ = ("_file_of", "_files", "_last", "metadata", "path", "tensors")
+    __slots__ = ("_files", "_last", "_stored", "metadata", "path", "tensors")
 
     dialect: Dialect = "hf"
     metadata: Metadata
@@ -53,19 +54,25 @@ class FolderCheckpoint:
         except CheckpointError:
             self.close()
             raise
-        self._file_of: Mapping[str, SafetensorsFile] = file_of
+        self._stored: Mapping[str, tuple[SafetensorsFile, str]] = _as_text_model(path, file_of)
         self._last = self._files[0]  # that rows were read of
-        self.tensors = MappingProxyType({name: file.tensors[name] for name, file in file_of.items()})
+        self.tensors = MappingProxyType({name: file.tensors[as_is] for name, (file, as_is) in self._stored.items()})
+
+    @property
+    def name(self) -> str:
+        """What the model is called: as its folder; in a cache of the Hub, whose folders are hashes, its repository."""
+        path = self.path.resolve()
+        return path.parent.parent.name.rpartition("--")[2] if path.parent.name == "snapshots" else path.name
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of its file."""
-        file = self._file_of.get(name)
-        if file is None:
+        if name not in self._stored:
             raise CheckpointError(f"{self.path}: has no tensor {name!r}; it is incomplete or of another architecture")
+        file, as_is = self._stored[name]
         if file is not self._last:
             self._last.release()
             self._last = file
-        return file.rows(name, start, stop)
+        return file.rows(as_is, start, stop)
 
     def text(self, name: str, longest: int) -> bytes | None:
         """The bytes of a file beside the weights, at most `longest`; None if there is none of that name."""
@@ -110,9 +117,23 @@ class FolderCheckpoint:
         return {name: shards[shard] for name, shard in shard_of.items()}
 
 
+def _as_text_model(path: Path, file_of: Mapping[str, SafetensorsFile]) -> dict[str, tuple[SafetensorsFile, str]]:
+    """Every tensor by the name that a text model has for it, with its file and the name that it is stored under.
+
+    A model of text and images has the same tensors of text one level deeper.
+    """
+    found: dict[str, tuple[SafetensorsFile, str]] = {}
+    for as_is, file in file_of.items():
+        name = _DEEPER.sub("model.", as_is).replace("language_model.lm_head.", "lm_head.")
+        if name in found:
+            raise CheckpointError(f"{path}: tensors {shown_name(as_is)} and {shown_name(found[name][1])} are the same")
+        found[name] = file, as_is
+    return found
+
+
 def _read_index(path: Path, raw: bytes) -> dict[str, str]:
     """The file of every tensor, by name."""
-    weight_map = parse_object(raw, str(path)).get("weight_map")
+    weight_map = parse_object(raw, f"{path}: the file").get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{path}: has no weight_map, which says where each tensor is; download it again")
     for name, shard in weight_map.items():

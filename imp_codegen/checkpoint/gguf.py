@@ -63,6 +63,11 @@ class GgufCheckpoint:
             self.close()
             raise
 
+    @property
+    def name(self) -> str:
+        """What the model is called."""
+        return self.metadata.string("general.name", default=self.path.stem)
+
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of the file."""
         tensor = row_range(self.path, self.tensors, name, start, stop)

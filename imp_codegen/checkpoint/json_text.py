@@ -38,7 +38,7 @@ def parse_object(raw: bytes, where: str) -> dict[str, object]:
         found = dict(pairs)
         if len(found) < len(pairs):
             twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-            raise CheckpointError(f"{where} has the key {shown_name(twice)} twice; the file is damaged")
+            raise CheckpointError(f"{where} has the key {shown_name(twice)} twice; one of them is wrong")
         if found.keys() == {"__float__"} and found["__float__"] in ("Infinity", "-Infinity", "NaN"):
             return float(str(found["__float__"]))
         return found

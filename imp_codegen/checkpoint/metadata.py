@@ -40,7 +40,7 @@ class Metadata:
         self._read: set[str] = set()
 
     def __contains__(self, key: str) -> bool:
-        return self._value(self._spelled(key)) is not None
+        return self._value(self.spelled(key)) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -52,14 +52,32 @@ class Metadata:
         """What missing keys stand for in files of this kind, in the file's spelling; null stays null."""
         self._assumed = values
 
+    def spelled(self, key: str) -> str:
+        """The key as the file has it; its usual spelling if it has none. CheckpointError where two contradict."""
+        names = self._names.get(key.partition(".")[2], (key,))
+        found = [name for name in names if self._values.get(name) is not None]
+        for other in found[1:]:
+            if self._values[other] != self._values[found[0]]:
+                raise CheckpointError(
+                    f"{self.path}: {found[0]} is {_shown(self._values[found[0]])}, but {other} is "
+                    f"{_shown(self._values[other])}; they mean the same, remove one"
+                )
+        if found:
+            return found[0]
+        objects = {key.rpartition(".")[0] for key in self._values} - {""}
+        known = (name for name in names if name in self._values or name in self._assumed)
+        return next(known, next((name for name in names if name.rpartition(".")[0] in objects), names[-1]))
+
     def unread(self) -> list[str]:
         """The keys that no getter was asked for so far, and that are not null."""
         return [key for key, value in self._values.items() if key not in self._read and value is not None]
 
-    def scalar(self, key: str) -> int | float | bool | str | None:
-        """Whatever single value a key has; None for a list, and for what is no text. It does not count as read."""
-        value = self._value(self._spelled(key))
-        return None if value is None else value if isinstance(value, int | float | bool) else _text(value)
+    def value(self, key: str) -> object:
+        """Whatever value a key has; None for what is no text. It does not count as read."""
+        value = self._value(self.spelled(key))
+        if isinstance(value, np.ndarray):
+            return value.tolist()
+        return _text(value) if isinstance(value, str | bytes) else value
 
     def integer(self, key: str, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST) -> int:
         """An integer in minimum..maximum."""
@@ -69,14 +87,14 @@ class Metadata:
         self, key: str, layers: int, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST
     ) -> int:
         """An integer that is stored once, or once for each of `layers` layers and then the same in all."""
-        if not isinstance(self._value(self._spelled(key)), np.ndarray | list | tuple):
+        if not isinstance(self._value(self.spelled(key)), np.ndarray | list | tuple):
             return self.integer(key, default, minimum=minimum, maximum=maximum)
         values = self.integers(key, minimum=minimum, maximum=maximum)
         if len(values) != layers:
             raise self.wrong(key, f"one integer, or one for each of the {layers} layers")
         if (odd := next((layer for layer, value in enumerate(values) if value != values[0]), None)) is not None:
             raise CheckpointError(
-                f"{self.path}: {self._spelled(key)} is {values[0]} in layer 0 and {values[odd]} in layer {odd}; "
+                f"{self.path}: {self.spelled(key)} is {values[0]} in layer 0 and {values[odd]} in layer {odd}; "
                 "imp compiles models whose layers are all alike"
             )
         return values[0]
@@ -105,7 +123,7 @@ class Metadata:
 
     def one_or_more(self, key: str, *, minimum: int = 0, maximum: int = LARGEST) -> list[int]:
         """An integer in minimum..maximum, or a list of such."""
-        if isinstance(self._value(self._spelled(key)), int):
+        if isinstance(self._value(self.spelled(key)), int):
             return [self.integer(key, minimum=minimum, maximum=maximum)]
         return self.integers(key, minimum=minimum, maximum=maximum)
 
@@ -123,24 +141,11 @@ class Metadata:
 
     def shown(self, key: str) -> str:
         """The value of a key in a few words, for an error; nothing in it is as the file has it but printable text."""
-        return _shown(self._value(self._spelled(key)))
+        return _shown(self._value(self.spelled(key)))
 
     def wrong(self, key: str, expected: str) -> CheckpointError:
         """The error for a value that has the right type but does not fit: names file, key, value, what is expected."""
-        return CheckpointError(f"{self.path}: {self._spelled(key)} is {self.shown(key)}, expected {expected}")
-
-    def _spelled(self, key: str) -> str:
-        """The key as the file has it; its usual spelling if it has none. CheckpointError where two contradict."""
-        names = self._names.get(key.partition(".")[2], (key,))
-        found = [name for name in names if self._values.get(name) is not None]
-        for other in found[1:]:
-            if self._values[other] != self._values[found[0]]:
-                raise CheckpointError(
-                    f"{self.path}: {found[0]} is {_shown(self._values[found[0]])}, but {other} is "
-                    f"{_shown(self._values[other])}; they mean the same, remove one"
-                )
-        known = (name for name in names if name in self._values or name in self._assumed)
-        return found[0] if found else next(known, names[0])
+        return CheckpointError(f"{self.path}: {self.spelled(key)} is {self.shown(key)}, expected {expected}")
 
     def _value(self, spelled: str) -> Value | None:
         return self._values[spelled] if spelled in self._values else self._assumed.get(spelled)
@@ -154,14 +159,14 @@ class Metadata:
         for index, item in enumerate(items):
             value = read(cast(Value, item))
             if value is None:
-                where = f"{self._spelled(key)}[{index}]"
+                where = f"{self.spelled(key)}[{index}]"
                 raise CheckpointError(f"{self.path}: {where} is {_shown(cast(Value, item))}, expected {one}")
             found.append(value)
         return found
 
     def _get(self, key: str, default: _T | None, read: Callable[[Value], _T | None], expected: str) -> _T:
         self._read.update(self._names.get(key.partition(".")[2], (key,)))
-        spelled = self._spelled(key)
+        spelled = self.spelled(key)
         value = self._value(spelled)
         if value is None:
             if default is None:

@@ -6,11 +6,12 @@ Keys and weights are called as the GGUF specification calls them (ggml/docs/gguf
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph, Op, Value, Weight
+from imp_codegen.models._config import config_activation, config_biases, config_windows
 from imp_codegen.models._rope import MAX_SCALE, read_rope
 from imp_codegen.ops import Add, Attention, Embed, Gated, HeadNorm, Linear, RmsNorm, Rope, Sample, Scale, Softcap
 from imp_codegen.rope import RopeSpec
@@ -20,16 +21,27 @@ from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
 MAX_WIDTH = 1 << 20
+MAX_VOCABULARY = 1 << 22
+_OF_MLP: tuple[Biased, ...] = ("gate", "up", "down")
+_BIASES: Mapping[Biased, str] = {
+    **{part: f"attn_{part}" for part in ("q", "k", "v", "output")},
+    **{part: f"ffn_{part}" for part in _OF_MLP},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """How an architecture differs from Llama. `interleaved_rope`: of the files that GGUF's converter writes."""
+    """How an architecture differs from Llama.
+
+    `interleaved_rope`: of the files that GGUF's converter writes. `biases`: those that transformers gives every model
+    of it, without a word in config.json.
+    """
 
     interleaved_rope: bool = False
     head_norms: bool = False
     activation: Activation = "silu"
     norms: Norms = "pre"
+    biases: tuple[Biased, ...] = ()
 
 
 def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) -> ModelSpec:
@@ -43,30 +55,64 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
     layers = meta.integer(f"{architecture}.block_count", minimum=1, maximum=1024)
     attention = _read_attention(checkpoint, architecture, layers, variant)
     width = meta.integer_of_layers(f"{architecture}.feed_forward_length", layers, minimum=1, maximum=MAX_WIDTH)
-    has = checkpoint.tensors.__contains__
-
-    def biases(block: int, parts: tuple[Biased, ...], name: str) -> tuple[Biased, ...]:
-        return tuple(part for part in parts if has(f"blk.{block}.{name}_{part}.bias"))
+    own = _OwnWays.of(checkpoint, variant, layers)
 
     def layer(index: int) -> LayerSpec:
-        mixer = replace(attention, biases=biases(index, ("q", "k", "v", "output"), "attn"))
-        ffn = GatedMlpSpec(width, variant.activation, biases(index, ("gate", "up", "down"), "ffn"))
-        return LayerSpec(mixer, ffn, variant.norms)
+        of_attention, of_mlp = (tuple(b for b in own.biases[index] if (b in _OF_MLP) == mlp) for mlp in (False, True))
+        mixer = replace(attention, biases=of_attention, window=attention.window if own.windows[index] else 0)
+        return LayerSpec(mixer, GatedMlpSpec(width, own.activation, of_mlp), variant.norms)
 
-    embedding = checkpoint.tensors.get("token_embd.weight")
-    if embedding is None or len(embedding.shape) != 2:
-        raise CheckpointError(f"{checkpoint.path}: has no two-dimensional tensor 'token_embd.weight'")
     return ModelSpec(
-        name=plain_name(meta.string("general.name", default=checkpoint.path.stem)) or architecture,
+        name=plain_name(checkpoint.name) or architecture,
         architecture=architecture,
-        vocab=embedding.shape[0],
+        vocab=own.vocab,
         hidden=meta.integer_of_layers(f"{architecture}.embedding_length", layers, minimum=1, maximum=MAX_WIDTH),
         context=meta.integer(f"{architecture}.context_length", minimum=2, maximum=MAX_CONTEXT),
         norm_eps=meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1),
-        tied_embeddings=not has("output.weight"),
+        tied_embeddings=own.tied_embeddings,
         pooling=_read_pooling(checkpoint, architecture),
         layers=tuple(map(layer, range(layers))),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _OwnWays:
+    """What the two dialects say in ways of their own: GGUF files by the tensors that they have, folders by keys.
+
+    `biases` and `windows`: of each layer.
+    """
+
+    vocab: int
+    tied_embeddings: bool
+    activation: Activation
+    biases: tuple[tuple[Biased, ...], ...]
+    windows: tuple[bool, ...]
+
+    @staticmethod
+    def of(checkpoint: Checkpoint, variant: Variant, layers: int) -> _OwnWays:
+        """Those of a checkpoint."""
+        meta, has = checkpoint.metadata, checkpoint.tensors.__contains__
+        if checkpoint.dialect == "hf":
+            return _OwnWays(
+                vocab=meta.integer("vocab_size", minimum=1, maximum=MAX_VOCABULARY),
+                tied_embeddings=meta.boolean("tie_word_embeddings", False),
+                activation=config_activation(meta, variant.activation),
+                biases=(config_biases(meta, variant.biases),) * layers,
+                windows=config_windows(meta, layers),
+            )
+        embedding = checkpoint.tensors.get("token_embd.weight")
+        if embedding is None or len(embedding.shape) != 2:
+            raise CheckpointError(f"{checkpoint.path}: has no two-dimensional tensor 'token_embd.weight'")
+        return _OwnWays(
+            vocab=embedding.shape[0],
+            tied_embeddings=not has("output.weight"),
+            activation=variant.activation,
+            biases=tuple(
+                tuple(part for part, name in _BIASES.items() if has(f"blk.{index}.{name}.bias"))
+                for index in range(layers)
+            ),
+            windows=(True,) * layers,
+        )
 
 
 def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, variant: Variant) -> AttentionSpec:
@@ -83,8 +129,8 @@ def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, vari
     value_dim = number("attention.value_length", 4096, default=head_dim)
     if heads % kv_heads:
         raise CheckpointError(
-            f"{checkpoint.path}: {architecture}.attention.head_count {heads} is not a multiple of "
-            f"head_count_kv {kv_heads}"
+            f"{meta.path}: {meta.spelled(f'{architecture}.attention.head_count')} {heads} is not a multiple of "
+            f"{meta.spelled(f'{architecture}.attention.head_count_kv')} {kv_heads}"
         )
     if value_dim != head_dim:
         raise CheckpointError(
@@ -109,7 +155,9 @@ def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, vari
 def read_pattern(checkpoint: Checkpoint, architecture: str, layers: int, period: int) -> tuple[bool, ...]:
     """Which layers see a window only: all but each `period`-th, or as the file says, for each layer or by a period."""
     meta, key = checkpoint.metadata, f"{architecture}.attention.sliding_window_pattern"
-    if isinstance(meta.scalar(key), int):
+    if checkpoint.dialect == "hf" and "layer_types" in meta:
+        return config_windows(meta, layers)
+    if isinstance(meta.value(key), int):
         period = meta.integer(key, minimum=1, maximum=layers + 1)
     elif key in meta:
         found = tuple(meta.booleans(key))

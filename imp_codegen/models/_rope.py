@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint import Checkpoint, CheckpointError
+from imp_codegen.checkpoint import Checkpoint, CheckpointError, Metadata
 from imp_codegen.rope import RopeSpec
 
 MAX_SCALE = 1e12  # of factors and frequencies: their products stay within float32
@@ -25,20 +25,33 @@ def read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, *, inter
     def key(name: str) -> str:
         return f"{architecture}.rope.{name}"
 
-    dim = meta.integer(key("dimension_count"), default=head_dim, minimum=2, maximum=head_dim)
-    if dim % 2:
-        raise meta.wrong(key("dimension_count"), "an even number")
+    hf = checkpoint.dialect == "hf"
+    if hf:
+        part = meta.number(key("partial_factor"), 1.0, minimum=1e-3, maximum=1)
+        dim, what = int(head_dim * part), key("partial_factor")
+    else:
+        dim = meta.integer(key("dimension_count"), default=head_dim, minimum=2, maximum=head_dim)
+        what = key("dimension_count")
+    if dim % 2 or not dim:
+        raise meta.wrong(what, "an even number of elements")
     theta = meta.number(key("freq_base"), default=10000.0, minimum=1e-3, maximum=MAX_SCALE)
-    kind = meta.string(key("scaling.type"), default="linear")
-    old = meta.number(key("scale_linear"), 1.0, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
-    factor = meta.number(key("scaling.factor"), old, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
+    kind = meta.string(key("scaling.type"), default="default" if hf else "linear")
     divisors, magnitude = _stored_divisors(checkpoint, dim // 2), 1.0
+    if not hf:
+        old = meta.number(key("scale_linear"), 1.0, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
+        factor = meta.number(key("scaling.factor"), old, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
+    elif kind not in ("none", "default"):
+        factor = meta.number(key("scaling.factor"), minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
     if kind == "linear":
         divisors = divisors * factor
     elif kind == "yarn":
-        divisors, magnitude = divisors * _yarn(checkpoint, architecture, dim, theta, factor), _yarn_magnitude(factor)
+        divisors = divisors * _yarn(checkpoint, architecture, dim, theta, factor)
+        magnitude = _yarn_magnitude(checkpoint, architecture, factor)
+    elif kind == "llama3" and hf:
+        divisors = _llama3(meta, architecture, dim, theta, factor)
     elif kind not in ("none", "default"):
-        raise meta.wrong(key("scaling.type"), f"none, linear or yarn (llama-3 scales by the tensor {ROPE_FREQUENCIES})")
+        known = "default, linear, yarn or llama3" if hf else f"none, linear or yarn (llama-3 has {ROPE_FREQUENCIES})"
+        raise meta.wrong(key("scaling.type"), known)
     factors = () if (divisors == 1).all() else tuple(divisors.tolist())
     return RopeSpec(dim, theta, interleaved, factors, magnitude)
 
@@ -46,7 +59,8 @@ def read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, *, inter
 def _yarn(checkpoint: Checkpoint, architecture: str, dim: int, theta: float, factor: float) -> Divisors:
     """By how much YaRN slows each pair: not the fast ones, the slow ones by `factor` (https://arxiv.org/abs/2309.00071).
 
-    Between them lie the pairs that turn `beta_slow` to `beta_fast` times in the original context.
+    Between them lie the pairs that turn `beta_slow` to `beta_fast` times in the original context; where they begin and
+    end is rounded to whole pairs unless a config.json says that it is not.
     """
     meta, prefix = checkpoint.metadata, f"{architecture}.rope.scaling"
     original = meta.integer(f"{prefix}.original_context_length", minimum=1, maximum=1 << 40)
@@ -55,14 +69,50 @@ def _yarn(checkpoint: Checkpoint, architecture: str, dim: int, theta: float, fac
         for name, usual in (("fast", 32.0), ("slow", 1.0))
     )
     low, high = (dim * math.log(original / (2 * math.pi * beta)) / (2 * math.log(theta)) for beta in betas)
-    low, high = max(math.floor(low), 0), min(math.ceil(high), dim - 1)
+    if checkpoint.dialect == "gguf" or meta.boolean(f"{prefix}.truncate", True):
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, dim - 1)
     pairs = np.arange(dim // 2, dtype=np.float64)
     slowed = np.clip((pairs - low) / max(high - low, 1e-3), 0, 1)
     return 1 / (slowed / factor + 1 - slowed)
 
 
-def _yarn_magnitude(factor: float) -> float:
-    return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+def _yarn_magnitude(checkpoint: Checkpoint, architecture: str, factor: float) -> float:
+    """The paper's; a config.json may have another, or how it follows from the factor."""
+    meta, prefix = checkpoint.metadata, f"{architecture}.rope.scaling"
+
+    def magnitude(scale: float) -> float:
+        return 0.1 * scale * math.log(factor) + 1 if factor > 1 else 1.0
+
+    if checkpoint.dialect == "hf":
+        scales = [
+            meta.number(f"{prefix}.{name}", 0.0, minimum=0, maximum=MAX_SCALE) for name in ("mscale", "mscale_all_dim")
+        ]
+        if f"{prefix}.attn_factor" in meta:
+            return meta.number(f"{prefix}.attn_factor", minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
+        if all(scales):
+            return magnitude(scales[0]) / magnitude(scales[1])
+    return magnitude(1)
+
+
+def _llama3(meta: Metadata, architecture: str, dim: int, theta: float, factor: float) -> Divisors:
+    """Llama 3 slows pairs that turn seldom by `factor`, those that turn often not, and those between by less.
+
+    In float32 as transformers (modeling_rope_utils.py) and llama.cpp's converter compute it, which stores the result:
+    so both kinds of files give the same bits.
+    """
+    low, high, original = (
+        np.float32(meta.number(f"{architecture}.rope.scaling.{name}", minimum=1e-3, maximum=MAX_SCALE))
+        for name in ("low_freq_factor", "high_freq_factor", "original_context_length")
+    )
+    if low >= high:
+        raise meta.wrong(f"{architecture}.rope.scaling.low_freq_factor", f"less than high_freq_factor ({high})")
+    one = np.float32(1)
+    frequency = one / (theta ** (np.arange(0, dim, 2) / dim)).astype(np.float32)
+    wavelength = np.float32(2 * np.pi) / frequency
+    kept = np.clip((original / wavelength - low) / (high - low), np.float32(0), one)
+    divisors: Divisors = (one / ((one - kept) / np.float32(factor) + kept)).astype(np.float64)
+    return divisors
 
 
 def _stored_divisors(checkpoint: Checkpoint, pairs: int) -> Divisors:

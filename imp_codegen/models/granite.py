@@ -8,7 +8,13 @@ from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.graph import Graph
 from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
 from imp_codegen.models._rope import MAX_SCALE
+from imp_codegen.models._source import interleaved_source
 from imp_codegen.spec import ModelSpec
+
+source = interleaved_source
+CLASSES = {
+    "GraniteForCausalLM": {"attention_multiplier": 1.0, "max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
+}
 
 
 def read_spec(checkpoint: Checkpoint) -> ModelSpec:

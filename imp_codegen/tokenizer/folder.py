@@ -147,7 +147,7 @@ def _first_line(error: BaseException) -> str:
 def _object(checkpoint: Checkpoint, name: str) -> dict[str, object]:
     """A JSON object of the folder; empty where there is no such file."""
     raw = checkpoint.text(name, LONGEST_FILE)
-    return {} if raw is None else parse_object(raw, str(checkpoint.path / name))
+    return {} if raw is None else parse_object(raw, f"{checkpoint.path / name}: the file")
 
 
 def _metadata(checkpoint: Checkpoint, name: str, fields: Mapping[str, object]) -> Metadata:

@@ -16,7 +16,7 @@ from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.placed import VECTOR, Placed
 from imp_codegen.kernels.step.kernel import tuned
 from imp_codegen.kernels.step.model import step_model
-from imp_codegen.models import load_architecture, load_named
+from imp_codegen.models import load_architecture, load_named, sources_of, weights_of
 from imp_codegen.ops import ropes
 from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import cache_of
@@ -132,7 +132,9 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     architecture = load_architecture(checkpoint)
     spec = architecture.read_spec(checkpoint)
     graph = architecture.build(spec)
-    low, _ = _Lowerings(spec.context, graph, place_weights(graph, checkpoint), target, chunk_tokens=128).step("graph")
+    weights = weights_of(checkpoint, graph, sources_of(architecture, checkpoint, spec, graph))
+    placed = place_weights(graph, weights, checkpoint.path)
+    low, _ = _Lowerings(spec.context, graph, placed, target, chunk_tokens=128).step("graph")
     return tuple(low.streams)
 
 

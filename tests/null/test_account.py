@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,13 @@ import numpy as np
 import pytest
 
 from dense_truth import Truth
-from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
 from imp_codegen.graph import Weight, verify
-from imp_codegen.models import load_architecture
+from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.passes.account import account
-from imp_codegen.quant import formats
 from imp_codegen.reference import Reference, Weights
+from imp_codegen.sources import Stored
 from imp_codegen.targets import find_target
 from imp_codegen.tokenizer import build_tokenizer
 from small_gguf import CONTEXT, HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, VOCAB, WIDTH, Keys, Tensors, write_gguf
@@ -31,14 +32,14 @@ def planned(path: Path, options: CompileOptions = CompileOptions()) -> Compiled:
         return plan_model(checkpoint, (find_target("sim"),), options)
 
 
-def weights_of(checkpoint: Checkpoint) -> Weights:
+def weights(stored: Mapping[str, Stored]) -> Weights:
     """The weights as the file's own formats decode them."""
 
     def rows(weight: Weight, start: int, stop: int) -> np.ndarray:
-        fmt = formats()[checkpoint.tensors[weight.name].format]
-        return fmt.dequantize(np.ascontiguousarray(checkpoint.rows(weight.name, start, stop)))
+        source = stored[weight.name]
+        return source.format.dequantize(np.ascontiguousarray(source.rows(start, stop)))
 
-    return Weights(rows, lambda weight: formats()[checkpoint.tensors[weight.name].format].activation == "q8")
+    return Weights(rows, lambda weight: stored[weight.name].format.activation == "q8")
 
 
 def logits(path: Path) -> np.ndarray:
@@ -48,8 +49,11 @@ def logits(path: Path) -> np.ndarray:
         spec = architecture.read_spec(checkpoint)
         graph = verify(architecture.build(spec))
         build_tokenizer(checkpoint)  # reads the keys that are its own
-        account(checkpoint, spec, graph)
-        return Reference(weights_of(checkpoint), rounded=False).run(graph, np.array(TOKENS))["logits"]
+        sources = sources_of(architecture, checkpoint, spec, graph)
+        account(checkpoint, spec, sources.values())
+        return Reference(weights(weights_of(checkpoint, graph, sources)), rounded=False).run(graph, np.array(TOKENS))[
+            "logits"
+        ]
 
 
 def refusal(path: Path, options: CompileOptions = CompileOptions()) -> str:  # noqa: B008

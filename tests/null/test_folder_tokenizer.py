@@ -211,6 +211,6 @@ def test_files_that_contradict_each_other(model: Path) -> None:
         change(model, "tokenizer_config.json", **changes)
         assert words in refusal(model)
     (model / "tokenizer_config.json").write_text("[]", "utf-8")
-    assert refusal(model) == "tokenizer_config.json is not a JSON object"
+    assert refusal(model) == "tokenizer_config.json: the file is not a JSON object"
     (model / "tokenizer_config.json").unlink()  # then config.json has the ends, and the tokenizer what comes before
     assert built(model).stop_tokens == (511,)

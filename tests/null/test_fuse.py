@@ -16,7 +16,7 @@ from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.graph import Graph, GraphError, Op, Value, Weight, inputs, verify, weights
 from imp_codegen.kernels.family import FusionError
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.models import load_architecture
+from imp_codegen.models import load_architecture, weights_of
 from imp_codegen.ops import HeadNorm, Linear, RmsNorm
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.pack import planes
@@ -55,7 +55,7 @@ class Program:
     def of(self, graph: Graph, form: str) -> object:
         """All that decides what runs: kernels and launches without words for people, planes, and tables."""
         verify(graph)
-        placed = place_weights(graph, self.checkpoint)
+        placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path)
         ropes = ropes_of(graph)
         low = Lowering(find_target("sm_90a"), placed, cache_of(graph), ropes, self.spec.context)
         kernels = lower(low, graph, 128, form).programs

@@ -198,8 +198,8 @@ def mapped(**changes: object) -> object:
 
 
 BAD_INDEXES: dict[str, tuple[object, Mapping[str, Mapping[str, np.ndarray]], str]] = {
-    "not JSON": ("{", FILES, "index.json cannot be read as JSON"),
-    "a list": ([], FILES, "index.json is not a JSON object"),
+    "not JSON": ("{", FILES, "index.json: the file cannot be read as JSON"),
+    "a list": ([], FILES, "index.json: the file is not a JSON object"),
     "no map": ({}, FILES, "has no weight_map"),
     "an empty map": ({"weight_map": {}}, FILES, "has no weight_map"),
     "a map that is a list": ({"weight_map": ["a"]}, FILES, "has no weight_map"),
@@ -267,8 +267,8 @@ def test_what_is_no_regular_file_is_refused(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("", "config.json cannot be read as JSON"),
-        ("[1]", "config.json is not a JSON object"),
+        ("", "config.json: the file cannot be read as JSON"),
+        ("[1]", "config.json: the file is not a JSON object"),
         ('{"a": {"b": 1}, "a.b": 2}', "key 'a.b' occurs twice"),
         ('{"a": 1, "a": 1}', "has the key 'a' twice"),
         ('{"text_config": 3}', "text_config is not an object"),

@@ -1,0 +1,62 @@
+"""A GGUF file of the weights of a Hugging Face folder, as llama.cpp's converter makes it, written with gguf-py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import gguf
+import numpy as np
+
+from small_gguf import add_key
+
+
+def convert(folder: Path, like: Path, output: Path) -> Path:
+    """Write the BF16 weights of `folder`; keys, and what is no weight, are those of the GGUF file `like`."""
+    reader = gguf.GGUFReader(like)
+    keys = {name: field.contents() for name, field in reader.fields.items() if not name.startswith("GGUF.")}
+    arch = keys["general.architecture"]
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    heads = {"q": config["num_attention_heads"], "k": config["num_key_value_heads"]}
+    names = gguf.get_tensor_name_map(
+        next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == arch), config["num_hidden_layers"]
+    )
+    writer = gguf.GGUFWriter(output, arch)
+    for key, value in keys.items():
+        if key != "general.architecture":
+            add_key(writer, key, value)
+    for name, (dtype, shape, raw) in _stored(folder / "model.safetensors").items():
+        module, _, kind = name.rpartition(".")
+        ours = f"{names.get_name(module)}.{kind}"
+        assert dtype == "BF16"
+        array = np.frombuffer(raw, "<u2").reshape(shape)
+        for part in heads if arch == "llama" else ():
+            if f"attn_{part}." in ours:
+                array = array.reshape(heads[part], 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        if len(shape) == 1:
+            writer.add_tensor(ours, _widened(array) + (1 if arch == "gemma3" else 0))
+        else:
+            writer.add_tensor(ours, np.ascontiguousarray(array), raw_dtype=gguf.GGMLQuantizationType.BF16)
+    for tensor in reader.tensors:
+        if tensor.name.startswith("rope_"):
+            writer.add_tensor(tensor.name, tensor.data)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return output
+
+
+def _stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
+    whole = path.read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    header = json.loads(whole[8:start])
+    header.pop("__metadata__", None)
+    return {
+        name: (each["dtype"], each["shape"], whole[start + each["data_offsets"][0] : start + each["data_offsets"][1]])
+        for name, each in header.items()
+    }
+
+
+def _widened(bf16: np.ndarray) -> np.ndarray:
+    return (bf16.astype(np.uint32) << 16).view(np.float32)
