@@ -141,6 +141,49 @@ def test_online_the_hub_decides_and_its_cache_is_filled(monkeypatch: pytest.Monk
     monkeypatch.setattr(module.HfApi, "model_info", listing("model.safetensors"))
     with pytest.raises(DownloadError, match="no GGUF"):
         download("hf:org/m")
+    with pytest.raises(DownloadError, match="no GGUF"):
+        download("hf:org/m:Q8_0")
+
+
+FOLDER = (
+    "config.json", "README.md", "consolidated.safetensors", "chat_template.jinja", "generation_config.json",
+    "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors.index.json",
+    "original/model.safetensors", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json",
+)  # fmt: skip
+OF_THE_MODEL = {
+    "config.json", "chat_template.jinja", "generation_config.json", "model-00001-of-00002.safetensors",
+    "model-00002-of-00002.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("files", "source"), [(FOLDER, "hf:org/m"), ((*FOLDER, *FILES), "hf:org/m:safetensors")])
+def test_a_folder_is_fetched_without_what_is_no_part_of_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: tuple[str, ...], source: str
+) -> None:
+    asked = []
+
+    def fetch(repo: str, name: str) -> str:
+        asked.append(name)
+        return str(tmp_path / name)
+
+    monkeypatch.setattr(module.HfApi, "model_info", listing(*files))
+    monkeypatch.setattr(module, "hf_hub_download", fetch)
+    assert download(source) == tmp_path
+    assert set(asked) == OF_THE_MODEL
+    assert len(asked) == len(OF_THE_MODEL)
+
+
+def test_a_folder_in_the_cache(cache: Path) -> None:
+    for name in ("config.json", "model.safetensors"):
+        (cache / name).touch()
+    assert download("hf:org/m-GGUF:safetensors") == cache
+    assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
+    for path in cache.glob("*.gguf"):
+        path.unlink()
+    assert download("hf:org/m-GGUF") == cache
+    (cache / "config.json").unlink()
+    with pytest.raises(DownloadError, match="the Hub cannot be reached and org/m-GGUF is not in the cache"):
+        download("hf:org/m-GGUF")
 
 
 @pytest.mark.parametrize(

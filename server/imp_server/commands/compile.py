@@ -33,7 +33,8 @@ def command(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A .gguf file, or hf:org/repo[:QUANT] on the Hugging Face Hub; with --random-weights a config.json.",
+            help="A .gguf file, a folder with config.json and safetensors, or hf:org/repo[:QUANT] on the Hugging Face "
+            "Hub (:safetensors for the folder where there are GGUF files, too); with --random-weights a config.json.",
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="OUT.impc", help="The file to write.")],

@@ -1,4 +1,4 @@
-"""`hf:org/repo[:QUANT]`: a GGUF of the Hugging Face Hub, in the cache that every other program uses too."""
+"""`hf:org/repo[:QUANT]`: a GGUF, or a folder of safetensors, in the Hub's cache that every other program uses too."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ from imp_runtime.errors import ImpError
 
 _SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?")
 _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_SAFETENSORS = "safetensors"  # in place of a quantisation
+_CONFIG = "config.json"
+_TEXTS = frozenset((
+    "additional_chat_templates/tool_use.jinja", "chat_template.jinja", "chat_template.json", "generation_config.json",
+    "model.safetensors.index.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+))  # fmt: skip
 _PATIENCE = 2.0  # seconds for the Hub to answer what is in a repository, where HF_HUB_ETAG_TIMEOUT says nothing
 
 
@@ -31,17 +37,20 @@ class DownloadError(ImpError):
 
 
 def download(source: str) -> Path:
-    """The local file of `hf:org/repo[:QUANT]`, downloaded unless it is in the cache. Raises DownloadError.
+    """The local file or folder of `hf:org/repo[:QUANT]`, downloaded unless it is in the cache. Raises DownloadError.
 
-    The cache is huggingface_hub's: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_ETAG_TIMEOUT mean what they mean
-    everywhere. Where the Hub does not answer, a file that is in the cache is found all the same.
+    A GGUF file where the repository has one; else, and for the QUANT "safetensors", the folder. The cache is
+    huggingface_hub's: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_ETAG_TIMEOUT mean what they mean everywhere. Where
+    the Hub does not answer, what is in the cache is found all the same.
     """
     match = _SOURCE.fullmatch(source)
     if match is None:
         raise DownloadError(f"{source} names no repository; write hf:org/repo or hf:org/repo:QUANT, like :Q8_0")
     repo, quant = match["repo"], match["quant"]
     try:
-        return Path(hf_hub_download(repo, _choose(source, _names(repo), quant)))
+        names = _choose(source, _names(repo), quant)
+        paths = [Path(hf_hub_download(repo, name)) for name in names]
+        return paths[0].parent if names[0] == _CONFIG else paths[0]
     except HFValidationError as error:
         raise DownloadError(f"{source}: {error}") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError):
@@ -95,27 +104,47 @@ def _cached(source: str, repo: str, quant: str | None, reason: str) -> Path:
         folder = Path(snapshot_download(repo, local_files_only=True, allow_patterns=[]))
     except LocalEntryNotFoundError:
         folder = None
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*.gguf")) if folder is not None else []
-    if folder is None or not names:
+    names = [] if folder is None else sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
+    if folder is None or not (any(name.endswith(".gguf") for name in names) or _folder_files(names)):
         raise DownloadError(
             f"{source}: {reason} and {repo} is not in the cache; connect this machine, "
             "or download the file elsewhere and compile it by its path"
         )
-    return folder / _choose(source, names, quant)
+    first = _choose(source, names, quant)[0]
+    return folder if first == _CONFIG else folder / first
 
 
-def _choose(source: str, names: Sequence[str], quant: str | None) -> str:
-    """The one GGUF that is meant. Raises DownloadError, which lists what there is."""
+def _folder_files(names: Sequence[str]) -> list[str]:
+    """What a folder of safetensors consists of, config.json first; nothing where there is none.
+
+    Of several sets of weights in a repository it is the one that transformers loads.
+    """
+    weights = [name for name in names if name.endswith(".safetensors") and "/" not in name]
+    model = [name for name in weights if name.startswith("model")] or weights
+    return [_CONFIG, *(name for name in names if name in _TEXTS), *model] if model and _CONFIG in names else []
+
+
+def _choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
+    """The one GGUF that is meant, or the files of a folder. Raises DownloadError, which lists what there is."""
     files = sorted(name for name in names if name.lower().endswith(".gguf") and "mmproj" not in name.lower())
+    if quant == _SAFETENSORS or (not files and quant is None):
+        if found := _folder_files(names):
+            return found
+        raise DownloadError(
+            f"{source}: the repository has no {'' if files else 'GGUF file, and no '}safetensors beside a config.json"
+        )
     if not files:
-        raise DownloadError(f"{source}: the repository has no GGUF file; look for one with -GGUF in its name")
+        raise DownloadError(
+            f"{source}: the repository has no GGUF file; look for one with -GGUF in its name, or write hf:org/repo for "
+            "its safetensors"
+        )
     wanted = files
     if quant is not None:
         # The quantisation stands between separators, so that Q4_K does not mean Q4_K_M.
         pattern = re.compile(rf"(^|[-._/]){re.escape(quant)}([-.]|$)", re.IGNORECASE)
         wanted = [name for name in files if pattern.search(name)]
     if len(wanted) == 1:
-        return wanted[0]
+        return [wanted[0]]
     if wanted and all(_PART.search(name) for name in wanted):
         raise DownloadError(
             f"{source}: the checkpoint is split into {len(wanted)} files; join them with llama-gguf-split --merge "
