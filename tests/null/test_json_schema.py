@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
+import time
 
 import jsonschema
 import pytest
@@ -116,6 +118,10 @@ CASES: dict[str, tuple[object, list[object]]] = {
         {"type": "array", "items": KIND, "contains": {"const": "circle"}, "minContains": 0, "maxContains": 1,
          "maxItems": 2}, [[], ["circle"], ["square", "circle"], ["circle", "circle"], ["square", "square"]],
     ),
+    "contains none": (
+        {"type": "array", "items": KIND, "contains": {"const": "circle"}, "minContains": 0, "maxContains": 0,
+         "minItems": 1}, [[], ["circle"], ["square"], ["square", "square"], ["square", "circle"]],
+    ),
     "unique and containing, as draft 7 has it": (
         {"$schema": "http://json-schema.org/draft-07/schema#", "type": "array", "items": KIND, "uniqueItems": True,
          "contains": {"const": "circle"}, "maxItems": 2},
@@ -149,12 +155,19 @@ CASES: dict[str, tuple[object, list[object]]] = {
     "one of two ranges": (
         {"type": "integer", "minimum": 0, "maximum": 9, "oneOf": [{"maximum": 3}, {"minimum": 4}]}, [0, 3, 4, 9]
     ),
+    "one of two ranges that touch": (
+        {"type": "integer", "minimum": 0, "maximum": 9, "oneOf": [{"exclusiveMaximum": 5}, {"minimum": 5}]}, [4, 5, 6]
+    ),
     "one of two ranges that overlap": (
         {"type": "integer", "minimum": 0, "maximum": 9, "oneOf": [{"maximum": 5}, {"minimum": 4}]}, [0, 3, 4, 5, 6, 9]
     ),
     "one of three with a constant in two": (
         {"oneOf": [{"enum": ["a", "b"]}, {"enum": ["b", "c"]}, {"type": "integer", "minimum": 1, "maximum": 2}]},
         ["a", "b", "c", 1, 3],
+    ),
+    "one of several lists and truths": (
+        {"oneOf": [{"const": [1, {"a": 2}]}, {"enum": [[1, {"a": True}], True]}, {"enum": [1, None]}]},
+        [[1, {"a": 2}], [1, {"a": True}], True, 1, None, False, [1]],
     ),
     "one of a text and a longer one": (
         {"oneOf": [{"const": "ab"}, {"type": "string", "minLength": 2, "maxLength": 3}]}, ["ab", "ac", "abc", "a"]
@@ -209,6 +222,24 @@ def test_what_is_accepted_is_enforced_and_what_is_valid_is_possible(name: str) -
     if name not in LONG:
         for seed in range(6):
             validator.validate(json.loads(walk(make, vocabulary(), seed)))
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"items": {"enum": list(range(30_000))}, "uniqueItems": True},
+        {"contains": {"const": 1}, "minContains": 500_000_000, "maxItems": 1_000_000_000},
+        {"oneOf": [{"minLength": length} for length in range(3000)]},
+        {"oneOf": [{"enum": list(range(i, i + 200))} for i in range(0, 40_000, 200)]},
+        {"oneOf": [functools.reduce(lambda inner, _: {"anyOf": [inner] * 9}, range(4), {"type": "number"})] * 2},
+    ],
+    ids=["permutations", "combinations", "pairs", "values", "depth"],
+)
+def test_what_would_take_long_is_refused_soon(schema: object) -> None:
+    began = time.process_time()
+    with pytest.raises(GrammarError):
+        masks.compile("json_schema", json.dumps(schema), vocabulary())
+    assert time.process_time() - began < 6
 
 
 @pytest.mark.parametrize("form", ["password", "binary", "byte", "path", "regex", "uri-reference", "int32", "idn-email"])

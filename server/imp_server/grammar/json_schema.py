@@ -6,15 +6,16 @@ allows the same values: it only adds conditions in `allOf`, so that references i
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
 
 from imp_runtime.errors import ImpError
-from imp_server.grammar.schema_disjoint import disjoint
+from imp_server.grammar.schema_disjoint import Comparison
 from imp_server.grammar.schema_ends import endless_references, ends
 from imp_server.grammar.schema_lists import containing, unique
-from imp_server.grammar.schema_negation import finite, negated, resolved
+from imp_server.grammar.schema_negation import finite, negated, resolved, together
 from imp_server.grammar.schema_places import NAMED, ONE, SEVERAL, Schema, without
 
 # `format` asserts nothing in JSON Schema; these are held to all the same.
@@ -22,6 +23,7 @@ _FORMATS = frozenset(
     ("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uuid", "unknown")
 )
 _APPLICATORS = frozenset(("$ref", "allOf", "anyOf", "oneOf", "if", "dependentSchemas", "dependencies", "not"))
+_MOST_CLOSE = 200  # pairs of alternatives that are kept apart
 _COUNTS = frozenset(("minItems", "maxItems", "minLength", "maxLength"))
 
 
@@ -57,14 +59,6 @@ def _all(*schemas: Schema) -> Schema:
     return {"allOf": several}
 
 
-def _together(schema: Mapping[str, object], alternative: object) -> Mapping[str, object]:
-    """What is known of a value that fits a schema by one of its alternatives: types, enums and properties."""
-    found = {**schema, **alternative} if isinstance(alternative, dict) else dict(schema)
-    several = [each.get("properties") for each in (schema, alternative) if isinstance(each, Mapping)]
-    found["properties"] = {name: each for known in several if isinstance(known, dict) for name, each in known.items()}
-    return found
-
-
 class _Rewriting:
     """One schema on its way. Methods named after keywords give the conditions that take a keyword's place.
 
@@ -73,6 +67,7 @@ class _Rewriting:
 
     def __init__(self, root: Mapping[str, object], lenient: bool) -> None:
         self._root = root
+        self._comparison = Comparison(root)
         self._lenient = lenient
 
     def node(self, schema: object, path: str) -> Schema:
@@ -202,7 +197,7 @@ class _Rewriting:
             raise SchemaError(path, "contains", "has a minContains or maxContains that is no number")
         if least <= 0 and most is None:
             return []
-        longest = schema.get("maxItems")
+        longest = 0 if most is not None and most < 1 else schema.get("maxItems")
         if not isinstance(longest, int | float):
             raise SchemaError(path, "contains", "cannot be enforced without maxItems; say how long the list may be")
         place = f"{path}.contains".lstrip(".")
@@ -224,18 +219,21 @@ class _Rewriting:
         """
         where = f"{path}.oneOf".lstrip(".")
         alternatives = list(value) if isinstance(value, list) else []
-        found: list[Schema] = []
-        for i, each in enumerate(alternatives):
-            known = _together(schema, resolved(each, self._root))
-            conditions = [self.node(each, f"{where}.{i}")]
-            for other in (*alternatives[:i], *alternatives[i + 1 :]):
-                if not disjoint(each, other, self._root):
-                    refused = negated(other, known, self._root)
-                    if refused is None:
-                        return None
-                    conditions.append(self.node(refused, where))
-            found.append(conditions[0] if len(conditions) == 1 else _all(*conditions))
-        return [{"anyOf": found}]
+        pairs = itertools.combinations(range(len(alternatives)), 2)
+        doubtful = ((i, j) for i, j in pairs if not self._comparison.disjoint(alternatives[i], alternatives[j]))
+        close = list(itertools.islice(doubtful, _MOST_CLOSE + 1))
+        if len(close) > _MOST_CLOSE:
+            if self._lenient:
+                return None
+            raise SchemaError(where, "it", "has too many alternatives that may hold for the same value; use anyOf")
+        found = [[self.node(each, f"{where}.{i}")] for i, each in enumerate(alternatives)]
+        for i, j in (*close, *((j, i) for i, j in close)):
+            known = together(schema, resolved(alternatives[i], self._root))
+            refused = negated(alternatives[j], known, self._root)
+            if refused is None:
+                return None
+            found[i].append(self.node(refused, where))
+        return [{"anyOf": [each[0] if len(each) == 1 else _all(*each) for each in found]}]
 
     def unevaluated_properties(self, schema: Mapping[str, object], value: object, path: str) -> list[Schema]:
         """Without other schemas in the same place, it is `additionalProperties`."""

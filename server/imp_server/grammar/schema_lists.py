@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from imp_server.grammar.schema_places import Schema
 
@@ -17,7 +17,7 @@ def unique(values: Sequence[object], longest: int, root: Mapping[str, object]) -
     `root` is the schema that it will be part of, which says what the keywords of lists are called.
     """
     sizes = range(min(len(values), longest) + 1)
-    if sum(math.perm(len(values), size) for size in sizes) > _MOST_ALTERNATIVES:
+    if not _few(math.perm(len(values), size) for size in sizes):
         return None
     lists = (each for size in sizes for each in itertools.permutations(values, size))
     return {"anyOf": [_list([{"const": item} for item in each], False, root) for each in lists]}
@@ -34,7 +34,7 @@ def containing(
     if most is not None and other is None:
         return None
     counts = (least,) if most is None else range(least, min(most, longest) + 1)
-    if sum(math.comb(longest, count) for count in counts) > _MOST_ALTERNATIVES:
+    if longest > _MOST_ALTERNATIVES or not _few(math.comb(longest, count) for count in counts):
         return None
     rest: Schema = True if most is None or other is None else other
     return {
@@ -44,6 +44,11 @@ def containing(
             for places in itertools.combinations(range(longest), count)
         ]
     }
+
+
+def _few(counts: Iterable[int]) -> bool:
+    """Whether the sum is one of few alternatives; what comes behind those is not computed."""
+    return all(total <= _MOST_ALTERNATIVES for total in itertools.accumulate(counts))
 
 
 def _list(begin: Sequence[Schema], rest: Schema, root: Mapping[str, object]) -> Schema:

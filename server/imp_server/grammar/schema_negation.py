@@ -40,6 +40,14 @@ def negated(schema: object, context: object, root: object) -> dict[str, object] 
     return False if not parts else parts[0] if len(parts) == 1 else {"anyOf": parts}
 
 
+def together(schema: Mapping[str, object], alternative: object) -> Mapping[str, object]:
+    """What is known of a value that fits a schema by one of its alternatives: types, enums and properties."""
+    found = {**schema, **alternative} if isinstance(alternative, dict) else dict(schema)
+    several = [each.get("properties") for each in (schema, alternative) if isinstance(each, Mapping)]
+    found["properties"] = {name: each for known in several if isinstance(known, dict) for name, each in known.items()}
+    return found
+
+
 def finite(schema: object) -> list[object] | None:
     """The values of a schema that has few, or a few more; None for others."""
     if not isinstance(schema, Mapping):
@@ -109,7 +117,7 @@ def _other_types(refused: object) -> dict[str, object] | bool | None:
 def _other_values(refused: list[object], context: object) -> dict[str, object] | bool | None:
     known = finite(context)
     if known is not None:
-        rest = [each for each in known if not any(same(each, other) for other in refused)]
+        rest = [each for each in known if not any(_same(each, other) for other in refused)]
         return {"enum": rest} if rest else False
     if not all(isinstance(each, str) for each in refused):
         return None
@@ -128,8 +136,7 @@ def _all_but(text: str) -> str:
     return f"^{pattern}$"
 
 
-def same(one: object, other: object) -> bool:
-    """Whether two values are one to JSON Schema: 1 is 1.0, but not true."""
+def _same(one: object, other: object) -> bool:
     return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
