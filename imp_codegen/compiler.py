@@ -26,7 +26,7 @@ from imp_codegen.pack import pack, planes
 from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.place_weights import place_weights
-from imp_codegen.passes.plan_state import cache_of
+from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.programs import lower
 from imp_codegen.rope import RopeSpec
 from imp_codegen.sources import Stored
@@ -36,7 +36,7 @@ from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tuning.table import Chosen, Table, shipped
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import PLAN_VERSION, Plan, TargetPlan
+from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
 from imp_runtime.version import VERSION
 
 CHUNK_TOKENS = 128  # prompt tokens of one prefill program
@@ -157,12 +157,12 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     left_out = account(checkpoint, spec, sources.values())
     weights = weights_of(checkpoint, graph, sources)
     placed = place_weights(graph, weights, checkpoint.path)
-    kv, ropes = cache_of(graph), ropes_of(graph)
+    cache, ropes = plan_state(graph), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
         tables = tuple(table for table in options.tuning if table.fits(target))
-        low = Lowering(target, placed, kv, ropes, spec.context, tables=tables)
+        low = Lowering(target, placed, cache, ropes, spec.context, tables=tables)
         lowered = lower(low, graph, CHUNK_TOKENS, options.form)
         made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
         emitted[target.name] = made
@@ -199,7 +199,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         add_eos=tokenizer.add_eos,
         pooling=spec.pooling,
         stop_tokens=tokenizer.stop_tokens,
-        kv=kv,
+        kv=PagedState("+".join(dict.fromkeys(layer.format for layer in cache.layers)), cache.block_bytes),
         planes=planes(placed, ropes),
         targets=tuple(plans),
     )

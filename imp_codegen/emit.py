@@ -123,6 +123,7 @@ def _kernel(kernel: KernelSpec, symbol: str) -> Kernel:
         phases=kernel.phases,
         weight_bytes=kernel.weight_bytes,
         other_bytes=kernel.other_bytes,
+        cache_bytes=kernel.cache_bytes,
         flops=kernel.flops,
     )
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from imp_codegen.cache import cache_formats
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
 from imp_codegen.quant import Tile, formats
@@ -19,10 +20,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
 
 _ROWS_AT_A_TIME = 8192
-# Of the step between two codes, or two float16: what float32 sums in another order move a value by, and several times
-# that.
-_TIE = 5e-4
-_HALF_TIE = 5e-2
+_TIE = 5e-4  # of the step between two codes: what float32 sums in another order move a value by, and several times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +72,7 @@ class Reference:
     weights: Weights
     rounded: bool
     ties: bool = False
+    cache_format: str = "f16"
     cache: dict[int, Floats] = field(default_factory=dict)
 
     def run(self, graph: Graph, tokens: NDArray[np.int64], start: int = 0) -> dict[str, Floats]:
@@ -93,7 +92,7 @@ class Reference:
 
     def append(self, layer: int, new: Floats) -> Floats:
         """Append `new` [k and v, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
-        kept = _round_half(new, self.ties) if self.rounded else new
+        kept = cache_formats()[self.cache_format].keep(new, self.ties) if self.rounded else new
         self.cache[layer] = np.concatenate([self.cache[layer], kept], axis=1) if layer in self.cache else kept
         return self.cache[layer]
 
@@ -129,13 +128,3 @@ def round_activations(x: Floats, ties: bool = False) -> Floats:
     if ties:
         codes += np.sign(exact - codes) * (np.abs(exact - codes) > 0.5 - _TIE)
     return floats((codes * (peak / np.float32(127))).reshape(x.shape))
-
-
-def _round_half(x: Floats, ties: bool) -> Floats:
-    """What float16 keeps of x; `ties` as in Reference."""
-    half = x.astype(np.float16)
-    if ties:
-        rest = x - half.astype(np.float32)
-        farther = np.abs(rest) > (0.5 - _HALF_TIE) * np.abs(np.spacing(half).astype(np.float32))
-        half = np.where(farther, np.nextafter(half, np.copysign(np.float16(np.inf), rest).astype(np.float16)), half)
-    return half.astype(np.float32)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from imp_codegen.graph import Floats, Graph, Op, inputs
 from imp_codegen.models import load_named
 from imp_codegen.ops import Add, Attention, Linear
+from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact
@@ -121,6 +122,7 @@ class _Comparison:
     def __init__(self, graph: Graph, artifact: Artifact, runner: Runner) -> None:
         self.graph = graph
         self.runner = runner
+        self.state = plan_state(graph)
         self.weights = artifact_weights(artifact)
         self.references = (Reference(self.weights, rounded=True), Reference(self.weights, rounded=True, ties=True))
         self.rows: list[VerifyRow] = []
@@ -135,7 +137,8 @@ class _Comparison:
         for kernel, outputs in self.runner.trace(name):
             for value, output in outputs.items():
                 if value in layers:
-                    self._compare_cache(name, kernel, value, layers[value], output)
+                    kept = self.state.layers[layers[value]].decode(output.astype(np.uint8))[:, : start + len(tokens)]
+                    self._compare_cache(name, kernel, value, layers[value], kept)
                     continue
                 while value not in both[0]:
                     op: Op = next(remaining)
@@ -159,8 +162,7 @@ class _Comparison:
             return np.split(exact.evaluate(op, {op.x.name: given}, tokens, start), 2)
         return [reference.evaluate(op, values, tokens, start) for reference, values in pairs]
 
-    def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, found: NDArray[np.generic]) -> None:
-        actual = found.astype(np.float32)
+    def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, actual: Floats) -> None:
         usual, ties, rows = (
             cache.reshape(-1, cache.shape[2] * cache.shape[3])
             for cache in (*(reference.cache[layer] for reference in self.references), actual)

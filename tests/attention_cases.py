@@ -109,7 +109,7 @@ def table_and_cache(case: Heads, slot: int, rng: np.random.Generator) -> tuple[A
 
 
 def permuted(case: Heads, rows: Array, positions: Array) -> Array:
-    """Cache rows [..., positions, head_dim], chunks of 8 moved as KvSpec says; the permutation is its own inverse."""
+    """Cache rows [..., positions, head_dim], moved as the f16 cache has them; the permutation is its own inverse."""
     chunks = case.head_dim // 8
     spread = max(n for n in (1, 2, 4, 8) if chunks % n == 0)
     out = np.empty_like(rows)

@@ -23,7 +23,7 @@ import tokenizers
 from imp_runtime.artifact import Artifact
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.engine import RequestError
-from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, KvSpec, Plan, Plane, Program, TargetPlan
+from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, PagedState, Plan, Plane, Program, TargetPlan
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence as Request
 
@@ -79,6 +79,7 @@ def tiny_plan(**changes: object) -> Plan:
         phases=1,
         weight_bytes=1000,
         other_bytes=24,
+        cache_bytes=0,
         flops=2000,
     )
     second = dataclasses.replace(kernel, name="layer1.attention_norm")
@@ -103,7 +104,7 @@ def tiny_plan(**changes: object) -> Plan:
         add_eos=False,
         pooling="mean",
         stop_tokens=(IM_END,),
-        kv=KvSpec(layers=2, kv_heads=1, head_dim=64),
+        kv=PagedState("f16", 8192),
         planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
         targets=(TargetPlan("sim", 2, "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs, ()),),
     )

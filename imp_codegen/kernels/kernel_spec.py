@@ -41,7 +41,7 @@ class KernelSpec:
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
     parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
     `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `phases`: steps inside it that
-    each need all of the one before.
+    each need all of the one before. `cache_bytes`: read of the cache for each position of the sequence.
     """
 
     name: str
@@ -59,6 +59,7 @@ class KernelSpec:
     phases: int = 1
     weight_bytes: int = 0
     other_bytes: int = 0
+    cache_bytes: int = 0
     flops: int = 0
 
     def params(self) -> tuple[Param, ...]:

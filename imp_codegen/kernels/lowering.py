@@ -8,13 +8,14 @@ from dataclasses import dataclass, field
 from imp_codegen.graph import Op, Value, Weight, label
 from imp_codegen.kernels.kernel_spec import Config, Cpp, Param
 from imp_codegen.kernels.placed import Placed
+from imp_codegen.kernels.state import CachePlan
 from imp_codegen.quant import Tile, tile_bytes
 from imp_codegen.rope import RopeSpec, turns_plane
 from imp_codegen.targets import Target, TargetError
 from imp_codegen.tuning.stage import Stage
 from imp_codegen.tuning.step import Step, StepChoice
 from imp_codegen.tuning.table import Chosen, Table, choose_step
-from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, KvSpec, Output
+from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
 
@@ -44,7 +45,7 @@ class Lowering:
 
     target: Target
     placed: Mapping[str, Placed]
-    kv: KvSpec
+    cache: CachePlan
     ropes: tuple[RopeSpec, ...]
     context: int
     rows: int = 1
@@ -131,8 +132,7 @@ class Lowering:
 
     def layer_cache(self, layer: int) -> Param:
         """A parameter for one layer's part of the KV cache."""
-        offset = layer * (self.kv.block_bytes // self.kv.layers)
-        return Param("std::uint8_t*", "cache", Binding("kv", offset))
+        return Param("std::uint8_t*", "cache", Binding("kv", self.cache.layers[layer].offset))
 
     def choose_step(self, step: Step) -> StepChoice:
         """The step kernel's numbers: as the tables say, or else the formula."""

@@ -19,7 +19,7 @@ from imp_codegen.kernels.step.model import step_model
 from imp_codegen.models import load_architecture, load_named, sources_of, weights_of
 from imp_codegen.ops import ropes
 from imp_codegen.passes.place_weights import place_weights
-from imp_codegen.passes.plan_state import cache_of
+from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.programs import body, lower
 from imp_codegen.quant import Tile, formats
 from imp_codegen.spec import ModelSpec
@@ -202,4 +202,6 @@ class _Lowerings:
         return body(self._lowering(()), self.graph, 1)
 
     def _lowering(self, tables: tuple[Table, ...]) -> Lowering:
-        return Lowering(self.target, self.placed, cache_of(self.graph), ropes(self.graph), self.context, tables=tables)
+        return Lowering(
+            self.target, self.placed, plan_state(self.graph), ropes(self.graph), self.context, tables=tables
+        )

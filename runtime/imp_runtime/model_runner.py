@@ -51,15 +51,6 @@ _UPLOAD_BYTES = 64 << 20
 _FLAGS_OFFSET = 28  # of `flags` in SAMPLING_DTYPE
 
 
-def _in_order(block: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
-    """A cache block [k and v, heads, 16, head_dim] with every row's chunks where its columns are (see KvSpec)."""
-    chunks = block.shape[-1] // 8
-    spread = next(n for n in (8, 4, 2, 1) if chunks % n == 0)
-    order = np.arange(chunks) ^ (np.arange(BLOCK_TOKENS)[:, None] % spread)
-    split = block.reshape(*block.shape[:-1], chunks, 8)
-    return np.take_along_axis(split, order[None, None, :, :, None], axis=3).reshape(block.shape)
-
-
 def _nothing(step: str, done: int, total: int) -> None:
     """Progress that nobody watches."""
 
@@ -294,25 +285,20 @@ class ModelRunner:
         """Entries `first`, `first + 1`, ... of a slot's block table."""
         self.write("seq.table", np.array(blocks, "<i4"), 4 * (slot * self.plan.table_blocks + first))
 
-    def read_kv(self, slot: int, layer: int, tokens: int) -> npt.NDArray[np.float16]:
-        """The cache of one layer of a sequence, gathered by its block table: float16 [k and v, tokens, heads, dim]."""
-        plan, kv = self.plan, self.plan.kv
-        n_blocks = -(-tokens // BLOCK_TOKENS)
-        row = self.read("seq.table", "i32", (n_blocks,), 4 * slot * plan.table_blocks)
-        layer_bytes = kv.block_bytes // kv.layers
-        shape = (2, kv.kv_heads, BLOCK_TOKENS, kv.head_dim)
-        parts = [
-            self.read("kv", "f16", shape, int(block) * kv.block_bytes + layer * layer_bytes)
-            for block in row.astype(np.int64)
-        ]
-        gathered = np.concatenate([_in_order(part).transpose(0, 2, 1, 3) for part in parts], axis=1)
-        return gathered[:, :tokens].astype(np.float16)
+    def read_blocks(self, slot: int, offset: int, nbytes: int, tokens: int) -> npt.NDArray[np.uint8]:
+        """Of each cache block that holds the first `tokens` positions of a sequence, in order, a part of its bytes.
+
+        uint8[blocks, nbytes], from `offset` of a block on.
+        """
+        count, block_bytes = -(-tokens // BLOCK_TOKENS), self.plan.kv.block_bytes
+        row = self.read("seq.table", "i32", (count,), 4 * slot * self.plan.table_blocks).astype(np.int64)
+        parts = [self.read("kv", "u8", (nbytes,), int(block) * block_bytes + offset) for block in row]
+        return np.stack(parts).astype(np.uint8)
 
     def trace(self, program: str) -> Iterator[tuple[Kernel, dict[str, npt.NDArray[np.generic]]]]:
         """Run a program kernel by kernel; after each, its declared outputs by value name.
 
-        A `kv` output is the whole cache of its layer (`offset // bytes of a layer in a block`) up to and including the
-        positions of this run: float16 [k and v, positions, heads, dim].
+        A `kv` output is its part of every block up to and including the positions of this run, as `read_blocks` has it.
         """
         slot, chunk = (int(n) for n in self.read("step.input", "i32", (2,)).astype(np.int64))
         position = int(self.read("seq.position", "i32", (1,), 4 * slot).astype(np.int64)[0])
@@ -321,8 +307,7 @@ class ModelRunner:
 
         def outcome(output: Output) -> npt.NDArray[np.generic]:
             if output.buffer == "kv":
-                layer = output.offset // (self.plan.kv.block_bytes // self.plan.kv.layers)
-                return self.read_kv(slot, layer, tokens)
+                return self.read_blocks(slot, output.offset, math.prod(output.shape), tokens)
             return self.read(output.buffer, output.dtype, output.shape, output.offset)
 
         for kernel, launch in zip(spec.kernels, self._launches[program], strict=True):

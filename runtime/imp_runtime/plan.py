@@ -49,7 +49,7 @@ import numpy as np
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 7
+PLAN_VERSION = 8
 BLOCK_TOKENS = 16
 RING = 1024
 PROMPT_BIT = 1 << 31
@@ -143,7 +143,7 @@ class Binding:
 class Output:
     """What a kernel leaves behind that `imp verify` can compare: graph value, where it lies, shape and type.
 
-    With `buffer` `kv` it is not contiguous: `offset` names the layer, and the reader gathers it by the block table.
+    With `buffer` `kv` it is part of every block, from `offset` on: the reader gathers them by the block table.
     """
 
     value: str
@@ -160,7 +160,7 @@ class Kernel:
     `overlap`: the kernel may begin while the one before it in the program still runs; it waits for it by itself.
     `phases`: steps inside it that each need all of the one before.
     `resident`: its blocks wait for one another, so the device must hold all of them at once; the entry then takes the
-    pointers as one struct.
+    pointers as one struct. `cache_bytes`: read of the cache for each position of the sequence.
     """
 
     name: str
@@ -176,6 +176,7 @@ class Kernel:
     phases: int
     weight_bytes: int
     other_bytes: int
+    cache_bytes: int
     flops: int
 
 
@@ -221,21 +222,15 @@ class TargetPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class KvSpec:
-    """The paged cache; a block holds 16 positions of every layer: f16 [layer][k, v][kv head][16][head_dim].
+class PagedState:
+    """What a sequence's layers keep of every position, in blocks of BLOCK_TOKENS positions of all layers.
 
-    Within a row, 16-byte chunk c lies at c ^ (position % n), n the largest of 8, 4, 2, 1 that divides the chunks: a
-    block copied to shared memory as it is can then be read without bank conflicts.
+    The runtime hands blocks out and copies them; what is in them only the compiler and the kernels know. `format`: of
+    the rows, for people.
     """
 
-    layers: int
-    kv_heads: int
-    head_dim: int
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of one block, all layers."""
-        return self.layers * 2 * self.kv_heads * BLOCK_TOKENS * self.head_dim * 2
+    format: str
+    block_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +260,7 @@ class Plan:
     add_eos: bool
     pooling: Pooling
     stop_tokens: tuple[int, ...]
-    kv: KvSpec
+    kv: PagedState
     planes: tuple[Plane, ...]
     targets: tuple[TargetPlan, ...]
 

@@ -72,9 +72,7 @@ def check_plan(plan: Plan) -> None:
         ("decode_weight_bytes", plan.decode_weight_bytes, 0, MAX_BUFFER_BYTES),
         ("bos_token", plan.bos_token, -1, plan.vocab - 1),
         ("eos_token", plan.eos_token, -1, plan.vocab - 1),
-        ("kv.layers", plan.kv.layers, 1, 2**16),
-        ("kv.kv_heads", plan.kv.kv_heads, 1, 2**12),
-        ("kv.head_dim", plan.kv.head_dim, 1, 2**12),
+        ("kv.block_bytes", plan.kv.block_bytes, 1, MAX_BUFFER_BYTES),
         *(("stop_tokens", token, 0, plan.vocab - 1) for token in plan.stop_tokens),
         *((f"planes[{p.name}].rows", p.rows, 1, 2**32) for p in plan.planes),
         *((f"planes[{p.name}].cols", p.cols, 1, 2**32) for p in plan.planes),
@@ -140,8 +138,7 @@ def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
     for output in kernel.outputs:
         if any(not 0 <= n <= MAX_BUFFER_BYTES for n in output.shape) or len(output.shape) > 8:
             raise PlanError(f"plan.json: {where}.outputs[{output.value}].shape is {list(output.shape)!r:.80}")
-        # A kv output is gathered block by block, so its shape says nothing about how far it reaches.
-        nbytes = 1 if output.buffer == "kv" else math.prod(output.shape) * DTYPE_BYTES[output.dtype]
+        nbytes = math.prod(output.shape) * DTYPE_BYTES[output.dtype]
         _check_binding(f"{where}.outputs[{output.value}]", Binding(output.buffer, output.offset), nbytes, sizes)
 
 

@@ -20,7 +20,6 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.bandwidth import read_bandwidth
 from imp_runtime.device import Launch
 from imp_runtime.engine import Engine, StepOutput
-from imp_runtime.plan import KvSpec
 from imp_runtime.sampling import SamplingParams
 from imp_server.cli import execute
 from imp_server.commands import bench_speed
@@ -158,7 +157,7 @@ class ClockedDevice(FakeDevice):
 
 @pytest.fixture
 def clocked(tmp_path: Path) -> Iterator[Engine]:
-    plan = with_kernel(make_plan(slots=2), ops=("Attention x",))
+    plan = with_kernel(make_plan(slots=2), ops=("Attention x",), cache_bytes=4)
     artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", plan))
     with Engine(artifact, ClockedDevice()) as engine:
         yield engine
@@ -243,13 +242,9 @@ def test_measuring_kernels_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_bytes_of_attention_grow_with_the_position() -> None:
-    plan = dataclasses.replace(make_plan(), kv=KvSpec(layers=3, kv_heads=2, head_dim=64))
-    (kernel,) = (
-        with_kernel(plan, ops=("Rope a", "Attention b", "Attention c", "Linear d")).targets[0].programs[0].kernels
-    )
-    row = 2 * 2 * 64 * 2  # keys and values, heads, dim, f16
-    assert launch_bytes(plan, kernel, 1000) == 310 + 2 * 1000 * row
-    assert launch_bytes(plan, dataclasses.replace(kernel, ops=("Linear d", "")), 1000) == 310
+    (kernel,) = with_kernel(make_plan(), cache_bytes=512).targets[0].programs[0].kernels
+    assert launch_bytes(kernel, 1000) == 310 + 1000 * 512
+    assert launch_bytes(dataclasses.replace(kernel, cache_bytes=0), 1000) == 310
 
 
 def test_plot_draws_kernels_that_move_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from imp_codegen.ops import HeadNorm, Linear, RmsNorm
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.pack import planes
 from imp_codegen.passes.place_weights import place_weights
-from imp_codegen.passes.plan_state import cache_of
+from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.programs import lower
 from imp_codegen.rope import RopeSpec, rope_turns
 from imp_codegen.targets import TargetError, find_target
@@ -57,7 +57,7 @@ class Program:
         verify(graph)
         placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path)
         ropes = ropes_of(graph)
-        low = Lowering(find_target("sm_90a"), placed, cache_of(graph), ropes, self.spec.context)
+        low = Lowering(find_target("sm_90a"), placed, plan_state(graph), ropes, self.spec.context)
         kernels = lower(low, graph, 128, form).programs
         launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in kernels for d in program.kernels]
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]

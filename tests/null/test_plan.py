@@ -104,7 +104,7 @@ def with_output(output: Output) -> Plan:
         (replaced(table_blocks=3), "table_blocks is 3, expected 256"),
         (replaced(stop_tokens=(1, 61)), "stop_tokens is 61"),
         (replaced(bos_token=-2), "bos_token is -2"),
-        (replaced(kv=dataclasses.replace(make_plan().kv, head_dim=0)), "kv.head_dim is 0"),
+        (replaced(kv=dataclasses.replace(make_plan().kv, block_bytes=0)), "kv.block_bytes is 0"),
         (replaced(planes=make_plan().planes * 2), "planes names 'embed' twice"),
         (replaced(planes=(dataclasses.replace(make_plan().planes[0], nbytes=-5),)), r"planes\[embed\].nbytes is -5"),
         (with_target(programs=make_plan().targets[0].programs * 2), "programs names 'decode_b1' twice"),
@@ -165,8 +165,10 @@ def test_a_fallback_is_for_the_resident_programs(plan: Plan, message: str) -> No
         check_plan(Plan.from_json(plan.to_json()))
 
 
-def test_kv_outputs_are_gathered_and_not_bounded_by_shape() -> None:
-    check_plan(with_output(Output("kv.0", "kv", 0, "f16", (2, 1000, 1, 1))))
+def test_kv_outputs_are_parts_of_a_block() -> None:
+    check_plan(with_output(Output("kv.0", "kv", 16, "u8", (48,))))
+    with pytest.raises(PlanError, match="of kv, which has 64"):
+        check_plan(with_output(Output("kv.0", "kv", 16, "u8", (49,))))
 
 
 def test_names_of_what_exists_in_the_errors() -> None:

@@ -14,8 +14,8 @@ from imp_runtime.plan import (
     Binding,
     Buffer,
     Kernel,
-    KvSpec,
     Output,
+    PagedState,
     Plan,
     Plane,
     Program,
@@ -50,7 +50,7 @@ ARGS = (
 
 def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
-    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, 20)
+    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, 0, 20)
 
 
 def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:
@@ -88,7 +88,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
         add_eos=False,
         pooling="mean",
         stop_tokens=(STOP,),
-        kv=KvSpec(1, 1, 1),
+        kv=PagedState("f16", 64),
         planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
         targets=(TargetPlan("fake", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
     )

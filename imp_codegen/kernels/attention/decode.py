@@ -29,8 +29,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     fit = (low.target.gemv_shared - core_bytes(op, warps)) // (warps * (tile + 8))
     slots = min(max(fit, LEAST_SLOTS), _MOST_SLOTS)
     partial = low.buffer("attn.partial", items * splits * queries * (op.head_dim + 2) * 4)
-    cache = low.layer_cache(op.layer)
-    assert cache.binding is not None
+    cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
     kernel = KernelSpec(
         name=op.out.name,
         entry="attention",
@@ -57,9 +56,9 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         ops=tuple(map(label, parts.ops)),
         outputs=(
             *low.output(op.out),
-            Output(op.k.name, "kv", cache.binding.offset, "f16", (op.kv_heads, op.head_dim)),
+            Output(op.k.name, "kv", part.offset, "u8", (part.nbytes,)),
         ),
         other_bytes=parts.width * 4 + op.out.width * 4,
-        flops=0,
+        cache_bytes=part.position_bytes,
     )
     return (kernel,)

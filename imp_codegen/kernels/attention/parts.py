@@ -55,7 +55,7 @@ def core_config(low: Lowering, parts: Parts, splits: int) -> Config:
             ("kv_heads", op.kv_heads),
             ("head_dim", op.head_dim),
             ("block_tokens", BLOCK_TOKENS),
-            ("block_bytes", low.kv.block_bytes),
+            ("block_bytes", low.cache.block_bytes),
             ("table_blocks", low.table_blocks),
             ("splits", splits),
             ("warps", attention_warps(low, op)),

@@ -48,8 +48,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     sight = (("window", op.window), ("soft_cap", op.softcap * math.log2(math.e)))
     config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low), *sight))
     tiles = chunk_tiles(op, rows)
-    cache = low.layer_cache(op.layer)
-    assert cache.binding is not None
+    cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
     return KernelSpec(
         name=op.out.name,
         entry="attend",
@@ -69,7 +68,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         ops=(label(op),),
         outputs=(
             *low.output(op.out),
-            Output(op.k.name, "kv", cache.binding.offset, "f16", (op.kv_heads, op.head_dim)),
+            Output(op.k.name, "kv", part.offset, "u8", (part.nbytes,)),
         ),
         other_bytes=2 * rows * op.out.width * 4,
     )
@@ -80,4 +79,4 @@ def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:
 
 
 def _paging(low: Lowering) -> tuple[tuple[str, int], ...]:
-    return (("table_blocks", low.table_blocks), ("block_bytes", low.kv.block_bytes))
+    return (("table_blocks", low.table_blocks), ("block_bytes", low.cache.block_bytes))

@@ -18,7 +18,7 @@ def attention_warps(low: Lowering, op: Attention) -> int:
     """
     matrices = sum(p.plane.nbytes for p in low.placed.values() if p.tile is not None)
     target = low.target
-    small = matrices / low.kv.layers / target.sms < target.small_layer
+    small = matrices / len(low.cache.layers) / target.sms < target.small_layer
     most = min(target.step_warps, target.small_layer_warps) if small else target.step_warps
     room = target.max_shared
     return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, n, LEAST_SLOTS) <= room)

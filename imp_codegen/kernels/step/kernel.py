@@ -46,7 +46,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
             ("slots", slots),
             ("in_flight", choice.in_flight),
             ("lanes", choice.lanes),
-            ("layer_bytes", low.kv.block_bytes // low.kv.layers),
+            ("layer_bytes", low.cache.layers[0].nbytes),
         ),
     )
     # None if a phase has fewer units than there are CTAs: nobody waits for what a CTA without one makes, so that the
@@ -71,6 +71,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
         phases=5 * len(model.layers) + 1,
         weight_bytes=low.weight_bytes(*matrices, head.linear.weight),
         other_bytes=logits.width * 4,
+        cache_bytes=sum(layer.position_bytes for layer in low.cache.layers),
         flops=2 * sum(w.rows * w.cols for w in (*matrices, head.linear.weight)),
     )
 

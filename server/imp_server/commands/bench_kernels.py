@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from imp_runtime.bandwidth import read_bandwidth
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan
+from imp_runtime.plan import BLOCK_TOKENS, Kernel
 from imp_runtime.plan_check import state_sizes
 from imp_runtime.sampling import SamplingParams
 from imp_server.commands.bench_speed import DECODE, random_prompt
@@ -91,7 +91,7 @@ def measure_kernels(engine: Engine, position: int) -> StepSpeed:
                 entry=entry,
                 ops=kinds(launched[0]),
                 launches=len(group),
-                nbytes=sum(launch_bytes(engine.plan, kernel, position + 1) for kernel in launched) // len(group),
+                nbytes=sum(launch_bytes(kernel, position + 1) for kernel in launched) // len(group),
                 flops=sum(kernel.flops for kernel in launched) // len(group),
                 us=each[entry],
                 share=each[entry] * len(group) / total,
@@ -100,11 +100,9 @@ def measure_kernels(engine: Engine, position: int) -> StepSpeed:
     return StepSpeed(position, tuple(kernels), whole, read_bandwidth(engine.runner))
 
 
-def launch_bytes(plan: Plan, kernel: Kernel, positions: int) -> int:
+def launch_bytes(kernel: Kernel, positions: int) -> int:
     """Bytes that a launch of a decode kernel must move: as planned, and the cache of `positions` tokens it attends."""
-    attended = sum(op.startswith("Attention ") for op in kernel.ops)
-    cache = plan.kv.block_bytes // plan.kv.layers // BLOCK_TOKENS * positions
-    return kernel.weight_bytes + kernel.other_bytes + attended * cache
+    return kernel.weight_bytes + kernel.other_bytes + kernel.cache_bytes * positions
 
 
 def _sequence(engine: Engine, tokens: int) -> Sequence:

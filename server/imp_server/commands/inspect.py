@@ -107,7 +107,7 @@ def _summary(artifact: Artifact) -> Table:
         ("vocabulary", f"{plan.vocab:,}"),
         ("context", f"{plan.context:,} tokens"),
         ("sequences at once", str(plan.slots)),
-        ("KV heads x size", f"{plan.kv.kv_heads} x {plan.kv.head_dim}, {quantity(kv_token, 'B')} a token"),
+        ("KV cache", f"{plan.kv.format}, {quantity(kv_token, 'B')} a token"),
         ("weights read per token", quantity(plan.decode_weight_bytes, "B")),
         ("targets", ", ".join(t.target for t in plan.targets)),
         *((f"decode on {t.target}", _form(t)) for t in plan.targets),
