@@ -205,8 +205,17 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     )
     if options.dump is not None:
         _dump(options.dump, spec, graph, plan, emitted)
-    notes = (*tokenizer.notes, *left_out)
+    notes = (*tokenizer.notes, *left_out, *_rope_notes(spec))
     return Compiled(plan, spec, ropes, placed, weights, tokenizer, emitted, streams, notes)
+
+
+def _rope_notes(spec: ModelSpec) -> tuple[str, ...]:
+    if not spec.original_context or spec.context <= spec.original_context:
+        return ()
+    return (
+        f"the rotary embedding is that of sequences longer than {spec.original_context:,} tokens, for others too; "
+        f"--context {spec.original_context} takes the one that is meant for those",
+    )
 
 
 def _write(

@@ -23,7 +23,8 @@ Norms = Literal["pre", "post", "both"]
 class AttentionSpec:
     """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements.
 
-    `scale`: factor of the scores. `rope`: None where positions do not turn q and k. `window`: positions that a token
+    `scale`: factor of the scores. `rope`: None where positions do not turn q and k. `long_rope`: in its place where
+    the longest sequence is beyond `original_context`. `window`: positions that a token
     sees, its own included; 0: all. `softcap`: of the scaled scores; 0: none. `head_norms`: q and k are normed head by
     head. `biases`: which of q, k, v and output have one.
     """
@@ -33,6 +34,7 @@ class AttentionSpec:
     head_dim: int
     scale: float
     rope: RopeSpec | None
+    long_rope: RopeSpec | None = None
     window: int = 0
     softcap: float = 0.0
     head_norms: bool = False
@@ -69,7 +71,7 @@ class ModelSpec:
 
     `pooling`: what a text's embedding is of its final hidden states. `embedding_scale` multiplies embeddings,
     `residual_scale` what a layer adds to the residual stream, `logit_scale` the logits, which `logit_softcap` caps
-    after that (0: not). `notes`: what the file leaves open, and what was decided, a line each for people.
+    after that (0: not). `original_context`: the longest sequence for which `rope` is right, 0 if it always is.
     """
 
     name: str
@@ -85,7 +87,7 @@ class ModelSpec:
     residual_scale: float = 1.0
     logit_scale: float = 1.0
     logit_softcap: float = 0.0
-    notes: tuple[str, ...] = ()
+    original_context: int = 0
 
     def to_json(self) -> str:
         """Deterministic JSON."""

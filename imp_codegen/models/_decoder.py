@@ -34,7 +34,7 @@ class Variant:
     """How an architecture differs from Llama.
 
     `interleaved_rope`: of the files that GGUF's converter writes. `biases`: those that transformers gives every model
-    of it, without a word in config.json.
+    of it, without a word in config.json. `rope_scalings`: types that its own file reads.
     """
 
     interleaved_rope: bool = False
@@ -42,6 +42,7 @@ class Variant:
     activation: Activation = "silu"
     norms: Norms = "pre"
     biases: tuple[Biased, ...] = ()
+    rope_scalings: tuple[str, ...] = ()
 
 
 def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) -> ModelSpec:
@@ -146,7 +147,9 @@ def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, vari
         kv_heads,
         head_dim,
         scale,
-        read_rope(checkpoint, architecture, head_dim, interleaved=variant.interleaved_rope),
+        read_rope(
+            checkpoint, architecture, head_dim, interleaved=variant.interleaved_rope, others=variant.rope_scalings
+        ),
         window=window if window < context else 0,
         head_norms=variant.head_norms,
     )
@@ -229,8 +232,9 @@ class _Block:
         )
         if a.head_norms:
             q, k = (self._head_norm(part, x, a.head_dim) for part, x in (("q", q), ("k", k)))
-        if a.rope:
-            q, k = (self._rope(part, x, a.head_dim, a.rope) for part, x in (("q", q), ("k", k)))
+        rope = a.long_rope if a.long_rope and self.spec.context > self.spec.original_context else a.rope
+        if rope:
+            q, k = (self._rope(part, x, a.head_dim, rope) for part, x in (("q", q), ("k", k)))
         out = self._value("attention", a.heads * a.head_dim)
         self.ops.append(
             Attention(out, q, k, v, self.index, a.heads, a.kv_heads, a.head_dim, a.scale, a.window, a.softcap)

@@ -12,11 +12,16 @@ from imp_codegen.rope import RopeSpec
 
 MAX_SCALE = 1e12  # of factors and frequencies: their products stay within float32
 ROPE_FREQUENCIES = "rope_freqs.weight"
+LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
 Divisors = NDArray[np.float64]
 
 
-def read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, *, interleaved: bool) -> RopeSpec:
+def read_rope(
+    checkpoint: Checkpoint, architecture: str, head_dim: int, *, interleaved: bool, others: tuple[str, ...] = ()
+) -> RopeSpec:
     """The rotary embedding by the keys `<architecture>.rope.*`; CheckpointError for scalings that imp does not know.
+
+    `others`: types of scaling that the architecture itself reads; here they scale nothing.
 
     As llama.cpp has it: a factor without a type is linear, and the old key `scale_linear` stands in for the new one.
     """
@@ -36,11 +41,11 @@ def read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, *, inter
         raise meta.wrong(what, "an even number of elements")
     theta = meta.number(key("freq_base"), default=10000.0, minimum=1e-3, maximum=MAX_SCALE)
     kind = meta.string(key("scaling.type"), default="default" if hf else "linear")
-    divisors, magnitude = _stored_divisors(checkpoint, dim // 2), 1.0
+    divisors, magnitude = stored_divisors(checkpoint, ROPE_FREQUENCIES, dim // 2), 1.0
     if not hf:
         old = meta.number(key("scale_linear"), 1.0, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
         factor = meta.number(key("scaling.factor"), old, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
-    elif kind not in ("none", "default"):
+    elif kind not in ("none", "default", *others):
         factor = meta.number(key("scaling.factor"), minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
     if kind == "linear":
         divisors = divisors * factor
@@ -49,7 +54,7 @@ def read_rope(checkpoint: Checkpoint, architecture: str, head_dim: int, *, inter
         magnitude = _yarn_magnitude(checkpoint, architecture, factor)
     elif kind == "llama3" and hf:
         divisors = _llama3(meta, architecture, dim, theta, factor)
-    elif kind not in ("none", "default"):
+    elif kind not in ("none", "default", *others):
         known = "default, linear, yarn or llama3" if hf else f"none, linear or yarn (llama-3 has {ROPE_FREQUENCIES})"
         raise meta.wrong(key("scaling.type"), known)
     factors = () if (divisors == 1).all() else tuple(divisors.tolist())
@@ -115,17 +120,15 @@ def _llama3(meta: Metadata, architecture: str, dim: int, theta: float, factor: f
     return divisors
 
 
-def _stored_divisors(checkpoint: Checkpoint, pairs: int) -> Divisors:
-    """By how much each pair turns slower than its index says: all 1 where the file has no such tensor."""
-    tensor = checkpoint.tensors.get(ROPE_FREQUENCIES)
+def stored_divisors(checkpoint: Checkpoint, name: str, pairs: int) -> Divisors:
+    """By how much each pair turns slower than its index says: all 1 where the file has no tensor of that name."""
+    tensor = checkpoint.tensors.get(name)
     if tensor is None:
         return np.ones(pairs)
     if tensor.format != "F32" or tensor.shape != (pairs,):
-        raise CheckpointError(f"{checkpoint.path}: {ROPE_FREQUENCIES} must hold {pairs} F32 numbers")
-    divisors = np.ascontiguousarray(checkpoint.rows(ROPE_FREQUENCIES, 0, 1)).view("<f4").reshape(-1)
+        raise CheckpointError(f"{checkpoint.path}: {name} must hold {pairs} F32 numbers")
+    divisors = np.ascontiguousarray(checkpoint.rows(name, 0, 1)).view("<f4").reshape(-1)
     odd = np.flatnonzero(~((divisors >= 1 / MAX_SCALE) & (divisors <= MAX_SCALE)))
     if odd.size:
-        raise CheckpointError(
-            f"{checkpoint.path}: {ROPE_FREQUENCIES}[{odd[0]}] is {divisors[odd[0]]}, expected a positive number"
-        )
+        raise CheckpointError(f"{checkpoint.path}: {name}[{odd[0]}] is {divisors[odd[0]]}, expected a positive number")
     return divisors.astype(np.float64)

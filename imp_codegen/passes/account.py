@@ -14,12 +14,13 @@ from collections.abc import Collection
 import numpy as np
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
-from imp_codegen.models._rope import ROPE_FREQUENCIES
+from imp_codegen.models._rope import LONG_FACTORS, ROPE_FREQUENCIES, SHORT_FACTORS
 from imp_codegen.passes.harmless import FIELDS, HARMLESS_FIELDS, KEYS, NO_WEIGHTS, OTHER_PARTS, OTHERS, TOKENIZER
 from imp_codegen.sources import Source, span_of, tensor_of
 from imp_codegen.spec import ModelSpec
 
 _LAYER = re.compile(r"(?:blk|model\.layers)\.(\d+)\.", re.ASCII)
+_LONG_ROPE = {LONG_FACTORS, SHORT_FACTORS}
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -35,7 +36,11 @@ def account(checkpoint: Checkpoint, spec: ModelSpec, sources: Collection[Source]
 
 
 def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, sources: Collection[Source]) -> tuple[str, ...]:
-    used = {ROPE_FREQUENCIES} | {tensor_of(source) for source in sources}
+    used = (
+        {ROPE_FREQUENCIES}
+        | (_LONG_ROPE if spec.original_context else set())
+        | {tensor_of(source) for source in sources}
+    )
     _check_spans(checkpoint, sources)
     unused = [name for name in checkpoint.tensors if name not in used]
     extra = [name for name in unused if not (_changes_nothing(checkpoint, spec, name) or OTHER_PARTS.match(name))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from contextlib import closing
 
@@ -40,3 +41,18 @@ def test_the_graph_gives_the_truth(architecture: str, quant: str) -> None:
     assert isinstance(last, Sample)
     divergence = kl_divergence(truth["logits"], values[last.logits.name])
     assert divergence.max() < 1e-8
+
+
+@pytest.mark.parametrize(("context", "part"), [(64, ""), (65, "long_"), (2048, "long_")])
+def test_the_longest_sequence_decides_about_longrope(context: int, part: str) -> None:
+    """transformers changes over at 64 tokens: its logits of 48 tokens are those of short factors, of 96 of long ones."""
+    folder = FIXTURES / "longrope" / "phi3"
+    truth = np.load(folder / "truth.npz")
+    with closing(open_checkpoint(folder)) as checkpoint:
+        model = load_architecture(checkpoint)
+        spec = dataclasses.replace(model.read_spec(checkpoint), context=context)
+        graph = verify(model.build(spec))
+        weights = weights_of(checkpoint, graph, sources_of(model, checkpoint, spec, graph))
+        prompt = truth[f"{part}prompt_ids"].astype(np.int64)
+        values = Reference(floats(weights), rounded=False).run(graph, prompt)
+    assert kl_divergence(truth[f"{part}logits"], values["logits"]).max() < 1e-8
