@@ -15,6 +15,7 @@ from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
 from imp_codegen.kernels.last_token import take_last
 from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.sieve import sieved
 from imp_codegen.kernels.step.kernel import step_kernel
 from imp_codegen.kernels.step.model import step_model
 from imp_codegen.passes.fuse import fuse
@@ -53,17 +54,21 @@ def lower(low: Lowering, graph: Graph, chunk_tokens: int, wanted: Wanted = "grap
     sampled = {
         name: sample.sampled(low, head, score=score, weigh=weigh) for (score, weigh), name in DECODE_SAMPLED.items()
     }
+    sampled["decode_sieve_b1"] = sieved(low, head)
     decode = _decode(graph_form, greedy, sampled)
     fallback: tuple[ProgramSpec, ...] = ()
     if chosen.form == "persistent":
         decode, fallback = _decode((*first, step_kernel(step_model(one))), greedy, sampled), decode
     prefill = [kernel for match in chunk.matches[:-1] for kernel in match.lower(chunk.low)]
+    last = (take_last(chunk.low, low, head.norm.x), *logits)
     from_prefill = sample.sampled(low, head, score=True, weigh=True, advance=False)
     programs = (
         *decode,
         ProgramSpec("choose_b1", 1, sampled[DECODE_SAMPLED[True, True]]),
-        ProgramSpec(f"prefill_t{tokens}", tokens, (*prefill, finish(chunk.low, head.linear.out.width))),
-        ProgramSpec("sample_b1", 1, (take_last(chunk.low, low, head.norm.x), *logits, *from_prefill)),
+        ProgramSpec("choose_sieve_b1", 1, sampled["decode_sieve_b1"]),
+        ProgramSpec(f"prefill_t{tokens}", tokens, (*prefill, finish(chunk.low))),
+        ProgramSpec("sample_b1", 1, (*last, *from_prefill)),
+        ProgramSpec("sample_sieve_b1", 1, (*last, *sieved(low, head, advance=False))),
         ProgramSpec(f"logits_t{tokens}", tokens, chunk_head.lower(chunk.low)),
         ProgramSpec(f"hidden_t{tokens}", tokens, (chunk_head.hidden(chunk.low),)),
         ProgramSpec("export_b1", 1, export.export(low, head)),

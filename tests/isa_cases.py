@@ -172,7 +172,7 @@ def _memory(rng: np.random.Generator) -> Case:
     out = x.copy()
     out[:, :2] *= 2
     added = int((x[:, 0] & 255).sum())
-    counters = np.array([added, 2**32 - 1, 5 + 63 * 32], np.uint32)
+    counters = np.array([added, x[:, 1].max(), 5 + 63 * 32], np.uint32)
     total = int(x[:, 0].astype(np.uint64).sum()) << 20
     wide = np.array([total, total + added], np.uint64)
     buffers = (_same(x), _out(out), _out(counters), _out(wide))

@@ -110,7 +110,7 @@ class BothForms:
         each = min((self.runner.blocks - 1) // (2 * self.sequences), self.runner.plan.table_blocks)
         greedy = np.zeros((), SAMPLING_DTYPE)
         greedy["top_p"] = greedy["repetition_penalty"] = 1
-        seen = np.zeros(self.vocab, np.uint32)
+        seen = np.zeros((self.vocab, 2), np.uint32)
         for slot in range(2 * self.sequences):
             # In descending order: who ignores the block table reads the wrong ones.
             self.runner.write_slot(slot, 0, range((slot + 1) * each, slot * each, -1), greedy, seen)

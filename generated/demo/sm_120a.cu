@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 1192a4ac44c98bf7
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 3b52cd10ffd0542f
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -16,14 +16,16 @@
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sampling.h"
 #include "imp/stage/score.h"
+#include "imp/stage/sieve.h"
 #include "imp/stage/take_last.h"
 #include "imp/stage/top_logits.h"
 #include "imp/stage/weigh.h"
 
 using imp::Sampling;
+using imp::Seen;
 
 // Embed · 0 bytes of weights, 1,296 of other data a launch
-// decode_b1 embed and 5 more · grid (2, 1, 1), 128 threads
+// decode_b1 embed and 6 more · grid (2, 1, 1), 128 threads
 using embed_0_t = imp::EmbedToken<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -38,7 +40,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
 }
 
 // RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
-// decode_b1 layers.0.qkv and 35 more · grid (170, 1, 1), 256 threads
+// decode_b1 layers.0.qkv and 41 more · grid (170, 1, 1), 256 threads
 using qkv_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
@@ -59,7 +61,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) qkv_0(
 }
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attention and 35 more · grid (85, 2, 1), 256 threads
+// decode_b1 layers.0.attention and 41 more · grid (85, 2, 1), 256 threads
 using attention_0_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 85, .warps = 8, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
     5>;
@@ -81,7 +83,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
 }
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attn_output and 35 more · grid (170, 1, 1), 256 threads
+// decode_b1 layers.0.attn_output and 41 more · grid (170, 1, 1), 256 threads
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
@@ -97,7 +99,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) project_0(
 }
 
 // RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.gate_up and 35 more · grid (170, 1, 1), 256 threads
+// decode_b1 layers.0.gate_up and 41 more · grid (170, 1, 1), 256 threads
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
@@ -117,7 +119,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gate_up_0(
 }
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.down and 35 more · grid (170, 1, 1), 256 threads
+// decode_b1 layers.0.down and 41 more · grid (170, 1, 1), 256 threads
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
     imp::EncodeConfig{.cols = 768, .warps = 8, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
@@ -133,7 +135,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) project_1(
 }
 
 // RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
-// decode_b1 head and 6 more · grid (170, 1, 1), 256 threads
+// decode_b1 head and 8 more · grid (170, 1, 1), 256 threads
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 8, .grid = 170, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 8, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
@@ -154,7 +156,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) head_0(
 // Sample · 0 bytes of weights, 1,360 of other data a launch
 // decode_b1 greedy · grid (1, 1, 1), 256 threads
 using greedy_0_t = imp::Greedy<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
 static_assert(greedy_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(greedy_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) greedy_0(
@@ -163,16 +165,17 @@ extern "C" __global__ void __launch_bounds__(256, 1) greedy_0(
     const std::int32_t* step_input,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
-    std::uint32_t* seq_seen,
+    std::int32_t* seq_history,
+    Seen* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  greedy_0_t::run(best_value, best, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
+  greedy_0_t::run(best_value, best, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
 }
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // decode_draw_b1 draw and 1 more · grid (170, 1, 1), 256 threads
 using draw_0_t = imp::Draw<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = false, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = false, .advance = true}>;
 static_assert(draw_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(draw_0_t::kSharedBytes == 36016, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) draw_0(
@@ -189,35 +192,40 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_0(
     const std::int32_t* step_input,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
-    std::uint32_t* seq_seen,
+    std::int32_t* seq_history,
+    Seen* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  draw_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
+  draw_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
 }
 
 // Score · 0 bytes of weights, 16,384 of other data a launch
-// decode_score_b1 score and 3 more · grid (170, 1, 1), 256 threads
+// decode_score_b1 score and 2 more · grid (170, 1, 1), 256 threads
 using score_0_t = imp::Score<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
 static_assert(score_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(score_0_t::kSharedBytes == 64, "the plan gives other shared memory");
+static_assert(score_0_t::kSharedBytes == 80, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) score_0(
     const float* logits,
     const std::int32_t* step_input,
     const Sampling* seq_sampling,
-    const std::uint32_t* seq_seen,
+    const std::int32_t* seq_position,
+    const std::int32_t* seq_history,
+    const std::int32_t* seq_breakers,
+    const Seen* seq_seen,
     const std::uint32_t* seq_mask,
     const float* seq_bias,
+    std::uint32_t* longest,
     float* scores,
     float* best_value,
     std::uint32_t* best) {
-  score_0_t::run({logits, step_input, seq_sampling, seq_seen, seq_mask, seq_bias, scores, best_value, best});
+  score_0_t::run({logits, step_input, seq_sampling, seq_position, seq_history, seq_breakers, seq_seen, seq_mask, seq_bias, longest}, scores, best_value, best);
 }
 
 // Weigh · 0 bytes of weights, 8,192 of other data a launch
 // decode_weigh_b1 weigh and 3 more · grid (170, 1, 1), 256 threads
 using weigh_0_t = imp::Weigh<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
 static_assert(weigh_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(weigh_0_t::kSharedBytes == 16448, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) weigh_0(
@@ -233,7 +241,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) weigh_0(
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // decode_weigh_b1 draw and 2 more · grid (170, 1, 1), 256 threads
 using draw_weighed_0_t = imp::Draw<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
 static_assert(draw_weighed_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(draw_weighed_0_t::kSharedBytes == 36016, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_0(
@@ -250,10 +258,23 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_0(
     const std::int32_t* step_input,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
-    std::uint32_t* seq_seen,
+    std::int32_t* seq_history,
+    Seen* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  draw_weighed_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
+  draw_weighed_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
+}
+
+// 1 operations · 0 bytes of weights, 16,384 of other data a launch
+// decode_sieve_b1 sieve and 1 more · grid (170, 1, 1), 256 threads
+using sieve_0_t = imp::Sieve<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+static_assert(sieve_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(sieve_0_t::kSharedBytes == 16688, "the plan gives other shared memory");
+static_assert(sizeof(sieve_0_t::Args) == 22 * 8, "the plan passes other pointers");
+extern "C" __global__ void __launch_bounds__(256, 1) sieve_0(
+    const __grid_constant__ sieve_0_t::Args args) {
+  sieve_0_t::run(args);
 }
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
@@ -461,22 +482,20 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
   gemm_6_t::run(w, codes, scales, nullptr, y, step_input);
 }
 
-// FinishPrefill · 0 bytes of weights, 1,024 of other data a launch
-// prefill_t128 finish · grid (1, 1, 1), 256 threads
+// FinishPrefill · 0 bytes of weights, 8 of other data a launch
+// prefill_t128 finish · grid (1, 1, 1), 32 threads
 using finish_0_t = imp::FinishPrefill<
-    imp::FinishConfig{.vocab = 2048}>;
-static_assert(finish_0_t::kThreads == 256, "the plan launches another number of threads");
+    32>;
+static_assert(finish_0_t::kThreads == 32, "the plan launches another number of threads");
 static_assert(finish_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) finish_0(
-    const std::int32_t* step_tokens,
-    std::uint32_t* seq_seen,
+extern "C" __global__ void __launch_bounds__(32, 1) finish_0(
     std::int32_t* seq_position,
     const std::int32_t* step_input) {
-  finish_0_t::run(step_tokens, seq_seen, seq_position, step_input);
+  finish_0_t::run(seq_position, step_input);
 }
 
 // TakeLast · 0 bytes of weights, 2,048 of other data a launch
-// sample_b1 last_token · grid (1, 1, 1), 128 threads
+// sample_b1 last_token and 1 more · grid (1, 1, 1), 128 threads
 using take_last_0_t = imp::TakeLast<
     imp::TakeLastConfig{.cols = 256, .threads = 128}>;
 static_assert(take_last_0_t::kThreads == 128, "the plan launches another number of threads");
@@ -488,10 +507,33 @@ extern "C" __global__ void __launch_bounds__(128, 1) take_last_0(
   take_last_0_t::run(step_input, chunk, x);
 }
 
+// Score · 0 bytes of weights, 16,384 of other data a launch
+// sample_b1 score · grid (170, 1, 1), 256 threads
+using score_first_0_t = imp::Score<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
+static_assert(score_first_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(score_first_0_t::kSharedBytes == 80, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) score_first_0(
+    const float* logits,
+    const std::int32_t* step_input,
+    const Sampling* seq_sampling,
+    const std::int32_t* seq_position,
+    const std::int32_t* seq_history,
+    const std::int32_t* seq_breakers,
+    const Seen* seq_seen,
+    const std::uint32_t* seq_mask,
+    const float* seq_bias,
+    std::uint32_t* longest,
+    float* scores,
+    float* best_value,
+    std::uint32_t* best) {
+  score_first_0_t::run({logits, step_input, seq_sampling, seq_position, seq_history, seq_breakers, seq_seen, seq_mask, seq_bias, longest}, scores, best_value, best);
+}
+
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // sample_b1 draw · grid (170, 1, 1), 256 threads
 using draw_weighed_first_0_t = imp::Draw<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
 static_assert(draw_weighed_first_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(draw_weighed_first_0_t::kSharedBytes == 36016, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_first_0(
@@ -508,10 +550,23 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_first_0(
     const std::int32_t* step_input,
     std::int32_t* seq_token,
     std::int32_t* seq_position,
-    std::uint32_t* seq_seen,
+    std::int32_t* seq_history,
+    Seen* seq_seen,
     std::uint32_t* out_count,
     std::uint64_t* out_ring) {
-  draw_weighed_first_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_seen, out_count, out_ring});
+  draw_weighed_first_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
+}
+
+// 1 operations · 0 bytes of weights, 16,384 of other data a launch
+// sample_sieve_b1 sieve · grid (170, 1, 1), 256 threads
+using sieve_first_0_t = imp::Sieve<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
+static_assert(sieve_first_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(sieve_first_0_t::kSharedBytes == 16688, "the plan gives other shared memory");
+static_assert(sizeof(sieve_first_0_t::Args) == 22 * 8, "the plan passes other pointers");
+extern "C" __global__ void __launch_bounds__(256, 1) sieve_first_0(
+    const __grid_constant__ sieve_first_0_t::Args args) {
+  sieve_first_0_t::run(args);
 }
 
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
@@ -560,7 +615,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
 // TopLogits · 0 bytes of weights, 8,192 of other data a launch
 // top_b1 top · grid (170, 1, 1), 256 threads
 using top_logits_0_t = imp::TopLogits<
-    imp::SampleConfig{.vocab = 2048, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true},
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true},
     64,
     8>;
 static_assert(top_logits_0_t::kThreads == 256, "the plan launches another number of threads");

@@ -6,12 +6,13 @@ from imp_codegen.graph import label
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_runtime.plan import RING
+from imp_runtime.plan import BREAKER_WORDS, RING
 
-_BINS = 2048  # kBins of stage/sampling.h
+BINS = 2048  # kBins of stage/sampling.h
 # Candidates that a list holds, 32 KB of shared memory. A bin of 1/128 nat has up to 475 of 152k normally distributed
 # logits of variance 1, and the more the nearer they are.
 _LISTED = 8192
+REPETITION_BYTES = 16  # shared memory of Repetition in stage/repetition.h
 
 
 def greedy(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
@@ -22,7 +23,7 @@ def greedy(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
         entry="greedy",
         headers=("stage/greedy",),
         stage=Cpp("Greedy", (sample_config(low, head),)),
-        call=(*bests(low), _delivery(low)),
+        call=(*bests(low), delivery(low)),
         grid=(1, 1, 1),
         threads=threads,
         shared_bytes=best_bytes(threads),
@@ -43,39 +44,29 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     # The same kernels for every end.
     before = sample_config(low, head)
     vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
-    logits, scores = low.value("const float*", "logits", head.linear.out), low.buffer("sample.scores", vocab * 4)
-    best_value, best = low.buffer("sample.best_value", parts * 4), low.buffer("sample.best", parts * 4)
+    logits = low.value("const float*", "logits", head.linear.out)
+    scores = Param("float*", "scores", low.buffer("sample.scores", vocab * 4))
+    best_value = Param("float*", "best_value", low.buffer("sample.best_value", parts * 4))
+    best = Param("std::uint32_t*", "best", low.buffer("sample.best", parts * 4))
     head_best_value, head_best = (param.binding for param in bests(low))
     source = (
-        Param("const float*", "scores", scores if score else logits.binding),
-        Param("const float*", "best_value", best_value if score else head_best_value),
-        Param("const std::uint32_t*", "best", best if score else head_best),
+        Param("const float*", "scores", scores.binding if score else logits.binding),
+        Param("const float*", "best_value", best_value.binding if score else head_best_value),
+        Param("const std::uint32_t*", "best", best.binding if score else head_best),
     )
     # A CTA's own candidates, scores and ids; then the scores of the whole list.
     lists = max(_LISTED * 4, min(_LISTED, round_up(-(-vocab // parts), 32)) * 8)
-    histogram = Param("std::uint64_t*", "histogram", low.buffer("sample.histogram", _BINS * 8))
+    histogram = Param("std::uint64_t*", "histogram", low.buffer("sample.histogram", BINS * 8))
     sampling = low.state("const Sampling*", "seq.sampling")
     scores_kernel = KernelSpec(
         name="score",
-        entry="score",
+        entry="score" + ("" if advance else "_first"),
         headers=("stage/score",),
-        stage=Cpp("Score", (before,)),
-        call=(
-            (
-                logits,
-                low.state("const std::int32_t*", "step.input"),
-                sampling,
-                low.state("const std::uint32_t*", "seq.seen"),
-                low.state("const std::uint32_t*", "seq.mask"),
-                low.state("const float*", "seq.bias"),
-                Param("float*", "scores", scores),
-                Param("float*", "best_value", best_value),
-                Param("std::uint32_t*", "best", best),
-            ),
-        ),
+        stage=Cpp("Score", (sample_config(low, head, advance=advance),)),
+        call=(adjust(low, head), scores, best_value, best),
         grid=(parts, 1, 1),
         threads=threads,
-        shared_bytes=best_bytes(threads),
+        shared_bytes=REPETITION_BYTES + best_bytes(threads),
         ops=(),
         overlap=True,
         other_bytes=vocab * 8,
@@ -88,7 +79,7 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
         call=(low.state("const std::int32_t*", "step.input"), sampling, source, histogram),
         grid=(parts, 1, 1),
         threads=threads,
-        shared_bytes=_BINS * 8 + best_bytes(threads),
+        shared_bytes=BINS * 8 + best_bytes(threads),
         ops=(),
         overlap=True,
         other_bytes=vocab * 4,
@@ -109,7 +100,7 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
                 Param("std::uint32_t*", "list_ids", low.buffer("sample.list_ids", _LISTED * 4)),
                 Param("std::uint32_t*", "arrived", low.buffer("sample.arrived", 8)),
             ),
-            _delivery(low),
+            delivery(low),
         ),
         grid=(parts, 1, 1),
         threads=threads,
@@ -127,6 +118,8 @@ def sample_config(low: Lowering, head: Head, *, weighed: bool = True, advance: b
         "SampleConfig",
         (
             ("vocab", head.linear.out.width),
+            ("context", low.context),
+            ("breakers", BREAKER_WORDS),
             ("parts", low.target.sms),
             ("threads", low.target.sample_threads),
             ("listed", _LISTED),
@@ -134,6 +127,22 @@ def sample_config(low: Lowering, head: Head, *, weighed: bool = True, advance: b
             ("weighed", weighed),
             ("advance", advance),
         ),
+    )
+
+
+def adjust(low: Lowering, head: Head) -> tuple[Param, ...]:
+    """What makes scores of logits."""
+    return (
+        low.value("const float*", "logits", head.linear.out),
+        low.state("const std::int32_t*", "step.input"),
+        low.state("const Sampling*", "seq.sampling"),
+        low.state("const std::int32_t*", "seq.position"),
+        low.state("const std::int32_t*", "seq.history"),
+        low.state("const std::int32_t*", "seq.breakers"),
+        low.state("const Seen*", "seq.seen"),
+        low.state("const std::uint32_t*", "seq.mask"),
+        low.state("const float*", "seq.bias"),
+        Param("std::uint32_t*", "longest", low.buffer("sample.longest", head.linear.out.width * 4)),
     )
 
 
@@ -146,12 +155,14 @@ def bests(low: Lowering) -> tuple[Param, Param]:
     )
 
 
-def _delivery(low: Lowering) -> tuple[Param, ...]:
+def delivery(low: Lowering) -> tuple[Param, ...]:
+    """What a chosen token changes."""
     return (
         low.state("const std::int32_t*", "step.input"),
         low.state("std::int32_t*", "seq.token"),
         low.state("std::int32_t*", "seq.position"),
-        low.state("std::uint32_t*", "seq.seen"),
+        low.state("std::int32_t*", "seq.history"),
+        low.state("Seen*", "seq.seen"),
         low.state("std::uint32_t*", "out.count"),
         low.state("std::uint64_t*", "out.ring"),
     )
@@ -159,7 +170,12 @@ def _delivery(low: Lowering) -> tuple[Param, ...]:
 
 def candidates_bytes(threads: int) -> int:
     """Shared memory of Candidates in stage/candidates.h."""
-    return 256 * 12 + round_up(threads // 4, 16) + 32
+    return 256 * 12 + 16 + crossing_bytes(threads)
+
+
+def crossing_bytes(threads: int) -> int:
+    """Shared memory of find_crossing in stage/candidates.h."""
+    return round_up(threads // 4, 16) + 16
 
 
 def best_bytes(threads: int) -> int:

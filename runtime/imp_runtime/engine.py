@@ -22,7 +22,7 @@ from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.host_sampler import HostSampler, logprobs, top_logprobs
 from imp_runtime.launcher import Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
-from imp_runtime.plan import DECODE_SAMPLED, TOP_ENTRIES, Plan, PlanError
+from imp_runtime.plan import MIROSTAT, RING, SIEVED, STEPS, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill, Scheduler
 from imp_runtime.sequence import Sequence, Status
@@ -31,7 +31,7 @@ from imp_runtime.token_ring import TokenRing
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
-PROGRAMS = ("decode_b1", *DECODE_SAMPLED.values(), "sample_b1", "forward_b1", "choose_b1", "export_b1", "top_b1")
+PROGRAMS = (*STEPS, "sample_b1", "choose_b1", *SIEVED, "export_b1", "top_b1")
 
 
 class RequestError(ImpError):
@@ -191,6 +191,7 @@ class Engine:
         seed = params.seed if params.seed is not None else secrets.randbits(64)
         limit = min(params.max_tokens, self.context - len(prompt))
         sequence = Sequence(self._next_id, tuple(map(int, prompt)), params, seed, limit, constraint=constraint)
+        sequence.surprise_limit = 2 * params.mirostat_tau
         if params.on_host:
             sequence.sampler = HostSampler(params, seed)
         self._next_id += 1
@@ -331,6 +332,8 @@ class Engine:
             logits = self.runner.logits[head.slot]
             token = sequence.sampler.choose(logits, allowed, sequence.prompt, sequence.generated)
             self.runner.write_token(head.slot, token)
+        elif sequence.params.flags & MIROSTAT:
+            sequence.surprise_limit = float(self.runner.surprise_limits[head.index % RING])
         logprob, top = self._logprobs(head, token)
         sequence.generated.append(token)
         finish = self._finish(sequence, token)

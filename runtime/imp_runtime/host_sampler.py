@@ -1,13 +1,12 @@
-"""Chooses a token on the host, with the parameters that the sampling kernel does not know, and reports logprobs.
+"""Chooses a token on the host, where a request asks which probabilities it was drawn from, and reports logprobs.
 
 Order: mask, logit bias, penalties, DRY, top-k, locally typical, top-p, min-p, XTC, temperature, draw. This is the
-default order of llama.cpp, and the sampling kernel's. Mirostat v2 replaces all from top-k on by temperature, its own
+default order of llama.cpp, and the sampling kernels'. Mirostat v2 replaces all from top-k on by temperature, its own
 truncation, and draw. Temperature 0 takes the best token after DRY and uses no truncation.
 
 Every filter takes the probabilities of the candidates, float64 [n] in order of token id, and says which stay, bool [n];
-at least one does. One that has been excluded has probability 0. Random numbers come from Philox4x64 with key = seed and
-counter = position << 64 (numpy's generator increments the low word), as doubles: the first decides the draw, the second
-whether XTC acts.
+at least one does, and equal ones stay together. One that has been excluded has probability 0. The random numbers are
+the kernels' (stage/sampling.h), so that the token is theirs, too, but for the rounding of float32.
 
 A vocabulary has 150,000 tokens, and the device waits meanwhile: passes over all are few, in place where they can be
 (fresh memory costs as much as the arithmetic), and nothing sorts them all.
@@ -22,16 +21,17 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from imp_runtime.plan import LONGEST_REPEAT
 from imp_runtime.sampling import SamplingParams
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Tokens = npt.NDArray[np.int64]
-LONGEST_REPEAT = 1024  # tokens; long before, the penalty of DRY excludes the token
 _FEW = 2048  # values that are sorted as they are
 _BINS_PER_NAT = 64
 _BINS = 32 * _BINS_PER_NAT
-_DRAW_BLOCK = 512
+_WORD = 2**64 - 1
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 class HostSampler:
@@ -62,26 +62,25 @@ class HostSampler:
             scores[token] += bias
         history = self._tokens(prompt, generated)
         penalise(scores, history, len(prompt), params)
-        if params.dry_multiplier > 0 and params.dry_penalty_last_n != 0:
+        if params.repeats:
             dry(scores, _last(history, params.dry_penalty_last_n), params)
         if allowed is not None:
             scores[~allowed] = -np.inf
         if params.temperature == 0:
             self._drawn = None
             return int(scores.argmax())
-        uniform, xtc_uniform = uniforms(self.seed, len(history))
         if params.mirostat == 2:
             scores /= params.temperature
             softmax(scores, weights)
             weights *= mirostat(weights, self.surprise_limit)
-            chosen = draw(weights, uniform)
+            chosen = race(weights, None, self.seed, len(history))
             self._drawn = None, weights
             error = -math.log2(weights[chosen] / weights.sum()) - params.mirostat_tau
             self.surprise_limit -= params.mirostat_eta * error
             return chosen
         ids = None  # of the candidates, once they are few
         softmax(scores, weights)
-        filters = _filters(params, xtc_uniform)
+        filters = _filters(params, xtc=xtc_acts(self.seed, len(history), params.xtc_probability))
         for choice in filters:
             keep = choice(weights)
             if np.count_nonzero(keep) > len(keep) // 8:
@@ -95,9 +94,8 @@ class HostSampler:
                 scores[weights == 0] = -np.inf
             scores /= params.temperature
             softmax(scores, weights)
-        chosen = draw(weights, uniform)
         self._drawn = ids, weights
-        return chosen if ids is None else int(ids[chosen])
+        return race(weights, ids, self.seed, len(history))
 
     def drawn_from(self, token: int, count: int) -> tuple[float, tuple[tuple[int, float], ...]]:
         """Of the distribution that `token`, the last choice, was drawn from: its log-probability, and the best's.
@@ -127,7 +125,7 @@ class HostSampler:
         return self._history[:count]
 
 
-def _filters(params: SamplingParams, xtc_uniform: float) -> list[Callable[[Floats], Bools]]:
+def _filters(params: SamplingParams, *, xtc: bool) -> list[Callable[[Floats], Bools]]:
     """The filters in use, in order; each says which of the candidates stay, by their probabilities."""
     filters: list[Callable[[Floats], Bools]] = []
     if params.top_k > 0:
@@ -138,16 +136,48 @@ def _filters(params: SamplingParams, xtc_uniform: float) -> list[Callable[[Float
         filters.append(lambda probabilities: top_p(probabilities, params.top_p))
     if params.min_p > 0:
         filters.append(lambda probabilities: min_p(probabilities, params.min_p))
-    if xtc_uniform < params.xtc_probability:
-        filters.append(lambda probabilities: xtc(probabilities, params.xtc_threshold))
+    if xtc:
+        filters.append(lambda probabilities: exclude_top(probabilities, params.xtc_threshold))
     return filters
 
 
-def uniforms(seed: int, position: int) -> tuple[float, float]:
-    """Two random numbers in [0, 1) that depend on seed and position only."""
-    generator = np.random.Generator(np.random.Philox(key=seed % 2**64, counter=position << 64))
-    first, second = generator.random(2)
-    return float(first), float(second)
+def _mix64(z: int) -> int:
+    """The finaliser of SplitMix64 (Steele et al. 2014)."""
+    z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & _WORD
+    z = (z ^ z >> 27) * 0x94D049BB133111EB & _WORD
+    return z ^ z >> 31
+
+
+def _mix32(h: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
+    """The finaliser of MurmurHash3 (Appleby), in place."""
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        h ^= h >> np.uint32(shift)
+        h *= np.uint32(factor)
+    h ^= h >> np.uint32(16)
+    return h
+
+
+def _key(seed: int, position: int) -> int:
+    return _mix64(_mix64(seed + _GOLDEN & _WORD) + position & _WORD)
+
+
+def xtc_acts(seed: int, position: int, probability: float) -> bool:
+    """Whether XTC acts on the token at `position`."""
+    return _mix64(_key(seed, position) + _GOLDEN & _WORD) >> 32 < int(float(np.float32(probability)) * 2**32)
+
+
+def race(weights: Floats, ids: Tokens | None, seed: int, position: int) -> int:
+    """The token that is drawn, one of `ids` (None: all), by weight: the one with the smallest E / weight, E ~ Exp(1).
+
+    E comes from a hash of seed, position and token.
+    """
+    key = _key(seed, position)
+    words = (np.arange(len(weights)) if ids is None else ids).astype(np.uint32)
+    words ^= np.uint32(key % 2**32)
+    words = _mix32(_mix32(words) + np.uint32(key >> 32))
+    exponential = -np.log1p((words + 0.5) * -(2.0**-32))
+    chosen = int((weights / exponential).argmax())
+    return chosen if ids is None else int(ids[chosen])
 
 
 def softmax(scores: Floats, out: Floats) -> None:
@@ -155,17 +185,6 @@ def softmax(scores: Floats, out: Floats) -> None:
     np.subtract(scores, scores.max(), out=out)
     np.exp(out, out=out)
     out /= out.sum()
-
-
-def draw(weights: Floats, uniform: float) -> int:
-    """The index at which the cumulated weights pass `uniform` of their sum; never one of weight 0."""
-    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _DRAW_BLOCK)))
-    target = uniform * sums[-1]
-    block = int(np.searchsorted(sums, target, side="right"))
-    begin = block * _DRAW_BLOCK
-    cumulated = np.cumsum(weights[begin : begin + _DRAW_BLOCK])
-    inside = np.searchsorted(cumulated, target - (sums[block - 1] if block else 0), side="right")
-    return begin + min(int(inside), int(np.searchsorted(cumulated, cumulated[-1])))
 
 
 def penalise(scores: Floats, history: Tokens, prompt: int, params: SamplingParams) -> None:
@@ -190,10 +209,7 @@ def dry(scores: Floats, history: Tokens, params: SamplingParams) -> None:
     contain no sequence breaker, and a token that is a breaker by itself loses nothing. Changes `scores`.
     """
     allowed = params.dry_allowed_length
-    most = min(len(history) - 1, LONGEST_REPEAT, _since_breaker(history, params.dry_sequence_breakers))
-    if params.dry_base > 1:
-        # A larger exponent would leave the range of float32.
-        most = min(most, allowed + int(math.log(np.finfo(np.float32).max) / math.log(params.dry_base)))
+    most = min(len(history) - 1, params.dry_longest, _since_breaker(history, params.dry_sequence_breakers))
     if most < allowed:
         return
     ends = np.flatnonzero(history[:-1] == history[-1])  # where an earlier occurrence ends
@@ -228,12 +244,10 @@ def _since_breaker(history: Tokens, breakers: Sequence[tuple[int, ...]]) -> int:
 
 
 def top_k(scores: Floats, k: int) -> Bools:
-    """The k largest; of equal ones at the border the first."""
-    keep = np.ones(len(scores), np.bool_)
-    if k < len(scores):
-        border = np.partition(scores, len(scores) - k)[len(scores) - k]
-        keep = scores > border
-        keep[np.flatnonzero(scores == border)[: k - int(keep.sum())]] = True
+    """The k largest, and those that equal the last of these."""
+    if k >= len(scores):
+        return np.ones(len(scores), np.bool_)
+    keep: Bools = scores >= np.partition(scores, len(scores) - k)[len(scores) - k]
     return keep
 
 
@@ -261,9 +275,12 @@ def min_p(probabilities: Floats, share: float) -> Bools:
     return keep
 
 
-def xtc(probabilities: Floats, threshold: float) -> Bools:
-    """Exclude top choices (by p-e-w): of those with at least `threshold`, only the least likely stays."""
-    above = np.flatnonzero(probabilities >= max(threshold, np.finfo(np.float64).tiny))
+def exclude_top(probabilities: Floats, threshold: float) -> Bools:
+    """Exclude top choices (by p-e-w): of those with at least `threshold`, only the least likely stays.
+
+    What is 32 nats below the best has no probability here.
+    """
+    above = np.flatnonzero(probabilities >= max(threshold, probabilities.max() * math.exp(-32)))
     keep = np.ones(len(probabilities), np.bool_)
     if len(above) > 1:
         keep[above] = False
@@ -273,8 +290,7 @@ def xtc(probabilities: Floats, threshold: float) -> Bools:
 
 def mirostat(probabilities: Floats, surprise_limit: float) -> Bools:
     """Mirostat v2 (Basu et al. 2020): those whose surprise in bits is no more than the limit, or the likeliest."""
-    keep: Bools = probabilities >= 2.0 ** min(-surprise_limit, 1.0)
-    keep[probabilities.argmax()] = True
+    keep: Bools = probabilities >= min(2.0 ** min(-surprise_limit, 1.0), probabilities.max())
     return keep
 
 
@@ -286,7 +302,7 @@ def _surprise(probabilities: Floats) -> Floats:
 
 
 def _nearest(distance: Floats, weights: Floats, mass: float, side: Literal["left", "right"]) -> Bools:
-    """The nearest, in order of `distance` (in nats; of equal ones the first), until their weights reach `mass`.
+    """The nearest, in order of `distance` (in nats), until their weights reach `mass`, and what equals the last one.
 
     `side` "left": at least `mass`; "right": more than it. Only the bin of distances in which that happens is sorted.
     """
@@ -302,7 +318,8 @@ def _nearest(distance: Floats, weights: Floats, mass: float, side: Literal["left
         before = float(sums[border - 1]) if border else 0.0
     order = inside[np.argsort(distance[inside], kind="stable")]
     cumulated = before + np.cumsum(weights[order])
-    keep[order[: int(np.searchsorted(cumulated, mass, side=side)) + 1]] = True
+    last = order[min(int(np.searchsorted(cumulated, mass, side=side)), len(order) - 1)]
+    keep[inside[distance[inside] <= distance[last]]] = True
     return keep
 
 
@@ -312,7 +329,7 @@ def logprobs(logits: npt.NDArray[np.float32], token: int, count: int) -> tuple[f
     peak = scores.max()
     scores -= peak + math.log(np.exp(scores - peak).sum())
     best = np.flatnonzero(top_k(scores, count)) if count else np.zeros(0, np.int64)
-    best = best[np.argsort(-scores[best], kind="stable")]
+    best = best[np.argsort(-scores[best], kind="stable")][:count]
     return float(scores[token]), tuple((int(i), float(scores[i])) for i in best)
 
 

@@ -9,10 +9,12 @@ import numpy.typing as npt
 
 from imp_runtime.constraint import pack_bits
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import BIASED, DECODE_SAMPLED, MASKED, WEIGHED_TOP_K
+from imp_runtime.plan import DECODE_SAMPLED, MASKED, MIROSTAT, SIEVED, WEIGHED_TOP_K
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill
 from imp_runtime.sequence import Sequence
+
+DECODE_SIEVE, CHOOSE_SIEVE, SAMPLE_SIEVE = SIEVED
 
 
 class Launcher:
@@ -41,7 +43,7 @@ class Launcher:
             return None
         mask = self._mask(sequence)
         self._apply(work, mask)
-        self._runner.run("sample_b1")
+        self._runner.run(SAMPLE_SIEVE if self._sieves(sequence) else "sample_b1")
         return mask
 
     def decode(self, work: Decode) -> npt.NDArray[np.uint32] | None:
@@ -62,7 +64,7 @@ class Launcher:
             # The device is at work meanwhile.
             mask = self._mask(sequence)
             self._apply(work, mask)
-            self._runner.run("choose_b1")
+            self._runner.run(CHOOSE_SIEVE if self._sieves(sequence) else "choose_b1")
         return mask
 
     def _write_sequence(self, work: Prefill) -> None:
@@ -76,6 +78,11 @@ class Launcher:
         self._runner.write_slot(work.slot, work.start, work.blocks, params.record(sequence.seed), seen)
         if params.logit_bias:
             self._runner.write_bias(work.slot, params.bias(self._plan.vocab))
+        if params.remembers:
+            tokens = np.array(sequence.tokens(0, sequence.known), np.int32)
+            self._runner.write_history(work.slot, tokens, params.breakers())
+        if params.flags & MIROSTAT:
+            self._runner.write_surprise_limit(work.slot, sequence.surprise_limit)
 
     def _mask(self, sequence: Sequence) -> npt.NDArray[np.uint32] | None:
         """What the token just counted as launched may be: uint32 [ceil(vocab / 32)], or None for anything."""
@@ -103,12 +110,18 @@ class Launcher:
             self._stops = {more: pack_bits(stops)}
         return self._stops[more]
 
+    @staticmethod
+    def _sieves(sequence: Sequence) -> bool:
+        return sequence.sampler is None and sequence.params.sieves
+
     def _decode_program(self, sequence: Sequence) -> str:
         """The cheapest program that chooses the sequence's next token as it asks."""
         params = sequence.params
-        adjusts = bool(params.penalises or params.logit_bias or sequence.masked)
+        adjusts = bool(params.penalises or params.repeats or params.logit_bias or sequence.masked)
         if sequence.sampler is not None or (params.temperature == 0 and not adjusts):
             return "decode_b1"
+        if params.sieves:
+            return DECODE_SIEVE
         weighs = params.top_k > WEIGHED_TOP_K or (params.top_k == 0 and params.top_p < 1)
         return DECODE_SAMPLED[adjusts, weighs and params.temperature > 0]
 
@@ -121,5 +134,4 @@ class Launcher:
             self._runner.write_mask(work.slot, mask)
         if sequence.masked != (mask is not None):
             sequence.masked = mask is not None
-            flags = (MASKED if sequence.masked else 0) | (BIASED if sequence.params.logit_bias else 0)
-            self._runner.write_flags(work.slot, flags)
+            self._runner.write_flags(work.slot, sequence.params.flags | (MASKED if sequence.masked else 0))

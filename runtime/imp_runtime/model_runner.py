@@ -15,6 +15,7 @@ from imp_runtime.device import Device, DeviceError, Launch, Module
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import (
     BLOCK_TOKENS,
+    BREAKER_WORDS,
     RING,
     SAMPLING_DTYPE,
     TOP_DTYPE,
@@ -134,7 +135,7 @@ class ModelRunner:
 
     def _allocate_state(self) -> None:
         sizes = state_sizes(self.plan) | {buffer.name: buffer.nbytes for buffer in self.target.buffers}
-        pinned = {name: sizes.pop(name) for name in ("out.ring", "out.logits", "out.top")}
+        pinned = {name: sizes.pop(name) for name in ("out.ring", "out.surprise", "out.logits", "out.top")}
         address, nbytes = self._place("state and scratch buffers", sizes)
         self.device.zero(address, nbytes)
         views: dict[str, npt.NDArray[np.uint8]] = {}
@@ -144,6 +145,8 @@ class ModelRunner:
             self.device.declare(self._addresses[name], size, name)
         self.ring: npt.NDArray[np.uint64] = views["out.ring"].view(np.uint64)
         assert len(self.ring) == RING
+        # [RING]; what is written here comes before the ring's entry at the same place.
+        self.surprise_limits: npt.NDArray[np.float32] = views["out.surprise"].view(np.float32)
         # [slots, vocab]; what kernels write here can be read once a mark after them has passed.
         self.logits = views["out.logits"].view(np.float32).reshape(self.plan.slots, self.plan.vocab)
         # TOP_DTYPE [TOP_ENTRIES], likewise
@@ -261,7 +264,16 @@ class ModelRunner:
         self.write("seq.sampling", sampling, SAMPLING_DTYPE.itemsize * slot)
         self.write_table(slot, 0, table)
         if seen is not None:
-            self.write("seq.seen", seen, 4 * slot * self.plan.vocab)
+            self.write("seq.seen", seen, 8 * slot * self.plan.vocab)
+
+    def write_history(self, slot: int, tokens: npt.NDArray[np.int32], breakers: npt.NDArray[np.int32]) -> None:
+        """The tokens of a slot's sequence, and the beginning of its row of seq.breakers."""
+        self.write("seq.history", tokens, 4 * slot * self.plan.context)
+        self.write("seq.breakers", breakers, 4 * slot * BREAKER_WORDS)
+
+    def write_surprise_limit(self, slot: int, bits: float) -> None:
+        """Mirostat's state."""
+        self.write("seq.surprise", np.array([bits], "<f4"), 4 * slot)
 
     def write_flags(self, slot: int, flags: int) -> None:
         """Change the flags of a slot's sampling record."""

@@ -17,11 +17,17 @@ seq.table      int32[S, B]           KV block table: block id of positions 16i .
 seq.sampling   SAMPLING_DTYPE[S]     sampling parameters
 seq.mask       uint32[S, ceil(V/32)] bit t % 32 of word t / 32: token t may be chosen; read where the record says MASKED
 seq.bias       float32[S, V]         added to the logits; read where the record says BIASED
-seq.seen       uint32[S, V]          per token id: bits 0-30 times generated, bit 31 set if it is in the prompt
+seq.seen       uint32[S, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
+seq.history    int32[S, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has DRY
+                                     or a `repeat_last_n`, and kept up to date by whatever samples
+seq.breakers   int32[S, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
+seq.surprise   float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
 out.count      uint32[1]             tokens sampled since load, by any program; index of the next ring entry
 out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
                                      where the logits were no finite numbers
 out.logits     float32[S, V]         pinned host memory: a sequence's last logits, as `export_b1` left them
+out.surprise   float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise after
+                                     it, if Mirostat chose it
 out.top        TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all sampled, entry `i % N`
 kv             bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
 =============  ====================  ==================================================================================
@@ -30,7 +36,8 @@ The program `prefill_t*` runs a chunk of up to T tokens of one sequence and adva
 hidden state of the chunk's last token into logits and samples; `logits_t*` computes the logits of every position of
 the chunk just run, `hidden_t*` the hidden states after the final norm; `decode_b1` runs seq.token through the model,
 advances the position, and takes the likeliest token. Those of DECODE_SAMPLED choose by the sampling record instead:
-with `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram.
+with `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram. Those of
+SIEVED choose by any record that has a temperature, and know more filters.
 `forward_b1` is `decode_b1` without its end, `choose_b1` an end for any record: it advances the position and samples, so
 that a mask can be made in between. `export_b1` copies the last logits to out.logits; `top_b1` leaves in out.top what
 log-probabilities take.
@@ -49,13 +56,13 @@ import numpy as np
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 8
+PLAN_VERSION = 9
 BLOCK_TOKENS = 16
 RING = 1024
-PROMPT_BIT = 1 << 31
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
 MASKED = 1  # bits of the sampling record's flags
 BIASED = 2
+MIROSTAT = 4
 NO_TOKEN = 2**32 - 1
 
 DECODE_SAMPLED = {
@@ -65,6 +72,10 @@ DECODE_SAMPLED = {
     (True, True): "decode_score_weigh_b1",
 }
 """The programs that sample, by what they do before the draw: adjust the logits, and make a histogram of them."""
+SIEVED = ("decode_sieve_b1", "choose_sieve_b1", "sample_sieve_b1")
+"""Those that also know locally typical sampling, XTC and Mirostat, which need several passes over all scores."""
+STEPS = ("decode_b1", *DECODE_SAMPLED.values(), SIEVED[0], "forward_b1")
+"""The programs that run a step of the model, in which its two forms differ."""
 WEIGHED_TOP_K = 64
 """A larger top-k, or a top-p without one, is faster with a histogram; the token is the same."""
 
@@ -77,11 +88,26 @@ SAMPLING_DTYPE = np.dtype(
         ("repetition_penalty", "<f4"),  # 1: off
         ("frequency_penalty", "<f4"),
         ("presence_penalty", "<f4"),
-        ("flags", "<u4"),  # MASKED | BIASED
+        ("flags", "<u4"),  # MASKED | BIASED | MIROSTAT
         ("seed", "<u8"),
+        ("typical_p", "<f4"),  # 1: off
+        ("xtc_probability", "<f4"),  # 0: off
+        ("xtc_threshold", "<f4"),
+        ("mirostat_tau", "<f4"),
+        ("mirostat_eta", "<f4"),
+        ("repeat_last_n", "<i4"),  # -1: all
+        ("dry_multiplier", "<f4"),  # 0: off
+        ("dry_base", "<f4"),
+        ("dry_allowed_length", "<i4"),
+        ("dry_longest", "<i4"),  # a longer repetition counts as this
+        ("dry_last_n", "<i4"),  # -1: all
+        ("padding", "<i4"),
     ]
 )
-"""One sequence's sampling parameters, 40 bytes, the layout of `imp::Sampling` in stage/sampling.h."""
+"""One sequence's sampling parameters, 88 bytes, the layout of `imp::Sampling` in stage/sampling.h."""
+
+BREAKER_WORDS = 1024
+LONGEST_REPEAT = 1024  # tokens that DRY follows back; long before, its penalty excludes the token
 
 TOP_LOGPROBS = 64  # tokens whose log-probabilities are to be had without all logits
 TOP_LISTED = 252

@@ -12,9 +12,11 @@ from collections.abc import Iterable
 
 from imp_runtime.plan import (
     BLOCK_TOKENS,
+    BREAKER_WORDS,
     MAX_SMS,
     RING,
     SAMPLING_DTYPE,
+    STEPS,
     TOP_DTYPE,
     TOP_ENTRIES,
     Binding,
@@ -48,10 +50,14 @@ def state_sizes(plan: Plan) -> dict[str, int]:
         "seq.sampling": SAMPLING_DTYPE.itemsize * plan.slots,
         "seq.mask": 4 * plan.slots * -(-plan.vocab // 32),
         "seq.bias": 4 * plan.slots * plan.vocab,
-        "seq.seen": 4 * plan.slots * plan.vocab,
+        "seq.seen": 8 * plan.slots * plan.vocab,
+        "seq.history": 4 * plan.slots * plan.context,
+        "seq.breakers": 4 * plan.slots * BREAKER_WORDS,
+        "seq.surprise": 4 * plan.slots,
         "out.count": 4,
         "out.ring": 8 * RING,
         "out.logits": 4 * plan.slots * plan.vocab,
+        "out.surprise": 4 * RING,
         "out.top": TOP_DTYPE.itemsize * TOP_ENTRIES,
     }
 
@@ -112,16 +118,21 @@ def _check_target(plan: Plan, target: TargetPlan) -> None:
 
 
 def _check_fallback(where: str, target: TargetPlan) -> None:
-    """A program with resident kernels has another for devices without room for them, and no others do."""
-    resident = {p.name for p in target.programs if any(kernel.resident for kernel in p.kernels)}
-    named = {p.name for p in target.fallback}
-    if resident != named:
+    """Where a step is one kernel, there are others for devices without room for it, of fewer resident kernels."""
+    expected = sorted(STEPS) if target.form == "persistent" else []
+    named = sorted(p.name for p in target.fallback)
+    if named != expected:
         raise PlanError(
-            f"plan.json: {where}.fallback has {sorted(named)}, expected the programs with resident kernels, "
-            f"{sorted(resident)}; compile the model again"
+            f"plan.json: {where}.fallback has {named}, expected the programs that run a step, {expected}; "
+            "compile the model again"
         )
-    if any(kernel.resident for program in target.fallback for kernel in program.kernels):
-        raise PlanError(f"plan.json: {where}.fallback has resident kernels itself; compile the model again")
+    resident = {p.name: sum(kernel.resident for kernel in p.kernels) for p in target.programs}
+    for program in target.fallback:
+        if sum(kernel.resident for kernel in program.kernels) >= resident.get(program.name, 0):
+            raise PlanError(
+                f"plan.json: {where}.fallback.{program.name} has as many resident kernels as what it stands in for; "
+                "compile the model again"
+            )
 
 
 def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import BIASED, SAMPLING_DTYPE
+from imp_runtime.plan import BIASED, BREAKER_WORDS, LONGEST_REPEAT, MIROSTAT, SAMPLING_DTYPE
 
 MOST_LOGPROBS = 1000
 _WHOLE = 2**31 - 1
@@ -98,41 +98,85 @@ class SamplingParams:
         ):
             if type(whole) is not int or not least <= whole <= most:
                 raise SamplingError(f"{field} is {whole!r:.40}, expected a whole number from {least} to {most}")
+        words = sum(len(tokens) + 1 for tokens in self.dry_sequence_breakers)
+        if words >= BREAKER_WORDS:
+            raise SamplingError(
+                f"dry_sequence_breakers are {words} tokens, each with its end, expected fewer than {BREAKER_WORDS}"
+            )
         if type(self.mirostat) is not int or self.mirostat not in (0, 2):
             raise SamplingError(f"mirostat is {self.mirostat!r:.40}, expected 0 (off) or 2")
 
     @property
     def penalises(self) -> bool:
-        """Whether the choice depends on which tokens the sequence already has."""
-        return self.repetition_penalty != 1 or self.frequency_penalty != 0 or self.presence_penalty != 0
+        """Whether the choice depends on how often the sequence has which tokens."""
+        repeated = self.repetition_penalty != 1 and self.repeat_last_n != 0
+        return repeated or self.frequency_penalty != 0 or self.presence_penalty != 0
+
+    @property
+    def repeats(self) -> bool:
+        """Whether DRY looks at the sequence's tokens."""
+        return self.dry_multiplier > 0 and self.dry_penalty_last_n != 0
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the choice depends on the order of the sequence's tokens."""
+        return self.repeats or (self.repetition_penalty != 1 and self.repeat_last_n > 0)
+
+    @property
+    def sieves(self) -> bool:
+        """Whether the choice takes a program of SIEVED."""
+        return self.temperature > 0 and (self.typical_p < 1 or self.mirostat != 0 or self.xtc_probability > 0)
 
     @property
     def on_host(self) -> bool:
-        """Whether a parameter is in use that the sampling kernel does not know."""
-        truncates = self.typical_p < 1 or self.mirostat != 0 or self.xtc_probability > 0
-        return (
-            self.sampled_logprobs
-            or (self.temperature > 0 and truncates)
-            or self.dry_multiplier > 0
-            or (self.repetition_penalty != 1 and self.repeat_last_n >= 0)
-        )
+        """Whether the host chooses, since it is to say what all probabilities were."""
+        return self.sampled_logprobs
+
+    @property
+    def dry_longest(self) -> int:
+        """The longest repetition that counts: with a longer one the penalty would leave the range of float32."""
+        if self.dry_base <= 1:
+            return LONGEST_REPEAT
+        exponent = math.log(float(np.finfo(np.float32).max)) / math.log(self.dry_base)
+        return min(LONGEST_REPEAT, self.dry_allowed_length + int(exponent))
 
     def record(self, seed: int) -> npt.NDArray[np.void]:
-        """What the sampling kernel reads: SAMPLING_DTYPE [1]."""
+        """What the sampling kernels read: SAMPLING_DTYPE [1]."""
         record = np.zeros(1, SAMPLING_DTYPE)
         for field in (
             "temperature",
             "top_k",
             "top_p",
             "min_p",
-            "repetition_penalty",
             "frequency_penalty",
             "presence_penalty",
+            "typical_p",
+            "xtc_probability",
+            "xtc_threshold",
+            "mirostat_tau",
+            "mirostat_eta",
+            "repeat_last_n",
+            "dry_base",
+            "dry_longest",
         ):
             record[field] = getattr(self, field)
+        record["repetition_penalty"] = self.repetition_penalty if self.repeat_last_n != 0 else 1
+        record["dry_multiplier"] = self.dry_multiplier if self.repeats else 0
+        record["dry_allowed_length"] = min(self.dry_allowed_length, LONGEST_REPEAT + 1)
+        record["dry_last_n"] = self.dry_penalty_last_n
         record["seed"] = seed % 2**64
-        record["flags"] = BIASED if self.logit_bias else 0
+        record["flags"] = self.flags
         return record
+
+    @property
+    def flags(self) -> int:
+        """Those of the record that do not change from token to token."""
+        return (BIASED if self.logit_bias else 0) | (MIROSTAT if self.mirostat and self.temperature > 0 else 0)
+
+    def breakers(self) -> npt.NDArray[np.int32]:
+        """`dry_sequence_breakers` as a row of seq.breakers."""
+        words = [word for tokens in self.dry_sequence_breakers if tokens for word in (len(tokens), *tokens)]
+        return np.array([*words, 0], np.int32)
 
     def bias(self, vocab: int) -> npt.NDArray[np.float32]:
         """`logit_bias` as float32 [vocab]."""

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.host_sampler import HostSampler
-from imp_runtime.plan import BLOCK_TOKENS, PROMPT_BIT, TOP_LOGPROBS
+from imp_runtime.plan import BLOCK_TOKENS, TOP_LOGPROBS
 from imp_runtime.sampling import SamplingParams
 
 Finish = Literal["stop", "length", "abort", "error"]
@@ -35,7 +35,9 @@ class Sequence:
     `generated` are the tokens read back; `launched` counts those whose sampling has been launched, so
     `launched - len(generated)` are on their way. `cached` counts the tokens that launched work has put into the KV
     cache; those before `prefill_end` get there by prefill. `served` is the scheduler's clock at its last work.
-    `sampler` chooses tokens on the host if the kernel cannot. `masked` is whether the device applies a token mask.
+    `sampler` chooses tokens on the host where all probabilities are asked for. `masked` is whether the device applies a
+    token mask.
+    `surprise_limit` is Mirostat's state after the last token read, in bits.
     `injections` counts calls of inject: tokens launched before one are void. `moved` says that the device has yet to be
     told where the sequence stands. `prompt_cached` counts the prompt tokens that were in the prefix cache when the
     sequence first got its slot. `names` are those of its first full blocks, as far as they have been asked for.
@@ -58,6 +60,7 @@ class Sequence:
     constraint: TokenMask | None = None
     sampler: HostSampler | None = None
     masked: bool = False
+    surprise_limit: float = 0.0
     injections: int = 0
     moved: bool = False
     prompt_cached: int = 0
@@ -110,10 +113,11 @@ class Sequence:
             yield self.names[index]
 
     def seen(self, vocab: int) -> npt.NDArray[np.uint32]:
-        """The row of seq.seen: uint32 [vocab], bits 0-30 times generated, bit 31 set if in the prompt."""
-        row = np.bincount(np.array(self.generated, np.int64), minlength=vocab).astype(np.uint32)
-        row[list(self.prompt)] |= np.uint32(PROMPT_BIT)
-        return row
+        """The row of seq.seen: uint32 [vocab, 2], times generated and times among the last tokens."""
+        last_n = self.params.repeat_last_n
+        recent = self.tokens(max(0, self.known - last_n) if last_n >= 0 else 0, self.known)
+        counts = [np.bincount(np.array(tokens, np.int64), minlength=vocab) for tokens in (self.generated, recent)]
+        return np.stack(counts, axis=1).astype(np.uint32)
 
 
 def blocks_for(tokens: int) -> int:

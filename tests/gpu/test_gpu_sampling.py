@@ -18,6 +18,10 @@ KINDS = (
     {"temperature": 1.0, "logit_bias": ((7, 5.0),), "min_tokens": 20},
     {"temperature": 1.0, "typical_p": 0.9, "dry_multiplier": 1.0},
     {"temperature": 0.8, "top_k": 50, "top_logprobs": 3},
+    {"temperature": 1.0, "xtc_probability": 0.7, "xtc_threshold": 0.05},
+    {"temperature": 1.0, "mirostat": 2, "mirostat_tau": 3.0},
+    {"temperature": 0.9, "repetition_penalty": 1.5, "repeat_last_n": 8, "dry_multiplier": 1.0, "dry_allowed_length": 1},
+    {"temperature": 1.1, "top_k": 200, "typical_p": 0.9, "top_p": 0.9, "min_p": 0.01, "xtc_probability": 0.5},
 )
 
 
@@ -70,6 +74,17 @@ def test_all_kinds_together_give_what_each_gives_alone(artifact, target):
         for i, (token, logprob, top) in enumerate(together[6]):
             assert logprob == pytest.approx(logits[2 + i][token], abs=0.15)
             assert top[0][1] == pytest.approx(logits[2 + i].max(), abs=0.15)
+
+
+@pytest.mark.parametrize("knobs", KINDS, ids=lambda knobs: "+".join(knobs))
+@pytest.mark.parametrize("constrained", [False, True])
+def test_whoever_asks_for_probabilities_gets_the_same_tokens(artifact, target, knobs, constrained):
+    """The host then chooses, from the same logits and with the same random numbers."""
+    with Engine.load(artifact, target=target) as engine:
+        vocab = engine.plan.vocab
+        ways = ({}, {"sampled_logprobs": True, "top_logprobs": 1})
+        found = [run(engine, [(knobs | way, Sevenths(vocab) if constrained else None)])[0] for way in ways]
+    assert [token for token, _, _ in found[0]] == [token for token, _, _ in found[1]]
 
 
 def test_hidden_states_are_the_simulators(artifact, target):

@@ -15,11 +15,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tiny_artifact import ARGS, CHUNK, HIDDEN, VOCAB
+from tiny_artifact import ARGS, CHUNK, CONTEXT, HIDDEN, VOCAB
 
 from imp_runtime.device import Launch
 from imp_runtime.host_sampler import HostSampler
-from imp_runtime.plan import BIASED, MASKED, RING, SAMPLING_DTYPE, TOP_DTYPE, TOP_ENTRIES
+from imp_runtime.plan import (
+    BIASED,
+    BREAKER_WORDS,
+    MASKED,
+    MIROSTAT,
+    RING,
+    SAMPLING_DTYPE,
+    TOP_DTYPE,
+    TOP_ENTRIES,
+)
 from imp_runtime.sampling import SamplingParams
 
 
@@ -27,17 +36,36 @@ def next_token(
     history: Sequence[int],
     seed: int,
     temperature: float,
-    counts: dict[int, int] | None,
+    counts: dict[int, tuple[int, int]] | None,
     allowed: Sequence[int] = range(VOCAB),
     bias: Sequence[float] | None = None,
+    more: object = None,
 ) -> int:
     key = (
+        more,
         list(history),
         seed if temperature > 0 else 0,
         sorted(counts.items()) if counts is not None else None,
         list(bias) if bias is not None else None,
     )
     return allowed[zlib.crc32(repr(key).encode()) % len(allowed)]
+
+
+def further(record: np.ndarray, breakers: Sequence[int], surprise: float) -> object:
+    """What else of a record a choice depends on, if it asks for anything of it."""
+    names = ("typical_p", "xtc_probability", "dry_multiplier", "mirostat_tau", "dry_last_n", "dry_allowed_length")
+    repeats, mirostat = record["dry_multiplier"] > 0, record["flags"] & MIROSTAT
+    if not (repeats or mirostat or record["typical_p"] < 1 or record["xtc_probability"] > 0):
+        return None
+    ends, at = [], 0
+    while repeats and breakers[at]:
+        ends.append(breakers[at + 1 : at + 1 + breakers[at]])
+        at += 1 + breakers[at]
+    return [float(record[name]) for name in names], ends, surprise if mirostat else 0
+
+
+def surprised(surprise: float, token: int) -> float:
+    return float(np.float32(surprise / 2 + token))
 
 
 class Grammar:
@@ -81,7 +109,7 @@ def expected(
     """What a sequence must generate, by plain lists."""
     history, generated = list(prompt), []
     stops = sorted({*stop, *params.stop_tokens})
-    sampler = HostSampler(params, seed)
+    sampler, surprise = HostSampler(params, seed), 2 * params.mirostat_tau
     while True:
         allowed = list(range(VOCAB))
         done = grammar is not None and grammar.done()
@@ -94,11 +122,8 @@ def expected(
         if params.on_host:
             token = sampler.choose(logit_row(history), np.isin(np.arange(VOCAB), allowed), prompt, generated)
         else:
-            counts: dict[int, int] | None = None
-            if params.penalises:
-                counts = dict.fromkeys(prompt, 0) | {token: generated.count(token) for token in set(generated)}
-            bias = params.bias(VOCAB).tolist() if params.logit_bias else None
-            token = next_token(history, seed, params.temperature, counts, allowed, bias)
+            token = device_choice(prompt, generated, params, seed, surprise, allowed)
+            surprise = surprised(surprise, token)
         history.append(token)
         generated.append(token)
         if token in params.stop_tokens or (token in stop and (done or not params.ignore_eos)):
@@ -107,6 +132,27 @@ def expected(
             return generated, "length"
         if grammar is not None:
             grammar.accept(token)
+
+
+def device_choice(
+    prompt: Sequence[int],
+    generated: Sequence[int],
+    params: SamplingParams,
+    seed: int,
+    surprise: float,
+    allowed: Sequence[int] = range(VOCAB),
+) -> int:
+    bias = params.bias(VOCAB).tolist() if params.logit_bias else None
+    counts = counts_of(prompt, generated, params) if params.penalises else None
+    more = further(params.record(seed)[0], params.breakers().tolist(), surprise)
+    return next_token([*prompt, *generated], seed, params.temperature, counts, allowed, bias, more)
+
+
+def counts_of(prompt: Sequence[int], generated: Sequence[int], params: SamplingParams) -> dict[int, tuple[int, int]]:
+    """Of each token that the sequence has: times generated, and times in the window of the repetition penalty."""
+    history = [*prompt, *generated] if params.repetition_penalty != 1 else []
+    window = history if params.repeat_last_n < 0 else history[max(0, len(history) - params.repeat_last_n) :]
+    return {t: (list(generated).count(t), window.count(t)) for t in {*generated, *window}}
 
 
 def logit_row(history: Sequence[int]) -> np.ndarray:
@@ -139,13 +185,11 @@ class FakeDevice:
     name = "fake"
     target = "fake"
 
-    def __init__(
-        self, seed: int = 0, memory: int = 1 << 40, table_blocks: int = 256, marks_prompt: bool = False
-    ) -> None:
+    def __init__(self, seed: int = 0, memory: int = 1 << 40, table_blocks: int = 256, context: int = CONTEXT) -> None:
         self.rng = random.Random(seed)
         self.memory = memory
         self.table_blocks = table_blocks
-        self.marks_prompt = marks_prompt
+        self.context = context
         self.regions: dict[int, np.ndarray] = {}
         self.entries: list[str] = []
         self.queue: deque[Callable[[], None]] = deque()
@@ -257,7 +301,11 @@ class FakeDevice:
         table = view("seq.table", np.int32, self.table_blocks, slot * self.table_blocks)
         token = view("seq.token", np.int32, 1, slot)
         sampling = view("seq.sampling", SAMPLING_DTYPE, 1, slot)[0]
-        seen = view("seq.seen", np.uint32, VOCAB, slot * VOCAB)
+        seen = view("seq.seen", np.uint32, 2 * VOCAB, slot * 2 * VOCAB).reshape(VOCAB, 2)
+        context = self.context
+        remembered = view("seq.history", np.int32, context, slot * context)
+        breakers = view("seq.breakers", np.int32, BREAKER_WORDS, slot * BREAKER_WORDS)
+        surprise = view("seq.surprise", np.float32, 1, slot)
 
         def cell(at: int) -> np.ndarray:
             assert table[at // 16] > 0, "block 0 belongs to nobody"
@@ -270,8 +318,6 @@ class FakeDevice:
             assert 1 <= n <= CHUNK
             for i, value in enumerate(view("step.tokens", np.int32, n)):
                 cell(int(position[0]) + i)[0] = value
-                if self.marks_prompt:
-                    seen[value] |= np.uint32(1 << 31)
             position += n
         elif entry == "logits":
             out = view("logits.all", np.float32, CHUNK * VOCAB).reshape(CHUNK, VOCAB)
@@ -291,6 +337,8 @@ class FakeDevice:
             top["listed"]["logit"][0, :VOCAB] = self.logits[::-1]
             top["listed"]["token"][0, :VOCAB] = np.arange(VOCAB)[::-1]
         else:
+            sieves = entry.endswith("sieve")
+            entry = entry.removesuffix("_sieve")
             if entry in ("decode", "decode_sampled", "forward"):
                 cell(int(position[0]))[0] = token[0]
                 self.logits = logit_row(history(int(position[0]) + 1))
@@ -302,12 +350,18 @@ class FakeDevice:
                 position += 1
             penalises = sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"]
             penalises = penalises or sampling["presence_penalty"]
-            if entry == "decode":
+            if entry == "decode" and not sieves:
                 chooses = sampling["temperature"] != 0 or sampling["flags"] != 0 or penalises
                 assert not chooses, "this program is greedy"
             counts = None
             if penalises:
-                counts = {int(t): int(seen[t]) & 0x7FFFFFFF for t in np.flatnonzero(seen)}
+                both = seen if sampling["repetition_penalty"] != 1 else seen * np.array([1, 0], np.uint32)
+                counts = {int(t): (int(both[t, 0]), int(both[t, 1])) for t in np.flatnonzero(both.any(axis=1))}
+            place, last_n = int(position[0]), int(sampling["repeat_last_n"])
+            if sampling["dry_multiplier"] > 0 or (sampling["repetition_penalty"] != 1 and last_n > 0):
+                assert remembered[:place].tolist() == history(place)
+            filters = sampling["typical_p"] < 1 or sampling["xtc_probability"] > 0 or sampling["flags"] & MIROSTAT
+            assert sieves == bool(sampling["temperature"] > 0 and filters)
             words = -(-VOCAB // 32)
             mask = view("seq.mask", np.uint32, words, slot * words).tolist()
             masked = bool(sampling["flags"] & MASKED)
@@ -320,8 +374,14 @@ class FakeDevice:
                 counts,
                 allowed,
                 bias,
+                further(sampling, breakers.tolist(), float(surprise[0])),
             )
             seen[token[0]] += np.uint32(1)
+            remembered[place] = token[0]
+            if 0 < last_n <= place:
+                seen[remembered[place - last_n], 1] -= np.uint32(1)
+            surprise[0] = surprised(float(surprise[0]), int(token[0]))
             count = view("out.count", np.uint32, 1)
+            view("out.surprise", np.float32, RING)[count[0] % RING] = surprise[0]
             view("out.ring", np.uint64, RING)[count[0] % RING] = (int(count[0]) + 1) << 32 | int(token[0])
             count += np.uint32(1)

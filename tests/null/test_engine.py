@@ -25,9 +25,9 @@ PLENTY = 5000
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def build(*, seed: int = 0, kv_tokens: int | None = PLENTY, marks_prompt: bool = False, **sizes: int) -> Engine:
+    def build(*, seed: int = 0, kv_tokens: int | None = PLENTY, **sizes: int) -> Engine:
         artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", **sizes))
-        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, marks_prompt=marks_prompt)
+        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, context=artifact.plan.context)
         return Engine(artifact, device, kv_tokens=kv_tokens)
 
     return build
@@ -99,10 +99,9 @@ def test_sequences_together_generate_what_each_would_alone(make: Make, count: in
     run_all(make(seed=count), random_requests(count, count))
 
 
-@pytest.mark.parametrize("marks_prompt", [False, True])
 @pytest.mark.parametrize("kv_tokens", [160, 256])
-def test_preempted_sequences_generate_the_same(make: Make, kv_tokens: int, marks_prompt: bool) -> None:
-    engine = make(seed=kv_tokens, kv_tokens=kv_tokens, marks_prompt=marks_prompt)
+def test_preempted_sequences_generate_the_same(make: Make, kv_tokens: int) -> None:
+    engine = make(seed=kv_tokens, kv_tokens=kv_tokens)
     preempted = 0
     original = engine._scheduler._preempt
 

@@ -7,16 +7,18 @@ import itertools
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from fake_device import FakeDevice, Grammar, expected, hidden_row, logit_row
+from fake_device import FakeDevice, Grammar, device_choice, expected, hidden_row, logit_row, surprised
 from test_engine import check_memory
 from tiny_artifact import HIDDEN, STOP, VOCAB, make_plan, write_tiny
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine, StepOutput
 from imp_runtime.errors import ImpError
+from imp_runtime.host_sampler import HostSampler
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence
 
@@ -28,7 +30,7 @@ Request = tuple[list[int], SamplingParams, tuple[int, int] | None]
 def make(tmp_path: Path) -> Make:
     def build(*, seed: int = 0, kv_tokens: int = 5000, **sizes: int) -> Engine:
         artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", **sizes))
-        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks)
+        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, context=artifact.plan.context)
         return Engine(artifact, device, kv_tokens=kv_tokens)
 
     return build
@@ -44,6 +46,12 @@ def mixed_requests(count: int, seed: int, longest: int) -> list[Request]:
             knobs |= rng.choice(
                 [{"typical_p": 0.7}, {"dry_multiplier": 2.0}, {"mirostat": 2}, {"xtc_probability": 0.5}]
             )
+        if rng.random() < 0.3:
+            knobs |= {"repetition_penalty": 1.5, "repeat_last_n": rng.choice([-1, 0, 1, 7, 30])}
+        if rng.random() < 0.2:
+            knobs |= {"dry_multiplier": 0.5, "dry_sequence_breakers": ((rng.randrange(VOCAB), 3), (4,))}
+        if rng.random() < 0.2:
+            knobs["sampled_logprobs"] = True
         if rng.random() < 0.3:
             knobs["top_logprobs"] = rng.randint(0, 4)
         if rng.random() < 0.3:
@@ -70,6 +78,8 @@ def check_logprobs(sequence: Sequence, index: int, output: StepOutput) -> None:
     if count is None:
         assert (output.logprob, output.top) == (None, ())
         return
+    if sequence.params.sampled_logprobs:
+        return  # tests/null/test_host_sampler.py has what these are
     row = logit_row([*sequence.prompt, *sequence.generated[:index]]).astype(np.float64)
     row -= np.log(np.exp(row).sum())
     assert output.logprob == pytest.approx(row[output.token])
@@ -124,7 +134,7 @@ def test_a_fast_sequence_stays_pipelined_beside_slow_ones(make: Make) -> None:
     engine = make()
     fast = engine.add([1, 2], SamplingParams(max_tokens=60, ignore_eos=True))
     engine.add([3], SamplingParams(max_tokens=60, ignore_eos=True), Grammar())
-    engine.add([4], SamplingParams(max_tokens=60, ignore_eos=True, dry_multiplier=1.0))
+    engine.add([4], SamplingParams(max_tokens=60, ignore_eos=True, sampled_logprobs=True))
     for _ in range(12):
         engine.step()
     engine._device.rng.random = lambda: 1.0  # type: ignore[attr-defined]  # nothing runs before somebody waits
@@ -134,9 +144,21 @@ def test_a_fast_sequence_stays_pipelined_beside_slow_ones(make: Make) -> None:
         engine.step()
         launched_unread += fast.launched > before and len(engine._in_flight) > 0
     assert launched_unread >= 15
-    # Alone and with min_tokens or a bias it is as fast: one program a token, the next before the last is read.
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [
+        {"min_tokens": 50, "logit_bias": ((5, 1.0),)},
+        {"temperature": 0.8, "typical_p": 0.9},
+        {"temperature": 0.8, "mirostat": 2},
+        {"dry_multiplier": 1.0, "repetition_penalty": 1.1, "repeat_last_n": 20},
+    ],
+    ids="+".join,
+)
+def test_the_next_token_is_launched_before_the_last_is_read(make: Make, knobs: dict[str, Any]) -> None:
     alone = make()
-    sequence = alone.add([1], SamplingParams(max_tokens=50, ignore_eos=True, min_tokens=50, logit_bias=((5, 1.0),)))
+    sequence = alone.add([1], SamplingParams(max_tokens=50, ignore_eos=True, **knobs))
     alone._device.rng.random = lambda: 1.0  # type: ignore[attr-defined]
     alone.step()
     ahead = []
@@ -169,7 +191,7 @@ def test_abort_at_any_time(make: Make, steps: int) -> None:
     engine = make(slots=3)
     params = [
         SamplingParams(max_tokens=40, ignore_eos=True, top_logprobs=1),
-        SamplingParams(max_tokens=40, ignore_eos=True, dry_multiplier=1.0),
+        SamplingParams(max_tokens=40, ignore_eos=True, sampled_logprobs=True),
         SamplingParams(max_tokens=40, ignore_eos=True, min_tokens=3),
     ]
     victims = [engine.add([3] * 30, p, Grammar() if i == 2 else None) for i, p in enumerate(params * 2)]
@@ -182,11 +204,17 @@ def test_abort_at_any_time(make: Make, steps: int) -> None:
 
 
 @pytest.mark.parametrize("kv_tokens", [5000, 112])
-@pytest.mark.parametrize("kind", ["fast", "grammar", "host", "penalty"])
+@pytest.mark.parametrize("kind", ["fast", "grammar", "host", "penalty", "window", "dry", "mirostat"])
 @pytest.mark.parametrize("steps", [0, 1, 3, 4, 9, 20, 41])
 def test_inject_goes_on_after_the_tokens(make: Make, kv_tokens: int, kind: str, steps: int) -> None:
     engine = make(seed=steps, kv_tokens=kv_tokens)
-    knobs = {"host": {"dry_multiplier": 1.0}, "penalty": {"frequency_penalty": 0.7}}.get(kind, {})
+    knobs = {
+        "host": {"sampled_logprobs": True},
+        "penalty": {"frequency_penalty": 0.7},
+        "window": {"repetition_penalty": 1.1, "repeat_last_n": 9},
+        "dry": {"dry_multiplier": 1.0},
+        "mirostat": {"mirostat": 2},
+    }.get(kind, {})
     params = SamplingParams(max_tokens=60, ignore_eos=True, seed=3, temperature=0.5, **knobs)  # type: ignore[arg-type]
     grammar = Grammar(free=3) if kind == "grammar" else None
     prompt = [5] * 30
@@ -207,40 +235,31 @@ def test_inject_goes_on_after_the_tokens(make: Make, kv_tokens: int, kind: str, 
         step()
     assert sequence.generated == before + injected + delivered[len(before) :]
     assert len(sequence.generated) == 60
-    # What must follow is what follows the same tokens as a prompt, counted as generated.
-    check_continuation(sequence, params, len(before) + len(injected), grammar)
+    check_continuation(sequence, params, range(len(before), len(before) + len(injected)), grammar)
     for n, other in enumerate(others):
         assert other.generated == expected([n], other.params, other.seed, 30, [STOP])[0]
     assert engine._scheduler._manager.free_blocks == engine.runner.blocks - 1
 
 
-def check_continuation(sequence: Sequence, params: SamplingParams, start: int, grammar: Grammar | None) -> None:
-    """Each token after `start` is what the history before it calls for."""
+def check_continuation(sequence: Sequence, params: SamplingParams, foreign: range, grammar: Grammar | None) -> None:
+    """Each token but those at the places `foreign` is what the history before it calls for."""
     if grammar is not None:
         assert grammar.accepted == sequence.generated[:-1]
-    for index in range(start, len(sequence.generated)):
-        history = [*sequence.prompt, *sequence.generated[:index]]
-        one = dataclasses.replace(params, frequency_penalty=0.0)
-        if params.frequency_penalty or params.on_host:
-            continue  # depends on how the history divides into prompt and generated; checked below
+    sampler, surprise = HostSampler(params, sequence.seed), 2 * params.mirostat_tau
+    for index, token in enumerate(sequence.generated):
+        done = sequence.generated[:index]
         rule = Grammar(free=3)
-        rule.accepted = sequence.generated[:index]
-        want = expected(history, one, sequence.seed, 1, [STOP], rule if grammar else None)[0]
-        assert sequence.generated[index : index + 1] == want
-    if params.frequency_penalty:
-        from fake_device import next_token
-
-        for index in range(start, len(sequence.generated)):
-            done = sequence.generated[:index]
-            counts = dict.fromkeys(sequence.prompt, 0) | {t: done.count(t) for t in set(done)}
-            history = [*sequence.prompt, *done]
-            assert sequence.generated[index] == next_token(history, sequence.seed, params.temperature, counts)
-    if params.on_host:
-        sampler = type(sequence.sampler)(params, sequence.seed)  # type: ignore[misc,arg-type]
-        for index in range(start, len(sequence.generated)):
-            done = sequence.generated[:index]
-            row = logit_row([*sequence.prompt, *done])
-            assert sequence.generated[index] == sampler.choose(row, None, sequence.prompt, done)
+        rule.accepted = done
+        allowed = (rule.allowed() if grammar else None) or range(VOCAB)
+        if rule.allowed() == [] and grammar:
+            allowed = [STOP]
+        if index in foreign:
+            continue  # told, not chosen: what the state of a sampler was before is what it is now
+        if params.on_host:
+            assert token == sampler.choose(logit_row([*sequence.prompt, *done]), None, sequence.prompt, done)
+            continue
+        assert token == device_choice(sequence.prompt, done, params, sequence.seed, surprise, allowed)
+        surprise = surprised(surprise, token)
 
 
 def test_a_step_delivers_at_most_one_token_of_a_sequence(make: Make) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 import pytest
-from tiny_artifact import make_plan, write_tiny
+from tiny_artifact import in_one_kernel, make_plan, write_tiny
 
 from imp_codegen import compiler
 from imp_codegen.checkpoint.random import random_checkpoint
@@ -285,8 +285,8 @@ def test_exec_of_another_form(tmp_path, capsys):
 
 
 def test_inspect_shows_the_form_and_why(tmp_path, capsys):
-    tiny = make_plan()
-    target = replace(tiny.targets[0], form="persistent", reason="predicted on a card: persistent 1 us, graph 2 us")
+    tiny = in_one_kernel(make_plan())
+    target = replace(tiny.targets[0], reason="predicted on a card: persistent 1 us, graph 2 us")
     path = write_tiny(tmp_path / "tiny.impc", replace(tiny, targets=(target,)))
     assert execute(["inspect", str(path)]) == 0
     said = " ".join(capsys.readouterr().out.split())

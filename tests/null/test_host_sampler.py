@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from imp_runtime.constraint import pack_bits, unpack_bits
 from imp_runtime.host_sampler import (
     HostSampler,
-    draw,
     dry,
+    exclude_top,
     logprobs,
     min_p,
     mirostat,
     penalise,
+    race,
     top_k,
     top_p,
     typical,
-    uniforms,
-    xtc,
+    xtc_acts,
 )
 from imp_runtime.sampling import SamplingParams
 
@@ -43,7 +43,7 @@ def kept(keep: np.ndarray) -> list[int]:
 
 def test_filters_by_hand() -> None:
     assert kept(top_k(np.log(HALVES), 2)) == [0, 1]
-    assert kept(top_k(np.log(HALVES), 4)) == [0, 1, 2, 3], "of equals the first"
+    assert kept(top_k(np.log(HALVES), 4)) == [0, 1, 2, 3, 4], "equals stay together"
     assert kept(top_k(np.log(HALVES), 9)) == [0, 1, 2, 3, 4]
     assert kept(top_p(HALVES, 0.5)) == [1]
     assert kept(top_p(HALVES, 0.51)) == [0, 1]
@@ -55,9 +55,9 @@ def test_filters_by_hand() -> None:
     assert kept(typical(HALVES, 0.2)) == [0]
     assert kept(typical(HALVES, 0.25)) == [0, 1]
     assert kept(typical(HALVES, 0.8)) == [0, 1, 2]
-    assert kept(xtc(HALVES, 0.1)) == [2, 3, 4]
-    assert kept(xtc(HALVES, 0.2)) == [0, 2, 3, 4]
-    assert kept(xtc(HALVES, 0.3)) == [0, 1, 2, 3, 4], "one alone stays"
+    assert kept(exclude_top(HALVES, 0.1)) == [2, 3, 4]
+    assert kept(exclude_top(HALVES, 0.2)) == [0, 2, 3, 4]
+    assert kept(exclude_top(HALVES, 0.3)) == [0, 1, 2, 3, 4], "one alone stays"
     assert kept(mirostat(HALVES, 2.0)) == [0, 1]
     assert kept(mirostat(HALVES, 3.5)) == [0, 1, 2]
     assert kept(mirostat(HALVES, -7.0)) == [1]
@@ -270,23 +270,26 @@ def test_greedy_takes_the_best_allowed() -> None:
     assert HostSampler(params, 0).choose(logits, np.array([True, False, False, True]), [0], []) == 3
 
 
-def test_random_numbers_depend_on_seed_and_position_only() -> None:
-    assert uniforms(5, 7) == uniforms(5, 7)
-    assert len({uniforms(seed, position) for seed in range(20) for position in range(20)}) == 400
-    assert uniforms(-1, 0) == uniforms(2**64 - 1, 0)
-    # Counter 7 in the second word of the counter, key 5; the block that follows it.
-    raw = np.random.Philox(key=5, counter=np.array([0, 7 << 0, 0, 0], np.uint64)).random_raw(2)
-    assert uniforms(5, 7) == tuple((int(word) >> 11) / 2**53 for word in raw)
-    numbers = np.array([uniforms(3, position) for position in range(4000)])
-    assert np.abs(numbers.mean(axis=0) - 0.5).max() < 0.02
-    assert abs(np.corrcoef(numbers.T)[0, 1]) < 0.05
+def test_the_race_is_drawn_by_weight() -> None:
+    weights = np.array([0.0, 3.0, 1.0, 0.0])
+    counts = Counter(race(weights, None, seed, position) for seed in range(40) for position in range(100))
+    assert counts.keys() == {1, 2}
+    assert abs(counts[1] - 3000) < 5 * math.sqrt(4000 * 0.75 * 0.25)
+    assert race(weights, None, -1, 7) == race(weights, None, 2**64 - 1, 7)
+    ids = np.array([5, 17, 40, 41])
+    spread = np.zeros(50)
+    spread[ids] = weights
+    for position in range(50):  # a token's luck does not depend on the others
+        assert race(weights, ids, 3, position) == race(spread, None, 3, position)
 
 
-def test_draw_covers_the_ends() -> None:
-    p = np.array([0.0, 0.5, 0.5, 0.0])
-    assert [draw(p, u) for u in (0.0, 0.49, 0.51, math.nextafter(1, 0))] == [1, 1, 2, 2]
-    assert [draw(np.r_[np.zeros(2000), p], u) for u in (0.0, 0.51)] == [2001, 2002]
-    assert Counter(draw(np.array([1.0]), u) for u in (0.0, 0.5, math.nextafter(1, 0))) == {0: 3}
+def test_xtc_acts_as_often_as_it_should() -> None:
+    acts = [xtc_acts(seed, position, 0.3) for seed in range(40) for position in range(100)]
+    assert abs(sum(acts) - 1200) < 5 * math.sqrt(4000 * 0.3 * 0.7)
+    assert all(xtc_acts(1, position, 1.0) and not xtc_acts(1, position, 0.0) for position in range(1000))
+    # Whether it acts says nothing about what is drawn.
+    drawn = [race(np.ones(2), None, seed, position) for seed in range(40) for position in range(100)]
+    assert abs(np.corrcoef(acts, drawn)[0, 1]) < 5 / math.sqrt(4000)
 
 
 def test_logprobs() -> None:

@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 
-from imp_runtime.host_sampler import HostSampler, uniforms
+from imp_runtime.host_sampler import HostSampler, race, xtc_acts
 from imp_runtime.sampling import SamplingParams
 
 VOCAB = 30_000
@@ -55,25 +55,24 @@ class Plain:
                     scores[token] -= params.dry_multiplier * params.dry_base ** (n - params.dry_allowed_length)
         ids = np.flatnonzero(allowed) if allowed is not None else np.arange(len(scores))
         scores = scores[ids]
-        uniform, xtc_uniform = uniforms(self.seed, len(history))
         if params.mirostat:
             p = self._p(scores / params.temperature)
             stay = np.flatnonzero(-np.log2(np.maximum(p, 1e-300)) <= self.limit)
             stay = stay if len(stay) else np.array([p.argmax()])
             ids, p = ids[stay], p[stay] / p[stay].sum()
-            place = int(np.searchsorted(np.cumsum(p), uniform, side="right"))
-            self.limit -= params.mirostat_eta * (-math.log2(p[place]) - params.mirostat_tau)
-            return int(ids[place])
+            token = race(p, ids, self.seed, len(history))
+            self.limit -= params.mirostat_eta * (-math.log2(p[ids == token][0]) - params.mirostat_tau)
+            return token
         for order in (self._top_k, self._typical, self._top_p, self._min_p):
             stay = np.sort(order(scores))
             ids, scores = ids[stay], scores[stay]
         p = self._p(scores)
         above = np.flatnonzero(p >= params.xtc_threshold)
-        if xtc_uniform < params.xtc_probability and len(above) > 1:
+        if xtc_acts(self.seed, len(history), params.xtc_probability) and len(above) > 1:
             gone = np.delete(above, p[above].argmin())
             ids, scores = np.delete(ids, gone), np.delete(scores, gone)
         p = self._p(scores / params.temperature)
-        return int(ids[np.searchsorted(np.cumsum(p), uniform, side="right")])
+        return race(p, ids, self.seed, len(history))
 
     @staticmethod
     def _p(scores: np.ndarray) -> np.ndarray:

@@ -67,16 +67,20 @@ def test_sizes_of_the_state() -> None:
         "seq.token": 12,
         "seq.position": 12,
         "seq.table": 3 * 7 * 4,
-        "seq.sampling": 3 * 40,
+        "seq.sampling": 3 * 88,
         "seq.mask": 3 * 8,
         "seq.bias": 3 * 61 * 4,
-        "seq.seen": 3 * 61 * 4,
+        "seq.seen": 3 * 61 * 8,
+        "seq.history": 3 * 100 * 4,
+        "seq.breakers": 3 * 4096,
+        "seq.surprise": 12,
         "out.count": 4,
         "out.ring": 8192,
+        "out.surprise": 4096,
         "out.logits": 3 * 61 * 4,
         "out.top": 8 * 2048,
     }
-    assert SAMPLING_DTYPE.itemsize == 40
+    assert SAMPLING_DTYPE.itemsize == 88
 
 
 def replaced(**changes: Any) -> Plan:
@@ -155,7 +159,7 @@ def with_fallback(change: Callable[[tuple[Program, ...]], tuple[Program, ...]], 
         (with_fallback(lambda programs: programs * 2), "fallback names 'decode_b1' twice"),
         (with_fallback(lambda _: make_plan().targets[0].programs[:1], make_plan()), r"expected .*, \[\];"),
         (with_fallback(lambda _: tuple(p for p in in_one_kernel(make_plan()).targets[0].programs if p.name[0] in "df")),
-         "fallback has resident kernels itself"),
+         "fallback.decode_b1 has as many resident kernels as what it stands in for"),
         (with_target(sms=0), "sms is 0, expected 1 to 1024"),
     ],
 )  # fmt: skip

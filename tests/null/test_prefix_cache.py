@@ -28,7 +28,7 @@ LONG = SamplingParams(max_tokens=40, ignore_eos=True)
 def make(tmp_path: Path) -> Make:
     def build(*, seed: int = 0, kv_tokens: int = 5000, prefix_cache: bool = True, **sizes: int) -> Engine:
         artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", **sizes))
-        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks)
+        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, context=artifact.plan.context)
         return watched(Engine(artifact, device, kv_tokens=kv_tokens, prefix_cache=prefix_cache))
 
     return build

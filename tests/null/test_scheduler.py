@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from imp_runtime.block_manager import BlockManager
-from imp_runtime.plan import PROMPT_BIT
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Decode, Prefill, Scheduler
 from imp_runtime.sequence import Sequence, Status
@@ -159,4 +158,8 @@ def test_known_tokens_and_counts() -> None:
     assert s.tokens(0, 6) == (0, 1, 2, 7, 7, 1)
     assert s.tokens(2, 5) == (2, 7, 7)
     assert s.tokens(4, 6) == (7, 1)
-    assert s.seen(9).tolist() == [PROMPT_BIT, PROMPT_BIT | 1, PROMPT_BIT, 0, 0, 0, 0, 2, 0]
+    assert s.seen(9).tolist() == [[0, 1], [1, 2], [0, 1], *[[0, 0]] * 4, [2, 2], [0, 0]]
+    s.params = SamplingParams(repeat_last_n=2)
+    assert s.seen(9).tolist() == [[0, 0], [1, 1], *[[0, 0]] * 5, [2, 1], [0, 0]]
+    s.params = SamplingParams(repeat_last_n=0)
+    assert s.seen(9)[:, 1].tolist() == [0] * 9

@@ -11,6 +11,7 @@ from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.plan import (
     DECODE_SAMPLED,
     PLAN_VERSION,
+    STEPS,
     Binding,
     Buffer,
     Kernel,
@@ -45,6 +46,10 @@ ARGS = (
     "seq.bias",
     "out.logits",
     "out.top",
+    "seq.history",
+    "seq.breakers",
+    "seq.surprise",
+    "out.surprise",
 )
 
 
@@ -57,6 +62,9 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
     programs = (
         Program("decode_b1", 1, (kernel("decode", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
         *(Program(name, 1, (kernel("decode_sampled"),)) for name in DECODE_SAMPLED.values()),
+        Program("decode_sieve_b1", 1, (kernel("decode_sieve"),)),
+        Program("choose_sieve_b1", 1, (kernel("choose_sieve"),)),
+        Program("sample_sieve_b1", 1, (kernel("sample_sieve"),)),
         Program("sample_b1", 1, (kernel("sample"),)),
         Program("forward_b1", 1, (kernel("forward"),)),
         Program("choose_b1", 1, (kernel("choose"),)),
@@ -97,7 +105,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
 def in_one_kernel(plan: Plan) -> Plan:
     """The plan with a step in the persistent form, six CTAs that wait for one another; its graph is the fallback."""
     target = plan.targets[0]
-    fallback = tuple(p for p in target.programs if p.name in ("decode_b1", *DECODE_SAMPLED.values(), "forward_b1"))
+    fallback = tuple(p for p in target.programs if p.name in STEPS)
     resident = {
         p.name: dataclasses.replace(
             p, kernels=tuple(dataclasses.replace(k, entry=f"resident_{k.entry}", resident=True) for k in p.kernels)

@@ -18,7 +18,7 @@ INTS = "const std::int32_t*"
 GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", INTS)
 GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", INTS)
 ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", INTS)
-FINISH = (INTS, "std::uint32_t*", "std::int32_t*", INTS)
+FINISH = ("std::int32_t*", INTS)
 
 
 def gemm(kind: str, layout: str, tile_rows: int, tile_cols: int, rows: int, cols: int, tokens: int, extra: str) -> str:
@@ -47,7 +47,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bf16": (gemm("imp::GemmBf16", "BF16", 1, 4096, 6144, 4096, 32, PLAIN), GEMM_BF16),
     "encode_norm": (encode(4096, ".norm = true, .gated = false, .q8 = true, .dense = false"), ENCODE),
     "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .q8 = true, .dense = true"), ENCODE),
-    "finish": ("imp::FinishPrefill<imp::FinishConfig{.vocab = 151936}>", FINISH),
+    "finish": ("imp::FinishPrefill<32>", FINISH),
 }
 HEADERS = ("encode_activations", "finish_prefill", "gemm_bf16", "gemm_q8")
 

@@ -67,7 +67,8 @@ KINDS: dict[str, dict[str, object]] = {
     "typical": {"temperature": 1.0, "typical_p": 0.8},
     "window": {"repetition_penalty": 1.5, "repeat_last_n": 4},
     "dry": {"dry_multiplier": 2.0},
-    "mirostat": {"temperature": 1.0, "mirostat": 2},
+    "mirostat": {"temperature": 1.0, "mirostat": 2, "mirostat_tau": 3.0},
+    "probabilities": {"temperature": 1.0, "typical_p": 0.9, "sampled_logprobs": True, "top_logprobs": 1},
     "xtc": {"temperature": 1.0, "xtc_probability": 0.7, "xtc_threshold": 0.05},
     "logprobs": {"temperature": 0.9, "top_k": 50, "top_logprobs": 2},
 }
@@ -110,6 +111,19 @@ def test_all_kinds_together_give_what_each_gives_alone(engine: Engine) -> None:
     assert [[(o.token, o.logprob, o.top) for o in together[i]] for i in ids] == alone
 
 
+@pytest.mark.parametrize("kind", ["drawn", "filtered", "penalised", "typical", "window", "dry", "mirostat", "xtc"])
+@pytest.mark.parametrize("constrained", [False, True])
+def test_whoever_asks_for_probabilities_gets_the_same_tokens(engine: Engine, kind: str, constrained: bool) -> None:
+    """The host then chooses, from the same logits and with the same random numbers."""
+    found = []
+    for more in ({}, {"sampled_logprobs": True, "top_logprobs": 1}):
+        rule = Rule(engine.plan.vocab, free=3) if constrained else None
+        sequence = engine.add([5, 6, 7, 5, 6], params(kind, max_tokens=25, **more), rule)
+        finish(engine)
+        found.append(sequence.generated)
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("kind", ["greedy", "biased", "dry", "penalised"])
 @pytest.mark.parametrize("constrained", [False, True])
 def test_logprobs_are_of_the_models_own_distribution(engine: Engine, kind: str, constrained: bool) -> None:
@@ -140,7 +154,7 @@ def test_bias_and_min_tokens(engine: Engine) -> None:
     assert never == engine.logits(prompt)[-1].argsort()[-2]
     stop = engine.plan.stop_tokens[0]
     eager = {"logit_bias": ((stop, 1000.0),), "ignore_eos": False}
-    for more in ({}, {"dry_multiplier": 0.1}, {"temperature": 1.0}):
+    for more in ({}, {"dry_multiplier": 0.1}, {"temperature": 1.0}, {"temperature": 1.0, "typical_p": 0.9}):
         for least in (0, 1, 5):
             sequence = engine.add(prompt, params("greedy", min_tokens=least, **eager, **more))
             finish(engine)
@@ -206,7 +220,7 @@ def test_in_check_mode(tmp_path: Path) -> None:
     for order in (0, 2):
         with closing(Engine(artifact, SimDevice(threads=1, order=order, seed=3), kv_tokens=256)) as engine:
             vocab = engine.plan.vocab
-            for kind in ("filtered", "biased", "dry", "logprobs"):
+            for kind in ("filtered", "biased", "dry", "logprobs", "typical", "mirostat"):
                 engine.add([1, 2, 3], params(kind, max_tokens=4), Rule(vocab))
             outputs = finish(engine)
             results.append([[(o.token, o.logprob) for o in outputs[i]] for i in sorted(outputs)])

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sim_library import SimLibrary, aligned, compile_sim
+from sim_library import Flavour, SimLibrary, aligned, compile_sim
 
 from imp_runtime.constraint import pack_bits
 from imp_runtime.host_sampler import top_logprobs
-from imp_runtime.plan import BIASED, MASKED, NO_TOKEN, SAMPLING_DTYPE, TOP_DTYPE
+from imp_runtime.plan import BIASED, BREAKER_WORDS, MASKED, MIROSTAT, NO_TOKEN, SAMPLING_DTYPE, TOP_DTYPE
 
 Array = NDArray[Any]
 THREADS = 64
+CONTEXT = 600
 # Vocabulary: parts, list, whether there is a histogram. Without one and with few parts most draws end with a pass over
 # all tokens; with many parts a small top-k is bounded by them, and nothing overflows but equal logits.
 SHAPES = {203: (5, 64, False), 1999: (40, 600, True)}
@@ -24,22 +26,26 @@ SHAPES = {203: (5, 64, False), 1999: (40, 600, True)}
 KERNELS = """
 #include "imp/stage/draw.h"
 #include "imp/stage/greedy.h"
+#include "imp/stage/sieve.h"
 #include "imp/stage/top_logits.h"
 """
 SAMPLER = """
 constexpr imp::SampleConfig config_VOCAB{
-    .vocab = VOCAB, .parts = PARTS, .threads = 64, .listed = LISTED, .ring = 8, .weighed = WEIGHED,
+    .vocab = VOCAB, .context = CONTEXT, .breakers = 1024, .parts = PARTS, .threads = 64, .listed = LISTED, .ring = 8,
+    .weighed = WEIGHED,
     .advance = true};
 using greedy_VOCAB_t = imp::Greedy<config_VOCAB>;
 using score_VOCAB_t = imp::Score<config_VOCAB>;
 using weigh_VOCAB_t = imp::Weigh<config_VOCAB>;
 using draw_VOCAB_t = imp::Draw<config_VOCAB>;
+using sieve_VOCAB_t = imp::Sieve<config_VOCAB>;
 using top_VOCAB_t = imp::TopLogits<config_VOCAB, 20, 8>;
 extern "C" {
 int greedy_VOCAB_shared = greedy_VOCAB_t::kSharedBytes;
 int score_VOCAB_shared = score_VOCAB_t::kSharedBytes;
 int weigh_VOCAB_shared = weigh_VOCAB_t::kSharedBytes;
 int draw_VOCAB_shared = draw_VOCAB_t::kSharedBytes;
+int sieve_VOCAB_shared = sieve_VOCAB_t::kSharedBytes;
 int top_VOCAB_shared = top_VOCAB_t::kSharedBytes;
 }
 extern "C" __global__ void top_VOCAB(const float* logits, const float* value, const std::uint32_t* best,
@@ -48,14 +54,18 @@ extern "C" __global__ void top_VOCAB(const float* logits, const float* value, co
   top_VOCAB_t::run({logits, value, best}, input, tokens, count, {part_mass, listed, arrived}, entries);
 }
 extern "C" __global__ void greedy_VOCAB(const float* value, const std::uint32_t* best, const std::int32_t* input,
-    std::int32_t* tokens, std::int32_t* positions, std::uint32_t* seen, std::uint32_t* count, std::uint64_t* ring) {
-  greedy_VOCAB_t::run(value, best, {input, tokens, positions, seen, count, ring});
+    std::int32_t* tokens, std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count,
+    std::uint64_t* ring) {
+  greedy_VOCAB_t::run(value, best, {input, tokens, positions, history, seen, count, ring});
 }
 extern "C" __global__ void score_VOCAB(const float* logits, const std::int32_t* input, const imp::Sampling* sampling,
-    const std::uint32_t* seen, const std::uint32_t* mask, const float* bias, float* scores, float* value,
+    const std::int32_t* positions, const std::int32_t* history, const std::int32_t* breakers, const imp::Seen* seen,
+    const std::uint32_t* mask, const float* bias, std::uint32_t* longest, float* scores, float* value,
     std::uint32_t* best) {
-  score_VOCAB_t::run({logits, input, sampling, seen, mask, bias, scores, value, best});
+  score_VOCAB_t::run({logits, input, sampling, positions, history, breakers, seen, mask, bias, longest}, scores, value,
+      best);
 }
+extern "C" __global__ void sieve_VOCAB(const __grid_constant__ sieve_VOCAB_t::Args args) { sieve_VOCAB_t::run(args); }
 extern "C" __global__ void weigh_VOCAB(const std::int32_t* input, const imp::Sampling* sampling, const float* scores,
     const float* value, const std::uint32_t* best, std::uint64_t* histogram) {
   weigh_VOCAB_t::run(input, sampling, {scores, value, best}, histogram);
@@ -63,22 +73,26 @@ extern "C" __global__ void weigh_VOCAB(const std::int32_t* input, const imp::Sam
 extern "C" __global__ void draw_VOCAB(const imp::Sampling* sampling, const float* scores, const float* value,
     const std::uint32_t* best, std::uint64_t* histogram, float* winner_value, std::uint32_t* winner, float* list_scores,
     std::uint32_t* list_ids, std::uint32_t* arrived, const std::int32_t* input, std::int32_t* tokens,
-    std::int32_t* positions, std::uint32_t* seen, std::uint32_t* count, std::uint64_t* ring) {
+    std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count, std::uint64_t* ring) {
   draw_VOCAB_t::run(sampling, {scores, value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived},
-      {input, tokens, positions, seen, count, ring});
+      {input, tokens, positions, history, seen, count, ring});
 }
 """
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
-    folder = tmp_path_factory.mktemp("sampling")
+def compile_kernels(folder: Path, flavour: Flavour = "check") -> SimLibrary:
     source = KERNELS
     for vocab, (parts, listed, weighed) in SHAPES.items():
         sampler = SAMPLER.replace("VOCAB", str(vocab)).replace("PARTS", str(parts)).replace("LISTED", str(listed))
+        sampler = sampler.replace("CONTEXT", str(CONTEXT))
         source += sampler.replace("WEIGHED", str(weighed).lower())
     (folder / "sampling.cu").write_text(source)
-    return SimLibrary(compile_sim(folder / "sampling.cu", folder, "check"))
+    return SimLibrary(compile_sim(folder / "sampling.cu", folder, flavour))
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    return compile_kernels(tmp_path_factory.mktemp("sampling"))
 
 
 class Sampler:
@@ -95,7 +109,11 @@ class Sampler:
             "list_scores": np.zeros(listed, np.float32),
             "list_ids": np.zeros(listed, np.uint32),
             "arrived": np.zeros(2, np.uint32),
+            "shares": np.zeros(2 * parts * 3, np.uint64),
+            "histograms": np.full(3 * 2048, 5, np.uint64),
+            "sieved": np.zeros(1, np.uint32),
         }
+        self.surprise = 0.0
 
     def draw(
         self,
@@ -107,6 +125,10 @@ class Sampler:
         mask: Array | None = None,
         bias: Array | None = None,
         greedy: bool = False,
+        sieve: bool = False,
+        history: Sequence[int] = (),
+        breakers: Array | None = None,
+        recent: Array | None = None,
     ) -> int:
         assert p.dtype == SAMPLING_DTYPE
         pieces = np.array_split(np.arange(self.vocab), self.parts)
@@ -114,47 +136,77 @@ class Sampler:
         value = np.where([np.isfinite(logits[piece]).all() for piece in pieces], logits[best], np.nan)
         words = pack_bits(np.ones(self.vocab, bool) if mask is None else mask)
         bias = np.zeros(self.vocab, np.float32) if bias is None else bias
+        counts = both_counts(seen) if recent is None else np.stack([seen, recent], axis=1)
+        remembered, ends = np.full((2, CONTEXT), -1, np.int32), np.zeros((2, BREAKER_WORDS), np.int32)
+        remembered[1, : len(history)] = history
+        if breakers is not None:
+            ends[1, : len(breakers)] = breakers
         b = {name: aligned(array) for name, array in {
             "logits": logits, "value": value.astype(np.float32), "best": best.astype(np.uint32),
             "input": np.array([1, 0, 0, 0], np.int32), "sampling": np.stack([p, p]),
             "mask": np.stack([~words, words]), "bias": np.stack([-bias, bias]), "scores": np.zeros_like(logits),
             "score_value": np.zeros(self.parts, np.float32), "score_best": np.zeros(self.parts, np.uint32),
             "tokens": np.full(2, 9, np.int32), "positions": np.array([7, position], np.int32),
-            "seen": np.stack([seen, seen]), "count": np.array([11], np.uint32), "ring": np.zeros(8, np.uint64),
+            "history": remembered, "breakers": ends, "longest": np.full(self.vocab, 77, np.uint32),
+            "surprise": np.array([-1, self.surprise], np.float32), "surprises": np.zeros(8, np.float32),
+            "seen": np.stack([counts, counts]), "count": np.array([11], np.uint32), "ring": np.zeros(8, np.uint64),
             **self.scratch}.items()}  # fmt: skip
         logits_best, scores_best = ("logits", "value", "best"), ("scores", "score_value", "score_best")
-        delivery = ("input", "tokens", "positions", "seen", "count", "ring")
+        delivery = ("input", "tokens", "positions", "history", "seen", "count", "ring")
+        state = ("input", "sampling", "positions", "history", "breakers", "seen", "mask", "bias", "longest")
         if greedy:
             self.launch("greedy", 1, b, "value", "best", *delivery, seed=seed)
+        elif sieve:
+            scratch = ("surprise", "scores", "shares", "histograms", "sieved", "surprises")
+            self.launch("sieve", self.parts, b, "logits", *state, *scratch, *delivery[1:], seed=seed)
         else:
-            adjusts = p["flags"] or p["repetition_penalty"] != 1 or p["frequency_penalty"] or p["presence_penalty"]
+            penalises = p["repetition_penalty"] != 1 or p["frequency_penalty"] or p["presence_penalty"]
+            adjusts = p["flags"] or penalises or p["dry_multiplier"]
             source = scores_best if adjusts else logits_best
             if adjusts:
-                state = ("input", "sampling", "seen", "mask", "bias")
                 self.launch("score", self.parts, b, "logits", *state, *scores_best, seed=seed)
             if self.weighed:
                 self.launch("weigh", self.parts, b, "input", "sampling", *source, "histogram", seed=seed)
-            self.launch("draw", self.parts, b, "sampling", *source, *self.scratch, *delivery, seed=seed)
+            work = [name for name in self.scratch if name not in ("shares", "histograms", "sieved")]
+            self.launch("draw", self.parts, b, "sampling", *source, *work, *delivery, seed=seed)
         assert not b["histogram"].any()
         assert not b["arrived"].any()
+        assert not b["sieved"].any()
         assert b["positions"].tolist() == [7, position + 1]
         assert b["count"][0] == 12
         number, token = divmod(int(b["ring"][3]), 1 << 32)
         assert number == 12
-        expected = seen.copy()
+        expected = counts.copy()
         if token == NO_TOKEN:
             assert b["tokens"].tolist() == [9, 0]
         else:
             assert b["tokens"].tolist() == [9, token]
             expected[token] += 1
-        np.testing.assert_array_equal(b["seen"], np.stack([seen, expected]))
+            last_n = int(p["repeat_last_n"])
+            if not greedy and 0 < last_n <= len(history):
+                expected[history[-last_n], 1] -= 1
+            if position + 1 < CONTEXT:
+                remembered[1, position + 1] = token
+        np.testing.assert_array_equal(b["seen"], np.stack([counts, expected]))
+        np.testing.assert_array_equal(b["history"], remembered)
+        assert b["surprise"][0] == -1
+        self.surprise = float(b["surprise"][1])
+        if p["flags"] & MIROSTAT and token != NO_TOKEN:
+            assert b["surprises"].tolist() == [0, 0, 0, self.surprise, 0, 0, 0, 0]
         return token
 
     def launch(self, kernel: str, grid: int, buffers: dict[str, Array], *names: str, seed: int) -> None:
         self.library.configure(order=2, seed=seed)
         entry = f"{kernel}_{self.vocab}"
-        shared = self.library.integer(f"{entry}_shared")
-        assert self.library.launch(entry, [buffers[name] for name in names], (grid, 1, 1), THREADS, shared) == ""
+        shared, arguments = self.library.integer(f"{entry}_shared"), [buffers[name] for name in names]
+        said = self.library.launch(entry, arguments, (grid, 1, 1), THREADS, shared, resident=kernel == "sieve")
+        assert said == ""
+
+
+def both_counts(seen: Array) -> Array:
+    """Times generated and times recent, uint32 [n, 2], of times generated and bit 31 for tokens of the prompt."""
+    generated = seen & 0x7FFFFFFF
+    return np.stack([generated, generated + (seen >> 31)], axis=1).astype(np.uint32)
 
 
 def distribution(logits: Array, seen: Array, p: Array, mask: Array, bias: Array) -> Array:
@@ -199,7 +251,8 @@ def draw(
 
 def parameters(**values: float) -> Array:
     record = np.zeros((), SAMPLING_DTYPE)
-    record["top_p"] = record["repetition_penalty"] = 1
+    record["top_p"] = record["repetition_penalty"] = record["typical_p"] = 1
+    record["repeat_last_n"] = record["dry_last_n"] = -1
     for name, value in values.items():
         record[name] = value
     return record

@@ -38,6 +38,7 @@ SAMPLINGS = {
     "XTC": SamplingParams(temperature=1.0, xtc_probability=0.5),
     "Mirostat": SamplingParams(temperature=1.0, mirostat=2),
     "DRY": SamplingParams(temperature=1.0, dry_multiplier=0.8),
+    "repeat_last_n 64": SamplingParams(temperature=1.0, repetition_penalty=1.1, repeat_last_n=64),
 }
 
 

@@ -172,7 +172,7 @@ extern "C" __global__ void memory_operations(const uint4* x, uint4* out, std::ui
   const uint2 w = load_stream8(x + i);
   out[i] = make_uint4(v.x + w.x, v.y + w.y, v.z, v.w);
   atomic_add(counters, v.x & 255u);
-  atomic_or(counters + 1, 1u << (i & 31));
+  atomic_max(counters + 1, v.y);
   atomic_add(wide, std::uint64_t{v.x} << 20);
   block_sync();
   if (i == 0) {

@@ -103,8 +103,8 @@ __device__ __forceinline__ std::uint32_t atomic_add(std::uint32_t* pointer, std:
 __device__ __forceinline__ std::uint64_t atomic_add(std::uint64_t* pointer, std::uint64_t value) {
   return atomicAdd(reinterpret_cast<unsigned long long*>(pointer), static_cast<unsigned long long>(value));
 }
-__device__ __forceinline__ std::uint32_t atomic_or(std::uint32_t* pointer, std::uint32_t value) {
-  return atomicOr(pointer, value);
+__device__ __forceinline__ std::uint32_t atomic_max(std::uint32_t* pointer, std::uint32_t value) {
+  return atomicMax(pointer, value);
 }
 // To pinned host memory: whoever on the host sees the value sees everything this thread wrote before it.
 __device__ __forceinline__ void store_system(std::uint64_t* pointer, std::uint64_t value) {

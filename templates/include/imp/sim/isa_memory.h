@@ -104,11 +104,13 @@ __forceinline__ std::uint64_t atomic_add(std::uint64_t* pointer, std::uint64_t v
   const std::uint64_t old = __atomic_fetch_add(pointer, value, __ATOMIC_ACQ_REL);
   return sim::after_atomic(old, old + value);
 }
-__forceinline__ std::uint32_t atomic_or(std::uint32_t* pointer, std::uint32_t value,
-                                        sim::Location where = sim::Location::current()) {
-  sim::before_atomic(pointer, "atomic_or", where);
-  const std::uint32_t old = __atomic_fetch_or(pointer, value, __ATOMIC_ACQ_REL);
-  return sim::after_atomic(old, old | value);
+__forceinline__ std::uint32_t atomic_max(std::uint32_t* pointer, std::uint32_t value,
+                                         sim::Location where = sim::Location::current()) {
+  sim::before_atomic(pointer, "atomic_max", where);
+  std::uint32_t old = __atomic_load_n(pointer, __ATOMIC_RELAXED);
+  while (old < value && !__atomic_compare_exchange_n(pointer, &old, value, false, __ATOMIC_ACQ_REL, __ATOMIC_RELAXED)) {
+  }
+  return sim::after_atomic(old, old < value ? value : old);
 }
 __forceinline__ void store_system(std::uint64_t* pointer, std::uint64_t value,
                                   sim::Location where = sim::Location::current()) {

@@ -55,7 +55,7 @@ struct Draw {
       if ((alone || last_to_arrive<C>(work.arrived, shared + kLast)) && thread_index() == 0) {
         fence_gpu();
         if (!alone) work.arrived[0] = 0;
-        delivery.deliver(turn, best);
+        delivery.deliver(turn, best, s.repeat_last_n);
       }
       return;
     }
@@ -74,7 +74,7 @@ struct Draw {
     hand_in(work, winner, own, shared);
     if (!last_to_arrive<C>(work.arrived, shared + kLast)) return;
     winner = decide(s, scores, range, work, race, best, shared);
-    if (thread_index() == 0) delivery.deliver(turn, winner);
+    if (thread_index() == 0) delivery.deliver(turn, winner, s.repeat_last_n);
   }
 
  private:
@@ -151,7 +151,7 @@ struct Draw {
 
   static __device__ __forceinline__ Range find_range(const Sampling& s, const Scores<C>& scores, const Work& work,
                                                      float peak, std::uint8_t* shared) {
-    const std::uint32_t nearest = s.min_p > 0.0f ? score_key(peak + logf(s.min_p), peak) : ~0u;
+    const std::uint32_t nearest = s.min_p > 0.0f ? distance_key(-logf(s.min_p)) : ~0u;
     if (scores.few(s)) return {0, score_key(scores.rank_best(s.top_k, shared + kList, shared + kLast), peak), nearest, {}};
     if (!scores.needs_histogram(s)) return {1ull << 32, 0, nearest, {}};
     if (!C.weighed) return {0, 0, nearest, {}};

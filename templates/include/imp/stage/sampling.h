@@ -20,19 +20,33 @@ struct Sampling {
   float presence_penalty;
   std::uint32_t flags;
   std::uint64_t seed;
+  float typical_p;
+  float xtc_probability;
+  float xtc_threshold;
+  float mirostat_tau;
+  float mirostat_eta;
+  std::int32_t repeat_last_n;  // -1: all
+  float dry_multiplier;        // 0: off
+  float dry_base;
+  std::int32_t dry_allowed_length;
+  std::int32_t dry_longest;  // a longer repetition counts as this
+  std::int32_t dry_last_n;   // -1: all
+  std::int32_t padding;
 
   __device__ __forceinline__ bool penalises() const {
     return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
   }
 };
-static_assert(sizeof(Sampling) == 40, "the host writes 40 bytes a slot");
+static_assert(sizeof(Sampling) == 88, "the host writes 88 bytes a slot");
 inline constexpr std::uint32_t kMasked = 1;  // flags
 inline constexpr std::uint32_t kBiased = 2;
-inline constexpr std::uint32_t kPromptBit = 1u << 31;
+inline constexpr std::uint32_t kMirostat = 4;
 inline constexpr std::uint32_t kNoToken = ~0u;  // in the ring: the logits were no finite numbers
 
 struct SampleConfig {
   int vocab;
+  int context;
+  int breakers;  // words that a sequence's breakers have
   int parts;  // CTAs of the LM head, each of which left its best logit, and of every kernel that goes through all scores
   int threads;
   int listed;  // candidates that a list holds
@@ -41,11 +55,18 @@ struct SampleConfig {
   bool advance;  // the step consumed a token: its position counts from now on
 };
 
-// Repetition: of prompt and output (Keskar et al. 2019). Frequency and presence: of the output (OpenAI).
-__device__ __forceinline__ float penalise(float score, std::uint32_t seen, const Sampling& s) {
-  const auto times = static_cast<float>(seen & ~kPromptBit);
-  if (seen != 0) score = score > 0.0f ? score / s.repetition_penalty : score * s.repetition_penalty;
-  if (times > 0.0f) score -= times * s.frequency_penalty + s.presence_penalty;
+// How often a sequence has a token: among those that it has generated, and among its last repeat_last_n of all.
+struct Seen {
+  std::uint32_t generated;
+  std::uint32_t recent;
+};
+
+// Repetition: of the last tokens (Keskar et al. 2019). Frequency and presence: of the output (OpenAI).
+__device__ __forceinline__ float penalise(float score, const Seen& seen, const Sampling& s) {
+  if (seen.recent > 0) score = score > 0.0f ? score / s.repetition_penalty : score * s.repetition_penalty;
+  if (seen.generated > 0) {
+    score -= static_cast<float>(seen.generated) * s.frequency_penalty + s.presence_penalty;
+  }
   return score;
 }
 
@@ -54,10 +75,13 @@ inline constexpr float kMassUnit = 0x1p32f;
 inline constexpr int kBins = 2048;  // of the coarse histogram, each 1/128 of a nat wide; the last has all beyond
 inline constexpr int kBinShift = 20;
 
-__device__ __forceinline__ std::uint32_t score_key(float score, float peak) {
-  const float distance = (peak - score) * kKeyUnit;
+inline constexpr float kLog2E = 1.4426950408889634f;
+
+__device__ __forceinline__ std::uint32_t distance_key(float nats) {
+  const float distance = nats * kKeyUnit;
   return distance < 4294967040.0f ? static_cast<std::uint32_t>(distance) : ~0u;
 }
+__device__ __forceinline__ std::uint32_t score_key(float score, float peak) { return distance_key(peak - score); }
 __device__ __forceinline__ std::uint64_t score_mass(float score, float peak) {
   return static_cast<std::uint64_t>(exp_fast(score - peak) * kMassUnit);
 }
@@ -79,13 +103,20 @@ __device__ __forceinline__ std::uint32_t mix32(std::uint32_t h) {
   return h ^ (h >> 16);
 }
 
+// Whether XTC acts on the token at `position`: another word of the same hash.
+__device__ __forceinline__ bool xtc_acts(const Sampling& s, int position) {
+  const std::uint64_t key = mix64(mix64(s.seed + 0x9e3779b97f4a7c15ull) + static_cast<std::uint64_t>(position));
+  const auto share = static_cast<std::uint64_t>(static_cast<double>(s.xtc_probability) * 0x1p32);
+  return mix64(key + 0x9e3779b97f4a7c15ull) >> 32 < share;
+}
+
 // The race of one step: E_i from a hash of seed, position and token, which needs nothing wider than 32 bits for a token.
 struct Race {
   std::uint64_t key;
   float inverse;  // of the temperature, times log2(e)
   __device__ __forceinline__ Race(const Sampling& s, int position)
       : key(mix64(mix64(s.seed + 0x9e3779b97f4a7c15ull) + static_cast<std::uint64_t>(position))),
-        inverse(min(1.4426950408889634f / s.temperature, 0x1p100f)) {}
+        inverse(min(kLog2E / s.temperature, 0x1p100f)) {}
   // -E_i / p_i, but for a factor: the largest wins.
   __device__ __forceinline__ float operator()(float score, float peak, std::uint32_t token) const {
     const std::uint32_t bits = mix32(mix32(token ^ static_cast<std::uint32_t>(key)) + static_cast<std::uint32_t>(key >> 32));
@@ -100,7 +131,8 @@ struct Delivery {
   const std::int32_t* input;
   std::int32_t* tokens;
   std::int32_t* positions;
-  std::uint32_t* seen;
+  std::int32_t* history;  // [slots, context]
+  Seen* seen;             // [slots, vocab]
   std::uint32_t* count;
   std::uint64_t* ring;
 
@@ -113,16 +145,26 @@ struct Delivery {
   __device__ __forceinline__ int slot() const { return input[0]; }
   __device__ __forceinline__ Turn turn() const { return {slot(), positions[slot()] + (C.advance ? 1 : 0), *count}; }
 
-  // One thread delivers.
-  __device__ __forceinline__ void deliver(const Turn& turn, Best chosen) const {
+  // One thread delivers. The token that is `last_n` places before it, if that is not negative, is recent no more.
+  __device__ __forceinline__ void deliver(const Turn& turn, Best chosen, int last_n = -1) const {
     const bool good = chosen.value == chosen.value;
     // A step after this one may be under way already: it needs a token that exists.
     tokens[turn.slot] = good ? static_cast<std::int32_t>(chosen.index) : 0;
     positions[turn.slot] = turn.position;
     *count = turn.index + 1;
-    if (good) add_fresh(seen + static_cast<std::size_t>(turn.slot) * C.vocab + chosen.index, 1);
+    if (good) remember(turn, chosen.index, last_n);
     const std::uint64_t token = good ? chosen.index : kNoToken;
     store_system(ring + turn.index % C.ring, static_cast<std::uint64_t>(turn.index + 1) << 32 | token);
+  }
+
+ private:
+  __device__ __forceinline__ void remember(const Turn& turn, std::uint32_t token, int last_n) const {
+    Seen* counts = seen + static_cast<std::size_t>(turn.slot) * C.vocab;
+    std::int32_t* tokens_so_far = history + static_cast<std::size_t>(turn.slot) * C.context;
+    add_fresh(&counts[token].generated, 1);
+    add_fresh(&counts[token].recent, 1);
+    if (turn.position < C.context) tokens_so_far[turn.position] = static_cast<std::int32_t>(token);
+    if (last_n > 0 && last_n <= turn.position) add_fresh(&counts[tokens_so_far[turn.position - last_n]].recent, ~0u);
   }
 };
 

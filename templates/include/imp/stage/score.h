@@ -1,63 +1,88 @@
-// Scores from logits: bias, penalties, mask; and each CTA's best.
+// Scores from logits: bias, penalties, DRY, mask; and each CTA's best.
 #pragma once
-#include "imp/stage/sampling.h"
+#include "imp/stage/repetition.h"
 
 namespace imp {
 
-// Which part of the vocabulary a CTA has: whole words of a mask.
+// What makes a score of a logit. For a token of the CTA's slice.
 template <SampleConfig C>
-struct Slice {
-  static constexpr int kTokens = round_up(ceil_div(C.vocab, C.parts), 32);
-  int first = block_index() * kTokens;
-  int end = min(first + kTokens, C.vocab);
-};
-
-template <SampleConfig C>
-struct Score {
-  static constexpr int kThreads = C.threads;
-  static constexpr int kSharedBytes = best_bytes(C.threads / kWarp);
-  static_assert(C.threads % kWarp == 0 && C.vocab < (1 << 24), "ids are exact as floats, warps are whole");
+struct Adjust {
+  static constexpr int kSharedBytes = Repetition<C>::kSharedBytes;
 
   struct Args {
     const float* logits;
     const std::int32_t* input;
     const Sampling* sampling;
-    const std::uint32_t* seen;
-    const std::uint32_t* mask;  // [slots, ceil(vocab / 32)]: bits of the tokens that may be chosen, if kMasked
-    const float* bias;          // [slots, vocab]: added to the logits, if kBiased
-    float* scores;
-    float* best_value;    // [parts]
-    std::uint32_t* best;  // [parts]
+    const std::int32_t* positions;
+    const std::int32_t* history;   // [slots, context]
+    const std::int32_t* breakers;  // [slots, breakers]
+    const Seen* seen;              // [slots, vocab]
+    const std::uint32_t* mask;     // [slots, ceil(vocab / 32)]: bits of the tokens that may be chosen, if kMasked
+    const float* bias;             // [slots, vocab]: added to the logits, if kBiased
+    std::uint32_t* longest;        // [vocab]: scratch of DRY
   };
 
-  static __device__ __forceinline__ void run(const Args& a) {
+  const float* logits;
+  const Sampling& s;
+  const Seen* seen;
+  const std::uint32_t* mask;
+  const float* bias;
+  Repetition<C> repetition;
+  bool masked, biased, penalised, repeated;
+
+  // Before grid_wait: none of this is written before the end of a program.
+  __device__ __forceinline__ Adjust(const Args& a, std::uint8_t* shared)
+      : logits(a.logits),
+        s(a.sampling[a.input[0]]),
+        seen(a.seen + static_cast<std::size_t>(a.input[0]) * C.vocab),
+        mask(a.mask + static_cast<std::size_t>(a.input[0]) * ceil_div(C.vocab, 32)),
+        bias(a.bias + static_cast<std::size_t>(a.input[0]) * C.vocab),
+        repetition{a.history + static_cast<std::size_t>(a.input[0]) * C.context,
+                   a.breakers + static_cast<std::size_t>(a.input[0]) * C.breakers, a.longest},
+        masked((s.flags & kMasked) != 0),
+        biased((s.flags & kBiased) != 0),
+        penalised(s.penalises()),
+        repeated(s.dry_multiplier > 0.0f) {
+    if (repeated) repetition.find(s, a.positions[a.input[0]] + (C.advance ? 1 : 0), shared);
+  }
+
+  __device__ __forceinline__ float operator()(int i) const {
+    const float logit = logits[i];
+    float score = logit;
+    if (biased) score += bias[i];
+    if (penalised) score = penalise(score, seen[i], s);
+    // Whatever a token loses, it can be chosen if it is the only one.
+    if (repeated) score = max(score - repetition.loss(s, i), -1e30f);
+    if (masked && (mask[i / 32] >> (i % 32) & 1u) == 0) score = -INFINITY;
+    return score + (logit - logit);  // NaN where the logit is no finite number, masked or not
+  }
+};
+
+template <SampleConfig C>
+struct Score {
+  static constexpr int kThreads = C.threads;
+  static constexpr int kBest = Adjust<C>::kSharedBytes;
+  static constexpr int kSharedBytes = kBest + best_bytes(C.threads / kWarp);
+  static_assert(C.threads % kWarp == 0 && C.vocab < (1 << 24), "ids are exact as floats, warps are whole");
+
+  // scores [vocab], best_value and best [parts]
+  static __device__ __forceinline__ void run(const typename Adjust<C>::Args& args, float* scores, float* best_value,
+                                             std::uint32_t* best) {
     grid_launch_next();
-    const int slot = a.input[0];
-    const Sampling& s = a.sampling[slot];
+    const Adjust<C> score_of(args, shared_memory());
     grid_wait();
-    const std::uint32_t* mask = a.mask + static_cast<std::size_t>(slot) * ceil_div(C.vocab, 32);
-    const float* bias = a.bias + static_cast<std::size_t>(slot) * C.vocab;
-    const std::uint32_t* seen = a.seen + static_cast<std::size_t>(slot) * C.vocab;
-    const bool masked = (s.flags & kMasked) != 0;
-    const bool biased = (s.flags & kBiased) != 0;
-    const bool penalised = s.penalises();
-    Best best;
+    Best mine;
     const Slice<C> slice;
 #pragma unroll 4
     for (int i = slice.first + thread_index(); i < slice.end; i += C.threads) {
-      const float logit = a.logits[i];
-      float score = logit;
-      if (biased) score += bias[i];
-      if (penalised) score = penalise(score, seen[i], s);
-      if (masked && (mask[i / 32] >> (i % 32) & 1u) == 0) score = -INFINITY;
-      score += logit - logit;  // NaN where the logit is no finite number, masked or not
-      a.scores[i] = score;
-      best.offer(score, static_cast<std::uint32_t>(i));
+      const float score = score_of(i);
+      scores[i] = score;
+      mine.offer(score, static_cast<std::uint32_t>(i));
     }
-    best = cta_best<C.threads / kWarp>(best, shared_memory());
+    mine = cta_best<C.threads / kWarp>(mine, shared_memory() + kBest);
     if (thread_index() != 0) return;
-    a.best_value[block_index()] = best.value;
-    a.best[block_index()] = best.index;
+    best_value[block_index()] = mine.value;
+    best[block_index()] = mine.index;
   }
 };
 

@@ -1,0 +1,55 @@
+"""From logits to a token where the filters look at all candidates together."""
+
+from __future__ import annotations
+
+from imp_codegen.graph import label
+from imp_codegen.kernels.head import Head
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
+from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.kernels.sample import (
+    BINS,
+    REPETITION_BYTES,
+    adjust,
+    best_bytes,
+    crossing_bytes,
+    delivery,
+    sample_config,
+)
+
+_NEAR = 8192  # tokens of a CTA whose scores lie in shared memory, as in stage/sieve.h
+
+
+def sieved(low: Lowering, head: Head, *, advance: bool = True) -> tuple[KernelSpec, ...]:
+    """The end of a step that chooses by any record with a temperature.
+
+    `advance`: the step consumed a token, which counts from now on.
+    """
+    vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
+    slice_tokens = round_up(-(-vocab // parts), 32)
+    scores_bytes = slice_tokens * 4 if slice_tokens <= _NEAR else 0
+    kernel = KernelSpec(
+        name="sieve",
+        entry="sieve" + ("" if advance else "_first"),
+        headers=("stage/sieve",),
+        stage=Cpp("Sieve", (sample_config(low, head, advance=advance),)),
+        call=(
+            (
+                *adjust(low, head),
+                low.state("float*", "seq.surprise"),
+                Param("float*", "scores", low.buffer("sample.scores", vocab * 4)),
+                Param("std::uint64_t*", "shares", low.buffer("sieve.shares", 2 * parts * 24)),
+                Param("std::uint64_t*", "histograms", low.buffer("sieve.histograms", 3 * BINS * 8)),
+                Param("std::uint32_t*", "arrived", low.buffer("sieve.arrived", 4)),
+                low.state("float*", "out.surprise"),
+                *delivery(low)[1:],
+            ),
+        ),
+        grid=(parts, 1, 1),
+        threads=threads,
+        shared_bytes=BINS * 8 + REPETITION_BYTES + best_bytes(threads) + 16 + crossing_bytes(threads) + scores_bytes,
+        ops=(label(head.sample),),
+        overlap=True,
+        resident=True,
+        other_bytes=vocab * 8,
+    )
+    return (kernel,)
