@@ -131,7 +131,7 @@ class _Comparison:
         """Trace one program; before each comparison the operations up to the compared value are evaluated."""
         both: tuple[dict[str, Floats], dict[str, Floats]] = ({}, {})
         found: dict[str, Floats] = {}
-        layers = {op.k.name: op.layer for op in self.graph.ops if isinstance(op, Attention)}
+        layers = {op.out.name + ".cache": op.layer for op in self.graph.ops if isinstance(op, Attention)}
         makers = {op.out.name: op for op in self.graph.ops}
         remaining = iter(self.graph.ops)
         for kernel, outputs in self.runner.trace(name):
@@ -167,7 +167,7 @@ class _Comparison:
             cache.reshape(-1, cache.shape[2] * cache.shape[3])
             for cache in (*(reference.cache[layer] for reference in self.references), actual)
         )
-        self._compare(program, kernel, f"{value} in the cache", usual, ties, rows, None)
+        self._compare(program, kernel, value, usual, ties, rows, None)
         for reference in self.references:
             reference.cache[layer] = actual
 

@@ -236,11 +236,20 @@ def test_rotations_that_no_kernel_has_are_refused(program: Program) -> None:
 
 def test_layers_that_turn_otherwise_have_tables_of_their_own(program: Program) -> None:
     graph = rewired(program.graph, ropes(program, range(1, 2), theta=5e5))
-    launches, _, tables = program.of(graph, "graph")
-    assert len(tables) == 2
-    bound = [p.binding.buffer for launch in launches for p in launch.params() if "rope" in p.binding.buffer]
-    assert set(bound) == {"weights/rope.turns.0", "weights/rope.turns.1"}
-    if "persistent" in program.forms:
-        words = "--exec persistent: Rope layers.1.q_rope differs from Rope layers.0.q_rope"
-        with pytest.raises(TargetError, match=words):
-            program.of(graph, "persistent")
+    for form in program.forms:
+        launches, _, tables = program.of(graph, form)
+        assert len(tables) == 2
+        bound = [p.binding.buffer for launch in launches for p in launch.params() if "rope" in p.binding.buffer]
+        assert set(bound) == {"weights/rope.turns.0", "weights/rope.turns.1"}
+
+
+def test_layers_of_several_kinds_are_taken_by_both_forms(program: Program) -> None:
+    """And each form knows them apart: what one layer sees is not what the other does."""
+    for form in program.forms:
+        usual = program.of(program.graph, form)
+        made = [usual] + [
+            program.of(rewired(program.graph, {f"layers.{layer}.attention": {field: value}}), form)
+            for layer in (0, 1)
+            for field, value in (("window", 40), ("softcap", 3.0))
+        ]
+        assert not any(one == other for i, one in enumerate(made) for other in made[:i])

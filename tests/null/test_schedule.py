@@ -50,6 +50,7 @@ GOOD = Schedule(
     lanes=4,
     layers=(LAYER,),
     head=Phase("LM head", 76, 1, 64, 301),
+    windows=(0, 40),
     items=2,
     splits=1,
     blocks=50,
@@ -130,7 +131,7 @@ class OneForgotten(Count):
         ("Order", TakenFromTheEnd, "against the order of fetching"),
         ("Count", OneForgotten, "q, k and v: its 24 units are not each done once by 3 CTAs"),
         ("splits_of", lambda schedule, blocks: [blocks - 1], "attention: 1 blocks are cut into [0], 1 splits at most"),
-        ("splits_of", lambda schedule, blocks: [1] * blocks, "attention: 4 blocks are cut into [1, 1, 1, 1], 1 splits"),
+        ("splits_of", lambda schedule, blocks: [1] * blocks, "attention: 3 blocks are cut into [1, 1, 1], 1 splits"),
     ],
 )
 def test_wrong_counting(monkeypatch, name, wrong, words):

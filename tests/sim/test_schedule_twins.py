@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sim_library import INCLUDE, KERNELS, SIM, SimLibrary, aligned, compile_sim
 
-from imp_codegen.kernels.step.schedule import Count, Order, Phase, Schedule, splits_of
+from imp_codegen.kernels.step.schedule import Count, Order, Phase, Schedule, seen, splits_of
 from imp_codegen.targets import find_target
 from schedules import ROOT, schedule_of
 
@@ -49,33 +49,40 @@ def test_shares_and_orders(tape: SimLibrary) -> None:
         assert (out[block, len(expected) :] == -1).all()
 
 
-def test_splits(tape: SimLibrary) -> None:
+@pytest.mark.parametrize("window", [0, 7, 100])
+def test_splits(tape: SimLibrary, window: int) -> None:
     positions = np.arange(0, 16 * 40, 7, dtype=np.int32)
     out = aligned(np.zeros((len(positions), 1 + SPLITS), np.int32))
-    assert tape.launch("splits", [out, aligned(positions)], (len(positions), 1, 1)) == ""
+    assert tape.launch(f"splits_{window}", [out, aligned(positions)], (len(positions), 1, 1)) == ""
     phase = Phase("", 1, 1, 1, 1)
-    schedule = Schedule(GRID, WARPS, 8, 4, 4, (), phase, 1, SPLITS, 100, 1, 1)
+    schedule = Schedule(GRID, WARPS, 8, 4, 4, (), phase, (window,), 1, SPLITS, 100, 1, 1)
     for position, (active, *blocks) in zip(positions.tolist(), out.tolist(), strict=True):
-        assert blocks[:active] == splits_of(schedule, position // 16 + 1)
+        assert blocks[:active] == splits_of(schedule, seen(position, window))
 
 
 # Numbers of the emitted type, each as an expression of the phase's units U.
 TRAITS = """
 template <class T> struct Numbers;
-template <imp::StepConfig C, imp::AttentionConfig A, class Q, class O, class G, class D, class H>
+template <imp::StepConfig C, class A, class Q, class O, class G, class D, class H>
 struct Numbers<imp::Step<C, A, Q, O, G, D, H>> {
   using Kernel = imp::Step<C, A, Q, O, G, D, H>;
   template <class P> struct Of;
-  template <imp::EncodeConfig E, int Early, class L, class... Units>
-  struct Of<imp::StepPhase<E, Early, L, Units...>> {
+  template <imp::EncodeConfig E, imp::PhaseConfig P, class L, class... Units>
+  struct Of<imp::StepPhase<E, P, L, Units...>> {
     static constexpr bool has(int units, int tiles, bool may_sweep, int cols, int early) {
-      return E.cols == cols && Early == early && ((Units::kUnits == units && Units::kTiles == tiles &&
+      return E.cols == cols && P.early == early && ((Units::kUnits == units && Units::kTiles == tiles &&
              (may_sweep || !Kernel::template Shape<Units>::kSweeps)) || ...);
     }
     static constexpr int kVariants = sizeof...(Units);
   };
   static constexpr bool kRing = C.grid == %d && C.warps == %d && C.slots == %d && C.in_flight == %d && C.lanes == %d;
-  static constexpr bool kAttention = Kernel::Core::kItems == %d && A.splits == %d;
+  static constexpr bool kAttention = Kernel::Core::kItems == %d && A::kFirst.splits == %d;
+  static constexpr bool sees(int window) {
+    for (const imp::AttentionConfig& kind : A::kKinds) {
+      if (kind.window == window) return true;
+    }
+    return false;
+  }
   using Qkv = Of<Q>; using Out = Of<O>; using GateUp = Of<G>; using Down = Of<D>; using Head = Of<H>;
 };
 static_assert(Numbers<step_0_t>::kRing, "ring");
@@ -106,6 +113,7 @@ def test_the_numbers_are_those_of_the_emitted_type(source: str, quant: str, targ
     for layer in s.layers:
         text += "".join(map(_assertion, ("Qkv", "Out", "GateUp", "Down"), layer))
     text += _assertion("Head", s.head)
+    text += "".join(f'static_assert(Numbers<step_0_t>::sees({window}), "window");\n' for window in s.windows)
     for i, name in enumerate(("Qkv", "Out", "GateUp", "Down")):
         kinds = len({layer[i] for layer in s.layers})
         text += f'static_assert(Numbers<step_0_t>::{name}::kVariants >= {kinds}, "kinds of {name}");\n'

@@ -56,7 +56,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         ops=tuple(map(label, parts.ops)),
         outputs=(
             *low.output(op.out),
-            Output(op.k.name, "kv", part.offset, "u8", (part.nbytes,)),
+            Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),
         ),
         other_bytes=parts.width * 4 + op.out.width * 4,
         cache_bytes=part.position_bytes,

@@ -68,7 +68,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         ops=(label(op),),
         outputs=(
             *low.output(op.out),
-            Output(op.k.name, "kv", part.offset, "u8", (part.nbytes,)),
+            Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),
         ),
         other_bytes=2 * rows * op.out.width * 4,
     )

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from imp_codegen.graph import Weight, label
-from imp_codegen.kernels.attention.parts import core_config, norm_params, turns_param
+from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params, turns_param
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
@@ -34,9 +34,8 @@ def tuned(model: StepModel) -> Step:
 
 def step_kernel(model: StepModel) -> KernelSpec:
     """The kernel; it must be possible by `tuned`."""
-    low, op, head = model.low, model.first.op, model.head
+    low, head = model.low, model.head
     matrices, target, slots, warps = model.matrices(), low.target, _slots(model), _warps(model)
-    core = core_config(low, model.first.attention.parts, _splits(low, op))
     choice = low.choose_step(tuned(model))
     step = Config(
         "StepConfig",
@@ -59,11 +58,11 @@ def step_kernel(model: StepModel) -> KernelSpec:
         name="step",
         entry="step",
         headers=("stage/step", *low.headers(*matrices, head.linear.weight)),
-        stage=Cpp("Step", (step, core, *_phases(model, early))),
+        stage=Cpp("Step", (step, _attention(model), *_phases(model, early))),
         call=(_arguments(model),),
         grid=(target.sms, 1, 1),
         threads=(warps + 1) * 32,
-        shared_bytes=slots * _slot_bytes(model) + 2 * round_up(slots * 8, 16) + _scratch(model) + _shared_state(op),
+        shared_bytes=slots * _slot_bytes(model) + 2 * round_up(slots * 8, 16) + _scratch(model) + _shared_state(model),
         ops=tuple(map(label, (*ops, *head.ops[:2]))),
         overlap=True,
         resident=True,
@@ -93,7 +92,7 @@ def _arguments(model: StepModel) -> tuple[Param, ...]:
         Param("std::uint32_t*", "gated", low.buffer("step.gated", first.gate_up.gated.out.width * 4)),
         Param("std::uint64_t*", "partial", low.buffer("step.partial", partial)),
         Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
-        turns_param(low, first.attention.parts),
+        *(turns_param(low, parts) for parts in _kinds(model) if parts.ropes),
         Param("std::uint8_t*", "cache", Binding("kv")),
         low.state("const std::int32_t*", "step.input"),
         low.state("const std::int32_t*", "seq.position"),
@@ -123,6 +122,27 @@ def _phases(model: StepModel, early: int) -> tuple[Cpp, ...]:
         _phase(model, [(layer.down.linear.weight,) for layer in layers], early, None),
         _phase(model, [(head.linear.weight,)], early, head.norm),
     )
+
+
+def _kinds(model: StepModel) -> tuple[Parts, ...]:
+    """An attention of every kind, in the order of first use: those of one differ in weights and place alone."""
+    found: dict[object, Parts] = {}
+    for layer in model.layers:
+        found.setdefault(_kind(model, layer.attention.parts), layer.attention.parts)
+    return tuple(found.values())
+
+
+def _kind(model: StepModel, parts: Parts) -> object:
+    return core_config(model.low, parts, _splits(model.low, parts.op)), parts.rope
+
+
+def _attention(model: StepModel) -> Cpp:
+    """The C++ type of all layers' attention."""
+    kinds = _kinds(model)
+    numbers = {_kind(model, parts): number for number, parts in enumerate(kinds)}
+    order = Cpp("LayerOrder", tuple(numbers[_kind(model, layer.attention.parts)] for layer in model.layers))
+    configs = (core_config(model.low, parts, _splits(model.low, parts.op)) for parts in kinds)
+    return Cpp("StepAttention", (order, *configs))
 
 
 def _phase(
@@ -187,6 +207,7 @@ def _schedule(model: StepModel, step: Mapping[str, Scalar], early: int) -> Sched
         lanes=int(step["lanes"]),
         layers=tuple(dict.fromkeys(_products(model, layer, early) for layer in model.layers)),
         head=_product(model, "LM head", (model.head.linear.weight,), early),
+        windows=tuple(dict.fromkeys(layer.op.window for layer in model.layers)),
         items=op.heads // queries_of_cta(op),
         splits=_splits(low, op),
         blocks=low.table_blocks,
@@ -230,12 +251,13 @@ def _scratch(model: StepModel) -> int:
     return max(sizes)
 
 
-def _shared_state(op: Attention) -> int:
-    """Bytes of Step::Shared: four words, and the angles of a head's pairs."""
-    return round_up(16 + op.head_dim // 2 * 8, 16)
+def _shared_state(model: StepModel) -> int:
+    """Bytes of Step::Shared: four words, and the angles of a head's pairs for every kind that turns."""
+    tables = max(sum(bool(parts.ropes) for parts in _kinds(model)), 1)
+    return round_up(16 + tables * model.first.op.head_dim // 2 * 8, 16)
 
 
 def _slots(model: StepModel) -> int:
     """Tiles that the ring holds: what shared memory the phases leave."""
-    room = model.low.target.max_shared - _scratch(model) - _shared_state(model.first.op) - 32
+    room = model.low.target.max_shared - _scratch(model) - _shared_state(model) - 32
     return max(room // (_slot_bytes(model) + 16), 0)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.attention.family import CachedAttention
-from imp_codegen.kernels.attention.parts import core_config
 from imp_codegen.kernels.embed import Embedding
 from imp_codegen.kernels.family import Body, Match
 from imp_codegen.kernels.gate_up import GateUp
@@ -120,23 +119,20 @@ def _obstacles(model: StepModel) -> Iterator[str]:
         biased = [op for op in (*layer.qkv.linears, layer.out.linear, layer.down.linear) if op.bias]
         if biased:
             yield f"{biased[0].weight.name} has a bias"
-        if not layer.attention.parts.ropes:
-            yield f"{label(layer.op)}: its q and k do not turn"
         first = layer.qkv.linears[0].weight
         if len(layer.qkv.linears) != 3:
             yield f"{first.name}: q, k and v are not three matrices"
         if len({op.weight.cols // low.tile(op.weight).cols for op in layer.qkv.linears}) > 1:
             yield f"{first.name}: q, k and v are cut into different numbers of tiles"
     for layer in model.layers[1:]:
-        for item, first_item in zip(_alike(low, layer), _alike(low, model.first), strict=True):
+        for item, first_item in zip(_alike(layer), _alike(model.first), strict=True):
             if item[1:] != first_item[1:]:
                 yield f"{item[0]} differs from {first_item[0]}"
 
 
-def _alike(low: Lowering, layer: Layer) -> tuple[tuple[object, ...], ...]:
+def _alike(layer: Layer) -> tuple[tuple[object, ...], ...]:
     """What the kernel has once for all layers: each operation's label, and what must be the same of it."""
-    parts = layer.attention.parts
+    op, gate = layer.op, layer.gate_up.gate
     eps = [(label(norm), norm.eps) for norm in (layer.qkv.norm, layer.gate_up.norm)]
-    core = (label(parts.op), core_config(low, parts, 1))
-    gate = layer.gate_up.gate
-    return (*eps, (label((*parts.ropes, parts.op)[0]), parts.rope), core, (label(gate), gate.out.width))
+    heads = (label(op), op.heads, op.kv_heads, op.head_dim, len(layer.attention.parts.norms))
+    return (*eps, heads, (label(gate), gate.out.width))

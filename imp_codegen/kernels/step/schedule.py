@@ -6,11 +6,13 @@ AttentionShare of stage/attention_core.h, and the waits of stage/step.h.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from imp_runtime.errors import ImpError
+from imp_runtime.plan import BLOCK_TOKENS
 
 
 class ScheduleError(ImpError):
@@ -38,8 +40,9 @@ class Phase:
 class Schedule:
     """The numbers of a step kernel: StepConfig's; the four products of every different layer, in order; attention's.
 
-    `items`: CTAs that one split of the keys has; `splits`: most of them; `blocks`: of 16 positions, of the longest
-    sequence; `qkv`, `attention`: values of the vectors that attention reads and writes.
+    `windows`: the different ones of attention, 0 for none. `items`: CTAs that one split of the keys has; `splits`: most
+    of them; `blocks`: of 16 positions, of the longest sequence; `qkv`, `attention`: values of the vectors that
+    attention reads and writes.
     """
 
     grid: int
@@ -49,6 +52,7 @@ class Schedule:
     lanes: int
     layers: tuple[tuple[Phase, ...], ...]
     head: Phase
+    windows: tuple[int, ...]
     items: int
     splits: int
     blocks: int
@@ -119,8 +123,14 @@ class Count:
         return share
 
 
+def seen(position: int, window: int) -> int:
+    """How many of a sequence's blocks a query at `position` looks at."""
+    first = max(position + 1 - window, 0) if window else 0
+    return position // BLOCK_TOKENS + 1 - first // BLOCK_TOKENS
+
+
 def splits_of(schedule: Schedule, blocks: int) -> list[int]:
-    """How many of a sequence's blocks each split takes; those that take none are not there."""
+    """How many of the blocks in sight each split takes; those that take none are not there."""
     chunk = max(-(-blocks // schedule.splits), schedule.warps)
     return [min(blocks - begin, chunk) for begin in range(0, blocks, chunk)]
 
@@ -136,15 +146,16 @@ def check(schedule: Schedule) -> None:
         for units in {phase.units // schedule.grid, -(-phase.units // schedule.grid)}:
             for sweeps in {False, phase.may_sweep}:
                 orders.setdefault(Order(schedule.warps, phase.tiles, units, sweeps), phase.name)
-    for blocks in _contexts(schedule):
+    contexts = _contexts(schedule)
+    for blocks in sorted({seen(position, window) for position in contexts for window in schedule.windows}):
         _check_splits(schedule, blocks)
         for split in splits_of(schedule, blocks):
             orders.setdefault(Order(schedule.warps, 2, split), f"attention over {blocks} blocks")
     for order, name in orders.items():
         _check_order(schedule, order, name)
     for block in _blocks(schedule):
-        for blocks in _contexts(schedule):
-            _check_ring(schedule, block, blocks)
+        for position in contexts:
+            _check_ring(schedule, block, position)
 
 
 def _phases(schedule: Schedule) -> Iterator[Phase]:
@@ -154,9 +165,10 @@ def _phases(schedule: Schedule) -> Iterator[Phase]:
 
 
 def _contexts(schedule: Schedule) -> list[int]:
-    """Blocks of a sequence: few, those at which a second split begins, and many."""
+    """Positions: with few blocks, those at which a second split begins, and many; of a window, whole ones and parts."""
     some = (1, schedule.warps, schedule.warps + 1, 5 * schedule.warps * schedule.splits + 1)
-    return sorted({min(n, schedule.blocks) for n in some})
+    ends = {min(n, schedule.blocks) * BLOCK_TOKENS - 1 for n in some}
+    return sorted(ends | {end - BLOCK_TOKENS + 1 for end in ends if any(schedule.windows)})
 
 
 def _blocks(schedule: Schedule) -> list[int]:
@@ -234,12 +246,9 @@ def _check_order(schedule: Schedule, order: Order, name: str) -> None:
             before = index
 
 
-def _check_ring(schedule: Schedule, block: int, blocks: int) -> None:
-    """The ring of one CTA, through a layer of each kind and the head: nobody waits for each other in a circle.
-
-    `blocks`: of the sequence.
-    """
-    queues = _queues(schedule, block, blocks)
+def _check_ring(schedule: Schedule, block: int, position: int) -> None:
+    """The ring of one CTA, through a layer of each kind and the head: nobody waits for each other in a circle."""
+    queues = _queues(schedule, block, position)
     total = sum(len(queue) for _, step in queues for queue in step)
     fetched = 0
     taken = bytearray(total)
@@ -257,11 +266,11 @@ def _check_ring(schedule: Schedule, block: int, blocks: int) -> None:
                 waiting = min(queue[0] for queue in step if queue)
                 raise _wrong(
                     f"{name}: CTA {block} waits for tile {waiting} of {total}, and the warp that fetches for a slot; "
-                    f"{fetched} are fetched, the ring has {schedule.slots} slots ({blocks} blocks of cache)"
+                    f"{fetched} are fetched, the ring has {schedule.slots} slots (at position {position})"
                 )
 
 
-def _queues(schedule: Schedule, block: int, blocks: int) -> list[tuple[str, list[deque[int]]]]:
+def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, list[deque[int]]]]:
     """Between barriers, the numbers of the tiles that each warp takes."""
     count = Count(schedule.grid, schedule.warps, block)
     found = []
@@ -276,8 +285,8 @@ def _queues(schedule: Schedule, block: int, blocks: int) -> list[tuple[str, list
         share = count.next(phase.units, phase.tiles)
         step(phase.name, Order(schedule.warps, phase.tiles, share.units, phase.may_sweep), share.tile, share.warp)
 
-    splits = splits_of(schedule, blocks)
-    for layer in schedule.layers:
+    for layer, window in itertools.product(schedule.layers, schedule.windows):
+        splits = splits_of(schedule, seen(position, window))
         product(layer[0])
         for item in range(block, schedule.items * len(splits), schedule.grid):
             order = Order(schedule.warps, 2, splits[item // schedule.items])

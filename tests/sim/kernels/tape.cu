@@ -39,10 +39,11 @@ extern "C" __global__ void shares(int* out) {
   line = phase<64, 1>(line, count);
 }
 
-// out [positions][1 + splits]: splits that have blocks, and the blocks of each
-extern "C" __global__ void splits(int* out, const int* positions) {
+template <int Window>
+__device__ __forceinline__ void share(int* out, const int* positions) {
   constexpr AttentionConfig config = [] {
     AttentionConfig c{};
+    c.window = Window;
     c.block_tokens = 16;
     c.splits = kSplits;
     c.warps = kWarps;
@@ -53,5 +54,9 @@ extern "C" __global__ void splits(int* out, const int* positions) {
   *line++ = share.active;
   for (int s = 0; s < share.active; s++) *line++ = share.end(s, 16) - share.begin(s);
 }
+// out [positions][1 + splits]: splits that have blocks, and the blocks of each
+extern "C" __global__ void splits_0(int* out, const int* positions) { share<0>(out, positions); }
+extern "C" __global__ void splits_7(int* out, const int* positions) { share<7>(out, positions); }
+extern "C" __global__ void splits_100(int* out, const int* positions) { share<100>(out, positions); }
 
 }  // namespace imp

@@ -15,9 +15,9 @@
 #include <initializer_list>
 #include <type_traits>
 
-#include "imp/stage/attention_core.h"
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
+#include "imp/stage/step_attention.h"
 #include "imp/stage/step_fetcher.h"
 #include "imp/stage/step_phase.h"
 #include "imp/stage/tape.h"
@@ -25,8 +25,9 @@
 
 namespace imp {
 
-template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
+template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct Step {
+  static constexpr AttentionConfig A = Attend::kFirst;  // for sizes, which all kinds share
   using Core = AttentionCore<A>;
   using Cta = FirstWarps<C.warps>;
   static constexpr LogitsConfig kLogits{
@@ -55,7 +56,7 @@ struct Step {
     std::int32_t slot;
     std::int32_t position;
     std::uint32_t turn;  // layers of all steps before
-    float2 angles[Core::kPairs];
+    float2 angles[largest({Attend::kTables, 1})][Core::kPairs];  // at the step's position
   };
   static constexpr int kShared = Ring::kSharedBytes + kScratchBytes;
   static constexpr int kSharedBytes = kShared + round_up(sizeof(Shared), 16);
@@ -91,7 +92,7 @@ struct Step {
     std::uint32_t* gated;
     std::uint64_t* partial;   // [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
     std::uint32_t* counters;  // layers so far; then, 128 bytes apart, arrivals of each kind of phase
-    const std::uint64_t* turns;
+    [[no_unique_address]] StepTurns<Attend::kTables> turns;
     std::uint8_t* cache;
     const std::int32_t* input;
     const std::int32_t* positions;
@@ -124,7 +125,7 @@ struct Step {
     Ring ring(shared);
     block_sync();
     if (warp_index() == C.warps) {
-      StepFetcher<C, A, Qkv, Out, GateUp, Down, Head> fetcher{args, ring};
+      StepFetcher<C, Attend, Qkv, Out, GateUp, Down, Head> fetcher{args, ring};
       fetcher.run();
     } else {
       grid_wait();
@@ -151,9 +152,14 @@ struct Step {
         shared.position = position;
         shared.turn = load_fresh(args.counters);
       }
-      for (int pair = thread_index(); pair < Core::kPairs; pair += Core::kThreads) {
-        shared.angles[pair] = Core::Rotary::angle(args.turns, pair, position);
-      }
+      Attend::each([&]<class Kind>(int) {
+        using Rotary = typename Kind::Core::Rotary;
+        if constexpr (Rotary::kTurned > 0) {
+          for (int pair = thread_index(); pair < Rotary::kTurned; pair += Core::kThreads) {
+            shared.angles[Kind::kTable][pair] = Rotary::angle(args.turns.of[Kind::kTable], pair, position);
+          }
+        }
+      });
       Cta::sync();
     }
 
@@ -171,7 +177,7 @@ struct Step {
       const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
       PublishRows<Qkv::kConfig.biased> qkv{args.qkv, tag, at.qkv_bias};
       multiply<Qkv>(l, stream(l), at.attention_norm.data, kDown, turn(l), qkv);
-      attend(l, tag);
+      Attend::with(l, [&]<class Kind>() { attend<Kind>(l, tag); });
       add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out_bias);
       arrive(kOut);
       PublishRows<GateUp::kConfig.biased> gated{args.gated, tag, at.gate_up_bias};
@@ -322,12 +328,14 @@ struct Step {
       }
     };
 
+    template <class Kind>
     __device__ __forceinline__ void attend(int l, std::uint32_t tag) {
+      using Core = typename Kind::Core;
       const int position = shared.position;
-      const AttentionShare share = AttentionShare::of<A>(position);
+      const AttentionShare share = AttentionShare::of<Kind::kConfig>(position);
       const int items = Core::kItems * share.active;
-      const typename Core::Args a = core_args(l);
-      const SharedAngles angles{shared.angles};
+      const typename Core::Args a = core_args<Core>(l);
+      const SharedAngles angles{shared.angles[Core::Rotary::kTurned > 0 ? Kind::kTable : 0]};
       const TaggedInput qkv{args.qkv, tag};
       for (int item = block_index(); item < items; item += C.grid) {
         const int split = item / Core::kItems;
@@ -347,7 +355,7 @@ struct Step {
           if (share.active == 1) {
             publish(args.attention + head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total), tag);
           } else {
-            publish_partial(head, split, i, m, turn(l + 1));
+            publish_partial(head, split, i, m.value, m.largest, m.total, turn(l + 1));
           }
         }
       }
@@ -355,6 +363,7 @@ struct Step {
       arrive(kAttention);
     }
 
+    template <class Core>
     __device__ __forceinline__ typename Core::Args core_args(int l) const {
       const float* q = nullptr;
       const float* k = nullptr;
@@ -371,14 +380,14 @@ struct Step {
     static __device__ __forceinline__ std::uint64_t stamped(float value, std::uint32_t stamp) {
       return static_cast<std::uint64_t>(stamp) << 32 | float_to_bits(value);
     }
-    __device__ __forceinline__ void publish_partial(int head, int split, int i, const typename Core::Merged& m,
+    __device__ __forceinline__ void publish_partial(int head, int split, int i, float value, float most, float total,
                                                     std::uint32_t stamp) const {
       std::uint64_t* words = partial_of(head, split, i / A.head_dim);
       const int d = i % A.head_dim;
-      store_fresh(words + d, stamped(m.value, stamp));
+      store_fresh(words + d, stamped(value, stamp));
       if (d != 0) return;
-      store_fresh(words + A.head_dim, stamped(m.largest, stamp));
-      store_fresh(words + A.head_dim + 1, stamped(m.total, stamp));
+      store_fresh(words + A.head_dim, stamped(most, stamp));
+      store_fresh(words + A.head_dim + 1, stamped(total, stamp));
     }
     // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
     __device__ __forceinline__ void merge(int active, std::uint32_t tag, std::uint32_t stamp) const {

@@ -1,18 +1,18 @@
 // The warp of the step kernel that fetches: a step's tiles in the order in which the CTA's other warps take them.
 #pragma once
-#include "imp/stage/attention_core.h"
+#include "imp/stage/step_attention.h"
 #include "imp/stage/step_phase.h"
 #include "imp/stage/tape.h"
 
 namespace imp {
 
-template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
+template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct Step;
 
-template <StepConfig C, AttentionConfig A, class Qkv, class Out, class GateUp, class Down, class Head>
+template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct StepFetcher {
-  using Kernel = Step<C, A, Qkv, Out, GateUp, Down, Head>;
-  using Core = typename Kernel::Core;
+  using Kernel = Step<C, Attend, Qkv, Out, GateUp, Down, Head>;
+  static constexpr AttentionConfig A = Attend::kFirst;
   using Args = typename Kernel::Args;
   using Layer = typename Kernel::Layer;
 
@@ -25,13 +25,13 @@ struct StepFetcher {
     matrices<Qkv>(0, args.layer[0].qkv);
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
     const int slot = args.input[0];
-    const AttentionShare share = AttentionShare::of<A>(args.positions[slot]);
+    const int position = args.positions[slot];
     const std::int32_t* table = args.table + slot * A.table_blocks;
     for (int l = 0; l < Kernel::kLayers; l++) {
       const Layer& at = args.layer[l];
       if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
       if (l > 0) matrices<Qkv>(l, at.qkv);
-      cache(l, share, table);
+      Attend::with(l, [&]<class Kind>() { cache<Kind>(l, position, table); });
       matrices<Out>(l, at.out);
       matrices<GateUp>(l, at.gate_up);
       matrices<Down>(l, at.down);
@@ -70,7 +70,10 @@ struct StepFetcher {
     });
   }
   // Keys, then values, of each block of this CTA's splits.
-  __device__ __forceinline__ void cache(int l, const AttentionShare& share, const std::int32_t* table) {
+  template <class Kind>
+  __device__ __forceinline__ void cache(int l, int position, const std::int32_t* table) {
+    using Core = typename Kind::Core;
+    const AttentionShare share = AttentionShare::of<Kind::kConfig>(position);
     const typename Core::Args a{nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, table};
     for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
       const int split = item / Core::kItems;
