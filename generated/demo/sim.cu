@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 19e9282c755e6587
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 605669ba997547d1
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -272,7 +272,7 @@ using sieve_0_t = imp::Sieve<
 static_assert(sieve_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(sieve_0_t::kSharedBytes == 20560, "the plan gives other shared memory");
 static_assert(sizeof(sieve_0_t::Args) == 22 * 8, "the plan passes other pointers");
-extern "C" __global__ void __launch_bounds__(64, 1) sieve_0(
+extern "C" __global__ void __launch_bounds__(64, 2) sieve_0(
     const __grid_constant__ sieve_0_t::Args args) {
   sieve_0_t::run(args);
 }
@@ -564,7 +564,7 @@ using sieve_first_0_t = imp::Sieve<
 static_assert(sieve_first_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(sieve_first_0_t::kSharedBytes == 20560, "the plan gives other shared memory");
 static_assert(sizeof(sieve_first_0_t::Args) == 22 * 8, "the plan passes other pointers");
-extern "C" __global__ void __launch_bounds__(64, 1) sieve_first_0(
+extern "C" __global__ void __launch_bounds__(64, 2) sieve_first_0(
     const __grid_constant__ sieve_first_0_t::Args args) {
   sieve_first_0_t::run(args);
 }

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 3b52cd10ffd0542f
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6738d41e9256d73e
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -266,13 +266,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_0(
 }
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
-// decode_sieve_b1 sieve and 1 more · grid (170, 1, 1), 256 threads
+// decode_sieve_b1 sieve and 1 more · grid (40, 1, 1), 256 threads
 using sieve_0_t = imp::Sieve<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 40, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
 static_assert(sieve_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(sieve_0_t::kSharedBytes == 16688, "the plan gives other shared memory");
+static_assert(sieve_0_t::kSharedBytes == 16816, "the plan gives other shared memory");
 static_assert(sizeof(sieve_0_t::Args) == 22 * 8, "the plan passes other pointers");
-extern "C" __global__ void __launch_bounds__(256, 1) sieve_0(
+extern "C" __global__ void __launch_bounds__(256, 2) sieve_0(
     const __grid_constant__ sieve_0_t::Args args) {
   sieve_0_t::run(args);
 }
@@ -558,13 +558,13 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_first_0(
 }
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
-// sample_sieve_b1 sieve · grid (170, 1, 1), 256 threads
+// sample_sieve_b1 sieve · grid (40, 1, 1), 256 threads
 using sieve_first_0_t = imp::Sieve<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 170, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 40, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
 static_assert(sieve_first_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(sieve_first_0_t::kSharedBytes == 16688, "the plan gives other shared memory");
+static_assert(sieve_first_0_t::kSharedBytes == 16816, "the plan gives other shared memory");
 static_assert(sizeof(sieve_first_0_t::Args) == 22 * 8, "the plan passes other pointers");
-extern "C" __global__ void __launch_bounds__(256, 1) sieve_first_0(
+extern "C" __global__ void __launch_bounds__(256, 2) sieve_first_0(
     const __grid_constant__ sieve_first_0_t::Args args) {
   sieve_first_0_t::run(args);
 }

@@ -40,8 +40,9 @@ class KernelSpec:
 
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
     parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
-    `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `phases`: steps inside it that
-    each need all of the one before. `cache_bytes`: read of the cache for each position of the sequence.
+    `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `per_sm`: CTAs that are to fit
+    the registers of one multiprocessor. `phases`: steps inside it that each need all of the one before. `cache_bytes`:
+    read of the cache for each position of the sequence.
     """
 
     name: str
@@ -55,6 +56,7 @@ class KernelSpec:
     ops: tuple[str, ...]
     overlap: bool = False
     resident: bool = False
+    per_sm: int = 1
     outputs: tuple[Output, ...] = ()
     phases: int = 1
     weight_bytes: int = 0

@@ -112,15 +112,17 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     return (*((scores_kernel,) if score else ()), *((weigh_kernel,) if weigh else ()), draw_kernel)
 
 
-def sample_config(low: Lowering, head: Head, *, weighed: bool = True, advance: bool = True) -> Config:
-    """SampleConfig of stage/sampling.h."""
+def sample_config(
+    low: Lowering, head: Head, *, weighed: bool = True, advance: bool = True, parts: int | None = None
+) -> Config:
+    """SampleConfig of stage/sampling.h; `parts` are as many as multiprocessors unless given."""
     return Config(
         "SampleConfig",
         (
             ("vocab", head.linear.out.width),
             ("context", low.context),
             ("breakers", BREAKER_WORDS),
-            ("parts", low.target.sms),
+            ("parts", parts or low.target.sms),
             ("threads", low.target.sample_threads),
             ("listed", _LISTED),
             ("ring", RING),

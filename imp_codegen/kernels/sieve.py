@@ -16,6 +16,10 @@ from imp_codegen.kernels.sample import (
     sample_config,
 )
 
+# Its CTAs wait for one another, also on a card that is much smaller than what grids are sized for: none of a target has
+# fewer multiprocessors than an RTX 5050.
+_FEWEST_SMS = 20
+_PER_SM = 2
 _NEAR = 8192  # tokens of a CTA whose scores lie in shared memory, as in stage/sieve.h
 
 
@@ -24,14 +28,15 @@ def sieved(low: Lowering, head: Head, *, advance: bool = True) -> tuple[KernelSp
 
     `advance`: the step consumed a token, which counts from now on.
     """
-    vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
+    vocab, threads = head.linear.out.width, low.target.sample_threads
+    parts = min(low.target.sms, _PER_SM * _FEWEST_SMS)
     slice_tokens = round_up(-(-vocab // parts), 32)
     scores_bytes = slice_tokens * 4 if slice_tokens <= _NEAR else 0
     kernel = KernelSpec(
         name="sieve",
         entry="sieve" + ("" if advance else "_first"),
         headers=("stage/sieve",),
-        stage=Cpp("Sieve", (sample_config(low, head, advance=advance),)),
+        stage=Cpp("Sieve", (sample_config(low, head, advance=advance, parts=parts),)),
         call=(
             (
                 *adjust(low, head),
@@ -50,6 +55,7 @@ def sieved(low: Lowering, head: Head, *, advance: bool = True) -> tuple[KernelSp
         ops=(label(head.sample),),
         overlap=True,
         resident=True,
+        per_sm=_PER_SM,
         other_bytes=vocab * 8,
     )
     return (kernel,)
