@@ -96,8 +96,8 @@ def _account_for_key(checkpoint: Checkpoint, spec: ModelSpec, key: str) -> None:
     if checkpoint.dialect == "hf":
         if key.startswith("quantization_config."):
             raise CheckpointError(
-                f"{metadata.path}: the weights are quantised ({key} is {metadata.shown(key)}); of folders imp reads "
-                "F32, F16 and BF16: choose the model that is not quantised, or a GGUF file"
+                f"{metadata.path}: the weights are quantised ({key[:80]!r} is {metadata.shown(key)}); of folders imp "
+                "reads F32, F16 and BF16: choose the model that is not quantised, or a GGUF file"
             )
         if key.partition(".")[0] in HARMLESS_FIELDS:
             return

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from tokenizers import Tokenizer
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, Metadata
-from imp_codegen.checkpoint.json_text import LONGEST_FILE, keys_and_values, parse_object
+from imp_codegen.checkpoint.json_text import LONGEST_FILE, keys_and_values, parse_object, shown_name
 from imp_codegen.tokenizer.files import TokenizerFiles, ends_of_reply
 from imp_runtime.text import visible
 
@@ -185,9 +185,11 @@ def _named_templates(where: str, given: object) -> dict[str, str]:
 def _check_added(config: Metadata, added: object, tokenizer: Tokenizer) -> None:
     """CheckpointError if the two files call a token differently."""
     for index in added if isinstance(added, dict) else ():
+        if not (index.isascii() and index.isdigit() and len(index) < 9):
+            raise CheckpointError(f"{config.path}: added_tokens_decoder has {shown_name(index)}, expected a token's id")
         key = f"added_tokens_decoder.{index}.content"
         text = config.string(key)
-        known = tokenizer.id_to_token(int(index)) if index.isascii() and index.isdigit() and len(index) < 9 else None
+        known = tokenizer.id_to_token(int(index))
         if known != text:
             has = "has no such token" if known is None else f"calls it {known[:60]!r}"
             raise config.wrong(key, f"what {TOKENIZER} has: it {has}")

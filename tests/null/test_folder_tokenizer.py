@@ -202,7 +202,7 @@ def test_files_that_contradict_each_other(model: Path) -> None:
         ({"bos_token": {"content": "<nothing>"}}, "bos_token.content is '<nothing>', expected a token"),
         ({"added_tokens_decoder": {"508": {"content": "x"}}}, "added_tokens_decoder.508.content is 'x', expected what"),
         ({"added_tokens_decoder": {"900": {"content": "x"}}}, "expected what tokenizer.json has: it has no such token"),
-        ({"added_tokens_decoder": {"x": {"content": "x"}}}, "it has no such token"),
+        ({"added_tokens_decoder": {"x": {"content": "x"}}}, "added_tokens_decoder has 'x', expected a token's id"),
         ({"added_tokens_decoder": {"508": {}}}, "has no key added_tokens_decoder.508.content"),
         ({"add_bos_token": "yes"}, "add_bos_token is 'yes', expected true or false"),
     ):
