@@ -41,6 +41,7 @@ bench: setup
 
 fuzz: setup
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --cases 20000
+	$(BIN)/python tests/fuzz/fuzz_folder.py --cases 20000
 	$(BIN)/python tests/fuzz/fuzz_artifact.py --cases 20000
 
 golden: setup

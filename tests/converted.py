@@ -25,7 +25,7 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
     for key, value in keys.items():
         if key != "general.architecture":
             add_key(writer, key, value)
-    for name, (dtype, shape, raw) in _stored(folder / "model.safetensors").items():
+    for name, (dtype, shape, raw) in stored(folder / "model.safetensors").items():
         module, _, kind = name.rpartition(".")
         ours = f"{names.get_name(module)}.{kind}"
         assert dtype == "BF16"
@@ -47,7 +47,7 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
     return output
 
 
-def _stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
+def stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
     whole = path.read_bytes()
     start = 8 + int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8:start])

@@ -112,9 +112,9 @@ def _tensor(path: Path, name: str, fields: object, start: int) -> TensorInfo:
     if not isinstance(dtype, str) or dtype not in _BITS:
         raise CheckpointError(f"{what}: dtype is {shown_name(str(dtype))}, expected one of {', '.join(_BITS)}")
     if not _is_counts(shape) or len(shape) > _MOST_DIMENSIONS:
-        raise CheckpointError(f"{what}: shape is {str(shape)[:60]}, expected up to {_MOST_DIMENSIONS} sizes")
+        raise CheckpointError(f"{what}: shape is {shape!r:.60}, expected up to {_MOST_DIMENSIONS} sizes")
     if not _is_counts(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise CheckpointError(f"{what}: data_offsets is {str(offsets)[:60]}, expected [begin, end]")
+        raise CheckpointError(f"{what}: data_offsets is {offsets!r:.60}, expected [begin, end]")
     elements = 1
     for size in shape:
         elements *= size

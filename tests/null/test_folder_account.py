@@ -1,0 +1,262 @@
+"""Whatever a Hugging Face folder says of a model is used, changes nothing, or is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from converted import stored
+from imp_codegen.checkpoint import CheckpointError, open_checkpoint
+from imp_codegen.compiler import Compiled, CompileOptions, plan_model
+from imp_codegen.pack import pack
+from imp_codegen.spec import ModelSpec
+from imp_codegen.targets import find_target
+
+FIXTURES = Path(__file__).parents[1] / "fixtures"
+Tensors = dict[str, tuple[str, list[int], bytes]]
+VECTOR = ("BF16", [256], bytes(512))
+
+
+@pytest.fixture
+def llama(tmp_path: Path) -> Path:
+    return copied("llama", tmp_path)
+
+
+def copied(name: str, tmp_path: Path) -> Path:
+    shutil.copytree(FIXTURES / name / "hf", tmp_path / name)
+    return tmp_path / name
+
+
+def say(folder: Path, **fields: Any) -> Path:
+    """Other fields in config.json; ... takes one away."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text("utf-8")) | fields
+    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}), "utf-8")
+    return folder
+
+
+def hold(folder: Path, tensors: Tensors) -> Path:
+    """Write the weights anew."""
+    header, data = {}, b""
+    for name, (dtype, shape, raw) in tensors.items():
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
+    return folder
+
+
+def weights(folder: Path) -> Tensors:
+    return stored(folder / "model.safetensors")
+
+
+def planned(folder: Path) -> Compiled:
+    with closing(open_checkpoint(folder)) as checkpoint:
+        return plan_model(checkpoint, (find_target("sim"),), CompileOptions())
+
+
+def spec(folder: Path) -> ModelSpec:
+    return dataclasses.replace(planned(folder).spec, name="")
+
+
+def planes(folder: Path) -> dict[str, bytes]:
+    with closing(open_checkpoint(folder)) as checkpoint:
+        made = plan_model(checkpoint, (find_target("sim"),), CompileOptions())
+        packed = pack(made.placed, made.weights, made.ropes, lambda nbytes: None)
+        return {name: b"".join(map(bytes, chunks)) for name, chunks in packed}
+
+
+def refusal(folder: Path) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        planned(folder)
+    message = str(caught.value)
+    assert message.startswith(str(folder))
+    assert "\n" not in message
+    return message.removeprefix(str(folder)).removeprefix(": ").removeprefix("/")
+
+
+REFUSED: dict[str, tuple[dict[str, Any], str]] = {
+    "another class": ({"architectures": ["OPTForCausalLM"]}, "config.json: architectures is a list of 1 ('OPTForCausalLM')"),
+    "no class": ({"architectures": ...}, "config.json: has no key architectures (expected a list of texts)"),
+    "experts": ({"num_local_experts": 8}, "is a mixture of experts"),
+    "another activation": ({"hidden_act": "relu"}, "config.json: hidden_act is 'relu', expected one of silu, swish"),
+    "biases that are not there": ({"attention_bias": True}, "tensor 'model.layers.0.self_attn.q_proj.bias' is missing"),
+    "biases of the MLP": ({"mlp_bias": True}, "tensor 'model.layers.0.mlp.gate_proj.bias' is missing"),
+    "more layers": ({"num_hidden_layers": 3}, "tensor 'model.layers.2.input_layernorm.weight' is missing"),
+    "fewer layers": ({"num_hidden_layers": 1}, "lies beyond the 1 layers of num_hidden_layers"),
+    "more rows than there are": ({"vocab_size": 600}, "token_embd.weight has shape [512, 256], expected [600, 256]"),
+    "fewer rows than tokens": ({"vocab_size": 300}, "eos_token_id is 511, expected an integer in 0..511"),
+    "other heads": ({"num_attention_heads": 8}, "attn_q.weight has shape [256, 256], expected [512, 256]"),
+    "heads that do not divide": ({"num_attention_heads": 3}, "num_attention_heads 3 is not a multiple of num_key_value"),
+    "a rotary embedding of another kind": (
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
+        "config.json: rope_scaling.rope_type is 'dynamic', expected default, linear, yarn or llama3",
+    ),
+    "a kind without its numbers": ({"rope_scaling": {"rope_type": "llama3"}}, "has no key rope_scaling.factor"),
+    "numbers that contradict each other": (
+        {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4,
+                          "original_max_position_embeddings": 64}},
+        "rope_scaling.low_freq_factor is 4, expected less than high_freq_factor (4.0)",
+    ),
+    "numbers of another kind": ({"rope_scaling": {"factor": 2.0}}, "key 'rope_scaling.factor' is 2.0, but imp does not"),
+    "two kinds": (
+        {"rope_parameters": {"rope_type": "default"}},
+        "rope_parameters.rope_type is 'default', but rope_scaling.rope_type is 'llama3'; they mean the same, remove one",
+    ),
+    "quantised weights": (
+        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
+        "config.json: the weights are quantised ('quantization_config.quant_method' is 'gptq'); of folders imp reads",
+    ),
+    "a scale of logits": ({"logits_scaling": 8.0}, "config.json: logits_scaling is 8.0, expected 1: imp does not compile"),
+    "a soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, expected 0"),
+    "an encoder": ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected false"),
+    "something new": ({"new_norm": "post"}, "config.json: key 'new_norm' is 'post', but imp does not know this key"),
+    "something new inside": ({"a": {"b": [1, 2]}}, "key 'a.b' is a list of 2 (1, 2), but imp does not know this key"),
+    "no context": ({"max_position_embeddings": 1}, "max_position_embeddings is 1, expected an integer in 2.."),
+    "text for a number": ({"rms_norm_eps": "1e-6"}, "rms_norm_eps is '1e-6', expected a finite number"),
+    "no number": ({"rope_theta": float("nan")}, "rope_theta is nan, expected a finite number"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_changes_the_model_is_an_error(name: str, llama: Path) -> None:
+    fields, expected = REFUSED[name]
+    assert expected in refusal(say(llama, **fields))
+
+
+HARMLESS: dict[str, dict[str, Any]] = {
+    "keys that were not asked for": {
+        "use_cache": False, "torch_dtype": "float32", "transformers_version": "4.1", "pretraining_tp": 4,
+        "id2label": {"0": "x"}, "task_specific_params": {"a": {"b": 1}}, "auto_map": {"AutoModel": "x.Y"},
+    },
+    "null": {"new_norm": None, "quantization_config": None, "head_dim": None, "final_logit_softcapping": None},
+    "a window that transformers does not give to Llama": {"sliding_window": 8},
+    "values that change nothing": {
+        "logits_scaling": 1.0, "residual_multiplier": 1, "is_encoder_decoder": False, "num_local_experts": 0,
+        "partial_rotary_factor": 1.0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_changes_nothing_is_left_alone(name: str, llama: Path) -> None:
+    before = spec(llama)
+    assert spec(say(llama, **HARMLESS[name])) == before
+    assert planned(llama).notes == ()
+
+
+def test_both_spellings_of_transformers(llama: Path) -> None:
+    old = spec(llama)
+    scaling = json.loads((llama / "config.json").read_text("utf-8"))["rope_scaling"]
+    new = {"rope_parameters": {"rope_theta": 500000.0, **scaling}, "dtype": "bfloat16"}
+    assert spec(say(llama, rope_theta=..., rope_scaling=..., torch_dtype=..., **new)) == old
+    older = {"type": scaling["rope_type"], **{key: value for key, value in scaling.items() if key != "rope_type"}}
+    assert spec(say(llama, rope_theta=500000, rope_scaling=older, rope_parameters=..., dtype=...)) == old
+
+
+def test_windows(tmp_path: Path) -> None:
+    def windows(folder: Path) -> list[int]:
+        return [layer.mixer.window for layer in spec(folder).layers]
+
+    qwen = copied("qwen3", tmp_path)
+    assert windows(qwen) == [0, 0]
+    on = {"use_sliding_window": True, "sliding_window": 16}
+    assert windows(say(qwen, **on)) == [0, 0]  # layer_types decides
+    assert windows(say(qwen, layer_types=["full_attention", "sliding_attention"])) == [0, 16]
+    assert windows(say(qwen, layer_types=..., max_window_layers=1)) == [0, 16]
+    assert windows(say(qwen, max_window_layers=...)) == [0, 0]  # the class's 28 layers see everything
+    assert windows(say(qwen, layer_types=["sliding_attention"] * 2, use_sliding_window=False)) == [0, 0]
+    for kinds in (["full_attention"], ["full_attention", "linear_attention"]):
+        assert "layer_types is a list of" in refusal(say(qwen, layer_types=kinds))
+    mistral = say(copied("llama", tmp_path), architectures=["MistralForCausalLM"])
+    assert windows(mistral) == [0, 0]  # a class's 4096 are more than this context
+    assert windows(say(mistral, sliding_window=8)) == [8, 8]
+    assert windows(say(mistral, sliding_window=None)) == [0, 0]
+
+
+def test_yarn(tmp_path: Path) -> None:
+    qwen = copied("qwen3", tmp_path)
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+
+    def rope(**more: Any) -> tuple[float, tuple[float, ...]]:
+        found = spec(say(qwen, rope_scaling=yarn | more)).layers[0].mixer.rope
+        assert found is not None
+        return found.magnitude, found.factors
+
+    magnitude, factors = rope()
+    assert magnitude == pytest.approx(1.1386294361)  # 0.1 ln 4 + 1
+    assert (factors[0], factors[-1]) == (1.0, 4.0)
+    assert rope(attention_factor=1.5) == (1.5, factors)
+    assert rope(mscale=1.0, mscale_all_dim=1.0) == (1.0, factors)
+    assert rope(mscale=0.707, mscale_all_dim=1.0)[0] == pytest.approx((0.0707 * 1.3862943611 + 1) / magnitude)
+    assert rope(truncate=False)[1] != factors
+    assert rope(beta_fast=4)[1] != factors
+    assert "key 'rope_scaling.new' is 1" in refusal(say(qwen, rope_scaling=yarn | {"new": 1}))
+
+
+def test_tensors_that_would_be_left_out(llama: Path) -> None:
+    whole = weights(llama)
+    for name in ("model.layers.0.self_attn.q_norm.weight", "model.layers.1.mlp.gate_proj.bias", "score.weight"):
+        assert f"tensor '{name}' is none that imp knows of llama" in refusal(hold(llama, whole | {name: VECTOR}))
+    hold(llama, whole | {"model.layers.7.input_layernorm.weight": VECTOR})
+    assert "'model.layers.7.input_layernorm.weight' lies beyond the 2 layers of num_hidden_layers" in refusal(llama)
+    kept = {name: each for name, each in whole.items() if name != "model.norm.weight"}
+    assert "tensor 'model.norm.weight' is missing; the checkpoint is incomplete" in refusal(hold(llama, kept))
+    dtype, shape, raw = whole["model.norm.weight"]
+    for other, words in (
+        (
+            ("I16", shape, raw),
+            "tensor 'model.norm.weight' is I16, which imp does not support; supported: BF16, F16, F32",
+        ),
+        ((dtype, [1, *shape], raw), "output_norm.weight has shape [1, 256], expected [256]"),
+        ((dtype, [128], raw[:256]), "output_norm.weight has shape [128], expected [256]"),
+    ):
+        assert words in refusal(hold(llama, whole | {"model.norm.weight": other}))
+
+
+def test_tensors_that_transformers_computes_itself(llama: Path) -> None:
+    before = planes(llama)
+    hold(llama, weights(llama) | {"model.layers.0.self_attn.rotary_emb.inv_freq": ("F32", [32], bytes(128))})
+    assert planes(llama) == before
+    assert planned(llama).notes == ()
+
+
+def test_a_head_beside_an_embedding_that_it_is_tied_to(tmp_path: Path) -> None:
+    qwen = copied("qwen3", tmp_path)
+    before, whole = planes(qwen), weights(qwen)
+    dtype, shape, raw = whole["model.embed_tokens.weight"]
+    assert planes(hold(qwen, whole | {"lm_head.weight": (dtype, shape, raw)})) == before
+    other = raw[:-2] + bytes((raw[-2] ^ 1, raw[-1]))
+    hold(qwen, whole | {"lm_head.weight": (dtype, shape, other)})
+    assert "tensor 'lm_head.weight' is none that imp knows of qwen3" in refusal(qwen)
+    assert "output.weight" in planes(say(qwen, tie_word_embeddings=False))
+    hold(qwen, whole)
+    assert "tensor 'lm_head.weight' is missing" in refusal(qwen)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "head"), [("model.language_model.", ""), ("language_model.model.", "language_model.")]
+)
+def test_the_text_of_a_model_of_text_and_images(llama: Path, prefix: str, head: str) -> None:
+    before = planes(llama)
+    deeper = {
+        f"{head}{name}" if name.startswith("lm_head") else prefix + name.removeprefix("model."): each
+        for name, each in weights(llama).items()
+    }
+    images = {f"vision_tower.{index}.weight": VECTOR for index in range(3)} | {"multi_modal_projector.norm": VECTOR}
+    config = json.loads((llama / "config.json").read_text("utf-8"))
+    outer = {"architectures": config.pop("architectures"), "vision_config": {"hidden_size": 7}, "image_token_id": 3}
+    (llama / "config.json").write_text(json.dumps(outer | {"text_config": config}), "utf-8")
+    assert planes(hold(llama, deeper | images)) == before
+    assert planned(llama).notes == (
+        f"{llama}: 3 tensors of vision_tower are left out",
+        f"{llama}: 1 tensors of multi_modal_projector are left out",
+    )
+    hold(llama, deeper | {"model.norm.weight": VECTOR})
+    assert "are the same" in refusal(llama)
