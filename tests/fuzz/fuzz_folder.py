@@ -90,9 +90,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.texts = {file.name: file.read_bytes() for file in path.glob("*.json")}
-        self.texts["generation_config.json"] = (
-            b'{"eos_token_id": [1, 2], "temperature": 0.7, "top_k": 20, "top_p": 0.9}'
-        )
+        self.texts["generation_config.json"] = b'{"eos_token_id": [1, 2], "temperature": 0.7, "top_k": 20}'
         raw = (path / WEIGHTS).read_bytes()
         length = int.from_bytes(raw[:8], "little")
         self.texts[WEIGHTS] = raw[8 : 8 + length]

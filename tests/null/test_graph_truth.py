@@ -45,7 +45,7 @@ def test_the_graph_gives_the_truth(architecture: str, quant: str) -> None:
 
 @pytest.mark.parametrize(("context", "part"), [(64, ""), (65, "long_"), (2048, "long_")])
 def test_the_longest_sequence_decides_about_longrope(context: int, part: str) -> None:
-    """transformers changes over at 64 tokens: its logits of 48 tokens are those of short factors, of 96 of long ones."""
+    """transformers changes over at 64 tokens: its logits of 48 tokens are of short factors, of 96 of long ones."""
     folder = FIXTURES / "longrope" / "phi3"
     truth = np.load(folder / "truth.npz")
     with closing(open_checkpoint(folder)) as checkpoint:

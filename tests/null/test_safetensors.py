@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.folder import FolderCheckpoint
 from imp_codegen.checkpoint.safetensors import SafetensorsFile
 
+TESTS = Path(__file__).parents[1]
 RNG = np.random.default_rng(5)
 WEIGHTS = {
     "model.embed_tokens.weight": RNG.standard_normal((7, 16)).astype(np.float32),
@@ -323,3 +326,10 @@ def test_what_a_config_leaves_open(tmp_path: Path) -> None:
             keys.number(key)
         assert f"config.json: {words}" in str(caught.value)
     assert keys.unread() == ["rope_scaling.factor"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is limited through /proc")
+def test_mutated_folders_are_read_or_refused() -> None:
+    command = [sys.executable, str(TESTS / "fuzz" / "fuzz_folder.py"), "--cases", "500", "--seed", "7"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
