@@ -76,6 +76,11 @@ class Artifact:
     def open(path: Path) -> Artifact:
         """Open and check; nothing in the file is executed. Raises ArtifactError or PlanError."""
         path = Path(path)
+        if path.is_dir():
+            raise ArtifactError(
+                f"{path}: is a folder, not a compiled model; compile it first: "
+                f"imp compile {path} -o {path.resolve().name or 'model'}.impc"
+            )
         try:
             with path.open("rb") as file:
                 size = os.fstat(file.fileno()).st_size

@@ -196,7 +196,7 @@ def test_other_safetensors_files_and_folders(tmp_path: Path) -> None:
         Artifact.open(path)
     with pytest.raises(ImpError, match="cannot be read: No such file"):
         Artifact.open(tmp_path / "none.impc")
-    with pytest.raises(ImpError, match="cannot be read: Is a directory"):
+    with pytest.raises(ImpError, match="is a folder, not a compiled model"):
         Artifact.open(tmp_path)
 
 

@@ -199,6 +199,15 @@ def test_a_gguf_is_no_artifact(model: Path, command: str, capsys: pytest.Capture
     assert f"compile it first: imp compile {model} -o m.impc" in complaint(capsys)
 
 
+def test_a_folder_is_no_artifact(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "Small-1B"
+    folder.mkdir()
+    assert execute(["inspect", str(folder)]) == 2
+    assert f"is a folder, not a compiled model; compile it first: imp compile {folder} -o Small-1B.impc" in complaint(
+        capsys
+    )
+
+
 def test_a_token_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "m.gguf", "llama")
     letter = byte_letters()[200].encode()
