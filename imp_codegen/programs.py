@@ -60,7 +60,7 @@ def lower(low: Lowering, graph: Graph, chunk_tokens: int, wanted: Wanted = "grap
     if chosen.form == "persistent":
         decode, fallback = _decode((*first, step_kernel(step_model(one))), greedy, sampled), decode
     prefill = [kernel for match in chunk.matches[:-1] for kernel in match.lower(chunk.low)]
-    last = (take_last(chunk.low, low, head.norm.x), *logits)
+    last = (*(take_last(chunk.low, low, value) for block in head.reads for value in block), *logits)
     from_prefill = sample.sampled(low, head, score=True, weigh=True, advance=False)
     programs = (
         *decode,

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 605669ba997547d1
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 5878b8f3a4eb2458
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
 // decode_b1 layers.0.qkv and 41 more · grid (2, 1, 1), 128 threads
 using qkv_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
@@ -86,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
 // decode_b1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 128, "the plan launches another number of threads");
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_0(
 // decode_b1 layers.0.gate_up and 41 more · grid (2, 1, 1), 128 threads
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
@@ -122,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) gate_up_0(
 // decode_b1 layers.0.down and 41 more · grid (2, 1, 1), 128 threads
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 2},
-    imp::EncodeConfig{.cols = 768, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f},
+    imp::EncodeConfig{.cols = 768, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 128, "the plan launches another number of threads");
@@ -138,8 +138,8 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_1(
 // decode_b1 head and 8 more · grid (2, 1, 1), 128 threads
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f},
-    imp::StoreLogits<imp::LogitsConfig{.warps = 4}>,
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
+    imp::StoreLogits<imp::LogitsConfig{.warps = 4, .biased = 0, .scale = 1.0f, .cap = 0.0f}>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(head_0_t::kSharedBytes == 13520, "the plan gives other shared memory");
@@ -295,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f, .keep = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -392,7 +392,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f, .keep = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -454,7 +454,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
 // Encode · 0 bytes of weights, 884,736 of other data a launch
 // prefill_t128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f, .keep = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
@@ -495,7 +495,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) finish_0(
 }
 
 // TakeLast · 0 bytes of weights, 2,048 of other data a launch
-// sample_b1 last_token and 1 more · grid (1, 1, 1), 128 threads
+// sample_b1 last_token.layers.5.residual and 1 more · grid (1, 1, 1), 128 threads
 using take_last_0_t = imp::TakeLast<
     imp::TakeLastConfig{.cols = 256, .threads = 128}>;
 static_assert(take_last_0_t::kThreads == 128, "the plan launches another number of threads");
@@ -588,7 +588,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_t128 hidden · grid (128, 1, 1), 256 threads
 using norm_chunk_0_t = imp::NormChunk<
-    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f}>;
+    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f}>;
 static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(

@@ -11,14 +11,14 @@ from imp_runtime.plan import TOP_ENTRIES, TOP_LISTED, TOP_LOGPROBS
 
 def export(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
     """The last logits to the host's memory."""
-    vocab, threads = head.linear.out.width, 256
+    vocab, threads = head.logits.width, 256
     kernel = KernelSpec(
         name="export",
         entry="export_logits",
         headers=("stage/export_logits",),
         stage=Cpp("ExportLogits", (Config("ExportConfig", (("vocab", vocab), ("threads", threads))),)),
         call=(
-            low.value("const float*", "logits", head.linear.out),
+            low.value("const float*", "logits", head.logits),
             low.state("const std::int32_t*", "step.input"),
             low.state("float*", "out.logits"),
         ),
@@ -33,14 +33,14 @@ def export(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
 
 def top(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
     """The best logits of the step that has just sampled, what all weigh, and the chosen token's."""
-    vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
+    vocab, parts, threads = head.logits.width, low.target.sms, low.target.sample_threads
     kernel = KernelSpec(
         name="top",
         entry="top_logits",
         headers=("stage/top_logits",),
         stage=Cpp("TopLogits", (sample_config(low, head), TOP_LOGPROBS, TOP_ENTRIES)),
         call=(
-            (low.value("const float*", "logits", head.linear.out), *bests(low)),
+            (low.value("const float*", "logits", head.logits), *bests(low)),
             low.state("const std::int32_t*", "step.input"),
             low.state("const std::int32_t*", "seq.token"),
             low.state("const std::uint32_t*", "out.count"),

@@ -1,4 +1,4 @@
-"""One row: RMS norm, the gate and up matrices, and activation(gate) * up in one kernel."""
+"""One row: the vector, the gate and up matrices, and activation(gate) * up in one kernel."""
 
 from __future__ import annotations
 
@@ -9,67 +9,73 @@ from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import activation, bias_mask, bias_params, stream
-from imp_codegen.ops import Gated, Linear, RmsNorm
+from imp_codegen.kernels.vector import Vector, vector_from
+from imp_codegen.ops import Gated, Linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateUp(Match):
     """A warp takes the same rows of both matrices."""
 
-    norm: RmsNorm
+    vector: Vector
     gate: Linear
     up: Linear
     gated: Gated
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
         """One kernel."""
-        norm, gate, up, gated = self.norm, self.gate, self.up, self.gated
-        streamed = stream(low, "gate_up", norm.x.width, (gate.weight, up.weight), norm=norm, paired=True)
+        linears, gated, cols = (self.gate, self.up), self.gated, self.vector.value.width
+        weights = (self.gate.weight, self.up.weight)
+        streamed = stream(low, "gate_up", self.vector, weights, paired=True)
+        store = Cpp("StoreRows", (bias_mask(linears),))
+        x, norm = self.vector.params(low)
         kernel = KernelSpec(
             name=self.name.rpartition(".")[0] + ".gate_up",
             entry="gate_up",
-            headers=("stage/gemv", *low.headers(gate.weight, up.weight)),
+            headers=("stage/gemv", *low.headers(*weights)),
             stage=Cpp(
                 "GatedGemv",
-                (
-                    streamed.gemv,
-                    streamed.encode,
-                    Cpp("StoreRows", (bias_mask((gate, up)),)),
-                    low.matrix(gate.weight),
-                    low.matrix(up.weight),
-                    activation(gated),
-                ),
+                (streamed.gemv, streamed.encode, store, *map(low.matrix, weights), activation(gated)),
             ),
             call=(
-                low.value("const float*", "x", norm.x),
-                low.plane(norm.weight, "norm"),
-                (low.value("float*", "gated", gated.out), *bias_params(low, (gate, up))),
-                low.plane(gate.weight, "gate"),
-                low.plane(up.weight, "up"),
+                x,
+                norm,
+                (low.value("float*", "gated", gated.out), *bias_params(low, linears)),
+                low.plane(self.gate.weight, "gate"),
+                low.plane(self.up.weight, "up"),
             ),
             grid=(low.target.sms, 1, 1),
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,
             overlap=True,
             ops=tuple(map(label, self.ops)),
-            outputs=low.output(gated.out),
-            weight_bytes=low.weight_bytes(gate.weight, up.weight),
-            other_bytes=norm.x.width * 8 + gated.out.width * 4,
-            flops=4 * gate.weight.rows * gate.weight.cols,
+            outputs=tuple(output for block in self.writes for value in block for output in low.output(value)),
+            weight_bytes=low.weight_bytes(*weights),
+            other_bytes=cols * 4 * (1 + len(self.vector.reads)) + gated.out.width * 4,
+            flops=4 * self.gate.weight.rows * self.gate.weight.cols,
         )
         return (kernel,)
 
 
 def match(edges: Edges, op: Op, rows: int) -> GateUp | None:
-    """A norm that two matrices read, and an operation that alone reads both results."""
-    if rows > 1 or not isinstance(op, RmsNorm):
+    """A vector that two matrices read, and an operation that alone reads both results."""
+    vector = vector_from(edges, op, rows) if rows == 1 else None
+    if vector is None:
         return None
-    linears = edges.readers(op.out)
+    linears = tuple(reader for reader in edges.readers(vector.value) if isinstance(reader, Linear))
     gated = edges.only_reader(linears[0].out) if linears else None
     if not isinstance(gated, Gated):
         return None
     gate, up = edges.maker(gated.gate), edges.maker(gated.up)
     if linears not in ((gate, up), (up, gate)) or not isinstance(gate, Linear) or not isinstance(up, Linear):
         return None
-    ops = (op, gate, up, gated)
-    return GateUp(ops=ops, reads=((op.x,),), writes=((gated.out,),), norm=op, gate=gate, up=up, gated=gated)
+    return GateUp(
+        ops=(*vector.ops, gate, up, gated),
+        reads=vector.reads,
+        writes=((gated.out,), *vector.writes),
+        over=vector.over(rows),
+        vector=vector,
+        gate=gate,
+        up=up,
+        gated=gated,
+    )

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from imp_codegen.graph import Value, Weight, label
-from imp_codegen.kernels.family import Block
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.kernels.stream import activation
-from imp_codegen.ops import Add, Gated, Linear, RmsNorm
+from imp_codegen.kernels.stream import activation, norm_fields
+from imp_codegen.kernels.vector import Vector
+from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Binding
 
 _GEMM_THREADS = 256
@@ -15,40 +15,34 @@ _GEMM_ROWS = 64
 _LINE = 128  # bytes of one token or weight row that a step of a matrix product takes
 
 
-def encode(
-    low: Lowering,
-    value: Value,
-    source: Block,
-    weights: tuple[Weight, ...],
-    norm: RmsNorm | None,
-    gated: Gated | None = None,
-) -> KernelSpec:
-    """`value` as codes and scales, or planes, for products with `weights`.
-
-    It is made of `source`: by `norm`, by `gated` of both halves, or it lies there.
-    """
+def encode(low: Lowering, vector: Vector, weights: tuple[Weight, ...]) -> KernelSpec:
+    """The vector of every row as codes and scales, or planes, for products with `weights`."""
     q8, dense = low.wants_q8(*weights), low.wants_dense(*weights)
-    rows, cols, width = low.rows, value.width, sum(part.width for part in source)
+    rows, value, gated = low.rows, vector.value, vector.gated
+    cols, width = value.width, sum(part.width for block in vector.reads for part in block)
+    norms = dict(norm_fields(vector))
     config = Config(
         "ActivationsConfig",
         (
             ("cols", cols),
             ("tokens", rows),
-            ("norm", norm is not None),
+            ("norm", norms.pop("norm")),
             ("gated", gated is not None),
             ("q8", q8),
             ("dense", dense),
-            ("eps", norm.eps if norm else 0.0),
+            *norms.items(),
+            ("keep", bool(vector.writes)),
         ),
     )
+    x, norm = vector.params(low)
     return KernelSpec(
         name=value.name + ".encode",
         entry="encode",
         headers=("stage/encode_activations",),
         stage=Cpp("EncodeActivations", (config, activation(gated)) if gated else (config,)),
         call=(
-            low.value("const float*", "x", source[0]),
-            low.plane(norm.weight, "norm") if norm else Param("const float*", "norm", None),
+            x,
+            norm,
             Param("std::uint8_t*", "codes", _codes(low, cols) if q8 else None),
             Param("uint2*", "scales", _scales(low, cols) if q8 else None),
             Param("std::uint16_t*", "planes", _planes(low, cols) if dense else None),
@@ -56,15 +50,28 @@ def encode(
         ),
         grid=(rows, 1, 1),
         threads=256,
-        shared_bytes=32 if norm else 0,
+        shared_bytes=32 * (bool(vector.norm) + bool(vector.sum)),
         ops=(f"Encode {value.name}",),
+        outputs=tuple(output for block in vector.writes for each in block for output in low.output(each)),
         other_bytes=rows * (width * 4 + cols * (1 if q8 else 0) + cols * (4 if dense else 0)),
     )
 
 
-def gemm(low: Lowering, op: Linear, add: Add | None = None) -> KernelSpec:
-    """The encoded activations times the matrix; with `add` added to what lies where its result goes."""
-    weight, rows, cols, out = op.weight, low.rows, op.x.width, add.out if add else op.out
+def gemm(
+    low: Lowering,
+    op: Linear,
+    add: Add | None = None,
+    *,
+    out: Value | None = None,
+    scale: float = 1.0,
+    cap: float = 0.0,
+) -> KernelSpec:
+    """The encoded activations times the matrix; with `add` added to what lies where its result goes.
+
+    `out`: the result of what `scale` and a soft `cap` (0: none) stand for.
+    """
+    out = add.out if add else out or op.out
+    weight, rows, cols = op.weight, low.rows, op.x.width
     block_tokens = 64 if rows % 64 == 0 else 32
     place = low.places[out]
     config = Config(
@@ -77,8 +84,8 @@ def gemm(low: Lowering, op: Linear, add: Add | None = None) -> KernelSpec:
             ("offset", place.column),
             ("accumulate", add is not None),
             ("bias", op.bias is not None),
-            ("scale", float(add.scale if add else 1)),
-            ("cap", 0.0),
+            ("scale", float(add.scale if add else scale)),
+            ("cap", cap),
         ),
     )
     q8 = low.wants_q8(weight)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imp_codegen.graph import Edges, Op, label
-from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.graph import Edges, Op, Value, label
+from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.kernels.stream import stream
-from imp_codegen.ops import Linear, RmsNorm, Sample
+from imp_codegen.kernels.stream import bias_mask, bias_params, norm_fields, stream
+from imp_codegen.kernels.vector import Vector, vector_from
+from imp_codegen.ops import Linear, Sample, Scale, Softcap
 
 LOGITS = "logits"
 
@@ -19,35 +20,57 @@ LOGITS = "logits"
 class Head(Match):
     """The end of every model: from the residual stream to logits, of which `sample` takes a token."""
 
-    norm: RmsNorm
+    vector: Vector
     linear: Linear
+    scale: Scale | None
+    cap: Softcap | None
     sample: Sample
+
+    @property
+    def logits(self) -> Value:
+        """What is sampled from."""
+        return self.sample.logits
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
         """One row: logits, and the best of each CTA. Several: all logits of every row."""
         if low.rows == 1:
             return (self._streamed(low),)
-        encoded = encode(low, self.norm.out, (self.norm.x,), (self.linear.weight,), self.norm)
-        return (encoded, gemm(low, self.linear))
+        encoded = encode(low, self.vector, (self.linear.weight,))
+        return (encoded, gemm(low, self.linear, out=self.logits, scale=self._factor, cap=self._cap))
+
+    @property
+    def _factor(self) -> float:
+        return float(self.scale.factor if self.scale else 1)
+
+    @property
+    def _cap(self) -> float:
+        return float(self.cap.cap if self.cap else 0)
+
+    def config(self, warps: int) -> Config:
+        """How logits are stored by a kernel of so many warps."""
+        fields = (("warps", warps), ("biased", bias_mask((self.linear,))), ("scale", self._factor), ("cap", self._cap))
+        return Config("LogitsConfig", fields)
 
     def _streamed(self, low: Lowering) -> KernelSpec:
-        norm, linear = self.norm, self.linear
-        grid, vocab = low.target.sms, linear.out.width
-        streamed = stream(low, "head", norm.x.width, (linear.weight,), norm=norm)
+        linear, logits, cols = self.linear, self.logits, self.vector.value.width
+        grid = low.target.sms
+        streamed = stream(low, "head", self.vector, (linear.weight,))
         warps = streamed.warps
-        store = Cpp("StoreLogits", (Config("LogitsConfig", (("warps", warps),)),))
+        store = Cpp("StoreLogits", (self.config(warps),))
+        x, norm = self.vector.params(low)
         return KernelSpec(
             name="head",
             entry="head",
             headers=("stage/gemv", *low.headers(linear.weight)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(linear.weight))),
             call=(
-                low.value("const float*", "x", norm.x),
-                low.plane(norm.weight, "norm"),
+                x,
+                norm,
                 (
-                    low.value("float*", "logits", linear.out),
+                    low.value("float*", "logits", logits),
                     Param("float*", "best_value", low.buffer("head.best_value", grid * 4)),
                     Param("std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
+                    *bias_params(low, (linear,)),
                 ),
                 low.plane(linear.weight, "w"),
             ),
@@ -55,55 +78,61 @@ class Head(Match):
             threads=warps * 32,
             shared_bytes=streamed.shared + round_up(warps * 8, 16),
             overlap=True,
-            ops=(label(norm), label(linear)),
-            outputs=low.output(linear.out),
+            ops=tuple(map(label, self.ops[:-1])),
+            outputs=low.output(logits),
             weight_bytes=low.weight_bytes(linear.weight),
-            other_bytes=norm.x.width * 8 + vocab * 4,
+            other_bytes=cols * 4 * (1 + len(self.vector.reads)) + logits.width * 4,
             flops=2 * linear.weight.rows * linear.weight.cols,
         )
 
     def hidden(self, low: Lowering) -> KernelSpec:
         """The hidden state of every row after the norm."""
-        norm, threads = self.norm, 256
-        width = norm.x.width
-        config = Config("NormChunkConfig", (("cols", width), ("threads", threads), ("eps", norm.eps)))
+        threads, width, hidden = 256, self.vector.value.width, self.vector.value
+        config = Config("NormChunkConfig", (("cols", width), ("threads", threads), *norm_fields(self.vector)[1:]))
+        x, norm = self.vector.params(low)
         return KernelSpec(
             name="hidden",
             entry="norm_chunk",
             headers=("stage/norm_chunk",),
             stage=Cpp("NormChunk", (config,)),
             call=(
-                low.value("const float*", "x", norm.x),
-                low.plane(norm.weight, "norm"),
+                x,
+                norm,
                 low.state("const std::int32_t*", "step.input"),
-                low.value("float*", "y", norm.out),
+                low.value("float*", "y", hidden),
             ),
             grid=(low.rows, 1, 1),
             threads=threads,
-            shared_bytes=round_up(threads // 32 * 4, 16),
-            ops=(label(norm),),
-            outputs=low.output(norm.out),
+            shared_bytes=round_up(threads // 32 * 4, 16) * (2 if self.vector.sum else 1),
+            ops=tuple(map(label, self.vector.ops)),
+            outputs=low.output(hidden),
             other_bytes=low.rows * width * 8,
         )
 
 
 def match(edges: Edges, op: Op, rows: int) -> Head | None:
-    """A norm, its one matrix, and sampling from its result."""
-    if not isinstance(op, RmsNorm):
+    """A norm, its one matrix, what becomes of its result, and sampling from that."""
+    vector = vector_from(edges, op, rows)
+    linear = edges.only_reader(vector.value) if vector and vector.norm else None
+    if vector is None or not isinstance(linear, Linear):
         return None
-    linear = edges.only_reader(op.out)
-    sample = edges.only_reader(linear.out) if linear else None
-    if not isinstance(linear, Linear) or not isinstance(sample, Sample):
+    last: Op | None = edges.only_reader(linear.out)
+    scale = last if isinstance(last, Scale) else None
+    last = edges.only_reader(scale.out) if scale else last
+    cap = last if isinstance(last, Softcap) else None
+    sample = edges.only_reader(cap.out) if cap else last
+    if not isinstance(sample, Sample):
         return None
-    if linear.bias:
-        raise FusionError(f"{label(linear)}: has the bias {linear.bias.name}, which is unsupported there")
-    one = rows == 1
+    logits, hidden, one = sample.logits, vector.value, rows == 1
     return Head(
-        ops=(op, linear, sample),
-        reads=((op.x,),),
-        writes=((linear.out,),) if one else ((linear.out,), (op.out,)),
-        named={linear.out: LOGITS} if one else {linear.out: f"{LOGITS}.all", op.out: "hidden.all"},
-        norm=op,
+        ops=(*vector.ops, linear, *(made for made in (scale, cap) if made), sample),
+        reads=vector.reads,
+        writes=((logits,), *vector.writes) if one else ((logits,), (hidden,), *vector.writes),
+        over=vector.over(rows),
+        named={logits: LOGITS} if one else {logits: f"{LOGITS}.all", hidden: "hidden.all"},
+        vector=vector,
         linear=linear,
+        scale=scale,
+        cap=cap,
         sample=sample,
     )

@@ -11,7 +11,7 @@ def take_last(chunk: Lowering, one: Lowering, value: Value) -> KernelSpec:
     """`value` of the chunk's last token to where one row's lies."""
     width = value.width
     return KernelSpec(
-        name="last_token",
+        name=f"last_token.{value.name}",
         entry="take_last",
         headers=("stage/take_last",),
         stage=Cpp("TakeLast", (Config("TakeLastConfig", (("cols", width), ("threads", 128))),)),

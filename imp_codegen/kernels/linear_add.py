@@ -10,14 +10,15 @@ from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import bias_mask, bias_params, stream
+from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Add, Gated, Linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LinearAdd(Match):
-    """X += W input. `gated`: what makes the input, where it is computed as the input is encoded."""
+    """X += scale * W input."""
 
-    gated: Gated | None
+    vector: Vector
     linear: Linear
     add: Add
 
@@ -25,12 +26,12 @@ class LinearAdd(Match):
         """One row: one kernel. Several: the input is encoded, then a product that adds."""
         if low.rows == 1:
             return (self._streamed(low),)
-        encoded = encode(low, self.linear.x, self.reads[0], (self.linear.weight,), None, self.gated)
+        encoded = encode(low, self.vector, (self.linear.weight,))
         return (encoded, gemm(low, self.linear, self.add))
 
     def _streamed(self, low: Lowering) -> KernelSpec:
         linear, add, weight = self.linear, self.add, self.linear.weight
-        streamed = stream(low, "project", linear.x.width, (weight,), norm=None)
+        streamed = stream(low, "project", self.vector, (weight,))
         store = Cpp("AddRows", (bias_mask((linear,)), float(add.scale)))
         return KernelSpec(
             name=self.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
@@ -57,25 +58,22 @@ class LinearAdd(Match):
 
 def match(edges: Edges, op: Op, rows: int) -> LinearAdd | None:
     """A matrix whose result only an addition reads; for several rows also the activation before it."""
-    gated = op if isinstance(op, Gated) and rows > 1 else None
-    linear = edges.only_reader(op.out) if gated else op
-    if not isinstance(linear, Linear):
+    vector = vector_from(edges, op, rows) if isinstance(op, Linear | Gated) else None
+    linear = edges.only_reader(op.out) if isinstance(op, Gated) else op
+    if vector is None or not isinstance(linear, Linear):
         return None
     add = edges.only_reader(linear.out)
     if not isinstance(add, Add) or add.x == add.y:
         return None
     if add.scale != 1 and add.y != linear.out:
-        raise FusionError(
-            f"{label(add)}: scales the residual stream instead of what is added to it, which is unsupported"
-        )
+        raise FusionError(f"{label(add)}: scales the residual stream, not what is added to it, which is unsupported")
     residual = add.y if add.x == linear.out else add.x
-    source = (gated.gate, gated.up) if gated else (linear.x,)
     return LinearAdd(
-        ops=(*((gated,) if gated else ()), linear, add),
-        reads=(source, (residual,)),
+        ops=(*vector.ops, linear, add),
+        reads=(*vector.reads, (residual,)),
         writes=((add.out,),),
         over={add.out: residual},
-        gated=gated,
+        vector=vector,
         linear=linear,
         add=add,
     )

@@ -1,4 +1,4 @@
-"""RMS norm and the matrices that read its result: in one kernel for one row, even if their formats differ."""
+"""Matrices that read one vector, normed or not: in one kernel for one row, even if their formats differ."""
 
 from __future__ import annotations
 
@@ -10,34 +10,37 @@ from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import bias_mask, bias_params, stream
-from imp_codegen.ops import Linear, RmsNorm
+from imp_codegen.kernels.vector import Vector, vector_from
+from imp_codegen.ops import Linear
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NormLinear(Match):
     """The results of all matrices side by side."""
 
-    norm: RmsNorm
+    vector: Vector
     linears: tuple[Linear, ...]
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """One row: all in one kernel. Several: the normed rows are encoded, then a product for each matrix."""
+        """One row: all in one kernel. Several: the rows are encoded, then a product for each matrix."""
         return (self._streamed(low),) if low.rows == 1 else tuple(self._products(low))
 
     def _streamed(self, low: Lowering) -> KernelSpec:
-        norm, linears = self.norm, self.linears
+        linears, cols = self.linears, self.vector.value.width
         weights = tuple(op.weight for op in linears)
         width = sum(op.out.width for op in linears)
-        streamed = stream(low, "qkv", norm.x.width, weights, norm=norm)
+        kind = "qkv" if self.vector.norm or len(linears) > 1 else "project"
+        streamed = stream(low, kind, self.vector, weights)
         store = Cpp("StoreRows", (bias_mask(linears),))
+        x, norm = self.vector.params(low)
         return KernelSpec(
-            name=self.name.rpartition(".")[0] + ".qkv",
-            entry="qkv",
+            name=self.name if kind == "project" else self.name.rpartition(".")[0] + ".qkv",
+            entry=kind,
             headers=("stage/gemv", *low.headers(*weights)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, *map(low.matrix, weights))),
             call=(
-                low.value("const float*", "x", norm.x),
-                low.plane(norm.weight, "norm"),
+                x,
+                norm,
                 (low.value("float*", "y", linears[0].out), *bias_params(low, linears)),
                 *(low.plane(w, f"w{i}") for i, w in enumerate(weights)),
             ),
@@ -46,25 +49,33 @@ class NormLinear(Match):
             shared_bytes=streamed.shared,
             overlap=True,
             ops=tuple(map(label, self.ops)),
-            outputs=tuple(output for op in linears for output in low.output(op.out)),
+            outputs=tuple(output for block in self.writes for value in block for output in low.output(value)),
             weight_bytes=low.weight_bytes(*weights),
-            other_bytes=norm.x.width * 8 + width * 4,
+            other_bytes=cols * 4 * len(self.vector.reads) + (cols * 4 if self.vector.norm else 0) + width * 4,
             flops=2 * sum(w.rows * w.cols for w in weights),
         )
 
     def _products(self, low: Lowering) -> list[KernelSpec]:
-        weights = tuple(op.weight for op in self.linears)
-        encoded = encode(low, self.norm.out, (self.norm.x,), weights, self.norm)
+        encoded = encode(low, self.vector, tuple(op.weight for op in self.linears))
         return [encoded, *(gemm(low, op) for op in self.linears)]
 
 
 def match(edges: Edges, op: Op, rows: int) -> NormLinear | None:
-    """A norm that only matrices read. For one row, gate and up matrices have a family of their own."""
-    if not isinstance(op, RmsNorm):
+    """A vector that only matrices read, or that lies in memory anyway."""
+    vector = vector_from(edges, op, rows)
+    if vector is None:
         return None
-    readers = edges.readers(op.out)
+    readers = edges.readers(vector.value)
     linears = tuple(reader for reader in readers if isinstance(reader, Linear))
-    if not linears or len(linears) < len(readers):
+    in_memory = vector.value in (value for block in (*vector.reads, *vector.writes) for value in block)
+    if not linears or (len(linears) < len(readers) and not in_memory):
         return None
     products = tuple(linear.out for linear in linears)
-    return NormLinear(ops=(op, *linears), reads=((op.x,),), writes=(products,), norm=op, linears=linears)
+    return NormLinear(
+        ops=(*vector.ops, *linears),
+        reads=vector.reads,
+        writes=(products, *vector.writes),
+        over=vector.over(rows),
+        vector=vector,
+        linears=linears,
+    )

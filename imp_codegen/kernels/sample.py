@@ -43,8 +43,8 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     config = sample_config(low, head, weighed=weigh, advance=advance)
     # The same kernels for every end.
     before = sample_config(low, head)
-    vocab, parts, threads = head.linear.out.width, low.target.sms, low.target.sample_threads
-    logits = low.value("const float*", "logits", head.linear.out)
+    vocab, parts, threads = head.logits.width, low.target.sms, low.target.sample_threads
+    logits = low.value("const float*", "logits", head.logits)
     scores = Param("float*", "scores", low.buffer("sample.scores", vocab * 4))
     best_value = Param("float*", "best_value", low.buffer("sample.best_value", parts * 4))
     best = Param("std::uint32_t*", "best", low.buffer("sample.best", parts * 4))
@@ -119,7 +119,7 @@ def sample_config(
     return Config(
         "SampleConfig",
         (
-            ("vocab", head.linear.out.width),
+            ("vocab", head.logits.width),
             ("context", low.context),
             ("breakers", BREAKER_WORDS),
             ("parts", parts or low.target.sms),
@@ -135,7 +135,7 @@ def sample_config(
 def adjust(low: Lowering, head: Head) -> tuple[Param, ...]:
     """What makes scores of logits."""
     return (
-        low.value("const float*", "logits", head.linear.out),
+        low.value("const float*", "logits", head.logits),
         low.state("const std::int32_t*", "step.input"),
         low.state("const Sampling*", "seq.sampling"),
         low.state("const std::int32_t*", "seq.position"),
@@ -144,7 +144,7 @@ def adjust(low: Lowering, head: Head) -> tuple[Param, ...]:
         low.state("const Seen*", "seq.seen"),
         low.state("const std::uint32_t*", "seq.mask"),
         low.state("const float*", "seq.bias"),
-        Param("std::uint32_t*", "longest", low.buffer("sample.longest", head.linear.out.width * 4)),
+        Param("std::uint32_t*", "longest", low.buffer("sample.longest", head.logits.width * 4)),
     )
 
 

@@ -28,7 +28,7 @@ def sieved(low: Lowering, head: Head, *, advance: bool = True) -> tuple[KernelSp
 
     `advance`: the step consumed a token, which counts from now on.
     """
-    vocab, threads = head.linear.out.width, low.target.sample_threads
+    vocab, threads = head.logits.width, low.target.sample_threads
     parts = min(low.target.sms, _PER_SM * _FEWEST_SMS)
     slice_tokens = round_up(-(-vocab // parts), 32)
     scores_bytes = slice_tokens * 4 if slice_tokens <= _NEAR else 0

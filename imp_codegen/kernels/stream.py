@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Weight
-from imp_codegen.kernels.kernel_spec import Config, Cpp, Param
+from imp_codegen.kernels.kernel_spec import Config, Cpp, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.ops import Gated, Linear, RmsNorm
+from imp_codegen.kernels.vector import Vector
+from imp_codegen.ops import Gated, Linear
 from imp_codegen.targets import TargetError
 from imp_codegen.tuning.stage import Stage
 from imp_codegen.tuning.table import choose
@@ -23,18 +24,16 @@ class Streamed:
     shared: int
 
 
-def stream(
-    low: Lowering, kind: str, cols: int, matrices: tuple[Weight, ...], *, norm: RmsNorm | None, paired: bool = False
-) -> Streamed:
+def stream(low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...], *, paired: bool = False) -> Streamed:
     """For a kernel that multiplies one vector with `matrices`: as the tables say, or else the formula.
 
-    `norm`: what the vector goes through before that. `paired`: a warp takes the same rows of both matrices, instead of
-    the rows of one after those of the other.
+    `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other.
     """
-    stage = _stage(low, kind, matrices, encoded_bytes(low, cols, matrices, norm=norm is not None), paired)
+    cols = vector.value.width
+    stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices), paired)
     # Floats that would leave too little room for tiles are read where they lie.
     few_warps = 2 * stage.formula(low.target).warps < low.target.gemv_warps
-    in_place = norm is None and not low.wants_q8(*matrices) and few_warps
+    in_place = not vector.norm and not vector.sum and not low.wants_q8(*matrices) and few_warps
     if in_place:
         stage = replace(stage, vector_bytes=0)
     chosen = choose(low.tables, stage.name, stage.formula(low.target))
@@ -48,32 +47,46 @@ def stream(
             f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice} ({chosen.origin})"
         )
     gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
-    encode = encode_config(low, cols, matrices, warps, norm=norm, in_place=in_place)
+    encode = encode_config(low, vector, matrices, warps, in_place=in_place)
     return Streamed(gemv, encode, warps, shared)
 
 
 def encode_config(
-    low: Lowering, cols: int, matrices: tuple[Weight, ...], warps: int, *, norm: RmsNorm | None, in_place: bool = False
+    low: Lowering, vector: Vector, matrices: tuple[Weight, ...], warps: int, *, in_place: bool = False
 ) -> Config:
     """How the vector that `matrices` multiply is encoded; not at all if it is read `in_place`."""
     return Config(
         "EncodeConfig",
         (
-            ("cols", cols),
+            ("cols", vector.value.width),
             ("warps", warps),
             ("q8", low.wants_q8(*matrices)),
             ("dense", low.wants_dense(*matrices) and not in_place),
-            ("norm", norm is not None),
-            ("eps", norm.eps if norm else 0.0),
+            *norm_fields(vector),
         ),
     )
 
 
-def encoded_bytes(low: Lowering, cols: int, matrices: tuple[Weight, ...], *, norm: bool) -> int:
-    """Shared memory of the encoded vector: codes and scales, floats, and the sums of squares."""
+def norm_fields(vector: Vector) -> tuple[tuple[str, Scalar], ...]:
+    """The fields about norms in an encoder's config."""
+    norm, branch = vector.norm, vector.sum.norm if vector.sum else None
+    return (
+        ("norm", norm is not None),
+        ("eps", norm.eps if norm else 0.0),
+        ("weighted", norm is not None and norm.weight is not None),
+        ("post", branch is not None),
+        ("post_eps", branch.eps if branch else 0.0),
+        ("sum_scale", float(vector.sum.scale.factor if vector.sum and vector.sum.scale else 1)),
+    )
+
+
+def encoded_bytes(low: Lowering, vector: Vector, matrices: tuple[Weight, ...]) -> int:
+    """Shared memory of the encoded vector: codes and scales, floats, and the sums of squares of each norm."""
+    cols = vector.value.width
     codes = round_up(cols, 128) + round_up(cols // 4, 16) if low.wants_q8(*matrices) else 0
     floats = round_up(cols, 32) * 4 if low.wants_dense(*matrices) else 0
-    return codes + floats + (round_up(-(-cols // 128) * 4, 16) if norm else 0)
+    sums = bool(vector.norm) + bool(vector.sum)
+    return codes + floats + sums * round_up(-(-cols // 128) * 4, 16)
 
 
 def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool) -> Stage:

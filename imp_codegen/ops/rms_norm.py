@@ -16,14 +16,16 @@ def rms_norm(x: Floats, eps: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class RmsNorm(Op):
-    """out = x / sqrt(mean(x^2) + eps) * weight."""
+    """out = x / sqrt(mean(x^2) + eps) * weight; without a weight, times 1."""
 
     x: Value
-    weight: Weight
+    weight: Weight | None
     eps: float
 
     def fits(self) -> bool:
-        return self.out.width == self.x.width == self.weight.cols and self.weight.rows == 1
+        weight_fits = self.weight is None or (self.weight.rows, self.weight.cols) == (1, self.x.width)
+        return weight_fits and self.out.width == self.x.width
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
-        return rms_norm(read[0], self.eps) * at.vector(self.weight)
+        normed = rms_norm(read[0], self.eps)
+        return normed * at.vector(self.weight) if self.weight else normed

@@ -15,12 +15,14 @@ from tiny_artifact import in_one_kernel, make_plan, write_tiny
 from imp_codegen import compiler
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
+from imp_codegen.graph import Graph
 from imp_codegen.kernels.family import Body
 from imp_codegen.kernels.form import choose, obstacle
 from imp_codegen.kernels.gate_up import GateUp
 from imp_codegen.kernels.norm_linear import NormLinear
 from imp_codegen.kernels.step.kernel import tuned
 from imp_codegen.kernels.step.model import step_model
+from imp_codegen.models import llama
 from imp_codegen.programs import body, lower
 from imp_codegen.targets import TargetError, find_target
 from imp_codegen.tuning.step import StepChoice
@@ -69,14 +71,29 @@ def key_of(source: Path, quant="Q8_0") -> str:
 # obstacles
 
 
-def test_a_model_that_the_step_kernel_does_not_take(tmp_path):
-    source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
-    chosen = plan(source)
-    assert (chosen.form, chosen.reason) == ("graph", "blk.0.attn_q.weight has a bias")
+@pytest.fixture
+def uneven(tmp_path):
+    """A model of whose norms one has another eps."""
+    build = llama.build
+
+    def changed(spec):
+        ops = build(spec).ops
+        return Graph(tuple(replace(op, eps=0.5) if op.out.name == "layers.1.attn_norm" else op for op in ops))
+
+    with patch.object(llama, "build", changed):
+        yield config(tmp_path, architectures=["LlamaForCausalLM"])
+
+
+UNEVEN = "RmsNorm layers.1.attn_norm differs from RmsNorm layers.0.attn_norm"
+
+
+def test_a_model_that_the_step_kernel_does_not_take(uneven):
+    chosen = plan(uneven)
+    assert (chosen.form, chosen.reason) == ("graph", UNEVEN)
     assert not any(kernel.resident for kernel in chosen.program("decode_b1").kernels)
-    words = "--exec persistent: blk.0.attn_q.weight has a bias; compile with --exec graph"
+    words = f"--exec persistent: {UNEVEN}; compile with --exec graph"
     with pytest.raises(TargetError, match=f"^{words}$"):
-        plan(source, form="persistent")
+        plan(uneven, form="persistent")
 
 
 def test_too_little_shared_memory(tmp_path):
@@ -232,10 +249,9 @@ def test_numbers_that_do_not_fit_name_their_table():
             plan(BIG, tables=(entries((key, StepEntry(choice, "")), origin="bad.json"),))
 
 
-def test_an_obstacle_counts_more_than_a_measurement(tmp_path):
-    source = config(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
-    table = entries((key_of(source), StepEntry(StepChoice(9, 5), "")))
-    assert plan(source, tables=(table,)).reason == "blk.0.attn_q.weight has a bias"
+def test_an_obstacle_counts_more_than_a_measurement(uneven):
+    table = entries((key_of(uneven), StepEntry(StepChoice(9, 5), "")))
+    assert plan(uneven, tables=(table,)).reason == UNEVEN
 
 
 def test_a_choice_leaves_no_buffers_behind():

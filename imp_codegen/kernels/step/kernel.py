@@ -10,11 +10,13 @@ from imp_codegen.graph import Weight, label
 from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params, turns_param
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
+from imp_codegen.kernels.linear_add import LinearAdd
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.step.model import Layer, StepModel
 from imp_codegen.kernels.step.schedule import Phase, Schedule, check
-from imp_codegen.kernels.stream import encode_config, encoded_bytes
-from imp_codegen.ops import Attention, RmsNorm
+from imp_codegen.kernels.stream import activation, bias_mask, bias_params, encode_config, encoded_bytes
+from imp_codegen.kernels.vector import Vector, norm_param
+from imp_codegen.ops import Attention, Linear
 from imp_codegen.tuning.step import Step
 from imp_runtime.plan import BLOCK_TOKENS, Binding
 
@@ -53,7 +55,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
     early = target.early_ctas if least_units(model) >= target.sms else 0
     check(_schedule(model, dict(step.fields), early))
     ops = [op for layer in model.layers for match in layer.groups() for op in match.ops]
-    logits = head.linear.out
+    logits = head.logits
     return KernelSpec(
         name="step",
         entry="step",
@@ -63,7 +65,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
         grid=(target.sms, 1, 1),
         threads=(warps + 1) * 32,
         shared_bytes=slots * _slot_bytes(model) + 2 * round_up(slots * 8, 16) + _scratch(model) + _shared_state(model),
-        ops=tuple(map(label, (*ops, *head.ops[:2]))),
+        ops=tuple(map(label, (*ops, *head.ops[:-1]))),
         overlap=True,
         resident=True,
         outputs=low.output(logits),
@@ -97,30 +99,37 @@ def _arguments(model: StepModel) -> tuple[Param, ...]:
         low.state("const std::int32_t*", "step.input"),
         low.state("const std::int32_t*", "seq.position"),
         low.state("const std::int32_t*", "seq.table"),
-        low.plane(head.norm.weight, "head_norm"),
+        norm_param(low, head.vector.norm, "head_norm"),
         low.plane(head.linear.weight, "head"),
-        low.value("float*", "logits", head.linear.out),
+        low.value("float*", "logits", head.logits),
         Param("float*", "best_value", low.buffer("head.best_value", sms * 4)),
         Param("std::uint32_t*", "best", low.buffer("head.best", sms * 4)),
+        *bias_params(low, (head.linear,)),
     ]
-    for layer in model.layers:
-        params += [param for param in norm_params(low, layer.attention.parts.norms) if param.binding]
-        params += [low.plane(layer.qkv.norm.weight, "norm"), low.plane(layer.gate_up.norm.weight, "norm")]
+    if head.vector.sum:
+        width = head.vector.value.width * 4
+        params += [Param("std::uint32_t*", name, low.buffer(f"step.{name}", width)) for name in ("branch", "sum")]
+    for layer, mlp_sum in zip(model.layers, model.mlp_sums(), strict=True):
+        norms = [layer.qkv.vector.norm, layer.gate_up.vector.norm]
+        norms += [each.norm for each in (layer.gate_up.vector.sum, mlp_sum) if each]
+        vectors = [*norm_params(low, layer.attention.parts.norms), *(norm_param(low, norm, "norm") for norm in norms)]
+        params += [param for param in vectors if param.binding]
+        params += [param for linears in layer.products() for param in bias_params(low, linears)]
         params += [low.plane(weight, "matrix") for weight in layer.matrices()]
     return tuple(params)
 
 
 def _phases(model: StepModel, early: int) -> tuple[Cpp, ...]:
     """The C++ types of the products, in the order in which they run; attention is between the first and the second."""
-    layers, first, head = model.layers, model.first, model.head
-    qkv = [tuple(op.weight for op in layer.qkv.linears) for layer in layers]
-    gate_up = [(layer.gate_up.gate.weight, layer.gate_up.up.weight) for layer in layers]
-    return (
-        _phase(model, qkv, early, first.qkv.norm),
-        _phase(model, [(layer.out.linear.weight,) for layer in layers], early, None),
-        _phase(model, gate_up, early, first.gate_up.norm, units="PairUnits"),
-        _phase(model, [(layer.down.linear.weight,) for layer in layers], early, None),
-        _phase(model, [(head.linear.weight,)], early, head.norm),
+    first, head = model.first, model.head
+    each = [*zip(*(layer.products() for layer in model.layers), strict=True), ((head.linear,),)]
+    scales = [1.0, *(match.add.scale if isinstance(match, LinearAdd) else 1.0 for match in (first.out, first.down))]
+    logits = dict(head.config(_warps(model)).fields)
+    configs: list[dict[str, Scalar]] = [{"scale": scale, "cap": 0.0} for scale in (1.0, scales[1], 1.0, scales[2])]
+    configs.append({"scale": logits["scale"], "cap": logits["cap"]})
+    return tuple(
+        _phase(model, layers, vector, early, config, activation(first.gate_up.gated) if at == 2 else None)
+        for at, (layers, vector, config) in enumerate(zip(each, model.vectors(), configs, strict=True))
     )
 
 
@@ -147,35 +156,34 @@ def _attention(model: StepModel) -> Cpp:
 
 def _phase(
     model: StepModel,
-    layers: Sequence[tuple[Weight, ...]],
+    layers: Sequence[tuple[Linear, ...]],
+    vector: Vector,
     early: int,
-    norm: RmsNorm | None,
-    *,
-    units: str = "MatrixUnits",
+    config: Mapping[str, Scalar],
+    gate: Cpp | None,
 ) -> Cpp:
-    """The C++ type of a phase, from its matrices in each layer, and the norm of the vector that they multiply."""
-    low, cols = model.low, layers[0][0].cols
+    """The C++ type of a phase: its matrices in each layer, what they multiply, what becomes of a gate and of a row."""
+    low = model.low
     variants: list[Cpp] = []
     order = []
-    for weights in layers:
-        variant = Cpp(units, tuple(low.matrix(weight) for weight in weights))
+    for linears in layers:
+        matrices = tuple(low.matrix(op.weight) for op in linears)
+        variant = Cpp("PairUnits", (*matrices, gate)) if gate else Cpp("MatrixUnits", matrices)
         if variant not in variants:
             variants.append(variant)
         order.append(variants.index(variant))
-    encode = encode_config(low, cols, _all(layers), _warps(model), norm=norm)
-    early = early if cols <= low.target.early_cols else 0
-    config = Config("PhaseConfig", (("early", early),))
-    return Cpp("StepPhase", (encode, config, Cpp("LayerOrder", tuple(order)), *variants))
+    encode = encode_config(low, vector, _all(layers), _warps(model))
+    early = early if vector.value.width <= low.target.early_cols else 0
+    phase = Config("PhaseConfig", (("early", early), ("biased", bias_mask(layers[0])), *config.items()))
+    return Cpp("StepPhase", (encode, phase, Cpp("LayerOrder", tuple(order)), *variants))
 
 
 def _products(model: StepModel, layer: Layer, early: int) -> tuple[Phase, ...]:
     """A layer's phases but attention, as schedule.py counts them."""
-    qkv = tuple(op.weight for op in layer.qkv.linears)
-    return (
-        _product(model, "q, k and v", qkv, early),
-        _product(model, "output projection", (layer.out.linear.weight,), early),
-        _product(model, "gate and up", (layer.gate_up.gate.weight, layer.gate_up.up.weight), early, paired=True),
-        _product(model, "down projection", (layer.down.linear.weight,), early),
+    names = ("q, k and v", "output projection", "gate and up", "down projection")
+    return tuple(
+        _product(model, name, tuple(op.weight for op in linears), early, paired=name == "gate and up")
+        for name, linears in zip(names, layer.products(), strict=True)
     )
 
 
@@ -216,8 +224,8 @@ def _schedule(model: StepModel, step: Mapping[str, Scalar], early: int) -> Sched
     )
 
 
-def _all(layers: Sequence[tuple[Weight, ...]]) -> tuple[Weight, ...]:
-    return tuple(weight for weights in layers for weight in weights)
+def _all(layers: Sequence[tuple[Linear, ...]]) -> tuple[Weight, ...]:
+    return tuple(op.weight for linears in layers for op in linears)
 
 
 def _warps(model: StepModel) -> int:
@@ -237,18 +245,11 @@ def _slot_bytes(model: StepModel) -> int:
 
 def _scratch(model: StepModel) -> int:
     """Shared memory of the phases, which take turns."""
-    low, layers, first, warps = model.low, model.layers, model.first, _warps(model)
-    hidden = model.head.norm.x.width
-    gate_up = tuple(op.weight for layer in layers for op in (layer.gate_up.gate, layer.gate_up.up))
-    sizes = [
-        core_bytes(first.op, warps),
-        encoded_bytes(low, hidden, (model.head.linear.weight,), norm=True) + round_up(warps * 8, 16),
-        encoded_bytes(low, hidden, tuple(op.weight for layer in layers for op in layer.qkv.linears), norm=True),
-        encoded_bytes(low, first.op.out.width, tuple(layer.out.linear.weight for layer in layers), norm=False),
-        encoded_bytes(low, hidden, gate_up, norm=True),
-        encoded_bytes(low, first.down.linear.x.width, tuple(layer.down.linear.weight for layer in layers), norm=False),
-    ]
-    return max(sizes)
+    low, warps = model.low, _warps(model)
+    each = [*zip(*(layer.products() for layer in model.layers), strict=True), ((model.head.linear,),)]
+    sizes = [encoded_bytes(low, vector, _all(layers)) for layers, vector in zip(each, model.vectors(), strict=True)]
+    sizes[-1] += round_up(warps * 8, 16)
+    return max(core_bytes(model.first.op, warps), *sizes)
 
 
 def _shared_state(model: StepModel) -> int:

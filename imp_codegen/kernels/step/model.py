@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from imp_codegen.graph import Value, Weight, label
+from imp_codegen.graph import Weight, label
 from imp_codegen.kernels.attention.family import CachedAttention
 from imp_codegen.kernels.embed import Embedding
-from imp_codegen.kernels.family import Body, Match
+from imp_codegen.kernels.family import Block, Body, Match
 from imp_codegen.kernels.gate_up import GateUp
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.linear_add import LinearAdd
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.norm_linear import NormLinear
-from imp_codegen.ops import Attention
+from imp_codegen.kernels.vector import Sum, Vector
+from imp_codegen.ops import Attention, Linear
 
-_PHASES = (NormLinear, CachedAttention, LinearAdd, GateUp, LinearAdd)  # of a layer
+End = LinearAdd | NormLinear
+"""The end of a branch, which is added at once, or later by who reads the sum."""
+
+_PHASES = (NormLinear, CachedAttention, End, GateUp, End)  # of a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +29,9 @@ class Layer:
 
     qkv: NormLinear
     attention: CachedAttention
-    out: LinearAdd
+    out: End
     gate_up: GateUp
-    down: LinearAdd
+    down: End
 
     @property
     def op(self) -> Attention:
@@ -38,10 +42,18 @@ class Layer:
         """All, in order."""
         return (self.qkv, self.attention, self.out, self.gate_up, self.down)
 
+    def products(self) -> tuple[tuple[Linear, ...], ...]:
+        """The matrices of each phase but attention."""
+        return (self.qkv.linears, (end(self.out),), (self.gate_up.gate, self.gate_up.up), (end(self.down),))
+
     def matrices(self) -> tuple[Weight, ...]:
         """In the order of the phases."""
-        mlp = (self.gate_up.gate, self.gate_up.up, self.down.linear)
-        return tuple(op.weight for op in (*self.qkv.linears, self.out.linear, *mlp))
+        return tuple(op.weight for linears in self.products() for op in linears)
+
+
+def end(match: End) -> Linear:
+    """The matrix that ends a branch."""
+    return match.linear if isinstance(match, LinearAdd) else match.linears[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +69,16 @@ class StepModel:
     def first(self) -> Layer:
         """The layer that all others resemble."""
         return self.layers[0]
+
+    def vectors(self) -> tuple[Vector, ...]:
+        """What the phases but attention multiply, and the head: of the first layer, as if a branch came before it."""
+        layer = self.first
+        qkv = replace(layer.qkv.vector, sum=self.head.vector.sum)
+        return (qkv, layer.out.vector, layer.gate_up.vector, layer.down.vector, self.head.vector)
+
+    def mlp_sums(self) -> tuple[Sum | None, ...]:
+        """Of the stream and the MLP's branch of each layer."""
+        return (*(layer.qkv.vector.sum for layer in self.layers[1:]), self.head.vector.sum)
 
     def matrices(self) -> tuple[Weight, ...]:
         """All layers' in the order of the phases."""
@@ -85,45 +107,54 @@ def _layers(groups: list[Match]) -> Iterator[Layer]:
         qkv, attention, out, gate_up, down = groups[at : at + len(_PHASES)]
         assert isinstance(qkv, NormLinear)
         assert isinstance(attention, CachedAttention)
-        assert isinstance(out, LinearAdd)
+        assert isinstance(out, LinearAdd | NormLinear)
         assert isinstance(gate_up, GateUp)
-        assert isinstance(down, LinearAdd)
+        assert isinstance(down, LinearAdd | NormLinear)
         yield Layer(qkv, attention, out, gate_up, down)
 
 
 def _strangers(matches: tuple[Match, ...]) -> Iterator[Match]:
     """Groups that are not the phase which comes next, or do not read what the phases before have made."""
-    x: tuple[Value, ...] = ()  # the residual stream
-    before: tuple[Value, ...] = ()
+    stream: tuple[Block, ...] = ()  # the residual stream, and a branch that is not yet added
+    before: Block = ()
     for at, match in enumerate(matches):
-        if at == 0 or at == len(matches) - 1:
-            kind: type[Match] = Head if at else Embedding
-        else:
-            kind = _PHASES[(at - 1) % len(_PHASES)]
-        whole = at < len(matches) - 1 or at % len(_PHASES) == 1
-        wanted = {
-            Embedding: (),
-            CachedAttention: (before,),
-            LinearAdd: (before, x),
-        }.get(kind, (x,))
-        if not isinstance(match, kind) or match.reads != wanted or not whole:
+        last = at == len(matches) - 1
+        phase = (at - 1) % len(_PHASES)
+        kind = Embedding if at == 0 else Head if last else _PHASES[phase]
+        wanted = () if at == 0 else stream
+        if kind is CachedAttention:
+            wanted = (before,)
+        elif kind is End:
+            wanted = (before, *stream) if isinstance(match, LinearAdd) else (before,)
+        if not isinstance(match, kind) or match.reads != wanted or (last and phase != 0):
             yield match
         before = match.writes[0]
-        if kind in (Embedding, LinearAdd):
-            x = before
+        if kind in (Embedding, End):
+            stream = (before,) if at == 0 or isinstance(match, LinearAdd) else (*stream, before)
+        elif len(stream) > 1:
+            stream = match.writes[1:]
 
 
 def _obstacles(model: StepModel) -> Iterator[str]:
-    low = model.low
+    low, sums = model.low, [*model.mlp_sums(), *(layer.gate_up.vector.sum for layer in model.layers)]
     for layer in model.layers:
-        biased = [op for op in (*layer.qkv.linears, layer.out.linear, layer.down.linear) if op.bias]
-        if biased:
-            yield f"{biased[0].weight.name} has a bias"
         first = layer.qkv.linears[0].weight
         if len(layer.qkv.linears) != 3:
             yield f"{first.name}: q, k and v are not three matrices"
         if len({op.weight.cols // low.tile(op.weight).cols for op in layer.qkv.linears}) > 1:
             yield f"{first.name}: q, k and v are cut into different numbers of tiles"
+    if model.head.vector.norm and model.head.vector.norm.weight is None:
+        yield f"{label(model.head.vector.norm)} has no weight"
+    normed = [each for each in sums if each]
+    if 0 < len(normed) < len(sums):
+        yield f"{label(normed[0].norm)} is the norm of a branch, and others have none"
+    for each in normed:
+        if each.scale:
+            yield f"{label(each.scale)} scales the residual stream"
+        if each.norm.eps == 0:
+            yield f"{label(each.norm)} has an eps of 0"
+        if each.norm.eps != normed[0].norm.eps:
+            yield f"{label(each.norm)} differs from {label(normed[0].norm)}"
     for layer in model.layers[1:]:
         for item, first_item in zip(_alike(layer), _alike(model.first), strict=True):
             if item[1:] != first_item[1:]:
@@ -132,7 +163,14 @@ def _obstacles(model: StepModel) -> Iterator[str]:
 
 def _alike(layer: Layer) -> tuple[tuple[object, ...], ...]:
     """What the kernel has once for all layers: each operation's label, and what must be the same of it."""
-    op, gate = layer.op, layer.gate_up.gate
-    eps = [(label(norm), norm.eps) for norm in (layer.qkv.norm, layer.gate_up.norm)]
+    op, gated = layer.op, layer.gate_up.gated
+    norms = [
+        (label(match.ops[0]), norm and (norm.eps, norm.weight is None))
+        for match, norm in ((layer.qkv, layer.qkv.vector.norm), (layer.gate_up, layer.gate_up.vector.norm))
+    ]
+    biases = [(label(linear), linear.bias is None) for linears in layer.products() for linear in linears]
+    ends = [
+        (label(match.ops[-1]), isinstance(match, LinearAdd) and match.add.scale) for match in (layer.out, layer.down)
+    ]
     heads = (label(op), op.heads, op.kv_heads, op.head_dim, len(layer.attention.parts.norms))
-    return (*eps, heads, (label(gate), gate.out.width))
+    return (*norms, *biases, *ends, heads, (label(gated), gated.out.width, gated.activation))

@@ -35,8 +35,8 @@ struct ChunkRow {
     return rsqrt_fast(total * (1.0f / static_cast<float>(Cols)) + eps);
   }
 
-  // The row x + rms_norm(y) * weight, whose first columns lie at `first`; it takes x's place if it is to be kept.
-  template <bool Keep>
+  // The row Scale * (x + rms_norm(y) * weight), whose first columns lie at `first`; it takes x's place if it is to be kept.
+  template <float Scale, bool Keep>
   static __device__ __forceinline__ auto sum(const PostChunk& from, std::size_t first, float eps, float* partial) {
     float* const x = from.x + first;
     const float* const y = from.y + first;
@@ -46,8 +46,8 @@ struct ChunkRow {
       const float4 old = load(x + k);
       const float4 v = load(y + k);
       const float4 g = load(weight + k);
-      return make_float4(fma(v.x * factor, g.x, old.x), fma(v.y * factor, g.y, old.y), fma(v.z * factor, g.z, old.z),
-                         fma(v.w * factor, g.w, old.w));
+      return make_float4(Scale * fma(v.x * factor, g.x, old.x), Scale * fma(v.y * factor, g.y, old.y),
+                         Scale * fma(v.z * factor, g.z, old.z), Scale * fma(v.w * factor, g.w, old.w));
     };
     if constexpr (Keep) {
       for (int k = thread_index() * 4; k < Cols; k += kStride) *reinterpret_cast<float4*>(x + k) = added(k);

@@ -16,9 +16,10 @@ struct EncodeConfig {
   bool dense;   // floats, for F32, F16 and BF16; neither: nothing is encoded, the floats are read in place
   bool norm;    // RMS norm: run() returns its factor
   float eps;
-  bool weighted = true;   // the norm has a weight
-  bool post = false;      // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
-  float post_eps = 0.0f;  // of y's norm
+  bool weighted = true;    // the norm has a weight
+  bool post = false;       // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
+  float post_eps = 0.0f;   // of y's norm
+  float sum_scale = 1.0f;  // of the sum
 };
 
 // A residual stream whose latest branch is not yet added to it.
@@ -145,8 +146,10 @@ struct Encoder {
     return k < C.cols ? *reinterpret_cast<const float4*>(vector + k) : make_float4(0, 0, 0, 0);
   }
   static __device__ __forceinline__ float4 add_normed(float4 x, float4 y, float scale, float4 weight) {
-    return make_float4(untagged(fma(y.x * scale, weight.x, x.x)), untagged(fma(y.y * scale, weight.y, x.y)),
-                       untagged(fma(y.z * scale, weight.z, x.z)), untagged(fma(y.w * scale, weight.w, x.w)));
+    return make_float4(untagged(C.sum_scale * fma(y.x * scale, weight.x, x.x)),
+                       untagged(C.sum_scale * fma(y.y * scale, weight.y, x.y)),
+                       untagged(C.sum_scale * fma(y.z * scale, weight.z, x.z)),
+                       untagged(C.sum_scale * fma(y.w * scale, weight.w, x.w)));
   }
   static __device__ __forceinline__ void add_squares(int k, float4 v, float* sums) {
     if (k / 128 >= kSpans) return;

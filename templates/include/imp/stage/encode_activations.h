@@ -18,10 +18,11 @@ struct ActivationsConfig {
   bool q8;
   bool dense;
   float eps;
-  bool weighted = true;   // the norm has a weight
-  bool post = false;      // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
-  float post_eps = 0.0f;  // of y's norm
-  bool keep = true;       // that sum becomes the new x
+  bool weighted = true;    // the norm has a weight
+  bool post = false;       // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
+  float post_eps = 0.0f;   // of y's norm
+  float sum_scale = 1.0f;  // of the sum
+  bool keep = true;        // that sum becomes the new x
 };
 
 template <ActivationsConfig C, class F = Silu>
@@ -51,7 +52,7 @@ struct EncodeActivations {
     auto* partial = reinterpret_cast<float*>(shared_memory());
     const std::size_t first = static_cast<std::size_t>(token) * kStride;
     if constexpr (C.post) {
-      const auto sum = Row::template sum<C.keep>(x, first, C.post_eps, partial + (C.norm ? kWarps : 0));
+      const auto sum = Row::template sum<C.sum_scale, C.keep>(x, first, C.post_eps, partial + (C.norm ? kWarps : 0));
       encode(sum, token, weight, partial, codes, scales, planes);
     } else {
       encode([&](int k) { return Row::load(x + first + k); }, token, weight, partial, codes, scales, planes);

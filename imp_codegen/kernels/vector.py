@@ -1,0 +1,120 @@
+"""The vector that matrices multiply, and what it is made of while kernels encode it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, Value
+from imp_codegen.kernels.family import Block
+from imp_codegen.kernels.kernel_spec import Param
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.ops import Add, Gated, Linear, RmsNorm, Scale
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """A residual stream and the norm of what a branch has made, both times `scale`. `kept`: others read it too."""
+
+    norm: RmsNorm
+    add: Add
+    scale: Scale | None
+    kept: bool
+
+    @property
+    def out(self) -> Value:
+        """The result."""
+        return self.scale.out if self.scale else self.add.out
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """In order."""
+        return (self.norm, self.add, *((self.scale,) if self.scale else ()))
+
+    @property
+    def stream(self) -> Value:
+        """What the branch is added to."""
+        return self.add.x if self.add.y == self.norm.out else self.add.y
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """`value`, made of what lies in memory: by `gated`, or as a `sum`, by a `norm` or both, or it lies there itself."""
+
+    value: Value
+    gated: Gated | None = None
+    sum: Sum | None = None
+    norm: RmsNorm | None = None
+
+    @property
+    def ops(self) -> tuple[Op, ...]:
+        """What is computed, in order."""
+        made = (self.gated, *(self.sum.ops if self.sum else ()), self.norm)
+        return tuple(op for op in made if op)
+
+    @property
+    def reads(self) -> tuple[Block, ...]:
+        """What must lie in memory."""
+        if self.gated:
+            return ((self.gated.gate, self.gated.up),)
+        if self.sum:
+            return ((self.sum.stream,), (self.sum.norm.x,))
+        return ((self.norm.x if self.norm else self.value,),)
+
+    @property
+    def writes(self) -> tuple[Block, ...]:
+        """What is left there beside the products."""
+        return ((self.sum.out,),) if self.sum and self.sum.kept else ()
+
+    def over(self, rows: int) -> Mapping[Value, Value]:
+        """A chunk's sum takes its stream's place; of one row, many CTAs read the stream while one stores the sum."""
+        return {self.sum.out: self.sum.stream} if rows > 1 and self.sum and self.sum.kept else {}
+
+    def params(self, low: Lowering) -> tuple[Param | tuple[Param, ...], Param]:
+        """What encoders take: where it lies, or Sum's arguments (PostSource, PostChunk); and the norm's weight."""
+        norm = norm_param(low, self.norm, "norm")
+        if not self.sum:
+            return low.value("const float*", "x", self.reads[0][0]), norm
+        in_place = low.rows > 1
+        parts = [
+            low.value("float*" if in_place else "const float*", "x", self.sum.stream),
+            low.value("const float*", "branch", self.sum.norm.x),
+            norm_param(low, self.sum.norm, "branch_norm"),
+        ]
+        if not in_place:
+            kept = low.value("float*", "sum", self.sum.out) if self.sum.kept else Param("float*", "sum", None)
+            parts.append(kept)
+        return tuple(parts), norm
+
+
+def norm_param(low: Lowering, norm: RmsNorm | None, name: str) -> Param:
+    """A parameter for a norm's weight, null if there is none."""
+    return low.plane(norm.weight, name) if norm and norm.weight else Param("const float*", name, None)
+
+
+def vector_from(edges: Edges, op: Op, rows: int) -> Vector | None:
+    """The vector that `op` is the first operation to make, or that a matrix reads as it lies in memory."""
+    match op:
+        case Linear():
+            return Vector(op.x)
+        case Gated() if rows > 1:
+            return Vector(op.out, gated=op)
+        case RmsNorm():
+            add = edges.only_reader(op.out)
+            return _of_sum(edges, op, add) if isinstance(add, Add) else Vector(op.out, norm=op)
+    return None
+
+
+def _of_sum(edges: Edges, norm: RmsNorm, add: Add) -> Vector | None:
+    """The sum itself if matrices read it, or its norm."""
+    if add.x == add.y or add.scale != 1 or norm.weight is None:
+        return None
+    scale = edges.only_reader(add.out)
+    scale = scale if isinstance(scale, Scale) else None
+    out = scale.out if scale else add.out
+    readers = edges.readers(out)
+    norms = [reader for reader in readers if isinstance(reader, RmsNorm)]
+    if len(norms) == 1:
+        return Vector(norms[0].out, sum=Sum(norm, add, scale, kept=len(readers) > 1), norm=norms[0])
+    matrices = [reader for reader in readers if isinstance(reader, Linear)]
+    return Vector(out, sum=Sum(norm, add, scale, kept=len(matrices) < len(readers)))
