@@ -1,4 +1,7 @@
-"""A GGUF file of the weights of a Hugging Face folder, as llama.cpp's converter makes it, written with gguf-py."""
+"""A GGUF file of the weights of a Hugging Face folder, as llama.cpp's converter makes it, written with gguf-py.
+
+But for windows, which the converter leaves out where the architecture is llama.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
         next(kind for kind, name in gguf.MODEL_ARCH_NAMES.items() if name == arch), config["num_hidden_layers"]
     )
     writer = gguf.GGUFWriter(output, arch)
+    if config.get("sliding_window") and config.get("use_sliding_window", True):
+        keys[f"{arch}.attention.sliding_window"] = config["sliding_window"]
     for key, value in keys.items():
         if key != "general.architecture":
             add_key(writer, key, value)
