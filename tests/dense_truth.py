@@ -22,6 +22,20 @@ class Truth:
             t.name: np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float64) for t in reader.tensors
         }
 
+        if self.arch == "phi3":
+            self.take_apart()
+
+    def take_apart(self) -> None:
+        """phi3's q, k and v are one matrix, gate and up another."""
+        heads, keys = (int(self.get(f"attention.head_count{kind}", 0)) for kind in ("", "_kv"))
+        dim = int(self.get("embedding_length", 0)) // heads
+        for layer in range(int(self.get("block_count", 0))):
+            block = f"blk.{layer}"
+            qkv = np.split(self.tensors.pop(f"{block}.attn_qkv.weight"), np.cumsum([heads, keys]) * dim)
+            self.tensors |= {f"{block}.attn_{part}.weight": rows for part, rows in zip("qkv", qkv, strict=True)}
+            halves = np.split(self.tensors.pop(f"{block}.ffn_up.weight"), 2)
+            self.tensors |= dict(zip((f"{block}.ffn_gate.weight", f"{block}.ffn_up.weight"), halves, strict=True))
+
     def get(self, key: str, default: float) -> float:
         value = self.keys.get(f"{self.arch}.{key}", default)
         return float(value[0] if isinstance(value, list) else value)

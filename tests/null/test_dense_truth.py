@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from converted import convert
 from dense_truth import Truth
-from model_checks import FIXTURES, MODELS, kl_divergence
+from model_checks import FIXTURES, MODELS, kl_divergence, source_of
 
 
 @pytest.mark.parametrize(("architecture", "quant"), MODELS)
-def test_logits(architecture: str, quant: str) -> None:
+def test_logits(architecture: str, quant: str, tmp_path: Path) -> None:
     theirs = np.load(FIXTURES / architecture / f"{quant}.npz")
-    ours = Truth(FIXTURES / architecture / f"{architecture}-{quant}.gguf").logits(theirs["prompt_ids"].tolist())
+    path = source_of(architecture, quant)
+    if path.is_dir():
+        path = convert(path, next(path.parent.glob("*.gguf")), tmp_path / "converted.gguf")
+    ours = Truth(path).logits(theirs["prompt_ids"].tolist())
     assert kl_divergence(theirs["logits"], ours).max() < 1e-8
     np.testing.assert_allclose(ours, theirs["logits"], atol=1e-4)
