@@ -331,7 +331,7 @@ def test_too_little_memory(tmp_path: Path) -> None:
 def test_the_cache_takes_what_is_free(tmp_path: Path) -> None:
     artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
     assert Engine(artifact, FakeDevice()).runner.kv_tokens == 8 * CONTEXT
-    some = Engine(artifact, FakeDevice(memory=(256 << 20) + 100_000)).runner.kv_tokens
+    some = Engine(artifact, FakeDevice(memory=(256 << 20) + 266_000)).runner.kv_tokens
     assert 512 < some < 8 * CONTEXT
 
 
@@ -340,7 +340,7 @@ def test_the_cache_takes_no_more_than_its_share(tmp_path: Path) -> None:
     artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
 
     def blocks(**more: float) -> int:
-        return Engine(artifact, FakeDevice(memory=(256 << 20) + 100_000), **more).runner.blocks  # type: ignore[arg-type]
+        return Engine(artifact, FakeDevice(memory=(256 << 20) + 266_000), **more).runner.blocks  # type: ignore[arg-type]
 
     assert blocks(kv_share=1.0) == blocks()
     assert blocks(kv_share=0.5) == pytest.approx(blocks() / 2, abs=1)

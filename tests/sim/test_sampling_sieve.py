@@ -6,13 +6,14 @@ The host computes in float64, the kernels in float32 and integers; with these se
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sim_library import SimLibrary
-from test_sampling_stages import NO_TOKEN, SHAPES, Sampler, compile_kernels
+from test_sampling_stages import FAR, NO_TOKEN, SHAPES, Sampler, compile_kernels
 
 from imp_runtime.host_sampler import HostSampler
 from imp_runtime.plan import MASKED
@@ -119,6 +120,13 @@ def test_without_a_race(checked: SimLibrary, knobs: dict[str, Any]) -> None:
     """In check mode: every order of threads that it tries, and whether each read comes after what it reads."""
     for seed in range(2):
         play(checked, 203, SamplingParams(**{"temperature": 1.0, **knobs}), "wide", seed, steps=4)
+
+
+@pytest.mark.parametrize("knobs", [KNOBS["all"], KNOBS["mirostat"]], ids=["all", "mirostat"])
+def test_slices_too_long_for_shared_memory(tmp_path: Path, knobs: dict[str, Any]) -> None:
+    library = compile_kernels(tmp_path, "plain", FAR)
+    for vocab in FAR:
+        play(library, vocab, SamplingParams(**{"temperature": 1.0, **knobs}), "wide", 1, steps=3)
 
 
 REPEATS: dict[str, dict[str, Any]] = {

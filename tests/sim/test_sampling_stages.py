@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ CONTEXT = 600
 # Vocabulary: parts, list, whether there is a histogram. Without one and with few parts most draws end with a pass over
 # all tokens; with many parts a small top-k is bounded by them, and nothing overflows but equal logits.
 SHAPES = {203: (5, 64, False), 1999: (40, 600, True)}
+FAR = {17000: (2, 600, True)}  # too many tokens for the shared memory of a CTA that sieves
 
 KERNELS = """
 #include "imp/stage/draw.h"
@@ -80,9 +81,11 @@ extern "C" __global__ void draw_VOCAB(const imp::Sampling* sampling, const float
 """
 
 
-def compile_kernels(folder: Path, flavour: Flavour = "check") -> SimLibrary:
+def compile_kernels(
+    folder: Path, flavour: Flavour = "check", shapes: Mapping[int, tuple[int, int, bool]] = SHAPES
+) -> SimLibrary:
     source = KERNELS
-    for vocab, (parts, listed, weighed) in SHAPES.items():
+    for vocab, (parts, listed, weighed) in shapes.items():
         sampler = SAMPLER.replace("VOCAB", str(vocab)).replace("PARTS", str(parts)).replace("LISTED", str(listed))
         sampler = sampler.replace("CONTEXT", str(CONTEXT))
         source += sampler.replace("WEIGHED", str(weighed).lower())
@@ -100,7 +103,7 @@ class Sampler:
 
     def __init__(self, library: SimLibrary, vocab: int) -> None:
         self.library, self.vocab = library, vocab
-        parts, listed, self.weighed = SHAPES[vocab]
+        parts, listed, self.weighed = (SHAPES | FAR)[vocab]
         self.parts = parts
         self.scratch = {
             "histogram": np.zeros(2048, np.uint64),
