@@ -13,6 +13,10 @@ import numpy as np
 
 from small_gguf import add_key
 
+# Architectures whose rows of q and k the converter permutes, and whose norms it adds one to.
+PERMUTED = ("llama", "granite", "smollm3")
+PLUS_ONE = ("gemma2", "gemma3")
+
 
 def convert(folder: Path, like: Path, output: Path) -> Path:
     """Write the BF16 weights of `folder`; keys, and what is no weight, are those of the GGUF file `like`."""
@@ -35,11 +39,11 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
         ours = f"{names.get_name(module)}.{kind}"
         assert dtype == "BF16"
         array = np.frombuffer(raw, "<u2").reshape(shape)
-        for part in heads if arch == "llama" else ():
+        for part in heads if arch in PERMUTED else ():
             if f"attn_{part}." in ours:
                 array = array.reshape(heads[part], 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
         if len(shape) == 1:
-            writer.add_tensor(ours, _widened(array) + (1 if arch == "gemma3" else 0))
+            writer.add_tensor(ours, _widened(array) + (1 if arch in PLUS_ONE else 0))
         else:
             writer.add_tensor(ours, np.ascontiguousarray(array), raw_dtype=gguf.GGMLQuantizationType.BF16)
     for tensor in reader.tensors:

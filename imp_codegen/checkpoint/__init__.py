@@ -16,15 +16,19 @@ __all__ = ["Checkpoint", "CheckpointError", "Dialect", "Metadata", "TensorInfo",
 
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open the checkpoint at `path`: a GGUF file, or a Hugging Face folder with config.json and safetensors."""
+    try:
+        return _open(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def _open(path: Path) -> Checkpoint:
     if path.is_dir():
         if (path / CONFIG).exists():
             return FolderCheckpoint(path)
         raise CheckpointError(f"{path}: is a folder without {CONFIG}; {_advice_for_folder(path)}")
-    try:
-        with path.open("rb") as file:
-            magic = file.read(4)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    with path.open("rb") as file:
+        magic = file.read(4)
     if magic == GGUF_MAGIC:
         return GgufCheckpoint(path)
     if not magic:

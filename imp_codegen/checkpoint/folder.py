@@ -25,6 +25,7 @@ SINGLE = "model.safetensors"
 _ADAPTER = "adapter_config.json"
 _OTHER_WEIGHTS = ("*.bin", "*.pt", "*.pth", "*.h5", "*.msgpack", "*.onnx")
 _LONGEST_INDEX = 1 << 26
+_LONGEST_FILE_NAME = 255  # bytes
 _DEEPER = re.compile(r"^(?:model\.language_model\.|language_model\.model\.)")
 
 
@@ -146,8 +147,14 @@ def _read_index(path: Path, raw: bytes) -> dict[str, str]:
 
 
 def _is_plain(name: str) -> bool:
-    """Whether a file's name stays within its folder, on any system."""
-    return name.endswith(".safetensors") and name.isprintable() and not set(name) & set("/\\:") and name[0] != "."
+    """Whether a file's name stays within its folder, and is one, on any system."""
+    return (
+        len(name.encode(errors="replace")) <= _LONGEST_FILE_NAME
+        and name.endswith(".safetensors")
+        and name.isprintable()
+        and not set(name) & set("/\\:")
+        and name[0] != "."
+    )
 
 
 def _only_file(path: Path) -> Path:

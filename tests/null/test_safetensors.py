@@ -223,10 +223,10 @@ BAD_INDEXES: dict[str, tuple[object, Mapping[str, Mapping[str, np.ndarray]], str
     "an unnamed single file": (mapped(), FILES | {"model.safetensors": TWO}, "has model.safetensors beside"),
     "no text": (mapped(a=7), FILES, "weight_map.'a' is '7', expected the name"),
     **{
-        f"the path {name!r}": (mapped(a=name), FILES, "expected the name of a .safetensors file in the same folder")
+        f"the path {name!r:.40}": (mapped(a=name), FILES, "expected the name of a .safetensors file in the same folder")
         for name in (
             "../1.safetensors", "/etc/1.safetensors", "x/1.safetensors", "x\\1.safetensors", "C:1.safetensors",
-            ".safetensors", "1.bin", "", "..", "a\0.safetensors", "a\n.safetensors",
+            ".safetensors", "1.bin", "", f"{'x' * 300}.safetensors", "\ud800.safetensors", "..", "a\0.safetensors", "a\n.safetensors",
         )
     },
 }  # fmt: skip
