@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 
+import small_gguf
 from activations import ACTIVATIONS
 from dense_truth import Floats, Truth
-from imp_codegen.graph import Graph, Op, Weight
+from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.graph import Graph, Op, Value, Weight
 from imp_codegen.models import llama
-from imp_codegen.ops import Linear, RmsNorm
+from imp_codegen.ops import Linear, RmsNorm, Scale
 from imp_codegen.spec import Activation, Biased, ModelSpec, Norms
-from imp_codegen.targets import find_target
+from imp_codegen.targets import TargetError, find_target
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sim import SimDevice
-from model_checks import check_kernels
+from model_checks import check_kernels, quiet
 from small_gguf import HEAD_DIM, HEADS, HIDDEN, KV_HEADS, LAYERS, VOCAB, WIDTH, vector, write_gguf
 from two_forms import BothForms, compile_both
 
@@ -49,6 +51,7 @@ class Family:
     logit_scale: float = 1.0
     softcap: float = 0.0
     unweighted: bool = False
+    stream_scale: float = 1.0  # of the residual stream behind each layer
 
     def spec(self, spec: ModelSpec) -> ModelSpec:
         layers = tuple(
@@ -72,7 +75,21 @@ class Family:
                 return replace(op, weight=None)
             return op
 
-        return Graph(tuple(map(changed, graph.ops)))
+        ops: list[Op] = []
+        scaled: dict[Value, Value] = {}
+        for op in map(changed, graph.ops):
+            reads = {field: scaled[value] for field, value in values(op).items() if value in scaled}
+            ops.append(replace(op, **reads))
+            if self.stream_scale != 1 and op.out.name.endswith(".residual"):
+                scaled[op.out] = Value(f"{op.out.name}.scaled", op.out.width)
+                ops.append(Scale(scaled[op.out], op.out, self.stream_scale))
+        return Graph(tuple(ops))
+
+
+def values(op: Op) -> dict[str, Value]:
+    """What an operation reads, by field."""
+    found = {field.name: getattr(op, field.name) for field in fields(op) if field.name != "out"}
+    return {name: value for name, value in found.items() if isinstance(value, Value)}
 
 
 FAMILIES = {
@@ -80,6 +97,7 @@ FAMILIES = {
     "some biases": Family(biases=("q", "v", "up"), head_bias=True),
     "granite": Family(embedding_scale=12.0, residual_scale=0.22, logit_scale=1 / 16),
     "gemma": Family(norms="both", activation="gelu_tanh", embedding_scale=HIDDEN**0.5, softcap=30.0),
+    "gemma 4": Family(norms="both", activation="gelu_tanh", embedding_scale=HIDDEN**0.5, stream_scale=0.75),
     "olmo": Family(norms="post", biases=("output", "gate", "down")),
     "norms without weights": Family(unweighted=True, logit_scale=0.5, softcap=20.0, head_bias=True),
 }
@@ -112,6 +130,7 @@ class FamilyTruth(Truth):
             gate, up = self.linear(f"{block}.ffn_gate", normed), self.linear(f"{block}.ffn_up", normed)
             gated = ACTIVATIONS[CPP[self.family.activation]](gate) * up
             x = self.add(x, f"{block}.post_ffw_norm", self.linear(f"{block}.ffn_down", gated))
+            x = x * self.family.stream_scale
         return self.norm("output_norm", x)
 
     def logits(self, tokens: list[int]) -> Floats:
@@ -120,22 +139,24 @@ class FamilyTruth(Truth):
         return cap * np.tanh(logits / cap) if cap else logits
 
 
-def source(path: Path, family: Family, quant: str) -> Path:
+def source(path: Path, family: Family, quant: str, hidden: int = HIDDEN) -> Path:
     """A small model of the family."""
     rng = np.random.default_rng(11)
     tensors: dict[str, np.ndarray | None] = {}
     for layer in range(LAYERS):
         for part in family.biases:
             name, rows = ROWS[part]
+            rows = hidden if rows == HIDDEN and part in ("output", "down") else rows
             tensors[f"blk.{layer}.{name}.bias"] = rng.standard_normal(rows).astype(np.float32)
         pre, post = ("attn_norm", "ffn_norm"), ("post_attention_norm", "post_ffw_norm")
         if family.norms != "pre":
-            tensors |= {f"blk.{layer}.{name}.weight": vector(rng, HIDDEN) for name in post}
+            tensors |= {f"blk.{layer}.{name}.weight": vector(rng, hidden) for name in post}
         if family.norms == "post" or family.unweighted:
             tensors |= {f"blk.{layer}.{name}.weight": None for name in pre}
     if family.head_bias:
         tensors["output.bias"] = rng.standard_normal(VOCAB).astype(np.float32) * 3
-    return write_gguf(path, "llama", tensors=tensors, quant=quant)
+    with patch.object(small_gguf, "HIDDEN", hidden):
+        return write_gguf(path, "llama", tensors=tensors, quant=quant)
 
 
 @pytest.fixture
@@ -154,7 +175,7 @@ TOKENS = [5, 17, 200, 3, 17, 90, 41, 5, 8, 255, 77, 30]
 
 
 @pytest.mark.parametrize("quant", ["F32", "Q8_0"])
-@pytest.mark.parametrize("family", FAMILIES, indirect=True)
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gemma 4"], indirect=True)
 def test_both_forms_and_prompts(tmp_path: Path, family: Family, quant: str) -> None:
     path = source(tmp_path / "m.gguf", family, quant)
     target = replace(find_target("sim"), sms=3, attention_ctas=3, step_warps=3)
@@ -172,3 +193,38 @@ def test_both_forms_and_prompts(tmp_path: Path, family: Family, quant: str) -> N
         hidden = FamilyTruth(path, family).hidden(TOKENS)
         np.testing.assert_allclose(engine.hidden(TOKENS), hidden, rtol=0, atol=0.04 * np.abs(hidden).max())
         check_kernels(engine)
+
+
+@pytest.mark.parametrize("family", ["gemma 4"], indirect=True)
+def test_what_the_step_kernel_does_not_take(tmp_path: Path, family: Family) -> None:
+    path, artifact = source(tmp_path / "m.gguf", family, "F32"), tmp_path / "m.impc"
+    words = (
+        r"--exec persistent: Scale layers\.0\.residual\.scaled scales the residual stream; compile with --exec graph"
+    )
+    with pytest.raises(TargetError, match=words):
+        compile_model(path, artifact, ("sim",), CompileOptions(form="persistent"), quiet)
+    compile_model(path, artifact, ("sim",), CompileOptions(), quiet)
+    truth = FamilyTruth(path, family).logits(TOKENS)
+    with Engine.load(artifact, target="sim") as engine:
+        np.testing.assert_allclose(engine.logits(TOKENS), truth, rtol=0, atol=2e-3 * np.abs(truth).max())
+        check_kernels(engine)
+
+
+@pytest.mark.parametrize("family", ["gemma", "olmo"], indirect=True)
+def test_no_race_for_the_residual_stream(tmp_path: Path, family: Family) -> None:
+    """The CTAs store the sum with a branch together, 128 columns each, while the others read what it is made of."""
+    target = replace(find_target("sim"), sms=5, attention_ctas=5, step_warps=2)
+    path = source(tmp_path / "m.gguf", family, "Q8_0", hidden=416)
+    artifact = compile_both(path, tmp_path / "m.impc", target, prefill=True, check=True)
+    device = SimDevice(threads=1)
+    try:
+        forms = BothForms(artifact, device)
+        for order, seed in ((0, 1), (1, 1), (2, 1), (2, 2)):
+            forms.reset()
+            device._loaded().configure(1, order, seed)
+            forms.compare(TOKENS[:4])
+        with Engine(Artifact.open(artifact), device) as engine:
+            for program in ("logits", "hidden"):
+                assert np.isfinite(getattr(engine, program)(TOKENS)).all()
+    finally:
+        device.close()
