@@ -148,13 +148,8 @@ def _read_index(path: Path, raw: bytes) -> dict[str, str]:
 
 def _is_plain(name: str) -> bool:
     """Whether a file's name stays within its folder, and is one, on any system."""
-    return (
-        len(name.encode(errors="replace")) <= _LONGEST_FILE_NAME
-        and name.endswith(".safetensors")
-        and name.isprintable()
-        and not set(name) & set("/\\:")
-        and name[0] != "."
-    )
+    fits = name.endswith(".safetensors") and len(name.encode(errors="replace")) <= _LONGEST_FILE_NAME
+    return fits and name.isprintable() and not set(name) & set("/\\:") and name[0] != "."
 
 
 def _only_file(path: Path) -> Path:

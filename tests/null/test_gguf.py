@@ -188,7 +188,7 @@ def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_rows_out_of_range_are_refused() -> None:
-    checkpoint = open_checkpoint(FILES[0])
+    checkpoint = open_checkpoint(TESTS / "fixtures" / "llama" / "llama-Q8_0.gguf")
     with pytest.raises(CheckpointError, match="has no tensor 'nothing'"):
         checkpoint.rows("nothing", 0, 1)
     with pytest.raises(CheckpointError, match=r"has 512 rows, not 0\.\.513"):

@@ -226,7 +226,8 @@ BAD_INDEXES: dict[str, tuple[object, Mapping[str, Mapping[str, np.ndarray]], str
         f"the path {name!r:.40}": (mapped(a=name), FILES, "expected the name of a .safetensors file in the same folder")
         for name in (
             "../1.safetensors", "/etc/1.safetensors", "x/1.safetensors", "x\\1.safetensors", "C:1.safetensors",
-            ".safetensors", "1.bin", "", f"{'x' * 300}.safetensors", "\ud800.safetensors", "..", "a\0.safetensors", "a\n.safetensors",
+            ".safetensors", "1.bin", "", f"{'x' * 300}.safetensors", "\ud800.safetensors",
+            "..", "a\0.safetensors", "a\n.safetensors",
         )
     },
 }  # fmt: skip
