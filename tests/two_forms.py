@@ -19,10 +19,10 @@ from imp_codegen.targets import Target
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import DECODE_SAMPLED, SAMPLING_DTYPE
+from imp_runtime.plan import SAMPLING_DTYPE, STEPS
 from model_checks import quiet
 
-DECODE = ("decode_b1", *DECODE_SAMPLED.values(), "forward_b1", "choose_b1")
+DECODE = (*STEPS, "choose_b1")
 FORMS = ("graph_", "")  # what a form's decode programs are called before DECODE
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
