@@ -64,47 +64,73 @@ struct Step {
   static_assert(C.lanes <= C.in_flight && C.lanes <= C.slots, "each lane looks at another slot");
   static_assert(Ring::safe(C.warps), "the ring is too short for its warps and for what is in flight");
 
-  struct Layer {
-    [[no_unique_address]] StepVector<A.qk_norm> q;
-    [[no_unique_address]] StepVector<A.qk_norm> k;
-    [[no_unique_address]] StepVector<Encoder<Qkv::kEncode>::kWeighted> attention_norm;
-    [[no_unique_address]] StepVector<Encoder<GateUp::kEncode>::kWeighted> mlp_norm;
-    [[no_unique_address]] StepVector<kPost> attention_post;  // the norm of what attention adds
-    [[no_unique_address]] StepVector<kPost> mlp_post;
-    [[no_unique_address]] typename Qkv::Bias qkv_bias;
-    [[no_unique_address]] typename Out::Bias out_bias;
-    [[no_unique_address]] typename GateUp::Bias gate_up_bias;
-    [[no_unique_address]] typename Down::Bias down_bias;
-    const std::uint8_t* qkv[3];  // last: an empty vector at the end would have bytes of its own
+  struct LayerMatrices {
+    const std::uint8_t* qkv[3];
     const std::uint8_t* out[1];
     const std::uint8_t* gate_up[2];
     const std::uint8_t* down[1];
+  };
+  struct Layer : StepField<0, StepVector<A.qk_norm>>,
+                 StepField<1, StepVector<A.qk_norm>>,
+                 StepField<2, StepVector<Encoder<Qkv::kEncode>::kWeighted>>,
+                 StepField<3, StepVector<Encoder<GateUp::kEncode>::kWeighted>>,
+                 StepField<4, StepVector<kPost>>,
+                 StepField<5, StepVector<kPost>>,
+                 StepField<6, typename Qkv::Bias>,
+                 StepField<7, typename Out::Bias>,
+                 StepField<8, typename GateUp::Bias>,
+                 StepField<9, typename Down::Bias>,
+                 LayerMatrices {
+    __device__ __forceinline__ auto q() const { return step_field<0>(*this); }
+    __device__ __forceinline__ auto k() const { return step_field<1>(*this); }
+    __device__ __forceinline__ auto attention_norm() const { return step_field<2>(*this); }
+    __device__ __forceinline__ auto mlp_norm() const { return step_field<3>(*this); }
+    __device__ __forceinline__ auto attention_post() const { return step_field<4>(*this); }  // of what attention adds
+    __device__ __forceinline__ auto mlp_post() const { return step_field<5>(*this); }
+    __device__ __forceinline__ auto qkv_bias() const { return step_field<6>(*this); }
+    __device__ __forceinline__ auto out_bias() const { return step_field<7>(*this); }
+    __device__ __forceinline__ auto gate_up_bias() const { return step_field<8>(*this); }
+    __device__ __forceinline__ auto down_bias() const { return step_field<9>(*this); }
   };
   struct PostVectors {
     std::uint32_t* branch;  // what a branch has made
     std::uint32_t* sum;
   };
   struct NoVectors {};
-  struct Args {
+  struct Vectors {
     std::uint32_t* x;         // [hidden], as the embedding left it
     std::uint32_t* qkv;       // [heads + 2 kv heads, head_dim]
     std::uint32_t* attention;  // [heads, head_dim]
     std::uint32_t* gated;
     std::uint64_t* partial;   // [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
     std::uint32_t* counters;  // layers so far; then, 128 bytes apart, arrivals of each kind of phase
-    [[no_unique_address]] StepTurns<Attend::kTables> turns;
+  };
+  struct Sequences {
     std::uint8_t* cache;
     const std::int32_t* input;
     const std::int32_t* positions;
     const std::int32_t* table;
+  };
+  struct Logit {
     const float* head_norm;
     const std::uint8_t* head[1];
     float* logits;
     float* best_value;    // [grid]
     std::uint32_t* best;  // [grid]
-    [[no_unique_address]] typename Head::Bias head_bias;
-    [[no_unique_address]] std::conditional_t<kPost, PostVectors, NoVectors> post;
+  };
+  struct Layers {
     Layer layer[kLayers];
+  };
+  struct Args : Vectors,
+                StepField<10, StepTurns<Attend::kTables>>,
+                Sequences,
+                Logit,
+                StepField<11, typename Head::Bias>,
+                StepField<12, std::conditional_t<kPost, PostVectors, NoVectors>>,
+                Layers {
+    __device__ __forceinline__ auto turns() const { return step_field<10>(*this); }
+    __device__ __forceinline__ auto head_bias() const { return step_field<11>(*this); }
+    __device__ __forceinline__ auto post() const { return step_field<12>(*this); }
   };
   // The order of a phase's tiles.
   template <class Units>
@@ -156,7 +182,7 @@ struct Step {
         using Rotary = typename Kind::Core::Rotary;
         if constexpr (Rotary::kTurned > 0) {
           for (int pair = thread_index(); pair < Rotary::kTurned; pair += Core::kThreads) {
-            shared.angles[Kind::kTable][pair] = Rotary::angle(args.turns.of[Kind::kTable], pair, position);
+            shared.angles[Kind::kTable][pair] = Rotary::angle(args.turns().of[Kind::kTable], pair, position);
           }
         }
       });
@@ -165,7 +191,7 @@ struct Step {
 
     __device__ __forceinline__ void run() {
       for (int l = 0; l < kLayers; l++) layer(l);
-      Logits epilogue({args.logits, args.best_value, args.best, args.head_bias}, scratch + Head::kEncodedBytes);
+      Logits epilogue({args.logits, args.best_value, args.best, args.head_bias()}, scratch + Head::kEncodedBytes);
       multiply<Head>(0, stream(kLayers), args.head_norm, kDown, turn(kLayers), epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
@@ -175,15 +201,15 @@ struct Step {
     __device__ __forceinline__ void layer(int l) {
       const Layer& at = args.layer[l];
       const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
-      PublishRows<Qkv::kConfig.biased> qkv{args.qkv, tag, at.qkv_bias};
-      multiply<Qkv>(l, stream(l), at.attention_norm.data, kDown, turn(l), qkv);
+      PublishRows<Qkv::kConfig.biased> qkv{args.qkv, tag, at.qkv_bias()};
+      multiply<Qkv>(l, stream(l), at.attention_norm().data, kDown, turn(l), qkv);
       Attend::with(l, [&]<class Kind>() { attend<Kind>(l, tag); });
-      add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out_bias);
+      add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out_bias());
       arrive(kOut);
-      PublishRows<GateUp::kConfig.biased> gated{args.gated, tag, at.gate_up_bias};
-      multiply<GateUp>(l, attended(l, tag), at.mlp_norm.data, kOut, turn(l + 1), gated);
+      PublishRows<GateUp::kConfig.biased> gated{args.gated, tag, at.gate_up_bias()};
+      multiply<GateUp>(l, attended(l, tag), at.mlp_norm().data, kOut, turn(l + 1), gated);
       arrive(kGateUp);
-      add<Down>(l, TaggedInput{args.gated, tag}, kGateUp, 0, at.down_bias);
+      add<Down>(l, TaggedInput{args.gated, tag}, kGateUp, 0, at.down_bias());
       arrive(kDown);
     }
     // A product that ends a branch: x += its rows, or the branch by itself.
@@ -191,7 +217,7 @@ struct Step {
     __device__ __forceinline__ void add(int l, const TaggedInput& input, Counter counter, std::uint32_t tag,
                                         const typename Phase::Bias& bias) {
       if constexpr (kPost) {
-        PublishRows<Phase::kConfig.biased> rows{args.post.branch, tag, bias};
+        PublishRows<Phase::kConfig.biased> rows{args.post().branch, tag, bias};
         multiply<Phase>(l, input, nullptr, counter, turn(l + 1), rows);
       } else {
         PublishSum<Phase::kConfig.biased, Phase::kConfig.scale> sum{args.x, tag, bias};
@@ -218,9 +244,9 @@ struct Step {
     // The residual stream before layer l.
     __device__ __forceinline__ auto stream(int l) const {
       if constexpr (kPost) {
-        const float* weight = args.layer[max(l - 1, 0)].mlp_post.data;
-        return Sum{{args.x, static_cast<std::uint32_t>(l) & 1u}, {args.post.branch, 0}, l > 0, weight,
-                   l < kLayers ? args.post.sum : nullptr, ~turn(l) & 1u};
+        const float* weight = args.layer[max(l - 1, 0)].mlp_post().data;
+        return Sum{{args.x, static_cast<std::uint32_t>(l) & 1u}, {args.post().branch, 0}, l > 0, weight,
+                   l < kLayers ? args.post().sum : nullptr, ~turn(l) & 1u};
       } else {
         return TaggedInput{args.x, 0};
       }
@@ -228,7 +254,7 @@ struct Step {
     // And between its attention and its MLP.
     __device__ __forceinline__ auto attended(int l, std::uint32_t tag) const {
       if constexpr (kPost) {
-        return Sum{{args.post.sum, tag}, {args.post.branch, 1}, true, args.layer[l].attention_post.data, args.x,
+        return Sum{{args.post().sum, tag}, {args.post().branch, 1}, true, args.layer[l].attention_post().data, args.x,
                    ~static_cast<std::uint32_t>(l) & 1u};
       } else {
         return TaggedInput{args.x, 1};
@@ -368,8 +394,8 @@ struct Step {
       const float* q = nullptr;
       const float* k = nullptr;
       if constexpr (A.qk_norm) {
-        q = args.layer[l].q.data;
-        k = args.layer[l].k.data;
+        q = args.layer[l].q().data;
+        k = args.layer[l].k().data;
       }
       return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + shared.slot * A.table_blocks};
     }

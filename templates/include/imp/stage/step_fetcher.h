@@ -42,12 +42,12 @@ struct StepFetcher {
   // sharing the work.
   __device__ __forceinline__ void prefetch_norms(int l) {
     const Layer& at = args.layer[l];
-    prefetch(at.q, A.head_dim);
-    prefetch(at.k, A.head_dim);
-    prefetch(at.attention_norm, Qkv::kEncode.cols);
-    prefetch(at.mlp_norm, GateUp::kEncode.cols);
-    prefetch(at.attention_post, GateUp::kEncode.cols);
-    prefetch(at.mlp_post, Qkv::kEncode.cols);
+    prefetch(at.q(), A.head_dim);
+    prefetch(at.k(), A.head_dim);
+    prefetch(at.attention_norm(), Qkv::kEncode.cols);
+    prefetch(at.mlp_norm(), GateUp::kEncode.cols);
+    prefetch(at.attention_post(), GateUp::kEncode.cols);
+    prefetch(at.mlp_post(), Qkv::kEncode.cols);
   }
   template <bool Has>
   static __device__ __forceinline__ void prefetch(const StepVector<Has>& vector, int count) {

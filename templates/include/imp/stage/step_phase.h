@@ -1,5 +1,7 @@
 // The numbers of the step kernel, and its products as types: which matrices each layer multiplies with a vector.
 #pragma once
+#include <type_traits>
+
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
 #include "imp/stage/units.h"
@@ -36,6 +38,24 @@ template <>
 struct StepVector<false> {
   static constexpr const float* data = nullptr;
 };
+
+// A field of the kernel's arguments, as a base of them: where its type is empty it takes no bytes, whatever the compiler
+// (nvcc 13.0 gives [[no_unique_address]] members some).
+template <int Place, class T, bool Empty = std::is_empty_v<T>>
+struct StepField {
+  T value;
+};
+template <int Place, class T>
+struct StepField<Place, T, true> {};
+
+template <int Place, class T, bool Empty>
+__device__ __forceinline__ T step_field(const StepField<Place, T, Empty>& field) {
+  if constexpr (Empty) {
+    return T{};
+  } else {
+    return field.value;
+  }
+}
 
 struct PhaseConfig {
   int early;            // CTAs that may still be at work on the vector when the others begin to poll it
