@@ -22,7 +22,7 @@ from imp_runtime.model_runner import ModelRunner
 from imp_runtime.plan import SAMPLING_DTYPE, STEPS
 from model_checks import quiet
 
-DECODE = (*STEPS, "choose_b1")
+DECODE = (*STEPS, "choose_b1", "choose_sieve_b1")
 FORMS = ("graph_", "")  # what a form's decode programs are called before DECODE
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],

@@ -67,7 +67,7 @@ class Plain:
             stay = np.sort(order(scores))
             ids, scores = ids[stay], scores[stay]
         p = self._p(scores)
-        above = np.flatnonzero(p >= params.xtc_threshold)
+        above = np.flatnonzero(p >= max(params.xtc_threshold, p.max() * math.exp(-32)))
         if xtc_acts(self.seed, len(history), params.xtc_probability) and len(above) > 1:
             gone = np.delete(above, p[above].argmin())
             ids, scores = np.delete(ids, gone), np.delete(scores, gone)
