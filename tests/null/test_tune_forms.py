@@ -188,12 +188,12 @@ def test_the_graph_competes_in_its_best_configuration(experiment):
 
 
 def test_a_model_that_one_kernel_cannot_decode(tmp_path):
-    made = planned(tmp_path, architectures=["LlamaForCausalLM"], attention_bias=True)
+    made = planned(tmp_path, architectures=["Gemma2ForCausalLM"], rms_norm_eps=0.0)
     experiment = plan_experiment(artifact(made), "sm_90a")
     assert experiment.persistent is None
     report = tune(experiment, Truth(experiment, lambda kernel: 10.0, 0.0).race, quiet)
     assert (report.forms.form, report.forms.persistent) == ("graph", None)
-    assert report.forms.obstacle == "blk.0.attn_q.weight has a bias"
+    assert report.forms.obstacle == "RmsNorm layers.0.post_ffw_norm has an eps of 0"
     assert report.table(find_target("sm_90a"), "", "").steps == {}
 
 
