@@ -1,0 +1,43 @@
+"""What families of models have around their products compiles for both GPUs, without spills but in the step kernel."""
+
+import re
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from test_step_compile import FRAME, TARGETS
+
+from families import FAMILIES, read_as, source
+from imp_codegen.build import Unit, build
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.compiler import CompileOptions, plan_model
+from imp_codegen.targets import find_target
+
+SHAPE = Path(__file__).parents[2] / "models" / "shapes" / "llama-3.2-1b.json"
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_graphs_compile_without_spills(tmp_path, name):
+    family = FAMILIES[name]
+    with read_as(family), closing(open_checkpoint(source(tmp_path / "m.gguf", family, "Q8_0"))) as checkpoint:
+        check(checkpoint, "graph")
+
+
+@pytest.mark.parametrize("norms", ["both", "post"])
+@pytest.mark.parametrize("form", ["graph", "persistent"])
+def test_norms_behind_branches_of_a_real_width(norms, form):
+    family = replace(FAMILIES["gemma"], norms=norms)
+    with read_as(family), closing(random_checkpoint(SHAPE, "Q8_0")) as checkpoint:
+        check(checkpoint, form)
+
+
+def check(checkpoint, form):
+    emitted = plan_model(checkpoint, tuple(map(find_target, TARGETS)), CompileOptions(form=form)).emitted
+    units = tuple(Unit(name, "nvcc", emitted[name].source) for name in TARGETS)
+    for unit, built in zip(units, build(units), strict=True):
+        frames = {entry: int(stores) for entry, _, stores, _ in re.findall(FRAME, built.log)}
+        step = frames.pop("step_0", 0)
+        assert set(frames.values()) == {0}, f"{unit.target}: {frames}"
+        assert step <= 300, unit.target
