@@ -60,10 +60,10 @@ MIXED = {
     "near and far, turning otherwise": Mixed(
         (sees(17), sees(0, theta=1e6), sees(17)), {"num_hidden_layers": 3, "head_dim": 32}
     ),
-    "soft caps and large heads": Mixed((sees(40, 2.0), sees(0, 3.0)), {"head_dim": 256}),
+    "soft caps and large heads": Mixed((sees(40, 2.0), sees(0, 2.0)), {"head_dim": 256}),
     "some do not turn": Mixed((turns(64), turns_nothing(5), turns(64)), {**LLAMA, "num_hidden_layers": 3}),
     "nothing turns": Mixed((turns_nothing(),), {"head_dim": 32}),
-    "parts of heads turn": Mixed((turns(64, 1.19), turns(32, 0.8)), {"head_dim": 96}),
+    "parts of heads turn": Mixed((turns(64, 1.19), turns(64, 1.19, 9)), {"head_dim": 96}),
     "neighbours in parts of heads turn": Mixed((turns(16, 1.5, 16),), {**LLAMA, "head_dim": 48}),
     "only itself": Mixed((sees(1), sees(2)), {"head_dim": 80}),
 }

@@ -242,13 +242,29 @@ def test_layers_that_turn_otherwise_have_tables_of_their_own(program: Program) -
         assert set(bound) == {"weights/rope.turns.0", "weights/rope.turns.1"}
 
 
-def test_layers_of_several_kinds_are_taken_by_both_forms(program: Program) -> None:
+def test_layers_that_see_otherwise_are_taken_by_both_forms(program: Program) -> None:
     """And each form knows them apart: what one layer sees is not what the other does."""
     for form in program.forms:
-        usual = program.of(program.graph, form)
-        made = [usual] + [
-            program.of(rewired(program.graph, {f"layers.{layer}.attention": {field: value}}), form)
-            for layer in (0, 1)
-            for field, value in (("window", 40), ("softcap", 3.0))
-        ]
+        made = [program.of(program.graph, form)]
+        for layer in (0, 1):
+            made += [program.of(rewired(program.graph, {f"layers.{layer}.attention": {"window": 40}}), form)]
         assert not any(one == other for i, one in enumerate(made) for other in made[:i])
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"layers.1.attention": {"softcap": 3.0}}, "Attention layers.1.attention differs from Attention layers.0"),
+        ({"layers.1.attention": {"scale": 0.5}}, "Attention layers.1.attention differs from Attention layers.0"),
+        ({"dim": 32}, "Rope layers.1.q_rope differs from Rope layers.0.q_rope"),
+        ({"magnitude": 1.5}, "Rope layers.1.q_rope differs from Rope layers.0.q_rope"),
+    ],
+)
+def test_layers_that_only_the_graph_takes(program: Program, changes: dict[str, Any], words: str) -> None:
+    if "layers.1.attention" not in changes:
+        changes = ropes(program, range(1, 2), **changes)
+    graph = rewired(program.graph, changes)
+    assert program.of(graph, "graph") != program.of(program.graph, "graph")
+    if "persistent" in program.forms:
+        with pytest.raises(TargetError, match=words):
+            program.of(graph, "persistent")

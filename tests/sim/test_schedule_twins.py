@@ -76,13 +76,7 @@ struct Numbers<imp::Step<C, A, Q, O, G, D, H>> {
     static constexpr int kVariants = sizeof...(Units);
   };
   static constexpr bool kRing = C.grid == %d && C.warps == %d && C.slots == %d && C.in_flight == %d && C.lanes == %d;
-  static constexpr bool kAttention = Kernel::Core::kItems == %d && A::kFirst.splits == %d;
-  static constexpr bool sees(int window) {
-    for (const imp::AttentionConfig& kind : A::kKinds) {
-      if (kind.window == window) return true;
-    }
-    return false;
-  }
+  static constexpr bool kAttention = Kernel::Core::kItems == %d && A::kConfig.splits == %d && A::kConfig.window == %d;
   using Qkv = Of<Q>; using Out = Of<O>; using GateUp = Of<G>; using Down = Of<D>; using Head = Of<H>;
 };
 static_assert(Numbers<step_0_t>::kRing, "ring");
@@ -109,11 +103,10 @@ def test_the_numbers_are_those_of_the_emitted_type(source: str, quant: str, targ
     compiled, schedule = schedule_of(ROOT / source, quant, find_target(target))
     s = schedule
     text = compiled.emitted[target].source
-    text += TRAITS % (s.grid, s.warps, s.slots, s.in_flight, s.lanes, s.items, s.splits)
+    text += TRAITS % (s.grid, s.warps, s.slots, s.in_flight, s.lanes, s.items, s.splits, max(s.windows))
     for layer in s.layers:
         text += "".join(map(_assertion, ("Qkv", "Out", "GateUp", "Down"), layer))
     text += _assertion("Head", s.head)
-    text += "".join(f'static_assert(Numbers<step_0_t>::sees({window}), "window");\n' for window in s.windows)
     for i, name in enumerate(("Qkv", "Out", "GateUp", "Down")):
         kinds = len({layer[i] for layer in s.layers})
         text += f'static_assert(Numbers<step_0_t>::{name}::kVariants >= {kinds}, "kinds of {name}");\n'

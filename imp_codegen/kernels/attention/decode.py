@@ -34,7 +34,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         name=op.out.name,
         entry="attention",
         headers=("stage/attention_decode",),
-        stage=Cpp("AttentionDecode", (core_config(low, parts, splits), slots)),
+        stage=Cpp("AttentionDecode", (core_config(low, parts, splits, op.window), slots)),
         call=(
             (
                 low.value("const float*", "qkv", parts.inputs[0]),

@@ -45,8 +45,8 @@ class Parts:
         return (self.op.heads + 2 * self.op.kv_heads) * self.op.head_dim
 
 
-def core_config(low: Lowering, parts: Parts, splits: int) -> Config:
-    """The config of both forms of decode attention."""
+def core_config(low: Lowering, parts: Parts, splits: int, window: int) -> Config:
+    """The config of both forms of decode attention. `window`: the largest, where several layers share it."""
     op = parts.op
     return Config(
         "AttentionConfig",
@@ -59,7 +59,7 @@ def core_config(low: Lowering, parts: Parts, splits: int) -> Config:
             ("table_blocks", low.table_blocks),
             ("splits", splits),
             ("warps", attention_warps(low, op)),
-            ("window", op.window),
+            ("window", window),
             *rotation(parts),
             ("soft_cap", op.softcap * math.log2(math.e)),
         ),

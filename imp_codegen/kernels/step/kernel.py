@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from imp_codegen.graph import Weight, label
-from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params, turns_param
+from imp_codegen.kernels.attention.parts import core_config, norm_params
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.linear_add import LinearAdd
@@ -94,7 +94,7 @@ def _arguments(model: StepModel) -> tuple[Param, ...]:
         Param("std::uint32_t*", "gated", low.buffer("step.gated", first.gate_up.gated.out.width * 4)),
         Param("std::uint64_t*", "partial", low.buffer("step.partial", partial)),
         Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
-        *(turns_param(low, parts) for parts in _kinds(model) if parts.ropes),
+        *map(low.turns, model.ropes()),
         Param("std::uint8_t*", "cache", Binding("kv")),
         low.state("const std::int32_t*", "step.input"),
         low.state("const std::int32_t*", "seq.position"),
@@ -133,25 +133,14 @@ def _phases(model: StepModel, early: int) -> tuple[Cpp, ...]:
     )
 
 
-def _kinds(model: StepModel) -> tuple[Parts, ...]:
-    """An attention of every kind, in the order of first use: those of one differ in weights and place alone."""
-    found: dict[object, Parts] = {}
-    for layer in model.layers:
-        found.setdefault(_kind(model, layer.attention.parts), layer.attention.parts)
-    return tuple(found.values())
-
-
-def _kind(model: StepModel, parts: Parts) -> object:
-    return core_config(model.low, parts, _splits(model.low, parts.op)), parts.rope
-
-
 def _attention(model: StepModel) -> Cpp:
-    """The C++ type of all layers' attention."""
-    kinds = _kinds(model)
-    numbers = {_kind(model, parts): number for number, parts in enumerate(kinds)}
-    order = Cpp("LayerOrder", tuple(numbers[_kind(model, layer.attention.parts)] for layer in model.layers))
-    configs = (core_config(model.low, parts, _splits(model.low, parts.op)) for parts in kinds)
-    return Cpp("StepAttention", (order, *configs))
+    """The C++ type of all layers' attention. Layers that do not turn have the table after the last."""
+    low, layers, ropes = model.low, model.layers, model.ropes()
+    turning = next((layer for layer in layers if layer.attention.parts.ropes), model.first).attention.parts
+    windows = [layer.op.window for layer in layers]
+    tables = [ropes.index(rope) if (rope := layer.attention.parts.rope) else len(ropes) for layer in layers]
+    core = core_config(low, turning, _splits(low, turning.op), max(windows))
+    return Cpp("StepAttention", (core, len(ropes), Cpp("LayerOrder", tuple(windows)), Cpp("LayerOrder", tuple(tables))))
 
 
 def _phase(
@@ -253,9 +242,10 @@ def _scratch(model: StepModel) -> int:
 
 
 def _shared_state(model: StepModel) -> int:
-    """Bytes of Step::Shared: four words, and the angles of a head's pairs for every kind that turns."""
-    tables = max(sum(bool(parts.ropes) for parts in _kinds(model)), 1)
-    return round_up(16 + tables * model.first.op.head_dim // 2 * 8, 16)
+    """Bytes of Step::Shared: four words, and the angles of a head's pairs in each table."""
+    ropes = model.ropes()
+    still = any(not layer.attention.parts.ropes for layer in model.layers)
+    return round_up(16 + (len(ropes) + still) * model.first.op.head_dim // 2 * 8, 16)
 
 
 def _slots(model: StepModel) -> int:

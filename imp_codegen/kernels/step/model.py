@@ -16,6 +16,7 @@ from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.norm_linear import NormLinear
 from imp_codegen.kernels.vector import Sum, Vector
 from imp_codegen.ops import Attention, Linear
+from imp_codegen.rope import RopeSpec
 
 End = LinearAdd | NormLinear
 """The end of a branch, which is added at once, or later by who reads the sum."""
@@ -79,6 +80,10 @@ class StepModel:
     def mlp_sums(self) -> tuple[Sum | None, ...]:
         """Of the stream and the MLP's branch of each layer."""
         return (*(layer.qkv.vector.sum for layer in self.layers[1:]), self.head.vector.sum)
+
+    def ropes(self) -> tuple[RopeSpec, ...]:
+        """The different ways in which layers turn, in the order of first use."""
+        return tuple(dict.fromkeys(rope for layer in self.layers if (rope := layer.attention.parts.rope)))
 
     def matrices(self) -> tuple[Weight, ...]:
         """All layers' in the order of the phases."""
@@ -159,11 +164,15 @@ def _obstacles(model: StepModel) -> Iterator[str]:
         for item, first_item in zip(_alike(layer), _alike(model.first), strict=True):
             if item[1:] != first_item[1:]:
                 yield f"{item[0]} differs from {first_item[0]}"
+    ropes = [rope for layer in model.layers for rope in layer.attention.parts.ropes]
+    for rope in ropes:
+        if _shape(rope.rope) != _shape(ropes[0].rope):
+            yield f"{label(rope)} differs from {label(ropes[0])}"
 
 
 def _alike(layer: Layer) -> tuple[tuple[object, ...], ...]:
     """What the kernel has once for all layers: each operation's label, and what must be the same of it."""
-    op, gated = layer.op, layer.gate_up.gated
+    op, parts, gated = layer.op, layer.attention.parts, layer.gate_up.gated
     norms = [
         (label(match.ops[0]), norm and (norm.eps, norm.weight is None))
         for match, norm in ((layer.qkv, layer.qkv.vector.norm), (layer.gate_up, layer.gate_up.vector.norm))
@@ -172,5 +181,11 @@ def _alike(layer: Layer) -> tuple[tuple[object, ...], ...]:
     ends = [
         (label(match.ops[-1]), isinstance(match, LinearAdd) and match.add.scale) for match in (layer.out, layer.down)
     ]
-    heads = (label(op), op.heads, op.kv_heads, op.head_dim, len(layer.attention.parts.norms))
+    head_norms = (len(parts.norms), len(parts.value_norms), *(n.eps for n in (*parts.norms, *parts.value_norms)))
+    heads = (label(op), op.heads, op.kv_heads, op.head_dim, op.scale, op.softcap, head_norms)
     return (*norms, *biases, *ends, heads, (label(gated), gated.out.width, gated.activation))
+
+
+def _shape(rope: RopeSpec) -> tuple[object, ...]:
+    """All but the angles."""
+    return rope.dim, rope.interleaved, rope.magnitude

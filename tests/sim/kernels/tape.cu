@@ -49,7 +49,7 @@ __device__ __forceinline__ void share(int* out, const int* positions) {
     c.warps = kWarps;
     return c;
   }();
-  const AttentionShare share = AttentionShare::of<config>(positions[block_index()]);
+  const AttentionShare share = AttentionShare::of<config>(positions[block_index()], Window);
   int* line = out + block_index() * (1 + kSplits);
   *line++ = share.active;
   for (int s = 0; s < share.active; s++) *line++ = share.end(s, 16) - share.begin(s);

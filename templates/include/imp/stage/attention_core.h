@@ -16,7 +16,7 @@ struct AttentionConfig {
   int table_blocks;  // block table entries of one sequence
   int splits;        // CTAs that share the blocks of one kv head
   int warps;
-  int window;        // positions that a query sees, its own with them; 0: all before it
+  int window;        // positions that a query sees, its own with them; 0: all before it. In the step kernel the most
   int rope_dim;      // elements of a head of q and k that turn
   bool interleaved;
   float magnitude;  // of the rotation
@@ -34,10 +34,9 @@ constexpr int attention_group(int queries) {
   return queries / shares;
 }
 
-// The first position that a query at `position` sees.
-template <AttentionConfig C>
-__device__ __forceinline__ int attention_begin(int position) {
-  return C.window > 0 && position >= C.window ? position - C.window + 1 : 0;
+// The first position that a query at `position` sees; a window of 0 is none.
+__device__ __forceinline__ int attention_begin(int position, int window) {
+  return window > 0 && position >= window ? position - window + 1 : 0;
 }
 
 // Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as it has
@@ -48,8 +47,8 @@ struct AttentionShare {
   int active;  // splits that have blocks
   int chunk;   // blocks of a split
   template <AttentionConfig C>
-  static __device__ __forceinline__ AttentionShare of(int position) {
-    const int first = attention_begin<C>(position) / C.block_tokens;
+  static __device__ __forceinline__ AttentionShare of(int position, int window) {
+    const int first = attention_begin(position, window) / C.block_tokens;
     const int blocks = position / C.block_tokens + 1 - first;
     const int even = (blocks + C.splits - 1) / C.splits;
     const int chunk = even > C.warps ? even : C.warps;
@@ -148,14 +147,15 @@ struct AttentionCore {
   // One warp's blocks first, first + warps, ... of the split: take() gives the keys of one, then its values, and each is
   // given back by release(). The block that the step's position lies in gets the row that `prepare` made.
   template <class Fetch>
-  static __device__ __forceinline__ void walk(int position, int first, int end, Fetch& fetch, std::uint8_t* shared) {
+  static __device__ __forceinline__ void walk(int position, int window, int first, int end, Fetch& fetch,
+                                              std::uint8_t* shared) {
     if (first >= end) return;
     const TileQueries<C.head_dim> queries(shared + kQueries, kGroup);
     Tile attention;
     for (int block = first; block < end; block += C.warps) {
       const int left = position + 1 - block * C.block_tokens;
       const int count = left < C.block_tokens ? left : C.block_tokens;
-      const int hidden = attention_begin<C>(position) - block * C.block_tokens;
+      const int hidden = attention_begin(position, window) - block * C.block_tokens;
       const bool own = left <= C.block_tokens;
       std::uint8_t* keys = fetch.take();
       if (own) insert(keys, position, shared + kNew);

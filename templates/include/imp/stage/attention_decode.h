@@ -35,7 +35,7 @@ struct AttentionDecode {
     const int position = args.positions[slot];
     const int split = block_index();
     const int item = block_index_y();
-    const AttentionShare share = AttentionShare::of<C>(position);
+    const AttentionShare share = AttentionShare::of<C>(position, C.window);
     if (split >= share.active) return;  // the CTAs that work wait for the kernel before this one
     std::uint8_t* shared = shared_memory();
     std::uint8_t* core = shared + Ring::kSharedBytes;
@@ -49,7 +49,7 @@ struct AttentionDecode {
     const bool append = end * C.block_tokens > position;
     Core::prepare(a, PlainInput{args.qkv}, angles, item, position, append, core);
     block_sync();
-    Core::walk(position, begin + warp_index(), end, fetch, core);
+    Core::walk(position, C.window, begin + warp_index(), end, fetch, core);
     block_sync();
 
     const int used = end - begin < C.warps ? end - begin : C.warps;

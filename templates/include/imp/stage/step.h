@@ -27,7 +27,7 @@ namespace imp {
 
 template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct Step {
-  static constexpr AttentionConfig A = Attend::kFirst;  // for sizes, which all kinds share
+  static constexpr AttentionConfig A = Attend::kConfig;
   using Core = AttentionCore<A>;
   using Cta = FirstWarps<C.warps>;
   static constexpr LogitsConfig kLogits{
@@ -56,7 +56,7 @@ struct Step {
     std::int32_t slot;
     std::int32_t position;
     std::uint32_t turn;  // layers of all steps before
-    float2 angles[largest({Attend::kTables, 1})][Core::kPairs];  // at the step's position
+    float2 angles[Attend::kAngles][Core::kPairs];  // at the step's position
   };
   static constexpr int kShared = Ring::kSharedBytes + kScratchBytes;
   static constexpr int kSharedBytes = kShared + round_up(sizeof(Shared), 16);
@@ -178,14 +178,15 @@ struct Step {
         shared.position = position;
         shared.turn = load_fresh(args.counters);
       }
-      Attend::each([&]<class Kind>(int) {
-        using Rotary = typename Kind::Core::Rotary;
-        if constexpr (Rotary::kTurned > 0) {
-          for (int pair = thread_index(); pair < Rotary::kTurned; pair += Core::kThreads) {
-            shared.angles[Kind::kTable][pair] = Rotary::angle(args.turns().of[Kind::kTable], pair, position);
+      if constexpr (Attend::kTables > 0) {
+        for (int pair = thread_index(); pair < Core::Rotary::kTurned; pair += Core::kThreads) {
+#pragma unroll
+          for (int t = 0; t < Attend::kAngles; t++) {
+            shared.angles[t][pair] =
+                t < Attend::kTables ? Core::Rotary::angle(args.turns().of[t], pair, position) : make_float2(1, 0);
           }
         }
-      });
+      }
       Cta::sync();
     }
 
@@ -203,7 +204,7 @@ struct Step {
       const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
       PublishRows<Qkv::kConfig.biased> qkv{args.qkv, tag, at.qkv_bias()};
       multiply<Qkv>(l, stream(l), at.attention_norm().data, kDown, turn(l), qkv);
-      Attend::with(l, [&]<class Kind>() { attend<Kind>(l, tag); });
+      attend(l, tag);
       add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out_bias());
       arrive(kOut);
       PublishRows<GateUp::kConfig.biased> gated{args.gated, tag, at.gate_up_bias()};
@@ -354,14 +355,13 @@ struct Step {
       }
     };
 
-    template <class Kind>
     __device__ __forceinline__ void attend(int l, std::uint32_t tag) {
-      using Core = typename Kind::Core;
       const int position = shared.position;
-      const AttentionShare share = AttentionShare::of<Kind::kConfig>(position);
+      const int window = Attend::window(l);
+      const AttentionShare share = AttentionShare::of<A>(position, window);
       const int items = Core::kItems * share.active;
-      const typename Core::Args a = core_args<Core>(l);
-      const SharedAngles angles{shared.angles[Core::Rotary::kTurned > 0 ? Kind::kTable : 0]};
+      const typename Core::Args a = core_args(l);
+      const SharedAngles angles{shared.angles[Attend::table(l)]};
       const TaggedInput qkv{args.qkv, tag};
       for (int item = block_index(); item < items; item += C.grid) {
         const int split = item / Core::kItems;
@@ -372,7 +372,7 @@ struct Step {
         Core::prepare(a, qkv, angles, head, position, end * A.block_tokens > position, scratch);
         Cta::sync();
         Blocks blocks{ring, {count.tile, end - begin}, warp_index()};
-        Core::walk(position, begin + warp_index(), end, blocks, scratch);
+        Core::walk(position, window, begin + warp_index(), end, blocks, scratch);
         count.tile += static_cast<std::uint32_t>(2 * (end - begin));
         Cta::sync();
         const int used = end - begin < C.warps ? end - begin : C.warps;
@@ -381,7 +381,7 @@ struct Step {
           if (share.active == 1) {
             publish(args.attention + head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total), tag);
           } else {
-            publish_partial(head, split, i, m.value, m.largest, m.total, turn(l + 1));
+            publish_partial(head, split, i, m, turn(l + 1));
           }
         }
       }
@@ -389,7 +389,6 @@ struct Step {
       arrive(kAttention);
     }
 
-    template <class Core>
     __device__ __forceinline__ typename Core::Args core_args(int l) const {
       const float* q = nullptr;
       const float* k = nullptr;
@@ -406,14 +405,14 @@ struct Step {
     static __device__ __forceinline__ std::uint64_t stamped(float value, std::uint32_t stamp) {
       return static_cast<std::uint64_t>(stamp) << 32 | float_to_bits(value);
     }
-    __device__ __forceinline__ void publish_partial(int head, int split, int i, float value, float most, float total,
+    __device__ __forceinline__ void publish_partial(int head, int split, int i, const typename Core::Merged& m,
                                                     std::uint32_t stamp) const {
       std::uint64_t* words = partial_of(head, split, i / A.head_dim);
       const int d = i % A.head_dim;
-      store_fresh(words + d, stamped(value, stamp));
+      store_fresh(words + d, stamped(m.value, stamp));
       if (d != 0) return;
-      store_fresh(words + A.head_dim, stamped(most, stamp));
-      store_fresh(words + A.head_dim + 1, stamped(total, stamp));
+      store_fresh(words + A.head_dim, stamped(m.largest, stamp));
+      store_fresh(words + A.head_dim + 1, stamped(m.total, stamp));
     }
     // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
     __device__ __forceinline__ void merge(int active, std::uint32_t tag, std::uint32_t stamp) const {

@@ -1,20 +1,12 @@
-// The attention of the step kernel's layers: kinds, which differ in what a query sees and in how heads turn.
+// The attention of the step kernel's layers: the same code for all, which differ in what a query sees and by which angles
+// heads turn.
 #pragma once
-#include <utility>
-
 #include "imp/stage/attention_core.h"
 #include "imp/stage/step_phase.h"
 
 namespace imp {
 
-template <AttentionConfig A, int Table>
-struct StepAttentionKind {
-  static constexpr AttentionConfig kConfig = A;
-  using Core = AttentionCore<A>;
-  static constexpr int kTable = Table;  // of the angles by which it turns, if it does
-};
-
-// The frequencies of each table.
+// The frequencies by which pairs turn, a table for each way of it.
 template <int Tables>
 struct StepTurns {
   const std::uint64_t* of[Tables];
@@ -22,43 +14,17 @@ struct StepTurns {
 template <>
 struct StepTurns<0> {};
 
-template <class Order, AttentionConfig... Kinds>
+// `Windows`, `Tables`: of each layer. Layers that do not turn have the table after the last, in which nothing does.
+template <AttentionConfig A, int TableCount, class Windows, class Tables>
 struct StepAttention {
-  static constexpr AttentionConfig kKinds[] = {Kinds...};
-  static constexpr AttentionConfig kFirst = kKinds[0];
-  static constexpr int kTables = ((Kinds.rope_dim > 0 ? 1 : 0) + ...);
-  static_assert(((Kinds.heads == kFirst.heads && Kinds.kv_heads == kFirst.kv_heads && Kinds.head_dim == kFirst.head_dim &&
-                  Kinds.splits == kFirst.splits && Kinds.warps == kFirst.warps && Kinds.qk_norm == kFirst.qk_norm) && ...),
-                "all layers have the same heads, cut alike");
+  static constexpr AttentionConfig kConfig = A;  // its window is the largest: none only if no layer has one
+  static constexpr int kTables = TableCount;
+  static constexpr int kAngles = Tables::kMost + 1;  // tables, and perhaps the one in which nothing turns
+  static_assert(Windows::kMost == A.window, "windows are of another model");
+  static_assert(kAngles <= TableCount + 1, "a layer turns by a table that there is not");
 
-  // f.operator()<Kind>(its number) for every kind.
-  template <class F>
-  static __device__ __forceinline__ void each(const F& f) {
-    each(f, std::make_integer_sequence<int, static_cast<int>(sizeof...(Kinds))>());
-  }
-  // f.operator()<Kind>() for that of the layer.
-  template <class F>
-  static __device__ __forceinline__ void with(int layer, const F& f) {
-    if constexpr (sizeof...(Kinds) == 1) {
-      f.template operator()<StepAttentionKind<kFirst, 0>>();
-    } else {
-      const int kind = Order::at(layer);
-      each([&]<class Kind>(int number) {
-        if (number == kind) f.template operator()<Kind>();
-      });
-    }
-  }
-
- private:
-  static constexpr int table(int kind) {
-    int before = 0;
-    for (int i = 0; i < kind; i++) before += kKinds[i].rope_dim > 0 ? 1 : 0;
-    return before;
-  }
-  template <class F, int... Numbers>
-  static __device__ __forceinline__ void each(const F& f, std::integer_sequence<int, Numbers...>) {
-    (f.template operator()<StepAttentionKind<kKinds[Numbers], table(Numbers)>>(Numbers), ...);
-  }
+  static __device__ __forceinline__ int window(int layer) { return Windows::at(layer); }
+  static __device__ __forceinline__ int table(int layer) { return Tables::at(layer); }
 };
 
 }  // namespace imp

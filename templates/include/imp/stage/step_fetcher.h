@@ -12,7 +12,8 @@ struct Step;
 template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct StepFetcher {
   using Kernel = Step<C, Attend, Qkv, Out, GateUp, Down, Head>;
-  static constexpr AttentionConfig A = Attend::kFirst;
+  using Core = typename Kernel::Core;
+  static constexpr AttentionConfig A = Attend::kConfig;
   using Args = typename Kernel::Args;
   using Layer = typename Kernel::Layer;
 
@@ -31,7 +32,7 @@ struct StepFetcher {
       const Layer& at = args.layer[l];
       if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
       if (l > 0) matrices<Qkv>(l, at.qkv);
-      Attend::with(l, [&]<class Kind>() { cache<Kind>(l, position, table); });
+      cache(l, AttentionShare::of<A>(position, Attend::window(l)), table);
       matrices<Out>(l, at.out);
       matrices<GateUp>(l, at.gate_up);
       matrices<Down>(l, at.down);
@@ -70,10 +71,7 @@ struct StepFetcher {
     });
   }
   // Keys, then values, of each block of this CTA's splits.
-  template <class Kind>
-  __device__ __forceinline__ void cache(int l, int position, const std::int32_t* table) {
-    using Core = typename Kind::Core;
-    const AttentionShare share = AttentionShare::of<Kind::kConfig>(position);
+  __device__ __forceinline__ void cache(int l, const AttentionShare& share, const std::int32_t* table) {
     const typename Core::Args a{nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, table};
     for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
       const int split = item / Core::kItems;

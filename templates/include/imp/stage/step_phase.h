@@ -21,11 +21,20 @@ struct StepConfig {
 template <int... Variants>
 struct LayerOrder {
   static constexpr int kLayers = sizeof...(Variants);
+  static constexpr int kMost = [] {
+    int most = 0;
+    ((most = Variants > most ? Variants : most), ...);
+    return most;
+  }();
   static __device__ __forceinline__ int at(int layer) {
-    int index = 0;
-    int variant = 0;
-    ((variant = index++ == layer ? Variants : variant), ...);
-    return variant;
+    if constexpr (((Variants == kMost) && ...)) {
+      return kMost;
+    } else {
+      int index = 0;
+      int variant = 0;
+      ((variant = index++ == layer ? Variants : variant), ...);
+      return variant;
+    }
   }
 };
 
