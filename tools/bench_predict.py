@@ -38,7 +38,7 @@ def plan_shape(shape: Path, quant: str, cards: Sequence[Gpu]) -> Plan:
 def predict_decode(plan: Plan, card: Gpu, positions: float) -> float:
     """Tokens per second of decode with a cache of `positions` tokens on average: a launch's bytes, and its overhead."""
     kernels = plan.target(_target(card)).program(DECODE).kernels
-    moved = [replace(k, weight_bytes=launch_bytes(plan, k, round(positions)), other_bytes=0) for k in kernels]
+    moved = [replace(k, weight_bytes=launch_bytes(k, round(positions)), other_bytes=0) for k in kernels]
     return 1e6 / sum(predict_us(card, kernel) for kernel in moved)
 
 
