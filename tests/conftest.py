@@ -2,6 +2,9 @@
 
 import signal
 
-# A shell without job control starts what it runs in the background with SIGINT ignored, and tests inherit that.
+# A shell without job control starts what it runs in the background with SIGINT ignored, nohup ignores SIGHUP, and tests
+# inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
 signal.pthread_sigmask(signal.SIG_SETMASK, ())
