@@ -19,8 +19,6 @@ TARGETS = ("sm_90a", "sm_120a")
 SOURCES = {
     "demo": ROOT / "models" / "demo.gguf",
     "llama Q6_K": FIXTURES / "llama" / "llama-Q6_K.gguf",
-    "qwen3-8b Q8_0": (ROOT / "models" / "shapes" / "qwen3-8b.json", "Q8_0"),
-    "qwen3-8b Q4_K_M": (ROOT / "models" / "shapes" / "qwen3-8b.json", "Q4_K_M"),
     "llama-3.2-1b BF16": (ROOT / "models" / "shapes" / "llama-3.2-1b.json", "BF16"),
     "llama-3.2-1b F16": (ROOT / "models" / "shapes" / "llama-3.2-1b.json", "F16"),
 }

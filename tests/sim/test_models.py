@@ -11,7 +11,8 @@ def test_model_on_the_simulator(tmp_path, architecture, quant):
     artifact = compile_fixture(tmp_path, architecture, quant, "sim")
     with Engine.load(artifact, target="sim") as engine:
         check_against_truth(engine, architecture, quant)
-        check_kernels(engine)
+        if not quant.startswith("hf"):  # a folder's kernels are those of float weights, which test_float_models has
+            check_kernels(engine)
 
 
 @pytest.mark.parametrize(("architecture", "quant"), [("llama", "Q8_0"), ("qwen3", "Q4_K_M")])
