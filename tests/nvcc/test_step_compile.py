@@ -14,8 +14,8 @@ from model_checks import quiet
 from schedules import DEMO, SHAPES, schedule_of
 
 TARGETS = ("sm_90a", "sm_120a")
-# Bytes a thread stores and loads in all: 308 at most now, of the 8B in Q4_K_M on sm_120a, 284 before windows and tables of
-# angles became numbers of a layer; without 300 the 0.6B gained 10 %.
+# Bytes a thread stores and loads in all: 308 at most now (8B, Q4_K_M, sm_120a), 284 before windows and tables of angles
+# became numbers of a layer; without 300 the 0.6B gained 10 %.
 MOST_SPILLED = 308
 FRAME = r"Function properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
 
