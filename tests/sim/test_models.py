@@ -5,7 +5,6 @@ from imp_runtime.engine import Engine
 from imp_runtime.sim import SimDevice
 from model_checks import MODELS, check_against_truth, check_kernels, compile_fixture
 
-
 # Of folders those that say something which their GGUF files do not, or whose norms are stored otherwise: of all others
 # the planes are the same bytes (tests/null/test_both_dialects.py).
 OWN_FOLDERS = ("mistral", "gemma3")
