@@ -8,7 +8,7 @@ import pytest
 
 from attention_cases import Heads
 from imp_codegen.build import Unit, build
-from imp_codegen.kernels.lowering import LEAST_SLOTS, attention_bytes
+from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes
 from imp_codegen.targets import find_target
 
 FRAME = r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
