@@ -123,7 +123,7 @@ def _kernel(kernel: KernelSpec, symbol: str) -> Kernel:
         phases=kernel.phases,
         weight_bytes=kernel.weight_bytes,
         other_bytes=kernel.other_bytes,
-        cache_bytes=kernel.cache_bytes,
+        cache_reads=kernel.cache_reads,
         flops=kernel.flops,
     )
 

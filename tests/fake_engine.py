@@ -23,7 +23,18 @@ import tokenizers
 from imp_runtime.artifact import Artifact
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.engine import RequestError
-from imp_runtime.plan import PLAN_VERSION, Binding, Buffer, Kernel, PagedState, Plan, Plane, Program, TargetPlan
+from imp_runtime.plan import (
+    PLAN_VERSION,
+    Binding,
+    Buffer,
+    CacheRead,
+    Kernel,
+    PagedState,
+    Plan,
+    Plane,
+    Program,
+    TargetPlan,
+)
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence as Request
 
@@ -79,10 +90,10 @@ def tiny_plan(**changes: object) -> Plan:
         phases=1,
         weight_bytes=1000,
         other_bytes=24,
-        cache_bytes=0,
+        cache_reads=(CacheRead(0, 256),),
         flops=2000,
     )
-    second = dataclasses.replace(kernel, name="layer1.attention_norm")
+    second = dataclasses.replace(kernel, name="layer1.attention_norm", cache_reads=(CacheRead(6, 256),))
     programs = (Program("decode_b1", 1, (kernel, second)), Program("prefill_t16", 16, (kernel,)))
     plan = Plan(
         version=PLAN_VERSION,

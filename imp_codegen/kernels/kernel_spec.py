@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imp_runtime.plan import Binding, Output
+from imp_runtime.plan import Binding, CacheRead, Output
 
 Scalar = bool | int | float
 
@@ -41,8 +41,8 @@ class KernelSpec:
     `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
     parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
     `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `per_sm`: CTAs that are to fit
-    the registers of one multiprocessor. `phases`: steps inside it that each need all of the one before. `cache_bytes`:
-    read of the cache for each position of the sequence.
+    the registers of one multiprocessor. `phases`: steps inside it that each need all of the one before. `cache_reads`:
+    what it reads of the cache.
     """
 
     name: str
@@ -61,7 +61,7 @@ class KernelSpec:
     phases: int = 1
     weight_bytes: int = 0
     other_bytes: int = 0
-    cache_bytes: int = 0
+    cache_reads: tuple[CacheRead, ...] = ()
     flops: int = 0
 
     def params(self) -> tuple[Param, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from imp_codegen.graph import Op, Value, Weight, label
+from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.kernel_spec import Config, Cpp, Param
 from imp_codegen.kernels.placed import Placed
 from imp_codegen.kernels.state import CachePlan
@@ -148,8 +148,3 @@ class Lowering:
     def all_buffers(self) -> tuple[Buffer, ...]:
         """Every scratch buffer, sorted by name."""
         return tuple(Buffer(name, nbytes) for name, nbytes in sorted(self.buffers.items()))
-
-
-def op_names(ops: tuple[Op, ...]) -> tuple[str, ...]:
-    """How a kernel's operations are listed: kind and result."""
-    return tuple(label(op) for op in ops)

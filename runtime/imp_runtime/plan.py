@@ -56,7 +56,7 @@ import numpy as np
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 9
+PLAN_VERSION = 10
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -180,13 +180,25 @@ class Output:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheRead:
+    """`position_bytes` of the cache for each position of the sequence, or of its last `window` ones if there is one."""
+
+    window: int
+    position_bytes: int
+
+    def nbytes(self, positions: int) -> int:
+        """Bytes of a step that attends `positions` positions, its own included."""
+        return self.position_bytes * (min(positions, self.window) if self.window else positions)
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers.
 
     `overlap`: the kernel may begin while the one before it in the program still runs; it waits for it by itself.
     `phases`: steps inside it that each need all of the one before.
     `resident`: its blocks wait for one another, so the device must hold all of them at once; the entry then takes the
-    pointers as one struct. `cache_bytes`: read of the cache for each position of the sequence.
+    pointers as one struct. `cache_reads`: what it reads of the cache.
     """
 
     name: str
@@ -202,7 +214,7 @@ class Kernel:
     phases: int
     weight_bytes: int
     other_bytes: int
-    cache_bytes: int
+    cache_reads: tuple[CacheRead, ...]
     flops: int
 
 

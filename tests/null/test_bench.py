@@ -20,6 +20,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.bandwidth import read_bandwidth
 from imp_runtime.device import Launch
 from imp_runtime.engine import Engine, StepOutput
+from imp_runtime.plan import CacheRead
 from imp_runtime.sampling import SamplingParams
 from imp_server.cli import execute
 from imp_server.commands import bench_speed
@@ -74,8 +75,10 @@ def test_rates_are_those_of_the_clock(
     assert generation["deviation"] == pytest.approx(0, abs=1e-6)
     assert (generation["size"], generation["parameters"]) == (256, engine.plan.parameters)
     assert generation["weight_bytes_per_token"] == 2000
-    assert generation["kv_bytes_per_token"] == pytest.approx(512 * (4 + 4.5))
-    assert generation["bandwidth"] == pytest.approx((2000 + 512 * 8.5) * 100 / 1e9)
+    # Of 5 to 12 positions one kernel reads all, the other the last six at most.
+    cache = 256 * 8.5 + 256 * (5 + 7 * 6) / 8
+    assert generation["kv_bytes_per_token"] == pytest.approx(cache)
+    assert generation["bandwidth"] == pytest.approx((2000 + cache) * 100 / 1e9)
     assert generation["host_cores"] == pytest.approx(0.4)
     assert generation["busy"] == 0.75
     assert [len(prompt) for prompt in engine.prompts] == [32] * 4 + [4] * 4
@@ -157,7 +160,7 @@ class ClockedDevice(FakeDevice):
 
 @pytest.fixture
 def clocked(tmp_path: Path) -> Iterator[Engine]:
-    plan = with_kernel(make_plan(slots=2), ops=("Attention x",), cache_bytes=4)
+    plan = with_kernel(make_plan(slots=2), ops=("Attention x",))
     artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", plan))
     with Engine(artifact, ClockedDevice()) as engine:
         yield engine
@@ -242,9 +245,11 @@ def test_measuring_kernels_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_bytes_of_attention_grow_with_the_position() -> None:
-    (kernel,) = with_kernel(make_plan(), cache_bytes=512).targets[0].programs[0].kernels
-    assert launch_bytes(kernel, 1000) == 310 + 1000 * 512
-    assert launch_bytes(dataclasses.replace(kernel, cache_bytes=0), 1000) == 310
+    reads = (CacheRead(0, 512), CacheRead(64, 100))
+    (kernel,) = with_kernel(make_plan(), cache_reads=reads).targets[0].programs[0].kernels
+    assert launch_bytes(kernel, 50) == 310 + 50 * 612
+    assert launch_bytes(kernel, 1000) == 310 + 1000 * 512 + 64 * 100
+    assert launch_bytes(dataclasses.replace(kernel, cache_reads=()), 1000) == 310
 
 
 def test_plot_draws_kernels_that_move_nothing(tmp_path: Path) -> None:

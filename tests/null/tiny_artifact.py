@@ -14,6 +14,7 @@ from imp_runtime.plan import (
     STEPS,
     Binding,
     Buffer,
+    CacheRead,
     Kernel,
     Output,
     PagedState,
@@ -55,7 +56,8 @@ ARGS = (
 
 def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
-    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, 0, 20)
+    reads = (CacheRead(0, 4),)
+    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, 20)
 
 
 def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:

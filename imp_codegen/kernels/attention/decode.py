@@ -13,7 +13,7 @@ from imp_codegen.kernels.attention.sizes import (
 )
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
-from imp_runtime.plan import BLOCK_TOKENS, Output
+from imp_runtime.plan import BLOCK_TOKENS, CacheRead, Output
 
 _MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
 
@@ -59,6 +59,6 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),
         ),
         other_bytes=parts.width * 4 + op.out.width * 4,
-        cache_bytes=part.position_bytes,
+        cache_reads=(CacheRead(op.window, part.position_bytes),),
     )
     return (kernel,)

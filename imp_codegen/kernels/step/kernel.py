@@ -18,7 +18,7 @@ from imp_codegen.kernels.stream import activation, bias_mask, bias_params, encod
 from imp_codegen.kernels.vector import Vector, norm_param
 from imp_codegen.ops import Attention, Linear
 from imp_codegen.tuning.step import Step
-from imp_runtime.plan import BLOCK_TOKENS, Binding
+from imp_runtime.plan import BLOCK_TOKENS, Binding, CacheRead
 
 
 def tuned(model: StepModel) -> Step:
@@ -72,7 +72,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
         phases=5 * len(model.layers) + 1,
         weight_bytes=low.weight_bytes(*matrices, head.linear.weight),
         other_bytes=logits.width * 4,
-        cache_bytes=sum(layer.position_bytes for layer in low.cache.layers),
+        cache_reads=_cache_reads(model),
         flops=2 * sum(w.rows * w.cols for w in (*matrices, head.linear.weight)),
     )
 
@@ -80,6 +80,14 @@ def step_kernel(model: StepModel) -> KernelSpec:
 def least_units(model: StepModel) -> int:
     """Units of the phase that has the fewest."""
     return min(phase.units for layer in model.layers for phase in _products(model, layer, 0))
+
+
+def _cache_reads(model: StepModel) -> tuple[CacheRead, ...]:
+    """Of all layers, those with the same window together."""
+    nbytes: Counter[int] = Counter()
+    for layer in model.layers:
+        nbytes[layer.op.window] += model.low.cache.layers[layer.op.layer].position_bytes
+    return tuple(CacheRead(window, count) for window, count in sorted(nbytes.items()))
 
 
 def _arguments(model: StepModel) -> tuple[Param, ...]:

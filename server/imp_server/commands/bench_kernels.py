@@ -102,7 +102,7 @@ def measure_kernels(engine: Engine, position: int) -> StepSpeed:
 
 def launch_bytes(kernel: Kernel, positions: int) -> int:
     """Bytes that a launch of a decode kernel must move: as planned, and the cache of `positions` tokens it attends."""
-    return kernel.weight_bytes + kernel.other_bytes + kernel.cache_bytes * positions
+    return kernel.weight_bytes + kernel.other_bytes + sum(read.nbytes(positions) for read in kernel.cache_reads)
 
 
 def _sequence(engine: Engine, tokens: int) -> Sequence:

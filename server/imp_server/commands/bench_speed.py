@@ -14,7 +14,6 @@ import numpy as np
 
 from imp_runtime.bandwidth import read_bandwidth
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import BLOCK_TOKENS
 from imp_runtime.sampling import SamplingParams
 
 T = TypeVar("T")
@@ -206,7 +205,10 @@ def _result(engine: Engine, test: str, tokens: int, spans: Sequence[_Clocks]) ->
 def _with_bandwidth(engine: Engine, result: Result, start: int, generate: int) -> Result:
     """Adds what a token reads: all weights once, and the KV cache as it is on average during the test."""
     weights = engine.plan.decode_weight_bytes
-    kv = round(engine.plan.kv.block_bytes / BLOCK_TOKENS * (start + (generate + 1) / 2))
+    kernels = engine.plan.target(engine.target).program(DECODE).kernels
+    reads = [read for kernel in kernels for read in kernel.cache_reads]
+    seen = range(start + 1, start + generate + 1)
+    kv = round(sum(read.nbytes(positions) for positions in seen for read in reads) / generate)
     bandwidth = (weights + kv) * result.mean / 1e9
     possible = read_bandwidth(engine.runner)
     return dataclasses.replace(
