@@ -44,7 +44,9 @@ def read_spec(checkpoint: Checkpoint) -> ModelSpec:
     local_base = meta.number("gemma3.rope.freq_base_swa", 10000.0, minimum=1e-3, maximum=MAX_SCALE)
     if meta.string("gemma3.rope.scaling_swa.type", "default") != "default":
         raise meta.wrong("gemma3.rope.scaling_swa.type", "default")
-    local = read_pattern(checkpoint, "gemma3", len(spec.layers), _PERIOD)
+    # Without a window no layer is local, as llama.cpp has it; one that is longer than the context still says which are.
+    windowed = meta.integer("gemma3.attention.sliding_window", 0) > 0
+    local = tuple(windowed and each for each in read_pattern(checkpoint, "gemma3", len(spec.layers), _PERIOD))
 
     def layer(index: int) -> LayerSpec:
         mixer = spec.layers[index].mixer

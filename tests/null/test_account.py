@@ -266,6 +266,19 @@ def test_a_tensor_that_would_be_left_out_is_an_error(name: str, tmp_path: Path) 
     assert expected in refusal(write_gguf(tmp_path / "m.gguf", "llama", {}, tensors))
 
 
+@pytest.mark.parametrize(("window", "local"), [(None, []), (0, []), (3, [0, 1, 2, 3, 4]), (1000, [0, 1, 2, 3, 4])])
+def test_layers_of_gemma_are_local_where_there_is_a_window(
+    window: int | None, local: list[int], tmp_path: Path
+) -> None:
+    """A window of 1000 is more than the context, but its layers turn by their own base all the same."""
+    keys = {"block_count": 6, "rope.freq_base": 1e6, "attention.sliding_window": window}
+    with closing(open_checkpoint(write_gguf(tmp_path / "m.gguf", "gemma3", keys))) as checkpoint:
+        mixers = [layer.mixer for layer in load_architecture(checkpoint).read_spec(checkpoint).layers]
+    assert [i for i, mixer in enumerate(mixers) if mixer.rope and mixer.rope.theta == 10000] == local
+    assert {mixers[i].window for i in range(6) if i not in local} == {0}
+    assert {mixers[i].window for i in local} <= {window if window and window < CONTEXT else 0}
+
+
 def test_fewer_layers_than_are_stored(tmp_path: Path) -> None:
     assert "lies beyond the 1 layers" in refusal(write_gguf(tmp_path / "m.gguf", "llama", {"block_count": 1}))
 
