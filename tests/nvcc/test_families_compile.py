@@ -18,14 +18,15 @@ from imp_codegen.targets import find_target
 SHAPE = Path(__file__).parents[2] / "models" / "shapes" / "llama-3.2-1b.json"
 
 
-@pytest.mark.parametrize("name", ["gelu, all biases", "gemma 4", "norms without weights"])  # all that any family has
+@pytest.mark.parametrize("name", FAMILIES)
 def test_graphs_compile_without_spills(tmp_path, name):
     family = FAMILIES[name]
     with read_as(family), closing(open_checkpoint(source(tmp_path / "m.gguf", family, "Q8_0"))) as checkpoint:
         check(checkpoint, "graph")
 
 
-@pytest.mark.parametrize(("norms", "form"), [("both", "persistent"), ("post", "graph")])
+@pytest.mark.parametrize("norms", ["both", "post"])
+@pytest.mark.parametrize("form", ["graph", "persistent"])
 def test_norms_behind_branches_of_a_real_width(norms, form):
     family = replace(FAMILIES["gemma"], norms=norms)
     with read_as(family), closing(random_checkpoint(SHAPE, "Q8_0")) as checkpoint:
