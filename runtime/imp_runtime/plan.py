@@ -46,12 +46,14 @@ log-probabilities take.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
-import typing
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
+from pydantic import AfterValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import PydanticCustomError
 
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
@@ -133,6 +135,21 @@ class PlanError(ImpError):
     """The plan does not have the form that this version of the runtime reads."""
 
 
+def _one_line(text: str) -> str:
+    if text != visible(text):
+        raise PydanticCustomError("text", "it holds a control character")
+    return text
+
+
+def _this_version(version: int) -> int:
+    if version != PLAN_VERSION:
+        raise PydanticCustomError("version", f"this runtime reads {PLAN_VERSION}")
+    return version
+
+
+Text = Annotated[str, AfterValidator(_one_line)]
+
+
 @dataclass(frozen=True, slots=True)
 class Plane:
     """A packed weight tensor of the artifact.
@@ -141,9 +158,9 @@ class Plane:
     the tensor it holds; `nbytes` is the unpadded length of the plane.
     """
 
-    name: str
-    format: str
-    layout: str
+    name: Text
+    format: Text
+    layout: Text
     rows: int
     cols: int
     nbytes: int
@@ -153,7 +170,7 @@ class Plane:
 class Buffer:
     """Device memory that the runtime allocates, zero-filled, when it loads a plan."""
 
-    name: str
+    name: Text
     nbytes: int
 
 
@@ -161,7 +178,7 @@ class Buffer:
 class Binding:
     """A kernel argument: the address of a buffer, or with the prefix `weights/` of a plane, plus an offset in bytes."""
 
-    buffer: str
+    buffer: Text
     offset: int = 0
 
 
@@ -172,8 +189,8 @@ class Output:
     With `buffer` `kv` it is part of every block, from `offset` on: the reader gathers them by the block table.
     """
 
-    value: str
-    buffer: str
+    value: Text
+    buffer: Text
     offset: int
     dtype: DType
     shape: tuple[int, ...]
@@ -201,15 +218,15 @@ class Kernel:
     pointers as one struct. `cache_reads`: what it reads of the cache.
     """
 
-    name: str
-    entry: str
+    name: Text
+    entry: Text
     grid: tuple[int, int, int]
     block: int
     shared_bytes: int
     overlap: bool
     resident: bool
     args: tuple[Binding, ...]
-    ops: tuple[str, ...]
+    ops: tuple[Text, ...]
     outputs: tuple[Output, ...]
     phases: int
     weight_bytes: int
@@ -222,7 +239,7 @@ class Kernel:
 class Program:
     """An ordered list of kernels, captured as one CUDA graph. `tokens` is the most tokens that one run takes."""
 
-    name: str
+    name: Text
     tokens: int
     kernels: tuple[Kernel, ...]
 
@@ -236,11 +253,11 @@ class TargetPlan:
     names on a device that does not hold all blocks of a resident kernel at once.
     """
 
-    target: str
+    target: Text
     sms: int
-    code: str
+    code: Text
     form: Form
-    reason: str
+    reason: Text
     buffers: tuple[Buffer, ...]
     programs: tuple[Program, ...]
     fallback: tuple[Program, ...]
@@ -267,7 +284,7 @@ class PagedState:
     the rows, for people.
     """
 
-    format: str
+    format: Text
     block_bytes: int
 
 
@@ -279,10 +296,12 @@ class Plan:
     which of a text's final hidden states is its embedding, or their mean; `none` gives it none.
     """
 
-    version: int
-    model: str
-    architecture: str
-    quant: str
+    __pydantic_config__: ClassVar = ConfigDict(extra="forbid")  # in all that is part of a plan
+
+    version: Annotated[int, AfterValidator(_this_version)]
+    model: Text
+    architecture: Text
+    quant: Text
     parameters: int
     vocab: int
     hidden: int
@@ -316,55 +335,28 @@ class Plan:
 
     @staticmethod
     def from_json(text: str | bytes) -> Plan:
-        """Parse and check. Raises PlanError naming the field that is missing, unknown or of the wrong type."""
+        """Parse. Raises PlanError naming the first field that is missing, unknown or of the wrong type."""
         try:
-            raw = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise PlanError(f"plan.json is not valid JSON: {error}") from None
-        if isinstance(raw, dict) and raw.get("version") != PLAN_VERSION:
-            raise PlanError(
-                f"plan.json: version is {raw.get('version')!r}, this runtime reads {PLAN_VERSION}; "
-                "compile the model again"
-            )
-        plan = read_json(Plan, raw, "plan")
-        assert isinstance(plan, Plan)
-        return plan
+            return _adapter().validate_json(text, strict=True)
+        except ValidationError as error:
+            raise PlanError(f"plan.json: {_first_fault(error)}; compile the model again") from None
 
 
-def read_json(kind: Any, raw: Any, where: str) -> Any:
-    """Build a value of type `kind` (dataclass, tuple, scalar, Literal) from parsed JSON, checking every level."""
-    origin = typing.get_origin(kind)
-    if origin is tuple:
-        if not isinstance(raw, list):
-            raise PlanError(f"plan.json: {where} must be a list, not {type(raw).__name__}")
-        items = typing.get_args(kind)
-        if len(items) == 2 and items[1] is ...:
-            return tuple(read_json(items[0], value, f"{where}[{i}]") for i, value in enumerate(raw))
-        if len(items) != len(raw):
-            raise PlanError(f"plan.json: {where} must have {len(items)} entries, not {len(raw)}")
-        return tuple(
-            read_json(item, value, f"{where}[{i}]") for i, (item, value) in enumerate(zip(items, raw, strict=True))
-        )
-    if origin is Literal:
-        if raw not in typing.get_args(kind):
-            raise PlanError(f"plan.json: {where} is {raw!r}, expected one of {typing.get_args(kind)}")
-        return raw
-    if dataclasses.is_dataclass(kind):
-        if not isinstance(raw, dict):
-            raise PlanError(f"plan.json: {where} must be an object, not {type(raw).__name__}")
-        hints = typing.get_type_hints(kind)
-        for key in raw:
-            if key not in hints:
-                raise PlanError(f"plan.json: {where} has an unknown field {key!r}")
-        for key in hints:
-            if key not in raw:
-                raise PlanError(f"plan.json: {where} lacks the field {key!r}")
-        assert isinstance(kind, type)
-        return kind(**{key: read_json(hint, raw[key], f"{where}.{key}") for key, hint in hints.items()})
-    if type(raw) is not kind:
-        raise PlanError(f"plan.json: {where} must be {kind.__name__}, not {raw!r:.60}")
-    if kind is str and raw != visible(raw):
-        raise PlanError(f"plan.json: {where} holds a control character: {raw!r:.60}")
-    if kind is int and not -(2**63) <= raw < 2**64:
-        raise PlanError(f"plan.json: {where} is out of range: {raw}")
-    return raw
+@functools.cache
+def _adapter() -> TypeAdapter[Plan]:
+    return TypeAdapter(Plan)
+
+
+def _first_fault(error: ValidationError) -> str:
+    """Which field is wrong and what it holds; the version before all else, as what comes with it may have changed."""
+    faults = error.errors(include_url=False)
+    first = next((fault for fault in faults if fault["loc"][:1] == ("version",)), faults[0])
+    where = "plan" + "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in first["loc"])
+    match first["type"]:
+        case "json_invalid":
+            return f"not valid JSON: {first['ctx']['error']}"
+        case "missing":
+            return f"{where} is missing"
+        case "unexpected_keyword_argument":
+            return f"{visible(where)} is unknown"
+    return f"{where} is {first['input']!r:.60}; {first['msg'][0].lower()}{first['msg'][1:]}"

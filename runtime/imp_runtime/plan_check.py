@@ -144,6 +144,18 @@ def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
     _in_range(f"{where}.block", kernel.block, 1, MAX_BLOCK_THREADS)
     _in_range(f"{where}.shared_bytes", kernel.shared_bytes, 0, MAX_SHARED_BYTES)
     _in_range(f"{where}.args (count)", len(kernel.args), 0, MAX_PACKED_ARGS if kernel.resident else MAX_ARGS)
+    for field, value, low, high in (
+        ("phases", kernel.phases, 1, 2**20),
+        ("weight_bytes", kernel.weight_bytes, 0, MAX_BUFFER_BYTES),
+        ("other_bytes", kernel.other_bytes, 0, MAX_BUFFER_BYTES),
+        ("flops", kernel.flops, 0, 2**63),
+        *((f"cache_reads[{i}].window", read.window, 0, 2**28) for i, read in enumerate(kernel.cache_reads)),
+        *(
+            (f"cache_reads[{i}].position_bytes", read.position_bytes, 0, MAX_BUFFER_BYTES)
+            for i, read in enumerate(kernel.cache_reads)
+        ),
+    ):
+        _in_range(f"{where}.{field}", value, low, high)
     for i, binding in enumerate(kernel.args):
         _check_binding(f"{where}.args[{i}]", binding, 1, sizes)
     for output in kernel.outputs:

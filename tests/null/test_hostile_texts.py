@@ -168,7 +168,7 @@ def test_an_artifact_with_such_a_name_is_refused(text: str) -> None:
 
 def test_an_artifact_with_control_characters_is_refused(tmp_path: Path) -> None:
     raw = make_plan().to_json()
-    with pytest.raises(PlanError, match=r"plan\.architecture holds a control character"):
+    with pytest.raises(PlanError, match=r"plan\.architecture is .*; it holds a control character"):
         Plan.from_json(raw.replace('"architecture":"none"', '"architecture":"a\\u001b[2J"'))
     path = write_tiny(tmp_path / "tiny.impc")
     whole = path.read_bytes()

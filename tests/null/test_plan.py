@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tiny_artifact import in_one_kernel, make_plan, with_kernel
 
-from imp_runtime.plan import PLAN_VERSION, SAMPLING_DTYPE, Binding, Buffer, Output, Plan, PlanError, Program
+from imp_runtime.plan import PLAN_VERSION, SAMPLING_DTYPE, Binding, Buffer, CacheRead, Output, Plan, PlanError, Program
 from imp_runtime.plan_check import check_plan, state_sizes
 
 
@@ -25,24 +25,33 @@ def test_json_round_trip_is_exact_and_deterministic() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda raw: raw.pop("vocab"), "plan lacks the field 'vocab'"),
-        (lambda raw: raw.update(extra=1), "plan has an unknown field 'extra'"),
-        (lambda raw: raw.update(vocab="61"), "plan.vocab must be int, not '61'"),
-        (lambda raw: raw.update(vocab=True), "plan.vocab must be int, not True"),
-        (lambda raw: raw.update(vocab=2**70), "plan.vocab is out of range"),
+        (lambda raw: raw.pop("vocab"), "plan.vocab is missing"),
+        (lambda raw: raw.update(extra=1), "plan.extra is unknown"),
+        (lambda raw: raw["planes"][1].update(extra=1), r"plan.planes\[1\].extra is unknown"),
+        (lambda raw: raw["planes"][1].update({"\x1b[2J": 1}), r"plan.planes\[1\].\\u001b\[2J is unknown"),
+        (lambda raw: raw.update(vocab="61"), "plan.vocab is '61'; input should be a valid integer"),
+        (lambda raw: raw.update(vocab=True), "plan.vocab is True; input should be a valid integer"),
+        (lambda raw: raw.update(vocab=61.0), "plan.vocab is 61.0; input should be a valid integer"),
+        (lambda raw: raw.update(vocab=float("nan")), "plan.vocab is nan; input should be a valid integer"),
+        (lambda raw: raw.update(model=None), "plan.model is None; input should be a valid string"),
         (
             lambda raw: raw.update(version=PLAN_VERSION + 1),
-            f"version is {PLAN_VERSION + 1}, this runtime reads {PLAN_VERSION}",
+            f"version is {PLAN_VERSION + 1}; this runtime reads {PLAN_VERSION}; compile the model again",
         ),
-        (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens must be a list, not dict"),
-        (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] must be an object, not int"),
+        (lambda raw: [raw.pop(key) for key in list(raw)], "plan.version is missing"),
+        (lambda raw: raw.update(stop_tokens={}), "plan.stop_tokens is {}; input should be a valid array"),
+        (lambda raw: raw["planes"].append(3), r"plan.planes\[2\] is 3; input should be an object"),
         (
             lambda raw: raw["targets"][0]["programs"][0]["kernels"][0].update(grid=[1, 2]),
-            r"kernels\[0\].grid must have 3 entries, not 2",
+            r"plan.targets\[0\].programs\[0\].kernels\[0\].grid\[2\] is missing",
+        ),
+        (
+            lambda raw: raw["targets"][0]["programs"][0]["kernels"][0].update(grid=[1, 2, 3, 4]),
+            r"kernels\[0\].grid is \[1, 2, 3, 4\]; tuple should have at most 3 items",
         ),
         (
             lambda raw: raw["targets"][0]["programs"][0]["kernels"][0]["outputs"][0].update(dtype="f64"),
-            r"outputs\[0\].dtype is 'f64', expected one of",
+            r"outputs\[0\].dtype is 'f64'; input should be 'f32', 'f16', 'i32', 'u32', 'u64' or 'u8'",
         ),
     ],
 )
@@ -119,6 +128,13 @@ def with_output(output: Output) -> Plan:
         (with_kernel(make_plan(), grid=(2**30, 4, 1)), r"grid \(blocks in all\) is"),
         (with_kernel(make_plan(), block=1025), "block is 1025"),
         (with_kernel(make_plan(), shared_bytes=-1), "shared_bytes is -1"),
+        (replaced(vocab=2**70), f"vocab is {2**70}, expected 1 to"),
+        (with_kernel(make_plan(), phases=0), r"decode_b1.decode.phases is 0"),
+        (with_kernel(make_plan(), weight_bytes=-1), r"weight_bytes is -1"),
+        (with_kernel(make_plan(), other_bytes=2**60), r"other_bytes is 1152921504606846976"),
+        (with_kernel(make_plan(), flops=-1), r"flops is -1"),
+        (with_kernel(make_plan(), cache_reads=(CacheRead(-1, 4),)), r"cache_reads\[0\].window is -1"),
+        (with_kernel(make_plan(), cache_reads=(CacheRead(0, -4),)), r"cache_reads\[0\].position_bytes is -4"),
         (with_kernel(make_plan(), shared_bytes=1 << 20), "shared_bytes is 1048576"),
         (with_kernel(make_plan(), entry="x; rm"), "entry is 'x; rm', not a C symbol"),
         (with_args(Binding("nowhere")), "names 'nowhere', which is neither a buffer nor a plane"),
