@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,6 +93,26 @@ def test_a_config_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFix
         assert imp_compile(source, "--random-weights", "-o", copy, "--force") == 2
         assert "is the model that is to be compiled" in complaint(capsys)
     assert copy.read_bytes() == config.read_bytes()
+
+
+@pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
+def test_no_file_of_a_folder_is_overwritten(
+    tmp_path: Path, link: Callable[[Path, Path], None] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(Path(__file__).parents[1] / "fixtures" / "llama" / "hf", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert folder / "model.safetensors" in before
+    for path in before:
+        output = path
+        if link is not None:
+            output = tmp_path / f"{path.name}.impc"
+            link(output, path)
+        assert imp_compile(folder, "-o", output, "--force") == 2
+        assert "is the model that is to be compiled" in complaint(capsys)
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    for _ in range(2):  # beside them there is room, and what is there may be replaced
+        assert imp_compile(folder, "-o", folder / "out.impc") == 0
 
 
 def test_what_an_artifact_replaces(model: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -207,6 +207,17 @@ def test_the_cost_model_on_paper():
     assert stage_us(stage, Choice(1, 1), target, late) == pytest.approx(2 + 799 * 0.8, rel=1e-6)
 
 
+@pytest.mark.parametrize("measure", [(), ("--predict", "sm_120a")])
+def test_nothing_but_a_table_is_written_over(tmp_path, monkeypatch, capsys, measure):
+    monkeypatch.setattr("imp_server.commands.tune._measure", lambda *_: pytest.fail("measures first"))
+    shape = tmp_path / "shape.json"
+    shape.write_bytes((ROOT / "models" / "shapes" / "qwen3-0.6b.json").read_bytes())
+    before = shape.read_bytes()
+    assert execute(["tune", str(shape), *measure, "-o", str(shape)]) == 2
+    assert f"imp: error: {shape}: must be an object with target, source and entries" in capsys.readouterr().err
+    assert shape.read_bytes() == before
+
+
 def test_predict_refuses_what_it_cannot_know(tmp_path, capsys):
     shape = str(ROOT / "models" / "shapes" / "qwen3-0.6b.json")
     assert execute(["tune", shape, "--predict", "sim"]) == 2

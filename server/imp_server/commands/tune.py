@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from imp_codegen.targets import find_target
-from imp_codegen.tuning.table import Table, user_path, write_table
+from imp_codegen.tuning.table import Table, read_table, user_path, write_table
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import DeviceError, Launch, detect_target, open_device
 from imp_runtime.errors import ImpError
@@ -57,6 +57,8 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Measure configurations and both forms of a decode step on this machine; `imp compile` then uses the fastest."""
+    if output is not None and output.exists():
+        read_table(output)  # nothing else is written over, and nothing is measured in vain
     if predict is not None:
         _predict(files, predict, output)
         return
