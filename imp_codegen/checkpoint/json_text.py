@@ -28,8 +28,8 @@ def read_file(path: Path, longest: int = LONGEST_FILE) -> bytes | None:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def parse_object(raw: bytes, where: str) -> dict[str, object]:
-    """The JSON object that `raw` spells. `where` begins an error's line: the file, and what of it.
+def parse_json(raw: bytes, where: str) -> object:
+    """The value that `raw` spells. `where` begins an error's line: the file, and what of it.
 
     Infinity and NaN are read, bare and as transformers writes them, `{"__float__": "Infinity"}`.
     """
@@ -44,9 +44,15 @@ def parse_object(raw: bytes, where: str) -> dict[str, object]:
         return found
 
     try:
-        value = json.loads(raw, object_pairs_hook=unique)
+        value: object = json.loads(raw, object_pairs_hook=unique)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} cannot be read as JSON: {error}") from None
+    return value
+
+
+def parse_object(raw: bytes, where: str) -> dict[str, object]:
+    """The JSON object that `raw` spells."""
+    value = parse_json(raw, where)
     if not isinstance(value, dict):
         raise CheckpointError(f"{where} is not a JSON object")
     return value

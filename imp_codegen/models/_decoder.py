@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph, Op, Value, Weight
 from imp_codegen.models._config import config_activation, config_biases, config_windows
+from imp_codegen.models._pooling import read_pooling
 from imp_codegen.models._rope import MAX_SCALE, read_rope
 from imp_codegen.ops import Add, Attention, Embed, Gated, HeadNorm, Linear, RmsNorm, Rope, Sample, Scale, Softcap
 from imp_codegen.rope import RopeSpec
 from imp_codegen.spec import Activation, AttentionSpec, Biased, GatedMlpSpec, LayerSpec, ModelSpec, Norms
-from imp_runtime.plan import Pooling
 from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
@@ -71,7 +71,7 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
         context=meta.integer(f"{architecture}.context_length", minimum=2, maximum=MAX_CONTEXT),
         norm_eps=meta.number(f"{architecture}.attention.layer_norm_rms_epsilon", minimum=0, maximum=1),
         tied_embeddings=own.tied_embeddings,
-        pooling=_read_pooling(checkpoint, architecture),
+        pooling=read_pooling(checkpoint, architecture),
         layers=tuple(map(layer, range(layers))),
     )
 
@@ -169,16 +169,6 @@ def read_pattern(checkpoint: Checkpoint, architecture: str, layers: int, period:
             raise meta.wrong(key, f"true or false for each of the {layers} layers")
         return found
     return tuple((index + 1) % period != 0 for index in range(layers))
-
-
-def _read_pooling(checkpoint: Checkpoint, architecture: str) -> Pooling:
-    """By the numbers of llama.cpp (include/llama.h, llama_pooling_type); the mean where the file says nothing."""
-    key = f"{architecture}.pooling_type"
-    kinds: tuple[Pooling, ...] = ("none", "mean", "cls", "last")
-    number = checkpoint.metadata.integer(key, 1)
-    if number >= len(kinds):
-        raise checkpoint.metadata.wrong(key, "0 (none), 1 (mean), 2 (cls) or 3 (last)")
-    return kinds[number]
 
 
 def build_decoder(spec: ModelSpec) -> Graph:

@@ -34,7 +34,8 @@ def from_keys(metadata: Metadata) -> TokenizerFiles:
     bos = _token_id(metadata, "bos", len(tokens), 1 if kind == "llama" else None)
     eos = _token_id(metadata, "eos", len(tokens), 2 if kind == "llama" else None)
     special = {text: index for text, index in vocab.items() if types[index] in (_CONTROL, _UNKNOWN) or text in ENDS}
-    notes = _notes(metadata, kind, types, special)
+    stops = _stop_tokens(metadata, eos, special, types)
+    notes = _notes(metadata, kind, types, tokens, stops)
     if kind == "llama":
         tokenizer, add_bos = _sentence_piece(metadata, vocab, types, special), True
     else:
@@ -53,20 +54,22 @@ def from_keys(metadata: Metadata) -> TokenizerFiles:
         eos=eos,
         add_bos=metadata.boolean("tokenizer.ggml.add_bos_token", add_bos) and bos is not None,
         add_eos=metadata.boolean("tokenizer.ggml.add_eos_token", False) and eos is not None,
-        stop_tokens=_stop_tokens(metadata, eos, special, types),
+        stop_tokens=stops,
         notes=notes,
         recommended={},
     )
 
 
-def _notes(metadata: Metadata, kind: str, types: Sequence[int], special: Mapping[str, int]) -> tuple[str, ...]:
+def _notes(
+    metadata: Metadata, kind: str, types: Sequence[int], tokens: Sequence[str], stops: Sequence[int]
+) -> tuple[str, ...]:
     notes = []
     if kind == "gpt2" and "tokenizer.ggml.pre" not in metadata:
         notes.append(
             "has no key tokenizer.ggml.pre: text is cut in llama.cpp's default way, which may not be the model's; "
             "answers may be worse than they should be, convert the model again"
         )
-    mistyped = [text for text, index in special.items() if types[index] not in (_CONTROL, _UNKNOWN)]
+    mistyped = [tokens[index] for index in stops if types[index] not in (_CONTROL, _UNKNOWN)]
     if mistyped:
         notes.append(f"tokenizer.ggml.token_type calls {', '.join(mistyped)} text; taken as what ends a reply")
     return tuple(f"{metadata.path}: {note}" for note in notes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import threading
 import time
@@ -73,6 +75,23 @@ def test_either_client_may_fail(
     monkeypatch.setattr(module.HfApi, "model_info", listing(*FILES))
     monkeypatch.setattr(module, "hf_hub_download", fail_with(getattr(client, kind)("lost")))
     assert download("hf:org/m-GGUF:Q8_0") == cache / "m-Q8_0.gguf"
+
+
+def test_a_proxy_that_is_none_does_not_hide_the_cache(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "imp_server", "compile", "hf:org/none:Q8_0", "-o", str(tmp_path / "x.impc")]
+    for variables, words in (
+        (
+            {"ALL_PROXY": "foo://x", "HTTPS_PROXY": "foo://x", "HTTP_PROXY": "foo://x"},
+            "the Hub cannot be asked (Unknown",
+        ),
+        ({"HF_HUB_ETAG_TIMEOUT": "soon"}, "a variable HF_... is not what huggingface_hub expects"),
+    ):
+        environment = {**os.environ, "HF_HOME": str(tmp_path), "NO_PROXY": "", "no_proxy": "", **variables}
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+        assert done.returncode == 2
+        assert done.stderr.startswith("imp: error: ")
+        assert words in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_a_network_that_swallows_everything_is_not_waited_for(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,3 +260,66 @@ def test_the_text_of_a_model_of_text_and_images(llama: Path, prefix: str, head: 
     )
     hold(llama, deeper | {"model.norm.weight": VECTOR})
     assert "are the same" in refusal(llama)
+
+
+def pooled(folder: Path, modules: Any, pooling: Any = None, name: str = "1_Pooling") -> Path:
+    """A folder as sentence-transformers writes it."""
+    (folder / "modules.json").write_text(json.dumps(modules), "utf-8")
+    if pooling is not None:
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "config.json").write_text(json.dumps(pooling), "utf-8")
+    return folder
+
+
+def module(kind: str, path: str = "") -> dict[str, object]:
+    return {"idx": 0, "name": "0", "path": path, "type": f"sentence_transformers.models.{kind}"}
+
+
+MODULES = [module("Transformer"), module("Pooling", "1_Pooling"), module("Normalize", "2_Normalize")]
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False, "include_prompt": True}, "cls"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}, "mean"),
+        ({"embedding_dimension": 256, "pooling_mode": "lasttoken"}, "last"),
+        ({"embedding_dimension": 256, "pooling_mode": ["cls"]}, "cls"),
+        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False}, "mean"),
+    ],
+)
+def test_embeddings_are_pooled_as_the_folder_says(llama: Path, config: dict[str, Any], expected: str) -> None:
+    assert planned(llama).plan.pooling == "mean"
+    assert planned(pooled(llama, MODULES, config)).plan.pooling == expected
+
+
+@pytest.mark.parametrize(
+    ("modules", "config", "words"),
+    [
+        (MODULES, {"pooling_mode_max_tokens": True}, "pooling_mode is 'pooling_mode_max_tokens', expected one of"),
+        (
+            MODULES,
+            {"pooling_mode": ["cls", "mean"]},
+            "pooling_mode is 'cls', 'mean', expected one of mean, cls, lasttok",
+        ),
+        (MODULES, {"pooling_mode": []}, "pooling_mode is nothing, expected one of"),
+        (MODULES, {"pooling_mode": 3}, "pooling_mode is 3, expected"),
+        (MODULES, None, "1_Pooling/config.json: does not exist, but modules.json names it"),
+        (
+            [*MODULES, module("Dense", "3_Dense")],
+            {"pooling_mode": "cls"},
+            "has a module 'sentence_transformers.models.De",
+        ),
+        ([module("Pooling", "../x")], None, "the path of Pooling is '../x', expected the name of a folder"),
+        ([module("Pooling", "")], None, "the path of Pooling is '', expected the name of a folder"),
+        ({}, None, "must be a list of modules"),
+        ([3], None, "must be a list of modules"),
+        ([{"type": 3, "path": ""}], None, "must be a list of modules"),
+    ],
+)
+def test_other_embeddings_are_refused(llama: Path, modules: Any, config: Any, words: str) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        planned(pooled(llama, modules, config))
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -224,7 +224,9 @@ def test_harmony_goes_on_after_end() -> None:
     assert built(keys).stop_tokens == (257, 258)
     for kind in (1, 3, 4):
         keys["tokenizer.ggml.token_type"] = [1] * 256 + [kind] * 3
-        assert built(keys | {"tokenizer.ggml.eot_token_id": 256}).stop_tokens == (257, 258)
+        files = built(keys | {"tokenizer.ggml.eot_token_id": 256})
+        assert files.stop_tokens == (257, 258)
+        assert not any("<|end|>" in note for note in files.notes)
 
 
 @pytest.mark.parametrize("kind", [1, 3, 4])

@@ -125,8 +125,10 @@ def command(
 def _checkpoint(source: str) -> Path:
     if not source.startswith("hf:"):
         return Path(source)
-    from imp_server.remote.download import download
-
+    try:
+        from imp_server.remote.download import download
+    except ValueError as error:  # huggingface_hub reads its variables while it is loaded
+        raise ImpError(f"a variable HF_... is not what huggingface_hub expects: {error}") from None
     return download(source)
 
 

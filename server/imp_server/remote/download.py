@@ -26,8 +26,9 @@ _PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
 _SAFETENSORS = "safetensors"  # in place of a quantisation
 _CONFIG = "config.json"
 _TEXTS = frozenset((
-    "additional_chat_templates/tool_use.jinja", "chat_template.jinja", "chat_template.json", "generation_config.json",
-    "model.safetensors.index.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "1_Pooling/config.json", "additional_chat_templates/tool_use.jinja", "chat_template.jinja", "chat_template.json",
+    "generation_config.json", "model.safetensors.index.json", "modules.json", "tokenizer.json", "tokenizer.model",
+    "tokenizer_config.json",
 ))  # fmt: skip
 _PATIENCE = 2.0  # seconds for the Hub to answer what is in a repository, where HF_HUB_ETAG_TIMEOUT says nothing
 
@@ -63,6 +64,8 @@ def download(source: str) -> Path:
         return _cached(source, repo, quant, str(error))
     except OSError as error:
         raise DownloadError(f"{source}: {error}") from None
+    except ValueError as error:  # of the client, about a proxy's address
+        return _cached(source, repo, quant, f"the Hub cannot be asked ({error})")
     except Exception as error:
         if not _is_transport(error):
             raise
