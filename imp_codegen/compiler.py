@@ -33,7 +33,7 @@ from imp_codegen.sources import Stored
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
-from imp_codegen.tuning.table import Chosen, Table, shipped
+from imp_codegen.tune.table import Chosen, Table, shipped
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
@@ -170,6 +170,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         plans.append(
             TargetPlan(
                 target.name,
+                target.card.name,
                 target.sms,
                 f"code/{target.name}",
                 lowered.chosen.form,

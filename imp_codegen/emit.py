@@ -124,6 +124,7 @@ def _kernel(kernel: KernelSpec, symbol: str) -> Kernel:
         weight_bytes=kernel.weight_bytes,
         other_bytes=kernel.other_bytes,
         cache_reads=kernel.cache_reads,
+        tiles=kernel.tiles,
         flops=kernel.flops,
     )
 

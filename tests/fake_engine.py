@@ -91,6 +91,7 @@ def tiny_plan(**changes: object) -> Plan:
         weight_bytes=1000,
         other_bytes=24,
         cache_reads=(CacheRead(0, 256),),
+        tiles=None,
         flops=2000,
     )
     second = dataclasses.replace(kernel, name="layer1.attention_norm", cache_reads=(CacheRead(6, 256),))
@@ -117,7 +118,9 @@ def tiny_plan(**changes: object) -> Plan:
         stop_tokens=(IM_END,),
         kv=PagedState("f16", 8192),
         planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
-        targets=(TargetPlan("sim", 2, "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs, ()),),
+        targets=(
+            TargetPlan("sim", "sim", 2, "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs, ()),
+        ),
     )
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]  # tests change any field
 

@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
+from imp_codegen.cards import Card, fast_cards
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.targets import Gpu, find_target, gpus, predict_us, targets
+from imp_codegen.predict import predict_us
+from imp_codegen.targets import find_target
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Plan
-from imp_server.commands.bench_kernels import launch_bytes
 from imp_server.commands.bench_speed import DECODE
 
 Key = tuple[str, str, str, str]  # gpu, model, quant, test
 
 
-def find_gpus(names: str) -> tuple[Gpu, ...]:
+def find_cards(names: str) -> tuple[Card, ...]:
     """Cards by their names with commas between."""
     for name in names.split(","):
-        if name not in gpus():
-            raise ImpError(f"--gpu {name} is unknown; known: {', '.join(sorted(gpus()))}")
-    return tuple(gpus()[name] for name in names.split(","))
+        if name not in fast_cards():
+            raise ImpError(f"--gpu {name} is unknown; known: {', '.join(sorted(fast_cards()))}")
+    return tuple(fast_cards()[name] for name in names.split(","))
 
 
-def plan_shape(shape: Path, quant: str, cards: Sequence[Gpu]) -> Plan:
-    """The plan of a config.json's shape, or of a GGUF file, for the cards' targets; nothing is built or packed."""
-    names = dict.fromkeys(_target(card) for card in cards)
+def plan_shape(shape: Path, quant: str, card: Card) -> Plan:
+    """The plan of a config.json's shape, or of a GGUF file, for one card; nothing is built or packed."""
+    target = find_target(f"{card.target}:{card.name}")
     with closing(random_checkpoint(shape, quant) if shape.suffix == ".json" else open_checkpoint(shape)) as checkpoint:
-        return plan_model(checkpoint, tuple(map(find_target, names)), CompileOptions()).plan
+        return plan_model(checkpoint, (target,), CompileOptions()).plan
 
 
-def predict_decode(plan: Plan, card: Gpu, positions: float) -> float:
-    """Tokens per second of decode with a cache of `positions` tokens on average: a launch's bytes, and its overhead."""
-    kernels = plan.target(_target(card)).program(DECODE).kernels
-    moved = [replace(k, weight_bytes=launch_bytes(k, round(positions)), other_bytes=0) for k in kernels]
-    return 1e6 / sum(predict_us(card, kernel) for kernel in moved)
+def predict_decode(plan: Plan, card: Card, positions: float) -> float:
+    """Tokens per second of decode with a cache of `positions` tokens on average."""
+    return 1e6 / predict_us(card, plan.targets[0].program(DECODE).kernels, round(positions))
 
 
-def _target(card: Gpu) -> str:
-    return next(target.name for target in targets().values() if card in target.gpus)
+def predict_prompt(plan: Plan, card: Card, tokens: int) -> float:
+    """Tokens per second of a prompt from an empty cache, chunk by chunk, and the token that follows."""
+    chunk = next(program for program in plan.targets[0].programs if program.name.startswith("prefill_"))
+    ends = range(chunk.tokens, tokens + chunk.tokens, chunk.tokens)
+    last = plan.targets[0].program("sample_b1")
+    us = sum(predict_us(card, chunk.kernels, min(end, tokens)) for end in ends)
+    return 1e6 * tokens / (us + predict_us(card, last.kernels, tokens))
 
 
 def read_measured(path: Path) -> Mapping[Key, float]:
@@ -53,18 +57,31 @@ def read_measured(path: Path) -> Mapping[Key, float]:
 
 
 def predictions(
-    cases: Sequence[tuple[Path, str, Sequence[int]]], generate: int, cards: Sequence[Gpu], measured: Mapping[Key, float]
+    cases: Sequence[tuple[Path, str, Sequence[int]]],
+    prompts: Sequence[int],
+    generate: int,
+    cards: Sequence[Card],
+    measured: Mapping[Key, float],
 ) -> Iterator[dict[str, object]]:
-    """A row for each test of `cases` (shape, quant, depths): for each card the prediction, and where there is one the
-    measured figure and how far the prediction is above it, as a share of it.
+    """A row for each test of `cases` (shape, quant, depths), prompts that the model's context holds first.
+
+    For each card the prediction, and where there is one the measured figure and how far the prediction is above it, as
+    a share of it.
     """
     for shape, quant, depths in cases:
-        plan = plan_shape(shape, quant, cards)
+        plans = [(card, plan_shape(shape, quant, card)) for card in cards]
+        tests: dict[str, Callable[[Plan, Card], float]] = {}
+        for tokens in prompts:
+            if all(tokens < plan.context for _, plan in plans):
+                tests[f"pp{tokens}"] = functools.partial(predict_prompt, tokens=tokens)
         for depth in depths:
-            test = f"tg{generate}" + (f" @ d{depth}" if depth else "")
+            positions = max(depth, 1) + (generate + 1) / 2
+            name = f"tg{generate}" + (f" @ d{depth}" if depth else "")
+            tests[name] = functools.partial(predict_decode, positions=positions)
+        for test, predict in tests.items():
             row: dict[str, object] = {"model": shape.stem, "quant": quant, "test": test}
-            for card in cards:
-                rate = predict_decode(plan, card, max(depth, 1) + (generate + 1) / 2)
+            for card, plan in plans:
+                rate = predict(plan, card)
                 row[f"{card.name} predicted"] = rate
                 known = measured.get((card.title, shape.stem, quant, test))
                 if known is not None:

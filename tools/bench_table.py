@@ -3,7 +3,7 @@
     python tools/bench_table.py
     python tools/bench_table.py --peer llama-bench=/opt/llama.cpp/build/bin/llama-bench
     python tools/bench_table.py models/shapes/qwen3-0.6b.json:Q8_0:0,4096 -r 5 -o json
-    python tools/bench_table.py --predict --gpu rtx5090,h200
+    python tools/bench_table.py --predict --gpu rtx-5090,h200
 
 Each shape is compiled with random weights. Then imp and every peer take turns, a repetition each, on the same weights;
 a figure is the median of its repetitions.
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bench_peer import Peer, parse_peer, run_peer
-from bench_predict import find_gpus, predictions, read_measured
+from bench_predict import find_cards, predictions, read_measured
 from random_gguf import write_random_gguf
 
 from imp_codegen.compiler import CompileOptions, compile_model
@@ -35,6 +35,7 @@ from imp_server.commands.bench_speed import Result, measure
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ROOT / "models" / "shapes"
 MEASURED = ROOT / "docs" / "measured.json"
+LONG_PROMPT = 4096  # that is predicted, too
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,9 @@ def run(given: argparse.Namespace) -> int:
     cases = [parse_case(text) for text in given.cases] or list(CASES)
     if given.predict:
         triples = [(case.shape, case.quant, case.depths) for case in cases]
-        write([*predictions(triples, given.generate, find_gpus(given.gpu), read_measured(MEASURED))], given.output)
+        prompts = sorted({given.prompt, LONG_PROMPT})
+        cards, measured = find_cards(given.gpu), read_measured(MEASURED)
+        write([*predictions(triples, prompts, given.generate, cards, measured)], given.output)
         return 0
     peers = [parse_peer(text) for text in given.peer]
     given.target = given.target or detect_target()
@@ -230,7 +233,7 @@ def main(arguments: Sequence[str]) -> int:
     add("-o", "--output", choices=("md", "json"), default="md")
     add("--target", metavar="TARGET", help="default: this machine's")
     add("--predict", action="store_true", help="the cost model's figures; needs no GPU")
-    add("--gpu", default="rtx5090,h200", metavar="GPU,GPU", help="cards to predict for")
+    add("--gpu", default="rtx-5090,h200", metavar="GPU,GPU", help="cards to predict for")
     given = parser.parse_args(arguments)
     if given.prompt < 1 or given.generate < 1 or given.repetitions < 1:
         parser.error("-p, -n and -r take numbers from 1 on")

@@ -12,8 +12,9 @@ from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.step.kernel import least_units, step_kernel, tuned
 from imp_codegen.kernels.step.model import misfit, step_model
-from imp_codegen.targets import TargetError, predict_us
-from imp_codegen.tuning.table import choose_step
+from imp_codegen.predict import predict_us
+from imp_codegen.targets import TargetError
+from imp_codegen.tune.table import choose_step
 from imp_runtime.plan import Form
 
 Wanted = Literal["auto", "graph", "persistent"]
@@ -45,23 +46,23 @@ def choose(body: Body, graph: Sequence[KernelSpec], wanted: Wanted) -> Chosen:
     if measured := choose_step(low.tables, tuned(model).name):
         entry, _ = measured
         return Chosen(entry.form, f"measured on {entry.why}")
-    gpu = low.target.card
-    if gpu is None:
+    card = low.target.card
+    if card.speed is None:
         return Chosen("graph", "the simulator has no launches to save")
     if least_units(model) < low.target.sms:
         return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
     layout, share = _main_layout(low)
-    delivered = gpu.bandwidth / gpu.sms
-    if (unpacked := low.target.unpacks.get(layout, delivered)) < delivered:
+    delivered = card.speed.bandwidth / card.sms
+    if (unpacked := card.formulas.unpacks.get(layout, delivered)) < delivered:
         return Chosen(
             "graph",
             f"{share:.0%} of the weights are {layout}, of which the step kernel unpacks {unpacked:.0f} GB/s a "
-            f"multiprocessor; {gpu.title} reads {delivered:.0f}",
+            f"multiprocessor; {card.title} reads {delivered:.0f}",
         )
-    graph_us = sum(predict_us(gpu, kernel) for kernel in graph)
-    persistent_us = predict_us(gpu, step_kernel(replace(model, low=replace(low, buffers={}))))
+    graph_us = predict_us(card, graph)
+    persistent_us = predict_us(card, (step_kernel(replace(model, low=replace(low, buffers={}))),))
     faster: Form = "persistent" if persistent_us < graph_us else "graph"
-    return Chosen(faster, f"predicted on {gpu.title}: persistent {persistent_us:,.0f} us, graph {graph_us:,.0f} us")
+    return Chosen(faster, f"predicted for {card.basis}: persistent {persistent_us:,.0f} us, graph {graph_us:,.0f} us")
 
 
 def obstacle(body: Body) -> str | None:

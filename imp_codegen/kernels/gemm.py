@@ -8,7 +8,7 @@ from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import activation, norm_fields
 from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Add, Linear
-from imp_runtime.plan import Binding
+from imp_runtime.plan import Binding, Tiles
 
 _GEMM_THREADS = 256
 _GEMM_ROWS = 64
@@ -113,8 +113,18 @@ def gemm(
         outputs=low.output(out),
         weight_bytes=low.weight_bytes(weight),
         other_bytes=rows * (cols + weight.rows * 4),
+        tiles=_tiles(low, weight, block_tokens),
         flops=2 * rows * weight.rows * weight.cols,
     )
+
+
+def _tiles(low: Lowering, weight: Weight, block_tokens: int) -> Tiles:
+    """Steps of a CTA: a line of each operand. Floats are products of one to three planes with the two of a vector."""
+    fmt = low.placed[weight.name].format
+    dense = fmt.activation == "bf16"
+    cols = _LINE // 2 if dense else _LINE
+    ops = 2 * block_tokens * _GEMM_ROWS * cols * (2 * fmt.prefill_planes if dense else 1)
+    return Tiles(fmt.layout, "f16" if dense else "int8", ops, -(-weight.cols // cols))
 
 
 def _shared_bytes(low: Lowering, weight: Weight, block_tokens: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imp_runtime.plan import Binding, CacheRead, Output
+from imp_runtime.plan import Binding, CacheRead, Output, Tiles
 
 Scalar = bool | int | float
 
@@ -42,7 +42,7 @@ class KernelSpec:
     parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
     `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `per_sm`: CTAs that are to fit
     the registers of one multiprocessor. `phases`: steps inside it that each need all of the one before. `cache_reads`:
-    what it reads of the cache.
+    what it reads of the cache. `tiles`: what it does on tensor cores, if most of its time is that.
     """
 
     name: str
@@ -62,6 +62,7 @@ class KernelSpec:
     weight_bytes: int = 0
     other_bytes: int = 0
     cache_reads: tuple[CacheRead, ...] = ()
+    tiles: Tiles | None = None
     flops: int = 0
 
     def params(self) -> tuple[Param, ...]:

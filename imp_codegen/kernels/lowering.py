@@ -12,9 +12,9 @@ from imp_codegen.kernels.state import CachePlan
 from imp_codegen.quant import Tile, tile_bytes
 from imp_codegen.rope import RopeSpec, turns_plane
 from imp_codegen.targets import Target, TargetError
-from imp_codegen.tuning.stage import Stage
-from imp_codegen.tuning.step import Step, StepChoice
-from imp_codegen.tuning.table import Chosen, Table, choose_step
+from imp_codegen.tune.stage import Stage
+from imp_codegen.tune.step import Step, StepChoice
+from imp_codegen.tune.table import Chosen, Table, choose_step
 from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once

@@ -10,8 +10,8 @@ from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Gated, Linear
 from imp_codegen.targets import TargetError
-from imp_codegen.tuning.stage import Stage
-from imp_codegen.tuning.table import choose
+from imp_codegen.tune.stage import Stage
+from imp_codegen.tune.table import choose
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def stream(low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...
     cols = vector.value.width
     stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices), paired)
     # Floats that would leave too little room for tiles are read where they lie.
-    few_warps = 2 * stage.formula(low.target).warps < low.target.gemv_warps
+    few_warps = 2 * stage.formula(low.target).warps < low.target.card.formulas.gemv_warps
     in_place = not vector.norm and not vector.sum and not low.wants_q8(*matrices) and few_warps
     if in_place:
         stage = replace(stage, vector_bytes=0)

@@ -1,37 +1,7 @@
-"""tune: one decode step of an artifact in every candidate configuration, in both forms, and which is fastest."""
+"""Tuning: how the stages of decode are configured, and who says so.
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from imp_codegen.targets import Target
-from imp_codegen.tune.experiment import Experiment
-from imp_codegen.tune.forms import Forms, tune_forms
-from imp_codegen.tune.judge import Race
-from imp_codegen.tune.stages import Graph, tune_stages
-from imp_codegen.tuning.table import Entry, Table
-
-
-@dataclass(frozen=True, slots=True)
-class TuneReport:
-    """The stages of the graph form, and both forms. `step`: the key of the whole step, None where it has no choice."""
-
-    graph: Graph
-    forms: Forms
-    step: str | None
-
-    def table(self, target: Target, source: str, where: str) -> Table:
-        """The outcomes as a table; `where` says on which device and when they were measured."""
-        stages = {o.stage.name: Entry(o.choice, o.why(where)) for o in self.graph.outcomes}
-        steps = {self.step: self.forms.entry(where)} if self.step is not None else {}
-        return Table(target.name, source, stages, "measured", steps, target.sms)
-
-
-def tune(experiment: Experiment, race: Race, progress: Callable[[str, int, int], None]) -> TuneReport:
-    """The fastest choices of all; `race` measures steps against each other."""
-    graph = tune_stages(experiment, race, progress)
-    progress("measuring forms", 0, 1)
-    forms = tune_forms(experiment, experiment.step(graph.choices), race)
-    progress("measuring forms", 1, 1)
-    return TuneReport(graph, forms, experiment.persistent.step.name if experiment.persistent else None)
+Three things can, and the first that does counts: a table (`table.py`: a person's own, then the one that lies beside a
+card), which `imp tune` has measured or the cost model predicted; the formulas (`stage.py`, `step.py`), by the numbers
+of the card. `measure/` is `imp tune`: it runs candidates of a whole model's step against each other and writes a table.
+`cost_model.py` makes a table for a card that nobody has measured.
+"""

@@ -58,7 +58,7 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 10
+PLAN_VERSION = 11
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -209,13 +209,37 @@ class CacheRead:
 
 
 @dataclass(frozen=True, slots=True)
+class Tiles:
+    """What each CTA of a launch takes to the tensor cores, one after the other; for predictions.
+
+    `kind`: what all such tiles have in common (a product's layout, attention's size of heads), by which cards know how
+    long one takes; `mma`: the kind of instruction; `ops`: of one tile, two a multiplication. `steps`: tiles of a CTA;
+    where they depend on the position 0, and a tile has `keys` of all positions or of the last `sight` of them.
+    """
+
+    kind: Text
+    mma: Literal["int8", "f16"]
+    ops: int
+    steps: int
+    keys: int = 0
+    sight: int = 0
+
+    def count(self, positions: int) -> int:
+        """Tiles of the CTA that has most, in a sequence of so many positions, those of this run included."""
+        if not self.keys:
+            return self.steps
+        return -(-(min(positions, self.sight) if self.sight else positions) // self.keys)
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """One launch. `name` is unique in its program; `entry` is the symbol (layers share one). `args` are pointers.
 
     `overlap`: the kernel may begin while the one before it in the program still runs; it waits for it by itself.
     `phases`: steps inside it that each need all of the one before.
     `resident`: its blocks wait for one another, so the device must hold all of them at once; the entry then takes the
-    pointers as one struct. `cache_reads`: what it reads of the cache.
+    pointers as one struct. `cache_reads`: what it reads of the cache. `tiles`: what it does on tensor cores, if most of
+    its time is that.
     """
 
     name: Text
@@ -232,6 +256,7 @@ class Kernel:
     weight_bytes: int
     other_bytes: int
     cache_reads: tuple[CacheRead, ...]
+    tiles: Tiles | None
     flops: int
 
 
@@ -248,12 +273,14 @@ class Program:
 class TargetPlan:
     """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code.
 
-    `sms`: multiprocessors that grids are sized for. `form`: how a decode step runs, as a graph of kernels or as one
-    persistent kernel; `reason`: why, for people. `fallback`: programs of the other form, in place of those of the same
-    names on a device that does not hold all blocks of a resident kernel at once.
+    `card`: what it is sized for, as a target's name has it after the colon; `sms`: its multiprocessors. `form`: how a
+    decode step runs, as a graph of kernels or as one persistent kernel; `reason`: why, for people. `fallback`: programs
+    of the other form, in place of those of the same names on a device that does not hold all blocks of a resident
+    kernel at once.
     """
 
     target: Text
+    card: Text
     sms: int
     code: Text
     form: Form

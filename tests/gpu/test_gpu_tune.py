@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from imp_codegen.tuning.table import read_table
+from imp_codegen.tune.table import read_table
 from imp_runtime.artifact import Artifact
 from imp_server.cli import execute
 

@@ -11,7 +11,7 @@ from bench_peer import Peer, read_peer, run_peer
 from bench_predict import predictions, read_measured
 from bench_table import CASES, MEASURED, Case, Samples, main, markdown, parse_case, rows_of
 
-from imp_codegen.targets import gpus
+from imp_codegen.cards import fast_cards
 from imp_runtime.errors import ImpError
 from imp_server.commands.bench_speed import Result
 
@@ -83,7 +83,7 @@ def test_cases() -> None:
         (["a.json:Q8_0:x"], "expected FILE:QUANT"),
         (["a.json:Q8_0:-1"], "expected FILE:QUANT"),
         (["a:b:1:2"], "expected FILE:QUANT"),
-        (["--predict", "--gpu", "voodoo"], "--gpu voodoo is unknown; known: h200"),
+        (["--predict", "--gpu", "voodoo"], "--gpu voodoo is unknown; known: h100-pcie, h100-sxm, h200"),
         (["--peer", "vllm=/bin/sh"], "expected llama-bench=PATH"),
         (["--peer", "llama-bench=/no/such"], "there is no file /no/such"),
         (["/no/such.json:Q8_0", "--target", "sim"], "/no/such.json"),
@@ -100,7 +100,7 @@ def test_measured_figures_belong_to_cases_and_cards() -> None:
     rows = json.loads(MEASURED.read_text("utf-8"))
     fields = {"date", "gpu", "model", "quant", "test", "tokens_per_second"}
     assert all(set(row) == fields for row in rows)
-    assert {row["gpu"] for row in rows} <= {gpu.title for gpu in gpus().values()}
+    assert {row["gpu"] for row in rows} <= {card.title for card in fast_cards().values()}
     assert {(row["model"], row["quant"]) for row in rows} == {(case.shape.stem, case.quant) for case in CASES}
 
 
@@ -120,22 +120,24 @@ def test_predictions_are_bytes_over_bandwidth() -> None:
     weights = (layers * layer + vocab * hidden) * 34 / 32
     case = next(case for case in CASES if case.shape.stem == "qwen3-1.7b")
     measured = {("NVIDIA H200", "qwen3-1.7b", "Q8_0", "tg128"): 1000.0}
-    near, far = predictions([(case.shape, "Q8_0", (0, 16000))], 128, (gpus()["h200"], gpus()["rtx5090"]), measured)
-    for card in (gpus()["h200"], gpus()["rtx5090"]):
+    both = (fast_cards()["h200"], fast_cards()["rtx-5090"])
+    near, far = predictions([(case.shape, "Q8_0", (0, 16000))], (), 128, both, measured)
+    for card in both:
+        assert card.speed is not None
         seconds = [1 / row[f"{card.name} predicted"] for row in (near, far)]  # type: ignore[operator]
-        streaming = weights / (card.bandwidth * 1e9)
-        assert streaming < seconds[0] < 1.03 * streaming + 1e-6 * (5 * layers + 3) * card.launch_us
-        cache = 16000 * layers * kv_heads * dim * 2 * 2 / (card.bandwidth * 1e9)
+        streaming = weights / (card.speed.bandwidth * 1e9)
+        assert streaming < seconds[0] < 1.03 * streaming + 1e-6 * (5 * layers + 3) * card.speed.launch_us
+        cache = 16000 * layers * kv_heads * dim * 2 * 2 / (card.speed.bandwidth * 1e9)
         assert seconds[1] - seconds[0] == pytest.approx(cache, rel=0.01)
     assert near["h200 error"] == pytest.approx(near["h200 predicted"] / 1000 - 1)  # type: ignore[operator]
     assert near["test"] == "tg128"
     assert far["test"] == "tg128 @ d16000"
     assert "h200 error" not in far
-    assert "rtx5090 error" not in near
+    assert "rtx-5090 error" not in near
 
 
 def test_predict_prints_every_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--predict", "-o", "json", f"{bench_table.SHAPES / 'qwen3-0.6b.json'}:Q8_0:0,512"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["test"] for row in rows] == ["tg128", "tg128 @ d512"]
-    assert rows[0]["h200 measured"] > 0
+    assert [row["test"] for row in rows] == ["pp512", "pp4096", "tg128", "tg128 @ d512"]
+    assert [rows[i]["h200 measured"] > 0 for i in (0, 2)] == [True, True]

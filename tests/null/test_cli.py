@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from fake_engine import FakeEngine, encode, write_tiny_artifact
-from imp_codegen.targets import gpus, predict_us
+from imp_codegen.cards import fast_cards
+from imp_codegen.predict import predict_us
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine, StepOutput
 from imp_server.cli import execute
@@ -177,13 +178,13 @@ def test_inspect_shows_the_plan(file: Path, capsys: pytest.CaptureFixture[str]) 
     for words in ("tiny", "qwen3", "854 k", "code/sim", "decode_b1: up to 1 tokens, 2 kernels", "imp_norm", "1.02 kB"):
         assert words in out
     (kernel, second) = Artifact.open(file).plan.target("sim").program("decode_b1").kernels
-    card = gpus()["h200"]
-    rate = 1e6 / (predict_us(card, kernel) + predict_us(card, second))
-    assert f"predicted on {card.title}: {rate:.0f} tok/s" in out
+    card = fast_cards()["h200"]
+    rate = 1e6 / predict_us(card, (kernel, second))
+    assert f"predicted for {card.title}: {rate:,.0f} tok/s at batch 1" in out
 
 
 def test_inspect_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["inspect", str(file), "--json", "--gpu", "rtx5090"]) == 0
+    assert execute(["inspect", str(file), "--json", "--gpu", "rtx-5090"]) == 0
     document = json.loads(capsys.readouterr().out)
     kernels = document["programs"]["decode_b1"]
     assert [kernel["kernel"] for kernel in kernels] == ["layer0.attention_norm", "layer1.attention_norm"]
@@ -222,7 +223,7 @@ def test_inspect_compares_all_with_its_checksums(
         (["run", "/no/such.impc", "x", "--bogus"], "No such option: --bogus"),
         (["run", "/no/such.impc", "x", "-n", "many"], "--max-tokens"),
         (["run", "/no/such.impc", "x", "-n", "0"], "--max-tokens"),
-        (["inspect", "{file}", "--gpu", "voodoo"], "--gpu voodoo is unknown; known: h200"),
+        (["inspect", "{file}", "--gpu", "voodoo"], "--gpu voodoo is unknown; known: h100-pcie, h100-sxm, h200"),
         (["inspect", "{file}", "--target", "sm_90a"], "no code for sm_90a; it carries sim"),
         (["inspect", "{file}", "--source", "sm_90a"], "no code for sm_90a"),
         (["run", "{file}", "x", "--target", "sm_120a"], "no code for sm_120a"),

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from imp_codegen import cards as cards_module
+from imp_codegen.cards import Card, cards
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.kernels.form import Wanted
 from imp_codegen.targets import TargetError, find_target, find_targets, targets
-from imp_codegen.tuning.stage import Choice
-from imp_codegen.tuning.table import Entry, Table, TuningError, read_table, write_table
+from imp_codegen.tune.stage import Choice
+from imp_codegen.tune.table import Entry, Table, TuningError, read_table, write_table
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import STEPS, TargetPlan
 from imp_server.commands import compile as command
@@ -27,19 +29,45 @@ def test_multiprocessors_stand_after_a_colon() -> None:
     target = find_target("sm_120a:84")
     assert (target.name, target.sms, target.attention_ctas) == ("sm_120a", 84, 84)
     assert find_target("sm_120a:170") == find_target("sm_120a")
+    assert find_target("sm_120a:78").card.name == "78"
     assert (find_target("sim:3").sms, find_target("sim:3").attention_ctas) == (3, 6)
 
 
-@pytest.mark.parametrize("count", ["", "0", "x", "-3", "1025", "8:4", "²", "1" * 5000])
+@pytest.mark.parametrize("count", ["", "0", "x", "-3", "1025", "8:4", "²", "1" * 5000, "h200", "RTX-5080"])
 def test_what_is_no_number_of_multiprocessors(count: str) -> None:
-    with pytest.raises(TargetError, match="after the colon stand its multiprocessors, 1 to 1024"):
+    with pytest.raises(
+        TargetError,
+        match=r"after the colon stands a card \(rtx-5070-ti, rtx-5080, rtx-5090, rtx-pro-6000\) or its number of m",
+    ):
         find_target(f"sm_120a:{count}")
 
 
 def test_predictions_are_for_the_card_of_that_size() -> None:
-    names = {text: find_target(text).card.name for text in ("sm_120a", "sm_120a:188", "sm_120a:84", "sm_90a:132")}
-    assert names == {"sm_120a": "rtx5090", "sm_120a:188": "rtxpro6000", "sm_120a:84": "rtx5090", "sm_90a:132": "h200"}
-    assert find_target("sim").card is None
+    names = {
+        "sm_120a": "rtx-5090",
+        "sm_120a:188": "rtx-pro-6000",
+        "sm_120a:84": "rtx-5080",
+        "sm_120a:70": "rtx-5070-ti",
+        "sm_120a:rtx-5080": "rtx-5080",
+        "sm_90a:132": "h200",
+        "sm_90a:114": "h100-pcie",
+        "sm_90a:h100-sxm": "h100-sxm",
+        "sim": "sim",
+    }
+    assert {text: find_target(text).card.name for text in names} == names
+    assert find_target("sim").card.speed is None
+
+
+@pytest.mark.parametrize("card", cards().values(), ids=cards())
+def test_cards_fit_their_targets(card: Card) -> None:
+    """A card's file is called as it is; its target finds it by name and by what `str` gives; CTAs have room."""
+    assert (Path(cards_module.__file__).parent / f"{card.name.replace('-', '_')}.py").exists()
+    target = find_target(f"{card.target}:{card.name}")
+    assert target.card is card
+    assert find_target(str(target)) == target
+    assert find_target(str(target.sized(77))) == target.sized(77)
+    assert target.max_shared < card.shared
+    assert card.like is None or (card.like.speed and card.like.like is None), "measured itself"
 
 
 def test_unknown_targets_and_targets_asked_for_twice() -> None:
@@ -129,7 +157,9 @@ def test_a_tables_size_is_written_and_read(tmp_path: Path) -> None:
     table = Table("sm_120a", "a test", {"a": Entry(Choice(2, 1), "")}, str(path), sms=84)
     write_table(path, table)
     assert read_table(path) == table
-    with pytest.raises(TuningError, match=r"is for sm_120a:84, the new entries are for sm_120a:170; name another"):
+    with pytest.raises(
+        TuningError, match=r"is for sm_120a:rtx-5080, the new entries are for sm_120a:rtx-5090; name another"
+    ):
         write_table(path, Table("sm_120a", "", {}, ""))
     usual = Table("sm_120a", "a test", {}, "", sms=170)
     assert '"sms"' not in usual.to_json(), "as many as the target has by default"
@@ -142,5 +172,5 @@ def test_a_table_for_other_cards_is_refused_where_it_is_named(tmp_path: Path) ->
     path = tmp_path / "t.json"
     write_table(path, Table("sm_120a", "a test", {}, "", sms=84))
     assert command._tables_of(str(path), find_targets(("sm_120a:84",)))[0].sms == 84
-    with pytest.raises(ImpError, match=r"is for sm_120a:84, not for sm_120a:170, sim:2"):
+    with pytest.raises(ImpError, match=r"is for sm_120a:rtx-5080, not for sm_120a:rtx-5090, sim:sim"):
         command._tables_of(str(path), find_targets(("sm_120a", "sim")))

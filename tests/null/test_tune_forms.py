@@ -13,10 +13,10 @@ from test_tuning import Truth, artifact, compiled, quiet
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import find_target
-from imp_codegen.tune import tune
-from imp_codegen.tune.experiment import PROGRAM, plan_experiment
-from imp_codegen.tuning.step import Step, StepChoice
-from imp_codegen.tuning.table import StepEntry
+from imp_codegen.tune.measure import tune
+from imp_codegen.tune.measure.experiment import PROGRAM, plan_experiment
+from imp_codegen.tune.step import Step, StepChoice
+from imp_codegen.tune.table import StepEntry
 from imp_runtime.device import DeviceError
 from imp_runtime.errors import ImpError
 from imp_server.commands.tune import _held

@@ -14,12 +14,12 @@ import pytest
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import TargetError, find_target, find_targets
-from imp_codegen.tune import tune
-from imp_codegen.tune.experiment import PROGRAM, plan_experiment
-from imp_codegen.tuning.cost_model import stage_us
-from imp_codegen.tuning.stage import Choice, Stage
-from imp_codegen.tuning.step import StepChoice
-from imp_codegen.tuning.table import Entry, StepEntry, Table, TuningError, read_table, shipped, user_path, write_table
+from imp_codegen.tune.cost_model import stage_us
+from imp_codegen.tune.measure import tune
+from imp_codegen.tune.measure.experiment import PROGRAM, plan_experiment
+from imp_codegen.tune.stage import Choice, Stage
+from imp_codegen.tune.step import StepChoice
+from imp_codegen.tune.table import Entry, StepEntry, Table, TuningError, read_table, shipped, user_path, write_table
 from imp_runtime.device import Launch
 from imp_runtime.errors import ImpError
 from imp_runtime.race import race
@@ -28,7 +28,7 @@ from imp_server.commands.tune import predicted
 
 ROOT = Path(__file__).parents[2]
 DEMO = ROOT / "models" / "demo.gguf"
-TABLES = ROOT / "imp_codegen" / "tuning"
+CARDS = ROOT / "imp_codegen" / "cards"
 
 
 def compiled(target="sm_90a", tuning=(), form="graph"):
@@ -77,7 +77,7 @@ def test_new_entries_replace_old_ones_and_leave_the_others(tmp_path):
     write_table(path, table({"b": Choice(12, 3), "c": Choice(4, 1)}))
     merged = {name: entry.choice for name, entry in read_table(path).entries.items()}
     assert merged == {"a": Choice(8, 4), "b": Choice(12, 3), "c": Choice(4, 1)}
-    with pytest.raises(TuningError, match=r"is for sm_90a:132, the new entries are for sim:2"):
+    with pytest.raises(TuningError, match=r"is for sm_90a:h200, the new entries are for sim:sim"):
         write_table(path, table({}, target="sim"))
 
 
@@ -170,7 +170,7 @@ def test_which_tables_compile_reads(tmp_path, monkeypatch, capsys):
     assert [t.origin for t in _tables_of(str(other), find_targets(("sim",)))] == [str(other), "shipped", "shipped"]
     arguments = ["compile", str(DEMO), "-o", str(tmp_path / "x.impc"), "--target", "sm_90a", "--tuning", str(other)]
     assert execute(arguments) == 2
-    assert "is for sim:2, not for sm_90a:132" in capsys.readouterr().err
+    assert "is for sim:sim, not for sm_90a:h200" in capsys.readouterr().err
 
 
 # what is shipped
@@ -184,15 +184,16 @@ def test_shipped_tables_say_where_they_come_from():
 
 
 def test_the_predicted_table_is_what_the_cost_model_gives():
-    """Write it anew with: imp tune models/shapes/*.json --predict sm_120a --output imp_codegen/tuning/sm_120a.json."""
+    """Write it anew with: imp tune models/shapes/*.json --predict sm_120a --output imp_codegen/cards/rtx_5090.json."""
     shapes = sorted((ROOT / "models" / "shapes").glob("*.json"))
-    assert (TABLES / "sm_120a.json").read_text("utf-8") == predicted(shapes, "sm_120a").to_json()
+    assert (CARDS / "rtx_5090.json").read_text("utf-8") == predicted(shapes, "sm_120a").to_json()
 
 
 def test_the_cost_model_on_paper():
     """One unit of one 4 KB tile for each of 8 warps of 170 SMs at 1,700 GB/s: 10 KB/us an SM."""
-    target = replace(find_target("sm_120a"), sms=170)
-    gpu = replace(target.gpus[0], bandwidth=1700, launch_us=0.0)
+    target = find_target("sm_120a:170")
+    assert target.card.speed is not None
+    gpu = replace(target.card.speed, bandwidth=1700, launch_us=0.0)
     stage = Stage("qkv", ("",), 170 * 800, 1, 4000, 170 * 800 * 4000, 0)
     # Plenty in flight: 3.2 MB an SM at 10,000 bytes/us times 32,000 / 32,700.
     assert stage_us(stage, Choice(8, 1), target, gpu) == pytest.approx(320 * 32.7 / 32, rel=1e-6)

@@ -57,7 +57,7 @@ ARGS = (
 def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
     reads = (CacheRead(0, 4),)
-    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, 20)
+    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, None, 20)
 
 
 def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:
@@ -100,7 +100,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
         stop_tokens=(STOP,),
         kv=PagedState("f16", 64),
         planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
-        targets=(TargetPlan("fake", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
+        targets=(TargetPlan("fake", "6", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
     )
 
 

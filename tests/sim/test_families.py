@@ -30,7 +30,7 @@ def family(request: pytest.FixtureRequest) -> Iterator[Family]:
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "gemma 4"], indirect=True)
 def test_both_forms_and_prompts(tmp_path: Path, family: Family, quant: str) -> None:
     path = source(tmp_path / "m.gguf", family, quant)
-    target = replace(find_target("sim"), sms=3, attention_ctas=3, step_warps=3)
+    target = replace(find_target("sim").sized(3), attention_per_sm=1, step_warps=3)
     artifact = compile_both(path, tmp_path / "m.impc", target, prefill=True)
     check_both_forms(artifact, SimDevice(threads=1), path, family, 2e-3 if quant == "F32" else 4e-2)
 
@@ -53,7 +53,7 @@ def test_what_the_step_kernel_does_not_take(tmp_path: Path, family: Family) -> N
 @pytest.mark.parametrize("family", ["gemma", "olmo"], indirect=True)
 def test_no_race_for_the_residual_stream(tmp_path: Path, family: Family) -> None:
     """The CTAs store the sum with a branch together, 128 columns each, while the others read what it is made of."""
-    target = replace(find_target("sim"), sms=5, attention_ctas=5, step_warps=2)
+    target = replace(find_target("sim").sized(5), attention_per_sm=1, step_warps=2)
     path = source(tmp_path / "m.gguf", family, "Q8_0", hidden=416)
     artifact = compile_both(path, tmp_path / "m.impc", target, prefill=True, check=True)
     device = SimDevice(threads=1)

@@ -30,7 +30,7 @@ def test_kernels_agree_with_numpy(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", MIXED)
 def test_the_step_kernel_equals_the_graph(tmp_path: Path, name: str) -> None:
     case = MIXED[name]
-    target = replace(find_target("sim"), sms=5, attention_ctas=5, step_warps=2, max_shared=128 << 10)
+    target = replace(find_target("sim").sized(5), attention_per_sm=1, step_warps=2, max_shared=128 << 10)
     with case.built():
         artifact = compile_config(tmp_path, target, {**case.config, "hidden_size": 64, "intermediate_size": 96})
     tokens = np.random.default_rng(0).integers(0, 300, 70).tolist()

@@ -66,7 +66,7 @@ def test_a_vector_that_leaves_no_room_for_tiles_is_read_in_place(tmp_path: Path)
     ids=["a long tile", "odd multiples of the block", "floats"],
 )
 def test_the_step_kernel_equals_the_graph(tmp_path: Path, changes: dict[str, Any], quant: str) -> None:
-    target = replace(SIM, sms=3, attention_ctas=3, max_shared=200 << 10)
+    target = replace(SIM.sized(3), attention_per_sm=1, max_shared=200 << 10)
     artifact = compile_config(tmp_path, target, {**LLAMA, **changes}, quant)
     with BothForms(artifact, SimDevice(threads=1)) as forms:
         forms.compare(list(range(40, 60)))

@@ -20,7 +20,7 @@ from two_forms import BothForms, compile_config
 
 def sim(sms: int, warps: int, **changes: Any) -> Target:
     """The simulator with that many CTAs; both forms then split attention alike."""
-    return replace(find_target("sim"), sms=sms, attention_ctas=sms, step_warps=warps, **changes)
+    return replace(find_target("sim").sized(sms), attention_per_sm=1, step_warps=warps, **changes)
 
 
 def tokens(count: int, vocab: int = 300) -> list[int]:

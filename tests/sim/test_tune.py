@@ -9,10 +9,10 @@ import pytest
 
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.targets import find_target
-from imp_codegen.tune.experiment import plan_experiment
-from imp_codegen.tuning.stage import Choice
-from imp_codegen.tuning.step import StepChoice
-from imp_codegen.tuning.table import Entry, StepEntry, Table, read_table
+from imp_codegen.tune.measure.experiment import plan_experiment
+from imp_codegen.tune.stage import Choice
+from imp_codegen.tune.step import StepChoice
+from imp_codegen.tune.table import Entry, StepEntry, Table, read_table
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import DeviceError
 from imp_runtime.engine import Engine

@@ -6,11 +6,11 @@ import math
 
 from imp_codegen.graph import label
 from imp_codegen.kernels.attention.parts import Parts, norm_params, rotation, turns_param
-from imp_codegen.kernels.attention.sizes import chunk_tiles
+from imp_codegen.kernels.attention.sizes import ChunkTiles, chunk_tiles
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention
-from imp_runtime.plan import Output
+from imp_runtime.plan import CacheRead, Output, Tiles
 
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
@@ -71,7 +71,16 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
             Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),
         ),
         other_bytes=2 * rows * op.out.width * 4,
+        cache_reads=(CacheRead(op.window and op.window + rows, part.position_bytes),),
+        tiles=_tiles(op, tiles),
     )
+
+
+def _tiles(op: Attention, tiles: ChunkTiles) -> Tiles:
+    """Scores and values of a tile of keys, each as a sum of two products, since a float32 is two f16."""
+    ops = 4 * 2 * tiles.queries * tiles.keys * op.head_dim
+    sight = op.window and op.window + tiles.queries
+    return Tiles(f"attention {op.head_dim}", "f16", ops, 0, tiles.keys, sight)
 
 
 def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:

@@ -17,7 +17,7 @@ from imp_codegen.kernels.step.schedule import Phase, Schedule, check
 from imp_codegen.kernels.stream import activation, bias_mask, bias_params, encode_config, encoded_bytes
 from imp_codegen.kernels.vector import Vector, norm_param
 from imp_codegen.ops import Attention, Linear
-from imp_codegen.tuning.step import Step
+from imp_codegen.tune.step import Step
 from imp_runtime.plan import BLOCK_TOKENS, Binding, CacheRead
 
 
@@ -52,7 +52,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
     )
     # None if a phase has fewer units than there are CTAs: nobody waits for what a CTA without one makes, so that the
     # vector that it still reads could be written again.
-    early = target.early_ctas if least_units(model) >= target.sms else 0
+    early = target.card.formulas.early_ctas if least_units(model) >= target.sms else 0
     check(_schedule(model, dict(step.fields), early))
     ops = [op for layer in model.layers for match in layer.groups() for op in match.ops]
     logits = head.logits
@@ -170,7 +170,7 @@ def _phase(
             variants.append(variant)
         order.append(variants.index(variant))
     encode = encode_config(low, vector, _all(layers), _warps(model))
-    early = early if vector.value.width <= low.target.early_cols else 0
+    early = early if vector.value.width <= low.target.card.formulas.early_cols else 0
     phase = Config("PhaseConfig", (("early", early), ("biased", bias_mask(layers[0])), *config.items()))
     return Cpp("StepPhase", (encode, phase, Cpp("LayerOrder", tuple(order)), *variants))
 
@@ -190,7 +190,7 @@ def _product(model: StepModel, name: str, weights: tuple[Weight, ...], early: in
     rows = [low.tile(weight).rows for weight in weights]
     tiles = [weight.cols // low.tile(weight).cols for weight in weights]
     cols, target = weights[0].cols, low.target
-    early = early if cols <= target.early_cols else 0
+    early = early if cols <= target.card.formulas.early_cols else 0
     if paired:
         unit_tiles = sum(max(rows) // r * t for r, t in zip(rows, tiles, strict=True))
         return Phase(name, -(-weights[0].rows // max(rows)), unit_tiles, cols, weights[0].rows, early=early)

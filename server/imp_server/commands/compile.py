@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from imp_codegen.compiler import CompileReport
     from imp_codegen.kernels.form import Wanted
-    from imp_codegen.tuning.table import Table as TuningTable
+    from imp_codegen.tune.table import Table as TuningTable
 
 NAME = "compile"
 _UNKNOWN_CALLS = (
@@ -155,7 +155,7 @@ def _form(given: str) -> Wanted:
 
 def _tables_of(given: str | None, chosen: tuple[Target, ...]) -> tuple[TuningTable, ...]:
     """The tuning tables in the order in which they count: a given one or the user's own, then the shipped ones."""
-    from imp_codegen.tuning.table import read_table, shipped, user_path
+    from imp_codegen.tune.table import read_table, shipped, user_path
 
     if given == "none":
         return ()

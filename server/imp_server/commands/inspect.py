@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imp_codegen.targets import Gpu, find_target, gpus, predict_us, targets
+from imp_codegen.cards import Card, fast_cards
+from imp_codegen.predict import launch_us
+from imp_codegen.targets import find_target, targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
@@ -36,7 +38,7 @@ def command(
     file: a.File,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, machine-readable.")] = False,
     gpu: Annotated[
-        str | None, typer.Option(metavar="GPU", help="Predict for this card: h200, rtx5090, rtxpro6000.")
+        str | None, typer.Option(metavar="CARD", help="Predict for this card: h200, h100-sxm, rtx-5090, rtx-5080, ...")
     ] = None,
     target: Annotated[str | None, typer.Option(metavar="TARGET", help="The target whose programs are shown.")] = None,
     source: Annotated[str | None, typer.Option(metavar="TARGET", help="Print the CUDA C++ emitted for it.")] = None,
@@ -56,11 +58,8 @@ def command(
     card = _card(gpu)
     chosen = _target(artifact.plan, target, card)
     if card is None:
-        card = find_target(f"{chosen.target}:{chosen.sms}").card if chosen.target in targets() else None
-    programs = {
-        program.name: [_Launch(kernel, predict_us(card, kernel) if card else None) for kernel in program.kernels]
-        for program in chosen.programs
-    }
+        card = find_target(f"{chosen.target}:{chosen.card}").card if chosen.target in targets() else None
+    programs = {program.name: _launches(program, card) for program in chosen.programs}
     if as_json:
         print(json.dumps(_document(artifact, chosen, card, programs), indent=2))
         return
@@ -68,22 +67,32 @@ def command(
     shown += [_program_table(program, programs[program.name], card) for program in chosen.programs]
     show(*shown)
     if card is not None and (speed := _decode_speed(programs)) is not None:
-        print(f"predicted on {card.title}: {speed:.0f} tok/s at batch 1 (sum of decode_b1)")
+        prompt = _prompt_speed(chosen, programs)
+        print(
+            f"predicted for {card.basis}: {speed:,.0f} tok/s at batch 1"
+            + (f", {prompt:,.0f} tok/s of a prompt's first chunk" if prompt else "")
+        )
 
 
-def _card(name: str | None) -> Gpu | None:
+def _launches(program: Program, card: Card | None) -> list[_Launch]:
+    """With predicted times of a full run at the beginning of a sequence."""
+    known = card if card is not None and card.speed is not None else None
+    return [_Launch(k, launch_us(known, k, program.tokens) if known else None) for k in program.kernels]
+
+
+def _card(name: str | None) -> Card | None:
     if name is None:
         return None
-    if name not in gpus():
-        raise ImpError(f"--gpu {name} is unknown; known: {', '.join(sorted(gpus()))}")
-    return gpus()[name]
+    if name not in fast_cards():
+        raise ImpError(f"--gpu {name} is unknown; known: {', '.join(sorted(fast_cards()))}")
+    return fast_cards()[name]
 
 
-def _target(plan: Plan, name: str | None, card: Gpu | None) -> TargetPlan:
+def _target(plan: Plan, name: str | None, card: Card | None) -> TargetPlan:
     """The target asked for, else the one made for the card, else the artifact's first."""
     if name is not None:
         return plan.target(name)
-    made_for = [t for t in plan.targets if t.target in targets() and card in targets()[t.target].gpus]
+    made_for = [t for t in plan.targets if card is not None and t.target == card.target]
     if not plan.targets:
         raise ImpError("the artifact has no target; compile the model again")
     return (made_for or list(plan.targets))[0]
@@ -93,6 +102,13 @@ def _decode_speed(programs: dict[str, list[_Launch]]) -> float | None:
     """Tokens per second of decode_b1 as predicted."""
     times = [launch.us for launch in programs.get("decode_b1", []) if launch.us is not None]
     return 1e6 / sum(times) if times else None
+
+
+def _prompt_speed(target: TargetPlan, programs: dict[str, list[_Launch]]) -> float | None:
+    """Tokens per second of a full chunk as predicted."""
+    chunk = next((program for program in target.programs if program.name.startswith("prefill_")), None)
+    times = [launch.us for launch in programs[chunk.name] if launch.us is not None] if chunk else []
+    return 1e6 * chunk.tokens / sum(times) if chunk and times else None
 
 
 def _summary(artifact: Artifact) -> Table:
@@ -131,7 +147,7 @@ def _contents(artifact: Artifact) -> Table:
     return table("contents", ("name", "bytes"), [*blobs, weights])
 
 
-def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) -> Table:
+def _program_table(program: Program, launches: list[_Launch], card: Card | None) -> Table:
     """Launches of one entry with the same grid stand in one row, at the place of the first."""
     groups: dict[tuple[str, tuple[int, int, int], int], list[_Launch]] = {}
     for launch in launches:
@@ -171,7 +187,7 @@ def _program_table(program: Program, launches: list[_Launch], card: Gpu | None) 
         )
     )
     title = f"{program.name}: up to {program.tokens} tokens, {len(launches)} kernels"
-    title += f", times predicted for {card.title}" if card else ""
+    title += f", times predicted for {card.basis}" if card and card.speed else ""
     columns = ("kernel", "ops", "launches", "grid", "threads", "bytes", "work", "us each", "us all")
     return table(title, columns, rows, right=2)
 
@@ -183,7 +199,7 @@ def kinds(kernel: Kernel) -> str:
 
 
 def _document(
-    artifact: Artifact, target: TargetPlan, card: Gpu | None, programs: dict[str, list[_Launch]]
+    artifact: Artifact, target: TargetPlan, card: Card | None, programs: dict[str, list[_Launch]]
 ) -> dict[str, object]:
     plan = artifact.plan
     fields = ("model", "architecture", "quant", "parameters", "vocab", "hidden", "layers", "context", "slots")
@@ -196,10 +212,12 @@ def _document(
         "targets": [t.target for t in plan.targets],
         "contents": dict(artifact.names()),
         "target": target.target,
+        "card": target.card,
         "multiprocessors": target.sms,
         "decode": {"form": target.form, "reason": target.reason, "graph_where_no_room": bool(target.fallback)},
         "gpu": card.name if card else None,
         "predicted_decode_tokens_per_second": _decode_speed(programs),
+        "predicted_prompt_tokens_per_second": _prompt_speed(target, programs),
         "programs": {
             name: [
                 {

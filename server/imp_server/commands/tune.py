@@ -15,7 +15,7 @@ import numpy as np
 import typer
 
 from imp_codegen.targets import find_target
-from imp_codegen.tuning.table import Table, read_table, user_path, write_table
+from imp_codegen.tune.table import Table, read_table, user_path, write_table
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import DeviceError, Launch, detect_target, open_device
 from imp_runtime.errors import ImpError
@@ -24,9 +24,9 @@ from imp_server.commands import arguments as a
 
 if TYPE_CHECKING:
     from imp_codegen.targets import Target
-    from imp_codegen.tune import TuneReport
-    from imp_codegen.tune.experiment import Experiment
-    from imp_codegen.tuning.stage import Stage
+    from imp_codegen.tune.measure import TuneReport
+    from imp_codegen.tune.measure.experiment import Experiment
+    from imp_codegen.tune.stage import Stage
     from imp_runtime.model_runner import ModelRunner
 
 NAME = "tune"
@@ -83,8 +83,8 @@ def command(
 
 def _measure(file: Path, target: str) -> tuple[TuneReport, str, Target]:
     from imp_codegen.build import build
-    from imp_codegen.tune import tune
-    from imp_codegen.tune.experiment import plan_experiment
+    from imp_codegen.tune.measure import tune
+    from imp_codegen.tune.measure.experiment import plan_experiment
     from imp_runtime.model_runner import ModelRunner
     from imp_runtime.race import race
     from imp_server.console.progress import progress
@@ -143,8 +143,8 @@ def _predict(files: Sequence[Path], name: str, output: Path | None) -> None:
 def predicted(shapes: Sequence[Path], name: str) -> Table:
     """The cost model's table for a target: every shape in every format of `PREDICTED_FORMATS`."""
     from imp_codegen.checkpoint.random import random_checkpoint
-    from imp_codegen.tune.experiment import stages_of
-    from imp_codegen.tuning.cost_model import predicted_table
+    from imp_codegen.tune.cost_model import predicted_table
+    from imp_codegen.tune.measure.experiment import stages_of
 
     target = find_target(name)
     stages: list[Stage] = []

@@ -1,4 +1,4 @@
-"""Tables of choices: JSON with one entry a line. The shipped ones lie beside this file, a person's own in ~/.config."""
+"""Tables of choices: JSON, one entry a line. The shipped ones lie beside their cards, a person's own in ~/.config."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from imp_codegen import cards
 from imp_codegen.targets import Target, targets
-from imp_codegen.tuning.stage import Choice
-from imp_codegen.tuning.step import StepChoice
+from imp_codegen.tune.stage import Choice
+from imp_codegen.tune.step import StepChoice
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import MAX_SMS, Form
 
@@ -65,7 +66,7 @@ class Table:
     def cards(self) -> Target:
         """The target, with as many multiprocessors as those cards have."""
         target = targets()[self.target]
-        return replace(target, sms=self.sms or target.sms)
+        return target.sized(self.sms or target.sms)
 
     def fits(self, target: Target) -> bool:
         """Whether it is for such cards."""
@@ -111,7 +112,7 @@ def choose_step(tables: Sequence[Table], step: str) -> tuple[StepEntry, str] | N
 
 def shipped() -> tuple[Table, ...]:
     """The tables that come with imp."""
-    return tuple(read_table(path, "shipped") for path in sorted(Path(__file__).parent.glob("*.json")))
+    return tuple(read_table(path, "shipped") for path in sorted(Path(cards.__file__).parent.glob("*.json")))
 
 
 def user_path(target: str) -> Path:

@@ -57,16 +57,16 @@ class Stage:
         return self.ring_bytes(choice) + round16(choice.warps * choice.slots * 8) + self.vector_bytes
 
     def formula(self, target: Target) -> Choice:
-        """The target's warps, or those that a tile each leaves room for, with as many in flight as fit, up to a few."""
-        room = target.max_shared - _EPILOGUE_BYTES
-        found = (n for n in range(target.gemv_warps, 1, -1) if self.shared_bytes(Choice(n, 1)) <= room)
+        """The card's warps, or those that a tile each leaves room for, with as many in flight as fit, up to a few."""
+        by, room = target.card.formulas, target.max_shared - _EPILOGUE_BYTES
+        found = (n for n in range(by.gemv_warps, 1, -1) if self.shared_bytes(Choice(n, 1)) <= room)
         warps = next(found, 1)
         fit = (target.gemv_shared - self.vector_bytes) // (warps * (self.slot_bytes + 8))
-        return Choice(warps, min(max(fit, 1), target.stream_slots))
+        return Choice(warps, min(max(fit, 1), by.stream_slots))
 
     def candidates(self, target: Target) -> tuple[Choice, ...]:
-        """What is worth measuring beside the formula's choice: half to one and a half times the target's warps."""
-        usual = target.gemv_warps
+        """What is worth measuring beside the formula's choice: half to one and a half times the card's warps."""
+        usual = target.card.formulas.gemv_warps
         found = [
             Choice(warps, slots)
             for warps in range(max(usual // 2, 1), usual * 3 // 2 + 1, 2)

@@ -24,9 +24,9 @@ from imp_codegen.programs import body, lower
 from imp_codegen.quant import Tile, formats
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_target
-from imp_codegen.tuning.stage import Choice, Stage
-from imp_codegen.tuning.step import Step, StepChoice
-from imp_codegen.tuning.table import Entry, StepEntry, Table
+from imp_codegen.tune.stage import Choice, Stage
+from imp_codegen.tune.step import Step, StepChoice
+from imp_codegen.tune.table import Entry, StepEntry, Table
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Form, Kernel, Plan, Plane, PlanError, TargetPlan
@@ -87,7 +87,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
         raise PlanError(f"{artifact.path}: {error}; {advice}") from None
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
-    sized = find_target(f"{target}:{compiled.sms}")
+    sized = find_target(f"{target}:{compiled.card}")
     lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), sized, plan.chunk_tokens)
     low, formula = lowering.step("graph")
     taken = lowering.body()

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from imp_codegen.tune.experiment import Experiment
-from imp_codegen.tune.judge import Race, wins
-from imp_codegen.tuning.stage import Choice, Stage
+from imp_codegen.tune.measure.experiment import Experiment
+from imp_codegen.tune.measure.judge import Race, wins
+from imp_codegen.tune.stage import Choice, Stage
 
 _WORTH = 0.01  # of a stage's time
 

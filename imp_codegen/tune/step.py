@@ -42,15 +42,14 @@ class Step:
         return choice.lanes <= choice.in_flight <= self.ring_tiles
 
     def formula(self, target: Target) -> StepChoice:
-        """The target's bytes in flight; more lanes where tiles are short."""
-        lanes = 2 * target.lanes if self.tile_bytes < target.short_tile else target.lanes
-        return StepChoice(min(max(target.in_flight // self.tile_bytes, lanes), self.ring_tiles), lanes)
+        """The card's bytes in flight; more lanes where tiles are short."""
+        by = target.card.formulas
+        lanes = 2 * by.lanes if self.tile_bytes < by.short_tile else by.lanes
+        return StepChoice(min(max(by.in_flight // self.tile_bytes, lanes), self.ring_tiles), lanes)
 
     def candidates(self, target: Target) -> tuple[StepChoice, ...]:
         """What is worth measuring beside the formula's choice: half and twice as much in flight, the other lanes."""
-        usual = self.formula(target)
+        usual, lanes = self.formula(target), target.card.formulas.lanes
         counts = (usual.in_flight // 2, usual.in_flight, min(2 * usual.in_flight, self.ring_tiles))
-        found = dict.fromkeys(
-            StepChoice(count, lanes) for count in counts for lanes in (target.lanes, 2 * target.lanes)
-        )
+        found = dict.fromkeys(StepChoice(count, looking) for count in counts for looking in (lanes, 2 * lanes))
         return tuple(choice for choice in found if choice != usual and self.takes(choice))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imp_codegen.tune.experiment import Experiment, Persistent
-from imp_codegen.tune.judge import Race, wins
-from imp_codegen.tuning.step import Step, StepChoice
-from imp_codegen.tuning.table import StepEntry
+from imp_codegen.tune.measure.experiment import Experiment, Persistent
+from imp_codegen.tune.measure.judge import Race, wins
+from imp_codegen.tune.step import Step, StepChoice
+from imp_codegen.tune.table import StepEntry
 from imp_runtime.plan import Form, Kernel
 
 

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imp_codegen.targets import Gpu, Target
-from imp_codegen.tuning.stage import Choice, Stage
-from imp_codegen.tuning.table import Entry, Table, TuningError
+from imp_codegen.cards import Speed
+from imp_codegen.targets import Target
+from imp_codegen.tune.stage import Choice, Stage
+from imp_codegen.tune.table import Entry, Table, TuningError
 
 SOURCE = "cost model, not measured: imp tune --predict"
 _LATENCY_US = 0.8
@@ -22,20 +23,20 @@ _LEAST_WARPS = 8
 _WORTH = 0.01  # a gain below this share is no reason to leave the formula
 
 
-def stage_us(stage: Stage, choice: Choice, target: Target, gpu: Gpu) -> float:
+def stage_us(stage: Stage, choice: Choice, target: Target, speed: Speed) -> float:
     """Predicted microseconds of one launch: that of the SM with most units, whose last round may occupy few warps."""
-    share = gpu.bandwidth * 1e3 / target.sms  # an SM's bytes/us
+    share = speed.bandwidth * 1e3 / target.sms  # an SM's bytes/us
     unit_bytes = stage.plane_bytes / stage.units
     tile_bytes = unit_bytes / stage.unit_tiles
     rounds, rest = divmod(-(-stage.units // target.sms), choice.warps)
     ring = choice.warps * choice.slots * tile_bytes
     total = (rounds * choice.warps + rest) * unit_bytes
-    early = min(ring, total, gpu.launch_us * share)  # while the kernel before ends
+    early = min(ring, total, speed.launch_us * share)  # while the kernel before ends
     last = rest * unit_bytes
     last_in_flight = rest * min(choice.slots, stage.unit_tiles) * tile_bytes
     full_us = max(total - last - early, 0) / _rate(share, ring)
     last_us = min(last, total - early) / _rate(share, last_in_flight) if rest else 0.0
-    return gpu.launch_us + full_us + last_us
+    return speed.launch_us + full_us + last_us
 
 
 def _rate(share: float, in_flight: float) -> float:
@@ -45,19 +46,19 @@ def _rate(share: float, in_flight: float) -> float:
 
 def predicted_table(stages: Iterable[Stage], target: Target) -> Table:
     """The best choice of each stage by the model; the formula's where the model sees no difference worth it."""
-    gpu = target.card
-    if gpu is None:
+    speed = target.card.speed
+    if speed is None:
         raise TuningError(f"--predict {target.name}: the cost model knows no card of this target")
-    entries = {stage.name: _entry(stage, target, gpu) for stage in stages}
+    entries = {stage.name: _entry(stage, target, speed) for stage in stages}
     return Table(target.name, f"{SOURCE} {target.name}", entries, "cost model", sms=target.sms)
 
 
-def _entry(stage: Stage, target: Target, gpu: Gpu) -> Entry:
+def _entry(stage: Stage, target: Target, speed: Speed) -> Entry:
     formula = stage.formula(target)
-    usual = stage_us(stage, formula, target, gpu)
+    usual = stage_us(stage, formula, target, speed)
     others = [choice for choice in stage.candidates(target) if _sound(stage, choice, target)]
     us, best = min(
-        ((stage_us(stage, c, target, gpu), c) for c in others), key=lambda pair: pair[0], default=(usual, formula)
+        ((stage_us(stage, c, target, speed), c) for c in others), key=lambda pair: pair[0], default=(usual, formula)
     )
     if us > usual * (1 - _WORTH):
         return Entry(formula, f"cost model: {usual:.2f} us, the formula's choice stays")

@@ -1,0 +1,43 @@
+"""NVIDIA H200. Measured, but for what is marked; rows and dates are those of docs/benchmarks.md.
+
+A tile of a product is 64 tokens x 64 rows x 128 bytes of a row of codes; what a tile takes follows from the pp512 rows
+of 2026-11-21, with 2.4 us a launch: 0.6B and 1.7B Q8_0 (41,935 and 23,583 tok/s), 8B Q4_K_M mix (6,842; the mix does
+not tell Q4_K from Q6_K), 1B BF16 (24,781). Of an attention tile, 64 queries x 64 keys, these rows say only what is
+left over, about 1.6 us for heads of 128: chunks of 512 tokens have too few. No longer prompt was measured.
+"""
+
+from imp_codegen.cards import Card, Formulas, Speed
+
+CARD = Card(
+    name="h200",
+    title="NVIDIA H200",
+    target="sm_90a",
+    sms=132,
+    shared=228 << 10,
+    l2=50 << 20,
+    formulas=Formulas(
+        # 8B Q8_0, graph: 12 warps with three tiles each 421 tok/s; 16 with two 421, with three 403.
+        gemv_warps=12,
+        stream_slots=3,
+        in_flight=64 << 10,  # 8B Q8_0 464 to 486 tok/s, from 48 KB, with the vector in registers
+        early_ctas=32,  # 3 % at 0.6B
+        early_cols=4096,  # polling a longer vector in vain costs more
+        lanes=4,
+        short_tile=4200,  # below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
+        unpacks={"Q4_K": 21, "Q6_K": 21},  # 590 tok/s of 4.68 GB (8B Q4_K_M), where memory gives each SM 33 GB/s
+    ),
+    speed=Speed(
+        bandwidth=4400,  # plain reads of 4,180 to 4,550 GB/s on the cards seen
+        clock=1.98,  # data sheet
+        rates={"int8": 1281, "f16": 636, "fp8": 1801},  # registers only
+        launch_us=2.4,
+        phase_us=1.3,
+        tiles={
+            **{"Q8_0": 0.84, "Q4_K": 1.14, "Q6_K": 1.14, "BF16": 0.74},
+            **{"F16": 1.5, "F32": 2.2},  # not measured: BF16's, for each plane
+            # 1.6 us for heads of 128; the others, not measured, by what the tensor cores do
+            **{"attention 64": 0.8, "attention 96": 1.2, "attention 128": 1.6},
+            **{"attention 256": 1.6, "attention 512": 0.8},
+        },
+    ),
+)

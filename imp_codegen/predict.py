@@ -1,0 +1,98 @@
+"""The cost model: how long a launch should take on a card, from what was measured on it or on one like it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+from typing import Protocol
+
+from imp_codegen.cards import Card, Speed
+from imp_runtime.plan import CacheRead, Tiles
+
+
+class Costs(Protocol):
+    """What a launch reads and computes: of a planned kernel, or of one that is only drafted."""
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """CTAs."""
+        ...
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of weights."""
+        ...
+
+    @property
+    def other_bytes(self) -> int:
+        """All other bytes, but those of the cache."""
+        ...
+
+    @property
+    def cache_reads(self) -> tuple[CacheRead, ...]:
+        """What it reads of the cache."""
+        ...
+
+    @property
+    def tiles(self) -> Tiles | None:
+        """What its CTAs go through on tensor cores; None where reading is all that counts."""
+        ...
+
+    @property
+    def phases(self) -> int:
+        """Steps that each need all of the one before."""
+        ...
+
+
+def predict_us(card: Card, kernels: Iterable[Costs], positions: int = 1) -> float:
+    """Predicted microseconds of launches that follow one another, for a sequence of so many positions, theirs included.
+
+    Each takes the larger of streaming and tiles, and overheads. ValueError for a card that is the simulator.
+    """
+    return sum(launch_us(card, kernel, positions) for kernel in kernels)
+
+
+def launch_us(card: Card, kernel: Costs, positions: int = 1) -> float:
+    """The same of one launch."""
+    speed = _speed(card)
+    streaming = launch_bytes(kernel, positions) / (speed.bandwidth * 1e3)
+    return max(streaming, _tiles_us(card, kernel, positions)) + speed.launch_us + (kernel.phases - 1) * speed.phase_us
+
+
+def launch_bytes(kernel: Costs, positions: int) -> int:
+    """Bytes that a launch must move: as planned, and of the cache what it reads at so many positions."""
+    return kernel.weight_bytes + kernel.other_bytes + sum(read.nbytes(positions) for read in kernel.cache_reads)
+
+
+def tile_us(card: Card, tiles: Tiles) -> float:
+    """What a multiprocessor takes for a tile: as measured, or as on the card like it.
+
+    There, what the tensor cores do is scaled by their rate, and the rest, which is instructions, by the clock. A tile
+    that nobody has measured takes what the tensor cores need for it.
+    """
+    speed = _speed(card)
+    if tiles.kind in speed.tiles:
+        return speed.tiles[tiles.kind]
+    here = _mma_us(card, tiles)
+    if card.like is None:
+        return here
+    there = _speed(card.like)
+    return (tile_us(card.like, tiles) - _mma_us(card.like, tiles)) * there.clock / speed.clock + here
+
+
+def _tiles_us(card: Card, kernel: Costs, positions: int) -> float:
+    """Waves of CTAs, one a multiprocessor at a time, each of which goes through its tiles."""
+    if kernel.tiles is None:
+        return 0.0
+    x, y, z = kernel.grid
+    return ceil(x * y * z / card.sms) * kernel.tiles.count(positions) * tile_us(card, kernel.tiles)
+
+
+def _mma_us(card: Card, tiles: Tiles) -> float:
+    return tiles.ops / (_speed(card).rates[tiles.mma] / card.sms * 1e6)
+
+
+def _speed(card: Card) -> Speed:
+    if card.speed is None:
+        raise ValueError(f"{card.title}: its times mean nothing")
+    return card.speed
