@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imp_codegen.checkpoint.gguf import parts_of
 from imp_runtime.artifact import is_artifact
 from imp_runtime.errors import ImpError
 
@@ -11,7 +12,7 @@ from imp_runtime.errors import ImpError
 def check_output(output: Path, source: Path, force: bool) -> None:
     """ImpError unless an artifact at `output` replaces nothing, an artifact, or with `force` any file but the source's.
 
-    `source`: a file, or a folder, all of whose files are the model.
+    `source`: a file, with all parts of one that was split, or a folder, all of whose files are the model.
     """
     if not output.parent.is_dir():
         raise ImpError(f"{output}: the folder {output.parent} does not exist; make it first")
@@ -31,4 +32,4 @@ def _is_of(output: Path, source: Path) -> bool:
     """Whether `output` is the model at `source` or, by whatever name, one of its files."""
     if source.is_dir():
         return not is_artifact(output) and any(path.is_file() and output.samefile(path) for path in source.rglob("*"))
-    return source.exists() and output.samefile(source)
+    return any(part.exists() and output.samefile(part) for part in parts_of(source))

@@ -81,9 +81,13 @@ def write_gguf(
     keys: Keys = {},  # noqa: B006
     tensors: Tensors = {},  # noqa: B006
     quant: str = "F32",
+    split: int = 0,
 ) -> Path:
-    """Write the small model of `arch` with other, more or fewer keys and tensors, its matrices in `quant`."""
-    writer = gguf.GGUFWriter(path, arch)  # adds general.architecture
+    """Write the small model of `arch` with other, more or fewer keys and tensors, its matrices in `quant`.
+
+    `split`: most tensors of a part, of which the first has none; they are called as llama.cpp's converter calls them.
+    """
+    writer = gguf.GGUFWriter(path, arch, split_max_tensors=split, small_first_shard=split > 0)
     given = {key if key.partition(".")[0] in _WHOLE else f"{arch}.{key}": value for key, value in keys.items()}
     for key, value in (keys_of(arch) | given).items():
         if key != "general.architecture" and value is not None:

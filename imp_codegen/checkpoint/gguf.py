@@ -11,8 +11,9 @@ Files come from strangers: every count, length and offset is held against the si
 from __future__ import annotations
 
 import mmap
+import re
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -36,6 +37,12 @@ _MOST_DIMENSIONS = 4
 _LARGEST_ALIGNMENT = 1 << 20
 _DEFAULT_ALIGNMENT = 32
 
+# Of files that llama-gguf-split or a converter has split: the first part has the keys, every part some tensors.
+_NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
+_PART = re.compile(
+    r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.ASCII | re.IGNORECASE | re.DOTALL
+)
+
 # Names of the types that ggml numbers, for the message that refuses one.
 _GGML_NAMES = {
     2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K",
@@ -46,9 +53,9 @@ _GGML_NAMES = {
 
 
 class GgufCheckpoint:
-    """An open GGUF file."""
+    """An open GGUF file, or all parts of one that was split, whichever of them is named."""
 
-    __slots__ = ("_file", "metadata", "path", "tensors")
+    __slots__ = ("_file_of", "_files", "metadata", "path", "tensors")
 
     dialect: Dialect = "gguf"
     metadata: Metadata
@@ -56,9 +63,10 @@ class GgufCheckpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = MappedFile(path)
+        self._files: list[MappedFile] = []
+        self._file_of: dict[str, MappedFile] = {}
         try:
-            self.metadata, self.tensors = _Reader(path, self._file.data).read()
+            self.metadata, self.tensors = self._open(path)
         except CheckpointError:
             self.close()
             raise
@@ -66,21 +74,91 @@ class GgufCheckpoint:
     @property
     def name(self) -> str:
         """What the model is called."""
-        return self.metadata.string("general.name", default=self.path.stem)
+        return self.metadata.string("general.name", default=whole_stem(self.path))
 
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
-        """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of the file."""
+        """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of its file."""
         tensor = row_range(self.path, self.tensors, name, start, stop)
         row_bytes = tensor.nbytes // tensor.rows
         count = (stop - start) * row_bytes
-        return self._file.view(tensor.offset + start * row_bytes, count).reshape(stop - start, row_bytes)
+        return self._file_of[name].view(tensor.offset + start * row_bytes, count).reshape(stop - start, row_bytes)
 
     def text(self, name: str, longest: int) -> None:
         """Nothing: whatever a GGUF file says is in its keys."""
 
     def close(self) -> None:
-        """Release the file; while views of it are alive it stays mapped."""
-        self._file.close()
+        """Release the files; while views of them are alive they stay mapped."""
+        for file in self._files:
+            file.close()
+
+    def _open(self, path: Path) -> tuple[Metadata, Mapping[str, TensorInfo]]:
+        metadata, tensors = self._read(path)
+        count = metadata.integer(_COUNT, 1)
+        if count <= 1:
+            return metadata, MappingProxyType(tensors)
+        number = metadata.integer(_NUMBER)
+        paths = parts_of(path)
+        if number >= count or len(paths) != count or paths[number] != path:
+            raise CheckpointError(
+                f"{path}: is part {number + 1} of {count} of a split model, but not called so; give all its parts the "
+                f"names that they came with, like {whole_stem(path)}-{number + 1:05}-of-{count:05}.gguf"
+            )
+        read = [(metadata, tensors) if part == path else self._read_part(part) for part in paths]
+        return _joined(paths, read)
+
+    def _read_part(self, path: Path) -> tuple[Metadata, dict[str, TensorInfo]]:
+        if not path.exists():
+            raise CheckpointError(
+                f"{path}: does not exist, but {self.path.name} is one of {len(parts_of(path))} parts; download it"
+            )
+        return self._read(path)
+
+    def _read(self, path: Path) -> tuple[Metadata, dict[str, TensorInfo]]:
+        file = MappedFile(path)
+        self._files.append(file)
+        metadata, tensors = _Reader(path, file.data).read()
+        self._file_of |= dict.fromkeys(tensors, file)
+        return metadata, tensors
+
+
+def parts_of(path: Path) -> tuple[Path, ...]:
+    """The paths of all parts of which `path` is one by its name, in order; else `path` alone."""
+    match = _PART.fullmatch(path.name)
+    if match is None or not 1 <= int(match["number"]) <= int(match["count"]):
+        return (path,)
+    count = int(match["count"])
+    return tuple(path.with_name(f"{match['stem']}-{n:05}-of-{count:05}{match['ending']}") for n in range(1, count + 1))
+
+
+def whole_stem(path: Path) -> str:
+    """The file's name without its ending, and without what says which part it is."""
+    match = _PART.fullmatch(path.name)
+    return match["stem"] if match else path.stem
+
+
+def _joined(
+    paths: Sequence[Path], read: Sequence[tuple[Metadata, dict[str, TensorInfo]]]
+) -> tuple[Metadata, Mapping[str, TensorInfo]]:
+    """The keys of the first part, and the tensors of all. CheckpointError where parts are not of one model."""
+    first = read[0][0]
+    total = first.integer(_TENSORS, maximum=1 << 31)
+    tensors: dict[str, TensorInfo] = {}
+    for number, (path, (metadata, own)) in enumerate(zip(paths, read, strict=True)):
+        for key, expected in ((_NUMBER, number), (_COUNT, len(paths)), (_TENSORS, total)):
+            if metadata.integer(key, maximum=1 << 31) != expected:
+                raise metadata.wrong(key, f"{expected}, by its name and {paths[0].name}; download all parts again")
+        for key in metadata:
+            if key not in first or (key != _NUMBER and metadata.value(key) != first.value(key)):
+                raise CheckpointError(f"{path}: has the key {_shown(key)}, which belongs into the first part")
+        if twice := tensors.keys() & own.keys():
+            raise CheckpointError(f"{path}: tensor {_shown(min(twice))} is in another part, too; download all again")
+        tensors |= own
+    if len(tensors) != total:
+        raise CheckpointError(
+            f"{paths[0]}: {_TENSORS} is {total}, but the {len(paths)} parts have {len(tensors)} tensors; "
+            "download them again"
+        )
+    return first, MappingProxyType(tensors)
 
 
 class _Reader:
@@ -92,16 +170,10 @@ class _Reader:
         self.end = min(len(data), _LONGEST_HEAD)
         self.at = 0
 
-    def read(self) -> tuple[Metadata, Mapping[str, TensorInfo]]:
+    def read(self) -> tuple[Metadata, dict[str, TensorInfo]]:
         tensor_count, key_count = self._head()
         metadata = self._keys(key_count)
-        if metadata.integer("split.count", 1) > 1:
-            part = metadata.integer("split.no", 0)
-            raise self._error(
-                f"is part {part + 1} of {metadata.integer('split.count')} of a split model; "
-                "join the parts with llama-gguf-split --merge and compile the result"
-            )
-        return metadata, MappingProxyType(self._tensors(tensor_count, metadata))
+        return metadata, self._tensors(tensor_count, metadata)
 
     def _error(self, text: str) -> CheckpointError:
         return CheckpointError(f"{self.path}: {text}")
@@ -270,7 +342,7 @@ class _Reader:
         if tensors and len(self.data) > padded:
             raise self._error(
                 f"{len(self.data) - padded} bytes follow the last tensor ({_shown(previous)}); the file is damaged, or "
-                "of several that were joined: join split files with gguf-split --merge"
+                "of several that were joined as they are: name one part, and imp reads all"
             )
 
 

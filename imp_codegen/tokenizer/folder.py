@@ -68,7 +68,7 @@ def from_folder(checkpoint: Checkpoint) -> TokenizerFiles:
         add_bos=bool(before),
         add_eos=bool(behind),
         stop_tokens=stops,
-        notes=tuple(_notes(config, generation, before, bos)),
+        notes=tuple(_notes(config, generation, before, bos, behind, eos)),
         recommended=_recommended(generation),
     )
 
@@ -233,12 +233,14 @@ def _recommended(generation: Metadata) -> dict[str, float | bool]:
     return found
 
 
-def _notes(config: Metadata, generation: Metadata, before: list[int], bos: int | None) -> list[str]:
+def _notes(
+    config: Metadata, generation: Metadata, before: list[int], bos: int | None, behind: list[int], eos: int | None
+) -> list[str]:
     notes = []
-    if "add_bos_token" in config and config.boolean("add_bos_token") != bool(before) and bos is not None:
-        does = "puts one" if before else "puts none"
-        notes.append(
-            f"{config.path}: add_bos_token is {config.shown('add_bos_token')}, but {TOKENIZER} {does}; it counts"
-        )
+    for name, put, token in (("bos", before, bos), ("eos", behind, eos)):
+        key = f"add_{name}_token"
+        if key in config and config.boolean(key) != bool(put) and token is not None:
+            does = "puts one" if put else "puts none"
+            notes.append(f"{config.path}: {key} is {config.shown(key)}, but {TOKENIZER} {does}; it counts")
     notes += [f"{generation.path}: {key} is not followed" for key in _NOT_FOLLOWED if key in generation]
     return notes

@@ -155,8 +155,13 @@ def test_online_the_hub_decides_and_its_cache_is_filled(monkeypatch: pytest.Monk
     assert asked == [("org/m-GGUF", "m-Q8_0.gguf")]
     parts = [f"m-Q8_0-0000{i}-of-00002.gguf" for i in (1, 2)]
     monkeypatch.setattr(module.HfApi, "model_info", listing(*parts))
-    with pytest.raises(DownloadError, match="split into 2 files"):
-        download("hf:org/m-GGUF:Q8_0")
+    for source in ("hf:org/m-GGUF:Q8_0", "hf:org/m-GGUF"):
+        asked.clear()
+        assert download(source) == tmp_path / parts[0]
+        assert asked == [("org/m-GGUF", part) for part in parts]
+    monkeypatch.setattr(module.HfApi, "model_info", listing(*parts, "m-Q4_K-00001-of-00001.gguf"))
+    with pytest.raises(DownloadError, match="more than one fits"):
+        download("hf:org/m-GGUF")
     monkeypatch.setattr(module.HfApi, "model_info", listing("model.safetensors"))
     with pytest.raises(DownloadError, match="no GGUF"):
         download("hf:org/m")

@@ -154,6 +154,10 @@ def test_what_stands_around_a_text(model: Path) -> None:
     assert files.notes == (
         f"{model}/tokenizer_config.json: add_bos_token is True, but tokenizer.json puts none; it counts",
     )
+    change(model, "tokenizer_config.json", add_bos_token=False, add_eos_token=True)
+    assert built(model).notes == (
+        f"{model}/tokenizer_config.json: add_eos_token is True, but tokenizer.json puts none; it counts",
+    )
     change(model, "tokenizer.json", post_processor=post_processor(508, 509, None))
     assert "tokenizer.json: its post_processor puts 2 tokens before a text; imp puts one" in refusal(model)
 

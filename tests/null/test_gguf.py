@@ -141,7 +141,8 @@ BAD_FILES = {
     "alignment 48": (gguf_file([u32("general.alignment", 48)], []), "alignment is 48, expected a power of two"),
     "split": (
         gguf_file([key("split.count", 2, struct.pack("<H", 3)), key("split.no", 2, struct.pack("<H", 1))], []),
-        "is part 2 of 3 of a split model; join the parts with llama-gguf-split --merge",
+        "is part 2 of 3 of a split model, but not called so; give all its parts the names that they came with, like "
+        "model-00002-of-00003.gguf",
     ),
     "no dimensions": (gguf_file([], [tensor("w", ())]), "tensor 'w' has 0 dimensions, expected 1..4"),
     "many dimensions": (gguf_file([], [tensor("w", (1,) * 5)]), "tensor 'w' has 5 dimensions"),

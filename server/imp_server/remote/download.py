@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 from imp_runtime.errors import ImpError
 
 _SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?")
-_PART = re.compile(r"-\d{5}-of-\d{5}\.gguf$", re.IGNORECASE)
+_PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$", re.IGNORECASE)
 _SAFETENSORS = "safetensors"  # in place of a quantisation
 _CONFIG = "config.json"
 _TEXTS = frozenset((
@@ -146,13 +146,8 @@ def _choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
         # The quantisation stands between separators, so that Q4_K does not mean Q4_K_M.
         pattern = re.compile(rf"(^|[-._/]){re.escape(quant)}([-.]|$)", re.IGNORECASE)
         wanted = [name for name in files if pattern.search(name)]
-    if len(wanted) == 1:
-        return [wanted[0]]
-    if wanted and all(_PART.search(name) for name in wanted):
-        raise DownloadError(
-            f"{source}: the checkpoint is split into {len(wanted)} files; join them with llama-gguf-split --merge "
-            "and compile the result"
-        )
+    if len({_PART.sub(r"\1", name) for name in wanted}) == 1:
+        return wanted  # one file, or all parts of one
     which = "more than one fits" if wanted else f"no file is {quant}"
     shown = ", ".join(files[:12]) + (", ..." if len(files) > 12 else "")
     raise DownloadError(f"{source}: {which}; add :QUANT for one of {shown}")
