@@ -65,9 +65,16 @@ def target_of_gpu() -> str | None:
     return _target(_call(driver.cuDeviceGet, 0)) if _initialise() else None
 
 
-def multiprocessors_of_gpu() -> int | None:
-    """Multiprocessors of the first visible GPU; None without one."""
-    return _multiprocessors(_call(driver.cuDeviceGet, 0)) if _initialise() else None
+def gpu() -> tuple[str, int] | None:
+    """The first visible GPU's name and multiprocessors; None without one."""
+    if not _initialise():
+        return None
+    device = _call(driver.cuDeviceGet, 0)
+    return _name(device), _multiprocessors(device)
+
+
+def _name(device: Any) -> str:
+    return str(_call(driver.cuDeviceGetName, 256, device).split(b"\0")[0].decode(errors="replace"))
 
 
 def _multiprocessors(device: Any) -> int:
@@ -174,7 +181,7 @@ class CudaDevice:
                 "this machine has no NVIDIA GPU or no driver; compile with --target sim to run on the CPU"
             )
         self._device = _call(driver.cuDeviceGet, 0)
-        self.name: str = _call(driver.cuDeviceGetName, 256, self._device).split(b"\0")[0].decode(errors="replace")
+        self.name = _name(self._device)
         self.target = _target(self._device)
         # Waiting threads sleep. An earlier owner of the context may have chosen otherwise, which does no harm.
         driver.cuDevicePrimaryCtxSetFlags(self._device, int(driver.CUctx_flags.CU_CTX_SCHED_BLOCKING_SYNC))

@@ -154,12 +154,12 @@ def detect_target() -> str:
         return "sim"
 
 
-def detect_multiprocessors() -> int | None:
-    """Multiprocessors of the GPU in this machine; None without one. Never fails."""
+def detect_gpu() -> tuple[str, int] | None:
+    """Name and multiprocessors of the GPU in this machine; None without one. Never fails."""
     try:
         from imp_runtime import cuda
 
-        return cuda.multiprocessors_of_gpu()
+        return cuda.gpu()
     except (ImportError, ImpError):
         return None
 

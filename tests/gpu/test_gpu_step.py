@@ -10,7 +10,7 @@ import pytest
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.targets import find_target
 from imp_runtime.artifact import Artifact
-from imp_runtime.device import detect_multiprocessors, open_device
+from imp_runtime.device import detect_gpu, open_device
 from imp_runtime.engine import Engine
 from model_checks import FIXTURES, check_against_truth, quiet
 from two_forms import BothForms, compile_both, compile_config
@@ -65,7 +65,8 @@ def test_equals_the_graph(tmp_path, target, name):
 def test_a_card_without_room_decodes_as_a_graph(tmp_path, target):
     """Sized for more multiprocessors than it has, and right all the same."""
     artifact = tmp_path / "model.impc"
-    sized = f"{target}:{detect_multiprocessors() + 1}"
+    _, sms = detect_gpu()
+    sized = f"{target}:{sms + 1}"
     source = FIXTURES / "qwen3" / "qwen3-Q8_0.gguf"
     compile_model(source, artifact, (sized,), CompileOptions(form="persistent"), quiet)
     assert Artifact.open(artifact).plan.target(target).form == "persistent"

@@ -9,6 +9,7 @@ import pytest
 from fake_device import FakeDevice, Grammar, expected
 from tiny_artifact import STOP, in_one_kernel, make_plan, write_tiny
 
+from imp_codegen.targets import find_target
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
@@ -49,6 +50,24 @@ def test_the_same_tokens_in_either_form(
     assert (target.reason == reason) == (not held)
     said = [record.getMessage() for record in caplog.records]
     assert said == ([] if held else [f"tiny decodes as a graph of kernels: {reason}"])
+
+
+@pytest.mark.parametrize(("made_for", "runs_on"), [("sm_120a", "rtx-5080"), ("sm_90a", "h100-pcie")])
+def test_an_artifact_for_the_usual_card_on_a_smaller_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, made_for: str, runs_on: str
+) -> None:
+    """A CTA a multiprocessor: one kernel for 170 on a card with 84, for 132 on one with 114."""
+    ctas, room = find_target(made_for).sms, find_target(f"{made_for}:{runs_on}").sms
+    device = FakeDevice()
+    device.blocks = room
+    with Engine(Artifact.open(write_tiny(tmp_path / "t.impc", in_one_kernel(make_plan(), ctas))), device) as engine:
+        sequence = engine.add(PROMPT, PARAMS)
+        while engine.has_work:
+            engine.step()
+        assert len(sequence.generated) == PARAMS.max_tokens
+    assert "resident_decode" not in device.ran
+    reason = f"fake runs {room} of the {ctas} CTAs at once that one kernel would need"
+    assert [record.getMessage() for record in caplog.records] == [f"tiny decodes as a graph of kernels: {reason}"]
 
 
 def test_inspect_says_what_other_cards_do(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -78,21 +78,30 @@ def test_unknown_targets_and_targets_asked_for_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("here", "count", "given", "expected"),
+    ("here", "gpu", "given", "expected"),
     [
         ("sim", None, None, ("sm_120a", "sim")),
-        ("sm_120a", 84, None, ("sm_120a:84",)),
-        ("sm_75", 40, None, ("sm_120a", "sim")),
-        ("sm_120a", 84, "sm_120a,sim", ("sm_120a:84", "sim")),
-        ("sm_120a", 84, "sm_120a:70,sm_90a", ("sm_120a:70", "sm_90a")),
+        ("sm_120a", ("NVIDIA GeForce RTX 5080", 84), None, ("sm_120a:rtx-5080",)),
+        ("sm_120a", ("NVIDIA GeForce RTX 5080 Laptop GPU", 60), None, ("sm_120a:60",)),
+        ("sm_120a", ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", 188), None, ("sm_120a:rtx-pro-6000",)),
+        ("sm_90a", ("NVIDIA H100 80GB HBM3", 132), None, ("sm_90a:h100-sxm",)),
+        ("sm_90a", ("NVIDIA H200", 132), None, ("sm_90a:h200",)),
+        ("sm_90a", ("NVIDIA H100 NVL", 132), None, ("sm_90a:132",)),
+        ("sm_75", ("NVIDIA T4", 40), None, ("sm_120a", "sim")),
+        ("sm_120a", ("x", 84), "sm_120a,sim", ("sm_120a:84", "sim")),
+        ("sm_120a", ("x", 84), "sm_120a:70,sm_90a", ("sm_120a:70", "sm_90a")),
         ("sim", None, "sm_120a, sim", ("sm_120a", "sim")),
     ],
 )
-def test_this_machines_card_says_how_many(
-    monkeypatch: pytest.MonkeyPatch, here: str, count: int | None, given: str | None, expected: tuple[str, ...]
+def test_where_nothing_is_said_it_is_this_machines_card(
+    monkeypatch: pytest.MonkeyPatch,
+    here: str,
+    gpu: tuple[str, int] | None,
+    given: str | None,
+    expected: tuple[str, ...],
 ) -> None:
     monkeypatch.setattr(command, "detect_target", lambda: here)
-    monkeypatch.setattr(command, "detect_multiprocessors", lambda: count)
+    monkeypatch.setattr(command, "detect_gpu", lambda: gpu)
     assert command._targets(given) == expected
 
 
@@ -113,7 +122,7 @@ def test_grids_are_of_the_cards_size(target: str) -> None:
     assert f".grid = {targets()[plan.target].sms}," not in source
 
 
-@pytest.mark.parametrize("target", ["sm_120a:84", "sm_90a:114", "sm_90a"])
+@pytest.mark.parametrize("target", ["sm_120a", "sm_120a:rtx-5080", "sm_90a:h100-pcie", "sm_90a"])
 def test_a_plan_with_the_step_kernel_carries_the_graph(target: str) -> None:
     plan, source = planned(target, "persistent")
     graph, _ = planned(target, "graph")

@@ -104,18 +104,21 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
     )
 
 
-def in_one_kernel(plan: Plan) -> Plan:
-    """The plan with a step in the persistent form, six CTAs that wait for one another; its graph is the fallback."""
+def in_one_kernel(plan: Plan, ctas: int = 6) -> Plan:
+    """The plan with a step in the persistent form, CTAs that wait for one another; its graph is the fallback."""
     target = plan.targets[0]
     fallback = tuple(p for p in target.programs if p.name in STEPS)
     resident = {
         p.name: dataclasses.replace(
-            p, kernels=tuple(dataclasses.replace(k, entry=f"resident_{k.entry}", resident=True) for k in p.kernels)
+            p,
+            kernels=tuple(
+                dataclasses.replace(k, entry=f"resident_{k.entry}", resident=True, grid=(ctas, 1, 1)) for k in p.kernels
+            ),
         )
         for p in fallback
     }
     programs = tuple(resident.get(p.name, p) for p in target.programs)
-    changed = dataclasses.replace(target, form="persistent", programs=programs, fallback=fallback)
+    changed = dataclasses.replace(target, form="persistent", sms=ctas, programs=programs, fallback=fallback)
     return dataclasses.replace(plan, targets=(changed,))
 
 

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from imp_codegen.cards import cards
 from imp_codegen.targets import Target, find_targets, targets
-from imp_runtime.device import detect_multiprocessors, detect_target
+from imp_runtime.device import detect_gpu, detect_target
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 from imp_server.console.tables import show, table
@@ -41,8 +42,8 @@ def command(
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="T[:SMS],T",
-            help="Targets: sm_120a, sm_90a, sim; after a colon the multiprocessors of the card. "
+            metavar="T[:CARD],T",
+            help="Targets: sm_120a, sm_90a, sim; after a colon a card (rtx-5080, ...) or its multiprocessors. "
             "Default: this machine's GPU, without one sm_120a,sim.",
         ),
     ] = None,
@@ -133,15 +134,21 @@ def _checkpoint(source: str) -> Path:
 
 
 def _targets(given: str | None) -> tuple[str, ...]:
-    """The targets asked for; where nothing is said of multiprocessors, this machine's GPU says how many."""
-    here = detect_target()
-    count = detect_multiprocessors()
+    """The targets asked for; where nothing is said of the card, it is this machine's."""
+    here, found = detect_target(), detect_gpu()
+    card = _card(here, *found) if found and here in targets() else None
     if given is None:
-        return (f"{here}:{count}",) if count and here in targets() else ("sm_120a", "sim")
+        return (f"{here}:{card}",) if card else ("sm_120a", "sim")
     names = tuple(dict.fromkeys(name.strip() for name in given.split(",")))
     if not all(names):
         raise ImpError(f"--target is {given!r}; give target names with commas between, like sm_120a,sim")
-    return tuple(f"{name}:{count}" if name == here and count else name for name in names)
+    return tuple(f"{name}:{card}" if name == here and card else name for name in names)
+
+
+def _card(target: str, title: str, sms: int) -> str:
+    """What stands after a target's colon for a GPU: the card of that name and size, else its multiprocessors."""
+    alike = (card for card in cards().values() if (card.target, card.sms) == (target, sms))
+    return next((card.name for card in alike if title.startswith(card.title)), str(sms))
 
 
 def _form(given: str) -> Wanted:
