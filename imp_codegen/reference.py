@@ -117,6 +117,9 @@ class _Step:
     def append(self, layer: int, new: Floats) -> Floats:
         return self.reference.append(layer, new)
 
+    def kept(self, layer: int) -> Floats:
+        return self.reference.cache[layer]
+
 
 def round_activations(x: Floats, ties: bool = False) -> Floats:
     """What int8 codes with one scale per 32 keep of x[tokens, cols]; `ties` as in Reference."""

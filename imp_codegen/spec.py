@@ -26,7 +26,9 @@ class AttentionSpec:
     `scale`: factor of the scores. `rope`: None where positions do not turn q and k. `long_rope`: in its place where
     the longest sequence is beyond `original_context`. `window`: positions that a token
     sees, its own included; 0: all. `softcap`: of the scaled scores; 0: none. `head_norms`: q and k are normed head by
-    head. `biases`: which of q, k, v and output have one.
+    head; `value_norms`: v too, without a weight. `tied_values`: v is what k is before norm and rotation. `shares`: the
+    layer of the cache that it reads, an earlier one's, where it has no k and v itself. `biases`: which of q, k, v and
+    output have one.
     """
 
     heads: int
@@ -38,6 +40,9 @@ class AttentionSpec:
     window: int = 0
     softcap: float = 0.0
     head_norms: bool = False
+    value_norms: bool = False
+    tied_values: bool = False
+    shares: int | None = None
     biases: tuple[Biased, ...] = ()
 
 
@@ -57,12 +62,15 @@ class GatedMlpSpec:
 class LayerSpec:
     """One decoder layer: what mixes tokens, then what works on each; both are added to the residual stream.
 
-    `norms`: RMS norms stand before each of the two, behind it, or both.
+    `norms`: RMS norms stand before each of the two, behind it, or both. `extra`: width of the token's own input to this
+    layer, which is added by a third branch; 0: none. `output_scale`: the checkpoint has a factor of what comes out.
     """
 
     mixer: AttentionSpec
     ffn: GatedMlpSpec
     norms: Norms = "pre"
+    extra: int = 0
+    output_scale: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,8 @@ class Heads:
     v_norm: bool = False
     window: int = 0
     soft_cap: float = 0.0
+    tied: bool = False  # v is what k is before norm and rotation
+    shared: bool = False  # neither k nor v: the cache is an earlier layer's
     tokens: int = 32
     table_blocks: int = 24
 
@@ -42,7 +44,12 @@ class Heads:
     @property
     def width(self) -> int:
         """Of a token's q, k and v."""
-        return (self.heads + 2 * self.kv_heads) * self.head_dim
+        return (self.heads + (0 if self.shared else 1 if self.tied else 2) * self.kv_heads) * self.head_dim
+
+    @property
+    def values(self) -> int:
+        """The head of a row with which v begins."""
+        return 0 if self.shared else self.heads + (0 if self.tied else self.kv_heads)
 
     @property
     def group(self) -> int:
@@ -71,7 +78,9 @@ class Heads:
 
     def config(self, name: str, **more: int) -> str:
         """A config of the stages: their own fields are `more`."""
-        fields: dict[str, float] = {"heads": self.heads, "kv_heads": self.kv_heads, "head_dim": self.head_dim}
+        fields: dict[str, float] = {"heads": self.heads, "kv_heads": self.kv_heads}
+        fields |= {"values": self.values} if name == "AttentionConfig" else {}
+        fields |= {"head_dim": self.head_dim}
         last: dict[str, float] = {"table_blocks": self.table_blocks, "block_bytes": 2 * self.layer_bytes}
         cap = self.soft_cap * math.log2(math.e)
         rope = {"rope_dim": self.turned, "interleaved": self.interleaved, "magnitude": self.magnitude}
@@ -82,7 +91,7 @@ class Heads:
                 fields |= {"table_blocks": self.table_blocks, **more, "window": self.window, **rope, **norms}
                 fields |= {"soft_cap": cap}
             case "RopeAppendConfig":
-                fields |= {"tokens": self.tokens, **last, **rope, **norms}
+                fields |= {"tokens": self.tokens, "values": self.values, "stride": self.width, **last, **rope, **norms}
             case "AttentionPrefillConfig":
                 fields |= {"tokens": self.tokens, "stride": self.width, **last}
                 fields |= {"window": self.window, "soft_cap": cap}
@@ -141,8 +150,9 @@ def heads_of(case: Heads, qkv: Array, norms: list[Array], positions: Array) -> t
     """q (scaled), k and v in float64, [tokens, heads, head_dim], from qkv [tokens, width]: norms and rotation."""
     x = qkv.astype(np.float64).reshape(len(qkv), -1, case.head_dim)
     q, k, v = np.split(x, [case.heads, case.heads + case.kv_heads], axis=1)
+    v = k if case.tied else v
     if case.qk_norm:
-        q, k = (_normed(part) * norm for part, norm in zip((q, k), norms, strict=True))
+        q, k = (_normed(part) * norm if part.size else part for part, norm in zip((q, k), norms, strict=True))
     v = _normed(v) if case.v_norm else v
     return turned(case, q, positions) * case.scale, turned(case, k, positions), v
 

@@ -36,7 +36,8 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
             add_key(writer, key, value)
     for name, (dtype, shape, raw) in stored(folder / "model.safetensors").items():
         module, _, kind = name.rpartition(".")
-        ours = f"{names.get_name(module)}.{kind}"
+        whole = names.get_name(name)  # of a tensor that no module has
+        ours = f"{whole}.weight" if whole else f"{names.get_name(module)}.{kind}"
         assert dtype == "BF16"
         array = np.frombuffer(raw, "<u2").reshape(shape)
         for part in heads if arch in PERMUTED else ():

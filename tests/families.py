@@ -15,7 +15,7 @@ from activations import ACTIVATIONS
 from dense_truth import Floats, Truth
 from imp_codegen.graph import Graph, Op, Value, Weight
 from imp_codegen.models import llama
-from imp_codegen.ops import Linear, RmsNorm, Scale
+from imp_codegen.ops import Linear, RmsNorm, ScaleBy
 from imp_codegen.spec import Activation, Biased, ModelSpec, Norms
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device
@@ -49,7 +49,7 @@ class Family:
     logit_scale: float = 1.0
     softcap: float = 0.0
     unweighted: bool = False
-    stream_scale: float = 1.0  # of the residual stream behind each layer
+    stream_scale: float = 1.0  # of the residual stream behind the first layer; more behind the next
 
     def spec(self, spec: ModelSpec) -> ModelSpec:
         layers = tuple(
@@ -80,7 +80,8 @@ class Family:
             ops.append(replace(op, **reads))
             if self.stream_scale != 1 and op.out.name.endswith(".residual"):
                 scaled[op.out] = Value(f"{op.out.name}.scaled", op.out.width)
-                ops.append(Scale(scaled[op.out], op.out, self.stream_scale))
+                weight = Weight(f"{op.out.name.replace('layers', 'blk')}_scale.weight", 1, 1)
+                ops.append(ScaleBy(scaled[op.out], op.out, weight))
         return Graph(tuple(ops))
 
 
@@ -128,7 +129,7 @@ class FamilyTruth(Truth):
             gate, up = self.linear(f"{block}.ffn_gate", normed), self.linear(f"{block}.ffn_up", normed)
             gated = ACTIVATIONS[CPP[self.family.activation]](gate) * up
             x = self.add(x, f"{block}.post_ffw_norm", self.linear(f"{block}.ffn_down", gated))
-            x = x * self.family.stream_scale
+            x = x * self.tensors.get(f"{block}.residual_scale.weight", 1.0)
         return self.norm("output_norm", x)
 
     def logits(self, tokens: list[int]) -> Floats:
@@ -146,6 +147,9 @@ def source(path: Path, family: Family, quant: str, hidden: int = HIDDEN) -> Path
             name, rows = ROWS[part]
             rows = hidden if rows == HIDDEN and part in ("output", "down") else rows
             tensors[f"blk.{layer}.{name}.bias"] = rng.standard_normal(rows).astype(np.float32)
+        if family.stream_scale != 1:
+            factor = np.array([family.stream_scale + layer / 8], np.float32)
+            tensors[f"blk.{layer}.residual_scale.weight"] = factor
         pre, post = ("attn_norm", "ffn_norm"), ("post_attention_norm", "post_ffw_norm")
         if family.norms != "pre":
             tensors |= {f"blk.{layer}.{name}.weight": vector(rng, hidden) for name in post}

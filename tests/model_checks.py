@@ -18,6 +18,8 @@ MODELS = [(path.parent.name, path.stem) for path in sorted(FIXTURES.glob("*/*.np
 # Nats, of weights that are floats: the reference engine has 5e-6 with F16 weights and 2e-4 with BF16, whose activations
 # it rounds to as many bits.
 FLOATS_KL = 5e-6
+# Between the best two logits, of which an int8 activation's rounding may make either the best.
+NARROW = 0.04
 
 
 def quiet(step: str, done: int, total: int) -> None:
@@ -54,7 +56,14 @@ def check_against_truth(engine: Engine, architecture: str, quant: str) -> None:
     bar = truth["peer_kl"].mean() if "peer_kl" in truth else FLOATS_KL
     assert kl_divergence(truth["logits"], logits).mean() <= bar
     greedy = list(engine.generate(prompt, SamplingParams(max_tokens=16, ignore_eos=True)))
-    assert greedy == truth["greedy_ids"].tolist()
+    wanted, narrow = truth["greedy_ids"].tolist(), np.flatnonzero(truth["greedy_margin"] < NARROW)
+    known = narrow[0] if narrow.size else len(wanted)
+    assert greedy[:known] == wanted[:known]
+    if narrow.size:  # what comes after a choice that rounding makes is compared after the truth's own tokens
+        after = engine.logits(prompt + wanted[:-1])[len(prompt) - 1 :].argmax(axis=-1)
+        assert [token for at, token in enumerate(after) if at not in narrow] == [
+            token for at, token in enumerate(wanted) if at not in narrow
+        ]
 
 
 def check_kernels(engine: Engine) -> None:

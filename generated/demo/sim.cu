@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 5878b8f3a4eb2458
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text bbe8fbc572f41bc5
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -43,7 +43,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
 // decode_b1 layers.0.qkv and 41 more · grid (2, 1, 1), 128 threads
 using qkv_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) qkv_0(
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
 // decode_b1 layers.0.attention and 41 more · grid (2, 2, 1), 128 threads
 using attention_0_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
     3>;
 static_assert(attention_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_0_t::kSharedBytes == 27568, "the plan gives other shared memory");
@@ -86,7 +86,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
 // decode_b1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 128, "the plan launches another number of threads");
@@ -102,7 +102,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_0(
 // decode_b1 layers.0.gate_up and 41 more · grid (2, 1, 1), 128 threads
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
@@ -122,7 +122,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) gate_up_0(
 // decode_b1 layers.0.down and 41 more · grid (2, 1, 1), 128 threads
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 2},
-    imp::EncodeConfig{.cols = 768, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
+    imp::EncodeConfig{.cols = 768, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 128, "the plan launches another number of threads");
@@ -138,7 +138,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_1(
 // decode_b1 head and 8 more · grid (2, 1, 1), 128 threads
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f},
+    imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreLogits<imp::LogitsConfig{.warps = 4, .biased = 0, .scale = 1.0f, .cap = 0.0f}>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 128, "the plan launches another number of threads");
@@ -295,7 +295,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f, .keep = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -358,7 +358,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // prefill_t128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
 static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) append_0(
@@ -392,7 +392,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f, .keep = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -454,16 +454,17 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
 // Encode · 0 bytes of weights, 884,736 of other data a launch
 // prefill_t128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f, .keep = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
-    const float* x,
+    const float* gate,
+    const float* up,
     std::uint8_t* codes,
     uint2* scales,
     const std::int32_t* step_input) {
-  encode_2_t::run(x, nullptr, codes, scales, nullptr, step_input);
+  encode_2_t::run({gate, up}, nullptr, codes, scales, nullptr, step_input);
 }
 
 // Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
@@ -588,7 +589,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_t128 hidden · grid (128, 1, 1), 256 threads
 using norm_chunk_0_t = imp::NormChunk<
-    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .sum_scale = 1.0f}>;
+    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false}>;
 static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(

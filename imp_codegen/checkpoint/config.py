@@ -38,6 +38,8 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "attention.scale": ("attention_multiplier",),
     "attention.sliding_window": ("sliding_window",),
     "attention.sliding_window_pattern": ("sliding_window_pattern", "_sliding_window_pattern"),
+    "attention.shared_kv_layers": ("num_kv_shared_layers",),
+    "embedding_length_per_layer_input": ("hidden_size_per_layer_input",),
     "attn_logit_softcapping": ("attn_logit_softcapping",),
     "final_logit_softcapping": ("final_logit_softcapping",),
     "embedding_scale": ("embedding_multiplier",),

@@ -87,17 +87,24 @@ class Metadata:
         self, key: str, layers: int, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST
     ) -> int:
         """An integer that is stored once, or once for each of `layers` layers and then the same in all."""
-        if not isinstance(self._value(self.spelled(key)), np.ndarray | list | tuple):
-            return self.integer(key, default, minimum=minimum, maximum=maximum)
-        values = self.integers(key, minimum=minimum, maximum=maximum)
-        if len(values) != layers:
-            raise self.wrong(key, f"one integer, or one for each of the {layers} layers")
+        values = self.integers_of_layers(key, layers, default, minimum=minimum, maximum=maximum)
         if (odd := next((layer for layer, value in enumerate(values) if value != values[0]), None)) is not None:
             raise CheckpointError(
                 f"{self.path}: {self.spelled(key)} is {values[0]} in layer 0 and {values[odd]} in layer {odd}; "
                 "imp compiles models whose layers are all alike"
             )
         return values[0]
+
+    def integers_of_layers(
+        self, key: str, layers: int, default: int | None = None, *, minimum: int = 0, maximum: int = LARGEST
+    ) -> list[int]:
+        """An integer for each of `layers` layers; one that is stored once is that of all."""
+        if not isinstance(self._value(self.spelled(key)), np.ndarray | list | tuple):
+            return [self.integer(key, default, minimum=minimum, maximum=maximum)] * layers
+        values = self.integers(key, minimum=minimum, maximum=maximum)
+        if len(values) != layers:
+            raise self.wrong(key, f"one integer, or one for each of the {layers} layers")
+        return values
 
     def number(
         self, key: str, default: float | None = None, *, minimum: float = -math.inf, maximum: float = math.inf

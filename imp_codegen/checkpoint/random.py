@@ -1,10 +1,10 @@
 """A checkpoint of random weights with a real model's numbers, for measurements and tests: nothing is downloaded.
 
-It is a folder whose config.json is real and whose tokenizer is invented. Its weights are invented, too, under the names
-that the graph has for them. They have a standard deviation of 1 / sqrt(hidden size) and norms are 1, so that what is
-computed stays finite. Every tensor is a window on one pool of random blocks per format that starts where the tensor's
-name says and wraps around; the pool's length is a prime number of blocks, so rows of a tensor do not repeat below that
-many rows.
+It is a folder whose config.json is real and whose tokenizer is invented. Its weights are invented, too, under the
+names that the graph has for them. They have a standard deviation of 1 / sqrt(hidden size) and norms and scales are 1,
+so that what is computed stays finite. Every tensor is a window on one pool of random blocks per format that starts
+where the tensor's name says and wraps around; the pool's length is a prime number of blocks, so rows of a tensor do
+not repeat below that many rows.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class RandomCheckpoint:
             fmt.row_bytes(shape[-1])
         except QuantError as error:
             raise CheckpointError(f"{self.path}: {name} cannot be {fmt.name}: {error}; choose Q8_0 or F16") from None
-        if len(shape) == 1 and (name in self.fixed or name.endswith("norm.weight")):
+        if len(shape) == 1 and (name in self.fixed or name.endswith(("norm.weight", "layer_output_scale.weight"))):
             values = self.fixed.get(name, np.ones(shape, "<f4"))
             return RandomWeight(shape, fmt, lambda: values.view(np.uint8), 0)
         first = zlib.crc32(name.encode())

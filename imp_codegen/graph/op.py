@@ -52,6 +52,9 @@ class Evaluation(Protocol):
     def append(self, layer: int, new: Floats) -> Floats:
         """Append `new` [k and v, n, kv heads, head_dim] to a layer's cache; all that it then holds."""
 
+    def kept(self, layer: int) -> Floats:
+        """All that a layer's cache holds, this step's rows with it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Op(ABC):

@@ -19,7 +19,8 @@ def encode(low: Lowering, vector: Vector, weights: tuple[Weight, ...]) -> Kernel
     """The vector of every row as codes and scales, or planes, for products with `weights`."""
     q8, dense = low.wants_q8(*weights), low.wants_dense(*weights)
     rows, value, gated = low.rows, vector.value, vector.gated
-    cols, width = value.width, sum(part.width for block in vector.reads for part in block)
+    cols = value.width
+    width = cols * (2 if gated else len(vector.reads))
     norms = dict(norm_fields(vector))
     config = Config(
         "ActivationsConfig",
@@ -32,6 +33,8 @@ def encode(low: Lowering, vector: Vector, weights: tuple[Weight, ...]) -> Kernel
             ("dense", dense),
             *norms.items(),
             ("keep", bool(vector.writes)),
+            ("gate_stride", low.places[gated.gate].stride if gated else 0),
+            ("up_stride", low.places[gated.up].stride if gated else 0),
         ),
     )
     x, norm = vector.params(low)

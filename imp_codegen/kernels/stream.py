@@ -76,7 +76,7 @@ def norm_fields(vector: Vector) -> tuple[tuple[str, Scalar], ...]:
         ("weighted", norm is not None and norm.weight is not None),
         ("post", branch is not None),
         ("post_eps", branch.eps if branch else 0.0),
-        ("sum_scale", float(vector.sum.scale.factor if vector.sum and vector.sum.scale else 1)),
+        ("scaled", vector.sum is not None and vector.sum.scale is not None),
     )
 
 

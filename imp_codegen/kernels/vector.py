@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from imp_codegen.graph import Edges, Op, Value
-from imp_codegen.kernels.family import Block
+from imp_codegen.graph import Edges, Op, Value, label
+from imp_codegen.kernels.family import Block, FusionError
 from imp_codegen.kernels.kernel_spec import Param
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.ops import Add, Gated, Linear, RmsNorm, Scale
+from imp_codegen.ops import Add, Gated, Linear, RmsNorm, ScaleBy
+from imp_runtime.plan import Binding
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Sum:
 
     norm: RmsNorm
     add: Add
-    scale: Scale | None
+    scale: ScaleBy | None
     kept: bool
 
     @property
@@ -56,7 +57,8 @@ class Vector:
     def reads(self) -> tuple[Block, ...]:
         """What must lie in memory."""
         if self.gated:
-            return ((self.gated.gate, self.gated.up),)
+            gate, up = self.gated.gate, self.gated.up
+            return ((gate, up),) if gate.width == up.width else ((gate,), (up,))
         if self.sum:
             return ((self.sum.stream,), (self.sum.norm.x,))
         return ((self.norm.x if self.norm else self.value,),)
@@ -71,8 +73,13 @@ class Vector:
         return {self.sum.out: self.sum.stream} if rows > 1 and self.sum and self.sum.kept else {}
 
     def params(self, low: Lowering) -> tuple[Param | tuple[Param, ...], Param]:
-        """What encoders take: where it lies, or Sum's arguments (PostSource, PostChunk); and the norm's weight."""
+        """What encoders take: where it lies, or what it is made of; and the norm's weight.
+
+        That is PostSource or PostChunk for a sum, GatedChunk for what is gated.
+        """
         norm = norm_param(low, self.norm, "norm")
+        if self.gated:
+            return (low.value("const float*", "gate", self.gated.gate), up_param(low, self.gated)), norm
         if not self.sum:
             return low.value("const float*", "x", self.reads[0][0]), norm
         in_place = low.rows > 1
@@ -84,7 +91,15 @@ class Vector:
         if not in_place:
             kept = low.value("float*", "sum", self.sum.out) if self.sum.kept else Param("float*", "sum", None)
             parts.append(kept)
+        if self.sum.scale:
+            parts.append(low.plane(self.sum.scale.weight, "scale"))
         return tuple(parts), norm
+
+
+def up_param(low: Lowering, gated: Gated) -> Param:
+    """A parameter for what a gate multiplies."""
+    place = low.places[gated.up]
+    return Param("const float*", "up", Binding(place.buffer, (place.column + gated.begin) * 4))
 
 
 def norm_param(low: Lowering, norm: RmsNorm | None, name: str) -> Param:
@@ -98,6 +113,10 @@ def vector_from(edges: Edges, op: Op, rows: int) -> Vector | None:
         case Linear():
             return Vector(op.x)
         case Gated() if rows > 1:
+            if op.begin % 4:
+                raise FusionError(
+                    f"{label(op)}: begins with element {op.begin} of {op.up.name}, not with a multiple of 4"
+                )
             return Vector(op.out, gated=op)
         case RmsNorm():
             add = edges.only_reader(op.out)
@@ -110,7 +129,7 @@ def _of_sum(edges: Edges, norm: RmsNorm, add: Add) -> Vector | None:
     if add.x == add.y or add.scale != 1 or norm.weight is None:
         return None
     scale = edges.only_reader(add.out)
-    scale = scale if isinstance(scale, Scale) else None
+    scale = scale if isinstance(scale, ScaleBy) else None
     out = scale.out if scale else add.out
     readers = edges.readers(out)
     norms = [reader for reader in readers if isinstance(reader, RmsNorm)]

@@ -14,7 +14,20 @@ from imp_codegen.graph import Graph, Op, Value, Weight
 from imp_codegen.models._config import config_activation, config_biases, config_windows
 from imp_codegen.models._pooling import read_pooling
 from imp_codegen.models._rope import MAX_SCALE, read_rope
-from imp_codegen.ops import Add, Attention, Embed, Gated, HeadNorm, Linear, RmsNorm, Rope, Sample, Scale, Softcap
+from imp_codegen.ops import (
+    Add,
+    Attention,
+    Embed,
+    Gated,
+    HeadNorm,
+    Linear,
+    RmsNorm,
+    Rope,
+    Sample,
+    Scale,
+    ScaleBy,
+    Softcap,
+)
 from imp_codegen.rope import RopeSpec
 from imp_codegen.spec import Activation, AttentionSpec, Biased, GatedMlpSpec, LayerSpec, ModelSpec, Norms
 from imp_runtime.text import plain_name
@@ -55,13 +68,14 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
         )
     layers = meta.integer(f"{architecture}.block_count", minimum=1, maximum=1024)
     attention = _read_attention(checkpoint, architecture, layers, variant)
-    width = meta.integer_of_layers(f"{architecture}.feed_forward_length", layers, minimum=1, maximum=MAX_WIDTH)
+    widths = meta.integers_of_layers(f"{architecture}.feed_forward_length", layers, minimum=1, maximum=MAX_WIDTH)
     own = _OwnWays.of(checkpoint, variant, layers)
 
     def layer(index: int) -> LayerSpec:
         of_attention, of_mlp = (tuple(b for b in own.biases[index] if (b in _OF_MLP) == mlp) for mlp in (False, True))
-        mixer = replace(attention, biases=of_attention, window=attention.window if own.windows[index] else 0)
-        return LayerSpec(mixer, GatedMlpSpec(width, own.activation, of_mlp), variant.norms)
+        mixer = attention[index]
+        mixer = replace(mixer, biases=of_attention, window=mixer.window if own.windows[index] else 0)
+        return LayerSpec(mixer, GatedMlpSpec(widths[index], own.activation, of_mlp), variant.norms)
 
     return ModelSpec(
         name=plain_name(checkpoint.name) or architecture,
@@ -116,23 +130,28 @@ class _OwnWays:
         )
 
 
-def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, variant: Variant) -> AttentionSpec:
-    """The attention of every layer, but for its biases."""
+def _read_attention(
+    checkpoint: Checkpoint, architecture: str, layers: int, variant: Variant
+) -> tuple[AttentionSpec, ...]:
+    """The attention of each layer, but for its biases."""
     meta = checkpoint.metadata
 
     def number(key: str, maximum: int, default: int | None = None) -> int:
         return meta.integer_of_layers(f"{architecture}.{key}", layers, default, minimum=1, maximum=maximum)
 
-    hidden = number("embedding_length", MAX_WIDTH)
-    heads = number("attention.head_count", 4096)
-    kv_heads = number("attention.head_count_kv", 4096, default=heads)
-    head_dim = number("attention.key_length", 4096, default=max(hidden // heads, 1))
+    def numbers(key: str, default: int | None = None) -> list[int]:
+        return meta.integers_of_layers(f"{architecture}.attention.{key}", layers, default, minimum=1, maximum=4096)
+
+    hidden, heads = number("embedding_length", MAX_WIDTH), numbers("head_count")
+    kv_heads = numbers("head_count_kv") if f"{architecture}.attention.head_count_kv" in meta else heads
+    head_dim = number("attention.key_length", 4096, default=max(hidden // heads[0], 1))
     value_dim = number("attention.value_length", 4096, default=head_dim)
-    if heads % kv_heads:
-        raise CheckpointError(
-            f"{meta.path}: {meta.spelled(f'{architecture}.attention.head_count')} {heads} is not a multiple of "
-            f"{meta.spelled(f'{architecture}.attention.head_count_kv')} {kv_heads}"
-        )
+    for each, kv_each in zip(heads, kv_heads, strict=True):
+        if each % kv_each:
+            raise CheckpointError(
+                f"{meta.path}: {meta.spelled(f'{architecture}.attention.head_count')} {each} is not a multiple of "
+                f"{meta.spelled(f'{architecture}.attention.head_count_kv')} {kv_each}"
+            )
     if value_dim != head_dim:
         raise CheckpointError(
             f"{checkpoint.path}: attention.value_length {value_dim} differs from key_length {head_dim}, "
@@ -142,16 +161,20 @@ def _read_attention(checkpoint: Checkpoint, architecture: str, layers: int, vari
     scale = meta.number(f"{architecture}.attention.scale", 0.0, minimum=0, maximum=MAX_SCALE) or 1.0 / head_dim**0.5
     context = meta.integer(f"{architecture}.context_length", minimum=2, maximum=MAX_CONTEXT)
     window = meta.integer(f"{architecture}.attention.sliding_window", 0, maximum=MAX_CONTEXT)
-    return AttentionSpec(
-        heads,
-        kv_heads,
-        head_dim,
-        scale,
-        read_rope(
-            checkpoint, architecture, head_dim, interleaved=variant.interleaved_rope, others=variant.rope_scalings
-        ),
-        window=window if window < context else 0,
-        head_norms=variant.head_norms,
+    rope = read_rope(
+        checkpoint, architecture, head_dim, interleaved=variant.interleaved_rope, others=variant.rope_scalings
+    )
+    return tuple(
+        AttentionSpec(
+            each,
+            kv_each,
+            head_dim,
+            scale,
+            rope,
+            window=window if window < context else 0,
+            head_norms=variant.head_norms,
+        )
+        for each, kv_each in zip(heads, kv_heads, strict=True)
     )
 
 
@@ -176,8 +199,9 @@ def build_decoder(spec: ModelSpec) -> Graph:
     embedding = Weight("token_embd.weight", spec.vocab, spec.hidden)
     x = Value("embed", spec.hidden)
     ops: list[Op] = [Embed(x, embedding, spec.embedding_scale)]
+    extra = _extra_inputs(ops, spec, x)
     for index, layer in enumerate(spec.layers):
-        x = _Block(ops, spec, layer, index).build(x)
+        x = _Block(ops, spec, layer, index).build(x, extra)
     normed = Value("output_norm", spec.hidden)
     ops.append(RmsNorm(normed, x, Weight("output_norm.weight", 1, spec.hidden), spec.norm_eps))
     head = embedding if spec.tied_embeddings else Weight("output.weight", spec.vocab, spec.hidden)
@@ -191,6 +215,31 @@ def build_decoder(spec: ModelSpec) -> Graph:
     return Graph(tuple(ops))
 
 
+def _extra_inputs(ops: list[Op], spec: ModelSpec, x: Value) -> Value | None:
+    """Of all layers that have one, side by side: a row of a table by the token, and a projection of its embedding x.
+
+    (row * sqrt(width) + norm(project(x) / sqrt(hidden))) / sqrt(2), as transformers' modeling_gemma4.py has it; the
+    factor before the norm is in its eps.
+    """
+    width = spec.layers[0].extra
+    if not width:
+        return None
+    total = width * len(spec.layers)
+    table, project = (
+        Weight(f"per_layer_{name}.weight", rows, cols)
+        for name, rows, cols in (("token_embd", spec.vocab, total), ("model_proj", total, spec.hidden))
+    )
+    row, projected, normed, out = (
+        Value(f"per_layer_{name}", total) for name in ("embed", "model_proj", "proj_norm", "inputs")
+    )
+    ops.append(Linear(projected, x, project))
+    ops.append(Embed(row, table, (width / 2) ** 0.5))
+    weight = Weight("per_layer_proj_norm.weight", 1, width)
+    ops.append(HeadNorm(normed, projected, weight, width, spec.norm_eps * spec.hidden))
+    ops.append(Add(out, row, normed, 0.5**0.5))
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class _Block:
     """One layer; its operations are appended to `ops`."""
@@ -200,10 +249,17 @@ class _Block:
     layer: LayerSpec
     index: int
 
-    def build(self, x: Value) -> Value:
-        """The residual stream after the layer."""
+    def build(self, x: Value, extra: Value | None) -> Value:
+        """The residual stream after the layer. `extra`: the token's own inputs to all layers."""
         x = self._branch(x, self._attention, "attn_norm", "post_attention_norm", "attn_residual")
-        return self._branch(x, self._mlp, "ffn_norm", "post_ffw_norm", "residual")
+        x = self._branch(x, self._mlp, "ffn_norm", "post_ffw_norm", "residual" if extra is None else "ffn_residual")
+        if extra is not None:
+            x = self._add_extra(x, extra)
+        if self.layer.output_scale:
+            total = self._value("scaled", x.width)
+            self.ops.append(ScaleBy(total, x, self._weight("layer_output_scale.weight", 1, 1)))
+            x = total
+        return x
 
     def _branch(self, x: Value, body: Callable[[Value], Value], pre: str, post: str, out: str) -> Value:
         norms = self.layer.norms
@@ -214,21 +270,39 @@ class _Block:
         self.ops.append(Add(total, x, y, self.spec.residual_scale))
         return total
 
+    def _add_extra(self, x: Value, extra: Value) -> Value:
+        width = self.layer.extra
+        gate = self._linear("inp_gate", "inp_gate", x, width, (), "")
+        gated = self._value("inp_gated", width)
+        self.ops.append(Gated(gated, gate, extra, self.layer.ffn.activation, width * self.index))
+        y = self._norm("post_norm", self._linear("inp_proj", "proj", gated, x.width, (), ""))
+        total = self._value("residual", x.width)
+        self.ops.append(Add(total, x, y))
+        return total
+
     def _attention(self, x: Value) -> Value:
         a = self.layer.mixer
-        q, k, v = (
-            self._linear(part, f"attn_{part}", x, count * a.head_dim, a.biases, part)
-            for part, count in (("q", a.heads), ("k", a.kv_heads), ("v", a.kv_heads))
-        )
+        parts: list[tuple[Biased, int]] = [("q", a.heads)]
+        if a.shares is None:
+            parts += [("k", a.kv_heads)] if a.tied_values else [("k", a.kv_heads), ("v", a.kv_heads)]
+        made: dict[str, Value] = {
+            part: self._linear(part, f"attn_{part}", x, count * a.head_dim, a.biases, part) for part, count in parts
+        }
+        if a.tied_values:
+            made["v"] = made["k"]
+        turned = [part for part in made if part != "v"]
         if a.head_norms:
-            q, k = (self._head_norm(part, x, a.head_dim) for part, x in (("q", q), ("k", k)))
+            made |= {part: self._head_norm(part, made[part], a.head_dim) for part in turned}
+        if a.value_norms and a.shares is None:
+            made["v"] = self._head_norm("v", made["v"], a.head_dim, weighted=False)
         rope = a.long_rope if a.long_rope and self.spec.context > self.spec.original_context else a.rope
         if rope:
-            q, k = (self._rope(part, x, a.head_dim, rope) for part, x in (("q", q), ("k", k)))
+            made |= {part: self._rope(part, made[part], a.head_dim, rope) for part in turned}
         out = self._value("attention", a.heads * a.head_dim)
-        self.ops.append(
-            Attention(out, q, k, v, self.index, a.heads, a.kv_heads, a.head_dim, a.scale, a.window, a.softcap)
-        )
+        q, k, v = (made.get(part) for part in "qkv")
+        assert q is not None
+        layer = self.index if a.shares is None else a.shares
+        self.ops.append(Attention(out, q, k, v, layer, a.heads, a.kv_heads, a.head_dim, a.scale, a.window, a.softcap))
         return self._linear("attn_output", "attn_output", out, self.spec.hidden, a.biases, "output")
 
     def _mlp(self, x: Value) -> Value:
@@ -249,9 +323,9 @@ class _Block:
         self.ops.append(RmsNorm(out, x, self._weight(f"{name}.weight", 1, x.width), self.spec.norm_eps))
         return out
 
-    def _head_norm(self, part: str, x: Value, head_dim: int) -> Value:
+    def _head_norm(self, part: str, x: Value, head_dim: int, *, weighted: bool = True) -> Value:
         out = self._value(f"{part}_norm", x.width)
-        weight = self._weight(f"attn_{part}_norm.weight", 1, head_dim)
+        weight = self._weight(f"attn_{part}_norm.weight", 1, head_dim) if weighted else None
         self.ops.append(HeadNorm(out, x, weight, head_dim, self.spec.norm_eps))
         return out
 

@@ -11,6 +11,7 @@ from imp_codegen.checkpoint import Checkpoint, CheckpointError, Metadata
 from imp_codegen.rope import RopeSpec
 
 MAX_SCALE = 1e12  # of factors and frequencies: their products stay within float32
+STILL = float(np.float32(1e30))  # a divisor after which a pair does not turn
 ROPE_FREQUENCIES = "rope_freqs.weight"
 LONG_FACTORS, SHORT_FACTORS = "rope_factors_long.weight", "rope_factors_short.weight"
 Divisors = NDArray[np.float64]
@@ -57,6 +58,7 @@ def read_rope(
     elif kind not in ("none", "default", *others):
         known = "default, linear, yarn or llama3" if hf else f"none, linear or yarn (llama-3 has {ROPE_FREQUENCIES})"
         raise meta.wrong(key("scaling.type"), known)
+    divisors = np.minimum(divisors, STILL)
     factors = () if (divisors == 1).all() else tuple(divisors.tolist())
     return RopeSpec(dim, theta, interleaved, factors, magnitude)
 
@@ -128,7 +130,7 @@ def stored_divisors(checkpoint: Checkpoint, name: str, pairs: int) -> Divisors:
     if tensor.format != "F32" or tensor.shape != (pairs,):
         raise CheckpointError(f"{checkpoint.path}: {name} must hold {pairs} F32 numbers")
     divisors = np.ascontiguousarray(checkpoint.rows(name, 0, 1)).view("<f4").reshape(-1)
-    odd = np.flatnonzero(~((divisors >= 1 / MAX_SCALE) & (divisors <= MAX_SCALE)))
+    odd = np.flatnonzero(~((divisors >= 1 / MAX_SCALE) & (divisors <= STILL)))
     if odd.size:
         raise CheckpointError(f"{checkpoint.path}: {name}[{odd[0]}] is {divisors[odd[0]]}, expected a positive number")
     return divisors.astype(np.float64)

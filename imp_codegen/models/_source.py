@@ -29,7 +29,7 @@ LAYER = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
-_GEMMA_LAYER = LAYER | {
+GEMMA_LAYER = LAYER | {
     "post_attention_norm": "post_attention_layernorm",
     "ffn_norm": "pre_feedforward_layernorm",
     "post_ffw_norm": "post_feedforward_layernorm",
@@ -69,5 +69,5 @@ def interleaved_source(weight: str, spec: ModelSpec, dialect: Dialect) -> Source
 
 def gemma_source(weight: str, spec: ModelSpec, dialect: Dialect) -> Source:
     """Gemma's norms stand before and behind, and transformers stores of their weights what is above one."""
-    stored = usual(weight, dialect, _GEMMA_LAYER)
+    stored = usual(weight, dialect, GEMMA_LAYER)
     return Plus(stored, 1.0) if dialect == "hf" and weight.endswith("norm.weight") else stored

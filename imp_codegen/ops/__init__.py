@@ -10,6 +10,7 @@ from imp_codegen.ops.rms_norm import RmsNorm
 from imp_codegen.ops.rope import Rope, ropes
 from imp_codegen.ops.sample import Sample
 from imp_codegen.ops.scale import Scale
+from imp_codegen.ops.scale_by import ScaleBy
 from imp_codegen.ops.softcap import Softcap
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Rope",
     "Sample",
     "Scale",
+    "ScaleBy",
     "Softcap",
     "ropes",
 ]

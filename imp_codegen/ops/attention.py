@@ -13,13 +13,14 @@ from imp_codegen.graph import Evaluation, Floats, Op, Value, floats
 class Attention(Op):
     """Appends k and v to the cache of `layer` and attends over it: softmax(scale * q k^T) v, causal.
 
+    Without k and v it appends nothing: it reads the cache to which an earlier attention of that `layer` has appended.
     With a `window` w a token sees w positions, its own the last of them; with 0 all. With a `softcap` c a scaled score
     s becomes c * tanh(s / c); 0: it stays.
     """
 
     q: Value
-    k: Value
-    v: Value
+    k: Value | None
+    v: Value | None
     layer: int
     heads: int
     kv_heads: int
@@ -30,13 +31,18 @@ class Attention(Op):
 
     def fits(self) -> bool:
         queries = self.out.width == self.q.width == self.heads * self.head_dim
-        keys = self.k.width == self.v.width == self.kv_heads * self.head_dim
+        widths = {value.width if value else 0 for value in (self.k, self.v)}
+        keys = widths in ({0}, {self.kv_heads * self.head_dim})
         return queries and keys and self.heads % self.kv_heads == 0 and self.window >= 0
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
-        q, k, v = read
+        q, *new = read
         n = len(q)
-        keys, values = at.append(self.layer, np.stack([k, v]).reshape(2, n, self.kv_heads, self.head_dim))
+        keys, values = (
+            at.append(self.layer, np.stack(new).reshape(2, n, self.kv_heads, self.head_dim))
+            if new
+            else at.kept(self.layer)
+        )
         queries = q.reshape(n, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
         scores = np.einsum("tkgd,lkd->kgtl", queries, keys) * self.scale
         if self.softcap:

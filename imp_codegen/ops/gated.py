@@ -23,14 +23,15 @@ def activate(x: Floats, activation: Activation) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Gated(Op):
-    """out = activation(gate) * up."""
+    """out = activation(gate) * up, of which the elements from `begin` on are taken."""
 
     gate: Value
     up: Value
     activation: Activation = "silu"
+    begin: int = 0
 
     def fits(self) -> bool:
-        return self.out.width == self.gate.width == self.up.width
+        return self.out.width == self.gate.width and 0 <= self.begin <= self.up.width - self.out.width
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
-        return activate(read[0], self.activation) * read[1]
+        return activate(read[0], self.activation) * read[1][:, self.begin : self.begin + self.out.width]

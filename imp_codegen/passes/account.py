@@ -21,6 +21,10 @@ from imp_codegen.spec import ModelSpec
 
 _LAYER = re.compile(r"(?:blk|model\.layers)\.(\d+)\.", re.ASCII)
 _LONG_ROPE = {LONG_FACTORS, SHORT_FACTORS}
+_KEYS_AND_VALUES = re.compile(
+    r"(?:blk|model\.layers)\.(\d+)\.(?:attn_(?:k|v|k_norm)|self_attn\.(?:k_proj|v_proj|k_norm))\.(?:weight|bias)",
+    re.ASCII,
+)
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -81,6 +85,8 @@ def _changes_nothing(checkpoint: Checkpoint, spec: ModelSpec, name: str) -> bool
     """Whether a tensor is one that transformers computes itself, or does not look at."""
     if NO_WEIGHTS.search(name):
         return True
+    if (found := _KEYS_AND_VALUES.fullmatch(name)) and int(found[1]) < len(spec.layers):
+        return spec.layers[int(found[1])].mixer.shares is not None
     if not spec.tied_embeddings or name != _HEAD:
         return False
     # A head that is stored beside an embedding that it is tied to is a copy of it; if it is none, which one counts?

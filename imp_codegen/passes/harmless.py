@@ -105,6 +105,8 @@ HARMLESS_FIELDS = frozenset((
     "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype",
     "torchscript", "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
     "use_cache",
+    # Of experts, of which there are none.
+    "moe_intermediate_size", "top_k_experts",
     # Of images and sound beside text.
     "audio_token_id", "boa_token_id", "boi_token_id", "boi_token_index", "eoa_token_id", "eoi_token_id",
     "eoi_token_index", "image_token_id", "image_token_index", "mm_tokens_per_image", "video_token_id",
@@ -116,13 +118,14 @@ FIELDS: Mapping[str, Rule] = {
     "attn_logit_softcapping": _OFF,
     "embedding_multiplier": _ONE,
     "final_logit_softcapping": _OFF,
+    "enable_moe_block": _FALSE,
     "is_decoder": (_one_of(False, True), "true or false"),
     "is_encoder_decoder": _FALSE,
     "logits_scaling": _ONE,
     "mlp_bias": _FALSE,
     "residual_multiplier": _ONE,
     "tie_encoder_decoder": _FALSE,
-    "use_bidirectional_attention": _FALSE,
+    "use_bidirectional_attention": (_one_of(False, "vision"), "false, or vision, which is of images"),
     "use_sliding_window": _FALSE,
 }
 # Tensors that transformers computes itself.

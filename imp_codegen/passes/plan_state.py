@@ -9,13 +9,25 @@ from imp_codegen.ops import Attention
 
 
 def plan_state(graph: Graph) -> CachePlan:
-    """A part of each block for every attention, in order; FusionError at one that names another layer than its own."""
+    """A part of each block for every attention that appends to it, in order.
+
+    FusionError at one that names another layer than its own, and at one that appends nothing and finds no such heads.
+    """
     found = [op for op in graph.ops if isinstance(op, Attention)]
     layers: list[CacheLayer] = []
     offset = 0
-    for index, op in enumerate(found):
-        if op.layer != index:
-            raise FusionError(f"{label(op)}: uses layer {op.layer} of the cache, but its own is {index}")
+    for op in found:
+        if op.k is None:
+            if op.layer >= len(layers):
+                raise FusionError(f"{label(op)}: reads layer {op.layer} of the cache, to which nothing was appended")
+            if (part := layers[op.layer]) and (part.kv_heads, part.head_dim) != (op.kv_heads, op.head_dim):
+                raise FusionError(
+                    f"{label(op)}: reads {op.kv_heads} heads of {op.head_dim} elements in layer {op.layer} of the "
+                    f"cache, which has {part.kv_heads} of {part.head_dim}"
+                )
+            continue
+        if op.layer != len(layers):
+            raise FusionError(f"{label(op)}: uses layer {op.layer} of the cache, but its own is {len(layers)}")
         layers.append(CacheLayer("f16", op.kv_heads, op.head_dim, offset))
         offset += layers[-1].nbytes
     return CachePlan(tuple(layers))

@@ -17,7 +17,7 @@ from imp_codegen.graph import Graph, GraphError, Op, Value, Weight, inputs, veri
 from imp_codegen.kernels.family import FusionError
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.models import load_architecture, weights_of
-from imp_codegen.ops import HeadNorm, Linear, RmsNorm
+from imp_codegen.ops import Add, Attention, HeadNorm, Linear, RmsNorm, ScaleBy
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.pack import planes
 from imp_codegen.passes.place_weights import place_weights
@@ -63,6 +63,18 @@ class Program:
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]
 
 
+# Layers of two kinds, of which the last reads the cache of the one before; inputs of the token's own, 64 a layer.
+TWO_KINDS = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "num_hidden_layers": 3,
+    "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+    "num_kv_shared_layers": 1,
+    "attention_k_eq_v": True,
+    "sliding_window": 40,
+    "global_head_dim": 64,
+    "hidden_size_per_layer_input": 64,
+    "tie_word_embeddings": True,
+}
 MODELS = {
     "qwen3": {},
     "llama": {"architectures": ["LlamaForCausalLM"]},
@@ -91,11 +103,12 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
             yield from (dataclasses.replace(now, rows=now.rows + 1), dataclasses.replace(now, cols=now.cols * 2))
             if (type(op), field) in OPTIONAL:
                 yield None
+        case None if isinstance(op, Attention):
+            yield from (op.out for op in graph.ops[:at] if op.out.width == graph.ops[at].out.width)
         case None:
-            assert (type(op), field) == (Linear, "bias")
-            yield from (
-                weight for weight in graph.weights().values() if (weight.rows, weight.cols) == (1, op.out.width)
-            )
+            assert (type(op), field) in OPTIONAL
+            width = op.head_dim if isinstance(op, HeadNorm) else op.out.width
+            yield from (weight for weight in graph.weights().values() if (weight.rows, weight.cols) == (1, width))
         case RopeSpec():
             yield from (rope for name in TURNS for rope in turned(now, name))
         case bool():
@@ -118,12 +131,13 @@ TURNS: dict[str, Callable[[RopeSpec], object]] = {
 
 
 def turned(rope: RopeSpec, field: str) -> list[RopeSpec]:
-    return [dataclasses.replace(rope, **{field: TURNS[field](rope)})]
+    factors = rope.factors[::2] if field == "dim" else rope.factors
+    return [dataclasses.replace(rope, **{"factors": factors, field: TURNS[field](rope)})]
 
 
-def mutants(graph: Graph) -> Iterator[tuple[str, Op, Op, Graph]]:
+def mutants(graph: Graph, chosen: Callable[[str], bool]) -> Iterator[tuple[str, Op, Op, Graph]]:
     """Every graph that differs in one field of one operation: in words, the operation before and after, the graph."""
-    for at, op in enumerate(graph.ops):
+    for at, op in ((at, op) for at, op in enumerate(graph.ops) if chosen(op.out.name)):
         for field in dataclasses.fields(op):
             if field.name == "out":  # how a result is called, and what the shapes must be
                 continue
@@ -134,17 +148,38 @@ def mutants(graph: Graph) -> Iterator[tuple[str, Op, Op, Graph]]:
 
 
 def named(graph: Graph, before: Op, after: Op) -> set[str]:
-    """What an error may call a mutant: the operation, or one that an edge of it leads from or to."""
+    """What an error may call a mutant: the operation, or one that an edge of it leads from or to.
+
+    Or one that is normed, scaled or added on the way to such, as one kernel does all of that.
+    """
     near = {value.name for op in (before, after) for value in (op.out, *inputs(op))}
+    for op in reversed(graph.ops):
+        if op.out.name in near and isinstance(op, RmsNorm | ScaleBy | Add):
+            near |= {value.name for value in inputs(op)}
     readers = {op.out.name for op in graph.ops for value in inputs(op) if value.name in near}
     return near | readers | {weight.name for op in (before, after) for weight in weights(op)}
 
 
 @pytest.mark.parametrize("form", ["graph", "persistent"])
 def test_every_field_and_edge_counts(program: Program, form: str) -> None:
+    every_field_and_edge_counts(program, form)
+
+
+def test_every_field_and_edge_of_two_kinds_of_layers_counts(tmp_path: Path) -> None:
+    made = Program(tmp_path, **TWO_KINDS)
+    own = {f"layers.{layer}.{name}" for layer in (1, 2) for name in ("attention", "v_norm", "q_norm", "scaled")}
+    own |= {f"layers.2.inp_{name}" for name in ("gate", "gated", "proj")}
+    with closing(made.checkpoint):
+        every_field_and_edge_counts(made, "graph", lambda name: name in own or name.startswith("per_layer_"))
+        with pytest.raises(TargetError, match="its layers are not all attention and a gated MLP"):
+            made.of(made.graph, "persistent")
+
+
+def every_field_and_edge_counts(program: Program, form: str, chosen: Callable[[str], bool] = lambda _: True) -> None:
+    """Of the operations whose result has a name that is chosen."""
     usual = program.of(program.graph, form)
     same, unnamed, refused, count = [], [], 0, 0
-    for words, before, after, graph in mutants(program.graph):
+    for words, before, after, graph in mutants(program.graph, chosen):
         count += 1
         try:
             if program.of(graph, form) == usual:

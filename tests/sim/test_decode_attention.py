@@ -49,6 +49,9 @@ CASES = {
     "most_of_128_turned": Case(Heads(4, 2, 128, rope_dim=96, qk_norm=True)),
     "nothing_turned": Case(Heads(4, 2, 64, rope_dim=0, window=33)),
     "normed_values": Case(Heads(4, 2, 64, qk_norm=True, v_norm=True)),
+    "values_of_keys": Case(Heads(4, 2, 64, qk_norm=True, v_norm=True, tied=True)),
+    "shared": Case(Heads(4, 2, 64, qk_norm=True, v_norm=True, shared=True)),
+    "shared_window": Case(Heads(8, 1, 32, shared=True, window=17), warps=3),
     "capped": Case(Heads(4, 1, 32, soft_cap=0.7)),
     "heads_of_144": Case(Heads(2, 1, 144, window=70)),
     "heads_of_256": Case(Heads(4, 2, 256, qk_norm=True)),
@@ -86,9 +89,9 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     case, heads = CASES[name], CASES[name].heads
     rng = np.random.default_rng([position, *name.encode()])
     table, cache = table_and_cache(heads, SLOT, rng)
-    fill(
-        heads, cache, table[SLOT], rng.standard_normal((2, heads.kv_heads, position, heads.head_dim)).astype(np.float16)
-    )
+    known = position + heads.shared  # then an earlier layer has appended the token's own
+    before = rng.standard_normal((2, heads.kv_heads, known, heads.head_dim)).astype(np.float16)
+    fill(heads, cache, table[SLOT], before)
     row = table[SLOT].copy()
     first = hidden(heads, position) // BLOCK
     table[SLOT, :first] = -1  # nobody may look at what lies wholly before the window
@@ -113,9 +116,10 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
 
     q, k, v = heads_of(heads, qkv[None], norms, np.array([position]))
     now = gather(heads, held_cache, row, np.arange(position + 1))
-    np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
-    np.testing.assert_allclose(now[1, :, -1], v[0], rtol=2**-11 + 1e-5, atol=2e-6)
+    if not heads.shared:
+        np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
+        np.testing.assert_allclose(now[1, :, -1], v[0], rtol=2**-11 + 1e-5, atol=2e-6)
     np.testing.assert_allclose(out, attended(heads, q, now, position)[0], rtol=2e-5, atol=2e-5)
     assert not arrived.any()
     written = np.flatnonzero(np.not_equal(held_cache.view(np.uint16), cache.view(np.uint16)).any((0, 1, 2, 3, 5)))
-    assert written.tolist() == [position % BLOCK]
+    assert written.tolist() == ([] if heads.shared else [position % BLOCK])

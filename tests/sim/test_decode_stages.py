@@ -33,6 +33,7 @@ class Product:
     norm: bool = False
     weighted: bool = True
     post: bool = False
+    scaled: bool = False  # that sum
     biased: tuple[int, ...] = ()
     epilogue: str = "StoreRows"
     activation: str = "Silu"
@@ -54,7 +55,7 @@ class Product:
         encode = (
             f"imp::EncodeConfig{{.cols = {self.cols}, .warps = {WARPS}, .q8 = {flag[q8]}, .dense = {flag[dense]}, "
             f".norm = {flag[self.norm]}, .eps = 1e-5f, .weighted = {flag[self.weighted]}, .post = {flag[self.post]}, "
-            f".post_eps = 1e-3f}}"
+            f".post_eps = 1e-3f, .scaled = {flag[self.scaled]}}}"
         )
         gemv = f"imp::GemvConfig{{.warps = {WARPS}, .grid = {GRID}, .slots = 2}}"
         planes = ", ".join(f"const std::uint8_t* w{i}" for i in range(len(types)))
@@ -64,6 +65,9 @@ class Product:
         epilogue = f"imp::{self.epilogue}<{mask}>"
         if self.epilogue == "AddRows":
             epilogue = f"imp::AddRows<{mask}, {self.scale}f>"
+        if self.epilogue == "StoreGated":
+            epilogue = f"imp::StoreGated<{mask}, imp::{self.activation}>"
+            parameters, values = [*parameters, "const float* up"], [*values, "up"]
         if self.epilogue == "StoreLogits":
             epilogue = (
                 f"imp::StoreLogits<imp::LogitsConfig{{.warps = {WARPS}, .biased = {mask}, .scale = {self.scale}f, "
@@ -80,6 +84,8 @@ class Product:
         x, given = "x", "const float* x"
         if self.post:
             x, given = "{x, branch, post, sum}", "const float* x, const float* branch, const float* post, float* sum"
+            if self.scaled:
+                x, given = "{x, branch, post, sum, scale}", given + ", const float* scale"
         g = "g"
         if not self.weighted:
             given, g = given + ", const float*", "nullptr"
@@ -122,6 +128,9 @@ PRODUCTS = (
     Product("scaled_logits", 96, (("BF16", 101),), epilogue="StoreLogits", biased=(0,), scale=0.125, cap=20.0),
     Product("unweighted", 288, (("Q8_0", 33),), norm=True, weighted=False),
     Product("post", 288, (("Q8_0", 33), ("F32", 7)), norm=True, post=True),
+    Product("post_scaled", 288, (("Q8_0", 33),), norm=True, post=True, scaled=True),
+    Product("gates", 288, (("Q8_0", 33),), epilogue="StoreGated", activation="GeluTanh", biased=(0,)),
+    Product("gates_of_sum", 1120, (("BF16", 9),), post=True, scaled=True, epilogue="StoreGated", activation="Silu"),
     Product("post_alone", 1120, (("Q8_0", 9), ("Q8_0", 5)), post=True),
     Product("post_wide", 5376, (("Q4_K", 3), ("Q4_K", 3)), norm=True, post=True, epilogue="gated"),
     Product("post_logits", 640, (("F16", 101),), norm=True, post=True, epilogue="StoreLogits", cap=30.0),
@@ -184,7 +193,7 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     post = rng.uniform(-1.5, 1.5, product.cols).astype(np.float32)
     stream = x.astype(np.float64)
     if product.post:
-        stream = stream + rms_norm(branch, 1e-3) * post
+        stream = (stream + rms_norm(branch, 1e-3) * post) * (0.75 if product.scaled else 1)
     normed = rms_norm(stream, 1e-5) * (g if product.weighted else 1) if product.norm else stream
     raw = normed.astype(np.float32)
     packed, expected = [], []
@@ -203,7 +212,11 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     if product.epilogue == "gated":
         gate, up = expected
         expected, start = [ACTIVATIONS[product.activation](gate) * up], start[: len(gate)]
+    if product.epilogue == "StoreGated":
+        extra = [rng.standard_normal(len(start)).astype(np.float32)]
+        expected = [ACTIVATIONS[product.activation](expected[0]) * extra[0]]
     given = [x, branch, post, np.zeros_like(x)] if product.post else [x]
+    given += [np.array([0.75], np.float32)] if product.scaled else []
     found = run(library, product.name, [*given, g, start, *extra, *biases, *packed], GRID, WARPS * 32, seed)
     _, y, *rest = found[len(given) :]
     want = np.concatenate(expected) * product.scale
@@ -218,7 +231,7 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     if product.post:
         np.testing.assert_allclose(found[3], stream, rtol=1e-6, atol=1e-6 * np.abs(stream).max())
         assert not (found[3].view(np.uint32) & 1).any()
-    if extra:
+    if product.epilogue == "StoreLogits":
         best_value, best = rest[:2]
         winner = best[np.argmax(best_value)]
         assert winner == np.argmax(y)

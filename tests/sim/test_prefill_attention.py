@@ -33,6 +33,9 @@ CASES = {
     "neighbours_partly_turned": Heads(3, 1, 48, rope_dim=16, interleaved=True, magnitude=0.75, window=16),
     "nothing_turned": Heads(2, 1, 64, rope_dim=0, window=33),
     "most_turned_normed_values": Heads(2, 1, 128, rope_dim=96, qk_norm=True, v_norm=True, window=1),
+    "values_of_keys": Heads(4, 2, 64, qk_norm=True, v_norm=True, tied=True),
+    "values_are_keys": Heads(2, 1, 32, tied=True),
+    "shared": Heads(4, 2, 64, qk_norm=True, shared=True),
     "heads_of_144": Heads(2, 1, 144, window=64),
     "heads_of_256": Heads(2, 1, 256, qk_norm=True, window=40, soft_cap=50.0),
     "heads_of_256_t64": Heads(2, 1, 256, rope_dim=64, tokens=64),
@@ -118,6 +121,9 @@ def test_append(kernels: Kernels, name: str, n: int, start: int) -> None:
     np.testing.assert_allclose(qkv[:n, :width], q.reshape(n, -1), atol=2e-6)
     np.testing.assert_array_equal(qkv[n:], before[n:])
     np.testing.assert_array_equal(qkv[:, width:], before[:, width:])
+    if case.shared:
+        assert np.isnan(cache).all()
+        return
     keys, values = gather(case, cache, table[slot], at)
     np.testing.assert_allclose(keys.swapaxes(0, 1), k, rtol=2**-11 + 1e-5, atol=2e-6)
     if case.v_norm:

@@ -19,6 +19,7 @@ from imp_codegen.quant import Tile, format_named, formats
 Array = NDArray[Any]
 POISON = 0x7FC0BEEF  # a NaN where nothing may be read
 POST_EPS = 1e-3
+UP = 8  # floats of a token's row beside those that a gate multiplies
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,13 @@ class Encode:
     weighted: bool = True
     activation: str = "Silu"
     post: bool = False
+    scaled: bool = False  # the sum
     keep: bool = True
+
+    @property
+    def struct(self) -> int:
+        """Pointers to what is encoded."""
+        return 2 if self.source == "gated" else 3 + self.scaled if self.post else 0
 
     def stage(self) -> str:
         flags = {"norm": self.source == "norm", "gated": self.source == "gated", "q8": self.q8, "dense": self.dense}
@@ -75,8 +82,10 @@ class Encode:
         )
         config = (
             f".cols = {self.cols}, .tokens = {self.tokens}, {fields}, .eps = {self.eps}f, {more}, "
-            f".post_eps = {POST_EPS}f, .keep = {str(self.keep).lower()}"
+            f".post_eps = {POST_EPS}f, .scaled = {str(self.scaled).lower()}, .keep = {str(self.keep).lower()}"
         )
+        if self.source == "gated":
+            config += f", .gate_stride = {self.cols}, .up_stride = {self.cols + UP}"
         return f"imp::EncodeActivations<imp::ActivationsConfig{{{config}}}, imp::{self.activation}>"
 
 
@@ -121,6 +130,8 @@ ENCODERS = {
     "encode_gelu_tanh": Encode(cols=96, source="gated", dense=False, activation="GeluTanh"),
     "encode_unweighted": Encode(cols=96, source="norm", weighted=False),
     "encode_post": Encode(cols=1056, post=True),
+    "encode_post_scaled": Encode(cols=96, source="norm", post=True, scaled=True),
+    "encode_post_scaled_alone": Encode(cols=224, post=True, scaled=True, dense=False),
     "encode_post_norm": Encode(cols=2080, source="norm", post=True),
     "encode_post_last": Encode(cols=96, source="norm", post=True, keep=False),
 }
@@ -159,7 +170,7 @@ class Entry:
 def stages() -> dict[str, Entry]:
     """Every entry."""
     found = {name: Entry(case.stage(), 6 if case.integer else 5) for name, case in GEMMS.items()}
-    found |= {name: Entry(case.stage(), 6 + 2 * case.post, 3 * case.post) for name, case in ENCODERS.items()}
+    found |= {name: Entry(case.stage(), 5 + (case.struct or 1), case.struct) for name, case in ENCODERS.items()}
     found |= {name: Entry(case.stage(), 4 + 2 * case.post, 3 * case.post, case.tokens) for name, case in NORMS.items()}
     rows = f"imp::Matrix<imp::F16<imp::TileShape{{2, 32}}>, {VOCAB}, {WIDTH}>"
     for stage, ctas in (("EmbedToken", -(-WIDTH // 64)), ("EmbedChunk", 32)):
@@ -336,8 +347,11 @@ def rms_norm(x: Array, eps: float) -> Array:
 def test_encode(kernels: Kernels, name: str, n: int) -> None:
     case = ENCODERS[name]
     rng = np.random.default_rng([n, *name.encode()])
-    width = case.cols * (2 if case.source == "gated" else 1)
-    x = placed((rng.standard_normal((case.tokens, width)) * rng.uniform(0.1, 30, (case.tokens, 1))).astype(np.float32))
+    shape = (case.tokens, case.cols)
+    x = placed((rng.standard_normal(shape) * rng.uniform(0.1, 30, (case.tokens, 1))).astype(np.float32))
+    up = placed(rng.standard_normal((case.tokens, case.cols + UP)).astype(np.float32) * 5)
+    up[n:] = np.nan
+    scale = placed(np.array([0.75], np.float32))
     x[0, 32:64] = 0
     x[n:] = np.nan
     branch = placed(rng.standard_normal((case.tokens, case.cols)).astype(np.float32) * 5)
@@ -350,12 +364,12 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
     scales = placed(np.full((case.tokens, blocks + blocks % 2, 2), 99, np.uint32))
     planes = placed(np.full((2, case.tokens, case.cols), 99, np.uint16))
     before = x.copy()
-    given = [x, branch, post] if case.post else [x]
+    given = {"gated": [x, up]}.get(case.source, [x, branch, post, scale][: case.struct or 1])
     kernels.run(name, *given, weight if case.weighted else None, codes, scales, planes, step(0, n))
 
     exact = before[:n].astype(np.float64)
     if case.post:
-        exact = exact + rms_norm(branch[:n], POST_EPS) * post
+        exact = (exact + rms_norm(branch[:n], POST_EPS) * post) * (0.75 if case.scaled else 1)
     if case.post and case.keep:
         np.testing.assert_allclose(x[:n], exact, rtol=2e-6, atol=1e-5)
         np.testing.assert_array_equal(x[n:], before[n:])
@@ -364,8 +378,7 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
     if case.source == "norm":
         exact = rms_norm(exact, case.eps) * (weight if case.weighted else 1)
     elif case.source == "gated":
-        gate, up = exact[:, : case.cols], exact[:, case.cols :]
-        exact = ACTIVATIONS[case.activation](gate) * up
+        exact = ACTIVATIONS[case.activation](exact) * up[:n, : case.cols]
     if case.q8:
         d = scales[:n, :blocks, 0].view(np.float32)
         largest = np.abs(exact.reshape(n, -1, 32)).max(-1)

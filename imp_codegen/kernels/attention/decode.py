@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, core_config, norm_params, turns_param
+from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_params, turns_param
 from imp_codegen.kernels.attention.sizes import (
     LEAST_SLOTS,
     attention_bytes,
@@ -13,7 +13,7 @@ from imp_codegen.kernels.attention.sizes import (
 )
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
-from imp_runtime.plan import BLOCK_TOKENS, CacheRead, Output
+from imp_runtime.plan import BLOCK_TOKENS, CacheRead
 
 _MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
 
@@ -54,10 +54,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         shared_bytes=attention_bytes(op, warps, slots),
         overlap=True,
         ops=tuple(map(label, parts.ops)),
-        outputs=(
-            *low.output(op.out),
-            Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),
-        ),
+        outputs=(*low.output(op.out), *appended(low, op)),
         other_bytes=parts.width * 4 + op.out.width * 4,
         cache_reads=(CacheRead(op.window, part.position_bytes),),
     )

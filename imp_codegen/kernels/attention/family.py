@@ -25,7 +25,10 @@ class CachedAttention(Match):
 
 
 def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
-    """An attention whose q and k are normed and rotated alike or not at all, and whose v is normed or not."""
+    """An attention whose q and k are normed and rotated alike or not at all, and whose v is normed or not.
+
+    v may be made of what k is made of, and k and v may be missing.
+    """
     last: Op | None = op
     while isinstance(last, HeadNorm | Rope):
         last = next(iter(edges.readers(last.out)), None)
@@ -35,13 +38,13 @@ def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
         raise FusionError(
             f"{label(last)}: has heads of {last.head_dim} elements; supported are those of 16 to 512, a multiple of 16"
         )
-    makers = tuple(edges.maker(value) for value in (last.q, last.k))
+    makers = tuple(edges.maker(value) for value in (last.q, last.k) if value)
     ropes = tuple(maker for maker in makers if isinstance(maker, Rope))
     _both(last, "rotation", makers, ropes)
     makers = tuple(edges.maker(rope.x) for rope in ropes) or makers
     norms = tuple(maker for maker in makers if isinstance(maker, HeadNorm))
     _both(last, "norm", makers, norms)
-    value = edges.maker(last.v)
+    value = edges.maker(last.v) if last.v else None
     value_norms = (value,) if isinstance(value, HeadNorm) else ()
     _same_rotations(last, ropes)
     _same_norms(last, norms, value_norms)
@@ -53,7 +56,7 @@ def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
 
 def _both(op: Attention, what: str, makers: tuple[Op, ...], found: tuple[Op, ...]) -> None:
     """Refuses what only one of q and k has."""
-    if len(found) == 1:
+    if 0 < len(found) < len(makers):
         bare = next(maker for maker in makers if maker is not found[0])
         raise FusionError(f"{label(bare)}: of q and k of {label(op)} only the other has a {what}, which is unsupported")
 

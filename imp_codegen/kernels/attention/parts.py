@@ -11,12 +11,15 @@ from imp_codegen.kernels.kernel_spec import Config, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention, HeadNorm, Rope
 from imp_codegen.rope import RopeSpec
-from imp_runtime.plan import BLOCK_TOKENS
+from imp_runtime.plan import BLOCK_TOKENS, Output
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The norms of q and k, or none; that of v, or none; the rotations of q and k, alike, or none; the attention."""
+    """The norms of q and k, or none; that of v, or none; the rotations of q and k, alike, or none; the attention.
+
+    Where the attention appends nothing, norm and rotation are those of q alone.
+    """
 
     norms: tuple[HeadNorm, ...]
     value_norms: tuple[HeadNorm, ...]
@@ -30,9 +33,11 @@ class Parts:
 
     @property
     def inputs(self) -> tuple[Value, ...]:
-        """Q, k and v as the products leave them."""
+        """Q, k and v as the products leave them; those that there are, and once what is both k and v."""
         queries = tuple(op.x for op in self.norms or self.ropes) or (self.op.q, self.op.k)
-        return (*queries, self.value_norms[0].x if self.value_norms else self.op.v)
+        value = self.value_norms[0].x if self.value_norms else self.op.v
+        found = tuple(read for read in queries if read)
+        return (*found, value) if value and value != found[-1] else found
 
     @property
     def rope(self) -> RopeSpec | None:
@@ -42,7 +47,12 @@ class Parts:
     @property
     def width(self) -> int:
         """Floats of a token's q, k and v."""
-        return (self.op.heads + 2 * self.op.kv_heads) * self.op.head_dim
+        return sum(value.width for value in self.inputs)
+
+    @property
+    def values(self) -> int:
+        """The head of a token's row with which v begins; 0 where nothing is appended to the cache."""
+        return self.width // self.op.head_dim - self.op.kv_heads if self.op.v else 0
 
 
 def core_config(low: Lowering, parts: Parts, splits: int, window: int) -> Config:
@@ -53,6 +63,7 @@ def core_config(low: Lowering, parts: Parts, splits: int, window: int) -> Config
         (
             ("heads", op.heads),
             ("kv_heads", op.kv_heads),
+            ("values", parts.values),
             ("head_dim", op.head_dim),
             ("block_tokens", BLOCK_TOKENS),
             ("block_bytes", low.cache.block_bytes),
@@ -80,14 +91,22 @@ def rotation(parts: Parts) -> tuple[tuple[str, Scalar], ...]:
     )
 
 
+def appended(low: Lowering, op: Attention) -> tuple[Output, ...]:
+    """The layer's part of the cache as what a kernel leaves behind, if it appends to it."""
+    part = low.cache.layers[op.layer]
+    return (Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),) if op.k else ()
+
+
 def turns_param(low: Lowering, parts: Parts) -> Param:
     """The turns of the pairs that turn, or a null pointer."""
     return low.turns(parts.rope) if parts.rope else Param("const std::uint64_t*", "turns", None)
 
 
-def norm_params(low: Lowering, norms: tuple[HeadNorm, ...]) -> tuple[Param, Param]:
+def norm_params(low: Lowering, norms: tuple[HeadNorm, ...]) -> tuple[Param, ...]:
     """The weights of the norms of q and k, or null pointers."""
     weights = [norm.weight for norm in norms if norm.weight]
-    q, k = weights or (None, None)
-    null = (Param("const float*", "q_norm", None), Param("const float*", "k_norm", None))
-    return (low.plane(q, "q_norm"), low.plane(k, "k_norm")) if q and k else null
+    q, k, *_ = *weights, None, None
+    return tuple(
+        low.plane(weight, name) if weight else Param("const float*", name, None)
+        for weight, name in ((q, "q_norm"), (k, "k_norm"))
+    )

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, norm_params, rotation, turns_param
+from imp_codegen.kernels.attention.parts import Parts, appended, norm_params, rotation, turns_param
 from imp_codegen.kernels.attention.sizes import ChunkTiles, chunk_tiles
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention
-from imp_runtime.plan import CacheRead, Output, Tiles
+from imp_runtime.plan import CacheRead, Tiles
 
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
@@ -20,7 +20,8 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
 
 def _append(low: Lowering, parts: Parts) -> KernelSpec:
     op, rope = parts.op, parts.rope
-    config = Config("RopeAppendConfig", (*_heads(low, op), *_paging(low), *rotation(parts)))
+    rows = (("values", parts.values), ("stride", parts.width))
+    config = Config("RopeAppendConfig", (*_heads(low, op), *rows, *_paging(low), *rotation(parts)))
     return KernelSpec(
         name=op.out.name + ".append",
         entry="append",
@@ -66,10 +67,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         threads=tiles.warps * 32,
         shared_bytes=tiles.shared_bytes,
         ops=(label(op),),
-        outputs=(
-            *low.output(op.out),
-            Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),
-        ),
+        outputs=(*low.output(op.out), *appended(low, op)),
         other_bytes=2 * rows * op.out.width * 4,
         cache_reads=(CacheRead(op.window and op.window + rows, part.position_bytes),),
         tiles=_tiles(op, tiles),

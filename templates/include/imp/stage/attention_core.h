@@ -10,6 +10,7 @@ namespace imp {
 struct AttentionConfig {
   int heads;
   int kv_heads;
+  int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
   int head_dim;
   int block_tokens;
   int block_bytes;   // of a cache block: all layers
@@ -82,6 +83,7 @@ struct AttentionCore {
   static constexpr int kParts = kNew + 2 * Row::kBytes;
   static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
+  static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
   static_assert(C.block_tokens == kCacheTokens, "the plan has other cache blocks than the kernels");
   static_assert(C.interleaved || Rotary::kTurned % 2 == 0, "halves of pairs that turn are stored two elements at a time");
 
@@ -112,19 +114,20 @@ struct AttentionCore {
   }
 
   // What must be fetched of such a tile: the rows that earlier steps wrote. The step's own row is being written, perhaps by
-  // another CTA; a tile that has no other gives the piece after it, which nobody looks at.
+  // another CTA; a tile that has no other gives the piece after it, which nobody looks at. Where nothing is appended, an
+  // earlier kernel has written the step's own row too.
   struct Piece {
     const std::uint8_t* data;
     int bytes;
   };
   static __device__ __forceinline__ Piece written(const std::uint8_t* tile, int index, int position) {
-    const int rows = position - index * C.block_tokens;
+    const int rows = position - index * C.block_tokens + (C.values == 0 ? 1 : 0);
     if (rows >= C.block_tokens) return {tile, kTileBytes};
     return rows > 0 ? Piece{tile, rows * Row::kBytes} : Piece{tile + Row::kBytes, 16};
   }
 
   // This CTA's queries, rotated and scaled, to shared memory, and where `append`, the step's key and value there and to
-  // the cache; a warp each, since each waits for its own part of qkv: f32 [heads + 2 kv_heads, head_dim].
+  // the cache; a warp each, since each waits for its own part of qkv, f32.
   template <class Qkv, class Angles>
   static __device__ __forceinline__ void prepare(const Args& a, const Qkv& qkv, const Angles& angles, int item,
                                                  int position, bool append, std::uint8_t* shared) {
@@ -158,7 +161,7 @@ struct AttentionCore {
       const int hidden = attention_begin(position, window) - block * C.block_tokens;
       const bool own = left <= C.block_tokens;
       std::uint8_t* keys = fetch.take();
-      if (own) insert(keys, position, shared + kNew);
+      if (C.values > 0 && own) insert(keys, position, shared + kNew);
       const auto weights = attention.keys(keys, hidden, count, queries);
       if (own) bulk_fence();
       fetch.release();
@@ -168,7 +171,11 @@ struct AttentionCore {
         for (int i = count * Row::kBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
           *reinterpret_cast<uint4*>(values + i) = make_uint4(0, 0, 0, 0);
         }
-        insert(values, position, shared + kNew + Row::kBytes);
+        if constexpr (C.values > 0) {
+          insert(values, position, shared + kNew + Row::kBytes);
+        } else {
+          warp_sync();
+        }
       }
       attention.values(values, weights);
       if (own) bulk_fence();
@@ -272,7 +279,7 @@ struct AttentionCore {
 #pragma unroll
     for (int i = 0; i < 2 * kLanePairs; i++) {
       const int pair = lane_index() + i / 2 * kWarp;
-      at[i] = pair < kPairs ? (C.heads + C.kv_heads + head) * C.head_dim + 2 * pair + i % 2 : -1;
+      at[i] = pair < kPairs ? (C.values + head) * C.head_dim + 2 * pair + i % 2 : -1;
     }
     qkv.gather(v, at);
     if constexpr (C.v_norm) {

@@ -16,7 +16,7 @@ struct AttentionDecode {
   static_assert(Slots >= 2, "a block's keys and values are in flight together");
 
   struct Args {
-    const float* qkv;  // [heads + 2 kv_heads, head_dim]
+    const float* qkv;  // heads of q, k and v, where there are k and v, [head_dim] each
     const float* q_weight;
     const float* k_weight;
     const std::uint64_t* turns;
@@ -42,11 +42,13 @@ struct AttentionDecode {
     const typename Core::Args a{args.q_weight, args.k_weight, args.cache, args.table + slot * C.table_blocks};
     const int begin = share.begin(split);
     const int end = share.end(split, C.block_tokens);
-    // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v.
+    // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v; what an earlier kernel
+    // of this step has appended must.
+    if constexpr (C.values == 0) grid_wait();
     Fetch fetch(shared, a, item / Core::kShares, begin + warp_index(), end, position);
     const typename Core::LaneAngles angles(args.turns, position);
-    grid_wait();
-    const bool append = end * C.block_tokens > position;
+    if constexpr (C.values > 0) grid_wait();
+    const bool append = C.values > 0 && end * C.block_tokens > position;
     Core::prepare(a, PlainInput{args.qkv}, angles, item, position, append, core);
     block_sync();
     Core::walk(position, C.window, begin + warp_index(), end, fetch, core);

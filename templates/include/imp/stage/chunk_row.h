@@ -10,6 +10,7 @@ struct PostChunk {
   float* x;
   const float* y;
   const float* weight;  // of y's norm
+  const float* scale = nullptr;  // of the sum, if it has one
 };
 
 template <int Cols, int Warps>
@@ -35,19 +36,20 @@ struct ChunkRow {
     return rsqrt_fast(total * (1.0f / static_cast<float>(Cols)) + eps);
   }
 
-  // The row Scale * (x + rms_norm(y) * weight), whose first columns lie at `first`; it takes x's place if it is to be kept.
-  template <float Scale, bool Keep>
+  // The row x + rms_norm(y) * weight, if `Scaled` times a number, whose first columns lie at `first`; it takes x's place if it is to be kept.
+  template <bool Scaled, bool Keep>
   static __device__ __forceinline__ auto sum(const PostChunk& from, std::size_t first, float eps, float* partial) {
     float* const x = from.x + first;
     const float* const y = from.y + first;
     const float* const weight = from.weight;
+    const float scale = Scaled ? *from.scale : 1.0f;
     const float factor = rms_factor([&](int k) { return load(y + k); }, eps, partial);
     const auto added = [=](int k) {
       const float4 old = load(x + k);
       const float4 v = load(y + k);
       const float4 g = load(weight + k);
-      return make_float4(Scale * fma(v.x * factor, g.x, old.x), Scale * fma(v.y * factor, g.y, old.y),
-                         Scale * fma(v.z * factor, g.z, old.z), Scale * fma(v.w * factor, g.w, old.w));
+      return make_float4(scale * fma(v.x * factor, g.x, old.x), scale * fma(v.y * factor, g.y, old.y),
+                         scale * fma(v.z * factor, g.z, old.z), scale * fma(v.w * factor, g.w, old.w));
     };
     if constexpr (Keep) {
       for (int k = thread_index() * 4; k < Cols; k += kStride) *reinterpret_cast<float4*>(x + k) = added(k);

@@ -19,7 +19,7 @@ struct EncodeConfig {
   bool weighted = true;    // the norm has a weight
   bool post = false;       // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
   float post_eps = 0.0f;   // of y's norm
-  float sum_scale = 1.0f;  // of the sum
+  bool scaled = false;     // that sum times a number
 };
 
 // A residual stream whose latest branch is not yet added to it.
@@ -27,7 +27,8 @@ struct PostSource {
   const float* x;
   const float* y;
   const float* weight;  // of y's norm
-  float* sum;           // x + rms_norm(y) * weight, for later
+  float* sum;           // that sum, for later
+  const float* scale = nullptr;  // of the sum, if it has one
 };
 
 // The RMS factor commutes with a matrix product, so x * weight is encoded at once and the factor multiplies the sums. That
@@ -62,9 +63,12 @@ struct Encoder {
   struct Weights {
     float4 g[kWeighted ? kRounds : 1];
     float4 post[C.post ? kRounds : 1];
+    float scale;
   };
-  static __device__ __forceinline__ Weights weights(const float* norm, const float* post = nullptr) {
+  static __device__ __forceinline__ Weights weights(const float* norm, const float* post = nullptr,
+                                                    const float* scale = nullptr) {
     Weights w{};
+    if constexpr (C.scaled) w.scale = *scale;
     if constexpr (kWeighted || C.post) {
       const int begin = first_column();
 #pragma unroll
@@ -129,7 +133,7 @@ struct Encoder {
 #pragma unroll
     for (int i = 0; i < kRounds; i++) {
       const int k = begin + i * kStride;
-      const float4 v = add_normed(x.at[i], branch.at[i], scale, w.post[i]);
+      const float4 v = add_normed(x.at[i], branch.at[i], scale, w.post[i], w.scale);
       if (k < C.cols) keep(k, v);
       encode(k, v, w.g[kWeighted ? i : 0], shared);
     }
@@ -145,11 +149,11 @@ struct Encoder {
   static __device__ __forceinline__ float4 weight(const float* vector, int k) {
     return k < C.cols ? *reinterpret_cast<const float4*>(vector + k) : make_float4(0, 0, 0, 0);
   }
-  static __device__ __forceinline__ float4 add_normed(float4 x, float4 y, float scale, float4 weight) {
-    return make_float4(untagged(C.sum_scale * fma(y.x * scale, weight.x, x.x)),
-                       untagged(C.sum_scale * fma(y.y * scale, weight.y, x.y)),
-                       untagged(C.sum_scale * fma(y.z * scale, weight.z, x.z)),
-                       untagged(C.sum_scale * fma(y.w * scale, weight.w, x.w)));
+  static __device__ __forceinline__ float4 add_normed(float4 x, float4 y, float factor, float4 weight, float scale) {
+    const float4 sum = make_float4(fma(y.x * factor, weight.x, x.x), fma(y.y * factor, weight.y, x.y),
+                                   fma(y.z * factor, weight.z, x.z), fma(y.w * factor, weight.w, x.w));
+    const float s = C.scaled ? scale : 1.0f;
+    return make_float4(untagged(s * sum.x), untagged(s * sum.y), untagged(s * sum.z), untagged(s * sum.w));
   }
   static __device__ __forceinline__ void add_squares(int k, float4 v, float* sums) {
     if (k / 128 >= kSpans) return;

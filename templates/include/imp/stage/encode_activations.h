@@ -14,15 +14,23 @@ struct ActivationsConfig {
   int cols;
   int tokens;   // of a full chunk
   bool norm;    // RMS norm: x * weight / rms(x)
-  bool gated;  // input [tokens, 2 cols]: F(first half) * second half
+  bool gated;   // F(gate) * up
   bool q8;
   bool dense;
   float eps;
   bool weighted = true;    // the norm has a weight
   bool post = false;       // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
   float post_eps = 0.0f;   // of y's norm
-  float sum_scale = 1.0f;  // of the sum
+  bool scaled = false;     // that sum times a number
   bool keep = true;        // that sum becomes the new x
+  int gate_stride = 0;     // floats from a token's gates to the next one's
+  int up_stride = 0;
+};
+
+// Gates, and what they multiply.
+struct GatedChunk {
+  const float* gate;
+  const float* up;
 };
 
 template <ActivationsConfig C, class F = Silu>
@@ -33,16 +41,15 @@ struct EncodeActivations {
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
-  static constexpr int kStride = C.gated ? 2 * C.cols : C.cols;
   static constexpr int kScales = round_up(C.cols / 32, 2);  // of a token
   static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
   static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
   static_assert(C.q8 || C.dense, "no matrix product reads these activations");
 
   using Row = ChunkRow<C.cols, kWarps>;
-  using Source = std::conditional_t<C.post, PostChunk, const float*>;
+  using Source = std::conditional_t<C.gated, GatedChunk, std::conditional_t<C.post, PostChunk, const float*>>;
 
-  // x f32 [tokens, kStride], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32, rounded up to
+  // x f32 [tokens, cols], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32, rounded up to
   // even, so that two are 16 aligned bytes] (d as float bits; the sums of the codes of both halves as int16), planes bf16
   // [2: hi, lo][tokens, cols]. Unused pointers: null.
   static __device__ __forceinline__ void run(const Source& x, const float* weight, std::uint8_t* codes, uint2* scales,
@@ -50,9 +57,18 @@ struct EncodeActivations {
     const int token = block_index();
     if (token >= input[1]) return;
     auto* partial = reinterpret_cast<float*>(shared_memory());
-    const std::size_t first = static_cast<std::size_t>(token) * kStride;
-    if constexpr (C.post) {
-      const auto sum = Row::template sum<C.sum_scale, C.keep>(x, first, C.post_eps, partial + (C.norm ? kWarps : 0));
+    const std::size_t first = static_cast<std::size_t>(token) * C.cols;
+    if constexpr (C.gated) {
+      const float* gate = x.gate + static_cast<std::size_t>(token) * C.gate_stride;
+      const float* up = x.up + static_cast<std::size_t>(token) * C.up_stride;
+      const auto product = [=](int k) {
+        const float4 v = Row::load(gate + k);
+        const float4 u = Row::load(up + k);
+        return make_float4(F::of(v.x) * u.x, F::of(v.y) * u.y, F::of(v.z) * u.z, F::of(v.w) * u.w);
+      };
+      encode(product, token, weight, partial, codes, scales, planes);
+    } else if constexpr (C.post) {
+      const auto sum = Row::template sum<C.scaled, C.keep>(x, first, C.post_eps, partial + (C.norm ? kWarps : 0));
       encode(sum, token, weight, partial, codes, scales, planes);
     } else {
       encode([&](int k) { return Row::load(x + first + k); }, token, weight, partial, codes, scales, planes);
@@ -86,9 +102,6 @@ struct EncodeActivations {
     if constexpr (C.norm && C.weighted) {
       const float4 g = Row::load(weight + k);
       return make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
-    } else if constexpr (C.gated) {
-      const float4 up = row(C.cols + k);
-      return make_float4(F::of(v.x) * up.x, F::of(v.y) * up.y, F::of(v.z) * up.z, F::of(v.w) * up.w);
     } else {
       return v;
     }

@@ -41,6 +41,23 @@ struct StoreRows {
   __device__ __forceinline__ void finish() {}
 };
 
+// y = F(value) * up
+template <unsigned Biased, class F>
+struct StoreGated {
+  struct Args {
+    float* y;
+    const float* up;
+    Biases<Biased> bias = {};
+  };
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kReads = 0;
+  Args out;
+  __device__ __forceinline__ StoreGated(const Args& args, std::uint8_t*) : out(args) {}
+  __device__ __forceinline__ float biased(int matrix, int row, float value) { return out.bias.add(matrix, row, value); }
+  __device__ __forceinline__ void store(int row, float value) { out.y[row] = untagged(F::of(value) * out.up[row]); }
+  __device__ __forceinline__ void finish() {}
+};
+
 // y += Scale * value: the residual stream, each row owned by one lane
 template <unsigned Biased, float Scale = 1.0f>
 struct AddRows {

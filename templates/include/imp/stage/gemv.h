@@ -98,7 +98,7 @@ struct UnitGemv {
     return Encode::weights(norm);
   }
   static __device__ __forceinline__ typename Encode::Weights norms(const PostSource& x, const float* norm) {
-    return Encode::weights(norm, x.weight);
+    return Encode::weights(norm, x.weight, x.scale);
   }
   static __device__ __forceinline__ float encode(const float* x, const typename Encode::Weights& w, std::uint8_t* encoded) {
     return Encode::run(PlainInput{x}, w, encoded);

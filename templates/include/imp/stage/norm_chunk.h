@@ -13,7 +13,7 @@ struct NormChunkConfig {
   bool weighted = true;    // the norm has a weight
   bool post = false;       // of x + rms_norm(y) * weight, y being what a branch has made
   float post_eps = 0.0f;   // of y's norm
-  float sum_scale = 1.0f;  // of the sum
+  bool scaled = false;     // that sum times a number
 };
 
 template <NormChunkConfig C>
@@ -30,7 +30,7 @@ struct NormChunk {
     const std::size_t first = static_cast<std::size_t>(t) * C.cols;
     auto* partial = reinterpret_cast<float*>(shared_memory());
     if constexpr (C.post) {
-      norm(Row::template sum<C.sum_scale, false>(x, first, C.post_eps, partial + kPartial / 4), weight, y + first, partial);
+      norm(Row::template sum<C.scaled, false>(x, first, C.post_eps, partial + kPartial / 4), weight, y + first, partial);
     } else {
       norm([&](int k) { return Row::load(x + first + k); }, weight, y + first, partial);
     }

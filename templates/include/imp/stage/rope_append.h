@@ -1,5 +1,5 @@
 // Prefill, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache as f16, q stays where
-// it is as f32, multiplied by the softmax scale. One CTA for each token; a warp takes a head at a time.
+// it is as f32, multiplied by the softmax scale. Where a layer reads another's cache, there is only q. One CTA for each token; a warp takes a head at a time.
 #pragma once
 #include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
@@ -12,6 +12,8 @@ struct RopeAppendConfig {
   int kv_heads;
   int head_dim;
   int tokens;        // of a full chunk
+  int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
+  int stride;        // floats of a token's row
   int table_blocks;  // entries of a sequence's block table
   int block_bytes;   // of one cache block, all layers
   int rope_dim;      // elements of a head of q and k that turn
@@ -35,7 +37,7 @@ struct RopeAppend {
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
-  static constexpr int kHeads = C.heads + 2 * C.kv_heads;
+  static constexpr int kHeads = C.heads + (C.values > 0 ? 2 * C.kv_heads : 0);
   using Row = CacheRow<C.head_dim>;
   static constexpr int kHeadBytes = kCacheTokens * Row::kBytes;
   static constexpr int kValues = C.kv_heads * kHeadBytes;  // in a layer's block, v follows k
@@ -43,8 +45,10 @@ struct RopeAppend {
   static_assert(Pairs::kTurned <= kThreads, "each thread computes at most one angle");
   static_assert(C.block_bytes >= kValues * 2, "a cache block holds k and v of at least one layer");
 
-  // qkv f32 [tokens, heads + 2 kv_heads, head_dim]; q_norm, k_norm f32 [head_dim] or null; turns [rope_dim / 2];
-  // cache: this layer's part of block 0.
+  static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
+
+  // qkv f32 [tokens, stride]: heads of q, k and v, where there are k and v; q_norm, k_norm f32 [head_dim] or null;
+  // turns [rope_dim / 2]; cache: this layer's part of block 0.
   static __device__ __forceinline__ void run(float* qkv, const float* q_norm, const float* k_norm,
                                              const std::uint64_t* turns, std::uint8_t* cache,
                                              const std::int32_t* table, const std::int32_t* positions,
@@ -59,15 +63,16 @@ struct RopeAppend {
 
     const int block = table[slot * C.table_blocks + position / kCacheTokens];
     std::uint8_t* keys = cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kBytes;
-    float* line = qkv + static_cast<std::size_t>(token) * kHeads * C.head_dim;
+    float* line = qkv + static_cast<std::size_t>(token) * C.stride;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
-      float* x = line + head * C.head_dim;
-      if (head < C.heads) {
-        rotate_query(x, q_norm, rotation);
-      } else if (head < C.heads + C.kv_heads) {
-        append_key(x, k_norm, rotation, position, keys + (head - C.heads) * kHeadBytes);
+      const int key = head - C.heads;
+      const int value = key - C.kv_heads;
+      if (key < 0) {
+        rotate_query(line + head * C.head_dim, q_norm, rotation);
+      } else if (value < 0) {
+        append_key(line + head * C.head_dim, k_norm, rotation, position, keys + key * kHeadBytes);
       } else {
-        append_value(x, position, keys + kValues + (head - C.heads - C.kv_heads) * kHeadBytes);
+        append_value(line + (C.values + value) * C.head_dim, position, keys + kValues + value * kHeadBytes);
       }
     }
   }

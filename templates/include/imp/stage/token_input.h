@@ -1,0 +1,45 @@
+// A vector of the token's own for every layer, side by side: rows of a table by the token, and what its embedding was
+// multiplied to, normed group by group: out[k] = scale * row[k] + share * x[k] / rms(group) * weight[k in the group].
+#pragma once
+#include "imp/layout/tile.h"
+#include "imp/stage/exchange.h"
+
+namespace imp {
+
+struct TokenInputConfig {
+  int group;  // columns that are normed together; a warp takes one
+  float eps;
+  float scale;  // of the rows
+  float share;  // of what is normed
+  bool chunk;   // token t of a chunk is tokens[t]; else the one token is its slot's last
+  int warps;
+};
+
+template <TokenInputConfig C, class M>
+struct TokenInput {
+  static constexpr int kThreads = C.warps * kWarp;
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kGroups = M::kCols / C.group;
+  static constexpr int kGridX = ceil_div(kGroups, C.warps);
+  static_assert(M::kCols % C.group == 0, "a row consists of whole groups");
+
+  // plane: the table; weight f32 [group]; x, out f32 [tokens, cols].
+  static __device__ __forceinline__ void run(const std::uint8_t* plane, const float* weight, const float* x,
+                                             const std::int32_t* input, const std::int32_t* tokens, float* out) {
+    const int t = block_index_y();
+    if (C.chunk && t >= input[1]) return;
+    const int group = block_index() * C.warps + warp_index();
+    if (group >= kGroups) return;
+    const int token = tokens[C.chunk ? t : input[0]];
+    const int first = group * C.group;
+    const std::size_t line = static_cast<std::size_t>(t) * M::kCols + first;
+    float squares = 0;
+    for (int k = lane_index(); k < C.group; k += kWarp) squares = fma(x[line + k], x[line + k], squares);
+    const float factor = C.share * rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.group)) + C.eps);
+    for (int k = lane_index(); k < C.group; k += kWarp) {
+      out[line + k] = untagged(fma(x[line + k] * factor, weight[k], C.scale * M::value(plane, token, first + k)));
+    }
+  }
+};
+
+}  // namespace imp
