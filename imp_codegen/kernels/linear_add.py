@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.choice import cheapest
 from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_mask, bias_params, stream
+from imp_codegen.kernels.stream import bias_mask, bias_params, stream, ways_of_rows
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Add, Gated, Linear
 
@@ -23,9 +24,12 @@ class LinearAdd(Match):
     add: Add
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """One row: one kernel. Several: the input is encoded, then a product that adds."""
+        """One row: one kernel. Several: that for each of them, or they are encoded, then a product that adds."""
         if low.rows == 1:
             return (self._streamed(low),)
+        return cheapest(low, (self._products, *ways_of_rows(low, self.name, self.vector, self._streamed)))
+
+    def _products(self, low: Lowering) -> tuple[KernelSpec, ...]:
         encoded = encode(low, self.vector, (self.linear.weight,))
         return (encoded, gemm(low, self.linear, self.add))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.kernel_spec import Config, Cpp, Param
@@ -68,6 +68,11 @@ class Lowering:
         """A parameter for a value of the first row; the others lie `places[value].stride` floats further each."""
         place = self.places[value]
         return Param(ctype, name, Binding(place.buffer, place.column * 4))
+
+    def row(self, index: int) -> Lowering:
+        """The same for a program of one row that lies where this one's row `index` does."""
+        moved = {v: replace(place, column=place.column + index * place.stride) for v, place in self.places.items()}
+        return replace(self, rows=1, places=moved)
 
     def output(self, value: Value) -> tuple[Output, ...]:
         """A value as what a kernel leaves behind, unless others lie between its rows.

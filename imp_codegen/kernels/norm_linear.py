@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.choice import cheapest
 from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_mask, bias_params, stream
+from imp_codegen.kernels.stream import bias_mask, bias_params, stream, ways_of_rows
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Linear
 
@@ -22,8 +23,10 @@ class NormLinear(Match):
     linears: tuple[Linear, ...]
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """One row: all in one kernel. Several: the rows are encoded, then a product for each matrix."""
-        return (self._streamed(low),) if low.rows == 1 else tuple(self._products(low))
+        """One row: all in one kernel. Several: that for each of them, or they are encoded, then multiplied together."""
+        if low.rows == 1:
+            return (self._streamed(low),)
+        return cheapest(low, (self._products, *ways_of_rows(low, self.name, self.vector, self._streamed)))
 
     def _streamed(self, low: Lowering) -> KernelSpec:
         linears, cols = self.linears, self.vector.value.width
@@ -55,9 +58,9 @@ class NormLinear(Match):
             flops=2 * sum(w.rows * w.cols for w in weights),
         )
 
-    def _products(self, low: Lowering) -> list[KernelSpec]:
+    def _products(self, low: Lowering) -> tuple[KernelSpec, ...]:
         encoded = encode(low, self.vector, tuple(op.weight for op in self.linears))
-        return [encoded, *(gemm(low, op) for op in self.linears)]
+        return (encoded, *(gemm(low, op) for op in self.linears))
 
 
 def match(edges: Edges, op: Op, rows: int) -> NormLinear | None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Weight
-from imp_codegen.kernels.kernel_spec import Config, Cpp, Param, Scalar
+from imp_codegen.kernels.choice import Way, each_row
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Gated, Linear
 from imp_codegen.targets import TargetError
 from imp_codegen.tune.stage import Stage
 from imp_codegen.tune.table import choose
+
+_MOST_ROWS = 32  # with more, no card streams weights for each as fast as it multiplies all at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,13 @@ def stream(low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...
     gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
     encode = encode_config(low, vector, matrices, warps, in_place=in_place)
     return Streamed(gemv, encode, warps, shared)
+
+
+def ways_of_rows(
+    low: Lowering, name: str, vector: Vector, streamed: Callable[[Lowering], KernelSpec]
+) -> tuple[Way, ...]:
+    """That of streaming the weights for each row by itself, where that is possible and rows are few."""
+    return (each_row(name, streamed),) if low.rows <= _MOST_ROWS and vector.plain else ()
 
 
 def encode_config(

@@ -68,6 +68,11 @@ class Vector:
         """What is left there beside the products."""
         return ((self.sum.out,),) if self.sum and self.sum.kept else ()
 
+    @property
+    def plain(self) -> bool:
+        """Whether kernels of one row make it as those of several do: normed or as it lies in memory."""
+        return not self.gated and not self.sum
+
     def over(self, rows: int) -> Mapping[Value, Value]:
         """A chunk's sum takes its stream's place; of one row, many CTAs read the stream while one stores the sum."""
         return {self.sum.out: self.sum.stream} if rows > 1 and self.sum and self.sum.kept else {}
