@@ -187,6 +187,7 @@ def run(given: argparse.Namespace) -> int:
         triples = [(case.shape, case.quant, case.depths) for case in cases]
         prompts = sorted({given.prompt, LONG_PROMPT})
         cards, measured = find_cards(given.gpu), read_measured(MEASURED)
+        print("\n".join(f"[{card.name}: predicted for {card.basis}]" for card in cards), file=sys.stderr)
         write([*predictions(triples, prompts, given.generate, cards, measured)], given.output)
         return 0
     peers = [parse_peer(text) for text in given.peer]

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from tiny_artifact import in_one_kernel, make_plan, with_kernel
 
-from imp_runtime.plan import PLAN_VERSION, SAMPLING_DTYPE, Binding, Buffer, CacheRead, Output, Plan, PlanError, Program
+from imp_runtime.plan import (
+    PLAN_VERSION,
+    SAMPLING_DTYPE,
+    Binding,
+    Buffer,
+    CacheRead,
+    Output,
+    Plan,
+    PlanError,
+    Program,
+    Tiles,
+)
 from imp_runtime.plan_check import check_plan, state_sizes
 
 
@@ -135,6 +146,10 @@ def with_output(output: Output) -> Plan:
         (with_kernel(make_plan(), flops=-1), r"flops is -1"),
         (with_kernel(make_plan(), cache_reads=(CacheRead(-1, 4),)), r"cache_reads\[0\].window is -1"),
         (with_kernel(make_plan(), cache_reads=(CacheRead(0, -4),)), r"cache_reads\[0\].position_bytes is -4"),
+        (with_kernel(make_plan(), tiles=Tiles("Q8_0", "int8", 0, 1)), r"tiles.ops is 0"),
+        (with_kernel(make_plan(), tiles=Tiles("Q8_0", "int8", 1, -1)), r"tiles.steps is -1"),
+        (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, -1)), r"tiles.keys is -1"),
+        (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, 64, 2**40)), r"tiles.sight is 1099511627776"),
         (with_kernel(make_plan(), shared_bytes=1 << 20), "shared_bytes is 1048576"),
         (with_kernel(make_plan(), entry="x; rm"), "entry is 'x; rm', not a C symbol"),
         (with_args(Binding("nowhere")), "names 'nowhere', which is neither a buffer nor a plane"),

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import functools
+from contextlib import closing
 from dataclasses import replace
 from math import ceil
+from pathlib import Path
 
 import pytest
 from bench_predict import Key, plan_shape, predict_decode, predict_prompt, read_measured
 from bench_table import CASES, MEASURED
 
 from imp_codegen.cards import cards, fast_cards
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.predict import launch_bytes, launch_us, predict_us, tile_us
+from imp_codegen.targets import find_target
 from imp_runtime.plan import CacheRead, Plan, Tiles
+from imp_server.commands.bench_speed import DECODE
 
+GEMMA = Path(__file__).resolve().parents[1] / "fixtures" / "gemma3" / "gemma3-Q4_K_M.gguf"
 ROWS = read_measured(MEASURED)
 SHAPES = {(case.shape.stem, case.quant): case.shape for case in CASES}
 
@@ -104,6 +111,22 @@ def test_prompts_count_what_comes_before() -> None:
     early, late = (predict_us(card, chunk.kernels, end) for end in (128, 4096))
     # 36 layers, 62 tiles of keys more.
     assert late - early == pytest.approx(36 * 62 * 1.6, rel=0.01)
+
+
+def test_a_window_shortens_what_prompts_and_decode_read() -> None:
+    """gemma3's local layers see the last 16 positions; only its global one has more to do at 3,000 than at 600."""
+    with closing(open_checkpoint(GEMMA)) as checkpoint:
+        plan = plan_model(checkpoint, (find_target("sm_90a"),), CompileOptions(form="graph")).plan.targets[0]
+    programs = [max(plan.programs, key=lambda program: program.tokens), plan.program(DECODE)]
+    for program, entry in zip(programs, ("attend", "attention"), strict=True):
+        kernels = [kernel for kernel in program.kernels if kernel.entry.startswith(entry)]
+        local = {kernel.name for kernel in kernels if kernel.cache_reads[0].window}
+        grown = {k.name for k in kernels if launch_bytes(k, 3000) > launch_bytes(k, 600)}
+        assert local
+        assert grown == {kernel.name for kernel in kernels} - local
+        for kernel in kernels:
+            if kernel.tiles:
+                assert (kernel.tiles.count(3000) > kernel.tiles.count(600)) == (kernel.name in grown)
 
 
 def test_predictions_say_what_they_are_based_on() -> None:

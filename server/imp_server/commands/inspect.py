@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imp_codegen.cards import Card, fast_cards
+from imp_codegen.cards import Card, cards, fast_cards
 from imp_codegen.predict import launch_us
 from imp_codegen.targets import find_target, targets
 from imp_runtime.artifact import Artifact
@@ -58,7 +58,7 @@ def command(
     card = _card(gpu)
     chosen = _target(artifact.plan, target, card)
     if card is None:
-        card = find_target(f"{chosen.target}:{chosen.card}").card if chosen.target in targets() else None
+        card = _card_of(chosen)
     programs = {program.name: _launches(program, card) for program in chosen.programs}
     if as_json:
         print(json.dumps(_document(artifact, chosen, card, programs), indent=2))
@@ -72,6 +72,13 @@ def command(
             f"predicted for {card.basis}: {speed:,.0f} tok/s at batch 1"
             + (f", {prompt:,.0f} tok/s of a prompt's first chunk" if prompt else "")
         )
+
+
+def _card_of(target: TargetPlan) -> Card | None:
+    """The card that a target's code was sized for, or one of its size; None for targets that this version lacks."""
+    if target.target not in targets():
+        return None
+    return cards().get(target.card) or find_target(f"{target.target}:{target.sms}").card
 
 
 def _launches(program: Program, card: Card | None) -> list[_Launch]:
