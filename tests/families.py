@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -175,18 +175,18 @@ def read_as(family: Family) -> Iterator[None]:
 TOKENS = [5, 17, 200, 3, 17, 90, 41, 5, 8, 255, 77, 30]
 
 
-def check_both_forms(artifact: Path, device: Device, path: Path, family: Family, allowed: float) -> None:
-    """Step by step, as a prompt and kernel by kernel; `allowed`: of the largest logit."""
+def check_both_forms(artifact: Path, device: Callable[[], Device], path: Path, family: Family, allowed: float) -> None:
+    """Step by step, as a prompt and kernel by kernel; `allowed`: of the largest logit. Who loads a device closes it."""
     truth = FamilyTruth(path, family)
     logits, hidden = truth.logits(TOKENS), truth.hidden(TOKENS)
     atol = allowed * np.abs(logits).max()
-    with BothForms(artifact, device) as forms:
+    with BothForms(artifact, device()) as forms:
         for token, wanted in zip(TOKENS, logits, strict=True):
             graph, persistent = forms.step(token)
             np.testing.assert_array_equal(graph.logits, persistent.logits)
             np.testing.assert_allclose(graph.logits, wanted, rtol=0, atol=atol)
             assert graph.token == persistent.token == graph.logits.argmax()
-    with Engine(Artifact.open(artifact), device) as engine:
+    with Engine(Artifact.open(artifact), device()) as engine:
         np.testing.assert_allclose(engine.logits(TOKENS), logits, rtol=0, atol=atol)
         np.testing.assert_allclose(engine.hidden(TOKENS), hidden, rtol=0, atol=0.04 * np.abs(hidden).max())
         check_kernels(engine)

@@ -121,6 +121,7 @@ def flags(unit: Unit) -> tuple[str, ...]:
             "-O3",
             "-cubin",
             "--expt-relaxed-constexpr",
+            "-fmad=false",  # as the simulator: what is one operation is written as one, so that both forms round alike
             "--Werror",
             "all-warnings",
             "-Xptxas",

@@ -19,4 +19,4 @@ def test_both_forms_and_prompts(tmp_path: Path, target: str, name: str, quant: s
     with read_as(family):
         path = source(tmp_path / "m.gguf", family, quant, hidden=416)
         artifact = compile_both(path, tmp_path / "m.impc", find_target(target), prefill=True)
-        check_both_forms(artifact, open_device(target), path, family, 2e-3 if quant == "F32" else 4e-2)
+        check_both_forms(artifact, lambda: open_device(target), path, family, 2e-3 if quant == "F32" else 4e-2)

@@ -87,3 +87,12 @@ def test_the_step_kernel(tmp_path: Path, target: str) -> None:
     assert sum(n for name, n in count.items() if name.startswith("UBLKCP")) >= 6, count  # five products and the cache
     assert sum(n for name, n in count.items() if name.startswith("LDSM")) >= 16, count
     assert not [name for name in count if re.fullmatch(r"LDS\.[US]8.*", name)], count
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_products_and_sums_are_fused_only_where_the_source_says_so(tmp_path: Path, target: str) -> None:
+    """The same expression in two kernels would else be rounded once in one and twice in the other."""
+    source = 'extern "C" __global__ void k(float* x) { x[0] = x[1] * x[2] + x[3]; }\n'
+    (built,) = build((Unit(target, "nvcc", source),))
+    found = Counter(instructions(built.code, tmp_path)["k"])
+    assert (found["FMUL"], found["FADD"], found["FFMA"]) == (1, 1, 0)

@@ -32,7 +32,7 @@ def test_both_forms_and_prompts(tmp_path: Path, family: Family, quant: str) -> N
     path = source(tmp_path / "m.gguf", family, quant)
     target = replace(find_target("sim").sized(3), attention_per_sm=1, step_warps=3)
     artifact = compile_both(path, tmp_path / "m.impc", target, prefill=True)
-    check_both_forms(artifact, SimDevice(threads=1), path, family, 2e-3 if quant == "F32" else 4e-2)
+    check_both_forms(artifact, lambda: SimDevice(threads=1), path, family, 2e-3 if quant == "F32" else 4e-2)
 
 
 @pytest.mark.parametrize("family", ["gemma 4"], indirect=True)

@@ -35,7 +35,7 @@ struct Dense16 : DenseTile<T, 2> {
   static __device__ __forceinline__ Input input(const Floats& x, int vector) {
     return {{x.chunk(vector * 2), x.chunk(vector * 2 + 1)}};
   }
-  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
     const float2 a = Convert::pair(w.x);
     const float2 b = Convert::pair(w.y);
     const float2 c = Convert::pair(w.z);
@@ -47,7 +47,7 @@ struct Dense16 : DenseTile<T, 2> {
     sum = fma(c.x, in.x[1].x, sum);
     sum = fma(c.y, in.x[1].y, sum);
     sum = fma(d.x, in.x[1].z, sum);
-    return fma(d.y, in.x[1].w, sum);
+    return before + fma(d.y, in.x[1].w, sum);
   }
   static __device__ __forceinline__ void unpack(const Lane& w, float (&values)[8]) {
     const std::uint32_t words[4] = {w.x, w.y, w.z, w.w};

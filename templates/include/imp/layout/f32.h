@@ -15,11 +15,11 @@ struct F32 : DenseTile<T, 4> {
   static __device__ __forceinline__ Input input(const Floats& x, int vector) {
     return {{x.chunk(vector)}};
   }
-  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
     float sum = bits_to_float(w.x) * in.x[0].x;
     sum = fma(bits_to_float(w.y), in.x[0].y, sum);
     sum = fma(bits_to_float(w.z), in.x[0].z, sum);
-    return fma(bits_to_float(w.w), in.x[0].w, sum);
+    return before + fma(bits_to_float(w.w), in.x[0].w, sum);
   }
   static __device__ __forceinline__ void unpack(const Lane& w, float (&values)[4]) {
     values[0] = bits_to_float(w.x);

@@ -60,7 +60,7 @@ struct Q4_K {
             d * (0.25f * static_cast<float>(low_sum(scale.y) + high_sum(scale.y)))};
   }
   // Upper nibbles stay where they are, sixteen times too large: shifting them down would cost four instructions.
-  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int vector) {
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int vector, float before) {
     constexpr std::uint32_t kNibbles = 0x0f0f0f0fu;
     int low = dp4a(w.codes.x & kNibbles, in.low.x, 0);
     low = dp4a(w.codes.y & kNibbles, in.low.y, low);
@@ -74,7 +74,7 @@ struct Q4_K {
     const float2 d = half2_to_float2(w.meta.x);
     // A multiple of 16 below 2^26: exact as a float.
     const auto sum16 = static_cast<float>((low * 16 + high) * static_cast<int>(f.scale));
-    return in.d16 * (d.x * sum16) - in.sum4 * (d.y * static_cast<float>(f.minimum4));
+    return fma(in.d16, d.x * sum16, fma(-in.sum4, d.y * static_cast<float>(f.minimum4), before));
   }
 
   // Block `index` of a row.

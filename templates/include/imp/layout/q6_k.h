@@ -60,12 +60,12 @@ struct Q6_K {
     return {x.chunk(vector * 2), x.chunk(vector * 2 + 1), bits_to_float(scale.x), -32 * low_sum(scale.y),
             -32 * high_sum(scale.y)};
   }
-  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
     const int low = Codes(w.first.x, w.first.y, w.rest.x).dot(in.low, in.bias_low);
     const int high = Codes(w.first.z, w.first.w, w.rest.y).dot(in.high, in.bias_high);
     const int s0 = static_cast<std::int8_t>(w.scales & 0xffu);
     const int s1 = static_cast<std::int8_t>(w.scales >> 8);
-    return static_cast<float>(s0 * low + s1 * high) * (half_to_float(w.d) * in.d);
+    return fma(static_cast<float>(s0 * low + s1 * high), half_to_float(w.d) * in.d, before);
   }
 
   // Block `index` of a row.

@@ -33,12 +33,12 @@ struct Q8_0 {
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     return {x.chunk(vector), bits_to_float(x.scales[vector >> 1].x)};
   }
-  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int) {
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
     int sum = dp4a(w.codes.x, in.x.x, 0);
     sum = dp4a(w.codes.y, in.x.y, sum);
     sum = dp4a(w.codes.z, in.x.z, sum);
     sum = dp4a(w.codes.w, in.x.w, sum);
-    return static_cast<float>(sum) * (half_to_float(w.d) * in.d);
+    return fma(static_cast<float>(sum), half_to_float(w.d) * in.d, before);
   }
 
   // Block `index` of a row, from its two lanes.

@@ -215,8 +215,8 @@ struct AttentionCore {
       for (int i = 0; i < kMergeWidth; i++) {
         if (first + i >= count) continue;
         const float weight = exp2_fast(parts.largest[i] - m.largest);
-        m.total += weight * parts.total[i];
-        m.value += weight * parts.value[i];
+        m.total = fma(weight, parts.total[i], m.total);
+        m.value = fma(weight, parts.value[i], m.value);
       }
     }
     return m;
@@ -285,7 +285,7 @@ struct AttentionCore {
     if constexpr (C.v_norm) {
       float squares = 0;
 #pragma unroll
-      for (float x : v) squares += x * x;
+      for (float x : v) squares = fma(x, x, squares);
       const float factor = norm_factor(squares);
 #pragma unroll
       for (float& x : v) x *= factor;
@@ -327,7 +327,7 @@ struct AttentionCore {
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       v[i] = make_float2(values[2 * i], values[2 * i + 1]);
-      squares += v[i].x * v[i].x + v[i].y * v[i].y;
+      squares = fma(v[i].x, v[i].x, fma(v[i].y, v[i].y, squares));
     }
     if constexpr (C.qk_norm) {
       const float factor = norm_factor(squares);
@@ -342,7 +342,7 @@ struct AttentionCore {
   }
   // 1 / rms of a head, from this lane's sum of squares.
   static __device__ __forceinline__ float norm_factor(float squares) {
-    return rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+    return rsqrt_fast(fma(warp_sum(squares), 1.0f / static_cast<float>(C.head_dim), C.eps));
   }
 
   // The step's row into a landed tile.

@@ -103,7 +103,7 @@ struct TileAttention {
       correction[q] = exp2_fast(before - largest[q]);
       scores[q] = exp2_fast(first - largest[q]);
       scores[q + 2] = exp2_fast(second - largest[q]);
-      total[q] = total[q] * correction[q] + (scores[q] + scores[q + 2]);
+      total[q] = fma(total[q], correction[q], scores[q] + scores[q + 2]);
     }
 #pragma unroll
     for (int i = 0; i < 2; i++) {

@@ -33,7 +33,7 @@ struct ChunkRow {
     float total = 0;
 #pragma unroll
     for (int w = 0; w < Warps; w++) total += partial[w];
-    return rsqrt_fast(total * (1.0f / static_cast<float>(Cols)) + eps);
+    return rsqrt_fast(fma(total, 1.0f / static_cast<float>(Cols), eps));
   }
 
   // The row x + rms_norm(y) * weight, if `Scaled` times a number, whose first columns lie at `first`; it takes x's place if it is to be kept.

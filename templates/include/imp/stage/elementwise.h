@@ -9,7 +9,7 @@ struct Silu {
 };
 // x times the share of a normal distribution that is below x.
 struct Gelu {
-  static __device__ __forceinline__ float of(float x) { return 0.5f * x * (1.0f + erf(x * 0.70710678f)); }
+  static __device__ __forceinline__ float of(float x) { return 0.5f * fma(x, erf(x * 0.70710678f), x); }
 };
 // 0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), and (1 + tanh(u)) / 2 is 1 / (1 + exp(-2u)).
 struct GeluTanh {

@@ -157,13 +157,13 @@ struct Encoder {
   }
   static __device__ __forceinline__ void add_squares(int k, float4 v, float* sums) {
     if (k / 128 >= kSpans) return;
-    const float squares = warp_sum(v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w);
+    const float squares = warp_sum(fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, v.w * v.w))));
     if (lane_index() == 0) sums[k / 128] = squares;
   }
   static __device__ __forceinline__ float rms_factor(const float* sums, float eps) {
     float total = 0;
     for (int i = lane_index(); i < kSpans; i += kWarp) total += sums[i];
-    return rsqrt_fast(warp_sum(total) * (1.0f / static_cast<float>(C.cols)) + eps);
+    return rsqrt_fast(fma(warp_sum(total), 1.0f / static_cast<float>(C.cols), eps));
   }
   static __device__ __forceinline__ float factor(const std::uint8_t* shared) {
     if constexpr (!C.norm) return 1.0f;

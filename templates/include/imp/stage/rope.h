@@ -13,7 +13,7 @@ struct RopeConfig {
 };
 
 __device__ __forceinline__ float2 rotate_pair(float2 x, float2 angle) {
-  return make_float2(x.x * angle.x - x.y * angle.y, x.y * angle.x + x.x * angle.y);
+  return make_float2(fma(x.x, angle.x, -(x.y * angle.y)), fma(x.y, angle.x, x.x * angle.y));
 }
 
 // A head as pairs: those that turn, then neighbours that stay as they are.

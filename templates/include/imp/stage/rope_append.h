@@ -142,7 +142,7 @@ struct RopeAppend {
 
   // 1 / rms of a head, from this lane's sum of squares.
   static __device__ __forceinline__ float norm_factor(float squares) {
-    return rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.head_dim)) + C.eps);
+    return rsqrt_fast(fma(warp_sum(squares), 1.0f / static_cast<float>(C.head_dim), C.eps));
   }
 };
 

@@ -41,7 +41,7 @@ struct TileProduct {
       if (vector >= kVectors) continue;
       const typename L::Input in = input(v, vector);
 #pragma unroll
-      for (int r = 0; r < kRows; r++) sums[r] += L::dot(lanes[v][r], in, vector);
+      for (int r = 0; r < kRows; r++) sums[r] = L::dot(lanes[v][r], in, vector, sums[r]);
     }
   }
 };
@@ -59,7 +59,7 @@ __device__ __forceinline__ void add_landed(const std::uint8_t* tile, const Input
     const typename L::Input in = input(v, vector);
 #pragma unroll
     for (int r = 0; r < Product::kRows; r++) {
-      sums[r] += L::dot(L::template load<Landed>(tile, r, vector), in, vector);
+      sums[r] = L::dot(L::template load<Landed>(tile, r, vector), in, vector, sums[r]);
     }
   }
 }
