@@ -10,16 +10,29 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter
+from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
 
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.models import load_architecture, weights_of
 from imp_codegen.models._rope import ROPE_FREQUENCIES
+from imp_codegen.sources import Stored
 from imp_runtime.errors import ImpError
+
+FUSED = {
+    "phi3": {
+        "attn_q": "attn_qkv",
+        "attn_k": "attn_qkv",
+        "attn_v": "attn_qkv",
+        "ffn_gate": "ffn_up",
+        "ffn_up": "ffn_up",
+    }
+}
+"""Architectures that keep several of our matrices in one tensor, in the order of the graph."""
 
 
 def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
@@ -29,7 +42,9 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         spec = architecture.read_spec(checkpoint)
         graph = architecture.build(spec)
         weights = weights_of(checkpoint, graph, {})
-        attention = spec.layers[0].mixer
+        # Of a model with windows, a layer without one says the most.
+        attention = next((layer.mixer for layer in spec.layers if not layer.mixer.window), spec.layers[0].mixer)
+        windowed = next((layer.mixer for layer in spec.layers if layer.mixer.window), None)
         rope = attention.rope
         if rope is None or rope.magnitude != 1:
             raise ImpError(f"{shape}: this tool writes no models without a rotary embedding, and none with YaRN")
@@ -49,22 +64,48 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         writer.add_rope_freq_base(rope.theta)
         writer.add_rope_dimension_count(rope.dim)
         factors = np.array(rope.factors, np.float32)
+        if factors.size and (factors == factors[0]).all():
+            writer.add_rope_scaling_type(RopeScalingType.LINEAR)
+            writer.add_rope_scaling_factor(float(factors[0]))
+            factors = factors[:0]
+        if windowed is not None:
+            writer.add_sliding_window(windowed.window)
+            if windowed.rope is not None and windowed.rope.theta != rope.theta:
+                writer.add_float32(f"{spec.architecture}.rope.freq_base_swa", windowed.rope.theta)
         if factors.size:
             writer.add_tensor_info(ROPE_FREQUENCIES, factors.shape, factors.dtype, factors.nbytes)
-        for name, weight in weights.items():
-            count = weight.shape[0] if len(weight.shape) > 1 else 1
-            row_bytes = weight.format.row_bytes(weight.shape[-1])
-            stored = (*weight.shape[:-1], row_bytes)
-            kind = GGMLQuantizationType[weight.format.name]
-            writer.add_tensor_info(name, stored, np.dtype(np.uint8), count * row_bytes, raw_dtype=kind)
+        tensors = fused(spec.architecture, weights)
+        for name, parts in tensors.items():
+            rows = [weight.shape[0] if len(weight.shape) > 1 else 1 for weight in parts]
+            shape_of, kept = parts[0].shape, parts[0].format
+            row_bytes = kept.row_bytes(shape_of[-1])
+            stored = (sum(rows), row_bytes) if len(shape_of) > 1 else (row_bytes,)
+            kind = GGMLQuantizationType[kept.name]
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8), sum(rows) * row_bytes, raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         if factors.size:
             writer.write_tensor_data(factors)
-        for weight in weights.values():
-            writer.write_tensor_data(weight.rows(0, weight.shape[0] if len(weight.shape) > 1 else 1))
+        for parts in tensors.values():
+            rows = [weight.rows(0, weight.shape[0] if len(weight.shape) > 1 else 1) for weight in parts]
+            writer.write_tensor_data(np.concatenate(rows))
         writer.close()
+
+
+def fused(architecture: str, weights: Mapping[str, Stored]) -> Mapping[str, Sequence[Stored]]:
+    """The file's tensors, each of so many of our weights one after the other: ImpError if their formats differ."""
+    tensors: dict[str, list[Stored]] = {}
+    for name, weight in weights.items():
+        block, part = name.removesuffix(".weight").rpartition(".")[::2]
+        whole = FUSED.get(architecture, {}).get(part)
+        parts = tensors.setdefault(f"{block}.{whole}.weight" if whole else name, [])
+        if parts and parts[0].format != weight.format:
+            raise ImpError(
+                f"{name}: {weight.format.name} beside {parts[0].format.name} in one tensor; take another QUANT"
+            )
+        parts.append(weight)
+    return tensors
 
 
 def main() -> int:

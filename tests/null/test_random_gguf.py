@@ -14,7 +14,7 @@ import random_gguf
 
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
-from imp_codegen.models import load_architecture, weights_of
+from imp_codegen.models import load_architecture, sources_of, weights_of
 
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -135,3 +135,47 @@ def test_bad_input(
     captured = capsys.readouterr().err
     assert words in captured
     assert captured.count("\n") == 1
+
+
+SMALL = {
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 300,
+    "max_position_embeddings": 1000,
+}
+OTHERS = {
+    "gemma3": SMALL
+    | {
+        "architectures": ["Gemma3ForCausalLM"],
+        "head_dim": 64,
+        "sliding_window": 256,
+        "query_pre_attn_scalar": 64,
+        "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+    },
+    "phi3": SMALL | {"architectures": ["Phi3ForCausalLM"], "rope_theta": 250000, "sliding_window": None},
+    "qwen2": SMALL | {"architectures": ["Qwen2ForCausalLM"], "tie_word_embeddings": False},
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_families_read_back_as_they_were(tmp_path: Path, name: str) -> None:
+    """Windows, two rotary embeddings, biases, and several matrices in one tensor."""
+    shape, output = tmp_path / "tiny.json", tmp_path / "out.gguf"
+    shape.write_text(json.dumps(OTHERS[name]), "utf-8")
+    random_gguf.write_random_gguf(shape, "Q8_0", output)
+    names = gguf.get_tensor_name_map(getattr(gguf.MODEL_ARCH, name.upper()), 6).mapping.values()
+    known = {f"{stored}.{kind}" for _, stored in names for kind in ("weight", "bias")}
+    assert {tensor.name for tensor in gguf.GGUFReader(output).tensors} <= known
+    with closing(random_checkpoint(shape, "Q8_0")) as invented, closing(open_checkpoint(output)) as written:
+        of = load_architecture(invented)
+        spec, read = of.read_spec(invented), of.read_spec(written)
+        assert [layer.mixer for layer in read.layers] == [layer.mixer for layer in spec.layers]
+        graph = of.build(spec)
+        before = weights_of(invented, graph, {})
+        after = weights_of(written, graph, sources_of(of, written, read, graph))
+        assert before.keys() == after.keys()
+        for weight in before:
+            assert np.array_equal(before[weight].rows(0, 1), after[weight].rows(0, 1)), weight
