@@ -30,9 +30,13 @@ def config_activation(config: Metadata, usual: Activation) -> Activation:
 
 def config_biases(config: Metadata, always: tuple[Biased, ...]) -> tuple[Biased, ...]:
     """Which products have a bias, in every layer. `always`: those of a class whatever its config.json says."""
-    attention = ("q", "k", "v", "output") if config.boolean("attention_bias", False) else always
-    mlp: tuple[Biased, ...] = ("gate", "up", "down") if config.boolean("mlp_bias", False) else ()
-    return (*attention, *mlp)
+    every = config.boolean("use_bias", False)
+    q_k_v = every or config.boolean("attention_bias", False)
+    output = config.boolean("attention_out_bias", q_k_v)
+    mlp = every or config.boolean("mlp_bias", False)
+    found: tuple[Biased, ...] = ("q", "k", "v") if q_k_v else tuple(part for part in always if part != "output")
+    found += ("output",) if output or "output" in always else ()
+    return (*found, *(("gate", "up", "down") if mlp else ()))
 
 
 def config_windows(config: Metadata, layers: int) -> tuple[bool, ...]:

@@ -182,7 +182,8 @@ def read_pattern(checkpoint: Checkpoint, architecture: str, layers: int, period:
     """Which layers see a window only: all but each `period`-th, or as the file says, for each layer or by a period."""
     meta, key = checkpoint.metadata, f"{architecture}.attention.sliding_window_pattern"
     if checkpoint.dialect == "hf" and "layer_types" in meta:
-        meta.integer(key, period)  # what layer_types were made from, once
+        # What layer_types were made from, once.
+        meta.string(key) if isinstance(meta.value(key), str) else meta.integer(key, period)
         return config_windows(meta, layers)
     if isinstance(meta.value(key), int):
         period = meta.integer(key, minimum=1, maximum=layers + 1)

@@ -101,7 +101,7 @@ HARMLESS_FIELDS = frozenset((
     "finetuning_task", "gradient_checkpointing", "hidden_dropout", "id2label", "initializer_range", "label2id",
     "max_length", "max_window_layers", "min_length", "model_type", "num_beams", "output_attentions",
     "output_hidden_states", "pad_token_id", "prefix", "pretraining_tp", "problem_type", "pruned_heads",
-    "repetition_penalty", "resid_pdrop", "return_dict", "return_dict_in_generate", "sep_token_id",
+    "repetition_penalty", "resid_pdrop", "residual_dropout", "return_dict", "return_dict_in_generate", "sep_token_id",
     "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype",
     "torchscript", "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
     "use_cache",
