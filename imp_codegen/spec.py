@@ -24,11 +24,11 @@ class AttentionSpec:
     """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements.
 
     `scale`: factor of the scores. `rope`: None where positions do not turn q and k. `long_rope`: in its place where
-    the longest sequence is beyond `original_context`. `window`: positions that a token
-    sees, its own included; 0: all. `softcap`: of the scaled scores; 0: none. `head_norms`: q and k are normed head by
-    head; `value_norms`: v too, without a weight. `tied_values`: v is what k is before norm and rotation. `shares`: the
-    layer of the cache that it reads, an earlier one's, where it has no k and v itself. `biases`: which of q, k, v and
-    output have one.
+    the longest sequence is beyond `original_context`. `window`: positions that a token sees, its own included; 0:
+    all. `softcap`: of the scaled scores; 0: none. `head_norms`: q and k are normed head by head, or with
+    `whole_norms` all heads together, each element with a weight of its own; `value_norms`: v too, without a weight.
+    `tied_values`: v is what k is before norm and rotation. `shares`: the layer of the cache that it reads, an
+    earlier one's, where it has no k and v itself. `biases`: which of q, k, v and output have one.
     """
 
     heads: int
@@ -40,6 +40,7 @@ class AttentionSpec:
     window: int = 0
     softcap: float = 0.0
     head_norms: bool = False
+    whole_norms: bool = False
     value_norms: bool = False
     tied_values: bool = False
     shares: int | None = None

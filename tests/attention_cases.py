@@ -29,6 +29,7 @@ class Heads:
     interleaved: bool = False
     magnitude: float = 1.0
     qk_norm: bool = False
+    whole_norm: bool = False  # all heads of q together, and those of k
     v_norm: bool = False
     window: int = 0
     soft_cap: float = 0.0
@@ -50,6 +51,12 @@ class Heads:
     def values(self) -> int:
         """The head of a row with which v begins."""
         return 0 if self.shared else self.heads + (0 if self.tied else self.kv_heads)
+
+    @property
+    def norm_sizes(self) -> tuple[int, int]:
+        """Of the weights of q's norm and of k's."""
+        q, k = (self.heads, self.kv_heads) if self.whole_norm else (1, 1)
+        return q * self.head_dim, k * self.head_dim
 
     @property
     def group(self) -> int:
@@ -84,7 +91,13 @@ class Heads:
         last: dict[str, float] = {"table_blocks": self.table_blocks, "block_bytes": 2 * self.layer_bytes}
         cap = self.soft_cap * math.log2(math.e)
         rope = {"rope_dim": self.turned, "interleaved": self.interleaved, "magnitude": self.magnitude}
-        norms = {"qk_norm": self.qk_norm, "v_norm": self.v_norm, "eps": EPS, "scale": self.scale}
+        norms = {
+            "qk_norm": self.qk_norm,
+            "whole_norm": self.whole_norm,
+            "v_norm": self.v_norm,
+            "eps": EPS,
+            "scale": self.scale,
+        }
         match name:
             case "AttentionConfig":
                 fields |= {"block_tokens": BLOCK, "block_bytes": 2 * self.layer_bytes}
@@ -152,13 +165,16 @@ def heads_of(case: Heads, qkv: Array, norms: list[Array], positions: Array) -> t
     q, k, v = np.split(x, [case.heads, case.heads + case.kv_heads], axis=1)
     v = k if case.tied else v
     if case.qk_norm:
-        q, k = (_normed(part) * norm if part.size else part for part, norm in zip((q, k), norms, strict=True))
+        q, k = (
+            _normed(part, (-2, -1) if case.whole_norm else -1) * norm.reshape(-1, case.head_dim) if part.size else part
+            for part, norm in zip((q, k), norms, strict=True)
+        )
     v = _normed(v) if case.v_norm else v
     return turned(case, q, positions) * case.scale, turned(case, k, positions), v
 
 
-def _normed(x: Array) -> Array:
-    found: Array = x / np.sqrt(np.mean(x**2, axis=-1, keepdims=True) + EPS)
+def _normed(x: Array, axes: int | tuple[int, int] = -1) -> Array:
+    found: Array = x / np.sqrt(np.mean(x**2, axis=axes, keepdims=True) + EPS)
     return found
 
 

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text bbe8fbc572f41bc5
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 56a450ce6d366526
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -63,7 +63,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) qkv_0(
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
 // decode_b1 layers.0.attention and 41 more · grid (2, 2, 1), 128 threads
 using attention_0_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
     3>;
 static_assert(attention_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_0_t::kSharedBytes == 27568, "the plan gives other shared memory");
@@ -358,7 +358,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // prefill_t128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
 static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) append_0(

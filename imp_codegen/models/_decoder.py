@@ -52,6 +52,7 @@ class Variant:
 
     interleaved_rope: bool = False
     head_norms: bool = False
+    whole_norms: bool = False
     activation: Activation = "silu"
     norms: Norms = "pre"
     biases: tuple[Biased, ...] = ()
@@ -172,7 +173,8 @@ def _read_attention(
             scale,
             rope,
             window=window if window < context else 0,
-            head_norms=variant.head_norms,
+            head_norms=variant.head_norms or variant.whole_norms,
+            whole_norms=variant.whole_norms,
         )
         for each, kv_each in zip(heads, kv_heads, strict=True)
     )
@@ -293,7 +295,10 @@ class _Block:
             made["v"] = made["k"]
         turned = [part for part in made if part != "v"]
         if a.head_norms:
-            made |= {part: self._head_norm(part, made[part], a.head_dim) for part in turned}
+            made |= {
+                part: self._head_norm(part, made[part], made[part].width if a.whole_norms else a.head_dim)
+                for part in turned
+            }
         if a.value_norms and a.shares is None:
             made["v"] = self._head_norm("v", made["v"], a.head_dim, weighted=False)
         rope = a.long_rope if a.long_rope and self.spec.context > self.spec.original_context else a.rope

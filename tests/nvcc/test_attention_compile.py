@@ -25,6 +25,7 @@ CASES = {
     "odd_size": Heads(8, 2, 144),
     "smollm3": Heads(16, 4, 128, rope_dim=0),
     "gemma4_12b": Heads(16, 8, 512, qk_norm=True, v_norm=True),
+    "olmo2_13b": Heads(40, 40, 128, qk_norm=True, whole_norm=True),
     "gemma4_31b": Heads(32, 4, 512, qk_norm=True, v_norm=True, tied=True),
     "gemma4_e2b": Heads(8, 1, 512, qk_norm=True, shared=True),
 }

@@ -52,6 +52,8 @@ CASES = {
     "values_of_keys": Case(Heads(4, 2, 64, qk_norm=True, v_norm=True, tied=True)),
     "shared": Case(Heads(4, 2, 64, qk_norm=True, v_norm=True, shared=True)),
     "shared_window": Case(Heads(8, 1, 32, shared=True, window=17), warps=3),
+    "all_heads_normed": Case(Heads(8, 2, 64, qk_norm=True, whole_norm=True)),
+    "all_heads_normed_alone": Case(Heads(3, 1, 48, qk_norm=True, whole_norm=True, shared=True), warps=3),
     "capped": Case(Heads(4, 1, 32, soft_cap=0.7)),
     "heads_of_144": Case(Heads(2, 1, 144, window=70)),
     "heads_of_256": Case(Heads(4, 2, 256, qk_norm=True)),
@@ -97,7 +99,7 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     table[SLOT, :first] = -1  # nobody may look at what lies wholly before the window
     cache[row[:first]] = np.nan
     qkv = rng.standard_normal(heads.width).astype(np.float32)
-    norms = [rng.uniform(0.5, 2, heads.head_dim).astype(np.float32) for _ in range(2)]
+    norms = [rng.uniform(0.5, 2, size).astype(np.float32) for size in heads.norm_sizes]
     at = np.array([5, position, 7], np.int32)
     items = heads.heads // heads.group
     held = [aligned(a) for a in (qkv, *norms, heads.turns())]

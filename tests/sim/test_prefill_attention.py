@@ -36,6 +36,7 @@ CASES = {
     "values_of_keys": Heads(4, 2, 64, qk_norm=True, v_norm=True, tied=True),
     "values_are_keys": Heads(2, 1, 32, tied=True),
     "shared": Heads(4, 2, 64, qk_norm=True, shared=True),
+    "all_heads_normed": Heads(4, 2, 64, qk_norm=True, whole_norm=True),
     "heads_of_144": Heads(2, 1, 144, window=64),
     "heads_of_256": Heads(2, 1, 256, qk_norm=True, window=40, soft_cap=50.0),
     "heads_of_256_t64": Heads(2, 1, 256, rope_dim=64, tokens=64),
@@ -110,7 +111,7 @@ def test_append(kernels: Kernels, name: str, n: int, start: int) -> None:
     cache = aligned(cache)
     qkv = aligned(rng.standard_normal((case.tokens, case.width)).astype(np.float32))
     before = qkv.copy()
-    norms = [aligned(rng.uniform(0.5, 2, case.head_dim).astype(np.float32)) for _ in range(2)]
+    norms = [aligned(rng.uniform(0.5, 2, size).astype(np.float32)) for size in case.norm_sizes]
     positions = aligned(np.array([5, start, 7], np.int32))
     turns = aligned(case.turns())
     kernels.run(f"append_{name}", qkv, *norms, turns, layer_base(case, cache), aligned(table), positions, step(slot, n))

@@ -81,8 +81,10 @@ def _same_norms(op: Attention, norms: tuple[HeadNorm, ...], value_norms: tuple[H
         if norm.weight is not None:
             raise FusionError(f"{label(norm)}: has the weight {norm.weight.name}, which is unsupported for values")
     every = (*norms, *value_norms)
+    whole = bool(norms) and all(norm.head_dim == norm.x.width for norm in norms)
     for norm in every:
-        if (norm.head_dim, norm.eps) != (op.head_dim, every[0].eps):
+        size = norm.x.width if whole and norm in norms else op.head_dim
+        if (norm.head_dim, norm.eps) != (size, every[0].eps):
             raise FusionError(
                 f"{label(norm)}: its heads of {norm.head_dim} and eps of {norm.eps} are not those of "
                 f"{label(every[0])} and {label(op)}, which is unsupported"

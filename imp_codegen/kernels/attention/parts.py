@@ -50,6 +50,11 @@ class Parts:
         return sum(value.width for value in self.inputs)
 
     @property
+    def whole(self) -> bool:
+        """Whether all heads of q are normed together, and those of k."""
+        return any(norm.head_dim != self.op.head_dim for norm in self.norms)
+
+    @property
     def values(self) -> int:
         """The head of a token's row with which v begins; 0 where nothing is appended to the cache."""
         return self.width // self.op.head_dim - self.op.kv_heads if self.op.v else 0
@@ -85,6 +90,7 @@ def rotation(parts: Parts) -> tuple[tuple[str, Scalar], ...]:
         ("interleaved", rope.interleaved if rope else False),
         ("magnitude", rope.magnitude if rope else 1.0),
         ("qk_norm", bool(parts.norms)),
+        ("whole_norm", parts.whole),
         ("v_norm", bool(parts.value_norms)),
         ("eps", norms[0].eps if norms else 0.0),
         ("scale", parts.op.scale * math.log2(math.e)),

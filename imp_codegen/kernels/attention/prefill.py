@@ -12,6 +12,8 @@ from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention
 from imp_runtime.plan import CacheRead, Tiles
 
+_APPEND_THREADS = 256
+
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     """Two kernels: the whole chunk is in the cache before any of it is attended to."""
@@ -37,8 +39,8 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
             low.state("const std::int32_t*", "step.input"),
         ),
         grid=(low.rows, 1, 1),
-        threads=256,
-        shared_bytes=rope.dim // 2 * 8 if rope else 0,
+        threads=_APPEND_THREADS,
+        shared_bytes=(rope.dim // 2 * 8 if rope else 0) + (2 * _APPEND_THREADS // 32 * 4 if parts.whole else 0),
         ops=tuple(map(label, parts.ops[:-1])),
         other_bytes=2 * low.rows * parts.width * 4,
     )

@@ -146,6 +146,8 @@ def _obstacles(model: StepModel) -> Iterator[str]:
         first = layer.qkv.linears[0].weight
         if len(layer.qkv.linears) != 3:
             yield f"{first.name}: q, k and v are not three matrices"
+        if layer.attention.parts.whole:
+            yield f"{label(layer.attention.parts.norms[0])} is one of all heads together"
         if len({op.weight.cols // low.tile(op.weight).cols for op in layer.qkv.linears}) > 1:
             yield f"{first.name}: q, k and v are cut into different numbers of tiles"
     if model.head.vector.norm and model.head.vector.norm.weight is None:

@@ -22,6 +22,7 @@ struct AttentionConfig {
   bool interleaved;
   float magnitude;  // of the rotation
   bool qk_norm;
+  bool whole_norm;  // of all heads of q together, and of those of k, each element with a weight of its own
   bool v_norm;  // without a weight
   float eps;
   float scale;     // softmax scale times log2(e)
@@ -126,21 +127,47 @@ struct AttentionCore {
     return rows > 0 ? Piece{tile, rows * Row::kBytes} : Piece{tile + Row::kBytes, 16};
   }
 
+  // What norms of all heads together multiply q and k by.
+  struct Factors {
+    float q = 1.0f;
+    float k = 1.0f;
+  };
+  // These, of a row of q, k and v; every thread of the CTA calls it. `shared` is free until walk() stores.
+  static __device__ __forceinline__ Factors whole_factors(const float* qkv, std::uint8_t* shared) {
+    static_assert(kGroup * kPart >= 2, "the warps' sums lie where their parts of the output will");
+    float* sums = reinterpret_cast<float*>(shared + kParts);
+    const float q = warp_sum(squares_of(qkv, C.heads * C.head_dim));
+    const float k = C.values > 0 ? warp_sum(squares_of(qkv + C.heads * C.head_dim, C.kv_heads * C.head_dim)) : 0.0f;
+    if (lane_index() == 0) {
+      sums[2 * warp_index()] = q;
+      sums[2 * warp_index() + 1] = k;
+    }
+    block_sync();
+    Factors total{0, 0};
+    for (int w = 0; w < C.warps; w++) {
+      total.q += sums[2 * w];
+      total.k += sums[2 * w + 1];
+    }
+    return {rsqrt_fast(total.q * (1.0f / static_cast<float>(C.heads * C.head_dim)) + C.eps),
+            rsqrt_fast(total.k * (1.0f / static_cast<float>(C.kv_heads * C.head_dim)) + C.eps)};
+  }
+
   // This CTA's queries, rotated and scaled, to shared memory, and where `append`, the step's key and value there and to
   // the cache; a warp each, since each waits for its own part of qkv, f32.
   template <class Qkv, class Angles>
   static __device__ __forceinline__ void prepare(const Args& a, const Qkv& qkv, const Angles& angles, int item,
-                                                 int position, bool append, std::uint8_t* shared) {
+                                                 int position, bool append, std::uint8_t* shared,
+                                                 const Factors& factors = {}) {
     for (int part = warp_index(); part < (append ? kGroup + 2 : kGroup); part += C.warps) {
       if (part < kGroup) {
-        query(a, qkv, angles, item * kGroup + part, part, reinterpret_cast<QueryWords*>(shared + kQueries));
+        query(a, qkv, angles, factors.q, item * kGroup + part, part, reinterpret_cast<QueryWords*>(shared + kQueries));
         continue;
       }
       const int head = item / kShares;
       const int line = position % C.block_tokens * Row::kBytes;
       std::uint8_t* cached = item % kShares == 0 ? tile(a, head, position / C.block_tokens) + line : nullptr;
       if (part == kGroup) {
-        key(a, qkv, angles, head, position, shared + kNew, cached);
+        key(a, qkv, angles, factors.k, head, position, shared + kNew, cached);
       } else {
         value(qkv, head, position, shared + kNew + Row::kBytes, cached == nullptr ? nullptr : cached + kValues);
       }
@@ -237,10 +264,10 @@ struct AttentionCore {
 
  private:
   template <class Qkv, class Angles>
-  static __device__ __forceinline__ void query(const Args& a, const Qkv& qkv, const Angles& angles, int head, int number,
-                                               QueryWords* words) {
+  static __device__ __forceinline__ void query(const Args& a, const Qkv& qkv, const Angles& angles, float factor,
+                                               int head, int number, QueryWords* words) {
     float2 v[kLanePairs];
-    rotate(qkv, head, a.q_weight, angles, v);
+    rotate(qkv, head, C.whole_norm ? a.q_weight + head * C.head_dim : a.q_weight, factor, angles, v);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int pair = lane_index() + i * kWarp;
@@ -259,10 +286,10 @@ struct AttentionCore {
   }
   // To `row` in shared memory and, unless null, to `cached`.
   template <class Qkv, class Angles>
-  static __device__ __forceinline__ void key(const Args& a, const Qkv& qkv, const Angles& angles, int head, int position,
-                                             std::uint8_t* row, std::uint8_t* cached) {
+  static __device__ __forceinline__ void key(const Args& a, const Qkv& qkv, const Angles& angles, float factor, int head,
+                                             int position, std::uint8_t* row, std::uint8_t* cached) {
     float2 v[kLanePairs];
-    rotate(qkv, C.heads + head, a.k_weight, angles, v);
+    rotate(qkv, C.heads + head, C.whole_norm ? a.k_weight + head * C.head_dim : a.k_weight, factor, angles, v);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int pair = lane_index() + i * kWarp;
@@ -302,10 +329,10 @@ struct AttentionCore {
     if (cached != nullptr) *reinterpret_cast<T*>(cached + byte) = bits;
   }
 
-  // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it.
+  // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it. `whole`: a factor of all heads.
   template <class Qkv, class Angles>
-  static __device__ __forceinline__ void rotate(const Qkv& x, int head, const float* weight, const Angles& angles,
-                                                float2 (&v)[kLanePairs]) {
+  static __device__ __forceinline__ void rotate(const Qkv& x, int head, const float* weight, float whole,
+                                                const Angles& angles, float2 (&v)[kLanePairs]) {
     float2 g[kLanePairs] = {};
     if constexpr (C.qk_norm) {  // before the input, which may have to be waited for
 #pragma unroll
@@ -330,7 +357,7 @@ struct AttentionCore {
       squares = fma(v[i].x, v[i].x, fma(v[i].y, v[i].y, squares));
     }
     if constexpr (C.qk_norm) {
-      const float factor = norm_factor(squares);
+      const float factor = C.whole_norm ? whole : norm_factor(squares);
 #pragma unroll
       for (int i = 0; i < kLanePairs; i++) v[i] = make_float2(v[i].x * factor * g[i].x, v[i].y * factor * g[i].y);
     }
@@ -339,6 +366,15 @@ struct AttentionCore {
       const int pair = lane_index() + i * kWarp;
       if (pair < Rotary::kTurned) v[i] = rotate_pair(v[i], angles(i, pair));
     }
+  }
+  // This thread's part of a sum of squares.
+  static __device__ __forceinline__ float squares_of(const float* x, int count) {
+    float squares = 0;
+    for (int i = thread_index() * 4; i < count; i += kThreads * 4) {
+      const float4 v = *reinterpret_cast<const float4*>(x + i);
+      squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
+    }
+    return squares;
   }
   // 1 / rms of a head, from this lane's sum of squares.
   static __device__ __forceinline__ float norm_factor(float squares) {

@@ -49,7 +49,9 @@ struct AttentionDecode {
     const typename Core::LaneAngles angles(args.turns, position);
     if constexpr (C.values > 0) grid_wait();
     const bool append = C.values > 0 && end * C.block_tokens > position;
-    Core::prepare(a, PlainInput{args.qkv}, angles, item, position, append, core);
+    typename Core::Factors factors;
+    if constexpr (C.whole_norm) factors = Core::whole_factors(args.qkv, core);
+    Core::prepare(a, PlainInput{args.qkv}, angles, item, position, append, core, factors);
     block_sync();
     Core::walk(position, C.window, begin + warp_index(), end, fetch, core);
     block_sync();

@@ -20,6 +20,7 @@ struct RopeAppendConfig {
   bool interleaved;
   float magnitude;  // of the rotation
   bool qk_norm;     // RMS norm of each q and k head
+  bool whole_norm;  // or of all heads of q together, and of those of k, each element with a weight of its own
   bool v_norm;      // and of each v head, without a weight
   float eps;
   float scale;  // of q: softmax scale times log2(e)
@@ -33,7 +34,8 @@ struct RopeAppend {
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kPairs = C.head_dim / 2;
   static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
-  static constexpr int kSharedBytes = Pairs::kTurned * 8;
+  static constexpr int kSums = Pairs::kTurned * 8;  // of squares, where all heads are normed together
+  static constexpr int kSharedBytes = kSums + (C.whole_norm ? 2 * kWarps * 4 : 0);
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
@@ -60,17 +62,21 @@ struct RopeAppend {
     auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
     if (thread_index() < Pairs::kTurned) rotation[thread_index()] = Pairs::angle(turns, thread_index(), position);
     block_sync();
+    float* line = qkv + static_cast<std::size_t>(token) * C.stride;
+    float2 whole = make_float2(1, 1);  // what q and k are multiplied by
+    if constexpr (C.whole_norm) whole = whole_factors(line);
 
     const int block = table[slot * C.table_blocks + position / kCacheTokens];
     std::uint8_t* keys = cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kBytes;
-    float* line = qkv + static_cast<std::size_t>(token) * C.stride;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
       const int key = head - C.heads;
       const int value = key - C.kv_heads;
       if (key < 0) {
-        rotate_query(line + head * C.head_dim, q_norm, rotation);
+        const float* norm = C.whole_norm ? q_norm + head * C.head_dim : q_norm;
+        rotate_query(line + head * C.head_dim, norm, whole.x, rotation);
       } else if (value < 0) {
-        append_key(line + head * C.head_dim, k_norm, rotation, position, keys + key * kHeadBytes);
+        const float* norm = C.whole_norm ? k_norm + key * C.head_dim : k_norm;
+        append_key(line + head * C.head_dim, norm, whole.y, rotation, position, keys + key * kHeadBytes);
       } else {
         append_value(line + (C.values + value) * C.head_dim, position, keys + kValues + value * kHeadBytes);
       }
@@ -78,7 +84,7 @@ struct RopeAppend {
   }
 
  private:
-  static __device__ __forceinline__ void rotate(const float* x, const float* norm, const float2* rotation,
+  static __device__ __forceinline__ void rotate(const float* x, const float* norm, float whole, const float2* rotation,
                                                 float2 (&out)[kLanePairs]) {
     float squares = 0;
 #pragma unroll
@@ -88,7 +94,7 @@ struct RopeAppend {
       squares = fma(out[i].x, out[i].x, fma(out[i].y, out[i].y, squares));
     }
     float factor = 1.0f;
-    if constexpr (C.qk_norm) factor = norm_factor(squares);
+    if constexpr (C.qk_norm) factor = C.whole_norm ? whole : norm_factor(squares);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int p = lane_index() + i * kWarp;
@@ -101,9 +107,10 @@ struct RopeAppend {
     }
   }
 
-  static __device__ __forceinline__ void rotate_query(float* x, const float* norm, const float2* rotation) {
+  static __device__ __forceinline__ void rotate_query(float* x, const float* norm, float whole,
+                                                      const float2* rotation) {
     float2 out[kLanePairs];
-    rotate(x, norm, rotation, out);
+    rotate(x, norm, whole, rotation, out);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int p = lane_index() + i * kWarp;
@@ -113,10 +120,10 @@ struct RopeAppend {
     }
   }
 
-  static __device__ __forceinline__ void append_key(const float* x, const float* norm, const float2* rotation,
-                                                    int position, std::uint8_t* key) {
+  static __device__ __forceinline__ void append_key(const float* x, const float* norm, float whole,
+                                                    const float2* rotation, int position, std::uint8_t* key) {
     float2 out[kLanePairs];
-    rotate(x, norm, rotation, out);
+    rotate(x, norm, whole, rotation, out);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int p = lane_index() + i * kWarp;
@@ -138,6 +145,26 @@ struct RopeAppend {
       if constexpr (C.v_norm) v = make_float2(v.x * factor, v.y * factor);
       *reinterpret_cast<std::uint32_t*>(value + Row::element(position, 2 * p)) = floats_to_half2(v.x, v.y);
     }
+  }
+
+  // 1 / rms of all heads of q and of k, before q changes where it lies; every thread of the CTA calls it.
+  static __device__ __forceinline__ float2 whole_factors(const float* line) {
+    constexpr int kQueries = C.heads * C.head_dim;
+    constexpr int kKeys = C.values > 0 ? C.kv_heads * C.head_dim : 0;
+    float2 squares = make_float2(0, 0);
+    for (int i = thread_index(); i < kQueries; i += kThreads) squares.x = fma(line[i], line[i], squares.x);
+    for (int i = kQueries + thread_index(); i < kQueries + kKeys; i += kThreads) {
+      squares.y = fma(line[i], line[i], squares.y);
+    }
+    squares = make_float2(warp_sum(squares.x), warp_sum(squares.y));
+    auto* sums = reinterpret_cast<float2*>(shared_memory() + kSums);
+    if (lane_index() == 0) sums[warp_index()] = squares;
+    block_sync();
+    float2 total = make_float2(0, 0);
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) total = make_float2(total.x + sums[w].x, total.y + sums[w].y);
+    return make_float2(rsqrt_fast(total.x * (1.0f / static_cast<float>(kQueries)) + C.eps),
+                       rsqrt_fast(total.y * (1.0f / static_cast<float>(C.kv_heads * C.head_dim)) + C.eps));
   }
 
   // 1 / rms of a head, from this lane's sum of squares.
