@@ -19,7 +19,7 @@ from fake_engine import CONTEXT, FakeEngine, encode, reference_tokenizer, write_
 from imp_runtime.artifact import Artifact
 from imp_server.model import Model
 
-FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>")
+FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>")
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_infill_without_marks(server: Server) -> None:
 def test_infill(tmp_path_factory: pytest.TempPathFactory) -> None:
     tokenizer = tokenizers.Tokenizer.from_str(reference_tokenizer().to_str())
     stored = json.loads(tokenizer.to_str())
-    for mark, token in zip(FIM, (300, 301, 302), strict=True):  # three words of the vocabulary give up their places
+    for mark, token in zip(FIM, (300, 301, 302, 303), strict=True):  # four words of the vocabulary give up their places
         old = next(word for word, index in stored["model"]["vocab"].items() if index == token)
         del stored["model"]["vocab"][old]
         stored["model"]["merges"] = [
@@ -127,7 +127,7 @@ def test_infill(tmp_path_factory: pytest.TempPathFactory) -> None:
         ]
         stored["model"]["vocab"][mark] = token
         template = {"id": token, "content": mark, "single_word": False, "lstrip": False, "rstrip": False}
-        stored["added_tokens"].append({**template, "normalized": False, "special": True})
+        stored["added_tokens"].append({**template, "normalized": False, "special": token < 302})
     stored["added_tokens"].sort(key=lambda added: added["id"])
     path = tmp_path_factory.mktemp("fim") / "tiny.impc"
     artifact = write_tiny_artifact(path, blobs={"tokenizer.json": json.dumps(stored).encode()})
@@ -147,6 +147,14 @@ def test_infill(tmp_path_factory: pytest.TempPathFactory) -> None:
         answer = server.client.completions.create(model="tiny", prompt="a 9", suffix="9 b", max_tokens=8)
         assert answer.choices[0].text == "x=1\n"
         assert server.engine.prompts[-1] == prompt
+    for mark in (300, 302, 303):  # the model goes on with something else
+        with running(artifact, reply=lambda _, mark=mark: [*encode("x=1\n"), mark, *encode("another file")]) as server:
+            answer = post(server, "/infill", input_prefix="a 9", input_suffix="9 b", n_predict=40)
+            assert (answer["content"], answer["stop_type"]) == ("x=1\n", "eos")
+            answer = server.client.completions.create(model="tiny", prompt="a 9", suffix="9 b", max_tokens=40)
+            assert (answer.choices[0].text, answer.choices[0].finish_reason) == ("x=1\n", "stop")
+            answer = post(server, "/infill", input_prefix="a 9", input_suffix="9 b", n_predict=40, ignore_eos=True)
+            assert "another file" in str(answer["content"])
 
 
 def test_slots_show_who_works(artifact: Artifact) -> None:

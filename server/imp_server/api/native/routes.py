@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from imp_server.api.bodies.prompts import several, token_ids
 from imp_server.api.conversation import Grammar, chat_prompt, constrained, with_breakers
-from imp_server.api.fill import fill_prompt
+from imp_server.api.fill import fill_prompt, until_mark
 from imp_server.api.native.replies import NativeCompletion, Wishes, generation_settings
 from imp_server.api.native.requests import DetokenizeBody, InfillBody, NativeBody, NativeCompletionBody, TokenizeBody
 from imp_server.api.openai.requests import ChatBody
@@ -181,7 +181,7 @@ def _completions(model: Model, body: NativeCompletionBody, token_limits: tuple[i
 def _infill(model: Model, body: InfillBody, token_limits: tuple[int, int]) -> list[Generation]:
     files = [(file.filename, file.text) for file in body.input_extra or ()]
     prompt = fill_prompt(model, body.input_prefix, body.input_suffix, files=files, begun=body.prompt or "")
-    options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
+    options = with_breakers(model, until_mark(model, body.options(*token_limits)), body.dry_sequence_breakers)
     generation = model.request(prompt, options, model.http_defaults)
     return copies(_told(model, body, generation, body.constraint()), body.choices)
 

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from imp_server.api.conversation import constrained, with_breakers
-from imp_server.api.fill import fill_prompt
+from imp_server.api.fill import fill_prompt, until_mark
 from imp_server.api.openai.replies import Completion
 from imp_server.api.openai.requests import CompletionBody
 from imp_server.api.service import Service, copies, json_response
@@ -62,6 +62,8 @@ def _generations(model: Model, body: CompletionBody, token_limits: tuple[int, in
         if not body.echo or body.stream:
             raise ApiError("max_tokens is 0, which is for echo without a stream only", param="max_tokens")
         options["max_tokens"] = 1
+    if body.suffix:
+        options = until_mark(model, options)
     grammar = body.constraint()
     generations = []
     for given in body.prompts():
