@@ -49,10 +49,10 @@ class CompileOptions:
 
     `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
-    a message where it would wait for ever. `describe_chat`: what a chat template can do, as the JSON that the artifact
-    keeps beside the template; None leaves out a template that is of no use. `tuning`: tables of all targets, the first
-    that knows a stage or the step decides how it is configured. `form`: of a decode step. `force`: the output may
-    replace a file that is no artifact.
+    a message where it would wait for ever; a step in one kernel keeps what each phase makes, for `imp verify`.
+    `describe_chat`: what a chat template can do, as the JSON that the artifact keeps beside the template; None leaves
+    out a template that is of no use. `tuning`: tables of all targets, the first that knows a stage or the step decides
+    how it is configured. `form`: of a decode step. `force`: the output may replace a file that is no artifact.
     """
 
     random_weights: bool = False
@@ -162,7 +162,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     emitted, streams, plans = {}, {}, []
     for target in targets:
         tables = tuple(table for table in options.tuning if table.fits(target))
-        low = Lowering(target, placed, cache, ropes, spec.context, tables=tables)
+        low = Lowering(target, placed, cache, ropes, spec.context, tables=tables, check=options.check)
         lowered = lower(low, graph, CHUNK_TOKENS, options.form)
         made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
         emitted[target.name] = made

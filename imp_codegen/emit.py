@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
 import numpy as np
 
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, ProgramSpec, Scalar
+from imp_codegen.kernels.kernel_spec import Argument, Arguments, Config, Cpp, KernelSpec, Param, ProgramSpec, Scalar
 from imp_runtime.plan import Kernel, Program
 from imp_runtime.version import VERSION
 
@@ -24,7 +25,7 @@ def templates() -> Path:
     return inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
 
 
-_OWN = re.compile(r"[A-Za-z0-9_ .,:;<>(){}*&=/+·→-]*", re.ASCII)
+_OWN = re.compile(r"[A-Za-z0-9_ .,:;<>(){}\[\]*&=/+·→-]*", re.ASCII)
 _COMMENT_MARKS = ("//", "/*", "*/")
 
 
@@ -66,7 +67,7 @@ def emit(
     for program in (*programs, *fallback):
         kernels = []
         for kernel in program.kernels:
-            key = (kernel.stage, kernel.threads, kernel.shared_bytes, _shape(kernel.call))
+            key = (kernel.stage, kernel.threads, kernel.shared_bytes, _shape(kernel.args))
             if key not in symbols:
                 number = used.get(kernel.entry, 0)
                 used[kernel.entry] = number + 1
@@ -101,11 +102,46 @@ def own_text(value: object) -> object:
     return value
 
 
-def _shape(call: tuple[Param | tuple[Param, ...], ...]) -> tuple[object, ...]:
-    """A call without its bindings: what two launches must share to share an entry."""
-    return tuple(
-        (item.ctype, item.name, item.binding is None) if isinstance(item, Param) else _shape(item) for item in call
-    )
+def _shape(argument: Argument) -> object:
+    """An argument without its bindings: what two launches must share to share an entry."""
+    match argument:
+        case None:
+            return None
+        case Param():
+            return argument.ctype
+        case Mapping():
+            return tuple((field, _shape(part)) for field, part in argument.items())
+        case _:
+            return tuple(map(_shape, argument))
+
+
+def _declarations(args: Arguments) -> Iterator[str]:
+    """The lines that declare an argument struct's fields."""
+    for field, part in args.items():
+        parts = part if isinstance(part, tuple) else (part,)
+        count = f"[{len(parts)}]" if isinstance(part, tuple) else ""
+        if len(set(map(_shape, parts))) != 1:
+            raise ValueError(f"the elements of the argument {field} are not alike")
+        match parts[0]:
+            case Param(ctype):
+                yield f"{ctype} {field}{count};"
+            case Mapping():
+                yield "struct {"
+                yield from (f"  {line}" for line in _declarations(parts[0]))
+                yield f"}} {field}{count};"
+            case _:
+                raise ValueError(f"the argument {field} is null, or an array of arrays")
+
+
+def _pointers(argument: Argument) -> int:
+    """How many an argument has, null ones too."""
+    match argument:
+        case None | Param():
+            return 1
+        case Mapping():
+            return sum(map(_pointers, argument.values()))
+        case _:
+            return sum(map(_pointers, argument))
 
 
 def _kernel(kernel: KernelSpec, symbol: str) -> Kernel:
@@ -117,7 +153,7 @@ def _kernel(kernel: KernelSpec, symbol: str) -> Kernel:
         shared_bytes=kernel.shared_bytes,
         overlap=kernel.overlap,
         resident=kernel.resident,
-        args=tuple(p.binding for p in kernel.params() if p.binding is not None),
+        args=tuple(param.binding for _, param in kernel.params()),
         ops=kernel.ops,
         outputs=kernel.outputs,
         phases=kernel.phases,
@@ -159,5 +195,7 @@ def _environment() -> jinja2.Environment:
     environment.filters["literal"] = _literal
     environment.tests["cpp_type"] = lambda value: isinstance(value, Cpp)
     environment.tests["config_value"] = lambda value: isinstance(value, Config)
+    environment.filters["declarations"] = lambda args: tuple(_declarations(args))
+    environment.filters["pointers"] = _pointers
     environment.tests["param"] = lambda value: isinstance(value, Param)
     return environment

@@ -13,7 +13,8 @@ Array = NDArray[Any]
 
 
 def _silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
+    with np.errstate(over="ignore"):
+        return x / (1 + np.exp(-x))
 
 
 def _gelu(x: Array) -> Array:

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 56a450ce6d366526
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 8ce22ce16910da98
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
 #include "imp/stage/attention_decode.h"
@@ -32,12 +32,17 @@ using embed_0_t = imp::EmbedToken<
 static_assert(embed_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
-    const std::uint8_t* w,
-    const std::int32_t* step_input,
-    const std::int32_t* seq_token,
+    const std::uint8_t* plane,
+    const std::int32_t* input,
+    const std::int32_t* tokens,
     float* x) {
-  embed_0_t::run(w, step_input, seq_token, x);
+  embed_0_t::run(embed_0_t::Args{
+      .plane = plane,
+      .input = input,
+      .tokens = tokens,
+      .x = x});
 }
+static_assert(sizeof(embed_0_t::Args) == 4 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
 // decode_b1 layers.0.qkv and 41 more · grid (2, 1, 1), 128 threads
@@ -53,12 +58,17 @@ static_assert(qkv_0_t::kSharedBytes == 13488, "the plan gives other shared memor
 extern "C" __global__ void __launch_bounds__(128, 1) qkv_0(
     const float* x,
     const float* norm,
-    float* y,
-    const std::uint8_t* w0,
-    const std::uint8_t* w1,
-    const std::uint8_t* w2) {
-  qkv_0_t::run(x, norm, {y}, w0, w1, w2);
+    float* out_y,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2) {
+  qkv_0_t::run(qkv_0_t::Args{
+      .x = x,
+      .norm = norm,
+      .out = {.y = out_y, .bias = {nullptr}},
+      .plane = {plane_0, plane_1, plane_2}});
 }
+static_assert(sizeof(qkv_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
 // decode_b1 layers.0.attention and 41 more · grid (2, 2, 1), 128 threads
@@ -73,14 +83,26 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
     const float* k_norm,
     const std::uint64_t* turns,
     std::uint8_t* cache,
-    const std::int32_t* step_input,
-    const std::int32_t* seq_position,
-    const std::int32_t* seq_table,
+    const std::int32_t* input,
+    const std::int32_t* positions,
+    const std::int32_t* table,
     float* partial,
     std::uint32_t* arrived,
     float* out) {
-  attention_0_t::run({qkv, q_norm, k_norm, turns, cache, step_input, seq_position, seq_table, partial, arrived, out});
+  attention_0_t::run(attention_0_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .input = input,
+      .positions = positions,
+      .table = table,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out});
 }
+static_assert(sizeof(attention_0_t::Args) == 11 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // decode_b1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads
@@ -92,11 +114,16 @@ using project_0_t = imp::Gemv<
 static_assert(project_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(project_0_t::kSharedBytes == 13472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) project_0(
-    const float* input,
-    float* x,
-    const std::uint8_t* w) {
-  project_0_t::run(input, nullptr, {x}, w);
+    const float* x,
+    float* out_y,
+    const std::uint8_t* plane_0) {
+  project_0_t::run(project_0_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .out = {.y = out_y, .bias = {nullptr}},
+      .plane = {plane_0}});
 }
+static_assert(sizeof(project_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
 // decode_b1 layers.0.gate_up and 41 more · grid (2, 1, 1), 128 threads
@@ -112,11 +139,16 @@ static_assert(gate_up_0_t::kSharedBytes == 13488, "the plan gives other shared m
 extern "C" __global__ void __launch_bounds__(128, 1) gate_up_0(
     const float* x,
     const float* norm,
-    float* gated,
-    const std::uint8_t* gate,
-    const std::uint8_t* up) {
-  gate_up_0_t::run(x, norm, {gated}, gate, up);
+    float* out_y,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1) {
+  gate_up_0_t::run(gate_up_0_t::Args{
+      .x = x,
+      .norm = norm,
+      .out = {.y = out_y, .bias = {nullptr}},
+      .plane = {plane_0, plane_1}});
 }
+static_assert(sizeof(gate_up_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
 // decode_b1 layers.0.down and 41 more · grid (2, 1, 1), 128 threads
@@ -128,11 +160,16 @@ using project_1_t = imp::Gemv<
 static_assert(project_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(project_1_t::kSharedBytes == 27136, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) project_1(
-    const float* input,
-    float* x,
-    const std::uint8_t* w) {
-  project_1_t::run(input, nullptr, {x}, w);
+    const float* x,
+    float* out_y,
+    const std::uint8_t* plane_0) {
+  project_1_t::run(project_1_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .out = {.y = out_y, .bias = {nullptr}},
+      .plane = {plane_0}});
 }
+static_assert(sizeof(project_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
 // decode_b1 head and 8 more · grid (2, 1, 1), 128 threads
@@ -146,12 +183,17 @@ static_assert(head_0_t::kSharedBytes == 13520, "the plan gives other shared memo
 extern "C" __global__ void __launch_bounds__(128, 1) head_0(
     const float* x,
     const float* norm,
-    float* logits,
-    float* best_value,
-    std::uint32_t* best,
-    const std::uint8_t* w) {
-  head_0_t::run(x, norm, {logits, best_value, best}, w);
+    float* out_logits,
+    float* out_best_value,
+    std::uint32_t* out_best,
+    const std::uint8_t* plane_0) {
+  head_0_t::run(head_0_t::Args{
+      .x = x,
+      .norm = norm,
+      .out = {.logits = out_logits, .best_value = out_best_value, .best = out_best, .bias = {nullptr}},
+      .plane = {plane_0}});
 }
+static_assert(sizeof(head_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 16 of other data a launch
 // decode_b1 greedy · grid (1, 1, 1), 64 threads
@@ -162,15 +204,19 @@ static_assert(greedy_0_t::kSharedBytes == 16, "the plan gives other shared memor
 extern "C" __global__ void __launch_bounds__(64, 1) greedy_0(
     const float* best_value,
     const std::uint32_t* best,
-    const std::int32_t* step_input,
-    std::int32_t* seq_token,
-    std::int32_t* seq_position,
-    std::int32_t* seq_history,
-    Seen* seq_seen,
-    std::uint32_t* out_count,
-    std::uint64_t* out_ring) {
-  greedy_0_t::run(best_value, best, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
+    const std::int32_t* delivery_input,
+    std::int32_t* delivery_tokens,
+    std::int32_t* delivery_positions,
+    std::int32_t* delivery_history,
+    Seen* delivery_seen,
+    std::uint32_t* delivery_count,
+    std::uint64_t* delivery_ring) {
+  greedy_0_t::run(greedy_0_t::Args{
+      .best_value = best_value,
+      .best = best,
+      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
+static_assert(sizeof(greedy_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // decode_draw_b1 draw and 1 more · grid (2, 1, 1), 64 threads
@@ -179,25 +225,30 @@ using draw_0_t = imp::Draw<
 static_assert(draw_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(draw_0_t::kSharedBytes == 35920, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) draw_0(
-    const Sampling* seq_sampling,
-    const float* scores,
-    const float* best_value,
-    const std::uint32_t* best,
-    std::uint64_t* histogram,
-    float* winner_value,
-    std::uint32_t* winner,
-    float* list_scores,
-    std::uint32_t* list_ids,
-    std::uint32_t* arrived,
-    const std::int32_t* step_input,
-    std::int32_t* seq_token,
-    std::int32_t* seq_position,
-    std::int32_t* seq_history,
-    Seen* seq_seen,
-    std::uint32_t* out_count,
-    std::uint64_t* out_ring) {
-  draw_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
+    const Sampling* sampling,
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    std::uint64_t* work_histogram,
+    float* work_winner_value,
+    std::uint32_t* work_winner,
+    float* work_list_scores,
+    std::uint32_t* work_list_ids,
+    std::uint32_t* work_arrived,
+    const std::int32_t* delivery_input,
+    std::int32_t* delivery_tokens,
+    std::int32_t* delivery_positions,
+    std::int32_t* delivery_history,
+    Seen* delivery_seen,
+    std::uint32_t* delivery_count,
+    std::uint64_t* delivery_ring) {
+  draw_0_t::run(draw_0_t::Args{
+      .sampling = sampling,
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
+      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
+static_assert(sizeof(draw_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
 // Score · 0 bytes of weights, 16,384 of other data a launch
 // decode_score_b1 score and 2 more · grid (2, 1, 1), 64 threads
@@ -206,21 +257,26 @@ using score_0_t = imp::Score<
 static_assert(score_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(score_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) score_0(
-    const float* logits,
-    const std::int32_t* step_input,
-    const Sampling* seq_sampling,
-    const std::int32_t* seq_position,
-    const std::int32_t* seq_history,
-    const std::int32_t* seq_breakers,
-    const Seen* seq_seen,
-    const std::uint32_t* seq_mask,
-    const float* seq_bias,
-    std::uint32_t* longest,
+    const float* adjust_logits,
+    const std::int32_t* adjust_input,
+    const Sampling* adjust_sampling,
+    const std::int32_t* adjust_positions,
+    const std::int32_t* adjust_history,
+    const std::int32_t* adjust_breakers,
+    const Seen* adjust_seen,
+    const std::uint32_t* adjust_mask,
+    const float* adjust_bias,
+    std::uint32_t* adjust_longest,
     float* scores,
     float* best_value,
     std::uint32_t* best) {
-  score_0_t::run({logits, step_input, seq_sampling, seq_position, seq_history, seq_breakers, seq_seen, seq_mask, seq_bias, longest}, scores, best_value, best);
+  score_0_t::run(score_0_t::Args{
+      .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+      .scores = scores,
+      .best_value = best_value,
+      .best = best});
 }
+static_assert(sizeof(score_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Weigh · 0 bytes of weights, 8,192 of other data a launch
 // decode_weigh_b1 weigh and 3 more · grid (2, 1, 1), 64 threads
@@ -229,14 +285,19 @@ using weigh_0_t = imp::Weigh<
 static_assert(weigh_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(weigh_0_t::kSharedBytes == 16400, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) weigh_0(
-    const std::int32_t* step_input,
-    const Sampling* seq_sampling,
-    const float* scores,
-    const float* best_value,
-    const std::uint32_t* best,
+    const std::int32_t* input,
+    const Sampling* sampling,
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
     std::uint64_t* histogram) {
-  weigh_0_t::run(step_input, seq_sampling, {scores, best_value, best}, histogram);
+  weigh_0_t::run(weigh_0_t::Args{
+      .input = input,
+      .sampling = sampling,
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .histogram = histogram});
 }
+static_assert(sizeof(weigh_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // decode_weigh_b1 draw and 2 more · grid (2, 1, 1), 64 threads
@@ -245,25 +306,30 @@ using draw_weighed_0_t = imp::Draw<
 static_assert(draw_weighed_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(draw_weighed_0_t::kSharedBytes == 35920, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_0(
-    const Sampling* seq_sampling,
-    const float* scores,
-    const float* best_value,
-    const std::uint32_t* best,
-    std::uint64_t* histogram,
-    float* winner_value,
-    std::uint32_t* winner,
-    float* list_scores,
-    std::uint32_t* list_ids,
-    std::uint32_t* arrived,
-    const std::int32_t* step_input,
-    std::int32_t* seq_token,
-    std::int32_t* seq_position,
-    std::int32_t* seq_history,
-    Seen* seq_seen,
-    std::uint32_t* out_count,
-    std::uint64_t* out_ring) {
-  draw_weighed_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
+    const Sampling* sampling,
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    std::uint64_t* work_histogram,
+    float* work_winner_value,
+    std::uint32_t* work_winner,
+    float* work_list_scores,
+    std::uint32_t* work_list_ids,
+    std::uint32_t* work_arrived,
+    const std::int32_t* delivery_input,
+    std::int32_t* delivery_tokens,
+    std::int32_t* delivery_positions,
+    std::int32_t* delivery_history,
+    Seen* delivery_seen,
+    std::uint32_t* delivery_count,
+    std::uint64_t* delivery_ring) {
+  draw_weighed_0_t::run(draw_weighed_0_t::Args{
+      .sampling = sampling,
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
+      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
+static_assert(sizeof(draw_weighed_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
 // decode_sieve_b1 sieve and 1 more · grid (2, 1, 1), 64 threads
@@ -271,11 +337,47 @@ using sieve_0_t = imp::Sieve<
     imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
 static_assert(sieve_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(sieve_0_t::kSharedBytes == 20560, "the plan gives other shared memory");
-static_assert(sizeof(sieve_0_t::Args) == 22 * 8, "the plan passes other pointers");
 extern "C" __global__ void __launch_bounds__(64, 2) sieve_0(
     const __grid_constant__ sieve_0_t::Args args) {
   sieve_0_t::run(args);
 }
+// The plan's pointers lie where these fields do.
+static_assert(
+    requires(
+        const float* adjust_logits,
+        const std::int32_t* adjust_input,
+        const Sampling* adjust_sampling,
+        const std::int32_t* adjust_positions,
+        const std::int32_t* adjust_history,
+        const std::int32_t* adjust_breakers,
+        const Seen* adjust_seen,
+        const std::uint32_t* adjust_mask,
+        const float* adjust_bias,
+        std::uint32_t* adjust_longest,
+        float* surprise_limits,
+        float* scores,
+        std::uint64_t* shares,
+        std::uint64_t* histograms,
+        std::uint32_t* arrived,
+        float* surprises,
+        const std::int32_t* delivery_input,
+        std::int32_t* delivery_tokens,
+        std::int32_t* delivery_positions,
+        std::int32_t* delivery_history,
+        Seen* delivery_seen,
+        std::uint32_t* delivery_count,
+        std::uint64_t* delivery_ring) {
+      sieve_0_t::Args{
+          .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+          .surprise_limits = surprise_limits,
+          .scores = scores,
+          .shares = shares,
+          .histograms = histograms,
+          .arrived = arrived,
+          .surprises = surprises,
+          .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}};
+    });
+static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
 // prefill_t128 embed · grid (128, 1, 1), 128 threads
@@ -285,12 +387,17 @@ using embed_1_t = imp::EmbedChunk<
 static_assert(embed_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
-    const std::uint8_t* w,
-    const std::int32_t* step_input,
-    const std::int32_t* step_tokens,
+    const std::uint8_t* plane,
+    const std::int32_t* input,
+    const std::int32_t* tokens,
     float* x) {
-  embed_1_t::run(w, step_input, step_tokens, x);
+  embed_1_t::run(embed_1_t::Args{
+      .plane = plane,
+      .input = input,
+      .tokens = tokens,
+      .x = x});
 }
+static_assert(sizeof(embed_1_t::Args) == 4 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
@@ -303,9 +410,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
     const float* norm,
     std::uint8_t* codes,
     uint2* scales,
-    const std::int32_t* step_input) {
-  encode_0_t::run(x, norm, codes, scales, nullptr, step_input);
+    const std::int32_t* input) {
+  encode_0_t::run(encode_0_t::Args{
+      .x = x,
+      .norm = norm,
+      .codes = codes,
+      .scales = scales,
+      .planes = nullptr,
+      .input = input});
 }
+static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 69,632 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
@@ -315,13 +429,20 @@ using gemm_0_t = imp::GemmQ8<
 static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_0_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_0_t::run(gemm_0_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 34,816 bytes of weights, 98,304 of other data a launch
 // prefill_t128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
@@ -331,13 +452,20 @@ using gemm_1_t = imp::GemmQ8<
 static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_1_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_1_t::run(gemm_1_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 34,816 bytes of weights, 98,304 of other data a launch
 // prefill_t128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
@@ -347,13 +475,20 @@ using gemm_2_t = imp::GemmQ8<
 static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_2_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_2_t::run(gemm_2_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_2_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // prefill_t128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -367,11 +502,20 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
     const float* k_norm,
     const std::uint64_t* turns,
     std::uint8_t* cache,
-    const std::int32_t* seq_table,
-    const std::int32_t* seq_position,
-    const std::int32_t* step_input) {
-  append_0_t::run(qkv, q_norm, k_norm, turns, cache, seq_table, seq_position, step_input);
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    const std::int32_t* input) {
+  append_0_t::run(append_0_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .input = input});
 }
+static_assert(sizeof(append_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Attention · 0 bytes of weights, 262,144 of other data a launch
 // prefill_t128 layers.0.attention and 5 more · grid (2, 4, 1), 128 threads
@@ -382,12 +526,19 @@ static_assert(attend_0_t::kSharedBytes == 36864, "the plan gives other shared me
 extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
     const float* q,
     const std::uint8_t* cache,
-    const std::int32_t* seq_table,
-    const std::int32_t* seq_position,
+    const std::int32_t* table,
+    const std::int32_t* positions,
     float* out,
-    const std::int32_t* step_input) {
-  attend_0_t::run(q, cache, seq_table, seq_position, out, step_input);
+    const std::int32_t* input) {
+  attend_0_t::run(attend_0_t::Args{
+      .q = q,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .out = out,
+      .input = input});
 }
+static_assert(sizeof(attend_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
@@ -399,9 +550,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
     const float* x,
     std::uint8_t* codes,
     uint2* scales,
-    const std::int32_t* step_input) {
-  encode_1_t::run(x, nullptr, codes, scales, nullptr, step_input);
+    const std::int32_t* input) {
+  encode_1_t::run(encode_1_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .codes = codes,
+      .scales = scales,
+      .planes = nullptr,
+      .input = input});
 }
+static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
 // prefill_t128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
@@ -411,13 +569,20 @@ using gemm_3_t = imp::GemmQ8<
 static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_3_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_3_t::run(gemm_3_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 208,896 bytes of weights, 425,984 of other data a launch
 // prefill_t128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
@@ -427,13 +592,20 @@ using gemm_4_t = imp::GemmQ8<
 static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_4_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_4_t::run(gemm_4_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 208,896 bytes of weights, 425,984 of other data a launch
 // prefill_t128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
@@ -443,13 +615,20 @@ using gemm_5_t = imp::GemmQ8<
 static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_5_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_5_t::run(gemm_5_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 884,736 of other data a launch
 // prefill_t128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
@@ -459,13 +638,20 @@ using encode_2_t = imp::EncodeActivations<
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
-    const float* gate,
-    const float* up,
+    const float* x_gate,
+    const float* x_up,
     std::uint8_t* codes,
     uint2* scales,
-    const std::int32_t* step_input) {
-  encode_2_t::run({gate, up}, nullptr, codes, scales, nullptr, step_input);
+    const std::int32_t* input) {
+  encode_2_t::run(encode_2_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .codes = codes,
+      .scales = scales,
+      .planes = nullptr,
+      .input = input});
 }
+static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
 // prefill_t128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
@@ -475,13 +661,20 @@ using gemm_6_t = imp::GemmQ8<
 static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_6_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_6_t::run(gemm_6_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // FinishPrefill · 0 bytes of weights, 8 of other data a launch
 // prefill_t128 finish · grid (1, 1, 1), 32 threads
@@ -490,10 +683,13 @@ using finish_0_t = imp::FinishPrefill<
 static_assert(finish_0_t::kThreads == 32, "the plan launches another number of threads");
 static_assert(finish_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(32, 1) finish_0(
-    std::int32_t* seq_position,
-    const std::int32_t* step_input) {
-  finish_0_t::run(seq_position, step_input);
+    std::int32_t* positions,
+    const std::int32_t* input) {
+  finish_0_t::run(finish_0_t::Args{
+      .positions = positions,
+      .input = input});
 }
+static_assert(sizeof(finish_0_t::Args) == 2 * 8, "the plan leaves out a field");
 
 // TakeLast · 0 bytes of weights, 2,048 of other data a launch
 // sample_b1 last_token.layers.5.residual and 1 more · grid (1, 1, 1), 128 threads
@@ -502,11 +698,15 @@ using take_last_0_t = imp::TakeLast<
 static_assert(take_last_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(take_last_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) take_last_0(
-    const std::int32_t* step_input,
+    const std::int32_t* input,
     const float* chunk,
     float* x) {
-  take_last_0_t::run(step_input, chunk, x);
+  take_last_0_t::run(take_last_0_t::Args{
+      .input = input,
+      .chunk = chunk,
+      .x = x});
 }
+static_assert(sizeof(take_last_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
 // Score · 0 bytes of weights, 16,384 of other data a launch
 // sample_b1 score · grid (2, 1, 1), 64 threads
@@ -515,21 +715,26 @@ using score_first_0_t = imp::Score<
 static_assert(score_first_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(score_first_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) score_first_0(
-    const float* logits,
-    const std::int32_t* step_input,
-    const Sampling* seq_sampling,
-    const std::int32_t* seq_position,
-    const std::int32_t* seq_history,
-    const std::int32_t* seq_breakers,
-    const Seen* seq_seen,
-    const std::uint32_t* seq_mask,
-    const float* seq_bias,
-    std::uint32_t* longest,
+    const float* adjust_logits,
+    const std::int32_t* adjust_input,
+    const Sampling* adjust_sampling,
+    const std::int32_t* adjust_positions,
+    const std::int32_t* adjust_history,
+    const std::int32_t* adjust_breakers,
+    const Seen* adjust_seen,
+    const std::uint32_t* adjust_mask,
+    const float* adjust_bias,
+    std::uint32_t* adjust_longest,
     float* scores,
     float* best_value,
     std::uint32_t* best) {
-  score_first_0_t::run({logits, step_input, seq_sampling, seq_position, seq_history, seq_breakers, seq_seen, seq_mask, seq_bias, longest}, scores, best_value, best);
+  score_first_0_t::run(score_first_0_t::Args{
+      .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+      .scores = scores,
+      .best_value = best_value,
+      .best = best});
 }
+static_assert(sizeof(score_first_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // sample_b1 draw · grid (2, 1, 1), 64 threads
@@ -538,25 +743,30 @@ using draw_weighed_first_0_t = imp::Draw<
 static_assert(draw_weighed_first_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(draw_weighed_first_0_t::kSharedBytes == 35920, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_first_0(
-    const Sampling* seq_sampling,
-    const float* scores,
-    const float* best_value,
-    const std::uint32_t* best,
-    std::uint64_t* histogram,
-    float* winner_value,
-    std::uint32_t* winner,
-    float* list_scores,
-    std::uint32_t* list_ids,
-    std::uint32_t* arrived,
-    const std::int32_t* step_input,
-    std::int32_t* seq_token,
-    std::int32_t* seq_position,
-    std::int32_t* seq_history,
-    Seen* seq_seen,
-    std::uint32_t* out_count,
-    std::uint64_t* out_ring) {
-  draw_weighed_first_0_t::run(seq_sampling, {scores, best_value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived}, {step_input, seq_token, seq_position, seq_history, seq_seen, out_count, out_ring});
+    const Sampling* sampling,
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    std::uint64_t* work_histogram,
+    float* work_winner_value,
+    std::uint32_t* work_winner,
+    float* work_list_scores,
+    std::uint32_t* work_list_ids,
+    std::uint32_t* work_arrived,
+    const std::int32_t* delivery_input,
+    std::int32_t* delivery_tokens,
+    std::int32_t* delivery_positions,
+    std::int32_t* delivery_history,
+    Seen* delivery_seen,
+    std::uint32_t* delivery_count,
+    std::uint64_t* delivery_ring) {
+  draw_weighed_first_0_t::run(draw_weighed_first_0_t::Args{
+      .sampling = sampling,
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
+      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
+static_assert(sizeof(draw_weighed_first_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
 // sample_sieve_b1 sieve · grid (2, 1, 1), 64 threads
@@ -564,11 +774,47 @@ using sieve_first_0_t = imp::Sieve<
     imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
 static_assert(sieve_first_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(sieve_first_0_t::kSharedBytes == 20560, "the plan gives other shared memory");
-static_assert(sizeof(sieve_first_0_t::Args) == 22 * 8, "the plan passes other pointers");
 extern "C" __global__ void __launch_bounds__(64, 2) sieve_first_0(
     const __grid_constant__ sieve_first_0_t::Args args) {
   sieve_first_0_t::run(args);
 }
+// The plan's pointers lie where these fields do.
+static_assert(
+    requires(
+        const float* adjust_logits,
+        const std::int32_t* adjust_input,
+        const Sampling* adjust_sampling,
+        const std::int32_t* adjust_positions,
+        const std::int32_t* adjust_history,
+        const std::int32_t* adjust_breakers,
+        const Seen* adjust_seen,
+        const std::uint32_t* adjust_mask,
+        const float* adjust_bias,
+        std::uint32_t* adjust_longest,
+        float* surprise_limits,
+        float* scores,
+        std::uint64_t* shares,
+        std::uint64_t* histograms,
+        std::uint32_t* arrived,
+        float* surprises,
+        const std::int32_t* delivery_input,
+        std::int32_t* delivery_tokens,
+        std::int32_t* delivery_positions,
+        std::int32_t* delivery_history,
+        Seen* delivery_seen,
+        std::uint32_t* delivery_count,
+        std::uint64_t* delivery_ring) {
+      sieve_first_0_t::Args{
+          .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+          .surprise_limits = surprise_limits,
+          .scores = scores,
+          .shares = shares,
+          .histograms = histograms,
+          .arrived = arrived,
+          .surprises = surprises,
+          .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}};
+    });
+static_assert(sizeof(sieve_first_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
 // logits_t128 logits · grid (2, 32, 1), 256 threads
@@ -578,13 +824,20 @@ using gemm_7_t = imp::GemmQ8<
 static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
-    const std::uint8_t* w,
+    const std::uint8_t* weights,
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* step_input) {
-  gemm_7_t::run(w, codes, scales, nullptr, y, step_input);
+    const std::int32_t* input) {
+  gemm_7_t::run(gemm_7_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .input = input});
 }
+static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_t128 hidden · grid (128, 1, 1), 256 threads
@@ -595,10 +848,15 @@ static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared m
 extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
     const float* x,
     const float* norm,
-    const std::int32_t* step_input,
+    const std::int32_t* input,
     float* y) {
-  norm_chunk_0_t::run(x, norm, step_input, y);
+  norm_chunk_0_t::run(norm_chunk_0_t::Args{
+      .x = x,
+      .norm = norm,
+      .input = input,
+      .y = y});
 }
+static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
 
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
 // export_b1 export · grid (2, 1, 1), 256 threads
@@ -608,10 +866,14 @@ static_assert(export_logits_0_t::kThreads == 256, "the plan launches another num
 static_assert(export_logits_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
     const float* logits,
-    const std::int32_t* step_input,
-    float* out_logits) {
-  export_logits_0_t::run(logits, step_input, out_logits);
+    const std::int32_t* input,
+    float* rows) {
+  export_logits_0_t::run(export_logits_0_t::Args{
+      .logits = logits,
+      .input = input,
+      .rows = rows});
 }
+static_assert(sizeof(export_logits_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
 // TopLogits · 0 bytes of weights, 8,192 of other data a launch
 // top_b1 top · grid (2, 1, 1), 64 threads
@@ -622,18 +884,25 @@ using top_logits_0_t = imp::TopLogits<
 static_assert(top_logits_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(top_logits_0_t::kSharedBytes == 3184, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) top_logits_0(
-    const float* logits,
-    const float* best_value,
-    const std::uint32_t* best,
-    const std::int32_t* step_input,
-    const std::int32_t* seq_token,
-    const std::uint32_t* out_count,
-    std::uint64_t* part_mass,
-    std::uint64_t* listed,
-    std::uint32_t* arrived,
-    imp::TopEntry* out_top) {
-  top_logits_0_t::run({logits, best_value, best}, step_input, seq_token, out_count, {part_mass, listed, arrived}, out_top);
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    const std::int32_t* input,
+    const std::int32_t* tokens,
+    const std::uint32_t* sampled,
+    std::uint64_t* work_part_mass,
+    std::uint64_t* work_listed,
+    std::uint32_t* work_arrived,
+    imp::TopEntry* entries) {
+  top_logits_0_t::run(top_logits_0_t::Args{
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .input = input,
+      .tokens = tokens,
+      .sampled = sampled,
+      .work = {.part_mass = work_part_mass, .listed = work_listed, .arrived = work_arrived},
+      .entries = entries});
 }
+static_assert(sizeof(top_logits_0_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Read · 0 bytes of weights, 0 of other data a launch
 // bandwidth read · grid (16, 1, 1), 512 threads
@@ -645,5 +914,9 @@ extern "C" __global__ void __launch_bounds__(512, 1) read_0(
     const std::uint8_t* begin,
     const std::uint8_t* end,
     std::uint32_t* sink) {
-  read_0_t::run(begin, end, sink);
+  read_0_t::run(read_0_t::Args{
+      .begin = begin,
+      .end = end,
+      .sink = sink});
 }
+static_assert(sizeof(read_0_t::Args) == 3 * 8, "the plan leaves out a field");

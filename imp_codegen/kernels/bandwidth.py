@@ -18,11 +18,11 @@ def read_memory(low: Lowering) -> KernelSpec:
         entry="read",
         headers=("stage/read",),
         stage=Cpp("Read", (Config("ReadConfig", (("grid", grid), ("threads", _THREADS))),)),
-        call=(
-            Param("const std::uint8_t*", "begin", sink),
-            Param("const std::uint8_t*", "end", sink),
-            Param("std::uint32_t*", "sink", sink),
-        ),
+        args={
+            "begin": Param("const std::uint8_t*", sink),
+            "end": Param("const std::uint8_t*", sink),
+            "sink": Param("std::uint32_t*", sink),
+        },
         grid=(grid, 1, 1),
         threads=_THREADS,
         shared_bytes=0,

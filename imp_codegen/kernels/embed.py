@@ -33,12 +33,12 @@ class Embedding(Match):
                 stage,
                 (Config("EmbedConfig", (("threads", _THREADS), ("scale", float(self.op.scale)))), low.matrix(weight)),
             ),
-            call=(
-                low.plane(weight, "w"),
-                low.state("const std::int32_t*", "step.input"),
-                low.state("const std::int32_t*", tokens),
-                low.value("float*", "x", self.op.out),
-            ),
+            args={
+                "plane": low.plane(weight),
+                "input": low.state("const std::int32_t*", "step.input"),
+                "tokens": low.state("const std::int32_t*", tokens),
+                "x": low.value("float*", self.op.out),
+            },
             grid=(grid, 1, 1),
             threads=_THREADS,
             shared_bytes=0,

@@ -13,7 +13,10 @@ def finish(low: Lowering) -> KernelSpec:
         entry="finish",
         headers=("stage/finish_prefill",),
         stage=Cpp("FinishPrefill", (32,)),
-        call=(low.state("std::int32_t*", "seq.position"), low.state("const std::int32_t*", "step.input")),
+        args={
+            "positions": low.state("std::int32_t*", "seq.position"),
+            "input": low.state("const std::int32_t*", "step.input"),
+        },
         grid=(1, 1, 1),
         threads=32,
         shared_bytes=0,

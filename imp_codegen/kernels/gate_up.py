@@ -8,7 +8,7 @@ from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import activation, bias_mask, bias_params, stream
+from imp_codegen.kernels.stream import activation, bias_mask, biases, stream
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Gated, Linear
 
@@ -28,7 +28,6 @@ class GateUp(Match):
         weights = (self.gate.weight, self.up.weight)
         streamed = stream(low, "gate_up", self.vector, weights, paired=True)
         store = Cpp("StoreRows", (bias_mask(linears),))
-        x, norm = self.vector.params(low)
         kernel = KernelSpec(
             name=self.name.rpartition(".")[0] + ".gate_up",
             entry="gate_up",
@@ -37,13 +36,11 @@ class GateUp(Match):
                 "GatedGemv",
                 (streamed.gemv, streamed.encode, store, *map(low.matrix, weights), activation(gated)),
             ),
-            call=(
-                x,
-                norm,
-                (low.value("float*", "gated", gated.out), *bias_params(low, linears)),
-                low.plane(self.gate.weight, "gate"),
-                low.plane(self.up.weight, "up"),
-            ),
+            args={
+                **self.vector.args(low),
+                "out": {"y": low.value("float*", gated.out), "bias": biases(low, linears)},
+                "plane": tuple(map(low.plane, weights)),
+            },
             grid=(low.target.sms, 1, 1),
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,

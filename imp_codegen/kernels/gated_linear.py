@@ -8,8 +8,8 @@ from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import activation, bias_mask, bias_params, stream
-from imp_codegen.kernels.vector import Vector, up_param, vector_from
+from imp_codegen.kernels.stream import activation, bias_mask, biases, stream
+from imp_codegen.kernels.vector import Vector, up_of, vector_from
 from imp_codegen.ops import Gated, Linear
 
 
@@ -26,18 +26,20 @@ class GatedLinear(Match):
         linear, gated, weight = self.linear, self.gated, self.linear.weight
         streamed = stream(low, "project", self.vector, (weight,))
         store = Cpp("StoreGated", (bias_mask((linear,)), activation(gated)))
-        x, norm = self.vector.params(low)
         kernel = KernelSpec(
             name=self.name,
             entry="gated",
             headers=("stage/gemv", *low.headers(weight)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(weight))),
-            call=(
-                x,
-                norm,
-                (low.value("float*", "gated", gated.out), up_param(low, gated), *bias_params(low, (linear,))),
-                low.plane(weight, "w"),
-            ),
+            args={
+                **self.vector.args(low),
+                "out": {
+                    "y": low.value("float*", gated.out),
+                    "up": up_of(low, gated),
+                    "bias": biases(low, (linear,)),
+                },
+                "plane": (low.plane(weight),),
+            },
             grid=(low.target.sms, 1, 1),
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,

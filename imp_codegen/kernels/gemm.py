@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.graph import Value, Weight, label
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import activation, norm_fields
 from imp_codegen.kernels.vector import Vector
@@ -37,20 +37,18 @@ def encode(low: Lowering, vector: Vector, weights: tuple[Weight, ...]) -> Kernel
             ("up_stride", low.places[gated.up].stride if gated else 0),
         ),
     )
-    x, norm = vector.params(low)
     return KernelSpec(
         name=value.name + ".encode",
         entry="encode",
         headers=("stage/encode_activations",),
         stage=Cpp("EncodeActivations", (config, activation(gated)) if gated else (config,)),
-        call=(
-            x,
-            norm,
-            Param("std::uint8_t*", "codes", _codes(low, cols) if q8 else None),
-            Param("uint2*", "scales", _scales(low, cols) if q8 else None),
-            Param("std::uint16_t*", "planes", _planes(low, cols) if dense else None),
-            low.state("const std::int32_t*", "step.input"),
-        ),
+        args={
+            **vector.args(low),
+            "codes": Param("std::uint8_t*", _codes(low, cols)) if q8 else None,
+            "scales": Param("uint2*", _scales(low, cols)) if q8 else None,
+            "planes": Param("std::uint16_t*", _planes(low, cols)) if dense else None,
+            "input": low.state("const std::int32_t*", "step.input"),
+        },
         grid=(rows, 1, 1),
         threads=256,
         shared_bytes=32 * (bool(vector.norm) + bool(vector.sum)),
@@ -92,23 +90,26 @@ def gemm(
         ),
     )
     q8 = low.wants_q8(weight)
-    activations = (
-        (Param("const std::uint8_t*", "codes", _codes(low, cols)), Param("const uint2*", "scales", _scales(low, cols)))
+    activations: Arguments = (
+        {
+            "codes": Param("const std::uint8_t*", _codes(low, cols)),
+            "scales": Param("const uint2*", _scales(low, cols)),
+        }
         if q8
-        else (Param("const std::uint16_t*", "planes", _planes(low, cols)),)
+        else {"planes": Param("const std::uint16_t*", _planes(low, cols))}
     )
     return KernelSpec(
         name=op.out.name,
         entry="gemm",
         headers=("stage/gemm_q8" if q8 else "stage/gemm_bf16", *low.headers(weight)),
         stage=Cpp("GemmQ8" if q8 else "GemmBf16", (config, low.matrix(weight))),
-        call=(
-            low.plane(weight, "w"),
-            *activations,
-            low.plane(op.bias, "bias") if op.bias else Param("const float*", "bias", None),
-            Param("float*", "y", Binding(place.buffer)),
-            low.state("const std::int32_t*", "step.input"),
-        ),
+        args={
+            "weights": low.plane(weight),
+            **activations,
+            "bias": low.plane(op.bias) if op.bias else None,
+            "y": Param("float*", Binding(place.buffer)),
+            "input": low.state("const std::int32_t*", "step.input"),
+        },
         grid=(-(-rows // block_tokens), -(-weight.rows // _GEMM_ROWS), 1),
         threads=_GEMM_THREADS,
         shared_bytes=_shared_bytes(low, weight, block_tokens),

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.gemm import encode, gemm
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
-from imp_codegen.kernels.stream import bias_mask, bias_params, norm_fields, stream
+from imp_codegen.kernels.stream import bias_mask, biases, norm_fields, stream
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Linear, Sample, Scale, Softcap
 
@@ -51,29 +51,31 @@ class Head(Match):
         fields = (("warps", warps), ("biased", bias_mask((self.linear,))), ("scale", self._factor), ("cap", self._cap))
         return Config("LogitsConfig", fields)
 
+    def stored(self, low: Lowering) -> Arguments:
+        """Where logits are stored, and the best of each CTA (StoreLogits of stage/epilogue.h)."""
+        return {
+            "logits": low.value("float*", self.logits),
+            "best_value": Param("float*", low.buffer("head.best_value", low.target.sms * 4)),
+            "best": Param("std::uint32_t*", low.buffer("head.best", low.target.sms * 4)),
+            "bias": biases(low, (self.linear,)),
+        }
+
     def _streamed(self, low: Lowering) -> KernelSpec:
         linear, logits, cols = self.linear, self.logits, self.vector.value.width
         grid = low.target.sms
         streamed = stream(low, "head", self.vector, (linear.weight,))
         warps = streamed.warps
         store = Cpp("StoreLogits", (self.config(warps),))
-        x, norm = self.vector.params(low)
         return KernelSpec(
             name="head",
             entry="head",
             headers=("stage/gemv", *low.headers(linear.weight)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(linear.weight))),
-            call=(
-                x,
-                norm,
-                (
-                    low.value("float*", "logits", logits),
-                    Param("float*", "best_value", low.buffer("head.best_value", grid * 4)),
-                    Param("std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
-                    *bias_params(low, (linear,)),
-                ),
-                low.plane(linear.weight, "w"),
-            ),
+            args={
+                **self.vector.args(low),
+                "out": self.stored(low),
+                "plane": (low.plane(linear.weight),),
+            },
             grid=(grid, 1, 1),
             threads=warps * 32,
             shared_bytes=streamed.shared + round_up(warps * 8, 16),
@@ -89,18 +91,16 @@ class Head(Match):
         """The hidden state of every row after the norm."""
         threads, width, hidden = 256, self.vector.value.width, self.vector.value
         config = Config("NormChunkConfig", (("cols", width), ("threads", threads), *norm_fields(self.vector)[1:]))
-        x, norm = self.vector.params(low)
         return KernelSpec(
             name="hidden",
             entry="norm_chunk",
             headers=("stage/norm_chunk",),
             stage=Cpp("NormChunk", (config,)),
-            call=(
-                x,
-                norm,
-                low.state("const std::int32_t*", "step.input"),
-                low.value("float*", "y", hidden),
-            ),
+            args={
+                **self.vector.args(low),
+                "input": low.state("const std::int32_t*", "step.input"),
+                "y": low.value("float*", hidden),
+            },
             grid=(low.rows, 1, 1),
             threads=threads,
             shared_bytes=round_up(threads // 32 * 4, 16) * (2 if self.vector.sum else 1),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from imp_runtime.plan import Binding, CacheRead, Output, Tiles
 
@@ -27,35 +29,59 @@ class Cpp:
 
 @dataclass(frozen=True, slots=True)
 class Param:
-    """A pointer parameter, or a null pointer where the stage does not use it."""
+    """A pointer parameter."""
 
     ctype: str
-    name: str
-    binding: Binding | None
+    binding: Binding
+
+
+Argument: TypeAlias = "Param | Arguments | tuple[Argument, ...] | None"
+"""What a field of an argument struct holds: a pointer, null, a struct, or so many of them as an array."""
+
+Arguments: TypeAlias = Mapping[str, Argument]
+"""An argument struct of a stage: every field by its name, in the order of its declaration."""
+
+
+def flat(argument: Argument, name: str = "") -> Iterator[tuple[str, Param]]:
+    """The pointers of an argument that are not null, each with its path: `out.y` is `out_y`, `w[1]` is `w_1`."""
+    match argument:
+        case None:
+            return
+        case Param():
+            yield name, argument
+        case Mapping():
+            for field, part in argument.items():
+                yield from flat(part, f"{name}_{field}" if name else field)
+        case _:
+            for i, part in enumerate(argument):
+                yield from flat(part, f"{name}_{i}")
 
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
     """One launch.
 
-    `headers` lie below templates/include/imp, named without suffix; `call` holds the arguments of the stage's run():
-    parameters, and tuples for its argument structs. `overlap`: the stage waits for the kernel before it by itself.
-    `resident`: its CTAs wait for one another, so the GPU must hold all of them at once. `per_sm`: CTAs that are to fit
-    the registers of one multiprocessor. `phases`: steps inside it that each need all of the one before. `cache_reads`:
-    what it reads of the cache. `tiles`: what it does on tensor cores, if most of its time is that.
+    `headers` lie below templates/include/imp, named without suffix. `args` is the stage's struct Args, which its
+    run() takes. `overlap`: the stage waits for the kernel before it by itself. `resident`: its CTAs wait for one
+    another, so the GPU must hold all of them at once; the entry then takes Args as it lies in memory. `indexed`: a
+    resident kernel's Args is emitted, for the stage that indexes it, and is the first of its types. `per_sm`: CTAs
+    that are to fit the registers of one multiprocessor. `phases`: steps inside it that each need all of the one
+    before. `cache_reads`: what it reads of the cache. `tiles`: what it does on tensor cores, if most of its time is
+    that.
     """
 
     name: str
     entry: str
     headers: tuple[str, ...]
     stage: Cpp
-    call: tuple[Param | tuple[Param, ...], ...]
+    args: Arguments
     grid: tuple[int, int, int]
     threads: int
     shared_bytes: int
     ops: tuple[str, ...]
     overlap: bool = False
     resident: bool = False
+    indexed: bool = False
     per_sm: int = 1
     outputs: tuple[Output, ...] = ()
     phases: int = 1
@@ -65,10 +91,9 @@ class KernelSpec:
     tiles: Tiles | None = None
     flops: int = 0
 
-    def params(self) -> tuple[Param, ...]:
-        """The entry's parameters: every argument that is not null."""
-        flat = [p for item in self.call for p in (item if isinstance(item, tuple) else (item,))]
-        return tuple(p for p in flat if p.binding is not None)
+    def params(self) -> tuple[tuple[str, Param], ...]:
+        """The entry's parameters by name: every argument that is not null."""
+        return tuple(flat(self.args))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,11 +15,11 @@ def take_last(chunk: Lowering, one: Lowering, value: Value) -> KernelSpec:
         entry="take_last",
         headers=("stage/take_last",),
         stage=Cpp("TakeLast", (Config("TakeLastConfig", (("cols", width), ("threads", 128))),)),
-        call=(
-            one.state("const std::int32_t*", "step.input"),
-            chunk.value("const float*", "chunk", value),
-            one.value("float*", "x", value),
-        ),
+        args={
+            "input": one.state("const std::int32_t*", "step.input"),
+            "chunk": chunk.value("const float*", value),
+            "x": one.value("float*", value),
+        },
         grid=(1, 1, 1),
         threads=128,
         shared_bytes=0,

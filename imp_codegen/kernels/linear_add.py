@@ -8,9 +8,9 @@ from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels.choice import cheapest
 from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.gemm import encode, gemm
-from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_mask, bias_params, stream, ways_of_rows
+from imp_codegen.kernels.stream import bias_mask, biases, stream, ways_of_rows
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Add, Gated, Linear
 
@@ -42,12 +42,12 @@ class LinearAdd(Match):
             entry="project",
             headers=("stage/gemv", *low.headers(weight)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(weight))),
-            call=(
-                low.value("const float*", "input", linear.x),
-                Param("const float*", "norm", None),
-                (low.value("float*", "x", add.out), *bias_params(low, (linear,))),
-                low.plane(weight, "w"),
-            ),
+            args={
+                "x": low.value("const float*", linear.x),
+                "norm": None,
+                "out": {"y": low.value("float*", add.out), "bias": biases(low, (linear,))},
+                "plane": (low.plane(weight),),
+            },
             grid=(low.target.sms, 1, 1),
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,

@@ -40,7 +40,8 @@ class Lowering:
 
     `ropes`: the graph's rotary embeddings, each with a plane. `context`: the longest sequence. `places`: where the
     values between kernels lie. `tables`: tuning tables for the target, the first that knows a stage or the step
-    decides. `buffers`: the buffers' bytes. `streams`: the streamed stages and how each was configured.
+    decides. `check`: kernels keep what `imp verify` would not see otherwise. `buffers`: the buffers' bytes. `streams`:
+    the streamed stages and how each was configured.
     """
 
     target: Target
@@ -51,6 +52,7 @@ class Lowering:
     rows: int = 1
     places: Mapping[Value, Place] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
+    check: bool = False
     buffers: dict[str, int] = field(default_factory=dict)
     streams: dict[Stage, Chosen] = field(default_factory=dict)
 
@@ -64,10 +66,10 @@ class Lowering:
         self.buffers[name] = max(self.buffers.get(name, 0), round_up(nbytes, 256))
         return Binding(name)
 
-    def value(self, ctype: str, name: str, value: Value) -> Param:
+    def value(self, ctype: str, value: Value) -> Param:
         """A parameter for a value of the first row; the others lie `places[value].stride` floats further each."""
         place = self.places[value]
-        return Param(ctype, name, Binding(place.buffer, place.column * 4))
+        return Param(ctype, Binding(place.buffer, place.column * 4))
 
     def row(self, index: int) -> Lowering:
         """The same for a program of one row that lies where this one's row `index` does."""
@@ -75,28 +77,24 @@ class Lowering:
         return replace(self, rows=1, places=moved)
 
     def output(self, value: Value) -> tuple[Output, ...]:
-        """A value as what a kernel leaves behind, unless others lie between its rows.
-
-        In a chunk, the rows past its tokens mean nothing.
-        """
+        """A value as what a kernel leaves behind. In a chunk, the rows past its tokens mean nothing."""
         place = self.places[value]
-        if self.rows == 1:
-            return (Output(value.name, place.buffer, place.column * 4, "f32", (value.width,)),)
-        whole = Output(value.name, place.buffer, 0, "f32", (self.rows, value.width))
-        return (whole,) if place.stride == value.width else ()
+        shape = (value.width,) if self.rows == 1 else (self.rows, value.width)
+        stride = place.stride * 4 if self.rows > 1 and place.stride != value.width else 0
+        return (Output(value.name, place.buffer, place.column * 4, "f32", shape, stride),)
 
     def state(self, ctype: str, name: str) -> Param:
-        """A parameter for one of the runtime's state buffers: `seq.token` becomes `seq_token`."""
-        return Param(ctype, name.replace(".", "_"), Binding(name))
+        """A parameter for one of the runtime's state buffers."""
+        return Param(ctype, Binding(name))
 
-    def plane(self, weight: Weight, name: str) -> Param:
+    def plane(self, weight: Weight) -> Param:
         """A parameter for a weight's plane; a vector is floats."""
         ctype = "const float*" if self.placed[weight.name].tile is None else "const std::uint8_t*"
-        return Param(ctype, name, Binding(f"weights/{weight.name}"))
+        return Param(ctype, Binding(f"weights/{weight.name}"))
 
     def turns(self, rope: RopeSpec) -> Param:
         """A parameter for the turns of a rotary embedding's pairs."""
-        return Param("const std::uint64_t*", "turns", Binding(f"weights/{turns_plane(self.ropes.index(rope))}"))
+        return Param("const std::uint64_t*", Binding(f"weights/{turns_plane(self.ropes.index(rope))}"))
 
     def tile(self, weight: Weight) -> Tile:
         """The tile of a matrix."""
@@ -137,7 +135,7 @@ class Lowering:
 
     def layer_cache(self, layer: int) -> Param:
         """A parameter for one layer's part of the KV cache."""
-        return Param("std::uint8_t*", "cache", Binding("kv", self.cache.layers[layer].offset))
+        return Param("std::uint8_t*", Binding("kv", self.cache.layers[layer].offset))
 
     def choose_step(self, step: Step) -> StepChoice:
         """The step kernel's numbers: as the tables say, or else the formula."""

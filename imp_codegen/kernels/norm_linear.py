@@ -10,7 +10,7 @@ from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.gemm import encode, gemm
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_mask, bias_params, stream, ways_of_rows
+from imp_codegen.kernels.stream import bias_mask, biases, stream, ways_of_rows
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Linear
 
@@ -35,18 +35,16 @@ class NormLinear(Match):
         kind = "qkv" if self.vector.norm or len(linears) > 1 else "project"
         streamed = stream(low, kind, self.vector, weights)
         store = Cpp("StoreRows", (bias_mask(linears),))
-        x, norm = self.vector.params(low)
         return KernelSpec(
             name=self.name if kind == "project" else self.name.rpartition(".")[0] + ".qkv",
             entry=kind,
             headers=("stage/gemv", *low.headers(*weights)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, *map(low.matrix, weights))),
-            call=(
-                x,
-                norm,
-                (low.value("float*", "y", linears[0].out), *bias_params(low, linears)),
-                *(low.plane(w, f"w{i}") for i, w in enumerate(weights)),
-            ),
+            args={
+                **self.vector.args(low),
+                "out": {"y": low.value("float*", linears[0].out), "bias": biases(low, linears)},
+                "plane": tuple(map(low.plane, weights)),
+            },
             grid=(low.target.sms, 1, 1),
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,

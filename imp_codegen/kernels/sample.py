@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import label
 from imp_codegen.kernels.head import Head
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_runtime.plan import BREAKER_WORDS, RING
 
@@ -23,7 +23,7 @@ def greedy(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
         entry="greedy",
         headers=("stage/greedy",),
         stage=Cpp("Greedy", (sample_config(low, head),)),
-        call=(*bests(low), delivery(low)),
+        args={**bests(low), "delivery": delivery(low)},
         grid=(1, 1, 1),
         threads=threads,
         shared_bytes=best_bytes(threads),
@@ -44,26 +44,30 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     # The same kernels for every end.
     before = sample_config(low, head)
     vocab, parts, threads = head.logits.width, low.target.sms, low.target.sample_threads
-    logits = low.value("const float*", "logits", head.logits)
-    scores = Param("float*", "scores", low.buffer("sample.scores", vocab * 4))
-    best_value = Param("float*", "best_value", low.buffer("sample.best_value", parts * 4))
-    best = Param("std::uint32_t*", "best", low.buffer("sample.best", parts * 4))
-    head_best_value, head_best = (param.binding for param in bests(low))
-    source = (
-        Param("const float*", "scores", scores.binding if score else logits.binding),
-        Param("const float*", "best_value", best_value.binding if score else head_best_value),
-        Param("const std::uint32_t*", "best", best.binding if score else head_best),
-    )
+    scores = low.buffer("sample.scores", vocab * 4)
+    best_value, best = low.buffer("sample.best_value", parts * 4), low.buffer("sample.best", parts * 4)
+    source: Arguments = {"values": low.value("const float*", head.logits), **bests(low)}
+    if score:
+        source = {
+            "values": Param("const float*", scores),
+            "best_value": Param("const float*", best_value),
+            "best": Param("const std::uint32_t*", best),
+        }
     # A CTA's own candidates, scores and ids; then the scores of the whole list.
     lists = max(_LISTED * 4, min(_LISTED, round_up(-(-vocab // parts), 32)) * 8)
-    histogram = Param("std::uint64_t*", "histogram", low.buffer("sample.histogram", BINS * 8))
+    histogram = Param("std::uint64_t*", low.buffer("sample.histogram", BINS * 8))
     sampling = low.state("const Sampling*", "seq.sampling")
     scores_kernel = KernelSpec(
         name="score",
         entry="score" + ("" if advance else "_first"),
         headers=("stage/score",),
         stage=Cpp("Score", (sample_config(low, head, advance=advance),)),
-        call=(adjust(low, head), scores, best_value, best),
+        args={
+            "adjust": adjust(low, head),
+            "scores": Param("float*", scores),
+            "best_value": Param("float*", best_value),
+            "best": Param("std::uint32_t*", best),
+        },
         grid=(parts, 1, 1),
         threads=threads,
         shared_bytes=REPETITION_BYTES + best_bytes(threads),
@@ -76,7 +80,12 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
         entry="weigh",
         headers=("stage/weigh",),
         stage=Cpp("Weigh", (before,)),
-        call=(low.state("const std::int32_t*", "step.input"), sampling, source, histogram),
+        args={
+            "input": low.state("const std::int32_t*", "step.input"),
+            "sampling": sampling,
+            "scores": source,
+            "histogram": histogram,
+        },
         grid=(parts, 1, 1),
         threads=threads,
         shared_bytes=BINS * 8 + best_bytes(threads),
@@ -89,19 +98,19 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
         entry="draw" + ("_weighed" if weigh else "") + ("" if advance else "_first"),
         headers=("stage/draw",),
         stage=Cpp("Draw", (config,)),
-        call=(
-            sampling,
-            source,
-            (
-                histogram,
-                Param("float*", "winner_value", low.buffer("sample.winner_value", parts * 4)),
-                Param("std::uint32_t*", "winner", low.buffer("sample.winner", parts * 4)),
-                Param("float*", "list_scores", low.buffer("sample.list_scores", _LISTED * 4)),
-                Param("std::uint32_t*", "list_ids", low.buffer("sample.list_ids", _LISTED * 4)),
-                Param("std::uint32_t*", "arrived", low.buffer("sample.arrived", 8)),
-            ),
-            delivery(low),
-        ),
+        args={
+            "sampling": sampling,
+            "scores": source,
+            "work": {
+                "histogram": histogram,
+                "winner_value": Param("float*", low.buffer("sample.winner_value", parts * 4)),
+                "winner": Param("std::uint32_t*", low.buffer("sample.winner", parts * 4)),
+                "list_scores": Param("float*", low.buffer("sample.list_scores", _LISTED * 4)),
+                "list_ids": Param("std::uint32_t*", low.buffer("sample.list_ids", _LISTED * 4)),
+                "arrived": Param("std::uint32_t*", low.buffer("sample.arrived", 8)),
+            },
+            "delivery": delivery(low),
+        },
         grid=(parts, 1, 1),
         threads=threads,
         shared_bytes=candidates_bytes(threads) + best_bytes(threads) + 16 + lists,
@@ -132,42 +141,42 @@ def sample_config(
     )
 
 
-def adjust(low: Lowering, head: Head) -> tuple[Param, ...]:
-    """What makes scores of logits."""
-    return (
-        low.value("const float*", "logits", head.logits),
-        low.state("const std::int32_t*", "step.input"),
-        low.state("const Sampling*", "seq.sampling"),
-        low.state("const std::int32_t*", "seq.position"),
-        low.state("const std::int32_t*", "seq.history"),
-        low.state("const std::int32_t*", "seq.breakers"),
-        low.state("const Seen*", "seq.seen"),
-        low.state("const std::uint32_t*", "seq.mask"),
-        low.state("const float*", "seq.bias"),
-        Param("std::uint32_t*", "longest", low.buffer("sample.longest", head.logits.width * 4)),
-    )
+def adjust(low: Lowering, head: Head) -> Arguments:
+    """What makes scores of logits (Adjust of stage/score.h)."""
+    return {
+        "logits": low.value("const float*", head.logits),
+        "input": low.state("const std::int32_t*", "step.input"),
+        "sampling": low.state("const Sampling*", "seq.sampling"),
+        "positions": low.state("const std::int32_t*", "seq.position"),
+        "history": low.state("const std::int32_t*", "seq.history"),
+        "breakers": low.state("const std::int32_t*", "seq.breakers"),
+        "seen": low.state("const Seen*", "seq.seen"),
+        "mask": low.state("const std::uint32_t*", "seq.mask"),
+        "bias": low.state("const float*", "seq.bias"),
+        "longest": Param("std::uint32_t*", low.buffer("sample.longest", head.logits.width * 4)),
+    }
 
 
-def bests(low: Lowering) -> tuple[Param, Param]:
+def bests(low: Lowering) -> Arguments:
     """What the LM head's CTAs leave."""
     grid = low.target.sms
-    return (
-        Param("const float*", "best_value", low.buffer("head.best_value", grid * 4)),
-        Param("const std::uint32_t*", "best", low.buffer("head.best", grid * 4)),
-    )
+    return {
+        "best_value": Param("const float*", low.buffer("head.best_value", grid * 4)),
+        "best": Param("const std::uint32_t*", low.buffer("head.best", grid * 4)),
+    }
 
 
-def delivery(low: Lowering) -> tuple[Param, ...]:
-    """What a chosen token changes."""
-    return (
-        low.state("const std::int32_t*", "step.input"),
-        low.state("std::int32_t*", "seq.token"),
-        low.state("std::int32_t*", "seq.position"),
-        low.state("std::int32_t*", "seq.history"),
-        low.state("Seen*", "seq.seen"),
-        low.state("std::uint32_t*", "out.count"),
-        low.state("std::uint64_t*", "out.ring"),
-    )
+def delivery(low: Lowering) -> Arguments:
+    """What a chosen token changes (Delivery of stage/sampling.h)."""
+    return {
+        "input": low.state("const std::int32_t*", "step.input"),
+        "tokens": low.state("std::int32_t*", "seq.token"),
+        "positions": low.state("std::int32_t*", "seq.position"),
+        "history": low.state("std::int32_t*", "seq.history"),
+        "seen": low.state("Seen*", "seq.seen"),
+        "count": low.state("std::uint32_t*", "out.count"),
+        "ring": low.state("std::uint64_t*", "out.ring"),
+    }
 
 
 def candidates_bytes(threads: int) -> int:

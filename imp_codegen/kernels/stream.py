@@ -131,9 +131,9 @@ def bias_mask(linears: tuple[Linear, ...]) -> int:
     return sum(1 << i for i, op in enumerate(linears) if op.bias)
 
 
-def bias_params(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param, ...]:
-    """A parameter for each bias that there is."""
-    return tuple(low.plane(op.bias, f"bias{i}") for i, op in enumerate(linears) if op.bias)
+def biases(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param | None, ...]:
+    """The biases that there are, in the order of their matrices, or one null pointer (Biases of stage/epilogue.h)."""
+    return tuple(low.plane(op.bias) for op in linears if op.bias) or (None,)
 
 
 def activation(gated: Gated) -> Cpp:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import Block, FusionError
-from imp_codegen.kernels.kernel_spec import Param
+from imp_codegen.kernels.kernel_spec import Argument, Arguments, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Add, Gated, Linear, RmsNorm, ScaleBy
 from imp_runtime.plan import Binding
@@ -77,39 +77,40 @@ class Vector:
         """A chunk's sum takes its stream's place; of one row, many CTAs read the stream while one stores the sum."""
         return {self.sum.out: self.sum.stream} if rows > 1 and self.sum and self.sum.kept else {}
 
-    def params(self, low: Lowering) -> tuple[Param | tuple[Param, ...], Param]:
-        """What encoders take: where it lies, or what it is made of; and the norm's weight.
+    def args(self, low: Lowering) -> Arguments:
+        """What encoders take: `x`, where it lies or what it is made of, and the `norm`.
 
         That is PostSource or PostChunk for a sum, GatedChunk for what is gated.
         """
-        norm = norm_param(low, self.norm, "norm")
+        norm = norm_weight(low, self.norm)
         if self.gated:
-            return (low.value("const float*", "gate", self.gated.gate), up_param(low, self.gated)), norm
+            return {
+                "x": {"gate": low.value("const float*", self.gated.gate), "up": up_of(low, self.gated)},
+                "norm": norm,
+            }
         if not self.sum:
-            return low.value("const float*", "x", self.reads[0][0]), norm
+            return {"x": low.value("const float*", self.reads[0][0]), "norm": norm}
         in_place = low.rows > 1
-        parts = [
-            low.value("float*" if in_place else "const float*", "x", self.sum.stream),
-            low.value("const float*", "branch", self.sum.norm.x),
-            norm_param(low, self.sum.norm, "branch_norm"),
-        ]
+        x: dict[str, Argument] = {
+            "stream": low.value("float*" if in_place else "const float*", self.sum.stream),
+            "branch": low.value("const float*", self.sum.norm.x),
+            "norm": norm_weight(low, self.sum.norm),
+        }
         if not in_place:
-            kept = low.value("float*", "sum", self.sum.out) if self.sum.kept else Param("float*", "sum", None)
-            parts.append(kept)
-        if self.sum.scale:
-            parts.append(low.plane(self.sum.scale.weight, "scale"))
-        return tuple(parts), norm
+            x["sum"] = low.value("float*", self.sum.out) if self.sum.kept else None
+        x["scale"] = low.plane(self.sum.scale.weight) if self.sum.scale else None
+        return {"x": x, "norm": norm}
 
 
-def up_param(low: Lowering, gated: Gated) -> Param:
-    """A parameter for what a gate multiplies."""
+def up_of(low: Lowering, gated: Gated) -> Param:
+    """What a gate multiplies."""
     place = low.places[gated.up]
-    return Param("const float*", "up", Binding(place.buffer, (place.column + gated.begin) * 4))
+    return Param("const float*", Binding(place.buffer, (place.column + gated.begin) * 4))
 
 
-def norm_param(low: Lowering, norm: RmsNorm | None, name: str) -> Param:
-    """A parameter for a norm's weight, null if there is none."""
-    return low.plane(norm.weight, name) if norm and norm.weight else Param("const float*", name, None)
+def norm_weight(low: Lowering, norm: RmsNorm | None) -> Param | None:
+    """A norm's weight, if there is one."""
+    return low.plane(norm.weight) if norm and norm.weight else None
 
 
 def vector_from(edges: Edges, op: Op, rows: int) -> Vector | None:

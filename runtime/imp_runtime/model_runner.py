@@ -320,7 +320,12 @@ class ModelRunner:
         def outcome(output: Output) -> npt.NDArray[np.generic]:
             if output.buffer == "kv":
                 return self.read_blocks(slot, output.offset, math.prod(output.shape), tokens)
-            return self.read(output.buffer, output.dtype, output.shape, output.offset)
+            if not output.stride:
+                return self.read(output.buffer, output.dtype, output.shape, output.offset)
+            lines = np.zeros(output.shape[0] * output.stride, np.uint8)
+            lines[: output.nbytes] = self.read(output.buffer, "u8", (output.nbytes,), output.offset)
+            rows = np.ascontiguousarray(lines.reshape(-1, output.stride)[:, : output.row_bytes])
+            return rows.view(DTYPES[output.dtype]).reshape(output.shape)
 
         for kernel, launch in zip(spec.kernels, self._launches[program], strict=True):
             self.device.launch(launch)

@@ -48,6 +48,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -129,6 +130,7 @@ TOP_DTYPE = np.dtype(
 Form = Literal["graph", "persistent"]
 Pooling = Literal["none", "mean", "cls", "last"]
 DType = Literal["f32", "f16", "i32", "u32", "u64", "u8"]
+DTYPE_BYTES: dict[DType, int] = {"f32": 4, "f16": 2, "i32": 4, "u32": 4, "u64": 8, "u8": 1}
 
 
 class PlanError(ImpError):
@@ -187,6 +189,7 @@ class Output:
     """What a kernel leaves behind that `imp verify` can compare: graph value, where it lies, shape and type.
 
     With `buffer` `kv` it is part of every block, from `offset` on: the reader gathers them by the block table.
+    `stride`: bytes from one row of the first axis to the next where others lie between them, else 0.
     """
 
     value: Text
@@ -194,6 +197,17 @@ class Output:
     offset: int
     dtype: DType
     shape: tuple[int, ...]
+    stride: int = 0
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of a row of the first axis."""
+        return math.prod(self.shape[1:]) * DTYPE_BYTES[self.dtype]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes from the first to the last."""
+        return max(self.shape[0] - 1, 0) * (self.stride or self.row_bytes) + (self.row_bytes if self.shape[0] else 0)
 
 
 @dataclass(frozen=True, slots=True)

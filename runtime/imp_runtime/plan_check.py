@@ -35,7 +35,6 @@ MAX_GRID = (2**31 - 1, 65535, 65535)
 MAX_BLOCKS_LAUNCHED = 2**31 - 1
 MAX_BUFFER_BYTES = 1 << 44
 WEIGHTS = "weights/"
-DTYPE_BYTES = {"f32": 4, "f16": 2, "i32": 4, "u32": 4, "u64": 8, "u8": 1}
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
 
 
@@ -164,10 +163,15 @@ def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
     for i, binding in enumerate(kernel.args):
         _check_binding(f"{where}.args[{i}]", binding, 1, sizes)
     for output in kernel.outputs:
-        if any(not 0 <= n <= MAX_BUFFER_BYTES for n in output.shape) or len(output.shape) > 8:
+        if any(not 0 <= n <= MAX_BUFFER_BYTES for n in output.shape) or not 1 <= len(output.shape) <= 8:
             raise PlanError(f"plan.json: {where}.outputs[{output.value}].shape is {list(output.shape)!r:.80}")
-        nbytes = math.prod(output.shape) * DTYPE_BYTES[output.dtype]
-        _check_binding(f"{where}.outputs[{output.value}]", Binding(output.buffer, output.offset), nbytes, sizes)
+        if output.stride and not output.row_bytes <= output.stride <= MAX_BUFFER_BYTES:
+            raise PlanError(
+                f"plan.json: {where}.outputs[{output.value}].stride is {output.stride}, its rows have "
+                f"{output.row_bytes} bytes"
+            )
+        place = Binding(output.buffer, output.offset)
+        _check_binding(f"{where}.outputs[{output.value}]", place, output.nbytes, sizes)
 
 
 def _check_binding(where: str, binding: Binding, nbytes: int, sizes: dict[str, int]) -> None:

@@ -273,7 +273,7 @@ def test_layers_that_turn_otherwise_have_tables_of_their_own(program: Program) -
     for form in program.forms:
         launches, _, tables = program.of(graph, form)
         assert len(tables) == 2
-        bound = [p.binding.buffer for launch in launches for p in launch.params() if "rope" in p.binding.buffer]
+        bound = [p.binding.buffer for launch in launches for _, p in launch.params() if "rope" in p.binding.buffer]
         assert set(bound) == {"weights/rope.turns.0", "weights/rope.turns.1"}
 
 

@@ -162,6 +162,9 @@ def with_output(output: Output) -> Plan:
         (with_output(Output("x", "seq.token", 0, "i32", (9,))), "reaches bytes 0..36 of seq.token"),
         (with_output(Output("x", "seq.token", 0, "i32", (2**40, 2**40))), "of seq.token"),
         (with_output(Output("x", "seq.token", 0, "i32", (-1,))), "shape"),
+        (with_output(Output("x", "seq.token", 0, "i32", ())), "shape"),
+        (with_output(Output("x", "seq.token", 4, "i32", (3, 1), 16)), "reaches bytes 4..40 of seq.token"),
+        (with_output(Output("x", "seq.token", 0, "i32", (2, 2), 4)), "stride is 4, its rows have 8 bytes"),
     ],
 )
 def test_a_plan_that_could_lead_astray_is_refused(plan: Plan, message: str) -> None:

@@ -57,7 +57,7 @@ CARD = replace(fast_cards()["h200"], sms=100)
 
 
 def kernel(**changes: object) -> KernelSpec:
-    plain = KernelSpec("k", "k", (), Cpp("K"), (), (1, 1, 1), 32, 0, ())
+    plain = KernelSpec("k", "k", (), Cpp("K"), {}, (1, 1, 1), 32, 0, ())
     return replace(plain, **changes)  # type: ignore[arg-type]  # any field
 
 

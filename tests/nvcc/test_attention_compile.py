@@ -65,7 +65,7 @@ def source(target: str) -> str:
             ),
         ):
             parameters = ", ".join(f"{each} a{i}" for i, each in enumerate(types))
-            arguments = ", ".join(f"a{i}" for i in range(len(types)))
+            arguments = "{" + ", ".join(f"a{i}" for i in range(len(types))) + "}"
             lines.append(entry(f"{kind}_{name}", stage, parameters, arguments, most))
     return "".join(lines)
 

@@ -63,7 +63,7 @@ def source() -> str:
             f"using {name} = {stage};",
             f'static_assert({name}::kSharedBytes <= {SHARED_LIMIT}, "more shared memory than a block may have");',
             f'extern "C" __global__ void __launch_bounds__({name}::kThreads) {name}_0({parameters}) {{',
-            f"  {name}::run({arguments});",
+            f"  {name}::run({{{arguments}}});",
             "}",
         ]
     return "\n".join(lines) + "\n"

@@ -61,22 +61,22 @@ class Product:
         planes = ", ".join(f"const std::uint8_t* w{i}" for i in range(len(types)))
         names = ", ".join(f"w{i}" for i in range(len(types)))
         mask = sum(1 << i for i in self.biased)
-        parameters, values = ["float* y"], ["y"]
+        parameters, values = ["float* y"], [".y = y"]
         epilogue = f"imp::{self.epilogue}<{mask}>"
         if self.epilogue == "AddRows":
             epilogue = f"imp::AddRows<{mask}, {self.scale}f>"
         if self.epilogue == "StoreGated":
             epilogue = f"imp::StoreGated<{mask}, imp::{self.activation}>"
-            parameters, values = [*parameters, "const float* up"], [*values, "up"]
+            parameters, values = [*parameters, "const float* up"], [*values, ".up = up"]
         if self.epilogue == "StoreLogits":
             epilogue = (
                 f"imp::StoreLogits<imp::LogitsConfig{{.warps = {WARPS}, .biased = {mask}, .scale = {self.scale}f, "
                 f".cap = {self.cap}f}}>"
             )
             parameters += ["float* value", "std::uint32_t* best"]
-            values += ["value", "best"]
+            values = [".logits = y", ".best_value = value", ".best = best"]
         parameters += [f"const float* b{i}" for i in self.biased]
-        values += [f"b{i}" for i in self.biased]
+        values.append(f".bias = {{{', '.join(f'b{i}' for i in self.biased) or 'nullptr'}}}")
         stage = f"imp::Gemv<{gemv}, {encode}, {epilogue}, {', '.join(types)}>"
         if self.epilogue == "gated":
             epilogue = f"imp::StoreRows<{mask}>"
@@ -94,7 +94,7 @@ class Product:
         return (
             f'using {self.name}_t = {stage};\nextern "C" {{ int {self.name}_shared = {self.name}_t::kSharedBytes; }}\n'
             f'extern "C" __global__ void {self.name}({given}, {", ".join(parameters)}, {planes}) '
-            f"{{ {self.name}_t::run({x}, {g}, {{{', '.join(values)}}}, {names}); }}\n"
+            f"{{ {self.name}_t::run({{{x}, {g}, {{{', '.join(values)}}}, {{{names}}}}}); }}\n"
         )
 
 

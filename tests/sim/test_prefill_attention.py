@@ -72,7 +72,7 @@ def source() -> str:
             numbers = ", ".join(f"s_{entry}::{n}" for n in ("kGridX", "kGridY", "kGridZ", "kThreads", "kSharedBytes"))
             lines += [
                 f"using s_{entry} = {stage};",
-                f'extern "C" void {entry}({parameters}) {{ s_{entry}::run({arguments}); }}',
+                f'extern "C" void {entry}({parameters}) {{ s_{entry}::run({{{arguments}}}); }}',
                 f'extern "C" const int {entry}_shape[5] = {{{numbers}}};',
             ]
     return "\n".join(lines) + "\n"

@@ -162,7 +162,7 @@ class Entry:
         return (
             f"using s_{name} = {self.stage};\n"
             f'extern "C" void {name}({", ".join(f"void* a{i}" for i in range(self.pointers))}) '
-            f"{{ s_{name}::run({', '.join(arguments)}); }}\n"
+            f"{{ s_{name}::run({{{', '.join(arguments)}}}); }}\n"
             f'extern "C" const int {name}_shape[5] = {{{grid}, s_{name}::kThreads, s_{name}::kSharedBytes}};\n'
         )
 

@@ -52,31 +52,31 @@ int top_VOCAB_shared = top_VOCAB_t::kSharedBytes;
 extern "C" __global__ void top_VOCAB(const float* logits, const float* value, const std::uint32_t* best,
     const std::int32_t* input, const std::int32_t* tokens, const std::uint32_t* count, std::uint64_t* part_mass,
     std::uint64_t* listed, std::uint32_t* arrived, imp::TopEntry* entries) {
-  top_VOCAB_t::run({logits, value, best}, input, tokens, count, {part_mass, listed, arrived}, entries);
+  top_VOCAB_t::run({{logits, value, best}, input, tokens, count, {part_mass, listed, arrived}, entries});
 }
 extern "C" __global__ void greedy_VOCAB(const float* value, const std::uint32_t* best, const std::int32_t* input,
     std::int32_t* tokens, std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count,
     std::uint64_t* ring) {
-  greedy_VOCAB_t::run(value, best, {input, tokens, positions, history, seen, count, ring});
+  greedy_VOCAB_t::run({value, best, {input, tokens, positions, history, seen, count, ring}});
 }
 extern "C" __global__ void score_VOCAB(const float* logits, const std::int32_t* input, const imp::Sampling* sampling,
     const std::int32_t* positions, const std::int32_t* history, const std::int32_t* breakers, const imp::Seen* seen,
     const std::uint32_t* mask, const float* bias, std::uint32_t* longest, float* scores, float* value,
     std::uint32_t* best) {
-  score_VOCAB_t::run({logits, input, sampling, positions, history, breakers, seen, mask, bias, longest}, scores, value,
-      best);
+  score_VOCAB_t::run({{logits, input, sampling, positions, history, breakers, seen, mask, bias, longest}, scores, value,
+      best});
 }
 extern "C" __global__ void sieve_VOCAB(const __grid_constant__ sieve_VOCAB_t::Args args) { sieve_VOCAB_t::run(args); }
 extern "C" __global__ void weigh_VOCAB(const std::int32_t* input, const imp::Sampling* sampling, const float* scores,
     const float* value, const std::uint32_t* best, std::uint64_t* histogram) {
-  weigh_VOCAB_t::run(input, sampling, {scores, value, best}, histogram);
+  weigh_VOCAB_t::run({input, sampling, {scores, value, best}, histogram});
 }
 extern "C" __global__ void draw_VOCAB(const imp::Sampling* sampling, const float* scores, const float* value,
     const std::uint32_t* best, std::uint64_t* histogram, float* winner_value, std::uint32_t* winner, float* list_scores,
     std::uint32_t* list_ids, std::uint32_t* arrived, const std::int32_t* input, std::int32_t* tokens,
     std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count, std::uint64_t* ring) {
-  draw_VOCAB_t::run(sampling, {scores, value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived},
-      {input, tokens, positions, history, seen, count, ring});
+  draw_VOCAB_t::run({sampling, {scores, value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived},
+      {input, tokens, positions, history, seen, count, ring}});
 }
 """
 
@@ -161,7 +161,7 @@ class Sampler:
             self.launch("greedy", 1, b, "value", "best", *delivery, seed=seed)
         elif sieve:
             scratch = ("surprise", "scores", "shares", "histograms", "sieved", "surprises")
-            self.launch("sieve", self.parts, b, "logits", *state, *scratch, *delivery[1:], seed=seed)
+            self.launch("sieve", self.parts, b, "logits", *state, *scratch, *delivery, seed=seed)
         else:
             penalises = p["repetition_penalty"] != 1 or p["frequency_penalty"] or p["presence_penalty"]
             adjusts = p["flags"] or penalises or p["dry_multiplier"]

@@ -63,9 +63,9 @@ def test_splits(tape: SimLibrary, window: int) -> None:
 # Numbers of the emitted type, each as an expression of the phase's units U.
 TRAITS = """
 template <class T> struct Numbers;
-template <imp::StepConfig C, class A, class Q, class O, class G, class D, class H>
-struct Numbers<imp::Step<C, A, Q, O, G, D, H>> {
-  using Kernel = imp::Step<C, A, Q, O, G, D, H>;
+template <class Args, imp::StepConfig C, class A, class Q, class O, class G, class D, class H>
+struct Numbers<imp::Step<Args, C, A, Q, O, G, D, H>> {
+  using Kernel = imp::Step<Args, C, A, Q, O, G, D, H>;
   template <class P> struct Of;
   template <imp::EncodeConfig E, imp::PhaseConfig P, class L, class... Units>
   struct Of<imp::StepPhase<E, P, L, Units...>> {

@@ -92,7 +92,7 @@ def slightly(rows: Rows) -> None:
 
 VALUES = {
     "decode_b1": ["layers.1.q", "layers.1.k", "layers.1.v", "layers.1.gated"],
-    "prefill": ["embed"],
+    "prefill": ["embed", "layers.1.q", "layers.1.k", "layers.1.v", "layers.1.gate", "layers.1.up"],
 }
 BOTH = ["layers.1.attention", "layers.1.attn_residual", "layers.1.residual"]
 CASES = [(program, value) for program in VALUES for value in (*VALUES[program], *BOTH)]

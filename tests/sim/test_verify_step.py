@@ -1,17 +1,19 @@
-"""`imp verify` of a model that decodes in one kernel: a code rounded the other way passes, a fault does not."""
+"""`imp verify` of a model that decodes in one kernel: it compares every phase, and finds a fault where it is."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 
-from imp_codegen import emit
+from imp_codegen import compiler, emit
 from imp_codegen.compiler import CompileOptions, compile_model
-from imp_codegen.verify import NOISE, VerifyRow, verify
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.verify import NOISE, VerifyReport, verify
 from imp_runtime.engine import Engine
 from model_checks import quiet
 from two_forms import CONFIG
@@ -19,34 +21,67 @@ from two_forms import CONFIG
 # Found among sixteen shapes: one code of the step differs from the reference's.
 SHAPE = {"architectures": ["LlamaForCausalLM"], "hidden_size": 512, "intermediate_size": 1536}
 COUNT = "const int count = left < C.block_tokens ? left : C.block_tokens;"
+FACTOR = "Encode::dense(scratch), scale};"
+GEMMA = {
+    "architectures": ["Gemma3ForCausalLM"],
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": 64,
+    "rope_local_base_freq": 10000.0,
+    "sliding_window": 8,
+    "sliding_window_pattern": 2,
+}
+PHASES = ("q", "k", "v", "attention", "attention.cache", "attn_residual", "gated", "residual")
 
 
-def logits_of(folder: Path, fault: tuple[str, str] | None = None) -> tuple[VerifyRow, VerifyRow | None]:
-    """The row of the step kernel, and the first failure. `fault`: a text of attention_core.h, and what replaces it."""
+def checked(folder: Path, shape: dict[str, Any], fault: tuple[str, str, str] | None = None) -> VerifyReport:
+    """The report; `fault`: a header, a text in it, and what replaces it.
+
+    The phases are kept as in a check build, but nobody watches the threads, which takes its time.
+    """
     templates, artifact = folder / "templates", folder / "model.impc"
     shutil.copytree(emit.templates(), templates)
     if fault is not None:
-        header = templates / "include" / "imp" / "stage" / "attention_core.h"
+        header = templates / "include" / "imp" / "stage" / fault[0]
         text = header.read_text("utf-8")
-        assert text.count(fault[0]) == 1
-        header.write_text(text.replace(*fault), "utf-8")
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **SHAPE}), "utf-8")
+        assert text.count(fault[1]) == 1
+        header.write_text(text.replace(*fault[1:]), "utf-8")
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **shape}), "utf-8")
     options = CompileOptions(random_weights=True, form="persistent")
+    kept = patch.object(compiler, "Lowering", lambda *args, **named: Lowering(*args, **{**named, "check": True}))
     with patch.object(emit, "templates", lambda: templates):
-        compile_model(folder / "config.json", artifact, ("sim",), options, quiet)
+        with kept:
+            compile_model(folder / "config.json", artifact, ("sim",), options, quiet)
         with Engine.load(artifact, target="sim") as engine:
-            report = verify(engine.artifact, engine.runner, quiet)
-    (row,) = (row for row in report.rows if row.kernel == "step")
-    return row, report.first_failure
+            return verify(engine.artifact, engine.runner, quiet)
 
 
-def test_a_code_rounded_the_other_way_is_no_fault(tmp_path: Path) -> None:
-    row, failure = logits_of(tmp_path)
-    assert row.allowed > 10 * NOISE * row.scale  # what a code that rounds the other way does in the reference
-    assert failure is None
+def test_every_phase_is_compared_and_a_code_rounded_the_other_way_is_no_fault(tmp_path: Path) -> None:
+    report = checked(tmp_path, SHAPE)
+    assert report.first_failure is None
+    step = {row.op: row for row in report.rows if row.kernel == "step"}
+    assert list(step) == [f"layers.{layer}.{phase}" for layer in (0, 1) for phase in PHASES] + ["logits"]
+    assert max(row.allowed / row.scale for row in step.values()) > 10 * NOISE  # where a code may round the other way
+
+
+def test_branches_with_norms(tmp_path: Path) -> None:
+    report = checked(tmp_path, GEMMA)
+    assert report.first_failure is None
+    each = ("q", "k", "v", "attention", "attention.cache", "attn_output", "attn_residual", "gated", "down", "residual")
+    compared = [f"layers.{layer}.{phase}" for layer in (0, 1) for phase in each]
+    compared[-1] = "logits"  # the head keeps no sum
+    assert [row.op for row in report.rows if row.kernel == "step"] == compared
 
 
 @pytest.mark.parametrize("wrong", [COUNT.replace("? left :", "? left - 1 :"), COUNT.replace("left :", "1 :")])
 def test_positions_that_attention_leaves_out_are_seen(tmp_path: Path, wrong: str) -> None:
-    row, failure = logits_of(tmp_path, (COUNT, wrong))
-    assert failure == row
+    failure = checked(tmp_path, SHAPE, ("attention_core.h", COUNT, wrong)).first_failure
+    assert failure is not None
+    assert (failure.kernel, failure.op) == ("step", "layers.0.attention")
+
+
+@pytest.mark.parametrize(("phase", "layer", "op"), [("Down", 1, "layers.1.residual"), ("Qkv", 1, "layers.1.q")])
+def test_a_wrong_factor_is_named_where_it_is(tmp_path: Path, phase: str, layer: int, op: str) -> None:
+    wrong = FACTOR.replace("scale}", f"std::is_same_v<Phase, {phase}> && l == {layer} ? 1.01f * scale : scale}}")
+    failure = checked(tmp_path, SHAPE, ("step.h", FACTOR, wrong)).first_failure
+    assert failure is not None
+    assert (failure.kernel, failure.op) == ("step", op)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_params, turns_param
+from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_weights, turns
 from imp_codegen.kernels.attention.sizes import (
     LEAST_SLOTS,
     attention_bytes,
@@ -35,20 +35,18 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         entry="attention",
         headers=("stage/attention_decode",),
         stage=Cpp("AttentionDecode", (core_config(low, parts, splits, op.window), slots)),
-        call=(
-            (
-                low.value("const float*", "qkv", parts.inputs[0]),
-                *norm_params(low, parts.norms),
-                turns_param(low, parts),
-                cache,
-                low.state("const std::int32_t*", "step.input"),
-                low.state("const std::int32_t*", "seq.position"),
-                low.state("const std::int32_t*", "seq.table"),
-                Param("float*", "partial", partial),
-                Param("std::uint32_t*", "arrived", low.buffer("attn.arrived", items * 4)),
-                low.value("float*", "out", op.out),
-            ),
-        ),
+        args={
+            "qkv": low.value("const float*", parts.inputs[0]),
+            **norm_weights(low, parts),
+            "turns": turns(low, parts),
+            "cache": cache,
+            "input": low.state("const std::int32_t*", "step.input"),
+            "positions": low.state("const std::int32_t*", "seq.position"),
+            "table": low.state("const std::int32_t*", "seq.table"),
+            "partial": Param("float*", partial),
+            "arrived": Param("std::uint32_t*", low.buffer("attn.arrived", items * 4)),
+            "out": low.value("float*", op.out),
+        },
         grid=(splits, items, 1),
         threads=warps * 32,
         shared_bytes=attention_bytes(op, warps, slots),

@@ -103,16 +103,12 @@ def appended(low: Lowering, op: Attention) -> tuple[Output, ...]:
     return (Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),) if op.k else ()
 
 
-def turns_param(low: Lowering, parts: Parts) -> Param:
-    """The turns of the pairs that turn, or a null pointer."""
-    return low.turns(parts.rope) if parts.rope else Param("const std::uint64_t*", "turns", None)
+def turns(low: Lowering, parts: Parts) -> Param | None:
+    """The turns of the pairs that turn, if any do."""
+    return low.turns(parts.rope) if parts.rope else None
 
 
-def norm_params(low: Lowering, norms: tuple[HeadNorm, ...]) -> tuple[Param, ...]:
-    """The weights of the norms of q and k, or null pointers."""
-    weights = [norm.weight for norm in norms if norm.weight]
-    q, k, *_ = *weights, None, None
-    return tuple(
-        low.plane(weight, name) if weight else Param("const float*", name, None)
-        for weight, name in ((q, "q_norm"), (k, "k_norm"))
-    )
+def norm_weights(low: Lowering, parts: Parts) -> dict[str, Param | None]:
+    """The weights of the norms of q and k, where there are any."""
+    q, k, *_ = *(low.plane(norm.weight) for norm in parts.norms if norm.weight), None, None
+    return {"q_norm": q, "k_norm": k}

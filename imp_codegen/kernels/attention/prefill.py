@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, appended, norm_params, rotation, turns_param
+from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, turns
 from imp_codegen.kernels.attention.sizes import ChunkTiles, chunk_tiles
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
@@ -29,15 +29,15 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
         entry="append",
         headers=("stage/rope_append",),
         stage=Cpp("RopeAppend", (config,)),
-        call=(
-            low.value("float*", "qkv", parts.inputs[0]),
-            *norm_params(low, parts.norms),
-            turns_param(low, parts),
-            low.layer_cache(op.layer),
-            low.state("const std::int32_t*", "seq.table"),
-            low.state("const std::int32_t*", "seq.position"),
-            low.state("const std::int32_t*", "step.input"),
-        ),
+        args={
+            "qkv": low.value("float*", parts.inputs[0]),
+            **norm_weights(low, parts),
+            "turns": turns(low, parts),
+            "cache": low.layer_cache(op.layer),
+            "table": low.state("const std::int32_t*", "seq.table"),
+            "positions": low.state("const std::int32_t*", "seq.position"),
+            "input": low.state("const std::int32_t*", "step.input"),
+        },
         grid=(low.rows, 1, 1),
         threads=_APPEND_THREADS,
         shared_bytes=(rope.dim // 2 * 8 if rope else 0) + (2 * _APPEND_THREADS // 32 * 4 if parts.whole else 0),
@@ -57,14 +57,14 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         entry="attend",
         headers=("stage/attention_prefill",),
         stage=Cpp("AttentionPrefill", (config,)),
-        call=(
-            low.value("const float*", "q", parts.inputs[0]),
-            Param("const std::uint8_t*", "cache", cache.binding),
-            low.state("const std::int32_t*", "seq.table"),
-            low.state("const std::int32_t*", "seq.position"),
-            low.value("float*", "out", op.out),
-            low.state("const std::int32_t*", "step.input"),
-        ),
+        args={
+            "q": low.value("const float*", parts.inputs[0]),
+            "cache": Param("const std::uint8_t*", cache.binding),
+            "table": low.state("const std::int32_t*", "seq.table"),
+            "positions": low.state("const std::int32_t*", "seq.position"),
+            "out": low.value("float*", op.out),
+            "input": low.state("const std::int32_t*", "step.input"),
+        },
         grid=(-(-rows // tiles.queries), op.heads, 1),
         threads=tiles.warps * 32,
         shared_bytes=tiles.shared_bytes,

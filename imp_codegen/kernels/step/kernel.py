@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from math import ceil
 
 from imp_codegen.graph import Weight, label
-from imp_codegen.kernels.attention.parts import core_config, norm_params
+from imp_codegen.kernels.attention.parts import core_config, norm_weights
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
+from imp_codegen.kernels.family import Block
+from imp_codegen.kernels.kernel_spec import Argument, Arguments, Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.linear_add import LinearAdd
 from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.kernels.step.copies import Copies
 from imp_codegen.kernels.step.model import Layer, StepModel
 from imp_codegen.kernels.step.schedule import Phase, Schedule, check
-from imp_codegen.kernels.stream import activation, bias_mask, bias_params, encode_config, encoded_bytes
-from imp_codegen.kernels.vector import Vector, norm_param
-from imp_codegen.ops import Attention, Linear
+from imp_codegen.kernels.stream import activation, bias_mask, biases, encode_config, encoded_bytes
+from imp_codegen.kernels.vector import Sum, Vector, norm_weight
+from imp_codegen.ops import Attention, Linear, RmsNorm
 from imp_codegen.tune.step import Step
 from imp_runtime.plan import BLOCK_TOKENS, Binding, CacheRead
 
@@ -55,20 +57,21 @@ def step_kernel(model: StepModel) -> KernelSpec:
     early = target.card.formulas.early_ctas if least_units(model) >= target.sms else 0
     check(_schedule(model, dict(step.fields), early))
     ops = [op for layer in model.layers for match in layer.groups() for op in match.ops]
-    logits = head.logits
+    logits, copies = head.logits, Copies(low)
     return KernelSpec(
         name="step",
         entry="step",
         headers=("stage/step", *low.headers(*matrices, head.linear.weight)),
         stage=Cpp("Step", (step, _attention(model), *_phases(model, early))),
-        call=(_arguments(model),),
+        args=_arguments(model, copies),
+        indexed=True,
         grid=(target.sms, 1, 1),
         threads=(warps + 1) * 32,
         shared_bytes=slots * _slot_bytes(model) + 2 * round_up(slots * 8, 16) + _scratch(model) + _shared_state(model),
         ops=tuple(map(label, (*ops, *head.ops[:-1]))),
         overlap=True,
         resident=True,
-        outputs=low.output(logits),
+        outputs=(*copies.outputs, *low.output(logits)),
         phases=5 * len(model.layers) + 1,
         weight_bytes=low.weight_bytes(*matrices, head.linear.weight),
         other_bytes=logits.width * 4,
@@ -90,41 +93,74 @@ def _cache_reads(model: StepModel) -> tuple[CacheRead, ...]:
     return tuple(CacheRead(window, count) for window, count in sorted(nbytes.items()))
 
 
-def _arguments(model: StepModel) -> tuple[Param, ...]:
-    """The pointers of Step::Args (stage/step.h): the step's own, then those of each layer."""
+def _arguments(model: StepModel, copies: Copies) -> Arguments:
+    """What the kernel reads by name (stage/step.h): the step's own pointers, then those of each layer, a phase each."""
     low, first, head = model.low, model.first, model.head
-    op, sms, queries = first.op, low.target.sms, queries_of_cta(first.op)
+    op, queries = first.op, queries_of_cta(first.op)
     partial = op.heads // queries * _splits(low, op) * queries * (op.head_dim + 2) * 8
-    params: list[Param] = [
-        low.value("std::uint32_t*", "x", model.embedding.op.out),
-        Param("std::uint32_t*", "qkv", low.buffer("step.qkv", first.attention.parts.width * 4)),
-        Param("std::uint32_t*", "attention", low.buffer("step.attention", op.out.width * 4)),
-        Param("std::uint32_t*", "gated", low.buffer("step.gated", first.gate_up.gated.out.width * 4)),
-        Param("std::uint64_t*", "partial", low.buffer("step.partial", partial)),
-        Param("std::uint32_t*", "counters", low.buffer("step.counters", 5 * 128)),
-        *map(low.turns, model.ropes()),
-        Param("std::uint8_t*", "cache", Binding("kv")),
-        low.state("const std::int32_t*", "step.input"),
-        low.state("const std::int32_t*", "seq.position"),
-        low.state("const std::int32_t*", "seq.table"),
-        norm_param(low, head.vector.norm, "head_norm"),
-        low.plane(head.linear.weight, "head"),
-        low.value("float*", "logits", head.logits),
-        Param("float*", "best_value", low.buffer("head.best_value", sms * 4)),
-        Param("std::uint32_t*", "best", low.buffer("head.best", sms * 4)),
-        *bias_params(low, (head.linear,)),
-    ]
+    args: dict[str, Argument] = {
+        "x": low.value("std::uint32_t*", model.embedding.op.out),
+        "qkv": Param("std::uint32_t*", low.buffer("step.qkv", first.attention.parts.width * 4)),
+        "attention": Param("std::uint32_t*", low.buffer("step.attention", op.out.width * 4)),
+        "gated": Param("std::uint32_t*", low.buffer("step.gated", first.gate_up.gated.out.width * 4)),
+        "partial": Param("std::uint64_t*", low.buffer("step.partial", partial)),
+        "counters": Param("std::uint32_t*", low.buffer("step.counters", 5 * 128)),
+        "cache": Param("std::uint8_t*", Binding("kv")),
+        "input": low.state("const std::int32_t*", "step.input"),
+        "positions": low.state("const std::int32_t*", "seq.position"),
+        "table": low.state("const std::int32_t*", "seq.table"),
+    }
+    if ropes := model.ropes():
+        args["turns"] = tuple(map(low.turns, ropes))
     if head.vector.sum:
         width = head.vector.value.width * 4
-        params += [Param("std::uint32_t*", name, low.buffer(f"step.{name}", width)) for name in ("branch", "sum")]
-    for layer, mlp_sum in zip(model.layers, model.mlp_sums(), strict=True):
-        norms = [layer.qkv.vector.norm, layer.gate_up.vector.norm]
-        norms += [each.norm for each in (layer.gate_up.vector.sum, mlp_sum) if each]
-        vectors = [*norm_params(low, layer.attention.parts.norms), *(norm_param(low, norm, "norm") for norm in norms)]
-        params += [param for param in vectors if param.binding]
-        params += [param for linears in layer.products() for param in bias_params(low, linears)]
-        params += [low.plane(weight, "matrix") for weight in layer.matrices()]
-    return tuple(params)
+        args |= {name: Param("std::uint32_t*", low.buffer(f"step.{name}", width)) for name in ("branch", "sum")}
+    stored = {name: argument for name, argument in head.stored(low).items() if name != "bias"}
+    args["head"] = {**stored, **_product_arguments(low, (head.linear,), head.vector.norm)}
+    args["layer"] = tuple(
+        _layer_arguments(low, layer, mlp_sum, copies)
+        for layer, mlp_sum in zip(model.layers, model.mlp_sums(), strict=True)
+    )
+    return args
+
+
+def _layer_arguments(low: Lowering, layer: Layer, mlp_sum: Sum | None, copies: Copies) -> Arguments:
+    """A layer's pointers; those of the first layer, which finds no branch to add, have a place for its sum, too."""
+    parts, (qkv, out, gate_up, down) = layer.attention.parts, layer.products()
+    first_sum: Block = () if layer.qkv.vector.sum is None else (layer.qkv.vector.sum.out,)
+    qkv_sum = copies.of("sum_copy", first_sum) if mlp_sum else {}
+    args: dict[str, Argument] = {
+        "qkv": _product_arguments(low, qkv, layer.qkv.vector.norm)
+        | qkv_sum
+        | copies.of("copy", tuple(linear.out for linear in qkv)),
+    }
+    attention: dict[str, Argument] = {name: norm for name, norm in norm_weights(low, parts).items() if norm}
+    if attention := attention | copies.of("copy", (parts.op.out,)):
+        args["attention"] = attention
+    copies.cache(parts)
+    args["out"] = _product_arguments(low, out, post=layer.gate_up.vector.sum) | copies.of("copy", layer.out.writes[0])
+    add = layer.gate_up.vector.sum
+    gate_up_sum = copies.of("sum_copy", (add.out,)) if add else {}
+    args["gate_up"] = (
+        _product_arguments(low, gate_up, layer.gate_up.vector.norm)
+        | gate_up_sum
+        | copies.of("copy", (layer.gate_up.gated.out,))
+    )
+    args["down"] = _product_arguments(low, down, post=mlp_sum) | copies.of("copy", layer.down.writes[0])
+    return args
+
+
+def _product_arguments(
+    low: Lowering, linears: tuple[Linear, ...], norm: RmsNorm | None = None, post: Sum | None = None
+) -> dict[str, Argument]:
+    """A product's weights: its norm's, that of what it makes, biases, matrices; without what there is none of."""
+    weights: dict[str, Argument] = {
+        "norm": norm_weight(low, norm),
+        "post": norm_weight(low, post.norm) if post else None,
+        "bias": biases(low, linears) if bias_mask(linears) else None,
+        "plane": tuple(low.plane(linear.weight) for linear in linears),
+    }
+    return {name: argument for name, argument in weights.items() if argument}
 
 
 def _phases(model: StepModel, early: int) -> tuple[Cpp, ...]:

@@ -141,7 +141,7 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
 def _same(compiled: TargetPlan, low: Lowering, specs: Sequence[KernelSpec]) -> bool:
     """Whether an artifact's decode step is what this compiler makes."""
     kernels = [(kernel.name, kernel.args) for kernel in compiled.program(PROGRAM).kernels]
-    made = [(spec.name, tuple(p.binding for p in spec.params())) for spec in specs]
+    made = [(spec.name, tuple(param.binding for _, param in spec.params())) for spec in specs]
     return kernels == made and compiled.buffers == low.all_buffers()
 
 

@@ -23,7 +23,7 @@ def command(
 ) -> None:
     """Compare each op with the numpy reference. Exit code 1 and the first op that differs, if one does.
 
-    Of a persistent decode step only the logits are seen; compile with --exec graph to compare each of its ops.
+    Of a persistent decode step only the logits are seen; compile with --check to compare each of its phases.
     """
     from imp_codegen.verify import verify
     from imp_runtime.engine import Engine

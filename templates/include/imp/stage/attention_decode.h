@@ -17,8 +17,8 @@ struct AttentionDecode {
 
   struct Args {
     const float* qkv;  // heads of q, k and v, where there are k and v, [head_dim] each
-    const float* q_weight;
-    const float* k_weight;
+    const float* q_norm;
+    const float* k_norm;
     const std::uint64_t* turns;
     std::uint8_t* cache;  // this layer's part of block 0
     const std::int32_t* input;
@@ -39,7 +39,7 @@ struct AttentionDecode {
     if (split >= share.active) return;  // the CTAs that work wait for the kernel before this one
     std::uint8_t* shared = shared_memory();
     std::uint8_t* core = shared + Ring::kSharedBytes;
-    const typename Core::Args a{args.q_weight, args.k_weight, args.cache, args.table + slot * C.table_blocks};
+    const typename Core::Args a{args.q_norm, args.k_norm, args.cache, args.table + slot * C.table_blocks};
     const int begin = share.begin(split);
     const int end = share.end(split, C.block_tokens);
     // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v; what an earlier kernel

@@ -54,27 +54,32 @@ struct AttentionPrefill {
   static_assert(C.tokens > 0 && C.tokens % 32 == 0, "a chunk consists of 32-token tiles");
   static_assert(C.stride % 2 == 0, "queries are read two at a time");
 
-  // q f32 [tokens, stride] (the first heads * head_dim columns, multiplied by the softmax scale and log2(e));
-  // cache: this layer's part of block 0; out f32 [tokens, heads, head_dim].
-  static __device__ __forceinline__ void run(const float* q, const std::uint8_t* cache, const std::int32_t* table,
-                                             const std::int32_t* positions, float* out, const std::int32_t* input) {
-    const int tokens = input[1];
+  struct Args {
+    const float* q;             // [tokens, stride]: the first heads * head_dim columns, times the softmax scale and log2(e)
+    const std::uint8_t* cache;  // this layer's part of block 0
+    const std::int32_t* table;
+    const std::int32_t* positions;
+    float* out;  // [tokens, heads, head_dim]
+    const std::int32_t* input;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const int tokens = a.input[1];
     const int first = block_index() * kBlockQueries;
     if (first >= tokens) return;
-    const int start = positions[input[0]];
+    const int start = a.positions[a.input[0]];
     const int head = block_index_y();
     const int keys = start + min(first + kBlockQueries, tokens);
     const int tiles = (keys + kTileKeys - 1) / kTileKeys;
     const int seen = C.window > 0 ? max(start + first - C.window + 1, 0) : 0;  // from here on, by one of the queries
     const int query = first + warp_index() / kParts * 16 + lane_index() / 4;  // and query + 8
-    const std::int32_t* blocks = table + input[0] * C.table_blocks;
-    const std::uint8_t* head_cache = cache + head / (C.heads / C.kv_heads) * kHeadBytes;
+    const std::int32_t* blocks = a.table + a.input[0] * C.table_blocks;
+    const std::uint8_t* head_cache = a.cache + head / (C.heads / C.kv_heads) * kHeadBytes;
     std::uint8_t* shared = shared_memory();
 
     copy_tile(head_cache, blocks, seen / kTileKeys, seen, keys, shared + seen / kTileKeys % 2 * kBufferBytes);
     std::uint32_t high[kDepth][4];
     std::uint32_t low[kDepth][4];
-    load_queries(q, query, head, high, low);
+    load_queries(a.q, query, head, high, low);
     State state = {};
     state.largest[0] = kMasked;
     state.largest[1] = kMasked;
@@ -96,7 +101,7 @@ struct AttentionPrefill {
       soften(scores, state, weights);
       accumulate(buffer + kTileBytes, weights, state.out);
     }
-    store(out, query, tokens, head, state);
+    store(a.out, query, tokens, head, state);
   }
 
  private:

@@ -5,11 +5,11 @@
 
 namespace imp {
 
-// A chunk's residual stream whose latest branch is not yet added to it: x and y f32 [tokens, cols].
+// A chunk's residual stream whose latest branch is not yet added to it: both f32 [tokens, cols].
 struct PostChunk {
-  float* x;
-  const float* y;
-  const float* weight;  // of y's norm
+  float* stream;
+  const float* branch;
+  const float* norm;   // its weight
   const float* scale = nullptr;  // of the sum, if it has one
 };
 
@@ -36,12 +36,13 @@ struct ChunkRow {
     return rsqrt_fast(fma(total, 1.0f / static_cast<float>(Cols), eps));
   }
 
-  // The row x + rms_norm(y) * weight, if `Scaled` times a number, whose first columns lie at `first`; it takes x's place if it is to be kept.
+  // The row stream + rms_norm(branch) * norm, if `Scaled` times a number, whose first columns lie at `first`; it takes the
+  // stream's place if it is to be kept.
   template <bool Scaled, bool Keep>
   static __device__ __forceinline__ auto sum(const PostChunk& from, std::size_t first, float eps, float* partial) {
-    float* const x = from.x + first;
-    const float* const y = from.y + first;
-    const float* const weight = from.weight;
+    float* const x = from.stream + first;
+    const float* const y = from.branch + first;
+    const float* const weight = from.norm;
     const float scale = Scaled ? *from.scale : 1.0f;
     const float factor = rms_factor([&](int k) { return load(y + k); }, eps, partial);
     const auto added = [=](int k) {

@@ -34,8 +34,16 @@ struct Draw {
     std::uint32_t* arrived;  // {CTAs, listed candidates}
   };
 
-  static __device__ __forceinline__ void run(const Sampling* sampling, const Scores<C>& scores, const Work& work,
-                                             const Delivery<C>& delivery) {
+  struct Args {
+    const Sampling* sampling;  // [slots]
+    Scores<C> scores;
+    Work work;
+    Delivery<C> delivery;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const Scores<C>& scores = a.scores;
+    const Work& work = a.work;
+    const Delivery<C>& delivery = a.delivery;
     std::uint8_t* shared = shared_memory();
     grid_wait();
     // What takes its time is asked for first: nothing here depends on the sequence.
@@ -45,7 +53,7 @@ struct Draw {
     for (int e = 0; e < kHeld; e++) score[e] = token_of(slice, e) < slice.end ? scores.values[token_of(slice, e)] : 0;
     Best best;
     for (int i = thread_index(); i < C.parts; i += C.threads) best.offer(scores.best_value[i], scores.best[i]);
-    const Sampling& s = sampling[delivery.slot()];
+    const Sampling& s = a.sampling[delivery.slot()];
     if (s.temperature <= 0.0f && block_index() > 0) return;
     const auto turn = delivery.turn();
     const Own own(shared);

@@ -24,10 +24,10 @@ struct EncodeConfig {
 
 // A residual stream whose latest branch is not yet added to it.
 struct PostSource {
-  const float* x;
-  const float* y;
-  const float* weight;  // of y's norm
-  float* sum;           // that sum, for later
+  const float* stream;
+  const float* branch;
+  const float* norm;   // its weight
+  float* sum;          // that sum, for later, or null
   const float* scale = nullptr;  // of the sum, if it has one
 };
 

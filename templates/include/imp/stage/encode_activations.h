@@ -49,49 +49,54 @@ struct EncodeActivations {
   using Row = ChunkRow<C.cols, kWarps>;
   using Source = std::conditional_t<C.gated, GatedChunk, std::conditional_t<C.post, PostChunk, const float*>>;
 
-  // x f32 [tokens, cols], weight f32 [cols] -> codes int8 [tokens, cols] and scales [tokens, cols / 32, rounded up to
-  // even, so that two are 16 aligned bytes] (d as float bits; the sums of the codes of both halves as int16), planes bf16
-  // [2: hi, lo][tokens, cols]. Unused pointers: null.
-  static __device__ __forceinline__ void run(const Source& x, const float* weight, std::uint8_t* codes, uint2* scales,
-                                             std::uint16_t* planes, const std::int32_t* input) {
+  // Unused pointers: null.
+  struct Args {
+    Source x;               // f32 [tokens, cols]
+    const float* norm;      // [cols]
+    std::uint8_t* codes;    // int8 [tokens, cols]
+    uint2* scales;          // [tokens, cols / 32, rounded up to even, so that two are 16 aligned bytes]: d as float bits;
+                            // the sums of the codes of both halves as int16
+    std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
+    const std::int32_t* input;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
     const int token = block_index();
-    if (token >= input[1]) return;
+    if (token >= a.input[1]) return;
     auto* partial = reinterpret_cast<float*>(shared_memory());
     const std::size_t first = static_cast<std::size_t>(token) * C.cols;
     if constexpr (C.gated) {
-      const float* gate = x.gate + static_cast<std::size_t>(token) * C.gate_stride;
-      const float* up = x.up + static_cast<std::size_t>(token) * C.up_stride;
+      const float* gate = a.x.gate + static_cast<std::size_t>(token) * C.gate_stride;
+      const float* up = a.x.up + static_cast<std::size_t>(token) * C.up_stride;
       const auto product = [=](int k) {
         const float4 v = Row::load(gate + k);
         const float4 u = Row::load(up + k);
         return make_float4(F::of(v.x) * u.x, F::of(v.y) * u.y, F::of(v.z) * u.z, F::of(v.w) * u.w);
       };
-      encode(product, token, weight, partial, codes, scales, planes);
+      encode(product, token, a, partial);
     } else if constexpr (C.post) {
-      const auto sum = Row::template sum<C.scaled, C.keep>(x, first, C.post_eps, partial + (C.norm ? kWarps : 0));
-      encode(sum, token, weight, partial, codes, scales, planes);
+      encode(Row::template sum<C.scaled, C.keep>(a.x, first, C.post_eps, partial + (C.norm ? kWarps : 0)), token, a,
+             partial);
     } else {
-      encode([&](int k) { return Row::load(x + first + k); }, token, weight, partial, codes, scales, planes);
+      encode([&](int k) { return Row::load(a.x + first + k); }, token, a, partial);
     }
   }
 
  private:
   // row(k): the token's values of the columns k to k + 3.
   template <class R>
-  static __device__ __forceinline__ void encode(const R& row, int token, const float* weight, float* partial,
-                                                std::uint8_t* codes, uint2* scales, std::uint16_t* planes) {
+  static __device__ __forceinline__ void encode(const R& row, int token, const Args& a, float* partial) {
     float factor = 1.0f;
     if constexpr (C.norm) factor = Row::rms_factor(row, C.eps, partial);
     for (int base = warp_index() * 128; base < C.cols; base += kWarps * 128) {
       const int k = base + lane_index() * 4;
       const bool inside = k < C.cols;
-      const float4 v = inside ? value(row, weight, k) : make_float4(0, 0, 0, 0);
+      const float4 v = inside ? value(row, a.norm, k) : make_float4(0, 0, 0, 0);
       const std::size_t at = static_cast<std::size_t>(token) * C.cols + k;
       if constexpr (C.dense) {
-        if (inside) split(make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor), planes, at);
+        if (inside) split(make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor), a.planes, at);
       }
       if constexpr (C.q8) {
-        quantise(v, factor, inside, codes + at, scales + static_cast<std::size_t>(token) * kScales + k / 32);
+        quantise(v, factor, inside, a.codes + at, a.scales + static_cast<std::size_t>(token) * kScales + k / 32);
       }
     }
   }

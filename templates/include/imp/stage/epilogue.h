@@ -11,18 +11,19 @@ namespace imp {
 
 constexpr int popcount(unsigned bits) { return bits == 0 ? 0 : 1 + popcount(bits & (bits - 1)); }
 
-// The bias vectors of a product: of the matrices whose bit is set, in their order.
+// The value of a matrix's row, and its bias; `of`: those of the matrices whose bit in Mask is set, in their order.
+template <unsigned Mask>
+__device__ __forceinline__ float add_bias(const float* const* of, int matrix, int row, float value) {
+  if ((Mask >> matrix & 1u) == 0) return value;
+  return value + of[popcount(Mask & ((1u << matrix) - 1))][row];
+}
+// Them as an argument.
 template <unsigned Mask>
 struct Biases {
-  const float* of[popcount(Mask)];
+  const float* of[Mask == 0 ? 1 : popcount(Mask)];
   __device__ __forceinline__ float add(int matrix, int row, float value) const {
-    if ((Mask >> matrix & 1u) == 0) return value;
-    return value + of[popcount(Mask & ((1u << matrix) - 1))][row];
+    return add_bias<Mask>(of, matrix, row, value);
   }
-};
-template <>
-struct Biases<0> {
-  __device__ __forceinline__ float add(int, int, float value) const { return value; }
 };
 
 // y = value
@@ -30,7 +31,7 @@ template <unsigned Biased>
 struct StoreRows {
   struct Args {
     float* y;
-    Biases<Biased> bias = {};
+    Biases<Biased> bias;
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 0;
@@ -47,7 +48,7 @@ struct StoreGated {
   struct Args {
     float* y;
     const float* up;
-    Biases<Biased> bias = {};
+    Biases<Biased> bias;
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 0;
@@ -63,7 +64,7 @@ template <unsigned Biased, float Scale = 1.0f>
 struct AddRows {
   struct Args {
     float* y;
-    Biases<Biased> bias = {};
+    Biases<Biased> bias;
   };
   static constexpr int kSharedBytes = 0;
   static constexpr int kReads = 4;  // units whose old values are read ahead; a warp rarely has more
@@ -81,32 +82,34 @@ struct AddRows {
 };
 
 // y = value, for CTAs of the same launch
-template <unsigned Biased>
+template <unsigned Biased, bool Copied>
 struct PublishRows {
   static constexpr int kReads = 0;
-  std::uint32_t* y;
-  std::uint32_t tag;
-  const Biases<Biased>& bias;
-  __device__ __forceinline__ float biased(int matrix, int row, float value) { return bias.add(matrix, row, value); }
-  __device__ __forceinline__ void store(int row, float value) { publish(y + row, value, tag); }
+  Published<Copied> y;
+  const float* const* bias;
+  __device__ __forceinline__ float biased(int matrix, int row, float value) {
+    return add_bias<Biased>(bias, matrix, row, value);
+  }
+  __device__ __forceinline__ void store(int row, float value) { y.put(row, value); }
 };
 
 // y += Scale * value likewise; each row belongs to one lane, which has seen its last value published.
-template <unsigned Biased, float Scale>
+template <unsigned Biased, float Scale, bool Copied>
 struct PublishSum {
   static constexpr int kReads = 4;
-  std::uint32_t* y;
-  std::uint32_t tag;
-  const Biases<Biased>& bias;
+  Published<Copied> y;
+  const float* const* bias;
   float old[kReads] = {};
   int units = 0;
   __device__ __forceinline__ void read(int unit, int row) { old[unit] = row >= 0 ? at(row) : 0; }
-  __device__ __forceinline__ float biased(int matrix, int row, float value) { return bias.add(matrix, row, value); }
+  __device__ __forceinline__ float biased(int matrix, int row, float value) {
+    return add_bias<Biased>(bias, matrix, row, value);
+  }
   __device__ __forceinline__ void store(int row, float value) {
-    publish(y + row, add_scaled<Scale>(units < kReads ? pick(old, units) : at(row), value), tag);
+    y.put(row, add_scaled<Scale>(units < kReads ? pick(old, units) : at(row), value));
     units++;
   }
-  __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y + row)); }
+  __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y.words + row)); }
 };
 
 struct LogitsConfig {
@@ -123,7 +126,7 @@ struct StoreLogits {
     float* logits;
     float* best_value;    // [grid], NaN where a logit is no finite number
     std::uint32_t* best;  // [grid]
-    Biases<C.biased> bias = {};
+    Biases<C.biased> bias;
   };
   static constexpr int kSharedBytes = best_bytes(C.warps);
   static constexpr int kReads = 0;

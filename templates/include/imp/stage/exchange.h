@@ -92,11 +92,24 @@ struct TaggedInput {
 __device__ __forceinline__ void publish(std::uint32_t* word, float value, std::uint32_t tag) {
   store_fresh(word, float_to_bits(untagged(value)) | tag);
 }
-__device__ __forceinline__ void publish4(std::uint32_t* words, float4 values, std::uint32_t tag) {
-  publish(words, values.x, tag);
-  publish(words + 1, values.y, tag);
-  publish(words + 2, values.z, tag);
-  publish(words + 3, values.w, tag);
-}
+// A vector that this CTA has a part in writing. `Copied`: a check build keeps all values in `copy`, which nothing else
+// writes, for who compares them.
+template <bool Copied>
+struct Published {
+  std::uint32_t* words;
+  std::uint32_t tag;
+  float* copy;
+
+  __device__ __forceinline__ void put(int at, float value) const {
+    publish(words + at, value, tag);
+    if constexpr (Copied) copy[at] = untagged(value);
+  }
+  __device__ __forceinline__ void put4(int at, float4 values) const {
+    put(at, values.x);
+    put(at + 1, values.y);
+    put(at + 2, values.z);
+    put(at + 3, values.w);
+  }
+};
 
 }  // namespace imp

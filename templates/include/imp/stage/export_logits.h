@@ -13,10 +13,15 @@ template <ExportConfig C>
 struct ExportLogits {
   static constexpr int kThreads = C.threads;
   static constexpr int kSharedBytes = 0;
-  static __device__ __forceinline__ void run(const float* logits, const std::int32_t* input, float* rows) {
-    float* row = rows + static_cast<std::size_t>(input[0]) * C.vocab;
+  struct Args {
+    const float* logits;  // [vocab]
+    const std::int32_t* input;
+    float* rows;  // [slots, vocab]
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    float* row = a.rows + static_cast<std::size_t>(a.input[0]) * C.vocab;
     for (int i = block_index() * C.threads + thread_index(); i < C.vocab; i += grid_size() * C.threads) {
-      row[i] = logits[i];
+      row[i] = a.logits[i];
     }
   }
 };

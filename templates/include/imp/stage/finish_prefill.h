@@ -12,9 +12,12 @@ struct FinishPrefill {
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
 
-  // positions [slots]
-  static __device__ __forceinline__ void run(std::int32_t* positions, const std::int32_t* input) {
-    if (thread_index() == 0) positions[input[0]] += input[1];
+  struct Args {
+    std::int32_t* positions;  // [slots]
+    const std::int32_t* input;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    if (thread_index() == 0) a.positions[a.input[0]] += a.input[1];
   }
 };
 

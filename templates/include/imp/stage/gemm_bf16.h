@@ -32,34 +32,39 @@ struct GemmBf16 : GemmTile<C> {
   static_assert(C.rows == M::kRows && C.cols == M::kCols, "the matrix must have the configured shape");
   static_assert(C.cols % 16 == 0, "a tensor-core product takes 16 columns");
 
-  // planes bf16 [2: hi, lo][tokens, cols] as EncodeActivations leaves them; bias f32 [rows] or null.
-  static __device__ __forceinline__ void run(const std::uint8_t* weights, const std::uint16_t* planes,
-                                             const float* bias, float* y, const std::int32_t* input) {
-    const int tokens = input[1];
+  struct Args {
+    const std::uint8_t* weights;
+    const std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols], as EncodeActivations leaves them
+    const float* bias;            // [rows] or null
+    float* y;
+    const std::int32_t* input;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const int tokens = a.input[1];
     if (Tile::first_token() >= tokens) return;
     std::uint8_t* shared = shared_memory();
     float sums[2][kRowTiles][4] = {};
     uint4 vectors[kThreadVectors];  // as loaded, so that a load has a whole step to arrive before it is used
 
-    copy_tokens(planes, 0, shared);
-    load_rows(weights, 0, vectors);
+    copy_tokens(a.planes, 0, shared);
+    load_rows(a.weights, 0, vectors);
     store_rows(vectors, shared);
-    load_rows(weights, 1, vectors);
+    load_rows(a.weights, 1, vectors);
     cp_async_wait<0>();
     block_sync();
     for (int step = 0; step < kSteps; step++) {
       const std::uint8_t* buffer = shared + step % 2 * kBufferBytes;
       std::uint8_t* next = shared + (step + 1) % 2 * kBufferBytes;
       if (step + 1 < kSteps) {
-        copy_tokens(planes, step + 1, next);
+        copy_tokens(a.planes, step + 1, next);
         store_rows(vectors, next);
-        load_rows(weights, step + 2, vectors);
+        load_rows(a.weights, step + 2, vectors);
       }
       multiply(buffer, step, sums);
       cp_async_wait<0>();
       block_sync();
     }
-    Tile::store(y, bias, tokens, sums);
+    Tile::store(a.y, a.bias, tokens, sums);
   }
 
  private:

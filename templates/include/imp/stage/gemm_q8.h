@@ -37,36 +37,40 @@ struct GemmQ8 : GemmTile<C> {
   static_assert(C.cols % 32 == 0, "activations come in blocks of 32");
   static_assert(kThreads == kBlockRows * kStepBlocks, "each thread unpacks one block of a step");
 
-  // codes int8 [tokens, cols], scales [tokens, cols / 32, rounded up to even] as EncodeActivations leaves them; bias f32
-  // [rows] or null.
-  static __device__ __forceinline__ void run(const std::uint8_t* weights, const std::uint8_t* codes,
-                                             const uint2* scales, const float* bias, float* y,
-                                             const std::int32_t* input) {
-    const int tokens = input[1];
+  struct Args {
+    const std::uint8_t* weights;
+    const std::uint8_t* codes;  // int8 [tokens, cols], as EncodeActivations leaves them; scales too
+    const uint2* scales;        // [tokens, cols / 32, rounded up to even]
+    const float* bias;          // [rows] or null
+    float* y;
+    const std::int32_t* input;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const int tokens = a.input[1];
     if (Tile::first_token() >= tokens) return;
     std::uint8_t* shared = shared_memory();
     float sums[2][kRowTiles][4] = {};
 
     Lanes lanes;  // packed, so that a load has a whole step to arrive before it is used
-    copy_tokens(codes, scales, 0, shared);
-    load_rows(weights, 0, lanes);
+    copy_tokens(a.codes, a.scales, 0, shared);
+    load_rows(a.weights, 0, lanes);
     store_rows(lanes, 0, shared);
-    load_rows(weights, 1, lanes);
+    load_rows(a.weights, 1, lanes);
     cp_async_wait<0>();
     block_sync();
     for (int step = 0; step < kSteps; step++) {
       const std::uint8_t* buffer = shared + step % 2 * kBufferBytes;
       std::uint8_t* next = shared + (step + 1) % 2 * kBufferBytes;
       if (step + 1 < kSteps) {
-        copy_tokens(codes, scales, step + 1, next);
+        copy_tokens(a.codes, a.scales, step + 1, next);
         store_rows(lanes, step + 1, next);
-        load_rows(weights, step + 2, lanes);
+        load_rows(a.weights, step + 2, lanes);
       }
       multiply(buffer, step, sums);
       cp_async_wait<0>();
       block_sync();
     }
-    Tile::store(y, bias, tokens, sums);
+    Tile::store(a.y, a.bias, tokens, sums);
   }
 
  private:

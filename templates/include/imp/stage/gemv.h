@@ -49,8 +49,7 @@ struct UnitStream {
   __device__ __forceinline__ UnitStream& rest(int) { return *this; }
 };
 
-// y = epilogue(units x). run(): x (or what it is the sum of), norm weight (or null), the epilogue's arguments, the planes in
-// order.
+// y = epilogue(units x). Args: x or what it is the sum of, norm weight or null, what the epilogue takes, the planes in order.
 template <GemvConfig C, EncodeConfig E, class Epilogue, class Units>
 struct UnitGemv {
   using Encode = Encoder<E>;
@@ -61,32 +60,35 @@ struct UnitGemv {
   using Work = WarpUnits<Units, ceil_div(Units::kUnits, kStride)>;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
 
-  template <class... Planes>
-  static __device__ __forceinline__ void run(const typename Encode::Source& x, const float* norm,
-                                             const typename Epilogue::Args& out, Planes... plane) {
-    static_assert(sizeof...(Planes) == Units::kMatrices, "one plane for each matrix");
+  struct Args {
+    typename Encode::Source x;
+    const float* norm;
+    typename Epilogue::Args out;
+    const std::uint8_t* plane[Units::kMatrices];
+  };
+  static __device__ __forceinline__ void run(const Args& args) {
+    const Args a = args;  // planes are found by an index, which would make a reference memory
     // At once: wherever this kernel's CTA has left its SM, one of the next takes its place and begins to read weights.
     grid_launch_next();
-    const std::uint8_t* const planes[] = {plane...};
     std::uint8_t* shared = shared_memory();
     std::uint8_t* encoded = shared + Ring::kSharedBytes;
     // Warps of one CTA take distant units, so that a remainder spreads over the SMs.
     const int begin = block_index() + warp_index() * C.grid;
     Ring ring(shared);
-    UnitStream<Units, Ring, kStride, Work::kMaySweep> tiles{ring, planes, begin};
+    UnitStream<Units, Ring, kStride, Work::kMaySweep> tiles{ring, a.plane, begin};
     for (int s = 0; s < C.slots; s++) tiles.fill();
-    const typename Encode::Weights weights = norms(x, norm);
+    const typename Encode::Weights weights = norms(a.x, a.norm);
     grid_wait();
-    Epilogue epilogue(out, encoded + Encode::kSharedBytes);
+    Epilogue epilogue(a.out, encoded + Encode::kSharedBytes);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
       for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
     }
     if constexpr (Encode::kInPlace) {
-      const Activations<FloatsInPlace> activations{{}, {x}, 1.0f};
+      const Activations<FloatsInPlace> activations{{}, {a.x}, 1.0f};
       Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
     } else {
-      const float scale = encode(x, weights, encoded);
+      const float scale = encode(a.x, weights, encoded);
       const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
       Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
     }
@@ -98,7 +100,7 @@ struct UnitGemv {
     return Encode::weights(norm);
   }
   static __device__ __forceinline__ typename Encode::Weights norms(const PostSource& x, const float* norm) {
-    return Encode::weights(norm, x.weight, x.scale);
+    return Encode::weights(norm, x.norm, x.scale);
   }
   static __device__ __forceinline__ float encode(const float* x, const typename Encode::Weights& w, std::uint8_t* encoded) {
     return Encode::run(PlainInput{x}, w, encoded);
@@ -109,7 +111,7 @@ struct UnitGemv {
     const auto keep = [&](int k, float4 v) {
       if (x.sum != nullptr && k / 128 % C.grid == block_index()) *reinterpret_cast<float4*>(x.sum + k) = v;
     };
-    return Encode::run_sum(Encode::columns(PlainInput{x.x}), PlainInput{x.y}, w, keep, encoded);
+    return Encode::run_sum(Encode::columns(PlainInput{x.stream}), PlainInput{x.branch}, w, keep, encoded);
   }
 };
 

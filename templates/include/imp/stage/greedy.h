@@ -9,12 +9,16 @@ struct Greedy {
   static constexpr int kThreads = C.threads;
   static constexpr int kSharedBytes = best_bytes(C.threads / kWarp);
 
-  static __device__ __forceinline__ void run(const float* best_value, const std::uint32_t* best,
-                                             const Delivery<C>& delivery) {
-    const auto turn = delivery.turn();
+  struct Args {
+    const float* best_value;    // [parts]
+    const std::uint32_t* best;  // [parts]
+    Delivery<C> delivery;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const auto turn = a.delivery.turn();
     grid_wait();
-    const Best chosen = best_of_parts<C>(best_value, best, shared_memory());
-    if (thread_index() == 0) delivery.deliver(turn, chosen);
+    const Best chosen = best_of_parts<C>(a.best_value, a.best, shared_memory());
+    if (thread_index() == 0) a.delivery.deliver(turn, chosen);
   }
 };
 

@@ -24,15 +24,21 @@ struct NormChunk {
   static constexpr int kSharedBytes = (C.post ? 2 : 1) * kPartial;
   using Row = ChunkRow<C.cols, kWarps>;
   using Source = std::conditional_t<C.post, PostChunk, const float*>;
-  static __device__ __forceinline__ void run(const Source& x, const float* weight, const std::int32_t* input, float* y) {
+  struct Args {
+    Source x;  // [tokens, cols]
+    const float* norm;
+    const std::int32_t* input;
+    float* y;  // [tokens, cols]
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
     const int t = block_index();
-    if (t >= input[1]) return;
+    if (t >= a.input[1]) return;
     const std::size_t first = static_cast<std::size_t>(t) * C.cols;
     auto* partial = reinterpret_cast<float*>(shared_memory());
     if constexpr (C.post) {
-      norm(Row::template sum<C.scaled, false>(x, first, C.post_eps, partial + kPartial / 4), weight, y + first, partial);
+      norm(Row::template sum<C.scaled, false>(a.x, first, C.post_eps, partial + kPartial / 4), a.norm, a.y + first, partial);
     } else {
-      norm([&](int k) { return Row::load(x + first + k); }, weight, y + first, partial);
+      norm([&](int k) { return Row::load(a.x + first + k); }, a.norm, a.y + first, partial);
     }
   }
 

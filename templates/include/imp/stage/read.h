@@ -16,8 +16,13 @@ struct Read {
   static constexpr int kUnroll = 4;
 
   // Whole multiples of 16 bytes from begin to end; `sink` is written only if a sum of the data is a certain number.
-  static __device__ __forceinline__ void run(const std::uint8_t* begin, const std::uint8_t* end, std::uint32_t* sink) {
-    const auto count = static_cast<std::size_t>(end - begin) / 16;
+  struct Args {
+    const std::uint8_t* begin;
+    const std::uint8_t* end;
+    std::uint32_t* sink;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const auto count = static_cast<std::size_t>(a.end - a.begin) / 16;
     const std::size_t stride = static_cast<std::size_t>(C.grid) * C.threads;
     std::uint32_t sum = 0;
     for (std::size_t i = static_cast<std::size_t>(block_index()) * C.threads + thread_index(); i < count;
@@ -25,12 +30,12 @@ struct Read {
       uint4 v[kUnroll];
 #pragma unroll
       for (int u = 0; u < kUnroll; u++) {
-        v[u] = i + u * stride < count ? load_stream(begin + (i + u * stride) * 16) : make_uint4(0, 0, 0, 0);
+        v[u] = i + u * stride < count ? load_stream(a.begin + (i + u * stride) * 16) : make_uint4(0, 0, 0, 0);
       }
 #pragma unroll
       for (int u = 0; u < kUnroll; u++) sum ^= v[u].x ^ v[u].y ^ v[u].z ^ v[u].w;
     }
-    if (sum == 0x9e3779b9u) *sink = sum;
+    if (sum == 0x9e3779b9u) *a.sink = sum;
   }
 };
 

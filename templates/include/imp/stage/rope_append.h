@@ -49,33 +49,38 @@ struct RopeAppend {
 
   static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
 
-  // qkv f32 [tokens, stride]: heads of q, k and v, where there are k and v; q_norm, k_norm f32 [head_dim] or null;
-  // turns [rope_dim / 2]; cache: this layer's part of block 0.
-  static __device__ __forceinline__ void run(float* qkv, const float* q_norm, const float* k_norm,
-                                             const std::uint64_t* turns, std::uint8_t* cache,
-                                             const std::int32_t* table, const std::int32_t* positions,
-                                             const std::int32_t* input) {
+  struct Args {
+    float* qkv;                  // [tokens, stride]: heads of q, k and v, where there are k and v
+    const float* q_norm;         // [head_dim] or null
+    const float* k_norm;         // likewise
+    const std::uint64_t* turns;  // [rope_dim / 2] or null
+    std::uint8_t* cache;         // this layer's part of block 0
+    const std::int32_t* table;
+    const std::int32_t* positions;
+    const std::int32_t* input;
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
     const int token = block_index();
-    if (token >= input[1]) return;
-    const int slot = input[0];
-    const int position = positions[slot] + token;
+    if (token >= a.input[1]) return;
+    const int slot = a.input[0];
+    const int position = a.positions[slot] + token;
     auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
-    if (thread_index() < Pairs::kTurned) rotation[thread_index()] = Pairs::angle(turns, thread_index(), position);
+    if (thread_index() < Pairs::kTurned) rotation[thread_index()] = Pairs::angle(a.turns, thread_index(), position);
     block_sync();
-    float* line = qkv + static_cast<std::size_t>(token) * C.stride;
+    float* line = a.qkv + static_cast<std::size_t>(token) * C.stride;
     float2 whole = make_float2(1, 1);  // what q and k are multiplied by
     if constexpr (C.whole_norm) whole = whole_factors(line);
 
-    const int block = table[slot * C.table_blocks + position / kCacheTokens];
-    std::uint8_t* keys = cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kBytes;
+    const int block = a.table[slot * C.table_blocks + position / kCacheTokens];
+    std::uint8_t* keys = a.cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kBytes;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
       const int key = head - C.heads;
       const int value = key - C.kv_heads;
       if (key < 0) {
-        const float* norm = C.whole_norm ? q_norm + head * C.head_dim : q_norm;
+        const float* norm = C.whole_norm ? a.q_norm + head * C.head_dim : a.q_norm;
         rotate_query(line + head * C.head_dim, norm, whole.x, rotation);
       } else if (value < 0) {
-        const float* norm = C.whole_norm ? k_norm + key * C.head_dim : k_norm;
+        const float* norm = C.whole_norm ? a.k_norm + key * C.head_dim : a.k_norm;
         append_key(line + head * C.head_dim, norm, whole.y, rotation, position, keys + key * kHeadBytes);
       } else {
         append_value(line + (C.values + value) * C.head_dim, position, keys + kValues + value * kHeadBytes);

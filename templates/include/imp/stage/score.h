@@ -65,24 +65,28 @@ struct Score {
   static constexpr int kSharedBytes = kBest + best_bytes(C.threads / kWarp);
   static_assert(C.threads % kWarp == 0 && C.vocab < (1 << 24), "ids are exact as floats, warps are whole");
 
-  // scores [vocab], best_value and best [parts]
-  static __device__ __forceinline__ void run(const typename Adjust<C>::Args& args, float* scores, float* best_value,
-                                             std::uint32_t* best) {
+  struct Args {
+    typename Adjust<C>::Args adjust;
+    float* scores;        // [vocab]
+    float* best_value;    // [parts]
+    std::uint32_t* best;  // [parts]
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
-    const Adjust<C> score_of(args, shared_memory());
+    const Adjust<C> score_of(a.adjust, shared_memory());
     grid_wait();
     Best mine;
     const Slice<C> slice;
 #pragma unroll 4
     for (int i = slice.first + thread_index(); i < slice.end; i += C.threads) {
       const float score = score_of(i);
-      scores[i] = score;
+      a.scores[i] = score;
       mine.offer(score, static_cast<std::uint32_t>(i));
     }
     mine = cta_best<C.threads / kWarp>(mine, shared_memory() + kBest);
     if (thread_index() != 0) return;
-    best_value[block_index()] = mine.value;
-    best[block_index()] = mine.index;
+    a.best_value[block_index()] = mine.value;
+    a.best[block_index()] = mine.index;
   }
 };
 

@@ -27,12 +27,7 @@ struct Sieve {
     std::uint64_t* histograms;  // [3, kBins]
     std::uint32_t* arrived;  // zero between steps
     float* surprises;        // [ring]: each token's surprise limit, for the host
-    std::int32_t* tokens;
-    std::int32_t* positions;
-    std::int32_t* history;
-    Seen* seen;
-    std::uint32_t* count;
-    std::uint64_t* ring;
+    Delivery<C> delivery;
   };
 
   static constexpr int kAdjust = kBins * 8;
@@ -68,8 +63,7 @@ struct Sieve {
       : a(args), scores(kNear ? reinterpret_cast<float*>(shared + kScores) : args.scores + slice.first) {}
 
   __device__ __forceinline__ void choose() {
-    const Delivery<C> delivery{a.adjust.input, a.tokens, a.positions, a.history, a.seen, a.count, a.ring};
-    const auto turn = delivery.turn();
+    const auto turn = a.delivery.turn();
     const Adjust<C> score_of(a.adjust, shared + kAdjust);
     const Sampling& s = score_of.s;
     const bool mirostat = (s.flags & kMirostat) != 0;
@@ -119,7 +113,7 @@ struct Sieve {
       const float most = a.surprise_limits[turn.slot] - s.mirostat_eta * (surprise - s.mirostat_tau);
       a.surprise_limits[turn.slot] = a.surprises[turn.index % C.ring] = most;
     }
-    delivery.deliver(turn, {good ? 0 : peak, all.best.index}, s.repeat_last_n);
+    a.delivery.deliver(turn, {good ? 0 : peak, all.best.index}, s.repeat_last_n);
   }
 
   // The filters but XTC.

@@ -25,8 +25,23 @@
 
 namespace imp {
 
-template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
+template <class Pointers, StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct Step {
+  // Emitted, by name:
+  //   x          u32 [hidden], as the embedding left it
+  //   qkv        u32 [heads + 2 kv heads, head_dim]
+  //   attention  u32 [heads, head_dim]
+  //   gated      u32
+  //   partial    u64 [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
+  //   counters   u32: layers so far; then, 128 bytes apart, arrivals of each kind of phase
+  //   turns      of each table, where heads turn
+  //   cache, input, positions, table
+  //   branch     u32 [hidden], what a branch has made; sum: where branches have norms
+  //   head       its products' weights; logits, best_value and best [grid] as StoreLogits has them
+  //   layer[]    qkv, out, gate_up, down: norm and post (the norm of what it makes) where there are any, bias[] of the
+  //              matrices that have one, plane[]; attention: q_norm, k_norm, if heads have norms. In a check build each
+  //              has `copy`, where the values of its vector stay, and qkv and gate_up `sum_copy`, if they keep a sum.
+  using Args = Pointers;
   static constexpr AttentionConfig A = Attend::kConfig;
   using Core = AttentionCore<A>;
   using Cta = FirstWarps<C.warps>;
@@ -64,74 +79,13 @@ struct Step {
   static_assert(C.lanes <= C.in_flight && C.lanes <= C.slots, "each lane looks at another slot");
   static_assert(Ring::safe(C.warps), "the ring is too short for its warps and for what is in flight");
 
-  struct LayerMatrices {
-    const std::uint8_t* qkv[3];
-    const std::uint8_t* out[1];
-    const std::uint8_t* gate_up[2];
-    const std::uint8_t* down[1];
-  };
-  struct Layer : StepField<0, StepVector<A.qk_norm>>,
-                 StepField<1, StepVector<A.qk_norm>>,
-                 StepField<2, StepVector<Encoder<Qkv::kEncode>::kWeighted>>,
-                 StepField<3, StepVector<Encoder<GateUp::kEncode>::kWeighted>>,
-                 StepField<4, StepVector<kPost>>,
-                 StepField<5, StepVector<kPost>>,
-                 StepField<6, typename Qkv::Bias>,
-                 StepField<7, typename Out::Bias>,
-                 StepField<8, typename GateUp::Bias>,
-                 StepField<9, typename Down::Bias>,
-                 LayerMatrices {
-    __device__ __forceinline__ auto q() const { return step_field<0>(*this); }
-    __device__ __forceinline__ auto k() const { return step_field<1>(*this); }
-    __device__ __forceinline__ auto attention_norm() const { return step_field<2>(*this); }
-    __device__ __forceinline__ auto mlp_norm() const { return step_field<3>(*this); }
-    __device__ __forceinline__ auto attention_post() const { return step_field<4>(*this); }  // of what attention adds
-    __device__ __forceinline__ auto mlp_post() const { return step_field<5>(*this); }
-    __device__ __forceinline__ auto qkv_bias() const { return step_field<6>(*this); }
-    __device__ __forceinline__ auto out_bias() const { return step_field<7>(*this); }
-    __device__ __forceinline__ auto gate_up_bias() const { return step_field<8>(*this); }
-    __device__ __forceinline__ auto down_bias() const { return step_field<9>(*this); }
-  };
-  struct PostVectors {
-    std::uint32_t* branch;  // what a branch has made
-    std::uint32_t* sum;
-  };
-  struct NoVectors {};
-  struct Vectors {
-    std::uint32_t* x;         // [hidden], as the embedding left it
-    std::uint32_t* qkv;       // [heads + 2 kv heads, head_dim]
-    std::uint32_t* attention;  // [heads, head_dim]
-    std::uint32_t* gated;
-    std::uint64_t* partial;   // [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
-    std::uint32_t* counters;  // layers so far; then, 128 bytes apart, arrivals of each kind of phase
-  };
-  struct Sequences {
-    std::uint8_t* cache;
-    const std::int32_t* input;
-    const std::int32_t* positions;
-    const std::int32_t* table;
-  };
-  struct Logit {
-    const float* head_norm;
-    const std::uint8_t* head[1];
-    float* logits;
-    float* best_value;    // [grid]
-    std::uint32_t* best;  // [grid]
-  };
-  struct Layers {
-    Layer layer[kLayers];
-  };
-  struct Args : Vectors,
-                StepField<10, StepTurns<Attend::kTables>>,
-                Sequences,
-                Logit,
-                StepField<11, typename Head::Bias>,
-                StepField<12, std::conditional_t<kPost, PostVectors, NoVectors>>,
-                Layers {
-    __device__ __forceinline__ auto turns() const { return step_field<10>(*this); }
-    __device__ __forceinline__ auto head_bias() const { return step_field<11>(*this); }
-    __device__ __forceinline__ auto post() const { return step_field<12>(*this); }
-  };
+  static_assert(sizeof(Args::layer) / sizeof(Args::layer[0]) == kLayers, "the arguments are those of other layers");
+  using Layer = std::remove_cvref_t<decltype(Args::layer[0])>;
+  static constexpr bool kCopied = requires(Layer layer) { layer.qkv.copy; };
+  static_assert(fits<Qkv, decltype(Layer::qkv)>() && fits<Out, decltype(Layer::out)>() &&
+                    fits<GateUp, decltype(Layer::gate_up)>() && fits<Down, decltype(Layer::down)>() &&
+                    fits<Head, decltype(Args::head)>(),
+                "the arguments have other norms or biases than the phases");
   // The order of a phase's tiles.
   template <class Units>
   struct Shape {
@@ -151,7 +105,7 @@ struct Step {
     Ring ring(shared);
     block_sync();
     if (warp_index() == C.warps) {
-      StepFetcher<C, Attend, Qkv, Out, GateUp, Down, Head> fetcher{args, ring};
+      StepFetcher<Pointers, C, Attend, Qkv, Out, GateUp, Down, Head> fetcher{args, ring};
       fetcher.run();
     } else {
       grid_wait();
@@ -183,7 +137,7 @@ struct Step {
 #pragma unroll
           for (int t = 0; t < Attend::kAngles; t++) {
             shared.angles[t][pair] =
-                t < Attend::kTables ? Core::Rotary::angle(args.turns().of[t], pair, position) : make_float2(1, 0);
+                t < Attend::kTables ? Core::Rotary::angle(args.turns[t], pair, position) : make_float2(1, 0);
           }
         }
       }
@@ -192,36 +146,42 @@ struct Step {
 
     __device__ __forceinline__ void run() {
       for (int l = 0; l < kLayers; l++) layer(l);
-      Logits epilogue({args.logits, args.best_value, args.best, args.head_bias()}, scratch + Head::kEncodedBytes);
-      multiply<Head>(0, stream(kLayers), args.head_norm, kDown, turn(kLayers), epilogue);
+      Logits epilogue(logits(), scratch + Head::kEncodedBytes);
+      multiply<Head>(0, stream(kLayers), norm_of(args.head), kDown, turn(kLayers), epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
       if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn(kLayers));
     }
 
+    __device__ __forceinline__ typename Logits::Args logits() const {
+      typename Logits::Args to{.logits = args.head.logits, .best_value = args.head.best_value, .best = args.head.best, .bias = {}};
+      if constexpr (Head::kConfig.biased != 0) to.bias.of[0] = args.head.bias[0];
+      return to;
+    }
+
     __device__ __forceinline__ void layer(int l) {
-      const Layer& at = args.layer[l];
+      const auto& at = args.layer[l];
       const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
-      PublishRows<Qkv::kConfig.biased> qkv{args.qkv, tag, at.qkv_bias()};
-      multiply<Qkv>(l, stream(l), at.attention_norm().data, kDown, turn(l), qkv);
+      PublishRows<Qkv::kConfig.biased, kCopied> qkv{published(args.qkv, tag, at.qkv), bias_of(at.qkv)};
+      multiply<Qkv>(l, stream(l), norm_of(at.qkv), kDown, turn(l), qkv);
       attend(l, tag);
-      add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out_bias());
+      add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out);
       arrive(kOut);
-      PublishRows<GateUp::kConfig.biased> gated{args.gated, tag, at.gate_up_bias()};
-      multiply<GateUp>(l, attended(l, tag), at.mlp_norm().data, kOut, turn(l + 1), gated);
+      PublishRows<GateUp::kConfig.biased, kCopied> gated{published(args.gated, tag, at.gate_up), bias_of(at.gate_up)};
+      multiply<GateUp>(l, attended(l, tag), norm_of(at.gate_up), kOut, turn(l + 1), gated);
       arrive(kGateUp);
-      add<Down>(l, TaggedInput{args.gated, tag}, kGateUp, 0, at.down_bias());
+      add<Down>(l, TaggedInput{args.gated, tag}, kGateUp, 0, at.down);
       arrive(kDown);
     }
     // A product that ends a branch: x += its rows, or the branch by itself.
-    template <class Phase>
+    template <class Phase, class Product>
     __device__ __forceinline__ void add(int l, const TaggedInput& input, Counter counter, std::uint32_t tag,
-                                        const typename Phase::Bias& bias) {
+                                        const Product& at) {
       if constexpr (kPost) {
-        PublishRows<Phase::kConfig.biased> rows{args.post().branch, tag, bias};
+        PublishRows<Phase::kConfig.biased, kCopied> rows{published(args.branch, tag, at), bias_of(at)};
         multiply<Phase>(l, input, nullptr, counter, turn(l + 1), rows);
       } else {
-        PublishSum<Phase::kConfig.biased, Phase::kConfig.scale> sum{args.x, tag, bias};
+        PublishSum<Phase::kConfig.biased, Phase::kConfig.scale, kCopied> sum{published(args.x, tag, at), bias_of(at)};
         multiply<Phase>(l, input, nullptr, counter, turn(l + 1), sum);
       }
     }
@@ -232,8 +192,7 @@ struct Step {
       TaggedInput branch;
       bool added;  // there is no branch yet: 0
       const float* weight;
-      std::uint32_t* sum;  // or null
-      std::uint32_t tag;
+      Published<kCopied> sum;  // or null
       template <int N>
       __device__ __forceinline__ void read(float4 (&v)[N], const int (&at)[N]) const {
         int some[N];
@@ -245,9 +204,9 @@ struct Step {
     // The residual stream before layer l.
     __device__ __forceinline__ auto stream(int l) const {
       if constexpr (kPost) {
-        const float* weight = args.layer[max(l - 1, 0)].mlp_post().data;
-        return Sum{{args.x, static_cast<std::uint32_t>(l) & 1u}, {args.post().branch, 0}, l > 0, weight,
-                   l < kLayers ? args.post().sum : nullptr, ~turn(l) & 1u};
+        const float* weight = post_of(args.layer[max(l - 1, 0)].down);
+        return Sum{{args.x, static_cast<std::uint32_t>(l) & 1u}, {args.branch, 0}, l > 0, weight,
+                   published_sum(l < kLayers ? args.sum : nullptr, ~turn(l) & 1u, args.layer[min(l, kLayers - 1)].qkv)};
       } else {
         return TaggedInput{args.x, 0};
       }
@@ -255,8 +214,8 @@ struct Step {
     // And between its attention and its MLP.
     __device__ __forceinline__ auto attended(int l, std::uint32_t tag) const {
       if constexpr (kPost) {
-        return Sum{{args.post().sum, tag}, {args.post().branch, 1}, true, args.layer[l].attention_post().data, args.x,
-                   ~static_cast<std::uint32_t>(l) & 1u};
+        return Sum{{args.sum, tag}, {args.branch, 1}, true, post_of(args.layer[l].out),
+                   published_sum(args.x, ~static_cast<std::uint32_t>(l) & 1u, args.layer[l].gate_up)};
       } else {
         return TaggedInput{args.x, 1};
       }
@@ -296,7 +255,7 @@ struct Step {
         const typename Encode::Columns old = Encode::columns(input.x);  // made by a phase long past
         wait();
         const auto keep = [&](int k, float4 v) {
-          if (input.sum != nullptr && k / 128 % C.grid == block_index()) publish4(input.sum + k, v, input.tag);
+          if (input.sum.words != nullptr && k / 128 % C.grid == block_index()) input.sum.put4(k, v);
         };
         scale = Encode::run_sum(old, input, weights, keep, scratch);
       } else {
@@ -363,6 +322,7 @@ struct Step {
       const typename Core::Args a = core_args(l);
       const SharedAngles angles{shared.angles[Attend::table(l)]};
       const TaggedInput qkv{args.qkv, tag};
+      const auto to = attended_to(l, tag);
       for (int item = block_index(); item < items; item += C.grid) {
         const int split = item / Core::kItems;
         const int head = item % Core::kItems;
@@ -379,22 +339,30 @@ struct Step {
         for (int i = thread_index(); i < Core::kGroup * A.head_dim; i += Core::kThreads) {
           const auto m = Core::merge_warps(scratch, used, i / A.head_dim, i % A.head_dim);
           if (share.active == 1) {
-            publish(args.attention + head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total), tag);
+            to.put(head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total));
           } else {
             publish_partial(head, split, i, m, turn(l + 1));
           }
         }
       }
-      if (share.active > 1) merge(share.active, tag, turn(l + 1));
+      if (share.active > 1) merge(share.active, to, turn(l + 1));
       arrive(kAttention);
+    }
+
+    __device__ __forceinline__ Published<kCopied> attended_to(int l, std::uint32_t tag) const {
+      if constexpr (kCopied) {
+        return published(args.attention, tag, args.layer[l].attention);
+      } else {
+        return {args.attention, tag, nullptr};
+      }
     }
 
     __device__ __forceinline__ typename Core::Args core_args(int l) const {
       const float* q = nullptr;
       const float* k = nullptr;
       if constexpr (A.qk_norm) {
-        q = args.layer[l].q().data;
-        k = args.layer[l].k().data;
+        q = args.layer[l].attention.q_norm;
+        k = args.layer[l].attention.k_norm;
       }
       return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + shared.slot * A.table_blocks};
     }
@@ -415,7 +383,7 @@ struct Step {
       store_fresh(words + A.head_dim + 1, stamped(m.total, stamp));
     }
     // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
-    __device__ __forceinline__ void merge(int active, std::uint32_t tag, std::uint32_t stamp) const {
+    __device__ __forceinline__ void merge(int active, const Published<kCopied>& to, std::uint32_t stamp) const {
       constexpr int outputs = Core::kGroup * A.head_dim;
       const int each = (outputs + active - 1) / active;
       for (int item = block_index(); item < Core::kItems * active; item += C.grid) {
@@ -426,7 +394,7 @@ struct Step {
           const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
             read_partials(head, first, active, i / A.head_dim, i % A.head_dim, stamp, parts);
           });
-          publish(args.attention + head * outputs + i, divide_fast(m.value, m.total), tag);
+          to.put(head * outputs + i, divide_fast(m.value, m.total));
         }
       }
     }

@@ -6,14 +6,6 @@
 
 namespace imp {
 
-// The frequencies by which pairs turn, a table for each way of it.
-template <int Tables>
-struct StepTurns {
-  const std::uint64_t* of[Tables];
-};
-template <>
-struct StepTurns<0> {};
-
 // `Windows`, `Tables`: of each layer. Layers that do not turn have the table after the last, in which nothing does.
 template <AttentionConfig A, int TableCount, class Windows, class Tables>
 struct StepAttention {

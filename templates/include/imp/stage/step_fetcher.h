@@ -6,16 +6,14 @@
 
 namespace imp {
 
-template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
+template <class Args, StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct Step;
 
-template <StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
+template <class Args, StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
 struct StepFetcher {
-  using Kernel = Step<C, Attend, Qkv, Out, GateUp, Down, Head>;
+  using Kernel = Step<Args, C, Attend, Qkv, Out, GateUp, Down, Head>;
   using Core = typename Kernel::Core;
   static constexpr AttentionConfig A = Attend::kConfig;
-  using Args = typename Kernel::Args;
-  using Layer = typename Kernel::Layer;
 
   const Args& args;
   typename Kernel::Ring& ring;
@@ -23,36 +21,36 @@ struct StepFetcher {
 
   __device__ __forceinline__ void run() {
     prefetch_norms(0);
-    matrices<Qkv>(0, args.layer[0].qkv);
+    matrices<Qkv>(0, args.layer[0].qkv.plane);
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
     const int slot = args.input[0];
     const int position = args.positions[slot];
     const std::int32_t* table = args.table + slot * A.table_blocks;
     for (int l = 0; l < Kernel::kLayers; l++) {
-      const Layer& at = args.layer[l];
+      const auto& at = args.layer[l];
       if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
-      if (l > 0) matrices<Qkv>(l, at.qkv);
+      if (l > 0) matrices<Qkv>(l, at.qkv.plane);
       cache(l, AttentionShare::of<A>(position, Attend::window(l)), table);
-      matrices<Out>(l, at.out);
-      matrices<GateUp>(l, at.gate_up);
-      matrices<Down>(l, at.down);
+      matrices<Out>(l, at.out.plane);
+      matrices<GateUp>(l, at.gate_up.plane);
+      matrices<Down>(l, at.down.plane);
     }
-    matrices<Head>(0, args.head);
+    matrices<Head>(0, args.head.plane);
   }
   // Norm weights come straight from memory, where they would queue behind the tiles: into L2 a layer ahead, the CTAs
   // sharing the work.
   __device__ __forceinline__ void prefetch_norms(int l) {
-    const Layer& at = args.layer[l];
-    prefetch(at.q(), A.head_dim);
-    prefetch(at.k(), A.head_dim);
-    prefetch(at.attention_norm(), Qkv::kEncode.cols);
-    prefetch(at.mlp_norm(), GateUp::kEncode.cols);
-    prefetch(at.attention_post(), GateUp::kEncode.cols);
-    prefetch(at.mlp_post(), Qkv::kEncode.cols);
-  }
-  template <bool Has>
-  static __device__ __forceinline__ void prefetch(const StepVector<Has>& vector, int count) {
-    if constexpr (Has) prefetch(vector.data, count);
+    const auto& at = args.layer[l];
+    if constexpr (A.qk_norm) {
+      prefetch(at.attention.q_norm, A.head_dim);
+      prefetch(at.attention.k_norm, A.head_dim);
+    }
+    if constexpr (Encoder<Qkv::kEncode>::kWeighted) prefetch(at.qkv.norm, Qkv::kEncode.cols);
+    if constexpr (Encoder<GateUp::kEncode>::kWeighted) prefetch(at.gate_up.norm, GateUp::kEncode.cols);
+    if constexpr (Kernel::kPost) {
+      prefetch(at.out.post, GateUp::kEncode.cols);
+      prefetch(at.down.post, Qkv::kEncode.cols);
+    }
   }
   static __device__ __forceinline__ void prefetch(const float* vector, int count) {
 #pragma unroll 1

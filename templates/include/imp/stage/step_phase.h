@@ -4,6 +4,7 @@
 
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
+#include "imp/stage/exchange.h"
 #include "imp/stage/units.h"
 
 namespace imp {
@@ -38,31 +39,29 @@ struct LayerOrder {
   }
 };
 
-// A float vector that a layer may have.
-template <bool Has>
-struct StepVector {
-  const float* data;
-};
-template <>
-struct StepVector<false> {
-  static constexpr const float* data = nullptr;
-};
-
-// A field of the kernel's arguments, as a base of them: where its type is empty it takes no bytes, whatever the compiler
-// (nvcc 13.0 gives [[no_unique_address]] members some).
-template <int Place, class T, bool Empty = std::is_empty_v<T>>
-struct StepField {
-  T value;
-};
-template <int Place, class T>
-struct StepField<Place, T, true> {};
-
-template <int Place, class T, bool Empty>
-__device__ __forceinline__ T step_field(const StepField<Place, T, Empty>& field) {
-  if constexpr (Empty) {
-    return T{};
+// The vectors of a product's arguments; what a phase has none of is no field of them.
+template <class Product>
+__device__ __forceinline__ const float* norm_of(const Product& product) {
+  if constexpr (requires { product.norm; }) {
+    return product.norm;
   } else {
-    return field.value;
+    return nullptr;
+  }
+}
+template <class Product>
+__device__ __forceinline__ const float* post_of(const Product& product) {
+  if constexpr (requires { product.post; }) {
+    return product.post;
+  } else {
+    return nullptr;
+  }
+}
+template <class Product>
+__device__ __forceinline__ const float* const* bias_of(const Product& product) {
+  if constexpr (requires { product.bias; }) {
+    return product.bias;
+  } else {
+    return nullptr;
   }
 }
 
@@ -73,12 +72,37 @@ struct PhaseConfig {
   float cap = 0.0f;     // soft cap of logits; 0: none
 };
 
+// Where a phase publishes what it makes, and the sum that it keeps on the way.
+template <class Phase>
+__device__ __forceinline__ auto published(std::uint32_t* words, std::uint32_t tag, const Phase& phase) {
+  if constexpr (requires { phase.copy; }) {
+    return Published<true>{words, tag, phase.copy};
+  } else {
+    return Published<false>{words, tag, nullptr};
+  }
+}
+template <class Phase>
+__device__ __forceinline__ auto published_sum(std::uint32_t* words, std::uint32_t tag, const Phase& phase) {
+  if constexpr (requires { phase.sum_copy; }) {
+    return Published<true>{words, tag, phase.sum_copy};
+  } else {
+    return Published<false>{words, tag, nullptr};
+  }
+}
+
+// Whether a product's arguments have what its phase reads, and nothing else.
+template <class Phase, class Product>
+constexpr bool fits() {
+  constexpr bool norm = requires(Product product) { product.norm; };
+  constexpr bool bias = requires(Product product) { product.bias; };
+  return norm == Encoder<Phase::kEncode>::kWeighted && bias == (Phase::kConfig.biased != 0);
+}
+
 // A product with one encoded vector, the same in all layers but for the formats of its matrices.
 template <EncodeConfig E, PhaseConfig P, class Order, class... Units>
 struct StepPhase {
   static constexpr PhaseConfig kConfig = P;
   static constexpr EncodeConfig kEncode = E;
-  using Bias = Biases<P.biased>;
   static constexpr int kLayers = Order::kLayers;
   static constexpr int kEncodedBytes = Encoder<E>::kSharedBytes;
   static constexpr int kTileBytes = [] {

@@ -23,21 +23,27 @@ struct TokenInput {
   static constexpr int kGridX = ceil_div(kGroups, C.warps);
   static_assert(M::kCols % C.group == 0, "a row consists of whole groups");
 
-  // plane: the table; weight f32 [group]; x, out f32 [tokens, cols].
-  static __device__ __forceinline__ void run(const std::uint8_t* plane, const float* weight, const float* x,
-                                             const std::int32_t* input, const std::int32_t* tokens, float* out) {
+  struct Args {
+    const std::uint8_t* table;
+    const float* norm;  // [group]
+    const float* x;     // [tokens, cols]
+    const std::int32_t* input;
+    const std::int32_t* tokens;  // [slots], or those of the chunk
+    float* out;                  // [tokens, cols]
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
     const int t = block_index_y();
-    if (C.chunk && t >= input[1]) return;
+    if (C.chunk && t >= a.input[1]) return;
     const int group = block_index() * C.warps + warp_index();
     if (group >= kGroups) return;
-    const int token = tokens[C.chunk ? t : input[0]];
+    const int token = a.tokens[C.chunk ? t : a.input[0]];
     const int first = group * C.group;
     const std::size_t line = static_cast<std::size_t>(t) * M::kCols + first;
     float squares = 0;
-    for (int k = lane_index(); k < C.group; k += kWarp) squares = fma(x[line + k], x[line + k], squares);
+    for (int k = lane_index(); k < C.group; k += kWarp) squares = fma(a.x[line + k], a.x[line + k], squares);
     const float factor = C.share * rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.group)) + C.eps);
     for (int k = lane_index(); k < C.group; k += kWarp) {
-      out[line + k] = untagged(fma(x[line + k] * factor, weight[k], C.scale * M::value(plane, token, first + k)));
+      a.out[line + k] = untagged(fma(a.x[line + k] * factor, a.norm[k], C.scale * M::value(a.table, token, first + k)));
     }
   }
 };

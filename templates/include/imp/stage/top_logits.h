@@ -36,9 +36,17 @@ struct TopLogits {
     std::uint32_t* arrived;    // {CTAs, listed tokens}
   };
 
-  static __device__ __forceinline__ void run(const Scores<C>& scores, const std::int32_t* input,
-                                             const std::int32_t* tokens, const std::uint32_t* sampled, const Work& work,
-                                             TopEntry* entries) {
+  struct Args {
+    Scores<C> scores;
+    const std::int32_t* input;
+    const std::int32_t* tokens;    // [slots]
+    const std::uint32_t* sampled;  // tokens so far, of all sequences
+    Work work;
+    TopEntry* entries;  // [Entries]
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
+    const Scores<C>& scores = a.scores;
+    const Work& work = a.work;
     std::uint8_t* shared = shared_memory();
     const float peak = best_of_parts<C>(scores.best_value, scores.best, shared + kBest).value;
     if (peak != peak) return;  // no token was chosen
@@ -63,7 +71,7 @@ struct TopLogits {
     if (thread_index() == 0) work.part_mass[block_index()] = *mass;
     if (!last_to_arrive<C>(work.arrived, shared + kFlag)) return;
 
-    TopEntry& entry = entries[(*sampled - 1) % Entries];
+    TopEntry& entry = a.entries[(*a.sampled - 1) % Entries];
     const std::uint32_t count = load_fresh(work.arrived + 1);
     block_sync();
     if (thread_index() == 0) {
@@ -86,7 +94,7 @@ struct TopLogits {
     if (thread_index() != 0) return;
     entry.peak = peak;
     entry.mass = *mass;
-    entry.chosen = scores.values[tokens[input[0]]];
+    entry.chosen = scores.values[a.tokens[a.input[0]]];
   }
 
  private:

@@ -11,11 +11,17 @@ struct Weigh {
   static constexpr int kBest = kBins * 8;
   static constexpr int kSharedBytes = kBest + best_bytes(C.threads / kWarp);
 
-  static __device__ __forceinline__ void run(const std::int32_t* input, const Sampling* sampling, const Scores<C>& scores,
-                                             std::uint64_t* histogram) {
+  struct Args {
+    const std::int32_t* input;
+    const Sampling* sampling;  // [slots]
+    Scores<C> scores;
+    std::uint64_t* histogram;  // [kBins]
+  };
+  static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
-    const Sampling& s = sampling[input[0]];
+    const Scores<C>& scores = a.scores;
+    const Sampling& s = a.sampling[a.input[0]];
     const bool needed = scores.needs_histogram(s);
     auto* bins = reinterpret_cast<std::uint64_t*>(shared);
     if (needed) {
@@ -34,7 +40,7 @@ struct Weigh {
     }
     block_sync();
     for (int i = thread_index(); i < kBins; i += C.threads) {
-      if (bins[i] > 0) atomic_add(histogram + i, bins[i]);
+      if (bins[i] > 0) atomic_add(a.histogram + i, bins[i]);
     }
   }
 };
