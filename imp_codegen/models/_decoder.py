@@ -47,7 +47,8 @@ class Variant:
     """How an architecture differs from Llama.
 
     `interleaved_rope`: of the files that GGUF's converter writes. `biases`: those that transformers gives every model
-    of it, without a word in config.json. `rope_scalings`: types that its own file reads.
+    of it, without a word in config.json. `rope_scalings`: types that its own file reads. `whole_norms`:
+    q and k are normed, all heads together.
     """
 
     interleaved_rope: bool = False
@@ -63,9 +64,10 @@ def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) ->
     """The spec of a dense decoder. CheckpointError names the key or tensor that is missing, odd or unsupported."""
     meta = checkpoint.metadata
     if experts := meta.integer(f"{architecture}.expert_count", 0):
+        key = meta.spelled(f"{architecture}.expert_count")
         raise CheckpointError(
-            f"{checkpoint.path}: is a mixture of experts ({architecture}.expert_count is {experts}), which imp does "
-            "not compile yet; choose a dense model"
+            f"{checkpoint.path}: is a mixture of experts ({key} is {experts}), which imp does not compile yet; choose "
+            "a dense model"
         )
     layers = meta.integer(f"{architecture}.block_count", minimum=1, maximum=1024)
     attention = _read_attention(checkpoint, architecture, layers, variant)

@@ -175,6 +175,14 @@ def test_every_field_and_edge_of_two_kinds_of_layers_counts(tmp_path: Path) -> N
             made.of(made.graph, "persistent")
 
 
+def test_every_field_and_edge_of_norms_of_all_heads_counts(tmp_path: Path) -> None:
+    made = Program(tmp_path, architectures=["Olmo2ForCausalLM"], head_dim=None)
+    with closing(made.checkpoint):
+        every_field_and_edge_counts(made, "graph", lambda name: name in ("layers.1.q_norm", "layers.1.k_norm"))
+        with pytest.raises(TargetError, match=r"HeadNorm layers\.0\.q_norm is one of all heads together"):
+            made.of(made.graph, "persistent")
+
+
 def every_field_and_edge_counts(program: Program, form: str, chosen: Callable[[str], bool] = lambda _: True) -> None:
     """Of the operations whose result has a name that is chosen."""
     usual = program.of(program.graph, form)

@@ -18,6 +18,7 @@ INTS = "const std::int32_t*"
 GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", INTS)
 GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", INTS)
 ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", INTS)
+ENCODE_GATED = ("imp::GatedChunk", *ENCODE[1:])
 FINISH = ("std::int32_t*", INTS)
 
 
@@ -46,7 +47,7 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "f16": (gemm("imp::GemmBf16", "F16", 1, 4096, 1024, 4096, 128, ADD), GEMM_BF16),
     "bf16": (gemm("imp::GemmBf16", "BF16", 1, 4096, 6144, 4096, 32, PLAIN), GEMM_BF16),
     "encode_norm": (encode(4096, ".norm = true, .gated = false, .q8 = true, .dense = false"), ENCODE),
-    "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .q8 = true, .dense = true"), ENCODE),
+    "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .q8 = true, .dense = true"), ENCODE_GATED),
     "finish": ("imp::FinishPrefill<32>", FINISH),
 }
 HEADERS = ("encode_activations", "finish_prefill", "gemm_bf16", "gemm_q8")
