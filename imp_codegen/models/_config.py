@@ -32,7 +32,8 @@ def config_biases(config: Metadata, always: tuple[Biased, ...]) -> tuple[Biased,
     """Which products have a bias, in every layer. `always`: those of a class whatever its config.json says."""
     every = config.boolean("use_bias", False)
     q_k_v = every or config.boolean("attention_bias", False)
-    output = config.boolean("attention_out_bias", q_k_v)
+    # Where a class has biases whatever is said, `attention_bias` says so of them (Qwen2's output has none).
+    output = config.boolean("attention_out_bias", q_k_v and not always)
     mlp = every or config.boolean("mlp_bias", False)
     found: tuple[Biased, ...] = ("q", "k", "v") if q_k_v else tuple(part for part in always if part != "output")
     found += ("output",) if output or "output" in always else ()

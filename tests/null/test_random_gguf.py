@@ -179,3 +179,16 @@ def test_other_families_read_back_as_they_were(tmp_path: Path, name: str) -> Non
         assert before.keys() == after.keys()
         for weight in before:
             assert np.array_equal(before[weight].rows(0, 1), after[weight].rows(0, 1)), weight
+
+
+def test_a_class_that_always_has_biases_gets_no_others(tmp_path: Path) -> None:
+    """As transformers' Qwen2Attention: q, k and v have one, the output none, whatever attention_bias says."""
+    shape = tmp_path / "tiny.json"
+    shape.write_text(json.dumps(OTHERS["qwen2"] | {"attention_bias": True}), "utf-8")
+    random_gguf.write_random_gguf(shape, "Q8_0", tmp_path / "out.gguf")
+    found = {
+        tensor.name.split(".", 2)[2]
+        for tensor in gguf.GGUFReader(tmp_path / "out.gguf").tensors
+        if ".bias" in tensor.name
+    }
+    assert found == {"attn_q.bias", "attn_k.bias", "attn_v.bias"}
