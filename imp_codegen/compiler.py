@@ -39,7 +39,7 @@ from imp_runtime.errors import ImpError
 from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
 from imp_runtime.version import VERSION
 
-CHUNK_TOKENS = 128  # prompt tokens of one prefill program
+ROWS = 128  # that the larger programs run at once
 Progress = Callable[[str, int, int], None]
 
 
@@ -163,7 +163,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     for target in targets:
         tables = tuple(table for table in options.tuning if table.fits(target))
         low = Lowering(target, placed, cache, ropes, spec.context, tables=tables, check=options.check)
-        lowered = lower(low, graph, CHUNK_TOKENS, options.form)
+        lowered = lower(low, graph, ROWS, options.form)
         made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
         emitted[target.name] = made
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
@@ -191,9 +191,9 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         layers=len(spec.layers),
         context=spec.context,
         slots=SLOTS,
-        chunk_tokens=CHUNK_TOKENS,
+        rows=ROWS,
         table_blocks=-(-spec.context // 16),
-        decode_weight_bytes=sum(k.weight_bytes for k in plans[0].program("decode_b1").kernels),
+        decode_weight_bytes=sum(k.weight_bytes for k in plans[0].program("step_r1").kernels),
         bos_token=-1 if tokenizer.bos is None else tokenizer.bos,
         eos_token=-1 if tokenizer.eos is None else tokenizer.eos,
         add_bos=tokenizer.add_bos,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import ceil
+from math import ceil, prod
 from typing import Protocol
 
 from imp_codegen.cards import Card, Speed
@@ -84,8 +84,11 @@ def _tiles_us(card: Card, kernel: Costs, positions: int) -> float:
     """Waves of CTAs, one a multiprocessor at a time, each of which goes through its tiles."""
     if kernel.tiles is None:
         return 0.0
-    x, y, z = kernel.grid
-    return ceil(x * y * z / card.sms) * kernel.tiles.count(positions) * tile_us(card, kernel.tiles)
+    return (
+        ceil((kernel.tiles.ctas or prod(kernel.grid)) / card.sms)
+        * kernel.tiles.count(positions)
+        * tile_us(card, kernel.tiles)
+    )
 
 
 def _mma_us(card: Card, tiles: Tiles) -> float:

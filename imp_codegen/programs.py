@@ -1,4 +1,4 @@
-"""Which programs a model has (plan.py's docstring), each a list of kernels, and in which form it decodes."""
+"""Which programs a model has (plan.py's docstring), each a list of kernels, and in which form it runs a step."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Graph
 from imp_codegen.kernels import export, sample
+from imp_codegen.kernels.advance import advance
 from imp_codegen.kernels.bandwidth import read_memory
 from imp_codegen.kernels.family import Body, FusionError
-from imp_codegen.kernels.finish_prefill import finish
 from imp_codegen.kernels.form import Chosen, Wanted, choose
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
-from imp_codegen.kernels.last_token import take_last
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.sieve import sieved
 from imp_codegen.kernels.step.kernel import step_kernel
 from imp_codegen.kernels.step.model import step_model
+from imp_codegen.kernels.take_row import take_row
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.plan_buffers import plan_buffers
-from imp_runtime.plan import DECODE_SAMPLED
+from imp_runtime.plan import STEP_SAMPLED
 
 
 @dataclass(frozen=True, slots=True)
 class Lowered:
-    """Programs, what replaces those with resident kernels where there is no room for them, and the form of decode."""
+    """Programs, what replaces those with resident kernels where there is no room for them, and the form of a step."""
 
     programs: tuple[ProgramSpec, ...]
     fallback: tuple[ProgramSpec, ...]
@@ -41,38 +41,38 @@ def body(low: Lowering, graph: Graph, rows: int) -> Body:
     return Body(replace(low, rows=rows, places=planned.places), matches)
 
 
-def lower(low: Lowering, graph: Graph, chunk_tokens: int, wanted: Wanted = "graph") -> Lowered:
-    """Every program; `low` then knows their buffers. FusionError for what no kernel computes."""
-    one, chunk = body(low, graph, 1), body(low, graph, chunk_tokens)
-    low, tokens = one.low, chunk_tokens
-    head, chunk_head = head_of(one), head_of(chunk)
+def lower(low: Lowering, graph: Graph, rows: int, wanted: Wanted = "graph") -> Lowered:
+    """Every program, of one row and of up to `rows`; `low` then knows their buffers.
+
+    FusionError for what no kernel computes.
+    """
+    one, many = body(low, graph, 1), body(low, graph, rows)
+    low, head, many_head = one.low, head_of(one), head_of(many)
     first, *layers, _ = (match.lower(low) for match in one.matches)
     logits = head.lower(low)
     graph_form = (*first, *(kernel for kernels in layers for kernel in kernels), *logits)
     chosen = choose(one, graph_form, wanted)
     greedy = sample.greedy(low, head)
     sampled = {
-        name: sample.sampled(low, head, score=score, weigh=weigh) for (score, weigh), name in DECODE_SAMPLED.items()
+        name: sample.sampled(low, head, score=score, weigh=weigh) for (score, weigh), name in STEP_SAMPLED.items()
     }
-    sampled["decode_sieve_b1"] = sieved(low, head)
-    decode = _decode(graph_form, greedy, sampled)
+    sampled["step_sieve_r1"] = sieved(low, head)
+    steps = _steps(graph_form, greedy, sampled)
     fallback: tuple[ProgramSpec, ...] = ()
     if chosen.form == "persistent":
-        decode, fallback = _decode((*first, step_kernel(step_model(one))), greedy, sampled), decode
-    prefill = [kernel for match in chunk.matches[:-1] for kernel in match.lower(chunk.low)]
-    last = (*(take_last(chunk.low, low, value) for block in head.reads for value in block), *logits)
-    from_prefill = sample.sampled(low, head, score=True, weigh=True, advance=False)
+        steps, fallback = _steps((*first, step_kernel(step_model(one))), greedy, sampled), steps
+    forward = [kernel for match in many.matches[:-1] for kernel in match.lower(many.low)]
+    taken = [take_row(many.low, low, value) for block in head.reads for value in block]
     programs = (
-        *decode,
-        ProgramSpec("choose_b1", 1, sampled[DECODE_SAMPLED[True, True]]),
-        ProgramSpec("choose_sieve_b1", 1, sampled["decode_sieve_b1"]),
-        ProgramSpec(f"prefill_t{tokens}", tokens, (*prefill, finish(chunk.low))),
-        ProgramSpec("sample_b1", 1, (*last, *from_prefill)),
-        ProgramSpec("sample_sieve_b1", 1, (*last, *sieved(low, head, advance=False))),
-        ProgramSpec(f"logits_t{tokens}", tokens, chunk_head.lower(chunk.low)),
-        ProgramSpec(f"hidden_t{tokens}", tokens, (chunk_head.hidden(chunk.low),)),
-        ProgramSpec("export_b1", 1, export.export(low, head)),
-        ProgramSpec("top_b1", 1, export.top(low, head)),
+        *steps,
+        ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(many.low))),
+        ProgramSpec("head_r1", 1, (*taken, *logits)),
+        ProgramSpec("sample_r1", 1, sampled[STEP_SAMPLED[True, True]]),
+        ProgramSpec("sieve_r1", 1, sampled["step_sieve_r1"]),
+        ProgramSpec(f"logits_r{rows}", rows, many_head.lower(many.low)),
+        ProgramSpec(f"hidden_r{rows}", rows, (many_head.hidden(many.low),)),
+        ProgramSpec("export_r1", 1, export.export(low, head)),
+        ProgramSpec("top_r1", 1, export.top(low, head)),
         ProgramSpec("bandwidth", 1, (read_memory(low),)),
     )
     return Lowered(programs, fallback, chosen)
@@ -86,12 +86,12 @@ def head_of(taken: Body) -> Head:
     return last
 
 
-def _decode(
+def _steps(
     forward: tuple[KernelSpec, ...], greedy: tuple[KernelSpec, ...], sampled: Mapping[str, tuple[KernelSpec, ...]]
 ) -> tuple[ProgramSpec, ...]:
     """The programs in which a step's two forms differ."""
     return (
-        ProgramSpec("decode_b1", 1, (*forward, *greedy)),
+        ProgramSpec("step_r1", 1, (*forward, *greedy)),
         *(ProgramSpec(name, 1, (*forward, *end)) for name, end in sampled.items()),
-        ProgramSpec("forward_b1", 1, forward),
+        ProgramSpec("forward_r1", 1, forward),
     )

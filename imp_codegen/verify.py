@@ -40,8 +40,8 @@ _SLOT = 0
 class Runner(Protocol):
     """What verify asks of a model runner."""
 
-    def chunk_program(self, prefix: str, tokens: int) -> Program:
-        """The program that takes a chunk of that many tokens."""
+    def program_for(self, kind: str, rows: int) -> Program:
+        """The program of several rows that takes so many."""
 
     def write_slot(
         self,
@@ -53,8 +53,14 @@ class Runner(Protocol):
     ) -> None:
         """Set up a sequence."""
 
-    def write_step(self, slot: int, tokens: Sequence[int]) -> None:
-        """Say what the next program works on."""
+    def write_step(self, slot: int) -> None:
+        """The next programs run the slot's next row."""
+
+    def write_rows(self, sequences: Sequence[tuple[int, Sequence[int], bool]]) -> None:
+        """What the next program of several rows runs: slots, tokens, and whether one is chosen after them."""
+
+    def write_end(self, row: int, slot: int) -> None:
+        """The row and the slot of which a token is to be chosen."""
 
     def run(self, program: str) -> None:
         """Enqueue a program."""
@@ -91,29 +97,30 @@ class VerifyReport:
 
 
 def verify(artifact: Artifact, runner: Runner, progress: Callable[[str, int, int], None]) -> VerifyReport:
-    """A prompt through prefill, then one decode step, each kernel's outputs against the reference.
+    """A prompt, then one step, each kernel's outputs against the reference.
 
     Samples two tokens behind the back of an engine that owns the runner, which therefore must not go on afterwards.
     """
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     comparison = _Comparison(load_named(spec.architecture).build(spec), artifact, runner)
     rng = np.random.default_rng(0)
-    prompt = rng.integers(0, spec.vocab, min(PROMPT_TOKENS, spec.context - 2, artifact.plan.chunk_tokens))
+    prompt = rng.integers(0, spec.vocab, min(PROMPT_TOKENS, spec.context - 2, artifact.plan.rows))
     # Blocks in descending order: a kernel that ignores the block table reads the wrong ones.
     blocks = range(1 + (len(prompt) + 1) // 16, 0, -1)
     greedy = np.zeros((), SAMPLING_DTYPE)
     greedy["top_p"] = greedy["repetition_penalty"] = 1
     seen = np.zeros(spec.vocab, np.uint32)
     runner.write_slot(_SLOT, 0, blocks, greedy, seen)
-    runner.write_step(_SLOT, prompt.tolist())
-    prefill = runner.chunk_program("prefill", len(prompt)).name
+    runner.write_rows([(_SLOT, prompt.tolist(), True)])
     progress("verify", 0, 2)
-    comparison.program(prefill, prompt, 0)
-    runner.run("sample_b1")
+    comparison.program(runner.program_for("forward", len(prompt)).name, prompt, 0)
+    runner.write_end(len(prompt) - 1, _SLOT)
+    runner.run("head_r1")
+    runner.run("sample_r1")
     token = runner.read("seq.token", "i32", (1,), 4 * _SLOT).astype(np.int64)
-    runner.write_step(_SLOT, ())
+    runner.write_step(_SLOT)
     progress("verify", 1, 2)
-    comparison.program("decode_b1", token, len(prompt))
+    comparison.program("step_r1", token, len(prompt))
     progress("verify", 2, 2)
     failures = [row for row in comparison.rows if not row.ok]
     return VerifyReport(tuple(comparison.rows), failures[0] if failures else None)

@@ -104,9 +104,9 @@ class Heads:
                 fields |= {"table_blocks": self.table_blocks, **more, "window": self.window, **rope, **norms}
                 fields |= {"soft_cap": cap}
             case "RopeAppendConfig":
-                fields |= {"tokens": self.tokens, "values": self.values, "stride": self.width, **last, **rope, **norms}
+                fields |= {"rows": self.tokens, "values": self.values, "stride": self.width, **last, **rope, **norms}
             case "AttentionPrefillConfig":
-                fields |= {"tokens": self.tokens, "stride": self.width, **last}
+                fields |= {"rows": self.tokens, "stride": self.width, **last}
                 fields |= {"window": self.window, "soft_cap": cap}
         return f"imp::{name}{{{', '.join(f'.{key} = {_literal(value)}' for key, value in fields.items())}}}"
 

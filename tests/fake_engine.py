@@ -95,7 +95,7 @@ def tiny_plan(**changes: object) -> Plan:
         flops=2000,
     )
     second = dataclasses.replace(kernel, name="layer1.attention_norm", cache_reads=(CacheRead(6, 256),))
-    programs = (Program("decode_b1", 1, (kernel, second)), Program("prefill_t16", 16, (kernel,)))
+    programs = (Program("step_r1", 1, (kernel, second)), Program("forward_r16", 16, (kernel,)))
     plan = Plan(
         version=PLAN_VERSION,
         model="tiny",
@@ -107,7 +107,7 @@ def tiny_plan(**changes: object) -> Plan:
         layers=2,
         context=CONTEXT,
         slots=4,
-        chunk_tokens=16,
+        rows=16,
         table_blocks=CONTEXT // 16,
         decode_weight_bytes=2000,
         bos_token=-1,

@@ -6,10 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from imp_runtime.engine import Engine
+from imp_runtime.plan import TOP_LOGPROBS
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence
 
-GREEDY = SamplingParams(max_tokens=8, ignore_eos=True, top_logprobs=0)  # log-probabilities bring the logits
+# So many log-probabilities bring all logits to the host.
+GREEDY = SamplingParams(max_tokens=8, ignore_eos=True, top_logprobs=TOP_LOGPROBS + 1)
 
 
 def prompt_of(length: int, seed: int = 0) -> list[int]:
@@ -34,4 +36,5 @@ def check(found: tuple[Sequence, npt.NDArray[np.float32]], plain: Engine, cached
     assert alone.prompt_cached == 0
     assert sequence.prompt_cached == cached
     assert sequence.generated == alone.generated
+    assert np.ptp(logits, axis=1).min() > 0
     np.testing.assert_array_equal(logits, truth)

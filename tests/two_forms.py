@@ -19,10 +19,10 @@ from imp_codegen.targets import Target
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import SAMPLING_DTYPE, STEPS
+from imp_runtime.plan import SAMPLING_DTYPE, SIEVE, STEPS
 from model_checks import quiet
 
-DECODE = (*STEPS, "choose_b1", "choose_sieve_b1")
+DECODE = (*STEPS, "sample_r1", SIEVE)
 FORMS = ("graph_", "")  # what a form's decode programs are called before DECODE
 CONFIG: dict[str, Any] = {
     "architectures": ["Qwen3ForCausalLM"],
@@ -54,11 +54,11 @@ def compile_both(
     `quant`: of random weights, the source being a config.
     """
 
-    def lower_both(low: Any, graph: Any, chunk_tokens: int, wanted: object) -> Any:
-        lowered = lower(low, graph, chunk_tokens, "persistent")
+    def lower_both(low: Any, graph: Any, rows: int, wanted: object) -> Any:
+        lowered = lower(low, graph, rows, "persistent")
         kept = [p for p in lowered.programs if prefill or p.name in DECODE]
         graph = {p.name: p for p in (*kept, *lowered.fallback) if p.name in DECODE}
-        renamed = [ProgramSpec(f"graph_{p.name}", p.tokens, p.kernels) for p in graph.values()]
+        renamed = [ProgramSpec(f"graph_{p.name}", p.rows, p.kernels) for p in graph.values()]
         return replace(lowered, programs=(*kept, *renamed))
 
     options = CompileOptions(random_weights=quant is not None, quant=quant or "", check=check)
@@ -141,8 +141,8 @@ class BothForms:
 
     def _enqueue(self, form: str, slot: int, token: int) -> None:
         self.runner.write_token(slot, token)
-        self.runner.write_step(slot, ())
-        self.runner.run(f"{form}decode_b1")
+        self.runner.write_step(slot)
+        self.runner.run(f"{form}step_r1")
 
     def compare(self, tokens: list[int], sequence: int = 0) -> None:
         """Step by step: logits equal bit for bit, not all the same, and equal tokens."""

@@ -43,11 +43,11 @@ def predict_decode(plan: Plan, card: Card, positions: float) -> float:
 
 def predict_prompt(plan: Plan, card: Card, tokens: int) -> float:
     """Tokens per second of a prompt from an empty cache, chunk by chunk, and the token that follows."""
-    chunk = next(program for program in plan.targets[0].programs if program.name.startswith("prefill_"))
-    ends = range(chunk.tokens, tokens + chunk.tokens, chunk.tokens)
-    last = plan.targets[0].program("sample_b1")
+    chunk = plan.targets[0].program(f"forward_r{plan.rows}")
+    ends = range(chunk.rows, tokens + chunk.rows, chunk.rows)
+    last = (*plan.targets[0].program("head_r1").kernels, *plan.targets[0].program("sample_r1").kernels)
     us = sum(predict_us(card, chunk.kernels, min(end, tokens)) for end in ends)
-    return 1e6 * tokens / (us + predict_us(card, last.kernels, tokens))
+    return 1e6 * tokens / (us + predict_us(card, last, tokens))
 
 
 def read_measured(path: Path) -> Mapping[Key, float]:

@@ -1,13 +1,13 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 8ce22ce16910da98
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 0eb7d36f0c17ba67
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/q8_0.h"
+#include "imp/stage/advance.h"
 #include "imp/stage/attention_decode.h"
 #include "imp/stage/attention_prefill.h"
 #include "imp/stage/draw.h"
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
-#include "imp/stage/finish_prefill.h"
 #include "imp/stage/gemm_q8.h"
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
@@ -17,7 +17,7 @@
 #include "imp/stage/sampling.h"
 #include "imp/stage/score.h"
 #include "imp/stage/sieve.h"
-#include "imp/stage/take_last.h"
+#include "imp/stage/take_row.h"
 #include "imp/stage/top_logits.h"
 #include "imp/stage/weigh.h"
 
@@ -25,27 +25,28 @@ using imp::Sampling;
 using imp::Seen;
 
 // Embed · 0 bytes of weights, 1,296 of other data a launch
-// decode_b1 embed and 6 more · grid (2, 1, 1), 128 threads
-using embed_0_t = imp::EmbedToken<
+// step_r1 embed and 6 more · grid (2, 1, 1), 128 threads
+using embed_0_t = imp::EmbedRow<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(embed_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
     const std::uint8_t* plane,
-    const std::int32_t* input,
-    const std::int32_t* tokens,
+    const imp::StepRow* rows,
+    const std::int32_t* last,
     float* x) {
   embed_0_t::run(embed_0_t::Args{
       .plane = plane,
-      .input = input,
-      .tokens = tokens,
+      .step = nullptr,
+      .rows = rows,
+      .last = last,
       .x = x});
 }
-static_assert(sizeof(embed_0_t::Args) == 4 * 8, "the plan leaves out a field");
+static_assert(sizeof(embed_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
-// decode_b1 layers.0.qkv and 41 more · grid (2, 1, 1), 128 threads
+// step_r1 layers.0.qkv and 41 more · grid (2, 1, 1), 128 threads
 using qkv_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
@@ -71,7 +72,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) qkv_0(
 static_assert(sizeof(qkv_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attention and 41 more · grid (2, 2, 1), 128 threads
+// step_r1 layers.0.attention and 41 more · grid (2, 2, 1), 128 threads
 using attention_0_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .block_bytes = 49152, .table_blocks = 64, .splits = 2, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
     3>;
@@ -83,7 +84,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
     const float* k_norm,
     const std::uint64_t* turns,
     std::uint8_t* cache,
-    const std::int32_t* input,
+    const imp::StepRow* rows,
     const std::int32_t* positions,
     const std::int32_t* table,
     float* partial,
@@ -95,7 +96,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
       .k_norm = k_norm,
       .turns = turns,
       .cache = cache,
-      .input = input,
+      .rows = rows,
       .positions = positions,
       .table = table,
       .partial = partial,
@@ -105,7 +106,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
 static_assert(sizeof(attention_0_t::Args) == 11 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
-// decode_b1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads
+// step_r1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
@@ -126,7 +127,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_0(
 static_assert(sizeof(project_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.gate_up and 41 more · grid (2, 1, 1), 128 threads
+// step_r1 layers.0.gate_up and 41 more · grid (2, 1, 1), 128 threads
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
@@ -151,7 +152,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) gate_up_0(
 static_assert(sizeof(gate_up_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
-// decode_b1 layers.0.down and 41 more · grid (2, 1, 1), 128 threads
+// step_r1 layers.0.down and 41 more · grid (2, 1, 1), 128 threads
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 2},
     imp::EncodeConfig{.cols = 768, .warps = 4, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
@@ -172,7 +173,7 @@ extern "C" __global__ void __launch_bounds__(128, 1) project_1(
 static_assert(sizeof(project_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
-// decode_b1 head and 8 more · grid (2, 1, 1), 128 threads
+// step_r1 head and 7 more · grid (2, 1, 1), 128 threads
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 4, .grid = 2, .slots = 3},
     imp::EncodeConfig{.cols = 256, .warps = 4, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
@@ -196,15 +197,15 @@ extern "C" __global__ void __launch_bounds__(128, 1) head_0(
 static_assert(sizeof(head_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 16 of other data a launch
-// decode_b1 greedy · grid (1, 1, 1), 64 threads
+// step_r1 greedy · grid (1, 1, 1), 64 threads
 using greedy_0_t = imp::Greedy<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true}>;
 static_assert(greedy_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(greedy_0_t::kSharedBytes == 16, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) greedy_0(
     const float* best_value,
     const std::uint32_t* best,
-    const std::int32_t* delivery_input,
+    const imp::StepHeader* delivery_step,
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::int32_t* delivery_history,
@@ -214,14 +215,14 @@ extern "C" __global__ void __launch_bounds__(64, 1) greedy_0(
   greedy_0_t::run(greedy_0_t::Args{
       .best_value = best_value,
       .best = best,
-      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
 static_assert(sizeof(greedy_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
-// decode_draw_b1 draw and 1 more · grid (2, 1, 1), 64 threads
+// step_draw_r1 draw and 1 more · grid (2, 1, 1), 64 threads
 using draw_0_t = imp::Draw<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = false, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = false}>;
 static_assert(draw_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(draw_0_t::kSharedBytes == 35920, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) draw_0(
@@ -235,7 +236,7 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_0(
     float* work_list_scores,
     std::uint32_t* work_list_ids,
     std::uint32_t* work_arrived,
-    const std::int32_t* delivery_input,
+    const imp::StepHeader* delivery_step,
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::int32_t* delivery_history,
@@ -246,19 +247,19 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_0(
       .sampling = sampling,
       .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
-      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
 static_assert(sizeof(draw_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
 // Score · 0 bytes of weights, 16,384 of other data a launch
-// decode_score_b1 score and 2 more · grid (2, 1, 1), 64 threads
+// step_score_r1 score and 2 more · grid (2, 1, 1), 64 threads
 using score_0_t = imp::Score<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true}>;
 static_assert(score_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(score_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) score_0(
     const float* adjust_logits,
-    const std::int32_t* adjust_input,
+    const imp::StepHeader* adjust_step,
     const Sampling* adjust_sampling,
     const std::int32_t* adjust_positions,
     const std::int32_t* adjust_history,
@@ -271,7 +272,7 @@ extern "C" __global__ void __launch_bounds__(64, 1) score_0(
     float* best_value,
     std::uint32_t* best) {
   score_0_t::run(score_0_t::Args{
-      .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+      .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
       .scores = scores,
       .best_value = best_value,
       .best = best});
@@ -279,20 +280,20 @@ extern "C" __global__ void __launch_bounds__(64, 1) score_0(
 static_assert(sizeof(score_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Weigh · 0 bytes of weights, 8,192 of other data a launch
-// decode_weigh_b1 weigh and 3 more · grid (2, 1, 1), 64 threads
+// step_weigh_r1 weigh and 2 more · grid (2, 1, 1), 64 threads
 using weigh_0_t = imp::Weigh<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true}>;
 static_assert(weigh_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(weigh_0_t::kSharedBytes == 16400, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) weigh_0(
-    const std::int32_t* input,
+    const imp::StepHeader* step,
     const Sampling* sampling,
     const float* scores_values,
     const float* scores_best_value,
     const std::uint32_t* scores_best,
     std::uint64_t* histogram) {
   weigh_0_t::run(weigh_0_t::Args{
-      .input = input,
+      .step = step,
       .sampling = sampling,
       .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
       .histogram = histogram});
@@ -300,9 +301,9 @@ extern "C" __global__ void __launch_bounds__(64, 1) weigh_0(
 static_assert(sizeof(weigh_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
-// decode_weigh_b1 draw and 2 more · grid (2, 1, 1), 64 threads
+// step_weigh_r1 draw and 2 more · grid (2, 1, 1), 64 threads
 using draw_weighed_0_t = imp::Draw<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true}>;
 static_assert(draw_weighed_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(draw_weighed_0_t::kSharedBytes == 35920, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_0(
@@ -316,7 +317,7 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_0(
     float* work_list_scores,
     std::uint32_t* work_list_ids,
     std::uint32_t* work_arrived,
-    const std::int32_t* delivery_input,
+    const imp::StepHeader* delivery_step,
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::int32_t* delivery_history,
@@ -327,14 +328,14 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_0(
       .sampling = sampling,
       .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
-      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
 }
 static_assert(sizeof(draw_weighed_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
-// decode_sieve_b1 sieve and 1 more · grid (2, 1, 1), 64 threads
+// step_sieve_r1 sieve and 1 more · grid (2, 1, 1), 64 threads
 using sieve_0_t = imp::Sieve<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true}>;
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true}>;
 static_assert(sieve_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(sieve_0_t::kSharedBytes == 20560, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 2) sieve_0(
@@ -345,7 +346,7 @@ extern "C" __global__ void __launch_bounds__(64, 2) sieve_0(
 static_assert(
     requires(
         const float* adjust_logits,
-        const std::int32_t* adjust_input,
+        const imp::StepHeader* adjust_step,
         const Sampling* adjust_sampling,
         const std::int32_t* adjust_positions,
         const std::int32_t* adjust_history,
@@ -360,7 +361,7 @@ static_assert(
         std::uint64_t* histograms,
         std::uint32_t* arrived,
         float* surprises,
-        const std::int32_t* delivery_input,
+        const imp::StepHeader* delivery_step,
         std::int32_t* delivery_tokens,
         std::int32_t* delivery_positions,
         std::int32_t* delivery_history,
@@ -368,39 +369,41 @@ static_assert(
         std::uint32_t* delivery_count,
         std::uint64_t* delivery_ring) {
       sieve_0_t::Args{
-          .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+          .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
           .surprise_limits = surprise_limits,
           .scores = scores,
           .shares = shares,
           .histograms = histograms,
           .arrived = arrived,
           .surprises = surprises,
-          .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}};
+          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}};
     });
 static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
-// prefill_t128 embed · grid (128, 1, 1), 128 threads
-using embed_1_t = imp::EmbedChunk<
+// forward_r128 embed · grid (128, 1, 1), 128 threads
+using embed_1_t = imp::EmbedRows<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(embed_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(embed_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
     const std::uint8_t* plane,
-    const std::int32_t* input,
-    const std::int32_t* tokens,
+    const imp::StepHeader* step,
+    const imp::StepRow* rows,
+    const std::int32_t* last,
     float* x) {
   embed_1_t::run(embed_1_t::Args{
       .plane = plane,
-      .input = input,
-      .tokens = tokens,
+      .step = step,
+      .rows = rows,
+      .last = last,
       .x = x});
 }
-static_assert(sizeof(embed_1_t::Args) == 4 * 8, "the plan leaves out a field");
+static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
-// prefill_t128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
+// forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
@@ -410,19 +413,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
     const float* norm,
     std::uint8_t* codes,
     uint2* scales,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   encode_0_t::run(encode_0_t::Args{
       .x = x,
       .norm = norm,
       .codes = codes,
       .scales = scales,
       .planes = nullptr,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 69,632 bytes of weights, 163,840 of other data a launch
-// prefill_t128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
+// forward_r128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
 using gemm_0_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
@@ -433,19 +436,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_0_t::run(gemm_0_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// prefill_t128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
+// forward_r128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
 using gemm_1_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -456,19 +459,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_1_t::run(gemm_1_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// prefill_t128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
+// forward_r128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
 using gemm_2_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -479,21 +482,21 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_2_t::run(gemm_2_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_2_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
-// prefill_t128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
+// forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f}>;
 static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) append_0(
@@ -504,7 +507,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
     std::uint8_t* cache,
     const std::int32_t* table,
     const std::int32_t* positions,
-    const std::int32_t* input) {
+    const imp::StepHeader* step,
+    const imp::StepRow* rows) {
   append_0_t::run(append_0_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -513,14 +517,15 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
       .cache = cache,
       .table = table,
       .positions = positions,
-      .input = input});
+      .step = step,
+      .rows = rows});
 }
-static_assert(sizeof(append_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(append_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Attention · 0 bytes of weights, 262,144 of other data a launch
-// prefill_t128 layers.0.attention and 5 more · grid (2, 4, 1), 128 threads
+// forward_r128 layers.0.attention and 5 more · grid (16, 4, 1), 128 threads
 using attend_0_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .tokens = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f}>;
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f}>;
 static_assert(attend_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attend_0_t::kSharedBytes == 36864, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
@@ -529,19 +534,21 @@ extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
     const std::int32_t* table,
     const std::int32_t* positions,
     float* out,
-    const std::int32_t* input) {
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
   attend_0_t::run(attend_0_t::Args{
       .q = q,
       .cache = cache,
       .table = table,
       .positions = positions,
       .out = out,
-      .input = input});
+      .step = step,
+      .sequences = sequences});
 }
-static_assert(sizeof(attend_0_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(attend_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
-// prefill_t128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
+// forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
@@ -550,19 +557,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
     const float* x,
     std::uint8_t* codes,
     uint2* scales,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   encode_1_t::run(encode_1_t::Args{
       .x = x,
       .norm = nullptr,
       .codes = codes,
       .scales = scales,
       .planes = nullptr,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
-// prefill_t128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
+// forward_r128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
 using gemm_3_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
@@ -573,19 +580,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_3_t::run(gemm_3_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// prefill_t128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
+// forward_r128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
 using gemm_4_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
@@ -596,19 +603,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_4_t::run(gemm_4_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// prefill_t128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
+// forward_r128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
 using gemm_5_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
@@ -619,19 +626,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_5_t::run(gemm_5_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 884,736 of other data a launch
-// prefill_t128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
+// forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536},
     imp::Silu>;
@@ -642,19 +649,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
     const float* x_up,
     std::uint8_t* codes,
     uint2* scales,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   encode_2_t::run(encode_2_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .codes = codes,
       .scales = scales,
       .planes = nullptr,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
-// prefill_t128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
+// forward_r128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
 using gemm_6_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
@@ -665,159 +672,53 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_6_t::run(gemm_6_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// FinishPrefill · 0 bytes of weights, 8 of other data a launch
-// prefill_t128 finish · grid (1, 1, 1), 32 threads
-using finish_0_t = imp::FinishPrefill<
+// Advance · 0 bytes of weights, 8 of other data a launch
+// forward_r128 advance · grid (1, 1, 1), 32 threads
+using advance_0_t = imp::Advance<
     32>;
-static_assert(finish_0_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(finish_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) finish_0(
+static_assert(advance_0_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(advance_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
     std::int32_t* positions,
-    const std::int32_t* input) {
-  finish_0_t::run(finish_0_t::Args{
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
+  advance_0_t::run(advance_0_t::Args{
       .positions = positions,
-      .input = input});
+      .step = step,
+      .sequences = sequences});
 }
-static_assert(sizeof(finish_0_t::Args) == 2 * 8, "the plan leaves out a field");
+static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// TakeLast · 0 bytes of weights, 2,048 of other data a launch
-// sample_b1 last_token.layers.5.residual and 1 more · grid (1, 1, 1), 128 threads
-using take_last_0_t = imp::TakeLast<
-    imp::TakeLastConfig{.cols = 256, .threads = 128}>;
-static_assert(take_last_0_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(take_last_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 1) take_last_0(
-    const std::int32_t* input,
-    const float* chunk,
+// TakeRow · 0 bytes of weights, 2,048 of other data a launch
+// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
+using take_row_0_t = imp::TakeRow<
+    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
+static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
+    const imp::StepHeader* step,
+    const float* rows,
     float* x) {
-  take_last_0_t::run(take_last_0_t::Args{
-      .input = input,
-      .chunk = chunk,
+  take_row_0_t::run(take_row_0_t::Args{
+      .step = step,
+      .rows = rows,
       .x = x});
 }
-static_assert(sizeof(take_last_0_t::Args) == 3 * 8, "the plan leaves out a field");
-
-// Score · 0 bytes of weights, 16,384 of other data a launch
-// sample_b1 score · grid (2, 1, 1), 64 threads
-using score_first_0_t = imp::Score<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
-static_assert(score_first_0_t::kThreads == 64, "the plan launches another number of threads");
-static_assert(score_first_0_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(64, 1) score_first_0(
-    const float* adjust_logits,
-    const std::int32_t* adjust_input,
-    const Sampling* adjust_sampling,
-    const std::int32_t* adjust_positions,
-    const std::int32_t* adjust_history,
-    const std::int32_t* adjust_breakers,
-    const Seen* adjust_seen,
-    const std::uint32_t* adjust_mask,
-    const float* adjust_bias,
-    std::uint32_t* adjust_longest,
-    float* scores,
-    float* best_value,
-    std::uint32_t* best) {
-  score_first_0_t::run(score_first_0_t::Args{
-      .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
-      .scores = scores,
-      .best_value = best_value,
-      .best = best});
-}
-static_assert(sizeof(score_first_0_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Sample · 0 bytes of weights, 8,192 of other data a launch
-// sample_b1 draw · grid (2, 1, 1), 64 threads
-using draw_weighed_first_0_t = imp::Draw<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
-static_assert(draw_weighed_first_0_t::kThreads == 64, "the plan launches another number of threads");
-static_assert(draw_weighed_first_0_t::kSharedBytes == 35920, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_first_0(
-    const Sampling* sampling,
-    const float* scores_values,
-    const float* scores_best_value,
-    const std::uint32_t* scores_best,
-    std::uint64_t* work_histogram,
-    float* work_winner_value,
-    std::uint32_t* work_winner,
-    float* work_list_scores,
-    std::uint32_t* work_list_ids,
-    std::uint32_t* work_arrived,
-    const std::int32_t* delivery_input,
-    std::int32_t* delivery_tokens,
-    std::int32_t* delivery_positions,
-    std::int32_t* delivery_history,
-    Seen* delivery_seen,
-    std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
-  draw_weighed_first_0_t::run(draw_weighed_first_0_t::Args{
-      .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
-      .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
-      .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
-}
-static_assert(sizeof(draw_weighed_first_0_t::Args) == 17 * 8, "the plan leaves out a field");
-
-// 1 operations · 0 bytes of weights, 16,384 of other data a launch
-// sample_sieve_b1 sieve · grid (2, 1, 1), 64 threads
-using sieve_first_0_t = imp::Sieve<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = false}>;
-static_assert(sieve_first_0_t::kThreads == 64, "the plan launches another number of threads");
-static_assert(sieve_first_0_t::kSharedBytes == 20560, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(64, 2) sieve_first_0(
-    const __grid_constant__ sieve_first_0_t::Args args) {
-  sieve_first_0_t::run(args);
-}
-// The plan's pointers lie where these fields do.
-static_assert(
-    requires(
-        const float* adjust_logits,
-        const std::int32_t* adjust_input,
-        const Sampling* adjust_sampling,
-        const std::int32_t* adjust_positions,
-        const std::int32_t* adjust_history,
-        const std::int32_t* adjust_breakers,
-        const Seen* adjust_seen,
-        const std::uint32_t* adjust_mask,
-        const float* adjust_bias,
-        std::uint32_t* adjust_longest,
-        float* surprise_limits,
-        float* scores,
-        std::uint64_t* shares,
-        std::uint64_t* histograms,
-        std::uint32_t* arrived,
-        float* surprises,
-        const std::int32_t* delivery_input,
-        std::int32_t* delivery_tokens,
-        std::int32_t* delivery_positions,
-        std::int32_t* delivery_history,
-        Seen* delivery_seen,
-        std::uint32_t* delivery_count,
-        std::uint64_t* delivery_ring) {
-      sieve_first_0_t::Args{
-          .adjust = {.logits = adjust_logits, .input = adjust_input, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
-          .surprise_limits = surprise_limits,
-          .scores = scores,
-          .shares = shares,
-          .histograms = histograms,
-          .arrived = arrived,
-          .surprises = surprises,
-          .delivery = {.input = delivery_input, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}};
-    });
-static_assert(sizeof(sieve_first_0_t::Args) == 23 * 8, "the plan leaves out a field");
+static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
-// logits_t128 logits · grid (2, 32, 1), 256 threads
+// logits_r128 logits · grid (2, 32, 1), 256 threads
 using gemm_7_t = imp::GemmQ8<
     imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -828,19 +729,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
     const std::uint8_t* codes,
     const uint2* scales,
     float* y,
-    const std::int32_t* input) {
+    const imp::StepHeader* step) {
   gemm_7_t::run(gemm_7_t::Args{
       .weights = weights,
       .codes = codes,
       .scales = scales,
       .bias = nullptr,
       .y = y,
-      .input = input});
+      .step = step});
 }
 static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
-// hidden_t128 hidden · grid (128, 1, 1), 256 threads
+// hidden_r128 hidden · grid (128, 1, 1), 256 threads
 using norm_chunk_0_t = imp::NormChunk<
     imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false}>;
 static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
@@ -848,46 +749,46 @@ static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared m
 extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
     const float* x,
     const float* norm,
-    const std::int32_t* input,
+    const imp::StepHeader* step,
     float* y) {
   norm_chunk_0_t::run(norm_chunk_0_t::Args{
       .x = x,
       .norm = norm,
-      .input = input,
+      .step = step,
       .y = y});
 }
 static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
 
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
-// export_b1 export · grid (2, 1, 1), 256 threads
+// export_r1 export · grid (2, 1, 1), 256 threads
 using export_logits_0_t = imp::ExportLogits<
     imp::ExportConfig{.vocab = 2048, .threads = 256}>;
 static_assert(export_logits_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(export_logits_0_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
     const float* logits,
-    const std::int32_t* input,
+    const imp::StepHeader* step,
     float* rows) {
   export_logits_0_t::run(export_logits_0_t::Args{
       .logits = logits,
-      .input = input,
+      .step = step,
       .rows = rows});
 }
 static_assert(sizeof(export_logits_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
 // TopLogits · 0 bytes of weights, 8,192 of other data a launch
-// top_b1 top · grid (2, 1, 1), 64 threads
+// top_r1 top · grid (2, 1, 1), 64 threads
 using top_logits_0_t = imp::TopLogits<
-    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true, .advance = true},
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 2, .threads = 64, .listed = 8192, .ring = 1024, .weighed = true},
     64,
-    8>;
+    256>;
 static_assert(top_logits_0_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(top_logits_0_t::kSharedBytes == 3184, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(64, 1) top_logits_0(
     const float* scores_values,
     const float* scores_best_value,
     const std::uint32_t* scores_best,
-    const std::int32_t* input,
+    const imp::StepHeader* step,
     const std::int32_t* tokens,
     const std::uint32_t* sampled,
     std::uint64_t* work_part_mass,
@@ -896,7 +797,7 @@ extern "C" __global__ void __launch_bounds__(64, 1) top_logits_0(
     imp::TopEntry* entries) {
   top_logits_0_t::run(top_logits_0_t::Args{
       .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
-      .input = input,
+      .step = step,
       .tokens = tokens,
       .sampled = sampled,
       .work = {.part_mass = work_part_mass, .listed = work_listed, .arrived = work_arrived},

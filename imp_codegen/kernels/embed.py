@@ -1,4 +1,4 @@
-"""Embedding rows of a step's tokens."""
+"""Embeddings of the tokens to run."""
 
 from __future__ import annotations
 
@@ -15,31 +15,30 @@ _THREADS = 128
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedding(Match):
-    """The rows of the step's tokens."""
+    """The rows of the tokens that a program runs."""
 
     op: Embed
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
         """One row is shared by a few CTAs, of several each CTA takes one."""
         weight, width, rows = self.op.weight, self.op.out.width, low.rows
-        stage, tokens, grid = (
-            ("EmbedToken", "seq.token", -(-width // _THREADS)) if rows == 1 else ("EmbedChunk", "step.tokens", rows)
-        )
+        one = rows == 1
         kernel = KernelSpec(
             name=self.name,
             entry="embed",
             headers=("stage/embed", *low.headers(weight)),
             stage=Cpp(
-                stage,
+                "EmbedRow" if one else "EmbedRows",
                 (Config("EmbedConfig", (("threads", _THREADS), ("scale", float(self.op.scale)))), low.matrix(weight)),
             ),
             args={
                 "plane": low.plane(weight),
-                "input": low.state("const std::int32_t*", "step.input"),
-                "tokens": low.state("const std::int32_t*", tokens),
+                "step": None if one else low.step(),
+                "rows": low.step_rows(),
+                "last": low.state("const std::int32_t*", "seq.token"),
                 "x": low.value("float*", self.op.out),
             },
-            grid=(grid, 1, 1),
+            grid=(-(-width // _THREADS) if one else rows, 1, 1),
             threads=_THREADS,
             shared_bytes=0,
             ops=tuple(map(label, self.ops)),

@@ -19,7 +19,7 @@ def export(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
         stage=Cpp("ExportLogits", (Config("ExportConfig", (("vocab", vocab), ("threads", threads))),)),
         args={
             "logits": low.value("const float*", head.logits),
-            "input": low.state("const std::int32_t*", "step.input"),
+            "step": low.step(),
             "rows": low.state("float*", "out.logits"),
         },
         grid=(low.target.sms, 1, 1),
@@ -41,7 +41,7 @@ def top(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
         stage=Cpp("TopLogits", (sample_config(low, head), TOP_LOGPROBS, TOP_ENTRIES)),
         args={
             "scores": {"values": low.value("const float*", head.logits), **bests(low)},
-            "input": low.state("const std::int32_t*", "step.input"),
+            "step": low.step(),
             "tokens": low.state("const std::int32_t*", "seq.token"),
             "sampled": low.state("const std::uint32_t*", "out.count"),
             "work": {

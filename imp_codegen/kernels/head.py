@@ -98,7 +98,7 @@ class Head(Match):
             stage=Cpp("NormChunk", (config,)),
             args={
                 **self.vector.args(low),
-                "input": low.state("const std::int32_t*", "step.input"),
+                "step": low.step(),
                 "y": low.value("float*", hidden),
             },
             grid=(low.rows, 1, 1),

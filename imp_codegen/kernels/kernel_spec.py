@@ -98,8 +98,8 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """A program before emission. `tokens` is the most that one run takes."""
+    """A program before emission. `rows`: the most that one run takes."""
 
     name: str
-    tokens: int
+    rows: int
     kernels: tuple[KernelSpec, ...]

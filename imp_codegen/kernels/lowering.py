@@ -15,7 +15,7 @@ from imp_codegen.targets import Target, TargetError
 from imp_codegen.tune.stage import Stage
 from imp_codegen.tune.step import Step, StepChoice
 from imp_codegen.tune.table import Chosen, Table, choose_step
-from imp_runtime.plan import BLOCK_TOKENS, Binding, Buffer, Output
+from imp_runtime.plan import BLOCK_TOKENS, STEP_LINE, Binding, Buffer, Output
 
 SLOTS = 16  # sequences that have state on the GPU at once
 
@@ -77,7 +77,7 @@ class Lowering:
         return replace(self, rows=1, places=moved)
 
     def output(self, value: Value) -> tuple[Output, ...]:
-        """A value as what a kernel leaves behind. In a chunk, the rows past its tokens mean nothing."""
+        """A value as what a kernel leaves behind; rows past those of the step mean nothing."""
         place = self.places[value]
         shape = (value.width,) if self.rows == 1 else (self.rows, value.width)
         stride = place.stride * 4 if self.rows > 1 and place.stride != value.width else 0
@@ -86,6 +86,18 @@ class Lowering:
     def state(self, ctype: str, name: str) -> Param:
         """A parameter for one of the runtime's state buffers."""
         return Param(ctype, Binding(name))
+
+    def step(self) -> Param:
+        """A parameter for what the program works on."""
+        return Param("const imp::StepHeader*", Binding("step.rows"))
+
+    def step_rows(self) -> Param:
+        """A parameter for its rows."""
+        return Param("const imp::StepRow*", Binding("step.rows", STEP_LINE))
+
+    def step_sequences(self) -> Param:
+        """A parameter for its sequences, which only programs of several rows are told."""
+        return Param("const imp::StepSequence*", Binding("step.sequences"))
 
     def plane(self, weight: Weight) -> Param:
         """A parameter for a weight's plane; a vector is floats."""

@@ -16,7 +16,7 @@ REPETITION_BYTES = 16  # shared memory of Repetition in stage/repetition.h
 
 
 def greedy(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
-    """The likeliest token: the end of a decode step, whose token counts from now on."""
+    """The likeliest token: the end of a step, whose last row counts from now on."""
     threads = low.target.sample_threads
     kernel = KernelSpec(
         name="greedy",
@@ -34,13 +34,12 @@ def greedy(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
     return (kernel,)
 
 
-def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: bool = True) -> tuple[KernelSpec, ...]:
+def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool) -> tuple[KernelSpec, ...]:
     """The end of a step that chooses by the sampling record.
 
-    `score`: also where it adjusts the logits. `weigh`: fast also where its filters need a histogram. `advance`: the
-    step consumed a token, which counts from now on.
+    `score`: also where it adjusts the logits. `weigh`: fast also where its filters need a histogram.
     """
-    config = sample_config(low, head, weighed=weigh, advance=advance)
+    config = sample_config(low, head, weighed=weigh)
     # The same kernels for every end.
     before = sample_config(low, head)
     vocab, parts, threads = head.logits.width, low.target.sms, low.target.sample_threads
@@ -59,9 +58,9 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     sampling = low.state("const Sampling*", "seq.sampling")
     scores_kernel = KernelSpec(
         name="score",
-        entry="score" + ("" if advance else "_first"),
+        entry="score",
         headers=("stage/score",),
-        stage=Cpp("Score", (sample_config(low, head, advance=advance),)),
+        stage=Cpp("Score", (before,)),
         args={
             "adjust": adjust(low, head),
             "scores": Param("float*", scores),
@@ -81,7 +80,7 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
         headers=("stage/weigh",),
         stage=Cpp("Weigh", (before,)),
         args={
-            "input": low.state("const std::int32_t*", "step.input"),
+            "step": low.step(),
             "sampling": sampling,
             "scores": source,
             "histogram": histogram,
@@ -95,7 +94,7 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     )
     draw_kernel = KernelSpec(
         name="draw",
-        entry="draw" + ("_weighed" if weigh else "") + ("" if advance else "_first"),
+        entry="draw" + ("_weighed" if weigh else ""),
         headers=("stage/draw",),
         stage=Cpp("Draw", (config,)),
         args={
@@ -121,9 +120,7 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool, advance: boo
     return (*((scores_kernel,) if score else ()), *((weigh_kernel,) if weigh else ()), draw_kernel)
 
 
-def sample_config(
-    low: Lowering, head: Head, *, weighed: bool = True, advance: bool = True, parts: int | None = None
-) -> Config:
+def sample_config(low: Lowering, head: Head, *, weighed: bool = True, parts: int | None = None) -> Config:
     """SampleConfig of stage/sampling.h; `parts` are as many as multiprocessors unless given."""
     return Config(
         "SampleConfig",
@@ -136,7 +133,6 @@ def sample_config(
             ("listed", _LISTED),
             ("ring", RING),
             ("weighed", weighed),
-            ("advance", advance),
         ),
     )
 
@@ -145,7 +141,7 @@ def adjust(low: Lowering, head: Head) -> Arguments:
     """What makes scores of logits (Adjust of stage/score.h)."""
     return {
         "logits": low.value("const float*", head.logits),
-        "input": low.state("const std::int32_t*", "step.input"),
+        "step": low.step(),
         "sampling": low.state("const Sampling*", "seq.sampling"),
         "positions": low.state("const std::int32_t*", "seq.position"),
         "history": low.state("const std::int32_t*", "seq.history"),
@@ -169,7 +165,7 @@ def bests(low: Lowering) -> Arguments:
 def delivery(low: Lowering) -> Arguments:
     """What a chosen token changes (Delivery of stage/sampling.h)."""
     return {
-        "input": low.state("const std::int32_t*", "step.input"),
+        "step": low.step(),
         "tokens": low.state("std::int32_t*", "seq.token"),
         "positions": low.state("std::int32_t*", "seq.position"),
         "history": low.state("std::int32_t*", "seq.history"),

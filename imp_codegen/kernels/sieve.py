@@ -23,20 +23,17 @@ _PER_SM = 2
 _NEAR = 8192  # tokens of a CTA whose scores lie in shared memory, as in stage/sieve.h
 
 
-def sieved(low: Lowering, head: Head, *, advance: bool = True) -> tuple[KernelSpec, ...]:
-    """The end of a step that chooses by any record with a temperature.
-
-    `advance`: the step consumed a token, which counts from now on.
-    """
+def sieved(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
+    """The end of a step that chooses by any record with a temperature."""
     vocab, threads = head.logits.width, low.target.sample_threads
     parts = min(low.target.sms, _PER_SM * _FEWEST_SMS)
     slice_tokens = round_up(-(-vocab // parts), 32)
     scores_bytes = slice_tokens * 4 if slice_tokens <= _NEAR else 0
     kernel = KernelSpec(
         name="sieve",
-        entry="sieve" + ("" if advance else "_first"),
+        entry="sieve",
         headers=("stage/sieve",),
-        stage=Cpp("Sieve", (sample_config(low, head, advance=advance, parts=parts),)),
+        stage=Cpp("Sieve", (sample_config(low, head, parts=parts),)),
         args={
             "adjust": adjust(low, head),
             "surprise_limits": low.state("float*", "seq.surprise"),

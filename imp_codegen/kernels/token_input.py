@@ -30,7 +30,7 @@ class TokenInput(Match):
             ("eps", self.norm.eps),
             ("scale", float(self.embed.scale)),
             ("share", float(self.add.scale)),
-            ("chunk", rows > 1),
+            ("one", rows == 1),
             ("warps", _WARPS),
         )
         kernel = KernelSpec(
@@ -42,8 +42,9 @@ class TokenInput(Match):
                 "table": low.plane(table),
                 "norm": low.plane(self.weight),
                 "x": low.value("const float*", self.norm.x),
-                "input": low.state("const std::int32_t*", "step.input"),
-                "tokens": low.state("const std::int32_t*", "step.tokens" if rows > 1 else "seq.token"),
+                "step": low.step() if rows > 1 else None,
+                "rows": low.step_rows(),
+                "last": low.state("const std::int32_t*", "seq.token"),
                 "out": low.value("float*", out),
             },
             grid=(-(-out.width // (self.norm.head_dim * _WARPS)), rows, 1),

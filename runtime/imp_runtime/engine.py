@@ -22,16 +22,16 @@ from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.host_sampler import HostSampler, logprobs, top_logprobs
 from imp_runtime.launcher import Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
-from imp_runtime.plan import MIROSTAT, RING, SIEVED, STEPS, TOP_ENTRIES, Plan, PlanError
+from imp_runtime.plan import MIROSTAT, RING, SIEVE, STEPS, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Decode, Prefill, Scheduler
+from imp_runtime.scheduler import Batch, Run, Scheduler
 from imp_runtime.sequence import Sequence, Status
 from imp_runtime.token_ring import TokenRing
 
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
-PROGRAMS = (*STEPS, "sample_b1", "choose_b1", *SIEVED, "export_b1", "top_b1")
+PROGRAMS = (*STEPS, "head_r1", "sample_r1", SIEVE, "export_r1", "top_r1")
 
 
 class RequestError(ImpError):
@@ -100,16 +100,15 @@ class Engine:
                 raise PlanError(
                     f"{artifact.path}: target {self.target} has no program {min(missing)}; compile it again"
                 )
-            chunk = self.plan.chunk_tokens
-            self._chunk = min(chunk, self.runner.chunk_program("prefill", chunk).tokens)
+            self._rows = self.runner.program_for("forward", self.plan.rows).rows
         except ImpError:
             self.close()
             raise
         manager = BlockManager(self.runner.blocks, prefix_cache=prefix_cache)
-        self._scheduler = Scheduler(self.plan.slots, self._chunk, manager)
+        self._scheduler = Scheduler(self.plan.slots, self._rows, manager)
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)
-        self._in_flight: deque[_Token | Mark] = deque()
+        self._in_flight: deque[deque[_Token] | Mark] = deque()
         self._sampled = 0
         self._next_id = 0
 
@@ -231,27 +230,14 @@ class Engine:
                 sequence.constraint.accept(int(token))
 
     def step(self) -> list[StepOutput]:
-        """Launch the next piece of work, then wait until at most one piece is unread; the tokens that arrived.
+        """Launch the next batch, then wait until at most one is unread; the tokens that arrived.
 
         At most one token of a sequence, so that a caller may inject what has to follow it.
         """
-        work = self._scheduler.next()
-        if isinstance(work, Prefill):
-            mask = self._launcher.prefill(work)
-            if work.last:
-                self._expect(work, mask)
-            else:
-                self._in_flight.append(self._device.mark())
-        elif isinstance(work, Decode):
-            self._expect(work, self._launcher.decode(work))
-        outputs: list[StepOutput] = []
-        if self._in_flight and (work is None or len(self._in_flight) >= IN_FLIGHT):
-            self._receive(outputs)
-        while self._in_flight and isinstance(head := self._in_flight[0], _Token):
-            if self._ring.poll(head.index) is None or any(output.sequence is head.sequence for output in outputs):
-                break
-            self._receive(outputs)
-        return outputs
+        batch = self._scheduler.next()
+        if batch is not None:
+            self._launch(batch)
+        return list(self._arrivals(wait=batch is None or len(self._in_flight) >= IN_FLIGHT))
 
     def generate(self, prompt: Tokens[int], params: SamplingParams) -> Iterator[int]:
         """Tokens of one prompt as they come, without the stop token. Other sequences advance, their tokens unseen.
@@ -280,11 +266,11 @@ class Engine:
         return self._every_position(tokens, "hidden", self.plan.hidden)
 
     def _every_position(self, tokens: Tokens[int], program: str, width: int) -> npt.NDArray[np.float32]:
-        """Prefill `tokens` in a borrowed slot; after each chunk what `<program>_t*` leaves in `<program>.all`."""
+        """Run `tokens` in a borrowed slot; after each part of them what `<program>_r*` leaves in `<program>.all`."""
         self._check_tokens(tokens)
         if len(tokens) > self.context:
             raise RequestError(f"{len(tokens)} tokens do not fit the context of {self.context}")
-        chunk = min(self._chunk, self.runner.chunk_program(program, self._chunk).tokens)
+        most = min(self._rows, self.runner.program_for(program, self._rows).rows)
         borrowed = self._scheduler.borrow(len(tokens))
         if borrowed is None:
             raise RequestError(f"no free slot or KV blocks for {program}; finish or abort running sequences first")
@@ -292,40 +278,62 @@ class Engine:
         result = np.empty((len(tokens), width), np.float32)
         try:
             self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0), None)
-            for start in range(0, len(tokens), chunk):
-                part = [int(token) for token in tokens[start : start + chunk]]
-                self._launcher.chunk(slot, part)
-                self.runner.run(self.runner.chunk_program(program, len(part)).name)
+            for start in range(0, len(tokens), most):
+                part = [int(token) for token in tokens[start : start + most]]
+                self._launcher.forward([(slot, part, False)])
+                self.runner.run(self.runner.program_for(program, len(part)).name)
                 result[start : start + len(part)] = self.runner.read(f"{program}.all", "f32", (len(part), width))
         finally:
             self._scheduler.give_back(slot, blocks)
         return result
 
-    def _expect(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
-        sequence, exported = work.sequence, None
-        if sequence.exports or sequence.params.top_logprobs is not None:
-            self.runner.run("export_b1" if sequence.exports else "top_b1")
-            exported = self._device.mark()
-        self._in_flight.append(_Token(sequence, work.slot, self._sampled, sequence.injections, exported, mask))
-        self._sampled += 1
+    def _launch(self, batch: Batch) -> None:
+        """Launch a batch; its tokens, or a mark where there are none, are in flight from now on."""
+        tokens = deque(self._expected(run, mask) for run, mask in self._launcher.launch(batch))
+        self._in_flight.append(tokens or self._device.mark())
 
-    def _receive(self, outputs: list[StepOutput]) -> None:
-        """Wait for the oldest work in flight; append its token, unless its sequence has ended meanwhile."""
-        head = self._in_flight[0]
-        if not isinstance(head, _Token):
-            self._device.wait(head)
+    def _expected(self, run: Run, mask: npt.NDArray[np.uint32] | None) -> _Token:
+        """The token whose choice has just been launched, and what its sequence wants to see of the logits."""
+        sequence, exported = run.sequence, None
+        if sequence.exports or sequence.params.top_logprobs is not None:
+            self.runner.run("export_r1" if sequence.exports else "top_r1")
+            exported = self._device.mark()
+        self._sampled += 1
+        return _Token(sequence, run.slot, self._sampled - 1, sequence.injections, exported, mask)
+
+    def _arrivals(self, *, wait: bool) -> Iterator[StepOutput]:
+        """Tokens that are here, in order, one of a sequence; with `wait`, all of the oldest batch in any case."""
+        seen: set[int] = set()
+        while self._in_flight:
+            head = self._in_flight[0]
+            if isinstance(head, deque):
+                while head and (wait or self._ring.poll(head[0].index) is not None):
+                    if head[0].sequence.id in seen:
+                        return
+                    seen.add(head[0].sequence.id)
+                    yield from self._receive(head)
+                if head:
+                    return
+            elif wait:
+                self._device.wait(head)
+            else:
+                return
             self._in_flight.popleft()
-            return
+            wait = False
+
+    def _receive(self, tokens: deque[_Token]) -> Iterator[StepOutput]:
+        """Wait for the first of `tokens` and take it; an output, unless its sequence has ended meanwhile."""
+        head = tokens[0]
         token = self._ring.wait(head.index)
         if head.exported is not None:
             self._device.wait(head.exported)
-        self._in_flight.popleft()
+        tokens.popleft()
         sequence = head.sequence
         if sequence.status is Status.FINISHED or head.injections != sequence.injections:
             return
         if token is None:
             self._scheduler.finish(sequence, "error")
-            outputs.append(StepOutput(sequence, -1, "error"))
+            yield StepOutput(sequence, -1, "error")
             return
         if sequence.sampler is not None:
             allowed = None if head.mask is None else unpack_bits(head.mask, self.plan.vocab)
@@ -341,7 +349,7 @@ class Engine:
             self._scheduler.finish(sequence, finish)
         elif sequence.constraint is not None:
             sequence.constraint.accept(token)
-        outputs.append(StepOutput(sequence, token, finish, logprob, top))
+        yield StepOutput(sequence, token, finish, logprob, top)
 
     def _logprobs(self, head: _Token, token: int) -> tuple[float | None, tuple[tuple[int, float], ...]]:
         """What StepOutput says of `token`, the one just launched as `head` or chosen here."""

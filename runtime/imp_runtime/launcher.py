@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Tokens
 
 import numpy as np
@@ -9,80 +10,87 @@ import numpy.typing as npt
 
 from imp_runtime.constraint import pack_bits
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import DECODE_SAMPLED, MASKED, MIROSTAT, SIEVED, WEIGHED_TOP_K
+from imp_runtime.plan import MASKED, MIROSTAT, SIEVE, STEP_SAMPLED, STEP_SIEVE, WEIGHED_TOP_K
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Decode, Prefill
+from imp_runtime.scheduler import Batch, Run
 from imp_runtime.sequence import Sequence
-
-DECODE_SIEVE, CHOOSE_SIEVE, SAMPLE_SIEVE = SIEVED
 
 
 class Launcher:
-    """Launches chunks of prompts and decode steps on `runner`; never waits."""
+    """Launches batches on `runner`; never waits."""
 
     def __init__(self, runner: ModelRunner) -> None:
         self._runner = runner
         self._plan = runner.plan
-        self._input_slot = -1
+        self._slot = -1  # whose step the device would run next without being told
         self._anything = pack_bits(np.ones(self._plan.vocab, np.bool_))
         self._stops: dict[tuple[int, ...], npt.NDArray[np.uint32]] = {}
 
-    def chunk(self, slot: int, tokens: Tokens[int]) -> None:
-        """Run `tokens` from the position on where the sequence in `slot` stands."""
-        self._input_slot = slot
-        self._runner.write_step(slot, tokens)
-        self._runner.run(self._runner.chunk_program("prefill", len(tokens)).name)
+    def launch(self, batch: Batch) -> Iterator[tuple[Run, npt.NDArray[np.uint32] | None]]:
+        """Run a batch. Each time that a token's choice has been launched, its rows and what it may be (see `_mask`)."""
+        for run in batch.sequences:
+            if run.table:
+                self._write_sequence(run)
+            if run.new_block is not None:
+                place, block = run.new_block
+                self._runner.write_table(run.slot, place, (block,))
+        if batch.rows == 1:
+            (run,) = batch.sequences
+            yield run, self._step(run)
+            return
+        self.forward([(run.slot, run.tokens, run.samples) for run in batch.sequences])
+        row = -1
+        for run in batch.sequences:
+            row += len(run.tokens)
+            if run.samples:
+                self._runner.write_end(row, run.slot)
+                self._runner.run("head_r1")
+                yield run, self._choose(run)
 
-    def prefill(self, work: Prefill) -> npt.NDArray[np.uint32] | None:
-        """Run a chunk; after the last one sample, from what the returned mask allows (see `_mask`)."""
-        sequence = work.sequence
-        if sequence.moved:
-            self._write_sequence(work)
-        self.chunk(work.slot, work.tokens)
-        if not work.last:
-            return None
+    def forward(self, sequences: Tokens[tuple[int, Tokens[int], bool]]) -> None:
+        """Run rows: of each sequence its slot, tokens from where it stands, and whether one is chosen after them."""
+        self._slot = -1
+        self._runner.write_rows(sequences)
+        self._runner.run(self._runner.program_for("forward", sum(len(tokens) for _, tokens, _ in sequences)).name)
+
+    def _step(self, run: Run) -> npt.NDArray[np.uint32] | None:
+        """One row, and the choice of a token from what the returned mask allows."""
+        sequence = run.sequence
+        if self._slot != run.slot:
+            self._slot = run.slot
+            self._runner.write_step(run.slot)
+        if sequence.constraint is not None:
+            self._runner.run("forward_r1")
+            return self._choose(run)
         mask = self._mask(sequence)
-        self._apply(work, mask)
-        self._runner.run(SAMPLE_SIEVE if self._sieves(sequence) else "sample_b1")
+        self._apply(run, mask)
+        self._runner.run(self._step_program(sequence))
         return mask
 
-    def decode(self, work: Decode) -> npt.NDArray[np.uint32] | None:
-        """Run one step and sample, from what the returned mask allows (see `_mask`)."""
-        sequence = work.sequence
-        if work.new_block is not None:
-            place, block = work.new_block
-            self._runner.write_table(work.slot, place, (block,))
-        if self._input_slot != work.slot:
-            self._input_slot = work.slot
-            self._runner.write_step(work.slot, ())
-        if sequence.constraint is None:
-            mask = self._mask(sequence)
-            self._apply(work, mask)
-            self._runner.run(self._decode_program(sequence))
-        else:
-            self._runner.run("forward_b1")
-            # The device is at work meanwhile.
-            mask = self._mask(sequence)
-            self._apply(work, mask)
-            self._runner.run(CHOOSE_SIEVE if self._sieves(sequence) else "choose_b1")
+    def _choose(self, run: Run) -> npt.NDArray[np.uint32] | None:
+        """The choice of a token from the logits that are being made, from what the returned mask allows."""
+        # The device is at work meanwhile.
+        mask = self._mask(run.sequence)
+        self._apply(run, mask)
+        self._runner.run(SIEVE if self._sieves(run.sequence) else "sample_r1")
         return mask
 
-    def _write_sequence(self, work: Prefill) -> None:
-        """Tell the device of a sequence whose next token to run is the one at `work.start`."""
-        sequence = work.sequence
-        sequence.moved = sequence.masked = False
+    def _write_sequence(self, run: Run) -> None:
+        """Tell the device of a sequence whose next token to run is the one at `run.start`."""
+        sequence = run.sequence
+        sequence.masked = False
         # The kernel's choice does not matter where the host makes its own.
         params = SamplingParams() if sequence.sampler else sequence.params
         # Without penalties nothing reads the counts, so what an earlier sequence left there may stay.
         seen = sequence.seen(self._plan.vocab) if params.penalises else None
-        self._runner.write_slot(work.slot, work.start, work.blocks, params.record(sequence.seed), seen)
+        self._runner.write_slot(run.slot, run.start, run.table, params.record(sequence.seed), seen)
         if params.logit_bias:
-            self._runner.write_bias(work.slot, params.bias(self._plan.vocab))
+            self._runner.write_bias(run.slot, params.bias(self._plan.vocab))
         if params.remembers:
             tokens = np.array(sequence.tokens(0, sequence.known), np.int32)
-            self._runner.write_history(work.slot, tokens, params.breakers())
+            self._runner.write_history(run.slot, tokens, params.breakers())
         if params.flags & MIROSTAT:
-            self._runner.write_surprise_limit(work.slot, sequence.surprise_limit)
+            self._runner.write_surprise_limit(run.slot, sequence.surprise_limit)
 
     def _mask(self, sequence: Sequence) -> npt.NDArray[np.uint32] | None:
         """What the token just counted as launched may be: uint32 [ceil(vocab / 32)], or None for anything."""
@@ -114,24 +122,24 @@ class Launcher:
     def _sieves(sequence: Sequence) -> bool:
         return sequence.sampler is None and sequence.params.sieves
 
-    def _decode_program(self, sequence: Sequence) -> str:
+    def _step_program(self, sequence: Sequence) -> str:
         """The cheapest program that chooses the sequence's next token as it asks."""
         params = sequence.params
         adjusts = bool(params.penalises or params.repeats or params.logit_bias or sequence.masked)
         if sequence.sampler is not None or (params.temperature == 0 and not adjusts):
-            return "decode_b1"
+            return "step_r1"
         if params.sieves:
-            return DECODE_SIEVE
+            return STEP_SIEVE
         weighs = params.top_k > WEIGHED_TOP_K or (params.top_k == 0 and params.top_p < 1)
-        return DECODE_SAMPLED[adjusts, weighs and params.temperature > 0]
+        return STEP_SAMPLED[adjusts, weighs and params.temperature > 0]
 
-    def _apply(self, work: Prefill | Decode, mask: npt.NDArray[np.uint32] | None) -> None:
+    def _apply(self, run: Run, mask: npt.NDArray[np.uint32] | None) -> None:
         """Have the kernel obey `mask`, unless the host chooses."""
-        sequence = work.sequence
+        sequence = run.sequence
         if sequence.sampler is not None:
             return
         if mask is not None and (sequence.constraint is not None or not sequence.masked):
-            self._runner.write_mask(work.slot, mask)
+            self._runner.write_mask(run.slot, mask)
         if sequence.masked != (mask is not None):
             sequence.masked = mask is not None
-            self._runner.write_flags(work.slot, sequence.params.flags | (MASKED if sequence.masked else 0))
+            self._runner.write_flags(run.slot, sequence.params.flags | (MASKED if sequence.masked else 0))

@@ -16,8 +16,11 @@ from imp_runtime.errors import ImpError
 from imp_runtime.plan import (
     BLOCK_TOKENS,
     BREAKER_WORDS,
+    LAST_TOKEN,
     RING,
+    SAMPLES,
     SAMPLING_DTYPE,
+    STEP_LINE,
     TOP_DTYPE,
     Binding,
     DType,
@@ -216,12 +219,17 @@ class ModelRunner:
         """The programs of this target."""
         return self.target.programs
 
-    def chunk_program(self, prefix: str, tokens: int) -> Program:
-        """The smallest program `<prefix>_t*` that takes `tokens` tokens, else the largest. ImpError without any."""
-        found = sorted((p for p in self.programs if p.name.startswith(f"{prefix}_t")), key=lambda p: p.tokens)
+    def program_for(self, kind: str, rows: int) -> Program:
+        """Of the programs `<kind>_r*` of several rows the smallest that takes `rows`, else the largest.
+
+        ImpError without any.
+        """
+        found = sorted(
+            (p for p in self.programs if p.name.startswith(f"{kind}_r") and p.rows > 1), key=lambda p: p.rows
+        )
         if not found:
-            raise ImpError(f"{self.artifact.path}: has no {prefix}_t program; compile the model again")
-        return next((p for p in found if p.tokens >= tokens), found[-1])
+            raise ImpError(f"{self.artifact.path}: has no {kind}_r program of several rows; compile the model again")
+        return next((p for p in found if p.rows >= rows), found[-1])
 
     def launches(self, program: str) -> tuple[Launch, ...]:
         """The launches of a program, with their addresses."""
@@ -244,11 +252,26 @@ class ModelRunner:
             raise ValueError(f"{nbytes} bytes at {offset} leave {buffer}, which has {self._sizes[buffer]}")
         return self.device.download(self._addresses[buffer] + offset, nbytes).view(DTYPES[dtype]).reshape(shape)
 
-    def write_step(self, slot: int, tokens: Sequence[int]) -> None:
-        """Say which slot the next program works on and, where there are any, the prompt tokens of its chunk."""
-        if tokens:
-            self.write("step.tokens", np.array(tokens, "<i4"))
-        self.write("step.input", np.array([slot, len(tokens), 0, 0], "<i4"))
+    def write_step(self, slot: int) -> None:
+        """The next programs of one row run what the slot's sequence has chosen last, and choose its next token."""
+        self.write("step.rows", np.array([(1, 1, 0, slot), (slot, 0, LAST_TOKEN, 0)], "<i4"))
+
+    def write_rows(self, sequences: Sequence[tuple[int, Sequence[int], bool]]) -> None:
+        """What the next program of several rows runs.
+
+        Of each sequence its slot, its tokens from where it stands, and whether one is chosen after them.
+        """
+        rows = [(slot, i, token, 0) for slot, tokens, _ in sequences for i, token in enumerate(tokens)]
+        lines, first = [], 0
+        for slot, tokens, samples in sequences:
+            lines.append((first, len(tokens), slot, SAMPLES if samples else 0))
+            first += len(tokens)
+        self.write("step.sequences", np.array(lines, "<i4"))
+        self.write("step.rows", np.array([(len(rows), len(lines), 0, 0), *rows], "<i4"))
+
+    def write_end(self, row: int, slot: int) -> None:
+        """Of the rows that have been run, the one whose logits are wanted, and the slot of its sequence."""
+        self.write("step.rows", np.array([row, slot], "<i4"), STEP_LINE // 2)
 
     def write_slot(
         self,
@@ -308,14 +331,14 @@ class ModelRunner:
         return np.stack(parts).astype(np.uint8)
 
     def trace(self, program: str) -> Iterator[tuple[Kernel, dict[str, npt.NDArray[np.generic]]]]:
-        """Run a program kernel by kernel; after each, its declared outputs by value name.
+        """Run a program of rows of one sequence kernel by kernel; after each, its declared outputs by value name.
 
         A `kv` output is its part of every block up to and including the positions of this run, as `read_blocks` has it.
         """
-        slot, chunk = (int(n) for n in self.read("step.input", "i32", (2,)).astype(np.int64))
-        position = int(self.read("seq.position", "i32", (1,), 4 * slot).astype(np.int64)[0])
         spec = self.target.program(program)
-        tokens = position + (chunk if program.startswith("prefill_t") else spec.tokens)
+        rows, slot = (int(self.read("step.rows", "i32", (1,), at).astype(np.int64)[0]) for at in (0, STEP_LINE))
+        position = int(self.read("seq.position", "i32", (1,), 4 * slot).astype(np.int64)[0])
+        tokens = position + min(rows, spec.rows)
 
         def outcome(output: Output) -> npt.NDArray[np.generic]:
             if output.buffer == "kv":

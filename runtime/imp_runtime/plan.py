@@ -1,46 +1,57 @@
 """The launch plan: what the compiler decided, as data. This module is the contract between compiler and runtime.
 
-A plan is JSON inside the artifact. It names programs (`decode_b1`, `prefill_t64`, ...), the buffers they use and, for
+A plan is JSON inside the artifact. It names programs (`step_r1`, `forward_r128`, ...), the buffers they use and, for
 each program, its kernels in launch order. Kernels take device pointers only: every number that could be baked in is
 baked in, and what changes from step to step lives in the state buffers listed below, on the GPU.
 
-State buffers (all little-endian; S = `plan.slots`, V = vocabulary, T = `plan.chunk_tokens`, B = `plan.table_blocks`)
+A program runs rows: each is a token of some sequence. Those of one sequence are neighbours, at positions that follow
+one another, and what becomes of a sequence does not depend on which others are there.
 
-=============  ====================  ==================================================================================
-name           type                  meaning
-=============  ====================  ==================================================================================
-step.input     int32[4]              {slot, tokens in this chunk, 0, 0}: which sequence the next program works on
-step.tokens    int32[T]              prompt tokens of the chunk, read by the prefill program
-seq.token      int32[S]              last sampled token, the input of the next decode step
-seq.position   int32[S]              tokens of the sequence already in the KV cache = position of the next token
-seq.table      int32[S, B]           KV block table: block id of positions 16i .. 16i+15
-seq.sampling   SAMPLING_DTYPE[S]     sampling parameters
-seq.mask       uint32[S, ceil(V/32)] bit t % 32 of word t / 32: token t may be chosen; read where the record says MASKED
-seq.bias       float32[S, V]         added to the logits; read where the record says BIASED
-seq.seen       uint32[S, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
-seq.history    int32[S, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has DRY
-                                     or a `repeat_last_n`, and kept up to date by whatever samples
-seq.breakers   int32[S, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
-seq.surprise   float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
-out.count      uint32[1]             tokens sampled since load, by any program; index of the next ring entry
-out.ring       uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
-                                     where the logits were no finite numbers
-out.logits     float32[S, V]         pinned host memory: a sequence's last logits, as `export_b1` left them
-out.surprise   float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise after
-                                     it, if Mirostat chose it
-out.top        TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all sampled, entry `i % N`
-kv             bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
-=============  ====================  ==================================================================================
+State buffers (all little-endian; S = `plan.slots`, V = vocabulary, R = `plan.rows`, B = `plan.table_blocks`)
 
-The program `prefill_t*` runs a chunk of up to T tokens of one sequence and advances its position; `sample_b1` turns the
-hidden state of the chunk's last token into logits and samples; `logits_t*` computes the logits of every position of
-the chunk just run, `hidden_t*` the hidden states after the final norm; `decode_b1` runs seq.token through the model,
-advances the position, and takes the likeliest token. Those of DECODE_SAMPLED choose by the sampling record instead:
-with `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram. Those of
-SIEVED choose by any record that has a temperature, and know more filters.
-`forward_b1` is `decode_b1` without its end, `choose_b1` an end for any record: it advances the position and samples, so
-that a mask can be made in between. `export_b1` copies the last logits to out.logits; `top_b1` leaves in out.top what
-log-probabilities take.
+==============  ====================  ================================================================================
+name            type                  meaning
+==============  ====================  ================================================================================
+step.rows       int32[1 + R, 4]       {rows, sequences, row, slot}: how many there are, which row `head_r1` takes, and
+                                      the sequence whose token is chosen; then of each row {slot, offset, token, 0}. It
+                                      stands at seq.position + offset; its token is an id, or LAST_TOKEN for seq.token
+step.sequences  int32[R, 4]           {first row, rows, slot, flags}; read by programs of several rows only. SAMPLES
+                                      among the flags: a token is chosen after its last row, which counts only then
+seq.token       int32[S]              last sampled token
+seq.position    int32[S]              tokens of the sequence already in the KV cache = position of the next token
+seq.table       int32[S, B]           KV block table: block id of positions 16i .. 16i+15
+seq.sampling    SAMPLING_DTYPE[S]     sampling parameters
+seq.mask        uint32[S, V / 32]     bit t % 32 of word t / 32: token t may be chosen; read where the record says
+                                      MASKED
+seq.bias        float32[S, V]         added to the logits; read where the record says BIASED
+seq.seen        uint32[S, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
+seq.history     int32[S, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has DRY
+                                      or a `repeat_last_n`, and kept up to date by whatever samples
+seq.breakers    int32[S, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
+seq.surprise    float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
+out.count       uint32[1]             tokens chosen since load, by any program, each of which adds what it has chosen:
+                                      the index of the next ring entry
+out.ring        uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
+                                      where the logits were no finite numbers
+out.logits      float32[S, V]         pinned host memory: a sequence's last logits, as `export_r1` left them
+out.surprise    float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise
+                                      after it, if Mirostat chose it
+out.top         TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all chosen, entry `i % N`
+kv              bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
+==============  ====================  ================================================================================
+
+Programs are named by the rows that they run, one or up to so many:
+
+- `forward_r*` runs rows through the model. That of several rows advances the positions of its sequences; of those that
+  sample, the last row counts once its token is chosen. That of one row, of a sequence that samples, leaves logits.
+- `head_r1` makes logits of one of the rows that `forward_r*` has run, the one that step.rows names.
+- `sample_r1` chooses a token by any record but those that need SIEVE, which chooses by any that has a temperature. Both
+  work on the slot that step.rows names, and on the last logits.
+- `step_r1` is `forward_r1` and the likeliest token. Those of STEP_SAMPLED choose by the sampling record instead: with
+  `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram; STEP_SIEVE
+  chooses as SIEVE does. None of them needs anything from the host between two steps of the same sequence.
+- `export_r1` copies the last logits to out.logits; `top_r1` leaves in out.top what log-probabilities take.
+- `logits_r*` computes the logits of every row just run, `hidden_r*` the hidden states after the final norm.
 """
 
 from __future__ import annotations
@@ -67,17 +78,20 @@ MASKED = 1  # bits of the sampling record's flags
 BIASED = 2
 MIROSTAT = 4
 NO_TOKEN = 2**32 - 1
+LAST_TOKEN = -1  # of a row: what its sequence has chosen last
+SAMPLES = 1  # of a sequence's flags
+STEP_LINE = 16  # bytes of the header of step.rows, and of each row
 
-DECODE_SAMPLED = {
-    (False, False): "decode_draw_b1",
-    (True, False): "decode_score_b1",
-    (False, True): "decode_weigh_b1",
-    (True, True): "decode_score_weigh_b1",
+STEP_SAMPLED = {
+    (False, False): "step_draw_r1",
+    (True, False): "step_score_r1",
+    (False, True): "step_weigh_r1",
+    (True, True): "step_score_weigh_r1",
 }
 """The programs that sample, by what they do before the draw: adjust the logits, and make a histogram of them."""
-SIEVED = ("decode_sieve_b1", "choose_sieve_b1", "sample_sieve_b1")
+SIEVE, STEP_SIEVE = "sieve_r1", "step_sieve_r1"
 """Those that also know locally typical sampling, XTC and Mirostat, which need several passes over all scores."""
-STEPS = ("decode_b1", *DECODE_SAMPLED.values(), SIEVED[0], "forward_b1")
+STEPS = ("step_r1", *STEP_SAMPLED.values(), STEP_SIEVE, "forward_r1")
 """The programs that run a step of the model, in which its two forms differ."""
 WEIGHED_TOP_K = 64
 """A larger top-k, or a top-p without one, is faster with a histogram; the token is the same."""
@@ -114,7 +128,7 @@ LONGEST_REPEAT = 1024  # tokens that DRY follows back; long before, its penalty 
 
 TOP_LOGPROBS = 64  # tokens whose log-probabilities are to be had without all logits
 TOP_LISTED = 252
-TOP_ENTRIES = 8
+TOP_ENTRIES = 256  # the tokens that are on their way at once
 TOP_DTYPE = np.dtype(
     [
         ("count", "<u4"),  # of listed tokens
@@ -125,7 +139,7 @@ TOP_DTYPE = np.dtype(
         ("listed", [("logit", "<f4"), ("token", "<u4")], TOP_LISTED),  # the TOP_LOGPROBS best, or more, in no order
     ]
 )
-"""What `top_b1` leaves of one step, 2048 bytes, the layout of `imp::TopEntry` in stage/top_logits.h."""
+"""What `top_r1` leaves of one step, 2048 bytes, the layout of `imp::TopEntry` in stage/top_logits.h."""
 
 Form = Literal["graph", "persistent"]
 Pooling = Literal["none", "mean", "cls", "last"]
@@ -228,7 +242,8 @@ class Tiles:
 
     `kind`: what all such tiles have in common (a product's layout, attention's size of heads), by which cards know how
     long one takes; `mma`: the kind of instruction; `ops`: of one tile, two a multiplication. `steps`: tiles of a CTA;
-    where they depend on the position 0, and a tile has `keys` of all positions or of the last `sight` of them.
+    where they depend on the position 0, and a tile has `keys` of all positions or of the last `sight` of them. `ctas`:
+    how many have tiles in a full run of one sequence, if not all.
     """
 
     kind: Text
@@ -237,6 +252,7 @@ class Tiles:
     steps: int
     keys: int = 0
     sight: int = 0
+    ctas: int = 0
 
     def count(self, positions: int) -> int:
         """Tiles of the CTA that has most, in a sequence of so many positions, those of this run included."""
@@ -276,10 +292,10 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An ordered list of kernels, captured as one CUDA graph. `tokens` is the most tokens that one run takes."""
+    """An ordered list of kernels, captured as one CUDA graph. `rows`: the most that one run takes."""
 
     name: Text
-    tokens: int
+    rows: int
     kernels: tuple[Kernel, ...]
 
 
@@ -288,7 +304,7 @@ class TargetPlan:
     """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code.
 
     `card`: what it is sized for, as a target's name has it after the colon; `sms`: its multiprocessors. `form`: how a
-    decode step runs, as a graph of kernels or as one persistent kernel; `reason`: why, for people. `fallback`: programs
+    step runs, as a graph of kernels or as one persistent kernel; `reason`: why, for people. `fallback`: programs
     of the other form, in place of those of the same names on a device that does not hold all blocks of a resident
     kernel at once.
     """
@@ -349,7 +365,7 @@ class Plan:
     layers: int
     context: int
     slots: int
-    chunk_tokens: int
+    rows: int
     table_blocks: int
     decode_weight_bytes: int
     bos_token: int

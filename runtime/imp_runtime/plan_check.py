@@ -16,6 +16,7 @@ from imp_runtime.plan import (
     MAX_SMS,
     RING,
     SAMPLING_DTYPE,
+    STEP_LINE,
     STEPS,
     TOP_DTYPE,
     TOP_ENTRIES,
@@ -28,6 +29,7 @@ from imp_runtime.plan import (
 from imp_runtime.text import plain_name
 
 MAX_ARGS = 24
+MOST_ROWS = TOP_ENTRIES // 2  # each may choose a token, and the next step is launched before they are read
 MAX_PACKED_ARGS = 4095  # CUDA's limit: 32,764 bytes of parameters
 MAX_BLOCK_THREADS = 1024
 MAX_SHARED_BYTES = 227 * 1024
@@ -41,8 +43,8 @@ _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
 def state_sizes(plan: Plan) -> dict[str, int]:
     """Bytes of every state buffer that the runtime keeps for `plan`, except `kv`, whose size it chooses at load."""
     return {
-        "step.input": 16,
-        "step.tokens": 4 * plan.chunk_tokens,
+        "step.rows": STEP_LINE * (1 + plan.rows),
+        "step.sequences": STEP_LINE * plan.rows,
         "seq.token": 4 * plan.slots,
         "seq.position": 4 * plan.slots,
         "seq.table": 4 * plan.slots * plan.table_blocks,
@@ -72,7 +74,7 @@ def check_plan(plan: Plan) -> None:
         ("layers", plan.layers, 1, 2**16),
         ("context", plan.context, 2, 2**28),
         ("slots", plan.slots, 1, 4096),
-        ("chunk_tokens", plan.chunk_tokens, 1, 2**16),
+        ("rows", plan.rows, 1, MOST_ROWS),
         ("table_blocks", plan.table_blocks, -(-plan.context // BLOCK_TOKENS), 2**24),
         ("decode_weight_bytes", plan.decode_weight_bytes, 0, MAX_BUFFER_BYTES),
         ("bos_token", plan.bos_token, -1, plan.vocab - 1),
@@ -110,7 +112,7 @@ def _check_target(plan: Plan, target: TargetPlan) -> None:
     # Only offsets into the first block can be checked here: how many blocks there are is decided at load.
     sizes["kv"] = plan.kv.block_bytes
     for program in (*target.programs, *target.fallback):
-        _in_range(f"{where}.{program.name}.tokens", program.tokens, 1, max(plan.chunk_tokens, plan.slots))
+        _in_range(f"{where}.{program.name}.rows", program.rows, 1, plan.rows)
         _unique(f"{where}.{program.name}", (k.name for k in program.kernels))
         for kernel in program.kernels:
             _check_kernel(f"{where}.{program.name}.{kernel.name}", kernel, sizes)

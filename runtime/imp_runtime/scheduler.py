@@ -1,4 +1,4 @@
-"""Decides what runs next: first come, first served into slots; prompt chunks and decode rounds take turns."""
+"""Decides what runs next: first come, first served into slots; rows of prompts and rounds of steps take turns."""
 
 from __future__ import annotations
 
@@ -7,48 +7,50 @@ from collections import deque
 from dataclasses import dataclass
 
 from imp_runtime.block_manager import BlockManager
-from imp_runtime.plan import BLOCK_TOKENS
+from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN
 from imp_runtime.sequence import Finish, Sequence, Status, blocks_for
 
 
 @dataclass(frozen=True, slots=True)
-class Prefill:
-    """Run `tokens`, a sequence's known tokens from position `start` on. `last`: sample the next token after them.
+class Run:
+    """Rows of one sequence: `tokens` from position `start` on, LAST_TOKEN for what it has chosen last.
 
-    `slot` and `blocks` are the sequence's when this was decided; it may lose them while the work is being launched.
+    `samples`: a token is chosen after them. `slot` is the sequence's when this was decided; it may lose it while the
+    work is being launched. `table`: its blocks, where the device has yet to be told of the sequence, else empty.
+    `new_block`: (place in the block table, block) just added, or None.
     """
 
     sequence: Sequence
     slot: int
-    blocks: tuple[int, ...]
     start: int
     tokens: tuple[int, ...]
-    last: bool
+    samples: bool
+    table: tuple[int, ...] = ()
+    new_block: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Decode:
-    """Run one decode step in `slot`. `new_block`: (place in the block table, block) just added for it, else None."""
+class Batch:
+    """What one program runs: rows of these sequences. `rows`: of the program, 1 or the most."""
 
-    sequence: Sequence
-    slot: int
-    new_block: tuple[int, int] | None
+    rows: int
+    sequences: tuple[Run, ...]
 
 
 class Scheduler:
-    """Queues of sequences over `slots` slots and the blocks of `manager`; `chunk` tokens of a prompt at a time.
+    """Queues of sequences over `slots` slots and the blocks of `manager`; up to `rows` tokens of prompts at a time.
 
-    A prompt chunk is followed by one decode step of every sequence that can take one, so neither starves the other.
+    Rows of prompts are followed by one step of every sequence that can take one, so neither starves the other.
     When blocks run out, the youngest sequence loses its own and is computed again later.
     Because the device works strictly in order, a block counts as computed as soon as its work has been chosen: whoever
     shares it is launched later.
     All methods but `finish` belong to the thread that runs the engine.
     """
 
-    def __init__(self, slots: int, chunk: int, manager: BlockManager) -> None:
+    def __init__(self, slots: int, rows: int, manager: BlockManager) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
-        self._chunk = chunk
+        self._rows = rows
         self._manager = manager
         self._free_slots = list(range(slots - 1, -1, -1))
         self._clock = 0
@@ -115,31 +117,29 @@ class Scheduler:
             self._free_slots.append(slot)
             self._manager.free(blocks)
 
-    def next(self) -> Prefill | Decode | None:
+    def next(self) -> Batch | None:
         """The next piece of work, counted as launched; None when tokens on their way must be read first."""
         with self._lock:
             return self._next()
 
-    def _next(self) -> Prefill | Decode | None:
+    def _next(self) -> Batch | None:
         while True:
             self._admit()
             prefilling = [s for s in self.running if s.prefilling]
             decodable = [s for s in self.running if s.decodable]
             round_over = all(s.served >= self._round for s in decodable)
             if prefilling and round_over:
-                self._clock += 1
-                self._round = self._clock
-                return self._prefill(min(prefilling, key=lambda s: s.served))
+                return self._prompts(prefilling)
             if not decodable:
                 return None
             sequence = min(decodable, key=lambda s: s.served)
             index = blocks_for(sequence.cached + 1) - 1
             if index < len(sequence.blocks):
-                return self._decode(sequence, None)
+                return Batch(1, (self._step(sequence, None),))
             if self._manager.free_blocks:
                 (block,) = self._manager.allocate(1)
                 sequence.blocks.append(block)
-                return self._decode(sequence, (index, block))
+                return Batch(1, (self._step(sequence, (index, block)),))
             if any(s.unread for s in self.running):
                 # A token on its way may end its sequence and free blocks; and only a sequence whose tokens are all
                 # known can be computed again.
@@ -189,26 +189,42 @@ class Scheduler:
         for block, name in zip(sequence.blocks[first:last], sequence.block_names(first, last), strict=True):
             self._manager.name(block, name)
 
-    def _prefill(self, sequence: Sequence) -> Prefill:
-        # Somebody with the same prompt may have come further meanwhile: of several, each computes a part.
+    def _prompts(self, prefilling: list[Sequence]) -> Batch:
+        """As many rows as there are, of one prompt after the other: first the one that has waited longest."""
+        self._clock += 1
+        self._round = self._clock
+        runs: list[Run] = []
+        left = self._rows
+        for sequence in sorted(prefilling, key=lambda s: s.served):
+            if left:
+                runs.append(self._prompt(sequence, left))
+                left -= len(runs[-1].tokens)
+        return Batch(self._rows, tuple(runs))
+
+    def _prompt(self, sequence: Sequence, most: int) -> Run:
+        # Somebody with the same prompt may have come further meanwhile, were it in the same batch: the cache has a
+        # layer's rows before any of them is attended to. Of several, each computes a part.
         self._share(sequence, self._find(sequence))
         start = sequence.cached
-        end = min(start + self._chunk, sequence.prefill_end)
-        last = end == sequence.prefill_end
+        end = min(start + most, sequence.prefill_end)
+        samples = end == sequence.prefill_end
         sequence.cached = end
         sequence.served = self._clock
         tokens = sequence.tokens(start, end)
-        sequence.launched += last
+        sequence.launched += samples
         self._name_blocks(sequence, start, end)
-        return Prefill(sequence, sequence.slot, tuple(sequence.blocks), start, tokens, last)
+        table = tuple(sequence.blocks) if sequence.moved else ()
+        sequence.moved = False
+        return Run(sequence, sequence.slot, start, tokens, samples, table)
 
-    def _decode(self, sequence: Sequence, new_block: tuple[int, int] | None) -> Decode:
-        assert sequence.cached < len(sequence.blocks) * BLOCK_TOKENS
+    def _step(self, sequence: Sequence, new_block: tuple[int, int] | None) -> Run:
+        start = sequence.cached
+        assert start < len(sequence.blocks) * BLOCK_TOKENS
         self._clock += 1
         sequence.cached += 1
         sequence.launched += 1
         sequence.served = self._clock
-        return Decode(sequence, sequence.slot, new_block)
+        return Run(sequence, sequence.slot, start, (LAST_TOKEN,), samples=True, new_block=new_block)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._release(sequence)

@@ -15,16 +15,18 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tiny_artifact import ARGS, CHUNK, CONTEXT, HIDDEN, VOCAB
+from tiny_artifact import ARGS, CONTEXT, HIDDEN, ROWS, VOCAB
 
 from imp_runtime.device import Launch
 from imp_runtime.host_sampler import HostSampler
 from imp_runtime.plan import (
     BIASED,
     BREAKER_WORDS,
+    LAST_TOKEN,
     MASKED,
     MIROSTAT,
     RING,
+    SAMPLES,
     SAMPLING_DTYPE,
     TOP_DTYPE,
     TOP_ENTRIES,
@@ -198,6 +200,7 @@ class FakeDevice:
         self.closed = False
         self.blocks = 1  # that run at once
         self.top = 1 << 32
+        self.forwarded: list[tuple[int, int]] = []  # of each row last run its slot, and the tokens of that with it
 
     def alloc(self, nbytes: int, name: str) -> int:
         address, self.top = self.top, self.top + -(-nbytes // 256) * 256 + 4096
@@ -295,10 +298,10 @@ class FakeDevice:
             size = np.dtype(dtype).itemsize
             return self.at(address[name] + offset * size, count * size).view(dtype)
 
-        slot, n, *zeros = view("step.input", np.int32, 4).tolist()
-        assert zeros == [0, 0]
+        count, sequences, row, slot = view("step.rows", np.int32, 4).tolist()
+        rows = view("step.rows", np.int32, 4 * count, 4).reshape(count, 4).tolist()
+        assert entry in ("export", "top", "sample", "sample_sieve") or all(flags == 0 for *_, flags in rows)
         position = view("seq.position", np.int32, 1, slot)
-        table = view("seq.table", np.int32, self.table_blocks, slot * self.table_blocks)
         token = view("seq.token", np.int32, 1, slot)
         sampling = view("seq.sampling", SAMPLING_DTYPE, 1, slot)[0]
         seen = view("seq.seen", np.uint32, 2 * VOCAB, slot * 2 * VOCAB).reshape(VOCAB, 2)
@@ -307,26 +310,41 @@ class FakeDevice:
         breakers = view("seq.breakers", np.int32, BREAKER_WORDS, slot * BREAKER_WORDS)
         surprise = view("seq.surprise", np.float32, 1, slot)
 
-        def cell(at: int) -> np.ndarray:
+        def cell(at: int, of: int = slot) -> np.ndarray:
+            table = view("seq.table", np.int32, self.table_blocks, of * self.table_blocks)
             assert table[at // 16] > 0, "block 0 belongs to nobody"
             return view("kv", np.int32, 1, int(table[at // 16]) * 16 + at % 16)
 
-        def history(end: int) -> list[int]:
-            return [int(cell(at)[0]) for at in range(end)]
+        def history(end: int, of: int = slot) -> list[int]:
+            return [int(cell(at, of)[0]) for at in range(end)]
 
-        if entry == "prefill":
-            assert 1 <= n <= CHUNK
-            for i, value in enumerate(view("step.tokens", np.int32, n)):
-                cell(int(position[0]) + i)[0] = value
-            position += n
-        elif entry == "logits":
-            out = view("logits.all", np.float32, CHUNK * VOCAB).reshape(CHUNK, VOCAB)
-            for i in range(n):
-                out[i] = logit_row(history(int(position[0]) - n + i + 1))
-        elif entry == "hidden":
-            out = view("hidden.all", np.float32, CHUNK * HIDDEN).reshape(CHUNK, HIDDEN)
-            for i in range(n):
-                out[i] = hidden_row(history(int(position[0]) - n + i + 1))
+        def run(each: list[int]) -> tuple[int, int]:
+            """Puts the token of a row into the cache: its slot, and how many tokens that has with it."""
+            of, offset, value, _ = each
+            at = int(view("seq.position", np.int32, 1, of)[0]) + offset
+            cell(at, of)[0] = value if value >= 0 else view("seq.token", np.int32, 1, of)[0]
+            return of, at + 1
+
+        if entry == "rows":
+            assert 1 <= count <= ROWS
+            self.forwarded = [run(each) for each in rows]
+            at = 0
+            for first, n, of, flags in view("step.sequences", np.int32, 4 * sequences).reshape(-1, 4).tolist():
+                assert (first, n >= 1, {slot for slot, *_ in rows[at : at + n]}) == (at, True, {of})
+                assert [offset for _, offset, *_ in rows[at : at + n]] == list(range(n))
+                at += n
+                moved = view("seq.position", np.int32, 1, of)
+                moved += n - (flags & SAMPLES)
+            assert at == count
+        elif entry in ("logits", "hidden"):
+            kind, width = {"logits": (logit_row, VOCAB), "hidden": (hidden_row, HIDDEN)}[entry]
+            out = view(f"{entry}.all", np.float32, ROWS * width).reshape(ROWS, width)
+            for i, (of, end) in enumerate(self.forwarded):
+                out[i] = kind(history(end, of))
+        elif entry == "head":
+            of, end = self.forwarded[row]
+            assert of == slot
+            self.logits = logit_row(history(end))
         elif entry == "export":
             view("out.logits", np.float32, VOCAB, slot * VOCAB)[:] = self.logits
         elif entry == "top":
@@ -339,18 +357,16 @@ class FakeDevice:
         else:
             sieves = entry.endswith("sieve")
             entry = entry.removesuffix("_sieve")
-            if entry in ("decode", "decode_sampled", "forward"):
-                cell(int(position[0]))[0] = token[0]
-                self.logits = logit_row(history(int(position[0]) + 1))
-            elif entry == "sample":
-                self.logits = logit_row(history(int(position[0])))
+            if entry != "sample":
+                assert rows[0][:3] == [slot, 0, LAST_TOKEN]
+                _, end = run(rows[0])
+                self.logits = logit_row(history(end))
             if entry == "forward":
                 return
-            if entry in ("decode", "decode_sampled", "choose"):
-                position += 1
+            position += 1
             penalises = sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"]
             penalises = penalises or sampling["presence_penalty"]
-            if entry == "decode" and not sieves:
+            if entry == "step" and not sieves:
                 chooses = sampling["temperature"] != 0 or sampling["flags"] != 0 or penalises
                 assert not chooses, "this program is greedy"
             counts = None
@@ -381,7 +397,7 @@ class FakeDevice:
             if 0 < last_n <= place:
                 seen[remembered[place - last_n], 1] -= np.uint32(1)
             surprise[0] = surprised(float(surprise[0]), int(token[0]))
-            count = view("out.count", np.uint32, 1)
-            view("out.surprise", np.float32, RING)[count[0] % RING] = surprise[0]
-            view("out.ring", np.uint64, RING)[count[0] % RING] = (int(count[0]) + 1) << 32 | int(token[0])
-            count += np.uint32(1)
+            chosen = view("out.count", np.uint32, 1)
+            view("out.surprise", np.float32, RING)[chosen[0] % RING] = surprise[0]
+            view("out.ring", np.uint64, RING)[chosen[0] % RING] = (int(chosen[0]) + 1) << 32 | int(token[0])
+            chosen += np.uint32(1)

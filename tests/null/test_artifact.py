@@ -75,9 +75,9 @@ def test_the_same_content_gives_the_same_bytes(tmp_path: Path) -> None:
 
 def test_replacing_a_file_keeps_the_old_map_whole(tiny: Path) -> None:
     artifact = Artifact.open(tiny)
-    write_tiny(tiny, chunk=16)
+    write_tiny(tiny, rows=16)
     assert artifact.plane("embed").tobytes() == plane_bytes(make_plan())["embed"]
-    assert Artifact.open(tiny).plan.chunk_tokens == 16
+    assert Artifact.open(tiny).plan.rows == 16
 
 
 @pytest.mark.parametrize(

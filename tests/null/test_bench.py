@@ -134,7 +134,7 @@ class ClockedDevice(FakeDevice):
 
     def __init__(self) -> None:
         super().__init__(table_blocks=256)
-        self.takes = {"decode": 0.9, "prefill": 7.0, "sample": 3.0}
+        self.takes = {"step": 0.9, "rows": 7.0, "head": 2.0, "sample": 1.0}
         self.now = 0.0
 
     def run(self, entry: str, args: tuple[int, ...]) -> None:
@@ -180,7 +180,7 @@ def test_each_kernel_gets_its_own_time(clocked: Engine, monkeypatch: pytest.Monk
     # Three batches of 24 launches, or three steps, and the mark before them.
     assert kernel.us == pytest.approx((3 * 24 * 900 + 50) / (3 * 24))
     assert step.us == pytest.approx((3 * 900 + 50) / 3)
-    assert (kernel.entry, kernel.launches, kernel.share) == ("decode", 1, 1.0)
+    assert (kernel.entry, kernel.launches, kernel.share) == ("step", 1, 1.0)
     assert kernel.nbytes == 310 + 101 * 4  # a key and a value of one f16 for each position, its own included
     assert kernel.bandwidth == pytest.approx(714 / kernel.us / 1e3)
     assert (step.position, step.read_bandwidth) == (100, 2e-4)

@@ -175,9 +175,9 @@ def test_ctrl_c_ends_run_with_130(file: Path, engine: FakeEngine, monkeypatch: p
 def test_inspect_shows_the_plan(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["inspect", str(file), "--gpu", "h200"]) == 0
     out = capsys.readouterr().out
-    for words in ("tiny", "qwen3", "854 k", "code/sim", "decode_b1: up to 1 tokens, 2 kernels", "imp_norm", "1.02 kB"):
+    for words in ("tiny", "qwen3", "854 k", "code/sim", "step_r1: up to 1 rows, 2 kernels", "imp_norm", "1.02 kB"):
         assert words in out
-    (kernel, second) = Artifact.open(file).plan.target("sim").program("decode_b1").kernels
+    (kernel, second) = Artifact.open(file).plan.target("sim").program("step_r1").kernels
     card = fast_cards()["h200"]
     rate = 1e6 / predict_us(card, (kernel, second))
     assert f"predicted for {card.title}: {rate:,.0f} tok/s at batch 1" in out
@@ -186,7 +186,7 @@ def test_inspect_shows_the_plan(file: Path, capsys: pytest.CaptureFixture[str]) 
 def test_inspect_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["inspect", str(file), "--json", "--gpu", "rtx-5090"]) == 0
     document = json.loads(capsys.readouterr().out)
-    kernels = document["programs"]["decode_b1"]
+    kernels = document["programs"]["step_r1"]
     assert [kernel["kernel"] for kernel in kernels] == ["layer0.attention_norm", "layer1.attention_norm"]
     assert kernels[0]["weight_bytes"] == 1000
     total = sum(kernel["predicted_us"] for kernel in kernels)

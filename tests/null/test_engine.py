@@ -16,7 +16,7 @@ from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import RING, Binding
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Decode, Prefill
+from imp_runtime.scheduler import Batch
 from imp_runtime.sequence import Sequence, Status
 
 Make = Callable[..., Engine]
@@ -209,9 +209,9 @@ def test_prefill_and_decode_take_turns(make: Make) -> None:
         engine.step()
     device.synchronize()
     ran = device.ran  # type: ignore[attr-defined]
-    assert ran.count("prefill") == 20
-    assert ran.count("decode") >= 19
-    assert all(pair != ("prefill", "prefill") for pair in pairwise(ran))
+    assert ran.count("rows") == 20
+    assert ran.count("step") >= 19
+    assert all(pair != ("rows", "rows") for pair in pairwise(ran))
     engine.abort(short)
 
 
@@ -300,7 +300,7 @@ def test_planes_and_arguments_are_where_the_plan_says(make: Make, monkeypatch: p
         address = runner.address(Binding(f"weights/{plane.name}"))
         assert address % 256 == 0
         np.testing.assert_array_equal(engine._device.download(address, plane.nbytes), artifact.plane(plane.name))
-    (launch,) = runner._launches["decode_b1"]
+    (launch,) = runner._launches["step_r1"]
     assert launch.args[-2:] == (runner.address(Binding("weights/embed")) + 4, runner.address(Binding("weights/head")))
     assert (launch.grid, launch.block, launch.shared_bytes) == ((3, 2, 1), 64, 1024)
 
@@ -308,11 +308,12 @@ def test_planes_and_arguments_are_where_the_plan_says(make: Make, monkeypatch: p
 def test_trace_returns_declared_outputs(make: Make) -> None:
     engine = make()
     engine.add([1, 2], SamplingParams(max_tokens=9, ignore_eos=True))
-    engine.step()
+    for _ in range(2):
+        engine.step()
     values = np.arange(7, dtype=np.float32)
     engine.runner.write("logits.all", values)
-    ((kernel, outputs),) = engine.runner.trace("decode_b1")
-    assert kernel.name == "decode"
+    ((kernel, outputs),) = engine.runner.trace("step_r1")
+    assert kernel.name == "step"
     np.testing.assert_array_equal(outputs["x"], values[1:].reshape(2, 3))
 
 
@@ -331,7 +332,7 @@ def test_too_little_memory(tmp_path: Path) -> None:
 def test_the_cache_takes_what_is_free(tmp_path: Path) -> None:
     artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
     assert Engine(artifact, FakeDevice()).runner.kv_tokens == 8 * CONTEXT
-    some = Engine(artifact, FakeDevice(memory=(256 << 20) + 266_000)).runner.kv_tokens
+    some = Engine(artifact, FakeDevice(memory=(256 << 20) + 775_000)).runner.kv_tokens
     assert 512 < some < 8 * CONTEXT
 
 
@@ -340,7 +341,7 @@ def test_the_cache_takes_no_more_than_its_share(tmp_path: Path) -> None:
     artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
 
     def blocks(**more: float) -> int:
-        return Engine(artifact, FakeDevice(memory=(256 << 20) + 266_000), **more).runner.blocks  # type: ignore[arg-type]
+        return Engine(artifact, FakeDevice(memory=(256 << 20) + 775_000), **more).runner.blocks  # type: ignore[arg-type]
 
     assert blocks(kv_share=1.0) == blocks()
     assert blocks(kv_share=0.5) == pytest.approx(blocks() / 2, abs=1)
@@ -355,7 +356,10 @@ def test_the_cache_takes_no_more_than_its_share(tmp_path: Path) -> None:
 def test_a_missing_program_is_named(tmp_path: Path) -> None:
     plan = make_plan()
     target = plan.targets[0]
-    for gone, message in (("decode_b1", "no program decode_b1"), ("prefill", "has no prefill_t program")):
+    for gone, message in (
+        ("step_r1", "no program step_r1"),
+        (("forward_r8", "forward_r25"), "has no forward_r program of several rows"),
+    ):
         programs = tuple(p for p in target.programs if not p.name.startswith(gone))
         changed = type(plan)(
             **{
@@ -372,7 +376,7 @@ def test_a_missing_program_is_named(tmp_path: Path) -> None:
 def test_a_program_that_samples_nothing_is_an_error_not_a_hang(make: Make) -> None:
     engine = make()
     engine.add([1], SamplingParams(max_tokens=1))
-    engine.runner._replays["sample_b1"] = engine._device.capture(())
+    engine.runner._replays["sample_r1"] = engine._device.capture(())
     assert engine.step() == []
     with pytest.raises(ImpError, match="ended without a token"):
         engine.step()
@@ -423,11 +427,12 @@ def test_an_abort_while_work_is_launched_frees_at_once_and_harms_nobody(make: Ma
             assert manager.free_blocks == free + held
             aborted.append(held)
 
-    def choosing(choose: Callable[[], Prefill | Decode | None]) -> Callable[[], Prefill | Decode | None]:
-        def run() -> Prefill | Decode | None:
-            if (work := choose()) is not None:
-                perhaps(work.sequence, 0.2 if isinstance(work, Prefill) else 0.02)
-            return work
+    def choosing(choose: Callable[[], Batch | None]) -> Callable[[], Batch | None]:
+        def run() -> Batch | None:
+            if (batch := choose()) is not None:
+                for each in batch.sequences:
+                    perhaps(each.sequence, 0.2 if batch.rows > 1 else 0.02)
+            return batch
 
         return run
 
@@ -439,7 +444,7 @@ def test_an_abort_while_work_is_launched_frees_at_once_and_harms_nobody(make: Ma
         return run
 
     scheduler.next = choosing(scheduler.next)  # type: ignore[method-assign]  # with somebody in between
-    for name in ("run", "write", "write_step", "write_slot", "write_table"):
+    for name in ("run", "write", "write_step", "write_rows", "write_slot", "write_table"):
         setattr(engine.runner, name, writing(getattr(engine.runner, name)))
     while engine.has_work:
         engine.step()

@@ -182,8 +182,8 @@ def test_the_mask_is_made_while_the_device_works(make: Make) -> None:
     engine.add([1, 2], SamplingParams(max_tokens=9, ignore_eos=True), Watching())
     while engine.has_work:
         engine.step()
-    assert [ran[n - 1] for n in when] == ["prefill"] + ["forward"] * 8
-    assert [ran[n] for n in when] == ["sample"] + ["choose"] * 8
+    assert [ran[n - 1] for n in when] == ["head"] + ["forward"] * 8
+    assert [ran[n] for n in when] == ["sample"] * 9
 
 
 @pytest.mark.parametrize("steps", range(0, 24, 3))

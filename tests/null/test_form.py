@@ -96,7 +96,7 @@ UNEVEN = "RmsNorm layers.1.attn_norm differs from RmsNorm layers.0.attn_norm"
 def test_a_model_that_the_step_kernel_does_not_take(uneven):
     chosen = plan(uneven)
     assert (chosen.form, chosen.reason) == ("graph", UNEVEN)
-    assert not any(kernel.resident for kernel in chosen.program("decode_b1").kernels)
+    assert not any(kernel.resident for kernel in chosen.program("step_r1").kernels)
     words = f"--exec persistent: {UNEVEN}; compile with --exec graph"
     with pytest.raises(TargetError, match=f"^{words}$"):
         plan(uneven, form="persistent")
@@ -137,7 +137,7 @@ def test_as_asked_for():
     for form in ("graph", "persistent"):
         chosen = plan(BIG, form=form)
         assert (chosen.form, chosen.reason) == (form, "as asked for")
-        residents = [kernel.resident for kernel in chosen.program("decode_b1").kernels].count(True)
+        residents = [kernel.resident for kernel in chosen.program("step_r1").kernels].count(True)
         assert residents == (form == "persistent")
 
 
@@ -276,7 +276,7 @@ def test_a_choice_leaves_no_buffers_behind():
 
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
 def test_the_step_kernel_in_the_plan(quant):
-    graph, persistent = (plan(BIG, quant, form=form).program("decode_b1").kernels for form in ("graph", "persistent"))
+    graph, persistent = (plan(BIG, quant, form=form).program("step_r1").kernels for form in ("graph", "persistent"))
     embed, kernel, *rest = persistent
     assert [k.entry for k in (embed, *rest)] == [k.entry for k in (graph[0], *graph[-len(rest) :])]
     assert (kernel.name, kernel.resident, kernel.overlap) == ("step", True, True)

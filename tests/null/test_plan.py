@@ -12,6 +12,7 @@ from tiny_artifact import in_one_kernel, make_plan, with_kernel
 from imp_runtime.plan import (
     PLAN_VERSION,
     SAMPLING_DTYPE,
+    STEPS,
     Binding,
     Buffer,
     CacheRead,
@@ -80,10 +81,10 @@ def test_what_is_no_plan(text: bytes) -> None:
 
 
 def test_sizes_of_the_state() -> None:
-    plan = make_plan(slots=3, context=100, chunk=24)
+    plan = make_plan(slots=3, context=100, rows=24)
     assert state_sizes(plan) == {
-        "step.input": 16,
-        "step.tokens": 96,
+        "step.rows": 16 * (1 + 24),
+        "step.sequences": 16 * 24,
         "seq.token": 12,
         "seq.position": 12,
         "seq.table": 3 * 7 * 4,
@@ -98,7 +99,7 @@ def test_sizes_of_the_state() -> None:
         "out.ring": 8192,
         "out.surprise": 4096,
         "out.logits": 3 * 61 * 4,
-        "out.top": 8 * 2048,
+        "out.top": 256 * 2048,
     }
     assert SAMPLING_DTYPE.itemsize == 88
 
@@ -131,7 +132,7 @@ def with_output(output: Output) -> Plan:
         (replaced(kv=dataclasses.replace(make_plan().kv, block_bytes=0)), "kv.block_bytes is 0"),
         (replaced(planes=make_plan().planes * 2), "planes names 'embed' twice"),
         (replaced(planes=(dataclasses.replace(make_plan().planes[0], nbytes=-5),)), r"planes\[embed\].nbytes is -5"),
-        (with_target(programs=make_plan().targets[0].programs * 2), "programs names 'decode_b1' twice"),
+        (with_target(programs=make_plan().targets[0].programs * 2), "programs names 'step_r1' twice"),
         (with_target(buffers=(Buffer("kv", 100),)), "kv is sized by the runtime"),
         (with_target(buffers=(Buffer("seq.token", 100),)), r"buffers\[seq.token\].nbytes is 100, expected 32"),
         (with_target(buffers=(Buffer("huge", 2**60),)), r"buffers\[huge\].nbytes is 1152921504606846976"),
@@ -140,7 +141,7 @@ def with_output(output: Output) -> Plan:
         (with_kernel(make_plan(), block=1025), "block is 1025"),
         (with_kernel(make_plan(), shared_bytes=-1), "shared_bytes is -1"),
         (replaced(vocab=2**70), f"vocab is {2**70}, expected 1 to"),
-        (with_kernel(make_plan(), phases=0), r"decode_b1.decode.phases is 0"),
+        (with_kernel(make_plan(), phases=0), r"step_r1.step.phases is 0"),
         (with_kernel(make_plan(), weight_bytes=-1), r"weight_bytes is -1"),
         (with_kernel(make_plan(), other_bytes=2**60), r"other_bytes is 1152921504606846976"),
         (with_kernel(make_plan(), flops=-1), r"flops is -1"),
@@ -189,11 +190,11 @@ def with_fallback(change: Callable[[tuple[Program, ...]], tuple[Program, ...]], 
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        (with_fallback(lambda programs: programs[:1]), r"fallback has \['decode_b1'\], expected .* 'forward_b1'\]"),
-        (with_fallback(lambda programs: programs * 2), "fallback names 'decode_b1' twice"),
+        (with_fallback(lambda programs: programs[:1]), r"fallback has \['step_r1'\], expected .*\['forward_r1', .*"),
+        (with_fallback(lambda programs: programs * 2), "fallback names 'step_r1' twice"),
         (with_fallback(lambda _: make_plan().targets[0].programs[:1], make_plan()), r"expected .*, \[\];"),
-        (with_fallback(lambda _: tuple(p for p in in_one_kernel(make_plan()).targets[0].programs if p.name[0] in "df")),
-         "fallback.decode_b1 has as many resident kernels as what it stands in for"),
+        (with_fallback(lambda _: tuple(p for p in in_one_kernel(make_plan()).targets[0].programs if p.name in STEPS)),
+         "fallback.step_r1 has as many resident kernels as what it stands in for"),
         (with_target(sms=0), "sms is 0, expected 1 to 1024"),
     ],
 )  # fmt: skip
@@ -213,5 +214,5 @@ def test_names_of_what_exists_in_the_errors() -> None:
     plan = make_plan()
     with pytest.raises(PlanError, match="no code for sm_90a; it carries fake"):
         plan.target("sm_90a")
-    with pytest.raises(KeyError, match="decode_b1, decode_draw_b1"):
+    with pytest.raises(KeyError, match="step_r1, step_draw_r1"):
         plan.target("fake").program("nothing")

@@ -15,8 +15,9 @@ from tiny_artifact import STOP, VOCAB, write_tiny
 from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
 from imp_runtime.engine import Engine
+from imp_runtime.plan import LAST_TOKEN
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Prefill, Scheduler
+from imp_runtime.scheduler import Batch, Scheduler
 from imp_runtime.sequence import Sequence, Status
 from imp_server.commands import bench_speed
 
@@ -40,15 +41,16 @@ def watched(engine: Engine) -> Engine:
     choose = scheduler.next
 
     def watch() -> object:
-        work = choose()
-        if work is not None:
-            s = work.sequence
-            first = work.start if isinstance(work, Prefill) else s.cached - 1
-            written = set(s.blocks[first // 16 : (s.cached - 1) // 16 + 1])
+        batch = choose()
+        for run in batch.sequences if batch else ():
+            s = run.sequence
+            written = set(s.blocks[run.start // 16 : (s.cached - 1) // 16 + 1])
             assert written
+            own = {id(other.sequence): other.start // 16 for other in batch.sequences}  # type: ignore[union-attr]  # has runs
             for other in scheduler.running:
-                assert other is s or written.isdisjoint(other.blocks)
-        return work
+                # What one of a batch computes, others of it may already attend to.
+                assert other is s or written.isdisjoint(other.blocks[own.get(id(other), 0) :])
+        return batch
 
     scheduler.next = watch  # type: ignore[assignment, method-assign]  # with a look at what it says
     return engine
@@ -62,14 +64,13 @@ def prompt_of(length: int, seed: int = 0) -> list[int]:
 def prefilled(engine: Engine) -> list[int]:
     """How many tokens each chunk has that is run from now on."""
     chunks: list[int] = []
-    write = engine.runner.write_step
+    write = engine.runner.write_rows
 
-    def count(slot: int, tokens: list[int]) -> None:
-        if tokens:
-            chunks.append(len(tokens))
-        write(slot, tokens)
+    def count(sequences: list[tuple[int, list[int], bool]]) -> None:
+        chunks.extend(len(tokens) for _, tokens, _ in sequences if tokens != (LAST_TOKEN,))
+        write(sequences)
 
-    engine.runner.write_step = count  # type: ignore[method-assign]  # counts
+    engine.runner.write_rows = count  # type: ignore[method-assign]  # counts
     return chunks
 
 
@@ -163,11 +164,14 @@ def test_of_several_with_one_prompt_each_computes_a_part(make: Make) -> None:
     sequences = [Sequence(i, tuple(prompt_of(200)), SamplingParams(), 0, 1) for i in range(3)]
     for s in sequences:
         scheduler.add(s)
-    work = [scheduler.next() for _ in range(9)]
-    assert [(w.sequence.id, w.start, len(w.tokens)) for w in work if isinstance(w, Prefill)] == [
+    batches = [scheduler.next() for _ in range(7)]
+    runs = [run for batch in batches if batch for run in batch.sequences]
+    assert [(run.sequence.id, run.start, len(run.tokens)) for run in runs] == [
         (0, 0, 32), (1, 32, 32), (2, 64, 32), (0, 96, 32), (1, 128, 32), (2, 160, 32), (0, 192, 8), (1, 192, 8),
         (2, 192, 8),
     ]  # fmt: skip
+    assert batches[6] is not None
+    assert len(batches[6].sequences) == 3, "the ends of their prompts go together"
     assert {s.prompt_cached for s in sequences} == {0}, "nothing was there when they came"
 
     engine = make()  # its chunks of 24 begin in the middle of blocks
@@ -256,13 +260,13 @@ def test_preempted_sequences_find_their_own(make: Make) -> None:
     first = engine.add(prompt_of(60), SamplingParams(max_tokens=150, ignore_eos=True))
     second = engine.add(prompt_of(60, 1), SamplingParams(max_tokens=100, ignore_eos=True))
     starts = []
-    prefill = engine._launcher.prefill
+    launch = engine._launcher.launch
 
-    def noting(work: Prefill) -> object:
-        starts.append((work.sequence.id, work.start))
-        return prefill(work)
+    def noting(batch: Batch) -> object:
+        starts.extend((run.sequence.id, run.start) for run in batch.sequences if batch.rows > 1)
+        return launch(batch)
 
-    engine._launcher.prefill = noting  # type: ignore[assignment, method-assign]  # looks on
+    engine._launcher.launch = noting  # type: ignore[assignment, method-assign]  # looks on
     while engine.has_work:
         engine.step()
         check_memory(engine)

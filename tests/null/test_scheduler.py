@@ -1,13 +1,21 @@
 from __future__ import annotations
 
 from imp_runtime.block_manager import BlockManager
+from imp_runtime.plan import LAST_TOKEN
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Decode, Prefill, Scheduler
+from imp_runtime.scheduler import Batch, Run, Scheduler
 from imp_runtime.sequence import Sequence, Status
 
 
 def sequence(number: int, prompt: int = 10, limit: int = 1000) -> Sequence:
     return Sequence(number, tuple(range(prompt)), SamplingParams(), 0, limit)
+
+
+def prompts(batch: Batch | None) -> tuple[Run, ...]:
+    """The rows of a batch of prompts."""
+    assert batch is not None
+    assert batch.rows > 1
+    return batch.sequences
 
 
 def read_all(*sequences: Sequence) -> None:
@@ -16,24 +24,22 @@ def read_all(*sequences: Sequence) -> None:
 
 
 def test_admission_is_first_come_first_served() -> None:
-    scheduler = Scheduler(slots=8, chunk=100, manager=BlockManager(6))
+    scheduler = Scheduler(slots=8, rows=100, manager=BlockManager(6))
     big, bigger, small = sequence(0, 30), sequence(1, 60), sequence(2, 1)
     for s in (big, bigger, small):
         scheduler.add(s)
-    work = scheduler.next()
-    assert isinstance(work, Prefill)
-    assert work.sequence is big
+    (run,) = prompts(scheduler.next())
+    assert run.sequence is big
     assert len(big.blocks) == 2
     assert list(scheduler.waiting) == [bigger, small], "a small one must not overtake"
     read_all(big)
     scheduler.finish(big, "stop")
-    work = scheduler.next()
-    assert isinstance(work, Prefill)
-    assert work.sequence is bigger
+    (run,) = prompts(scheduler.next())
+    assert run.sequence is bigger
 
 
 def test_no_more_sequences_than_slots() -> None:
-    scheduler = Scheduler(slots=2, chunk=100, manager=BlockManager(100))
+    scheduler = Scheduler(slots=2, rows=100, manager=BlockManager(100))
     every = [sequence(i) for i in range(3)]
     for s in every:
         scheduler.add(s)
@@ -47,23 +53,23 @@ def test_no_more_sequences_than_slots() -> None:
 
 
 def test_chunks_and_the_token_after_the_last() -> None:
-    scheduler = Scheduler(slots=1, chunk=4, manager=BlockManager(100))
+    scheduler = Scheduler(slots=1, rows=4, manager=BlockManager(100))
     s = sequence(0, prompt=10, limit=3)
     scheduler.add(s)
-    chunks = [scheduler.next() for _ in range(3)]
-    assert [(c.start, c.tokens, c.last) for c in chunks if isinstance(c, Prefill)] == [
-        (0, (0, 1, 2, 3), False),
-        (4, (4, 5, 6, 7), False),
-        (8, (8, 9), True),
+    runs = [run for _ in range(3) for run in prompts(scheduler.next())]
+    assert [(run.start, run.tokens, run.samples, run.table) for run in runs] == [
+        (0, (0, 1, 2, 3), False, tuple(s.blocks)),
+        (4, (4, 5, 6, 7), False, ()),
+        (8, (8, 9), True, ()),
     ]
-    assert scheduler.next() == Decode(s, s.slot, None)
-    assert scheduler.next() == Decode(s, s.slot, None)
+    assert scheduler.next() == Batch(1, (Run(s, s.slot, 10, (LAST_TOKEN,), samples=True),))
+    assert scheduler.next() == Batch(1, (Run(s, s.slot, 11, (LAST_TOKEN,), samples=True),))
     assert scheduler.next() is None, "three tokens are on their way, and no more are wanted"
     assert s.unread == 3
 
 
 def test_decode_rounds_are_fair() -> None:
-    scheduler = Scheduler(slots=3, chunk=100, manager=BlockManager(1000))
+    scheduler = Scheduler(slots=3, rows=100, manager=BlockManager(1000))
     every = [sequence(i) for i in range(3)]
     for s in every:
         scheduler.add(s)
@@ -71,38 +77,50 @@ def test_decode_rounds_are_fair() -> None:
         scheduler.next()
         read_all(*every)
     counts = sorted(len(s.generated) for s in every)
-    assert sum(counts) == 60
+    assert sum(counts) == 62, "the three prompts go together"
     assert counts[2] - counts[0] <= 2
 
 
 def test_a_long_prompt_does_not_stop_the_others_nor_they_it() -> None:
-    scheduler = Scheduler(slots=3, chunk=2, manager=BlockManager(1000))
+    scheduler = Scheduler(slots=3, rows=2, manager=BlockManager(1000))
     others = [sequence(0, 1), sequence(1, 1)]
     for s in others:
         scheduler.add(s)
     for _ in range(4):
         scheduler.next()
     scheduler.add(sequence(2, 200))
-    kinds = "".join("P" if isinstance(scheduler.next(), Prefill) else "D" for _ in range(60))
+    batches = [scheduler.next() for _ in range(60)]
+    kinds = "".join("P" if batch and batch.rows > 1 else "D" for batch in batches)
     assert "PDDPDDPDDPDD" in kinds
     assert "PP" not in kinds
     assert "DDDDD" not in kinds
 
 
 def test_two_prompts_share_the_chunks() -> None:
-    scheduler = Scheduler(slots=2, chunk=2, manager=BlockManager(1000))
+    scheduler = Scheduler(slots=2, rows=2, manager=BlockManager(1000))
     scheduler.add(sequence(0, 20))
     scheduler.add(sequence(1, 20))
-    order = [work.sequence.id for work in (scheduler.next() for _ in range(8)) if isinstance(work, Prefill)]
+    order = [run.sequence.id for _ in range(8) for run in prompts(scheduler.next())]
     assert order == [0, 1, 0, 1, 0, 1, 0, 1]
 
 
+def test_short_prompts_go_together() -> None:
+    """The last rows of one and the first of the next, in the order in which they came; then who has waited longest."""
+    scheduler = Scheduler(slots=5, rows=8, manager=BlockManager(1000))
+    for number, length in enumerate((3, 2, 9, 1)):
+        scheduler.add(sequence(number, length))
+    rows = [(run.sequence.id, run.start, len(run.tokens), run.samples) for run in prompts(scheduler.next())]
+    assert rows == [(0, 0, 3, True), (1, 0, 2, True), (2, 0, 3, False)]
+    rows = [(run.sequence.id, run.start, len(run.tokens), run.samples) for run in prompts(scheduler.next())]
+    assert rows == [(3, 0, 1, True), (2, 3, 6, True)]
+
+
 def test_the_youngest_is_preempted_and_comes_back_first() -> None:
-    scheduler = Scheduler(slots=3, chunk=100, manager=BlockManager(5))
+    scheduler = Scheduler(slots=3, rows=100, manager=BlockManager(5))
     old, young, later = sequence(0, 15), sequence(1, 15), sequence(2, 15)
     scheduler.add(old)
     scheduler.add(young)
-    for _ in range(36):
+    for _ in range(35):
         work = scheduler.next()
         if work is None:
             assert old.unread or young.unread
@@ -110,23 +128,23 @@ def test_the_youngest_is_preempted_and_comes_back_first() -> None:
     assert young.status is Status.RUNNING
     scheduler.add(later)
     while young.status is Status.RUNNING:
-        assert isinstance(scheduler.next(), Decode | None)
+        batch = scheduler.next()
+        assert batch is None or batch.rows == 1
         read_all(old, young)
     assert (young.slot, young.blocks, young.unread, young.cached) == (-1, [], 0, 0)
     assert list(scheduler.waiting) == [young, later]
     assert old.status is Status.RUNNING
     generated = len(young.generated)
     scheduler.finish(old, "stop")
-    work = scheduler.next()
-    assert isinstance(work, Prefill)
+    (run,) = prompts(scheduler.next())
     kept = (15 + generated) // 16 * 16
-    assert (work.sequence, work.start, work.last) == (young, kept, True), "its full blocks are still there"
-    assert work.tokens == (1,) * (15 + generated - kept)
+    assert (run.sequence, run.start, run.samples) == (young, kept, True), "its full blocks are still there"
+    assert run.tokens == (1,) * (15 + generated - kept)
     assert young.prompt_cached == 0, "they were not there when it came"
 
 
 def test_preemption_waits_for_tokens_on_their_way() -> None:
-    scheduler = Scheduler(slots=2, chunk=100, manager=BlockManager(5))
+    scheduler = Scheduler(slots=2, rows=100, manager=BlockManager(5))
     old, young = sequence(0, 15), sequence(1, 15)
     scheduler.add(old)
     scheduler.add(young)
@@ -136,13 +154,15 @@ def test_preemption_waits_for_tokens_on_their_way() -> None:
     assert young.unread
     assert young.status is Status.RUNNING
     read_all(old, young)
-    assert isinstance(scheduler.next(), Decode)
+    batch = scheduler.next()
+    assert batch is not None
+    assert batch.rows == 1
     assert young.status is Status.WAITING
 
 
 def test_borrowing_and_giving_back() -> None:
     manager = BlockManager(5)
-    scheduler = Scheduler(slots=1, chunk=100, manager=manager)
+    scheduler = Scheduler(slots=1, rows=100, manager=manager)
     assert scheduler.borrow(65) is None
     borrowed = scheduler.borrow(64)
     assert borrowed is not None

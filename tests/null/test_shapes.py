@@ -75,7 +75,7 @@ def check(compiled: Compiled) -> None:
     """All programs are there, in a form with a reason, and no tile is out of proportion."""
     assert {plan.target for plan in compiled.plan.targets} == targets().keys()
     for plan in compiled.plan.targets:
-        resident = [kernel.resident for kernel in plan.program("decode_b1").kernels]
+        resident = [kernel.resident for kernel in plan.program("step_r1").kernels]
         assert any(resident) == (plan.form == "persistent")
         assert plan.reason
         limit = targets()[plan.target].max_shared
@@ -122,5 +122,5 @@ def test_warps_give_way_to_the_queries_of_a_group(tmp_path: Path) -> None:
     """Eight queries' parts and two tiles in flight of eight warps are more than 99 KB."""
     compiled = planned(tmp_path, PUBLISHED["Qwen3-32B"], "Q8_0", "graph")
     for name, warps in (("sm_120a", 7), ("sm_90a", 11)):
-        (kernel,) = (k for k in compiled.plan.target(name).program("decode_b1").kernels if k.name.endswith("attention"))
+        (kernel,) = (k for k in compiled.plan.target(name).program("step_r1").kernels if k.name.endswith("attention"))
         assert kernel.block == warps * 32

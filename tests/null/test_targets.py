@@ -117,7 +117,7 @@ def test_grids_are_of_the_cards_size(target: str) -> None:
     sms = find_target(target).sms
     plan, source = planned(target, "graph")
     assert plan.sms == sms
-    streamed = [k for k in plan.program("forward_b1").kernels if k.entry.startswith(("qkv", "project", "head"))]
+    streamed = [k for k in plan.program("forward_r1").kernels if k.entry.startswith(("qkv", "project", "head"))]
     assert {kernel.grid for kernel in streamed} == {(sms, 1, 1)}
     assert f".grid = {targets()[plan.target].sms}," not in source
 
@@ -127,7 +127,7 @@ def test_a_plan_with_the_step_kernel_carries_the_graph(target: str) -> None:
     plan, source = planned(target, "persistent")
     graph, _ = planned(target, "graph")
     assert [program.name for program in plan.fallback] == [*STEPS]
-    (step,) = (kernel for kernel in plan.program("forward_b1").kernels if kernel.resident)
+    (step,) = (kernel for kernel in plan.program("forward_r1").kernels if kernel.resident)
     assert step.grid == (plan.sms, 1, 1)
     for program in plan.fallback:
         assert [k.name for k in program.kernels] == [k.name for k in graph.program(program.name).kernels]

@@ -141,7 +141,7 @@ def test_the_first_table_that_knows_a_stage_decides_and_the_choice_is_baked_in()
     assert (streams[head].choice, streams[head].origin) == (Choice(3, 1), "second")
     assert [c.origin for name, c in streams.items() if name not in (qkv, head)] == ["formula"] * 3
     assert "imp::GemvConfig{.warps = 5, .grid = 132, .slots = 2}" in tuned.emitted["sm_90a"].source
-    blocks = {k.name: k.block for k in tuned.plan.target("sm_90a").program("decode_b1").kernels}
+    blocks = {k.name: k.block for k in tuned.plan.target("sm_90a").program("step_r1").kernels}
     assert blocks["layers.0.qkv"] == 5 * 32
     assert blocks["head"] == 3 * 32
     assert tuned.emitted["sm_90a"].source == compiled(tuning=tables).emitted["sm_90a"].source

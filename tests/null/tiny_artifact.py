@@ -9,8 +9,8 @@ import numpy as np
 
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.plan import (
-    DECODE_SAMPLED,
     PLAN_VERSION,
+    STEP_SAMPLED,
     STEPS,
     Binding,
     Buffer,
@@ -28,11 +28,11 @@ VOCAB = 61
 HIDDEN = 8
 STOP = 7
 SLOTS = 8
-CHUNK = 24
+ROWS = 24
 CONTEXT = 4096
 ARGS = (
-    "step.input",
-    "step.tokens",
+    "step.rows",
+    "step.sequences",
     "seq.token",
     "seq.position",
     "seq.table",
@@ -60,24 +60,23 @@ def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, None, 20)
 
 
-def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK) -> Plan:
+def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, rows: int = ROWS) -> Plan:
     programs = (
-        Program("decode_b1", 1, (kernel("decode", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
-        *(Program(name, 1, (kernel("decode_sampled"),)) for name in DECODE_SAMPLED.values()),
-        Program("decode_sieve_b1", 1, (kernel("decode_sieve"),)),
-        Program("choose_sieve_b1", 1, (kernel("choose_sieve"),)),
-        Program("sample_sieve_b1", 1, (kernel("sample_sieve"),)),
-        Program("sample_b1", 1, (kernel("sample"),)),
-        Program("forward_b1", 1, (kernel("forward"),)),
-        Program("choose_b1", 1, (kernel("choose"),)),
-        Program("export_b1", 1, (kernel("export"),)),
-        Program("top_b1", 1, (kernel("top"),)),
-        Program(f"hidden_t{chunk}", chunk, (kernel("hidden"),)),
-        Program("prefill_t8", min(8, chunk), (kernel("prefill"),)),
-        Program(f"prefill_t{chunk + 1}", chunk, (kernel("prefill"),)),
-        Program(f"logits_t{chunk}", chunk, (kernel("logits"),)),
+        Program("step_r1", 1, (kernel("step", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
+        *(Program(name, 1, (kernel("step_sampled"),)) for name in STEP_SAMPLED.values()),
+        Program("step_sieve_r1", 1, (kernel("step_sieve"),)),
+        Program("forward_r1", 1, (kernel("forward"),)),
+        Program("head_r1", 1, (kernel("head"),)),
+        Program("sample_r1", 1, (kernel("sample"),)),
+        Program("sieve_r1", 1, (kernel("sample_sieve"),)),
+        Program("export_r1", 1, (kernel("export"),)),
+        Program("top_r1", 1, (kernel("top"),)),
+        Program(f"hidden_r{rows}", rows, (kernel("hidden"),)),
+        Program("forward_r8", min(8, rows), (kernel("rows"),)),
+        Program(f"forward_r{rows + 1}", rows, (kernel("rows"),)),
+        Program(f"logits_r{rows}", rows, (kernel("logits"),)),
     )
-    buffers = (Buffer("hidden.all", 4 * chunk * HIDDEN), Buffer("logits.all", 4 * chunk * VOCAB))
+    buffers = (Buffer("hidden.all", 4 * rows * HIDDEN), Buffer("logits.all", 4 * rows * VOCAB))
     return Plan(
         version=PLAN_VERSION,
         model="tiny",
@@ -89,7 +88,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, chunk: int = CHUNK)
         layers=1,
         context=context,
         slots=slots,
-        chunk_tokens=chunk,
+        rows=rows,
         table_blocks=-(-context // 16),
         decode_weight_bytes=300,
         bos_token=-1,

@@ -45,6 +45,7 @@ def source(target: str) -> str:
     """Three entries for each case, with as many warps as the target has room for."""
     facts = find_target(target)
     lines = [f'#include "imp/stage/{name}.h"\n' for name in ("attention_decode", "attention_prefill", "rope_append")]
+    header, rows, sequences = (f"const imp::Step{kind}*" for kind in ("Header", "Row", "Sequence"))
     floats, ints, bytes_, most = "const float*", "const std::int32_t*", "std::uint8_t*", facts.max_shared
     for name, case in CASES.items():
         warps = next(n for n in range(facts.step_warps, 0, -1) if attention_bytes(case, n, LEAST_SLOTS) <= most)
@@ -56,12 +57,12 @@ def source(target: str) -> str:
             (
                 "append",
                 f"imp::RopeAppend<{case.config('RopeAppendConfig')}>",
-                ("float*", floats, floats, "const std::uint64_t*", bytes_, ints, ints, ints),
+                ("float*", floats, floats, "const std::uint64_t*", bytes_, ints, ints, header, rows),
             ),
             (
                 "attend",
                 f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}>",
-                (floats, f"const {bytes_}", ints, ints, "float*", ints),
+                (floats, f"const {bytes_}", ints, ints, "float*", header, sequences),
             ),
         ):
             parameters = ", ".join(f"{each} a{i}" for i, each in enumerate(types))

@@ -14,12 +14,12 @@ SHARED_LIMIT = 101376  # bytes a block may have on the smaller target
 
 BYTES = "const std::uint8_t*"
 FLOATS = "const float*"
-INTS = "const std::int32_t*"
-GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", INTS)
-GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", INTS)
-ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", INTS)
+STEP = "const imp::StepHeader*"
+GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", STEP)
+GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", STEP)
+ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", STEP)
 ENCODE_GATED = ("imp::GatedChunk", *ENCODE[1:])
-FINISH = ("std::int32_t*", INTS)
+ADVANCE = ("std::int32_t*", STEP, "const imp::StepSequence*")
 
 
 def gemm(kind: str, layout: str, tile_rows: int, tile_cols: int, rows: int, cols: int, tokens: int, extra: str) -> str:
@@ -48,9 +48,9 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "bf16": (gemm("imp::GemmBf16", "BF16", 1, 4096, 6144, 4096, 32, PLAIN), GEMM_BF16),
     "encode_norm": (encode(4096, ".norm = true, .gated = false, .q8 = true, .dense = false"), ENCODE),
     "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .q8 = true, .dense = true"), ENCODE_GATED),
-    "finish": ("imp::FinishPrefill<32>", FINISH),
+    "advance": ("imp::Advance<32>", ADVANCE),
 }
-HEADERS = ("encode_activations", "finish_prefill", "gemm_bf16", "gemm_q8")
+HEADERS = ("advance", "encode_activations", "gemm_bf16", "gemm_q8")
 
 
 def source() -> str:

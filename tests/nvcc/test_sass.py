@@ -46,7 +46,7 @@ def _compiled(shape: str, quant: str, target: str, form: str) -> tuple[bytes, li
     with closing(random_checkpoint(SHAPES / f"{shape}.json", quant)) as checkpoint:
         emitted = plan_model(checkpoint, (find_target(target),), CompileOptions(form=form)).emitted[target]
     (built,) = build((Unit(target, "nvcc", emitted.source),))
-    (decode,) = (program for program in emitted.programs if program.name == "decode_b1")
+    (decode,) = (program for program in emitted.programs if program.name == "step_r1")
     return built.code, list(dict.fromkeys(kernel.entry for kernel in decode.kernels))
 
 

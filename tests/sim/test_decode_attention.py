@@ -29,14 +29,14 @@ class Case:
         config = self.heads.config("AttentionConfig", splits=self.splits, warps=self.warps)
         inputs = "const float* qkv, const float* q, const float* k, const std::uint64_t* turns"
         state = (
-            "std::uint8_t* cache, const std::int32_t* input, const std::int32_t* positions, const std::int32_t* table"
+            "std::uint8_t* cache, const imp::StepRow* rows, const std::int32_t* positions, const std::int32_t* table"
         )
         outputs = "float* partial, std::uint32_t* arrived, float* out"
         return (
             f"using {name}_t = imp::AttentionDecode<{config}, {self.slots}>;\n"
             f'extern "C" {{ int {name}_shared = {name}_t::kSharedBytes; }}\n'
             f'extern "C" __global__ void {name}({inputs}, {state}, {outputs}) {{\n'
-            f"  {name}_t::run({{qkv, q, k, turns, cache, input, positions, table, partial, arrived, out}});\n}}\n"
+            f"  {name}_t::run({{qkv, q, k, turns, cache, rows, positions, table, partial, arrived, out}});\n}}\n"
         )
 
 
@@ -105,7 +105,7 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     held = [aligned(a) for a in (qkv, *norms, heads.turns())]
     held_cache = aligned(cache)
     held += [layer_base(heads, held_cache)]
-    held += [aligned(a) for a in (np.array([SLOT, 1, 0, 0], np.int32), at, table)]
+    held += [aligned(a) for a in (np.array([SLOT, 0, -1, 0], np.int32), at, table)]
     partial = np.full(items * case.splits * heads.group * (heads.head_dim + 2), np.nan, np.float32)
     out = aligned(np.full((heads.heads, heads.head_dim), np.nan, np.float32))
     arrived = aligned(np.zeros(items, np.uint32))

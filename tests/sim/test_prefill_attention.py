@@ -58,14 +58,15 @@ def source() -> str:
     for name, case in CASES.items():
         append = f"imp::RopeAppend<{case.config('RopeAppendConfig')}>"
         attend = f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}>"
-        floats, ints = "const float*", "const std::int32_t*"
+        floats, ints, header = "const float*", "const std::int32_t*", "const imp::StepHeader*"
+        rows, sequences = "const imp::StepRow*", "const imp::StepSequence*"
         for entry, stage, kinds in (
             (
                 f"append_{name}",
                 append,
-                ("float*", floats, floats, "const std::uint64_t*", "std::uint8_t*", *[ints] * 3),
+                ("float*", floats, floats, "const std::uint64_t*", "std::uint8_t*", ints, ints, header, rows),
             ),
-            (f"attend_{name}", attend, (floats, "const std::uint8_t*", ints, ints, "float*", ints)),
+            (f"attend_{name}", attend, (floats, "const std::uint8_t*", ints, ints, "float*", header, sequences)),
         ):
             parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(kinds))
             arguments = ", ".join(f"a{i}" for i in range(len(kinds)))
@@ -98,8 +99,13 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     return Kernels(SimLibrary(path), ctypes.CDLL(str(path)))
 
 
-def step(slot: int, tokens: int) -> Array:
-    return aligned(np.array([slot, tokens, 0, 0], np.int32))
+def rows_of(*sequences: tuple[int, int]) -> tuple[Array, Array, Array]:
+    """Of sequences (slot, rows) the header, the rows and the sequences of a step, with wrong ones behind."""
+    rows = [(slot, i, 9, 0) for slot, n in sequences for i in range(n)]
+    lines = [(sum(n for _, n in sequences[:i]), n, slot, 1) for i, (slot, n) in enumerate(sequences)]
+    wrong = [(10**6, 10**6, 10**6, 1)]
+    header = [len(rows), len(lines), 0, 0]
+    return tuple(aligned(np.array(a, np.int32)) for a in (header, rows + wrong, lines + wrong))  # type: ignore[return-value]  # three
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -114,7 +120,16 @@ def test_append(kernels: Kernels, name: str, n: int, start: int) -> None:
     norms = [aligned(rng.uniform(0.5, 2, size).astype(np.float32)) for size in case.norm_sizes]
     positions = aligned(np.array([5, start, 7], np.int32))
     turns = aligned(case.turns())
-    kernels.run(f"append_{name}", qkv, *norms, turns, layer_base(case, cache), aligned(table), positions, step(slot, n))
+    kernels.run(
+        f"append_{name}",
+        qkv,
+        *norms,
+        turns,
+        layer_base(case, cache),
+        aligned(table),
+        positions,
+        *rows_of((slot, n))[:2],
+    )
 
     at = np.arange(start, start + n)
     q, k, v = heads_of(case, before[:n], norms, at)
@@ -156,7 +171,7 @@ def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
     q[n:] = np.nan
     out = aligned(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
     positions = aligned(np.array([3, 4, start], np.int32))
-    kernels.run(f"attend_{name}", q, layer_base(case, cache), table, positions, out, step(slot, n))
+    kernels.run(f"attend_{name}", q, layer_base(case, cache), table, positions, out, *rows_of((slot, n))[::2])
     heads = q[:n, : case.heads * case.head_dim].reshape(n, case.heads, case.head_dim)
     truth = attended(case, heads, kv, start)
     np.testing.assert_allclose(out[:n], truth, atol=5e-4)
@@ -176,12 +191,61 @@ def test_attention_does_not_depend_on_the_chunk(kernels: Kernels, big: str, smal
     q = aligned(rng.standard_normal((case.tokens, case.width)).astype(np.float32))
     whole = aligned(np.zeros((case.tokens, case.heads, case.head_dim), np.float32))
     base = layer_base(case, cache)
-    kernels.run(f"attend_{big}", q, base, table, aligned(np.zeros(3, np.int32)), whole, step(0, case.tokens))
+    kernels.run(f"attend_{big}", q, base, table, aligned(np.zeros(3, np.int32)), whole, *rows_of((0, case.tokens))[::2])
     for start, n in ((0, 17), (17, 32), (35, 1), (40, 23), (70, 1), (100, 28)):
         if start + n > case.tokens:
             continue
         part = aligned(np.zeros((32, case.heads, case.head_dim), np.float32))
         chunk = aligned(np.resize(q[start : start + n], (32, case.width)))
         positions = aligned(np.array([start, 0, 0], np.int32))
-        kernels.run(f"attend_{small}", chunk, base, table, positions, part, step(0, n))
+        kernels.run(f"attend_{small}", chunk, base, table, positions, part, *rows_of((0, n))[::2])
         np.testing.assert_array_equal(part[:n], whole[start : start + n])
+
+
+# Of each sequence its rows and where it stands: tiles that are not full, single rows, blocks in use at both ends.
+MIXES = [[(1, 300), (1, 0), (1, 63)], [(17, 95), (14, 1)], [(5, 31), (3, 64), (24, 0)], [(33, 130), (31, 7), (64, 16)]]
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("mix", MIXES, ids=str)
+def test_what_becomes_of_a_sequence_does_not_depend_on_the_others(
+    kernels: Kernels, name: str, mix: list[tuple[int, int]]
+) -> None:
+    """Rows of several in one step, in another order than their slots, beside each alone: the same bits."""
+    case = CASES[name]
+    if sum(n for n, _ in mix) > case.tokens:
+        mix = [(n % 16, start) for n, start in mix if n % 16]
+    rng = np.random.default_rng(len(mix))
+    slots = [2, 0, 1][: len(mix)]
+    blocks = rng.permutation(np.arange(1, 3 * case.table_blocks + 1)).reshape(3, -1).astype(np.int32)
+    cache = np.full((3 * case.table_blocks + 1, 2, 2, case.kv_heads, BLOCK, case.head_dim), np.nan, np.float16)
+    positions = np.full(3, 10**6, np.int32)
+    for slot, (_, start) in zip(slots, mix, strict=True):
+        positions[slot] = start
+        kv = rng.standard_normal((2, case.kv_heads, start, case.head_dim)).astype(np.float16)
+        fill(case, cache, blocks[slot], kv)
+    qkv = np.full((case.tokens, case.width), np.nan, np.float32)
+    total = sum(n for n, _ in mix)
+    qkv[:total] = rng.standard_normal((total, case.width)) * 0.3
+    norms = [rng.uniform(0.5, 2, case.head_dim).astype(np.float32) for _ in range(2)]
+    turns, held_norms, at = aligned(case.turns()), [aligned(norm) for norm in norms], aligned(positions)
+
+    def run(rows: Array, sequences: list[tuple[int, int]]) -> tuple[Array, Array]:
+        given, kept = aligned(np.resize(rows, qkv.shape)), aligned(cache)
+        given[len(rows) :] = np.nan
+        out = aligned(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
+        base, table = layer_base(case, kept), aligned(blocks)
+        header, lines, runs = rows_of(*sequences)
+        kernels.run(f"append_{name}", given, *held_norms, turns, base, table, at, header, lines)
+        kernels.run(f"attend_{name}", given, base, table, at, out, header, runs)
+        assert np.all(out[len(rows) :] == 77)
+        return out[: len(rows)], kept
+
+    together, all_kept = run(qkv[:total], [(slot, n) for slot, (n, _) in zip(slots, mix, strict=True)])
+    assert np.isfinite(together).all()
+    first = 0
+    for slot, (n, _) in zip(slots, mix, strict=True):
+        alone, kept = run(qkv[first : first + n], [(slot, n)])
+        np.testing.assert_array_equal(together[first : first + n], alone)
+        np.testing.assert_array_equal(all_kept[blocks[slot]].view(np.uint16), kept[blocks[slot]].view(np.uint16))
+        first += n

@@ -173,15 +173,15 @@ def stages() -> dict[str, Entry]:
     found |= {name: Entry(case.stage(), 5 + (case.struct or 1), case.struct) for name, case in ENCODERS.items()}
     found |= {name: Entry(case.stage(), 4 + 2 * case.post, 3 * case.post, case.tokens) for name, case in NORMS.items()}
     rows = f"imp::Matrix<imp::F16<imp::TileShape{{2, 32}}>, {VOCAB}, {WIDTH}>"
-    for stage, ctas in (("EmbedToken", -(-WIDTH // 64)), ("EmbedChunk", 32)):
+    for stage, ctas in (("EmbedRow", -(-WIDTH // 64)), ("EmbedRows", 32)):
         config = f"imp::EmbedConfig{{.threads = 64, .scale = {SCALE}f}}"
-        found[stage] = Entry(f"imp::{stage}<{config}, {rows}>", 4, ctas=ctas)
-    return found | {"finish": Entry("imp::FinishPrefill<32>", 2)}
+        found[stage] = Entry(f"imp::{stage}<{config}, {rows}>", 4 if stage == "EmbedRow" else 5, ctas=ctas)
+    return found | {"advance": Entry("imp::Advance<32>", 3)}
 
 
 def source() -> str:
     """All of them as one file."""
-    headers = ["stage/embed", "stage/encode_activations", "stage/finish_prefill"]
+    headers = ["stage/embed", "stage/encode_activations", "stage/advance"]
     headers += ["stage/gemm_bf16", "stage/gemm_q8", "stage/norm_chunk"]
     headers += [f"layout/{each.layout.lower()}" for each in formats().values()]
     lines = [f'#include "imp/{name}.h"' for name in headers]
@@ -230,8 +230,8 @@ def placed(values: Array) -> Array:
     return out
 
 
-def step(slot: int, tokens: int) -> Array:
-    return np.array([slot, tokens, 0, 0], np.int32)
+def step(rows: int) -> Array:
+    return np.array([rows, 7, 7, 7], np.int32)
 
 
 def random_weights(case: Gemm, rng: np.random.Generator) -> Array:
@@ -304,7 +304,7 @@ def test_gemm(kernels: Kernels, name: str, n: int) -> None:
     bias = placed(rng.standard_normal(case.rows).astype(np.float32)) if case.bias else None
     y = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32))
     before = y.copy()
-    kernels.run(name, weights, *inputs, bias, y, step(0, n))
+    kernels.run(name, weights, *inputs, bias, y, step(n))
 
     w = fmt.dequantize(raw).astype(np.float64)
     truth = before.astype(np.float64)
@@ -325,11 +325,11 @@ def test_gemm_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
     weights = placed(format_named("Q4_K").pack(random_weights(big, rng), Tile(*big.tile)))
     (codes, scales), _ = random_inputs(big, 128, rng)
     whole = aligned((128, big.stride), np.float32)
-    kernels.run("q4_k", weights, codes, scales, None, whole, step(0, 128))
+    kernels.run("q4_k", weights, codes, scales, None, whole, step(128))
     for first, n in ((0, 32), (37, 1), (90, 19)):
         part = aligned((32, big.stride), np.float32)
         chunk = [placed(np.resize(a[first : first + n], (32, *a.shape[1:]))) for a in (codes, scales)]
-        kernels.run("q4_k_t32", weights, *chunk, None, part, step(0, n))
+        kernels.run("q4_k_t32", weights, *chunk, None, part, step(n))
         columns = slice(big.offset, big.offset + big.rows)
         np.testing.assert_array_equal(part[:n, columns], whole[first : first + n, columns])
     assert small.rows == big.rows
@@ -365,7 +365,7 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
     planes = placed(np.full((2, case.tokens, case.cols), 99, np.uint16))
     before = x.copy()
     given = {"gated": [x, up]}.get(case.source, [x, branch, post, scale][: case.struct or 1])
-    kernels.run(name, *given, weight if case.weighted else None, codes, scales, planes, step(0, n))
+    kernels.run(name, *given, weight if case.weighted else None, codes, scales, planes, step(n))
 
     exact = before[:n].astype(np.float64)
     if case.post:
@@ -408,7 +408,7 @@ def test_norm(kernels: Kernels, name: str) -> None:
     y = placed(np.full((case.tokens, case.cols), 99, np.float32))
     before = x.copy()
     given = [x, branch, post] if case.post else [x]
-    kernels.run(name, *given, weight if case.weighted else None, step(0, n), y)
+    kernels.run(name, *given, weight if case.weighted else None, step(n), y)
     exact = before[:n] + rms_norm(branch[:n], POST_EPS) * post if case.post else before[:n]
     exact = rms_norm(exact, 1e-5) * (weight if case.weighted else 1)
     np.testing.assert_allclose(y[:n], exact, rtol=2e-6, atol=2e-6)
@@ -420,17 +420,27 @@ def test_embeddings_are_scaled(kernels: Kernels) -> None:
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((VOCAB, WIDTH)).astype(np.float16)
     plane = placed(format_named("F16").pack(rows.view(np.uint8), Tile(2, 32)))
-    tokens = placed(rng.integers(0, VOCAB, 32).astype(np.int32))
-    one, chunk = placed(np.zeros(WIDTH, np.float32)), placed(np.zeros((32, WIDTH), np.float32))
-    kernels.run("EmbedToken", plane, step(5, 1), tokens, one)
-    kernels.run("EmbedChunk", plane, step(0, 30), tokens, chunk)
-    exact = rows[tokens].astype(np.float32) * np.float32(SCALE)
-    np.testing.assert_allclose(one, exact[5], rtol=2**-23)  # without the last bit
-    np.testing.assert_array_equal(chunk[:30], exact[:30])
-    assert not chunk[30:].any()
+    last = placed(rng.integers(0, VOCAB, 32).astype(np.int32))
+    tokens = np.where(rng.random(32) < 0.5, -1, rng.integers(0, VOCAB, 32))
+    slots = rng.permutation(32)
+    lines = placed(np.stack([slots, np.arange(32), tokens, np.zeros(32)], axis=1).astype(np.int32))
+    chosen = np.where(tokens < 0, last[slots], tokens)
+    one, many = placed(np.zeros(WIDTH, np.float32)), placed(np.zeros((32, WIDTH), np.float32))
+    exact = rows[chosen].astype(np.float32) * np.float32(SCALE)
+    kernels.run("EmbedRows", plane, step(30), lines, last, many)
+    np.testing.assert_array_equal(many[:30], exact[:30])
+    assert not many[30:].any()
+    for row in (np.flatnonzero(tokens < 0)[0], np.flatnonzero(tokens >= 0)[0]):
+        kernels.run("EmbedRow", plane, placed(lines[row]), last, one)
+        np.testing.assert_allclose(one, exact[row], rtol=2**-23)  # without the last bit
 
 
-def test_finish(kernels: Kernels) -> None:
-    positions = np.array([5, 100, 9], np.int32)
-    kernels.run("finish", positions, step(1, 5))
-    np.testing.assert_array_equal(positions, [5, 105, 9])
+def test_positions_advance(kernels: Kernels) -> None:
+    """By all rows; by all but the last where a token is chosen after it."""
+    positions = np.arange(0, 400, 10).astype(np.int32)
+    slots = np.random.default_rng(1).permutation(40)[:35]
+    lines = np.stack([np.arange(35) * 3, np.full(35, 3), slots, np.arange(35) % 2], axis=1).astype(np.int32)
+    expected = positions.copy()
+    expected[slots[:34]] += 3 - np.arange(34, dtype=np.int32) % 2
+    kernels.run("advance", positions, np.array([102, 34, 0, 0], np.int32), lines)
+    np.testing.assert_array_equal(positions, expected)

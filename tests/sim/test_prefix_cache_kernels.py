@@ -37,13 +37,13 @@ def plain(demo: Path) -> Iterator[Engine]:
 def chunks(engine: Engine) -> list[int]:
     """The tokens of each chunk that is run from now on."""
     found: list[int] = []
-    write = engine.runner.write_step
+    write = engine.runner.write_rows
 
-    def noting(slot: int, tokens: list[int]) -> None:
-        found.extend([len(tokens)] if tokens else [])
-        write(slot, tokens)
+    def noting(sequences: list[tuple[int, list[int], bool]]) -> None:
+        found.extend(len(tokens) for _, tokens, _ in sequences)
+        write(sequences)
 
-    engine.runner.write_step = noting  # type: ignore[method-assign]  # looks on
+    engine.runner.write_rows = noting  # type: ignore[method-assign]  # looks on
     return found
 
 

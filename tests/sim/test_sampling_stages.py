@@ -33,8 +33,7 @@ KERNELS = """
 SAMPLER = """
 constexpr imp::SampleConfig config_VOCAB{
     .vocab = VOCAB, .context = CONTEXT, .breakers = 1024, .parts = PARTS, .threads = 64, .listed = LISTED, .ring = 8,
-    .weighed = WEIGHED,
-    .advance = true};
+    .weighed = WEIGHED};
 using greedy_VOCAB_t = imp::Greedy<config_VOCAB>;
 using score_VOCAB_t = imp::Score<config_VOCAB>;
 using weigh_VOCAB_t = imp::Weigh<config_VOCAB>;
@@ -50,33 +49,33 @@ int sieve_VOCAB_shared = sieve_VOCAB_t::kSharedBytes;
 int top_VOCAB_shared = top_VOCAB_t::kSharedBytes;
 }
 extern "C" __global__ void top_VOCAB(const float* logits, const float* value, const std::uint32_t* best,
-    const std::int32_t* input, const std::int32_t* tokens, const std::uint32_t* count, std::uint64_t* part_mass,
+    const imp::StepHeader* step, const std::int32_t* tokens, const std::uint32_t* count, std::uint64_t* part_mass,
     std::uint64_t* listed, std::uint32_t* arrived, imp::TopEntry* entries) {
-  top_VOCAB_t::run({{logits, value, best}, input, tokens, count, {part_mass, listed, arrived}, entries});
+  top_VOCAB_t::run({{logits, value, best}, step, tokens, count, {part_mass, listed, arrived}, entries});
 }
-extern "C" __global__ void greedy_VOCAB(const float* value, const std::uint32_t* best, const std::int32_t* input,
+extern "C" __global__ void greedy_VOCAB(const float* value, const std::uint32_t* best, const imp::StepHeader* step,
     std::int32_t* tokens, std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count,
     std::uint64_t* ring) {
-  greedy_VOCAB_t::run({value, best, {input, tokens, positions, history, seen, count, ring}});
+  greedy_VOCAB_t::run({value, best, {step, tokens, positions, history, seen, count, ring}});
 }
-extern "C" __global__ void score_VOCAB(const float* logits, const std::int32_t* input, const imp::Sampling* sampling,
+extern "C" __global__ void score_VOCAB(const float* logits, const imp::StepHeader* step, const imp::Sampling* sampling,
     const std::int32_t* positions, const std::int32_t* history, const std::int32_t* breakers, const imp::Seen* seen,
     const std::uint32_t* mask, const float* bias, std::uint32_t* longest, float* scores, float* value,
     std::uint32_t* best) {
-  score_VOCAB_t::run({{logits, input, sampling, positions, history, breakers, seen, mask, bias, longest}, scores, value,
+  score_VOCAB_t::run({{logits, step, sampling, positions, history, breakers, seen, mask, bias, longest}, scores, value,
       best});
 }
 extern "C" __global__ void sieve_VOCAB(const __grid_constant__ sieve_VOCAB_t::Args args) { sieve_VOCAB_t::run(args); }
-extern "C" __global__ void weigh_VOCAB(const std::int32_t* input, const imp::Sampling* sampling, const float* scores,
+extern "C" __global__ void weigh_VOCAB(const imp::StepHeader* step, const imp::Sampling* sampling, const float* scores,
     const float* value, const std::uint32_t* best, std::uint64_t* histogram) {
-  weigh_VOCAB_t::run({input, sampling, {scores, value, best}, histogram});
+  weigh_VOCAB_t::run({step, sampling, {scores, value, best}, histogram});
 }
 extern "C" __global__ void draw_VOCAB(const imp::Sampling* sampling, const float* scores, const float* value,
     const std::uint32_t* best, std::uint64_t* histogram, float* winner_value, std::uint32_t* winner, float* list_scores,
-    std::uint32_t* list_ids, std::uint32_t* arrived, const std::int32_t* input, std::int32_t* tokens,
+    std::uint32_t* list_ids, std::uint32_t* arrived, const imp::StepHeader* step, std::int32_t* tokens,
     std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count, std::uint64_t* ring) {
   draw_VOCAB_t::run({sampling, {scores, value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived},
-      {input, tokens, positions, history, seen, count, ring}});
+      {step, tokens, positions, history, seen, count, ring}});
 }
 """
 
@@ -146,7 +145,7 @@ class Sampler:
             ends[1, : len(breakers)] = breakers
         b = {name: aligned(array) for name, array in {
             "logits": logits, "value": value.astype(np.float32), "best": best.astype(np.uint32),
-            "input": np.array([1, 0, 0, 0], np.int32), "sampling": np.stack([p, p]),
+            "step": np.array([5, 3, 4, 1], np.int32), "sampling": np.stack([p, p]),
             "mask": np.stack([~words, words]), "bias": np.stack([-bias, bias]), "scores": np.zeros_like(logits),
             "score_value": np.zeros(self.parts, np.float32), "score_best": np.zeros(self.parts, np.uint32),
             "tokens": np.full(2, 9, np.int32), "positions": np.array([7, position], np.int32),
@@ -155,8 +154,8 @@ class Sampler:
             "seen": np.stack([counts, counts]), "count": np.array([11], np.uint32), "ring": np.zeros(8, np.uint64),
             **self.scratch}.items()}  # fmt: skip
         logits_best, scores_best = ("logits", "value", "best"), ("scores", "score_value", "score_best")
-        delivery = ("input", "tokens", "positions", "history", "seen", "count", "ring")
-        state = ("input", "sampling", "positions", "history", "breakers", "seen", "mask", "bias", "longest")
+        delivery = ("step", "tokens", "positions", "history", "seen", "count", "ring")
+        state = ("step", "sampling", "positions", "history", "breakers", "seen", "mask", "bias", "longest")
         if greedy:
             self.launch("greedy", 1, b, "value", "best", *delivery, seed=seed)
         elif sieve:
@@ -169,7 +168,7 @@ class Sampler:
             if adjusts:
                 self.launch("score", self.parts, b, "logits", *state, *scores_best, seed=seed)
             if self.weighed:
-                self.launch("weigh", self.parts, b, "input", "sampling", *source, "histogram", seed=seed)
+                self.launch("weigh", self.parts, b, "step", "sampling", *source, "histogram", seed=seed)
             work = [name for name in self.scratch if name not in ("shares", "histograms", "sieved")]
             self.launch("draw", self.parts, b, "sampling", *source, *work, *delivery, seed=seed)
         assert not b["histogram"].any()
@@ -316,7 +315,7 @@ def test_the_best_logits_and_what_all_weigh(library: SimLibrary, vocab: int, spr
         best = np.array([piece[np.argmax(logits[piece])] for piece in pieces])
         buffers = {
             "logits": logits, "value": logits[best], "best": best.astype(np.uint32),
-            "input": np.array([1, 0, 0, 0], np.int32), "tokens": np.array([0, token], np.int32),
+            "step": np.array([5, 3, 4, 1], np.int32), "tokens": np.array([0, token], np.int32),
             "count": np.array([step], np.uint32), "part_mass": np.zeros(len(pieces), np.uint64),
             "listed": np.zeros(252, np.uint64), "arrived": np.zeros(2, np.uint32), "entries": np.zeros(8, TOP_DTYPE),
         }  # fmt: skip

@@ -77,7 +77,7 @@ def test_plot(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert 0.2 < test["busy"] <= 1
     assert test["host_cores"] > 0.2  # the simulator computes in this process
     with Engine.load(artifact, target="sim") as engine:
-        planned = engine.runner.target.program("decode_b1").kernels
+        planned = engine.runner.target.program("step_r1").kernels
     kernels = {kernel["entry"]: kernel for kernel in document["step"]["kernels"]}
     assert set(kernels) == {kernel.entry for kernel in planned}
     assert sum(kernel["launches"] for kernel in kernels.values()) == len(planned)

@@ -135,9 +135,9 @@ def decode_logits(engine):
     """The logits of a few decode steps: float32 [steps, vocabulary]."""
     rows = []
     engine.runner.write_slot(0, 0, [1], np.zeros((), SAMPLING_DTYPE), None)
-    engine.runner.write_step(0, ())
+    engine.runner.write_step(0)
     for token in (1, 7, 42, 99):
         engine.runner.write_token(0, token)
-        engine.runner.run("decode_b1")
+        engine.runner.run("step_r1")
         rows.append(engine.runner.read("logits", "f32", (engine.plan.vocab,)))
     return np.stack(rows)

@@ -91,15 +91,15 @@ def slightly(rows: Rows) -> None:
 
 
 VALUES = {
-    "decode_b1": ["layers.1.q", "layers.1.k", "layers.1.v", "layers.1.gated"],
-    "prefill": ["embed", "layers.1.q", "layers.1.k", "layers.1.v", "layers.1.gate", "layers.1.up"],
+    "step_r1": ["layers.1.q", "layers.1.k", "layers.1.v", "layers.1.gated"],
+    "forward_r128": ["embed", "layers.1.q", "layers.1.k", "layers.1.v", "layers.1.gate", "layers.1.up"],
 }
 BOTH = ["layers.1.attention", "layers.1.attn_residual", "layers.1.residual"]
 CASES = [(program, value) for program in VALUES for value in (*VALUES[program], *BOTH)]
 
 
 @pytest.mark.parametrize("fault", [quarter, row_of_another, slightly])
-@pytest.mark.parametrize(("program", "value"), [*CASES, ("decode_b1", "logits")])
+@pytest.mark.parametrize(("program", "value"), [*CASES, ("step_r1", "logits")])
 def test_a_fault_is_found_where_it_is(
     engine: Engine, program: str, value: str, fault: Callable[[Rows], object]
 ) -> None:
@@ -114,6 +114,6 @@ def test_what_is_not_a_number_is_a_fault(engine: Engine) -> None:
         def put(rows: Rows, wrong: float = wrong) -> None:
             rows[0, 3] = wrong
 
-        failure = checked(engine, "decode_b1", "layers.1.q", put).first_failure
+        failure = checked(engine, "step_r1", "layers.1.q", put).first_failure
         assert failure is not None
         assert failure.op == "layers.1.q"

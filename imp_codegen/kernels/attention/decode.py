@@ -40,7 +40,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             **norm_weights(low, parts),
             "turns": turns(low, parts),
             "cache": cache,
-            "input": low.state("const std::int32_t*", "step.input"),
+            "rows": low.step_rows(),
             "positions": low.state("const std::int32_t*", "seq.position"),
             "table": low.state("const std::int32_t*", "seq.table"),
             "partial": Param("float*", partial),

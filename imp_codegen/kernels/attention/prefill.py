@@ -1,4 +1,4 @@
-"""Attention of a chunk of a prompt: q is rotated where it lies, k and v appended, then causal attention."""
+"""Attention of several rows: q is rotated where it lies, k and v appended, then causal attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _APPEND_THREADS = 256
 
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
-    """Two kernels: the whole chunk is in the cache before any of it is attended to."""
+    """Two kernels: all rows are in the cache before any of them is attended to."""
     return (_append(low, parts), _attend(low, parts))
 
 
@@ -36,7 +36,8 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
             "cache": low.layer_cache(op.layer),
             "table": low.state("const std::int32_t*", "seq.table"),
             "positions": low.state("const std::int32_t*", "seq.position"),
-            "input": low.state("const std::int32_t*", "step.input"),
+            "step": low.step(),
+            "rows": low.step_rows(),
         },
         grid=(low.rows, 1, 1),
         threads=_APPEND_THREADS,
@@ -63,28 +64,29 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
             "table": low.state("const std::int32_t*", "seq.table"),
             "positions": low.state("const std::int32_t*", "seq.position"),
             "out": low.value("float*", op.out),
-            "input": low.state("const std::int32_t*", "step.input"),
+            "step": low.step(),
+            "sequences": low.step_sequences(),
         },
-        grid=(-(-rows // tiles.queries), op.heads, 1),
+        grid=(tiles.grid, op.heads, 1),
         threads=tiles.warps * 32,
         shared_bytes=tiles.shared_bytes,
         ops=(label(op),),
         outputs=(*low.output(op.out), *appended(low, op)),
         other_bytes=2 * rows * op.out.width * 4,
         cache_reads=(CacheRead(op.window and op.window + rows, part.position_bytes),),
-        tiles=_tiles(op, tiles),
+        tiles=_tiles(op, tiles, rows),
     )
 
 
-def _tiles(op: Attention, tiles: ChunkTiles) -> Tiles:
+def _tiles(op: Attention, tiles: ChunkTiles, rows: int) -> Tiles:
     """Scores and values of a tile of keys, each as a sum of two products, since a float32 is two f16."""
     ops = 4 * 2 * tiles.queries * tiles.keys * op.head_dim
     sight = op.window and op.window + tiles.queries
-    return Tiles(f"attention {op.head_dim}", "f16", ops, 0, tiles.keys, sight)
+    return Tiles(f"attention {op.head_dim}", "f16", ops, 0, tiles.keys, sight, -(-rows // tiles.queries) * op.heads)
 
 
 def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:
-    return (("heads", op.heads), ("kv_heads", op.kv_heads), ("head_dim", op.head_dim), ("tokens", low.rows))
+    return (("heads", op.heads), ("kv_heads", op.kv_heads), ("head_dim", op.head_dim), ("rows", low.rows))
 
 
 def _paging(low: Lowering) -> tuple[tuple[str, int], ...]:

@@ -45,12 +45,16 @@ def attention_bytes(shape: Attention, warps: int, slots: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ChunkTiles:
-    """How a CTA attends to a chunk: warps, queries and keys of a tile, shared memory. The twin of AttentionPrefill."""
+    """How several rows are attended to: a CTA's warps, queries and keys of a tile, shared memory, CTAs a head.
+
+    The twin of AttentionPrefill.
+    """
 
     warps: int
     queries: int
     keys: int
     shared_bytes: int
+    grid: int
 
 
 def chunk_tiles(op: Attention, rows: int) -> ChunkTiles:
@@ -59,4 +63,4 @@ def chunk_tiles(op: Attention, rows: int) -> ChunkTiles:
     groups = 4 if rows % 64 == 0 and parts <= 2 else 2
     keys = {1: 64, 2: 32}.get(parts, 16)
     scores = groups * parts * 16 * keys * 4 if parts > 1 else 0
-    return ChunkTiles(groups * parts, groups * 16, keys, 4 * keys * (op.head_dim * 2 + 16) + scores)
+    return ChunkTiles(groups * parts, groups * 16, keys, 4 * keys * (op.head_dim * 2 + 16) + scores, rows // 8)

@@ -106,7 +106,7 @@ def _arguments(model: StepModel, copies: Copies) -> Arguments:
         "partial": Param("std::uint64_t*", low.buffer("step.partial", partial)),
         "counters": Param("std::uint32_t*", low.buffer("step.counters", 5 * 128)),
         "cache": Param("std::uint8_t*", Binding("kv")),
-        "input": low.state("const std::int32_t*", "step.input"),
+        "rows": low.step_rows(),
         "positions": low.state("const std::int32_t*", "seq.position"),
         "table": low.state("const std::int32_t*", "seq.table"),
     }

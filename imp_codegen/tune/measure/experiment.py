@@ -31,7 +31,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Form, Kernel, Plan, Plane, PlanError, TargetPlan
 
-PROGRAM = "forward_b1"
+PROGRAM = "forward_r1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
     sized = find_target(f"{target}:{compiled.card}")
-    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), sized, plan.chunk_tokens)
+    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), sized, plan.rows)
     low, formula = lowering.step("graph")
     taken = lowering.body()
     hindrance = obstacle(taken)
@@ -134,7 +134,7 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     graph = architecture.build(spec)
     weights = weights_of(checkpoint, graph, sources_of(architecture, checkpoint, spec, graph))
     placed = place_weights(graph, weights, checkpoint.path)
-    low, _ = _Lowerings(spec.context, graph, placed, target, chunk_tokens=128).step("graph")
+    low, _ = _Lowerings(spec.context, graph, placed, target, rows=128).step("graph")
     return tuple(low.streams)
 
 
@@ -189,12 +189,12 @@ class _Lowerings:
     graph: Graph
     placed: Mapping[str, Placed]
     target: Target
-    chunk_tokens: int
+    rows: int
 
     def step(self, form: Form, *tables: Table) -> tuple[Lowering, tuple[KernelSpec, ...]]:
         """The kernels of a step, and what lowering them asked for."""
         low = self._lowering(tables)
-        lowered = lower(low, self.graph, self.chunk_tokens, form)
+        lowered = lower(low, self.graph, self.rows, form)
         return low, next(program.kernels for program in lowered.programs if program.name == PROGRAM)
 
     def body(self) -> Body:

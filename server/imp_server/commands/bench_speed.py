@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from imp_runtime.device import Mark
     from imp_runtime.engine import Engine
 
-DECODE = "decode_b1"
+DECODE = "step_r1"
 # What people ask for, from cheap to dear: the likeliest token first, with which the others are compared.
 SAMPLINGS = {
     "greedy": SamplingParams(),

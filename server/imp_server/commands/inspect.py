@@ -84,7 +84,7 @@ def _card_of(target: TargetPlan) -> Card | None:
 def _launches(program: Program, card: Card | None) -> list[_Launch]:
     """With predicted times of a full run at the beginning of a sequence."""
     known = card if card is not None and card.speed is not None else None
-    return [_Launch(k, launch_us(known, k, program.tokens) if known else None) for k in program.kernels]
+    return [_Launch(k, launch_us(known, k, program.rows) if known else None) for k in program.kernels]
 
 
 def _card(name: str | None) -> Card | None:
@@ -106,16 +106,16 @@ def _target(plan: Plan, name: str | None, card: Card | None) -> TargetPlan:
 
 
 def _decode_speed(programs: dict[str, list[_Launch]]) -> float | None:
-    """Tokens per second of decode_b1 as predicted."""
-    times = [launch.us for launch in programs.get("decode_b1", []) if launch.us is not None]
+    """Tokens per second of step_r1 as predicted."""
+    times = [launch.us for launch in programs.get("step_r1", []) if launch.us is not None]
     return 1e6 / sum(times) if times else None
 
 
 def _prompt_speed(target: TargetPlan, programs: dict[str, list[_Launch]]) -> float | None:
-    """Tokens per second of a full chunk as predicted."""
-    chunk = next((program for program in target.programs if program.name.startswith("prefill_")), None)
-    times = [launch.us for launch in programs[chunk.name] if launch.us is not None] if chunk else []
-    return 1e6 * chunk.tokens / sum(times) if chunk and times else None
+    """Tokens per second of a prompt's rows as predicted."""
+    rows = next((p for p in target.programs if p.name.startswith("forward_r") and p.rows > 1), None)
+    times = [launch.us for launch in programs[rows.name] if launch.us is not None] if rows else []
+    return 1e6 * rows.rows / sum(times) if rows and times else None
 
 
 def _summary(artifact: Artifact) -> Table:
@@ -193,7 +193,7 @@ def _program_table(program: Program, launches: list[_Launch], card: Card | None)
             f"{sum(times):.1f}" if times else "-",
         )
     )
-    title = f"{program.name}: up to {program.tokens} tokens, {len(launches)} kernels"
+    title = f"{program.name}: up to {program.rows} rows, {len(launches)} kernels"
     title += f", times predicted for {card.basis}" if card and card.speed else ""
     columns = ("kernel", "ops", "launches", "grid", "threads", "bytes", "work", "us each", "us all")
     return table(title, columns, rows, right=2)

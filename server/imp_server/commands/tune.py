@@ -107,7 +107,7 @@ def _begin(runner: ModelRunner) -> None:
     position = min(_TOKENS_BEFORE, runner.plan.context - 1, runner.kv_tokens - 1)
     greedy = np.zeros((), SAMPLING_DTYPE)
     runner.write_slot(0, position, range(1, position // BLOCK_TOKENS + 2), greedy, None)
-    runner.write_step(0, ())
+    runner.write_step(0)
     runner.write_token(0, 0)
 
 

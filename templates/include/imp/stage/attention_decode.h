@@ -3,6 +3,7 @@
 #pragma once
 #include "imp/stage/attention_core.h"
 #include "imp/stage/ring.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -21,7 +22,7 @@ struct AttentionDecode {
     const float* k_norm;
     const std::uint64_t* turns;
     std::uint8_t* cache;  // this layer's part of block 0
-    const std::int32_t* input;
+    const StepRow* rows;
     const std::int32_t* positions;
     const std::int32_t* table;
     float* partial;
@@ -31,7 +32,7 @@ struct AttentionDecode {
 
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
-    const int slot = args.input[0];
+    const int slot = args.rows[0].slot;
     const int position = args.positions[slot];
     const int split = block_index();
     const int item = block_index_y();

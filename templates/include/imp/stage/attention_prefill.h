@@ -1,4 +1,5 @@
-// Causal attention of a chunk over the paged cache, which already holds the chunk's own keys and values.
+// Causal attention of several rows over the paged cache, which already holds their own keys and values. A tile of queries
+// is of one sequence, so that nothing depends on which others are there.
 // Queries enter the tensor cores as f16 hi + lo (to 2^-22), keys and values as they lie in the cache, softmax in fp32.
 // Its weights are rounded to f16 (to 2^-11), and the sum that normalises them is taken after rounding, so that they
 // still add up to 1: the output's relative error is about 1.3e-4 (root mean square), what f16 values have too.
@@ -12,6 +13,7 @@
 #include "imp/layout/tile.h"
 #include "imp/stage/attention_tile.h"
 #include "imp/stage/elementwise.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -19,8 +21,8 @@ struct AttentionPrefillConfig {
   int heads;
   int kv_heads;
   int head_dim;
-  int tokens;        // of a full chunk
-  int stride;        // floats from one token's queries to the next
+  int rows;          // at most
+  int stride;        // floats from one row's queries to the next
   int table_blocks;  // entries of a sequence's block table
   int block_bytes;   // of one cache block, all layers
   int window;        // positions that a query sees, its own with them; 0: all before it
@@ -30,12 +32,12 @@ struct AttentionPrefillConfig {
 template <AttentionPrefillConfig C>
 struct AttentionPrefill {
   static constexpr int kParts = ceil_div(C.head_dim, 128);  // warps that share a head
-  static constexpr int kGroups = C.tokens % 64 == 0 && kParts <= 2 ? 4 : 2;
+  static constexpr int kGroups = C.rows % 64 == 0 && kParts <= 2 ? 4 : 2;
   static constexpr int kWarps = kGroups * kParts;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kBlockQueries = kGroups * 16;
   static constexpr int kTileKeys = kParts == 1 ? 64 : kParts == 2 ? 32 : 16;
-  static constexpr int kGridX = ceil_div(C.tokens, kBlockQueries);
+  static constexpr int kGridX = C.rows / 8;  // tiles that run at once; several sequences may have more
   static constexpr int kGridY = C.heads;
   static constexpr int kGridZ = 1;
   static constexpr int kHeadBytes = kCacheTokens * C.head_dim * 2;
@@ -51,35 +53,46 @@ struct AttentionPrefill {
   static constexpr float kMasked = -1e30f;
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(C.head_dim % 16 == 0 && C.head_dim <= 512, "a head is up to 32 tensor-core steps of 16");
-  static_assert(C.tokens > 0 && C.tokens % 32 == 0, "a chunk consists of 32-token tiles");
+  static_assert(C.rows > 0 && C.rows % 32 == 0, "rows come in tiles of 32");
   static_assert(C.stride % 2 == 0, "queries are read two at a time");
 
   struct Args {
-    const float* q;             // [tokens, stride]: the first heads * head_dim columns, times the softmax scale and log2(e)
+    const float* q;             // [rows, stride]: the first heads * head_dim columns, times the softmax scale and log2(e)
     const std::uint8_t* cache;  // this layer's part of block 0
     const std::int32_t* table;
     const std::int32_t* positions;
-    float* out;  // [tokens, heads, head_dim]
-    const std::int32_t* input;
+    float* out;  // [rows, heads, head_dim]
+    const StepHeader* step;
+    const StepSequence* sequences;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const int tokens = a.input[1];
-    const int first = block_index() * kBlockQueries;
-    if (first >= tokens) return;
-    const int start = a.positions[a.input[0]];
+    int tile = block_index();
+    for (int i = 0; i < a.step->sequences; i++) {
+      const StepSequence s = a.sequences[i];
+      const int tiles = (s.rows + kBlockQueries - 1) / kBlockQueries;
+      for (; tile < tiles; tile += kGridX) attend(a, s, tile * kBlockQueries);
+      tile -= tiles;
+    }
+  }
+
+ private:
+  // The queries from `first` on of a sequence.
+  static __device__ __forceinline__ void attend(const Args& a, const StepSequence& s, int first) {
+    const int start = a.positions[s.slot];
     const int head = block_index_y();
-    const int keys = start + min(first + kBlockQueries, tokens);
+    const int keys = start + min(first + kBlockQueries, s.rows);
     const int tiles = (keys + kTileKeys - 1) / kTileKeys;
     const int seen = C.window > 0 ? max(start + first - C.window + 1, 0) : 0;  // from here on, by one of the queries
     const int query = first + warp_index() / kParts * 16 + lane_index() / 4;  // and query + 8
-    const std::int32_t* blocks = a.table + a.input[0] * C.table_blocks;
+    const std::int32_t* blocks = a.table + s.slot * C.table_blocks;
     const std::uint8_t* head_cache = a.cache + head / (C.heads / C.kv_heads) * kHeadBytes;
     std::uint8_t* shared = shared_memory();
 
+    block_sync();  // all are done with the tile before this one
     copy_tile(head_cache, blocks, seen / kTileKeys, seen, keys, shared + seen / kTileKeys % 2 * kBufferBytes);
     std::uint32_t high[kDepth][4];
     std::uint32_t low[kDepth][4];
-    load_queries(a.q, query, head, high, low);
+    load_queries(a.q + static_cast<std::size_t>(s.first) * C.stride, query, s.rows, head, high, low);
     State state = {};
     state.largest[0] = kMasked;
     state.largest[1] = kMasked;
@@ -101,10 +114,9 @@ struct AttentionPrefill {
       soften(scores, state, weights);
       accumulate(buffer + kTileBytes, weights, state.out);
     }
-    store(a.out, query, tokens, head, state);
+    store(a.out + static_cast<std::size_t>(s.first) * C.heads * C.head_dim, query, s.rows, head, state);
   }
 
- private:
   struct State {
     float largest[2];  // of rows query and query + 8
     float total[2];    // this lane's part of the sum of weights
@@ -139,17 +151,21 @@ struct AttentionPrefill {
     cp_async_commit();
   }
 
-  static __device__ __forceinline__ void load_queries(const float* q, int query, int head,
+  static __device__ __forceinline__ void load_queries(const float* q, int query, int rows, int head,
                                                       std::uint32_t (&high)[kDepth][4],
                                                       std::uint32_t (&low)[kDepth][4]) {
-    const float* line =
-        q + static_cast<std::size_t>(query) * C.stride + head * C.head_dim + step() * 16 + lane_index() % 4 * 2;
+    const float* lines[2];
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const int row = min(query + half * 8, rows - 1);  // behind the last one others may begin, or nothing
+      lines[half] = q + static_cast<std::size_t>(row) * C.stride + head * C.head_dim + step() * 16 + lane_index() % 4 * 2;
+    }
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
       if (!has(k)) break;
 #pragma unroll
       for (int r = 0; r < 4; r++) {
-        const float2 x = *reinterpret_cast<const float2*>(line + r % 2 * 8 * C.stride + k * 16 + r / 2 * 8);
+        const float2 x = *reinterpret_cast<const float2*>(lines[r % 2] + k * 16 + r / 2 * 8);
         split_halves(x, high[k][r], low[k][r]);
       }
     }
@@ -274,14 +290,14 @@ struct AttentionPrefill {
     }
   }
 
-  static __device__ __forceinline__ void store(float* out, int query, int tokens, int head, const State& state) {
+  static __device__ __forceinline__ void store(float* out, int query, int rows, int head, const State& state) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       const float inverse = divide_fast(1.0f, group_sum<4>(state.total[half]));
-      const int token = query + half * 8;
-      if (token >= tokens) continue;
+      const int row = query + half * 8;
+      if (row >= rows) continue;
       float* line =
-          out + (static_cast<std::size_t>(token) * C.heads + head) * C.head_dim + step() * 16 + lane_index() % 4 * 2;
+          out + (static_cast<std::size_t>(row) * C.heads + head) * C.head_dim + step() * 16 + lane_index() % 4 * 2;
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
         if (!has(d / 2)) break;

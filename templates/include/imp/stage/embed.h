@@ -1,7 +1,8 @@
-// The embedding rows of the tokens to run.
+// The embeddings of the tokens to run.
 #pragma once
 #include "imp/layout/tile.h"
 #include "imp/stage/exchange.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -12,14 +13,15 @@ struct EmbedConfig {
 
 struct EmbedArgs {
   const std::uint8_t* plane;
-  const std::int32_t* input;
-  const std::int32_t* tokens;  // [slots], or those of the chunk
+  const StepHeader* step;  // null for one row
+  const StepRow* rows;
+  const std::int32_t* last;  // [slots]
   float* x;
 };
 
-// Decode: x[cols] = the row of the slot's last token. One CTA for each `threads` columns.
+// One row: x[cols] = its token's. One CTA for each `threads` columns.
 template <EmbedConfig C, class M>
-struct EmbedToken {
+struct EmbedRow {
   static constexpr int kThreads = C.threads;
   static constexpr int kSharedBytes = 0;
   static constexpr int kGridX = ceil_div(M::kCols, C.threads);
@@ -27,21 +29,22 @@ struct EmbedToken {
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
     const int k = block_index() * C.threads + thread_index();
-    if (k < M::kCols) a.x[k] = untagged(C.scale * M::value(a.plane, a.tokens[a.input[0]], k));
+    if (k < M::kCols) a.x[k] = untagged(C.scale * M::value(a.plane, a.rows[0].token_of(a.last), k));
   }
 };
 
-// Prefill: x[t, cols] = the row of the chunk's token t. One CTA for each token.
+// Several: x[rows, cols]. One CTA for each.
 template <EmbedConfig C, class M>
-struct EmbedChunk {
+struct EmbedRows {
   static constexpr int kThreads = C.threads;
   static constexpr int kSharedBytes = 0;
   using Args = EmbedArgs;
   static __device__ __forceinline__ void run(const Args& a) {
     const int t = block_index();
-    if (t >= a.input[1]) return;
+    if (t >= a.step->rows) return;
+    const std::int32_t token = a.rows[t].token_of(a.last);
     for (int k = thread_index(); k < M::kCols; k += C.threads) {
-      a.x[t * M::kCols + k] = C.scale * M::value(a.plane, a.tokens[t], k);
+      a.x[t * M::kCols + k] = C.scale * M::value(a.plane, token, k);
     }
   }
 };

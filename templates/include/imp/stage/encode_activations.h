@@ -7,6 +7,7 @@
 #include "imp/stage/chunk_row.h"
 #include "imp/stage/elementwise.h"
 #include "imp/stage/q8_block.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -57,11 +58,11 @@ struct EncodeActivations {
     uint2* scales;          // [tokens, cols / 32, rounded up to even, so that two are 16 aligned bytes]: d as float bits;
                             // the sums of the codes of both halves as int16
     std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
-    const std::int32_t* input;
+    const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
     const int token = block_index();
-    if (token >= a.input[1]) return;
+    if (token >= a.step->rows) return;
     auto* partial = reinterpret_cast<float*>(shared_memory());
     const std::size_t first = static_cast<std::size_t>(token) * C.cols;
     if constexpr (C.gated) {

@@ -1,6 +1,6 @@
 // The logits of the step's sequence, copied to its row of pinned host memory.
 #pragma once
-#include "isa.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -15,11 +15,11 @@ struct ExportLogits {
   static constexpr int kSharedBytes = 0;
   struct Args {
     const float* logits;  // [vocab]
-    const std::int32_t* input;
+    const StepHeader* step;
     float* rows;  // [slots, vocab]
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    float* row = a.rows + static_cast<std::size_t>(a.input[0]) * C.vocab;
+    float* row = a.rows + static_cast<std::size_t>(a.step->slot) * C.vocab;
     for (int i = block_index() * C.threads + thread_index(); i < C.vocab; i += grid_size() * C.threads) {
       row[i] = a.logits[i];
     }

@@ -3,6 +3,7 @@
 // the product of lo with a third term, at most 2^-24 of the whole, is left out.
 #pragma once
 #include "imp/stage/gemm.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -37,10 +38,10 @@ struct GemmBf16 : GemmTile<C> {
     const std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols], as EncodeActivations leaves them
     const float* bias;            // [rows] or null
     float* y;
-    const std::int32_t* input;
+    const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const int tokens = a.input[1];
+    const int tokens = a.step->rows;
     if (Tile::first_token() >= tokens) return;
     std::uint8_t* shared = shared_memory();
     float sums[2][kRowTiles][4] = {};

@@ -1,6 +1,7 @@
 // Prefill's matrix product with integer weights: int8 activations, exact int32 sums per scale group, fp32 over groups.
 #pragma once
 #include "imp/stage/gemm.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -43,10 +44,10 @@ struct GemmQ8 : GemmTile<C> {
     const uint2* scales;        // [tokens, cols / 32, rounded up to even]
     const float* bias;          // [rows] or null
     float* y;
-    const std::int32_t* input;
+    const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const int tokens = a.input[1];
+    const int tokens = a.step->rows;
     if (Tile::first_token() >= tokens) return;
     std::uint8_t* shared = shared_memory();
     float sums[2][kRowTiles][4] = {};

@@ -3,6 +3,7 @@
 #include <type_traits>
 
 #include "imp/stage/chunk_row.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -27,12 +28,12 @@ struct NormChunk {
   struct Args {
     Source x;  // [tokens, cols]
     const float* norm;
-    const std::int32_t* input;
+    const StepHeader* step;
     float* y;  // [tokens, cols]
   };
   static __device__ __forceinline__ void run(const Args& a) {
     const int t = block_index();
-    if (t >= a.input[1]) return;
+    if (t >= a.step->rows) return;
     const std::size_t first = static_cast<std::size_t>(t) * C.cols;
     auto* partial = reinterpret_cast<float*>(shared_memory());
     if constexpr (C.post) {

@@ -1,9 +1,11 @@
-// Prefill, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache as f16, q stays where
-// it is as f32, multiplied by the softmax scale. Where a layer reads another's cache, there is only q. One CTA for each token; a warp takes a head at a time.
+// Several rows, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache as f16, q stays where
+// it is as f32, multiplied by the softmax scale. Where a layer reads another's cache, there is only q. One CTA for each row;
+// a warp takes a head at a time.
 #pragma once
 #include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
 #include "imp/stage/rope.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -11,9 +13,9 @@ struct RopeAppendConfig {
   int heads;
   int kv_heads;
   int head_dim;
-  int tokens;        // of a full chunk
+  int rows;          // at most
   int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
-  int stride;        // floats of a token's row
+  int stride;        // floats of a row
   int table_blocks;  // entries of a sequence's block table
   int block_bytes;   // of one cache block, all layers
   int rope_dim;      // elements of a head of q and k that turn
@@ -36,7 +38,7 @@ struct RopeAppend {
   static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
   static constexpr int kSums = Pairs::kTurned * 8;  // of squares, where all heads are normed together
   static constexpr int kSharedBytes = kSums + (C.whole_norm ? 2 * kWarps * 4 : 0);
-  static constexpr int kGridX = C.tokens;
+  static constexpr int kGridX = C.rows;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kHeads = C.heads + (C.values > 0 ? 2 * C.kv_heads : 0);
@@ -50,24 +52,25 @@ struct RopeAppend {
   static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
 
   struct Args {
-    float* qkv;                  // [tokens, stride]: heads of q, k and v, where there are k and v
+    float* qkv;                  // [rows, stride]: heads of q, k and v, where there are k and v
     const float* q_norm;         // [head_dim] or null
     const float* k_norm;         // likewise
     const std::uint64_t* turns;  // [rope_dim / 2] or null
     std::uint8_t* cache;         // this layer's part of block 0
     const std::int32_t* table;
     const std::int32_t* positions;
-    const std::int32_t* input;
+    const StepHeader* step;
+    const StepRow* rows;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const int token = block_index();
-    if (token >= a.input[1]) return;
-    const int slot = a.input[0];
-    const int position = a.positions[slot] + token;
+    const int row = block_index();
+    if (row >= a.step->rows) return;
+    const int slot = a.rows[row].slot;
+    const int position = a.positions[slot] + a.rows[row].offset;
     auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
     if (thread_index() < Pairs::kTurned) rotation[thread_index()] = Pairs::angle(a.turns, thread_index(), position);
     block_sync();
-    float* line = a.qkv + static_cast<std::size_t>(token) * C.stride;
+    float* line = a.qkv + static_cast<std::size_t>(row) * C.stride;
     float2 whole = make_float2(1, 1);  // what q and k are multiplied by
     if constexpr (C.whole_norm) whole = whole_factors(line);
 

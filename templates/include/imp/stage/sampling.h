@@ -6,6 +6,7 @@
 // the token with the smallest E_i / p_i, E_i ~ Exp(1), wins with probability p_i.
 #pragma once
 #include "imp/stage/best.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -52,7 +53,6 @@ struct SampleConfig {
   int listed;  // candidates that a list holds
   int ring;
   bool weighed;  // the histogram is made where it is of use, else the last CTA goes through all tokens then
-  bool advance;  // the step consumed a token: its position counts from now on
 };
 
 // How often a sequence has a token: among those that it has generated, and among its last repeat_last_n of all.
@@ -128,7 +128,7 @@ struct Race {
 // Where a chosen token goes.
 template <SampleConfig C>
 struct Delivery {
-  const std::int32_t* input;
+  const StepHeader* step;
   std::int32_t* tokens;
   std::int32_t* positions;
   std::int32_t* history;  // [slots, context]
@@ -139,11 +139,11 @@ struct Delivery {
   // Read early, and before grid_wait if need be: only the end of a program writes it, and programs do not overlap.
   struct Turn {
     int slot;
-    int position;  // of the token to be chosen
+    int position;  // of the token to be chosen: behind the last row, which counts from now on
     std::uint32_t index;
   };
-  __device__ __forceinline__ int slot() const { return input[0]; }
-  __device__ __forceinline__ Turn turn() const { return {slot(), positions[slot()] + (C.advance ? 1 : 0), *count}; }
+  __device__ __forceinline__ int slot() const { return step->slot; }
+  __device__ __forceinline__ Turn turn() const { return {slot(), positions[slot()] + 1, *count}; }
 
   // One thread delivers. The token that is `last_n` places before it, if that is not negative, is recent no more.
   __device__ __forceinline__ void deliver(const Turn& turn, Best chosen, int last_n = -1) const {

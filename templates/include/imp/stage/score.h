@@ -11,7 +11,7 @@ struct Adjust {
 
   struct Args {
     const float* logits;
-    const std::int32_t* input;
+    const StepHeader* step;
     const Sampling* sampling;
     const std::int32_t* positions;
     const std::int32_t* history;   // [slots, context]
@@ -33,17 +33,17 @@ struct Adjust {
   // Before grid_wait: none of this is written before the end of a program.
   __device__ __forceinline__ Adjust(const Args& a, std::uint8_t* shared)
       : logits(a.logits),
-        s(a.sampling[a.input[0]]),
-        seen(a.seen + static_cast<std::size_t>(a.input[0]) * C.vocab),
-        mask(a.mask + static_cast<std::size_t>(a.input[0]) * ceil_div(C.vocab, 32)),
-        bias(a.bias + static_cast<std::size_t>(a.input[0]) * C.vocab),
-        repetition{a.history + static_cast<std::size_t>(a.input[0]) * C.context,
-                   a.breakers + static_cast<std::size_t>(a.input[0]) * C.breakers, a.longest},
+        s(a.sampling[a.step->slot]),
+        seen(a.seen + static_cast<std::size_t>(a.step->slot) * C.vocab),
+        mask(a.mask + static_cast<std::size_t>(a.step->slot) * ceil_div(C.vocab, 32)),
+        bias(a.bias + static_cast<std::size_t>(a.step->slot) * C.vocab),
+        repetition{a.history + static_cast<std::size_t>(a.step->slot) * C.context,
+                   a.breakers + static_cast<std::size_t>(a.step->slot) * C.breakers, a.longest},
         masked((s.flags & kMasked) != 0),
         biased((s.flags & kBiased) != 0),
         penalised(s.penalises()),
         repeated(s.dry_multiplier > 0.0f) {
-    if (repeated) repetition.find(s, a.positions[a.input[0]] + (C.advance ? 1 : 0), shared);
+    if (repeated) repetition.find(s, a.positions[a.step->slot] + 1, shared);
   }
 
   __device__ __forceinline__ float operator()(int i) const {

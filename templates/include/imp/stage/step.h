@@ -17,6 +17,7 @@
 
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
+#include "imp/stage/rows.h"
 #include "imp/stage/step_attention.h"
 #include "imp/stage/step_fetcher.h"
 #include "imp/stage/step_phase.h"
@@ -35,7 +36,7 @@ struct Step {
   //   partial    u64 [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
   //   counters   u32: layers so far; then, 128 bytes apart, arrivals of each kind of phase
   //   turns      of each table, where heads turn
-  //   cache, input, positions, table
+  //   cache, rows, positions, table
   //   branch     u32 [hidden], what a branch has made; sum: where branches have norms
   //   head       its products' weights; logits, best_value and best [grid] as StoreLogits has them
   //   layer[]    qkv, out, gate_up, down: norm and post (the norm of what it makes) where there are any, bias[] of the
@@ -124,7 +125,7 @@ struct Step {
 
     __device__ __forceinline__ Worker(const Args& a, Ring& r, std::uint8_t* memory)
         : args(a), ring(r), scratch(memory + Ring::kSharedBytes), shared(*reinterpret_cast<Shared*>(memory + kShared)) {
-      const int slot = args.input[0];
+      const int slot = args.rows[0].slot;
       const int position = args.positions[slot];
       if (thread_index() == 0) {
         shared.done = 0;

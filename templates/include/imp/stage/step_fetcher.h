@@ -23,7 +23,7 @@ struct StepFetcher {
     prefetch_norms(0);
     matrices<Qkv>(0, args.layer[0].qkv.plane);
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
-    const int slot = args.input[0];
+    const int slot = args.rows[0].slot;
     const int position = args.positions[slot];
     const std::int32_t* table = args.table + slot * A.table_blocks;
     for (int l = 0; l < Kernel::kLayers; l++) {

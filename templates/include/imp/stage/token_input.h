@@ -3,6 +3,7 @@
 #pragma once
 #include "imp/layout/tile.h"
 #include "imp/stage/exchange.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
@@ -11,7 +12,7 @@ struct TokenInputConfig {
   float eps;
   float scale;  // of the rows
   float share;  // of what is normed
-  bool chunk;   // token t of a chunk is tokens[t]; else the one token is its slot's last
+  bool one;     // row, so that nobody says how many there are
   int warps;
 };
 
@@ -26,17 +27,18 @@ struct TokenInput {
   struct Args {
     const std::uint8_t* table;
     const float* norm;  // [group]
-    const float* x;     // [tokens, cols]
-    const std::int32_t* input;
-    const std::int32_t* tokens;  // [slots], or those of the chunk
-    float* out;                  // [tokens, cols]
+    const float* x;     // [rows, cols]
+    const StepHeader* step;  // null for one row
+    const StepRow* rows;
+    const std::int32_t* last;  // [slots]
+    float* out;                // [rows, cols]
   };
   static __device__ __forceinline__ void run(const Args& a) {
     const int t = block_index_y();
-    if (C.chunk && t >= a.input[1]) return;
+    if (!C.one && t >= a.step->rows) return;
     const int group = block_index() * C.warps + warp_index();
     if (group >= kGroups) return;
-    const int token = a.tokens[C.chunk ? t : a.input[0]];
+    const int token = a.rows[t].token_of(a.last);
     const int first = group * C.group;
     const std::size_t line = static_cast<std::size_t>(t) * M::kCols + first;
     float squares = 0;

@@ -38,7 +38,7 @@ struct TopLogits {
 
   struct Args {
     Scores<C> scores;
-    const std::int32_t* input;
+    const StepHeader* step;
     const std::int32_t* tokens;    // [slots]
     const std::uint32_t* sampled;  // tokens so far, of all sequences
     Work work;
@@ -94,7 +94,7 @@ struct TopLogits {
     if (thread_index() != 0) return;
     entry.peak = peak;
     entry.mass = *mass;
-    entry.chosen = scores.values[a.tokens[a.input[0]]];
+    entry.chosen = scores.values[a.tokens[a.step->slot]];
   }
 
  private:

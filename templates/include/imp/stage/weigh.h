@@ -12,7 +12,7 @@ struct Weigh {
   static constexpr int kSharedBytes = kBest + best_bytes(C.threads / kWarp);
 
   struct Args {
-    const std::int32_t* input;
+    const StepHeader* step;
     const Sampling* sampling;  // [slots]
     Scores<C> scores;
     std::uint64_t* histogram;  // [kBins]
@@ -21,7 +21,7 @@ struct Weigh {
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
     const Scores<C>& scores = a.scores;
-    const Sampling& s = a.sampling[a.input[0]];
+    const Sampling& s = a.sampling[a.step->slot];
     const bool needed = scores.needs_histogram(s);
     auto* bins = reinterpret_cast<std::uint64_t*>(shared);
     if (needed) {

@@ -1,4 +1,4 @@
-"""The end of a chunk of a prompt."""
+"""The end of a program of several rows."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 
 
-def finish(low: Lowering) -> KernelSpec:
-    """The position moves on."""
+def advance(low: Lowering) -> KernelSpec:
+    """The positions of its sequences move on."""
     return KernelSpec(
-        name="finish",
-        entry="finish",
-        headers=("stage/finish_prefill",),
-        stage=Cpp("FinishPrefill", (32,)),
+        name="advance",
+        entry="advance",
+        headers=("stage/advance",),
+        stage=Cpp("Advance", (32,)),
         args={
             "positions": low.state("std::int32_t*", "seq.position"),
-            "input": low.state("const std::int32_t*", "step.input"),
+            "step": low.step(),
+            "sequences": low.step_sequences(),
         },
         grid=(1, 1, 1),
         threads=32,

@@ -1,0 +1,37 @@
+// What a program works on, as the host says it: rows, each a token of a sequence, and which rows belong together.
+#pragma once
+#include "isa.h"
+
+namespace imp {
+
+// Before the first row. `row`: the one that the head takes; `slot`: of the sequence whose token is chosen.
+struct StepHeader {
+  std::int32_t rows;
+  std::int32_t sequences;
+  std::int32_t row;
+  std::int32_t slot;
+};
+
+struct StepRow {
+  std::int32_t slot;
+  std::int32_t offset;  // from the sequence's position
+  std::int32_t token;   // or kLastToken
+  std::int32_t flags;
+
+  // Its token, if the sequences' last ones are `last` [slots].
+  __device__ __forceinline__ std::int32_t token_of(const std::int32_t* last) const {
+    return token >= 0 ? token : last[slot];
+  }
+};
+inline constexpr std::int32_t kLastToken = -1;  // what the sequence has sampled last
+
+// Rows of one sequence: neighbours, at positions that follow one another.
+struct StepSequence {
+  std::int32_t first;
+  std::int32_t rows;
+  std::int32_t slot;
+  std::int32_t flags;
+};
+inline constexpr std::int32_t kSamples = 1;  // flags: a token is chosen after its last row, which then counts
+
+}  // namespace imp
