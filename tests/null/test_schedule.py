@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from imp_codegen.kernels.step import schedule as module
-from imp_codegen.kernels.step.schedule import Count, Order, Phase, Schedule, ScheduleError, check
+from imp_codegen.kernels.step.schedule import Count, Flow, Order, Phase, Schedule, ScheduleError, check, flows
 from imp_codegen.targets import TargetError, find_target
 from schedules import DEMO, SHAPES, schedule_of
 
@@ -59,6 +59,10 @@ GOOD = Schedule(
 )
 
 
+def flowing(number: int, flow: Flow) -> Schedule:
+    return replace(GOOD, flows=(*GOOD.flows[:number], flow, *GOOD.flows[number + 1 :]))
+
+
 def phase(number: int, **changes: object) -> Schedule:
     layer = list(LAYER)
     layer[number] = replace(layer[number], **changes)  # type: ignore[arg-type]
@@ -69,6 +73,10 @@ def test_a_good_one():
     check(GOOD)
     check(replace(GOOD, slots=9))  # a round of four and five in flight; too few for sweeps, which are then not made
     check(replace(GOOD, layers=(LAYER, tuple(replace(p, early=2) for p in LAYER))))
+
+
+def test_branches_with_norms():
+    check(replace(GOOD, flows=flows(normed=True)))
 
 
 @pytest.mark.parametrize(
@@ -88,6 +96,9 @@ def test_a_good_one():
         (phase(2, rows=144), "down projection: 144 values are published, 148 are waited for"),
         (phase(3, rows=60), "q, k and v: 60 values are published, 64 are waited for"),
         (replace(GOOD, head=replace(GOOD.head, cols=128)), "LM head: 64 values are published, 128 are waited for"),
+        (flowing(3, Flow("sum", "gated")), "phase 3 of a layer waits for a sum that nobody writes"),
+        (flowing(3, Flow("x", "x")), "phase 3 of a layer writes x, which it reads"),
+        (flowing(0, Flow("x", "qkv", "branch", "x")), "phase 0 of a layer waits for a branch that nobody writes"),
         (phase(1, early=-1), "output projection: begins when all but -1 CTAs have arrived"),
         (
             replace(phase(2, early=2), grid=20),

@@ -63,12 +63,12 @@ def test_splits(tape: SimLibrary, window: int) -> None:
 # Numbers of the emitted type, each as an expression of the phase's units U.
 TRAITS = """
 template <class T> struct Numbers;
-template <class Args, imp::StepConfig C, class A, class Q, class O, class G, class D, class H>
-struct Numbers<imp::Step<Args, C, A, Q, O, G, D, H>> {
-  using Kernel = imp::Step<Args, C, A, Q, O, G, D, H>;
+template <class Args, imp::StepConfig C, class L, class H>
+struct Numbers<imp::Step<Args, C, L, H>> {
+  using Kernel = imp::Step<Args, C, L, H>;
   template <class P> struct Of;
-  template <imp::EncodeConfig E, imp::PhaseConfig P, class L, class... Units>
-  struct Of<imp::StepPhase<E, P, L, Units...>> {
+  template <class At, class F, imp::EncodeConfig E, imp::PhaseConfig P, class O, class... Units>
+  struct Of<imp::StepPhase<At, F, E, P, O, Units...>> {
     static constexpr bool has(int units, int tiles, bool may_sweep, int cols, int early) {
       return E.cols == cols && P.early == early && ((Units::kUnits == units && Units::kTiles == tiles &&
              (may_sweep || !Kernel::template Shape<Units>::kSweeps)) || ...);
@@ -76,8 +76,9 @@ struct Numbers<imp::Step<Args, C, A, Q, O, G, D, H>> {
     static constexpr int kVariants = sizeof...(Units);
   };
   static constexpr bool kRing = C.grid == %d && C.warps == %d && C.slots == %d && C.in_flight == %d && C.lanes == %d;
-  static constexpr bool kAttention = Kernel::Core::kItems == %d && A::kConfig.splits == %d && A::kConfig.window == %d;
-  using Qkv = Of<Q>; using Out = Of<O>; using GateUp = Of<G>; using Down = Of<D>; using Head = Of<H>;
+  static constexpr bool kAttention = Kernel::Core::kItems == %d && Kernel::A.splits == %d && Kernel::A.window == %d;
+  using Qkv = Of<typename L::template At<0>>; using Out = Of<typename L::template At<2>>;
+  using GateUp = Of<typename L::template At<3>>; using Down = Of<typename L::template At<4>>; using Head = Of<H>;
 };
 static_assert(Numbers<step_0_t>::kRing, "ring");
 static_assert(Numbers<step_0_t>::kAttention, "attention");

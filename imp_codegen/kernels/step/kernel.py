@@ -15,7 +15,7 @@ from imp_codegen.kernels.linear_add import LinearAdd
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.step.copies import Copies
 from imp_codegen.kernels.step.model import Layer, StepModel
-from imp_codegen.kernels.step.schedule import Phase, Schedule, check
+from imp_codegen.kernels.step.schedule import Flow, Phase, Schedule, check, flows
 from imp_codegen.kernels.stream import activation, bias_mask, biases, encode_config, encoded_bytes
 from imp_codegen.kernels.vector import Sum, Vector, norm_weight
 from imp_codegen.ops import Attention, Linear, RmsNorm
@@ -62,7 +62,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
         name="step",
         entry="step",
         headers=("stage/step", *low.headers(*matrices, head.linear.weight)),
-        stage=Cpp("Step", (step, _attention(model), *_phases(model, early))),
+        stage=Cpp("Step", (step, *_phases(model, early))),
         args=_arguments(model, copies),
         indexed=True,
         grid=(target.sms, 1, 1),
@@ -116,7 +116,7 @@ def _arguments(model: StepModel, copies: Copies) -> Arguments:
         width = head.vector.value.width * 4
         args |= {name: Param("std::uint32_t*", low.buffer(f"step.{name}", width)) for name in ("branch", "sum")}
     stored = {name: argument for name, argument in head.stored(low).items() if name != "bias"}
-    args["head"] = {**stored, **_product_arguments(low, (head.linear,), head.vector.norm)}
+    args["head"] = {**stored, **_product_arguments(low, (head.linear,), head.vector.norm, head.vector.sum)}
     args["layer"] = tuple(
         _layer_arguments(low, layer, mlp_sum, copies)
         for layer, mlp_sum in zip(model.layers, model.mlp_sums(), strict=True)
@@ -125,12 +125,12 @@ def _arguments(model: StepModel, copies: Copies) -> Arguments:
 
 
 def _layer_arguments(low: Lowering, layer: Layer, mlp_sum: Sum | None, copies: Copies) -> Arguments:
-    """A layer's pointers; those of the first layer, which finds no branch to add, have a place for its sum, too."""
+    """A layer's pointers; the first layer, which finds no branch to add, has those for it, too: its own branch's."""
     parts, (qkv, out, gate_up, down) = layer.attention.parts, layer.products()
     first_sum: Block = () if layer.qkv.vector.sum is None else (layer.qkv.vector.sum.out,)
     qkv_sum = copies.of("sum_copy", first_sum) if mlp_sum else {}
     args: dict[str, Argument] = {
-        "qkv": _product_arguments(low, qkv, layer.qkv.vector.norm)
+        "qkv": _product_arguments(low, qkv, layer.qkv.vector.norm, layer.qkv.vector.sum or mlp_sum)
         | qkv_sum
         | copies.of("copy", tuple(linear.out for linear in qkv)),
     }
@@ -138,22 +138,22 @@ def _layer_arguments(low: Lowering, layer: Layer, mlp_sum: Sum | None, copies: C
     if attention := attention | copies.of("copy", (parts.op.out,)):
         args["attention"] = attention
     copies.cache(parts)
-    args["out"] = _product_arguments(low, out, post=layer.gate_up.vector.sum) | copies.of("copy", layer.out.writes[0])
+    args["out"] = _product_arguments(low, out) | copies.of("copy", layer.out.writes[0])
     add = layer.gate_up.vector.sum
     gate_up_sum = copies.of("sum_copy", (add.out,)) if add else {}
     args["gate_up"] = (
-        _product_arguments(low, gate_up, layer.gate_up.vector.norm)
+        _product_arguments(low, gate_up, layer.gate_up.vector.norm, layer.gate_up.vector.sum)
         | gate_up_sum
         | copies.of("copy", (layer.gate_up.gated.out,))
     )
-    args["down"] = _product_arguments(low, down, post=mlp_sum) | copies.of("copy", layer.down.writes[0])
+    args["down"] = _product_arguments(low, down) | copies.of("copy", layer.down.writes[0])
     return args
 
 
 def _product_arguments(
     low: Lowering, linears: tuple[Linear, ...], norm: RmsNorm | None = None, post: Sum | None = None
 ) -> dict[str, Argument]:
-    """A product's weights: its norm's, that of what it makes, biases, matrices; without what there is none of."""
+    """A product's weights: its norm's, that of the branch it adds, biases, matrices; without what there is none of."""
     weights: dict[str, Argument] = {
         "norm": norm_weight(low, norm),
         "post": norm_weight(low, post.norm) if post else None,
@@ -163,32 +163,43 @@ def _product_arguments(
     return {name: argument for name, argument in weights.items() if argument}
 
 
-def _phases(model: StepModel, early: int) -> tuple[Cpp, ...]:
-    """The C++ types of the products, in the order in which they run; attention is between the first and the second."""
+def _phases(model: StepModel, early: int) -> tuple[Cpp, Cpp]:
+    """The C++ types of a layer's phases, in the order in which they run, and of the head's product."""
     first, head = model.first, model.head
     each = [*zip(*(layer.products() for layer in model.layers), strict=True), ((head.linear,),)]
     scales = [1.0, *(match.add.scale if isinstance(match, LinearAdd) else 1.0 for match in (first.out, first.down))]
     logits = dict(head.config(_warps(model)).fields)
     configs: list[dict[str, Scalar]] = [{"scale": scale, "cap": 0.0} for scale in (1.0, scales[1], 1.0, scales[2])]
     configs.append({"scale": logits["scale"], "cap": logits["cap"]})
-    return tuple(
-        _phase(model, layers, vector, early, config, activation(first.gate_up.gated) if at == 2 else None)
-        for at, (layers, vector, config) in enumerate(zip(each, model.vectors(), configs, strict=True))
-    )
+    qkv, attention, *others = flows(head.vector.sum is not None)
+    places = zip(("AtQkv", "AtOut", "AtGateUp", "AtDown", "AtHead"), (qkv, *others), strict=True)
+    products = [
+        _phase(model, place, layers, vector, early, config, activation(first.gate_up.gated) if at == 2 else None)
+        for at, (place, layers, vector, config) in enumerate(zip(places, each, model.vectors(), configs, strict=True))
+    ]
+    return Cpp("Phases", (products[0], _attention(model, attention), *products[1:-1])), products[-1]
 
 
-def _attention(model: StepModel) -> Cpp:
+def _flow(flow: Flow) -> Cpp:
+    """What a phase reads and writes, as a type."""
+    vectors = (Cpp(f"Vector::{name or 'none'}") for name in (flow.reads, flow.writes, flow.branch, flow.kept))
+    return Cpp("Flow", (*vectors, flow.adds))
+
+
+def _attention(model: StepModel, flow: Flow) -> Cpp:
     """The C++ type of all layers' attention. Layers that do not turn have the table after the last."""
     low, layers, ropes = model.low, model.layers, model.ropes()
     turning = next((layer for layer in layers if layer.attention.parts.ropes), model.first).attention.parts
     windows = [layer.op.window for layer in layers]
     tables = [ropes.index(rope) if (rope := layer.attention.parts.rope) else len(ropes) for layer in layers]
     core = core_config(low, turning, _splits(low, turning.op), max(windows))
-    return Cpp("StepAttention", (core, len(ropes), Cpp("LayerOrder", tuple(windows)), Cpp("LayerOrder", tuple(tables))))
+    orders = (Cpp("LayerOrder", tuple(windows)), Cpp("LayerOrder", tuple(tables)))
+    return Cpp("StepAttention", (_flow(flow), core, len(ropes), *orders))
 
 
 def _phase(
     model: StepModel,
+    place: tuple[str, Flow],
     layers: Sequence[tuple[Linear, ...]],
     vector: Vector,
     early: int,
@@ -208,7 +219,8 @@ def _phase(
     encode = encode_config(low, vector, _all(layers), _warps(model))
     early = early if vector.value.width <= low.target.card.formulas.early_cols else 0
     phase = Config("PhaseConfig", (("early", early), ("biased", bias_mask(layers[0])), *config.items()))
-    return Cpp("StepPhase", (encode, phase, Cpp("LayerOrder", tuple(order)), *variants))
+    name, flow = place
+    return Cpp("StepPhase", (Cpp(name), _flow(flow), encode, phase, Cpp("LayerOrder", tuple(order)), *variants))
 
 
 def _products(model: StepModel, layer: Layer, early: int) -> tuple[Phase, ...]:
@@ -254,6 +266,7 @@ def _schedule(model: StepModel, step: Mapping[str, Scalar], early: int) -> Sched
         blocks=low.table_blocks,
         qkv=(op.heads + 2 * op.kv_heads) * op.head_dim,
         attention=op.heads * op.head_dim,
+        flows=flows(model.head.vector.sum is not None),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from imp_runtime.errors import ImpError
@@ -37,12 +37,51 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Flow:
+    """What a phase reads and writes (Flow of stage/step_phase.h): names of vectors, empty for none.
+
+    It reads `reads`, with a `branch` the sum of both, which it keeps as `kept`. It `adds` to what it writes, or not.
+    """
+
+    reads: str
+    writes: str
+    branch: str = ""
+    kept: str = ""
+    adds: bool = False
+
+    def written(self) -> tuple[str, ...]:
+        """The vectors that it leaves, in order."""
+        return tuple(name for name in (self.kept, self.writes) if name)
+
+
+def flows(normed: bool) -> tuple[Flow, ...]:
+    """Those of a layer's phases and of the head. `normed`: its branches have norms before they are added."""
+    if not normed:
+        return (
+            Flow("x", "qkv"),
+            Flow("qkv", "attention"),
+            Flow("attention", "x", adds=True),
+            Flow("x", "gated"),
+            Flow("gated", "x", adds=True),
+            Flow("x", ""),
+        )
+    return (
+        Flow("x", "qkv", "branch", "sum"),
+        Flow("qkv", "attention"),
+        Flow("attention", "branch"),
+        Flow("sum", "gated", "branch", "x"),
+        Flow("gated", "branch"),
+        Flow("x", "", "branch"),
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Schedule:
     """The numbers of a step kernel: StepConfig's; the four products of every different layer, in order; attention's.
 
     `windows`: the different ones of attention, 0 for none. `items`: CTAs that one split of the keys has; `splits`: most
     of them; `blocks`: of 16 positions, of the longest sequence; `qkv`, `attention`: values of the vectors that
-    attention reads and writes.
+    attention reads and writes; `flows`: of the phases, attention's among them, and of the head.
     """
 
     grid: int
@@ -58,6 +97,7 @@ class Schedule:
     blocks: int
     qkv: int
     attention: int
+    flows: tuple[Flow, ...] = flows(normed=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +180,7 @@ def check(schedule: Schedule) -> None:
     if not 1 <= schedule.lanes <= schedule.in_flight <= schedule.slots:
         raise _wrong(f"{schedule.lanes} lanes fetch {schedule.in_flight} tiles at a time into {schedule.slots} slots")
     _check_vectors(schedule)
+    _check_tags(schedule)
     orders: dict[Order, str] = {}
     for phase in _phases(schedule):
         _check_cover(schedule, phase)
@@ -204,6 +245,44 @@ def _check_vectors(schedule: Schedule) -> None:
                 f"{phase.name}: begins when all but {phase.early} CTAs have arrived, and {least.name} has "
                 f"{least.units} units for {schedule.grid} CTAs"
             )
+
+
+def tag(layer: Sequence[Flow], vector: str, phase: int, done: int, turn: int, times: int) -> int:
+    """A vector's tag once it was written `times` more times than before `phase` of a layer, as the kernel counts.
+
+    `done`: layers of this step before, `turn`: of all steps.
+    """
+    each = sum(flow.written().count(vector) for flow in layer)
+    before = sum(flow.written().count(vector) for flow in layer[:phase])
+    return ((done if vector == "x" else turn) * each + before + times) % 2
+
+
+def _check_tags(schedule: Schedule) -> None:
+    """Whoever reads a vector waits for what was written last, and nobody writes it while others may still read it."""
+    *layer, head = schedule.flows
+    tags: dict[str, int] = {}
+    last_read: dict[str, int] = {}
+    made_by_someone = {"x", *(vector for flow in layer for vector in flow.written())}
+    now = itertools.count()
+    layers = 3
+    for step, done in itertools.product(range(3), range(layers + 1)):
+        if done == 0:
+            tags["x"] = 0  # as the embedding leaves it
+        for phase, flow in enumerate(layer if done < layers else [head]):
+            at, turn = next(now), step * layers + done
+            for vector in filter(None, (flow.reads, flow.branch)):
+                expected = tag(layer, vector, phase, done, turn, 0)
+                if vector not in made_by_someone or expected != tags.get(vector, 0):
+                    raise _wrong(f"phase {phase} of a layer waits for a {vector} that nobody writes")
+                last_read[vector] = at
+            for times, vector in enumerate(flow.written()):
+                again = flow.written()[:times].count(vector)
+                made = tag(layer, vector, phase, done, turn, 1 + again)
+                if made == tags.get(vector, 0):
+                    raise _wrong(f"phase {phase} of a layer writes {vector} as it was tagged before")
+                if last_read.get(vector) == at:
+                    raise _wrong(f"phase {phase} of a layer writes {vector}, which it reads")
+                tags[vector] = made
 
 
 def _check_cover(schedule: Schedule, phase: Phase) -> None:

@@ -3,14 +3,13 @@
 // those of the other CTAs. What a phase makes is published word by word with a tag (exchange.h): no fence is needed. A
 // relaxed counter says when a vector is probably complete, so that not everybody polls it all the time.
 //
-// Tags. x changes twice a layer: the attention's output adds with tag 1, the MLP's with tag 0, as the embedding leaves it.
-// The other vectors are made once a layer, with alternating tags. Nobody writes a word again before all have read it,
-// since every phase needs all of the phase before.
+// The phases are a list (Phases), which says of each what it reads and writes. All else follows by counting: a vector's tag
+// is the parity of how often it was written, since the step began where the embedding begins it, else since ever. Nobody
+// writes a word again before all have read it, since every phase needs all of the phase before, and none writes what it
+// reads; a row that is added to belongs to one lane.
 //
-// Where a branch has a norm before it is added, its product stays in a vector of its own, tagged as x would be. Who reads x
-// next adds it while encoding, each CTA for itself; the CTAs together store the sum. Attention's lies in `sum`, from which
-// the MLP's sum goes back to x: what one phase still reads, it does not write. x then changes once a layer, with tags 1, 0,
-// 1, ... after the embedding's 0, and `sum` like the other vectors.
+// Where a branch has a norm before it is added, its product stays in a vector of its own. Who reads the stream next adds it
+// while encoding, each CTA for itself; the CTAs together publish the sum in another vector than the one that is still read.
 #pragma once
 #include <initializer_list>
 #include <type_traits>
@@ -26,7 +25,7 @@
 
 namespace imp {
 
-template <class Pointers, StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
+template <class Pointers, StepConfig C, class L, class Head>
 struct Step {
   // Emitted, by name:
   //   x          u32 [hidden], as the embedding left it
@@ -43,28 +42,20 @@ struct Step {
   //              matrices that have one, plane[]; attention: q_norm, k_norm, if heads have norms. In a check build each
   //              has `copy`, where the values of its vector stay, and qkv and gate_up `sum_copy`, if they keep a sum.
   using Args = Pointers;
+  using Attend = typename L::template At<L::kAttention>;
   static constexpr AttentionConfig A = Attend::kConfig;
   using Core = AttentionCore<A>;
   using Cta = FirstWarps<C.warps>;
   static constexpr LogitsConfig kLogits{
       .warps = C.warps, .biased = Head::kConfig.biased, .scale = Head::kConfig.scale, .cap = Head::kConfig.cap};
   using Logits = StoreLogits<kLogits, Cta>;
-  static constexpr bool kPost = GateUp::kEncode.post;  // a branch has a norm
-  static_assert(Qkv::kEncode.post == kPost && Head::kEncode.post == kPost, "both branches of a layer have a norm, or none");
   using Count = TapeCount<C.grid, C.warps>;
-  static constexpr int kLayers = Qkv::kLayers;
+  static constexpr int kLayers = L::kLayers;
   static constexpr int kThreads = (C.warps + 1) * kWarp;
 
-  static constexpr int largest(std::initializer_list<int> values) {
-    int most = 0;
-    for (int v : values) most = v > most ? v : most;
-    return most;
-  }
-  static constexpr int kSlotBytes = largest(
-      {Core::kTileBytes, Qkv::kTileBytes, Out::kTileBytes, GateUp::kTileBytes, Down::kTileBytes, Head::kTileBytes});
-  static constexpr int kScratchBytes =
-      largest({Core::kSharedBytes, Qkv::kEncodedBytes, Out::kEncodedBytes, GateUp::kEncodedBytes, Down::kEncodedBytes,
-               Head::kEncodedBytes + Logits::kSharedBytes});
+  static constexpr int kSlotBytes = L::kTileBytes > Head::kTileBytes ? L::kTileBytes : Head::kTileBytes;
+  static constexpr int kHeadBytes = Head::kScratchBytes + Logits::kSharedBytes;
+  static constexpr int kScratchBytes = L::kScratchBytes > kHeadBytes ? L::kScratchBytes : kHeadBytes;
   using Ring = Tape<C.slots, kSlotBytes, C.in_flight>;
   // What the warps of the CTA share: registers that hold it all the while would spill.
   struct Shared {
@@ -83,10 +74,6 @@ struct Step {
   static_assert(sizeof(Args::layer) / sizeof(Args::layer[0]) == kLayers, "the arguments are those of other layers");
   using Layer = std::remove_cvref_t<decltype(Args::layer[0])>;
   static constexpr bool kCopied = requires(Layer layer) { layer.qkv.copy; };
-  static_assert(fits<Qkv, decltype(Layer::qkv)>() && fits<Out, decltype(Layer::out)>() &&
-                    fits<GateUp, decltype(Layer::gate_up)>() && fits<Down, decltype(Layer::down)>() &&
-                    fits<Head, decltype(Args::head)>(),
-                "the arguments have other norms or biases than the phases");
   // The order of a phase's tiles.
   template <class Units>
   struct Shape {
@@ -98,7 +85,6 @@ struct Step {
   template <class Units>
   using Order = std::conditional_t<Shape<Units>::kSweeps, TapeSweeps<C.warps, Units::kTiles>,
                                    TapeRounds<C.warps, Units::kTiles>>;
-  enum Counter { kAttention = 1, kOut, kGateUp, kDown };  // of arrivals
 
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
@@ -106,7 +92,7 @@ struct Step {
     Ring ring(shared);
     block_sync();
     if (warp_index() == C.warps) {
-      StepFetcher<Pointers, C, Attend, Qkv, Out, GateUp, Down, Head> fetcher{args, ring};
+      StepFetcher<Pointers, C, L, Head> fetcher{args, ring};
       fetcher.run();
     } else {
       grid_wait();
@@ -146,9 +132,11 @@ struct Step {
     }
 
     __device__ __forceinline__ void run() {
-      for (int l = 0; l < kLayers; l++) layer(l);
-      Logits epilogue(logits(), scratch + Head::kEncodedBytes);
-      multiply<Head>(0, stream(kLayers), norm_of(args.head), kDown, turn(kLayers), epilogue);
+      for (int l = 0; l < kLayers; l++) {
+        L::each([&]<int I>() { phase<I>(l); });
+      }
+      Logits epilogue(logits(), scratch + Head::kScratchBytes);
+      multiply<Head, 0>(kLayers, args.head, epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
       if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn(kLayers));
@@ -160,31 +148,53 @@ struct Step {
       return to;
     }
 
-    __device__ __forceinline__ void layer(int l) {
-      const auto& at = args.layer[l];
-      const std::uint32_t tag = ~turn(l) & 1u;  // 1 at first, since all words are zero then
-      PublishRows<Qkv::kConfig.biased, kCopied> qkv{published(args.qkv, tag, at.qkv), bias_of(at.qkv)};
-      multiply<Qkv>(l, stream(l), norm_of(at.qkv), kDown, turn(l), qkv);
-      attend(l, tag);
-      add<Out>(l, TaggedInput{args.attention, tag}, kAttention, 1, at.out);
-      arrive(kOut);
-      PublishRows<GateUp::kConfig.biased, kCopied> gated{published(args.gated, tag, at.gate_up), bias_of(at.gate_up)};
-      multiply<GateUp>(l, attended(l, tag), norm_of(at.gate_up), kOut, turn(l + 1), gated);
-      arrive(kGateUp);
-      add<Down>(l, TaggedInput{args.gated, tag}, kGateUp, 0, at.down);
-      arrive(kDown);
-    }
-    // A product that ends a branch: x += its rows, or the branch by itself.
-    template <class Phase, class Product>
-    __device__ __forceinline__ void add(int l, const TaggedInput& input, Counter counter, std::uint32_t tag,
-                                        const Product& at) {
-      if constexpr (kPost) {
-        PublishRows<Phase::kConfig.biased, kCopied> rows{published(args.branch, tag, at), bias_of(at)};
-        multiply<Phase>(l, input, nullptr, counter, turn(l + 1), rows);
+    // A phase of layer l, and if the next one waits for a counter, the word that it is done.
+    template <int I>
+    __device__ __forceinline__ void phase(int l) {
+      using Phase = typename L::template At<I>;
+      if constexpr (Phase::kAttends) {
+        attend<I>(l);
       } else {
-        PublishSum<Phase::kConfig.biased, Phase::kConfig.scale, kCopied> sum{published(args.x, tag, at), bias_of(at)};
-        multiply<Phase>(l, input, nullptr, counter, turn(l + 1), sum);
+        using Flow = typename Phase::Flow;
+        const auto& at = Phase::of(args.layer[l]);
+        const auto to = published(words<Flow::kTo>(), written<Flow::kTo, I, Flow::kKept == Flow::kTo>(l), at);
+        if constexpr (Flow::kAdds) {
+          PublishSum<Phase::kConfig.biased, Phase::kConfig.scale, kCopied> sum{to, bias_of(at)};
+          multiply<Phase, I>(l, at, sum);
+        } else {
+          PublishRows<Phase::kConfig.biased, kCopied> rows{to, bias_of(at)};
+          multiply<Phase, I>(l, at, rows);
+        }
       }
+      if constexpr (!L::template At<(I + 1) % L::kCount>::kAttends) arrive(I);
+    }
+
+    template <Vector V>
+    __device__ __forceinline__ std::uint32_t* words() const {
+      if constexpr (V == Vector::x) return args.x;
+      if constexpr (V == Vector::sum) return args.sum;
+      if constexpr (V == Vector::branch) return args.branch;
+      if constexpr (V == Vector::qkv) return args.qkv;
+      if constexpr (V == Vector::attention) return args.attention;
+      if constexpr (V == Vector::gated) return args.gated;
+    }
+    // The tag of a vector once layer l has written it `Times` times. All words are zero at first.
+    template <Vector V, int Times>
+    __device__ __forceinline__ std::uint32_t tag(int l) const {
+      if constexpr (L::writes(V) % 2 == 0) {
+        return Times % 2;
+      } else {
+        return ((V == Vector::x ? static_cast<std::uint32_t>(l) : turn(l)) + Times) & 1u;
+      }
+    }
+    // As phase I of layer l finds it, and as it leaves it.
+    template <Vector V, int I>
+    __device__ __forceinline__ TaggedInput input(int l) const {
+      return {words<V>(), tag<V, L::writes_before(V, I)>(l)};
+    }
+    template <Vector V, int I, bool Again = false>
+    __device__ __forceinline__ std::uint32_t written(int l) const {
+      return tag<V, L::writes_before(V, I) + 1 + Again>(l);
     }
 
     // x + rms_norm(branch) * weight, which goes to `sum` with its own tag.
@@ -202,35 +212,33 @@ struct Step {
         branch.read(v, some);
       }
     };
-    // The residual stream before layer l.
-    __device__ __forceinline__ auto stream(int l) const {
-      if constexpr (kPost) {
-        const float* weight = post_of(args.layer[max(l - 1, 0)].down);
-        return Sum{{args.x, static_cast<std::uint32_t>(l) & 1u}, {args.branch, 0}, l > 0, weight,
-                   published_sum(l < kLayers ? args.sum : nullptr, ~turn(l) & 1u, args.layer[min(l, kLayers - 1)].qkv)};
+    // What phase I of layer l encodes.
+    template <class Flow, int I, class Product>
+    __device__ __forceinline__ auto encoded(int l, const Product& at) const {
+      if constexpr (Flow::kBranch == Vector::none) {
+        return input<Flow::kFrom, I>(l);
+      } else if constexpr (Flow::kKept == Vector::none) {
+        return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), true, at.post, {nullptr, 0, nullptr}};
       } else {
-        return TaggedInput{args.x, 0};
-      }
-    }
-    // And between its attention and its MLP.
-    __device__ __forceinline__ auto attended(int l, std::uint32_t tag) const {
-      if constexpr (kPost) {
-        return Sum{{args.sum, tag}, {args.branch, 1}, true, post_of(args.layer[l].out),
-                   published_sum(args.x, ~static_cast<std::uint32_t>(l) & 1u, args.layer[l].gate_up)};
-      } else {
-        return TaggedInput{args.x, 1};
+        const bool added = L::writes_before(Flow::kBranch, I) > 0 || l > 0;
+        const auto kept = published_sum(words<Flow::kKept>(), written<Flow::kKept, I>(l), at);
+        return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), added, at.post, kept};
       }
     }
 
     // Layers of all steps before this step's layer l.
     __device__ __forceinline__ std::uint32_t turn(int l) const { return shared.turn + static_cast<std::uint32_t>(l); }
 
-    // Waits until `counter` says that a phase has probably been done `times` times by every CTA, encodes the input,
+    // Waits until the counters say that the phase before has probably been done by every CTA, encodes the input,
     // multiplies.
-    template <class Phase, class Input, class Epilogue>
-    __device__ __forceinline__ void multiply(int l, const Input& input, const float* norm, Counter counter,
-                                             std::uint32_t times, Epilogue& epilogue) {
+    template <class Phase, int I, class Product, class Epilogue>
+    __device__ __forceinline__ void multiply(int l, const Product& at, Epilogue& epilogue) {
       static_assert(Phase::kEncode.warps == C.warps, "the encoder works with the warps that compute");
+      static_assert(fits<Phase, Product>(), "the arguments have other norms or biases than the phase");
+      constexpr int kBefore = (I + L::kCount - 1) % L::kCount;
+      const std::uint32_t times = turn(I > 0 ? l + 1 : l);
+      const auto input = encoded<typename Phase::Flow, I>(l, at);
+      const float* norm = norm_of(at);
       TapeShare s;
       Phase::with(l, [&]<class Units>() {
         s = count.template next<Units::kUnits, Units::kTiles>();
@@ -245,8 +253,8 @@ struct Step {
       const auto wait = [&] {
         if (thread_index() == 0) {
           const std::uint32_t target = times * C.grid - Phase::kConfig.early;
-          Poll poll("arrivals at", counter);
-          while (static_cast<int>(load_fresh(args.counters + counter * 32) - target) < 0) poll.pause();
+          Poll poll("arrivals at", kBefore);
+          while (static_cast<int>(load_fresh(args.counters + (kBefore + 1) * 32) - target) < 0) poll.pause();
         }
         Cta::sync();
       };
@@ -291,10 +299,10 @@ struct Step {
     static __device__ __forceinline__ int own(const TapeShare& s) { return (warp_index() - s.warp + C.warps) % C.warps; }
 
     // The last warp of the CTA to come here counts the CTA.
-    __device__ __forceinline__ void arrive(Counter counter) {
+    __device__ __forceinline__ void arrive(int phase) {
       warp_sync();
       if (lane_index() != 0) return;
-      if (atomic_add(&shared.done, 1u) % C.warps == C.warps - 1) add_fresh(args.counters + counter * 32, 1);
+      if (atomic_add(&shared.done, 1u) % C.warps == C.warps - 1) add_fresh(args.counters + (phase + 1) * 32, 1);
     }
 
     struct SharedAngles {
@@ -315,15 +323,17 @@ struct Step {
       }
     };
 
-    __device__ __forceinline__ void attend(int l, std::uint32_t tag) {
+    template <int I>
+    __device__ __forceinline__ void attend(int l) {
+      using Flow = typename Attend::Flow;
       const int position = shared.position;
       const int window = Attend::window(l);
       const AttentionShare share = AttentionShare::of<A>(position, window);
       const int items = Core::kItems * share.active;
       const typename Core::Args a = core_args(l);
       const SharedAngles angles{shared.angles[Attend::table(l)]};
-      const TaggedInput qkv{args.qkv, tag};
-      const auto to = attended_to(l, tag);
+      const TaggedInput qkv = input<Flow::kFrom, I>(l);
+      const auto to = attended_to(l, words<Flow::kTo>(), written<Flow::kTo, I>(l));
       for (int item = block_index(); item < items; item += C.grid) {
         const int split = item / Core::kItems;
         const int head = item % Core::kItems;
@@ -347,14 +357,13 @@ struct Step {
         }
       }
       if (share.active > 1) merge(share.active, to, turn(l + 1));
-      arrive(kAttention);
     }
 
-    __device__ __forceinline__ Published<kCopied> attended_to(int l, std::uint32_t tag) const {
+    __device__ __forceinline__ Published<kCopied> attended_to(int l, std::uint32_t* to, std::uint32_t tag) const {
       if constexpr (kCopied) {
-        return published(args.attention, tag, args.layer[l].attention);
+        return published(to, tag, args.layer[l].attention);
       } else {
-        return {args.attention, tag, nullptr};
+        return {to, tag, nullptr};
       }
     }
 

@@ -6,13 +6,14 @@
 
 namespace imp {
 
-template <class Args, StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
+template <class Args, StepConfig C, class L, class Head>
 struct Step;
 
-template <class Args, StepConfig C, class Attend, class Qkv, class Out, class GateUp, class Down, class Head>
+template <class Args, StepConfig C, class L, class Head>
 struct StepFetcher {
-  using Kernel = Step<Args, C, Attend, Qkv, Out, GateUp, Down, Head>;
+  using Kernel = Step<Args, C, L, Head>;
   using Core = typename Kernel::Core;
+  using Attend = typename Kernel::Attend;
   static constexpr AttentionConfig A = Attend::kConfig;
 
   const Args& args;
@@ -21,19 +22,16 @@ struct StepFetcher {
 
   __device__ __forceinline__ void run() {
     prefetch_norms(0);
-    matrices<Qkv>(0, args.layer[0].qkv.plane);
+    products<0, L::kAttention>(0);
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
     const int slot = args.rows[0].slot;
     const int position = args.positions[slot];
     const std::int32_t* table = args.table + slot * A.table_blocks;
     for (int l = 0; l < Kernel::kLayers; l++) {
-      const auto& at = args.layer[l];
       if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
-      if (l > 0) matrices<Qkv>(l, at.qkv.plane);
+      if (l > 0) products<0, L::kAttention>(l);
       cache(l, AttentionShare::of<A>(position, Attend::window(l)), table);
-      matrices<Out>(l, at.out.plane);
-      matrices<GateUp>(l, at.gate_up.plane);
-      matrices<Down>(l, at.down.plane);
+      products<L::kAttention + 1, L::kCount>(l);
     }
     matrices<Head>(0, args.head.plane);
   }
@@ -45,18 +43,28 @@ struct StepFetcher {
       prefetch(at.attention.q_norm, A.head_dim);
       prefetch(at.attention.k_norm, A.head_dim);
     }
-    if constexpr (Encoder<Qkv::kEncode>::kWeighted) prefetch(at.qkv.norm, Qkv::kEncode.cols);
-    if constexpr (Encoder<GateUp::kEncode>::kWeighted) prefetch(at.gate_up.norm, GateUp::kEncode.cols);
-    if constexpr (Kernel::kPost) {
-      prefetch(at.out.post, GateUp::kEncode.cols);
-      prefetch(at.down.post, Qkv::kEncode.cols);
-    }
+    L::each([&]<int I>() {
+      using Phase = typename L::template At<I>;
+      if constexpr (!Phase::kAttends) {
+        if constexpr (Encoder<Phase::kEncode>::kWeighted) prefetch(Phase::of(at).norm, Phase::kEncode.cols);
+        if constexpr (Phase::kEncode.post) prefetch(Phase::of(at).post, Phase::kEncode.cols);
+      }
+    });
   }
   static __device__ __forceinline__ void prefetch(const float* vector, int count) {
 #pragma unroll 1
     for (int i = (block_index() + lane_index() * C.grid) * 32; i < count; i += C.grid * kWarp * 32) prefetch_l2(vector + i);
   }
 
+  // The products among phases First to End - 1.
+  template <int First, int End>
+  __device__ __forceinline__ void products(int l) {
+    if constexpr (First < End) {
+      using Phase = typename L::template At<First>;
+      matrices<Phase>(l, Phase::of(args.layer[l]).plane);
+      products<First + 1, End>(l);
+    }
+  }
   template <class Phase>
   __device__ __forceinline__ void matrices(int l, const std::uint8_t* const* planes) {
     Phase::with(l, [&]<class Units>() {

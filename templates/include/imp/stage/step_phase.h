@@ -1,6 +1,8 @@
 // The numbers of the step kernel, and its products as types: which matrices each layer multiplies with a vector.
 #pragma once
+#include <tuple>
 #include <type_traits>
+#include <utility>
 
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
@@ -39,19 +41,92 @@ struct LayerOrder {
   }
 };
 
+// The vectors that phases hand on. The embedding begins x anew in each step; the others go on from the step before.
+enum class Vector { none, x, sum, branch, qkv, attention, gated };
+
+// What a phase reads and writes. It reads `From`; with a `Branch` the sum of both, which it publishes as `Kept` on the way.
+// It writes `To`, or adds to it.
+template <Vector From, Vector To, Vector Branch = Vector::none, Vector Kept = Vector::none, bool Adds = false>
+struct Flow {
+  static constexpr Vector kFrom = From;
+  static constexpr Vector kTo = To;
+  static constexpr Vector kBranch = Branch;
+  static constexpr Vector kKept = Kept;
+  static constexpr bool kAdds = Adds;
+  static_assert(From != To || Adds, "what a phase reads, other CTAs may still read when it is written");
+  static_assert(Kept == Vector::none || (Kept != From && Kept != Branch), "a sum is kept where nobody reads");
+  static constexpr int writes(Vector vector) {
+    return vector == Vector::none ? 0 : static_cast<int>(Kept == vector) + static_cast<int>(To == vector);
+  }
+};
+
+// Where the arguments of a phase are.
+struct AtQkv {
+  static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.qkv; }
+};
+struct AtOut {
+  static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.out; }
+};
+struct AtGateUp {
+  static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.gate_up; }
+};
+struct AtDown {
+  static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.down; }
+};
+struct AtHead {
+  static __device__ __forceinline__ const auto& of(const auto& args) { return args.head; }
+};
+
+// The phases of a layer, in order.
+template <class... Ps>
+struct Phases {
+  static constexpr int kCount = sizeof...(Ps);
+  template <int I>
+  using At = std::tuple_element_t<I, std::tuple<Ps...>>;
+  // How often a layer writes a vector, and how often before phase `index`.
+  static constexpr int writes(Vector vector) { return (Ps::Flow::writes(vector) + ...); }
+  static constexpr int writes_before(Vector vector, int index) {
+    int i = 0;
+    int count = 0;
+    ((count += i++ < index ? Ps::Flow::writes(vector) : 0), ...);
+    return count;
+  }
+  static constexpr int kAttention = [] {
+    int i = 0;
+    int at = -1;
+    ((at = Ps::kAttends ? i : at, i++), ...);
+    return at;
+  }();
+  static_assert((static_cast<int>(Ps::kAttends) + ...) == 1, "a layer attends once");
+  static constexpr int kLayers = At<0>::kLayers;
+  static constexpr int kTileBytes = [] {
+    int most = 0;
+    ((most = Ps::kTileBytes > most ? Ps::kTileBytes : most), ...);
+    return most;
+  }();
+  static constexpr int kScratchBytes = [] {
+    int most = 0;
+    ((most = Ps::kScratchBytes > most ? Ps::kScratchBytes : most), ...);
+    return most;
+  }();
+  // f.operator()<I>() for each phase.
+  template <class F>
+  static __device__ __forceinline__ void each(const F& f) {
+    each(f, std::make_integer_sequence<int, kCount>{});
+  }
+
+ private:
+  template <class F, int... I>
+  static __device__ __forceinline__ void each(const F& f, std::integer_sequence<int, I...>) {
+    (f.template operator()<I>(), ...);
+  }
+};
+
 // The vectors of a product's arguments; what a phase has none of is no field of them.
 template <class Product>
 __device__ __forceinline__ const float* norm_of(const Product& product) {
   if constexpr (requires { product.norm; }) {
     return product.norm;
-  } else {
-    return nullptr;
-  }
-}
-template <class Product>
-__device__ __forceinline__ const float* post_of(const Product& product) {
-  if constexpr (requires { product.post; }) {
-    return product.post;
   } else {
     return nullptr;
   }
@@ -95,16 +170,20 @@ template <class Phase, class Product>
 constexpr bool fits() {
   constexpr bool norm = requires(Product product) { product.norm; };
   constexpr bool bias = requires(Product product) { product.bias; };
-  return norm == Encoder<Phase::kEncode>::kWeighted && bias == (Phase::kConfig.biased != 0);
+  constexpr bool post = requires(Product product) { product.post; };
+  return norm == Encoder<Phase::kEncode>::kWeighted && bias == (Phase::kConfig.biased != 0) &&
+         post == Phase::kEncode.post && post == (Phase::Flow::kBranch != Vector::none);
 }
 
 // A product with one encoded vector, the same in all layers but for the formats of its matrices.
-template <EncodeConfig E, PhaseConfig P, class Order, class... Units>
-struct StepPhase {
+template <class Place, class Moves, EncodeConfig E, PhaseConfig P, class Order, class... Units>
+struct StepPhase : Place {
+  using Flow = Moves;
+  static constexpr bool kAttends = false;
   static constexpr PhaseConfig kConfig = P;
   static constexpr EncodeConfig kEncode = E;
   static constexpr int kLayers = Order::kLayers;
-  static constexpr int kEncodedBytes = Encoder<E>::kSharedBytes;
+  static constexpr int kScratchBytes = Encoder<E>::kSharedBytes;
   static constexpr int kTileBytes = [] {
     int most = 0;
     ((most = Units::kMostBytes > most ? Units::kMostBytes : most), ...);
