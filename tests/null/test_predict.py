@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from bench_predict import Key, plan_shape, predict_decode, predict_prompt, read_measured
-from bench_table import CASES, MEASURED
+from bench_table import MEASURED, SHAPES
 
 from imp_codegen.cards import cards, fast_cards
 from imp_codegen.checkpoint import open_checkpoint
@@ -21,14 +21,15 @@ from imp_codegen.targets import find_target
 from imp_runtime.plan import CacheRead, Plan, Tiles
 from imp_server.commands.bench_speed import DECODE
 
+DEMO = Path(__file__).resolve().parents[2] / "models" / "demo.gguf"
 GEMMA = Path(__file__).resolve().parents[1] / "fixtures" / "gemma3" / "gemma3-Q4_K_M.gguf"
 ROWS = read_measured(MEASURED)
-SHAPES = {(case.shape.stem, case.quant): case.shape for case in CASES}
 
 
 @functools.cache
 def planned(model: str, quant: str, card: str) -> Plan:
-    return plan_shape(SHAPES[model, quant], quant, fast_cards()[card])
+    shape = DEMO if model == "demo" else SHAPES / f"{model}.json"
+    return plan_shape(shape, quant, fast_cards()[card])
 
 
 @pytest.mark.parametrize("key", ROWS, ids=" ".join)
