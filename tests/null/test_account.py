@@ -289,4 +289,4 @@ def test_two_files_in_one(tmp_path: Path) -> None:
     path.write_bytes(whole + whole)
     message = refusal(path)
     assert f"{len(whole)} bytes follow the last tensor" in message
-    assert "gguf-split --merge" in message
+    assert "name one part" in message
