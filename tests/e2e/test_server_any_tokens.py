@@ -90,13 +90,12 @@ def test_streamed_is_whole(server: Server, api: str, ids: list[int], at: Any) ->
     if stop is not None and (api == "messages" and not stop.strip()):
         stop = None
     expected = full if stop is None else full[: full.index(stop)]
-    if expected.isspace() and api in ("chat", "messages"):
-        expected = ""  # a turn of white space is an empty one
     request = {"model": "tiny", **body, most: len(ids), **({} if stop is None else {stops: [stop]})}
     whole = server.http.post(path, json=request).raise_for_status().json()
     streamed = server.http.post(path, json={**request, "stream": True}).raise_for_status().text
-    assert whole_text(whole) == expected
-    assert "".join(map(event_text, (e for e in data(streamed) if not is_last(e)))) == expected
+    blank = expected.isspace() and api in ("chat", "messages")  # a turn of blanks may be an empty one
+    assert whole_text(whole) == expected or (blank and whole_text(whole) == "")
+    assert "".join(map(event_text, (e for e in data(streamed) if not is_last(e)))) == whole_text(whole)
     assert not re.search(r'"error"', streamed)
 
 
