@@ -147,7 +147,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     files, pristine = [], []
-    for path in sorted(FIXTURES.rglob("*.gguf")):
+    for path in sorted(each for each in FIXTURES.rglob("*.gguf") if not each.stem.endswith("-keys")):  # with tensors
         checkpoint = open_checkpoint(path)
         length = min(tensor.offset for tensor in checkpoint.tensors.values())
         from_keys(checkpoint.metadata)  # the library's threads and tables exist before memory is limited
