@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from imp_codegen.build import CodeObject, Unit, build
+from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.emit import Emitted, emit
@@ -47,7 +48,8 @@ Progress = Callable[[str, int, int], None]
 class CompileOptions:
     """`random_weights`: the source is a config.json, the weights are random in format `quant`.
 
-    `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to.
+    `context`: longest sequence, instead of the model's. `dump`: a folder to write every step to. `kv`: format of the
+    cache's rows.
     `check`: the simulator's code watches its threads for races, bad addresses and missing barriers; a GPU's stops with
     a message where it would wait for ever; a step in one kernel keeps what each phase makes, for `imp verify`.
     `describe_chat`: what a chat template can do, as the JSON that the artifact keeps beside the template; None leaves
@@ -64,6 +66,7 @@ class CompileOptions:
     tuning: tuple[Table, ...] = field(default_factory=shipped)
     form: Wanted = "auto"
     force: bool = False
+    kv: str = "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +160,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     left_out = account(checkpoint, spec, sources.values())
     weights = weights_of(checkpoint, graph, sources)
     placed = place_weights(graph, weights, checkpoint.path)
-    cache, ropes = plan_state(graph), ropes_of(graph)
+    cache, ropes = plan_state(graph, cache_format(options.kv)), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
@@ -170,6 +173,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         plans.append(
             TargetPlan(
                 target.name,
+                target.compiler == "g++",
                 target.card.name,
                 target.sms,
                 f"code/{target.name}",
@@ -200,7 +204,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         add_eos=tokenizer.add_eos,
         pooling=spec.pooling,
         stop_tokens=tokenizer.stop_tokens,
-        kv=PagedState("+".join(dict.fromkeys(layer.format for layer in cache.layers)), cache.block_bytes),
+        kv=PagedState(options.kv, cache.block_bytes),
         planes=planes(placed, ropes),
         targets=tuple(plans),
     )

@@ -1,7 +1,7 @@
 """The graph in numpy: twin of every kernel, and oracle of the tests.
 
 Values are float32[tokens, width]. With `rounded` activations a product sees what the kernels see: int8 codes with a
-scale per 32 before integer formats, and a cache of float16. Without, everything is float32.
+scale per 32 before integer formats, and what the cache keeps. Without, everything is float32.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.cache import cache_formats
+from imp_codegen.cache import CacheFormat
+from imp_codegen.cache.f16 import FORMAT as F16
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
 from imp_codegen.quant import Tile, formats
@@ -66,13 +67,14 @@ def artifact_weights(artifact: Artifact) -> Weights:
 class Reference:
     """Evaluates operations for a sequence. `cache` holds [k and v, positions, kv heads, head_dim] of every layer.
 
-    `ties`: where rounded, what lies next to the middle between two codes takes the farther one, as it may in a kernel.
+    Where rounded, its rows have the format `rows`, and with `ties` what lies next to the middle between two codes takes
+    the farther one, as it may in a kernel.
     """
 
     weights: Weights
     rounded: bool
     ties: bool = False
-    cache_format: str = "f16"
+    rows: CacheFormat = F16
     cache: dict[int, Floats] = field(default_factory=dict)
 
     def run(self, graph: Graph, tokens: NDArray[np.int64], start: int = 0) -> dict[str, Floats]:
@@ -92,7 +94,7 @@ class Reference:
 
     def append(self, layer: int, new: Floats) -> Floats:
         """Append `new` [k and v, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
-        kept = cache_formats()[self.cache_format].keep(new, self.ties) if self.rounded else new
+        kept = self.rows.keep(new, self.ties) if self.rounded else new
         self.cache[layer] = np.concatenate([self.cache[layer], kept], axis=1) if layer in self.cache else kept
         return self.cache[layer]
 

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from imp_codegen.cache import cache_format
 from imp_codegen.graph import Floats, Graph, Op, inputs
 from imp_codegen.models import load_named
 from imp_codegen.ops import Add, Attention, Linear
@@ -132,9 +133,13 @@ class _Comparison:
     def __init__(self, graph: Graph, artifact: Artifact, runner: Runner) -> None:
         self.graph = graph
         self.runner = runner
-        self.state = plan_state(graph)
+        rows = cache_format(artifact.plan.kv.format)
+        self.state = plan_state(graph, rows)
         self.weights = artifact_weights(artifact)
-        self.references = (Reference(self.weights, rounded=True), Reference(self.weights, rounded=True, ties=True))
+        self.references = (
+            Reference(self.weights, rounded=True, rows=rows),
+            Reference(self.weights, rounded=True, rows=rows, ties=True),
+        )
         self.rows: list[VerifyRow] = []
 
     def program(self, name: str, tokens: NDArray[np.int64], start: int) -> None:

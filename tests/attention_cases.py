@@ -59,6 +59,11 @@ class Heads:
         return q * self.head_dim, k * self.head_dim
 
     @property
+    def row(self) -> str:
+        """The format of the cache's rows."""
+        return f"imp::CacheF16<{self.head_dim}>"
+
+    @property
     def group(self) -> int:
         """Queries that one CTA of decode takes: eight at most of those that share a key."""
         each = self.heads // self.kv_heads

@@ -119,7 +119,9 @@ def tiny_plan(**changes: object) -> Plan:
         kv=PagedState("f16", 8192),
         planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
         targets=(
-            TargetPlan("sim", "sim", 2, "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs, ()),
+            TargetPlan(
+                "sim", True, "sim", 2, "code/sim", "graph", "as asked for", (Buffer("scratch", 4096),), programs, ()
+            ),
         ),
     )
     return dataclasses.replace(plan, **changes)  # type: ignore[arg-type]  # tests change any field

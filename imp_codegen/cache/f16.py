@@ -1,4 +1,4 @@
-"""Half precision (layout/cache.h).
+"""Half precision (layout/cache_f16.h).
 
 In the row of position p, 16-byte chunk c lies at c ^ (p % n), n the largest of 8, 4, 2, 1 that divides the chunks: a
 block copied to shared memory as it is can then be read without bank conflicts.
@@ -33,4 +33,4 @@ def _decode(rows: Bytes) -> Floats:
     return decoded
 
 
-FORMAT = CacheFormat("f16", lambda head_dim: head_dim * 2, _keep, _decode)
+FORMAT = CacheFormat("f16", "CacheF16", lambda head_dim: head_dim * 2, _keep, _decode)

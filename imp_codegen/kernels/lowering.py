@@ -149,6 +149,15 @@ class Lowering:
         """A parameter for one layer's part of the KV cache."""
         return Param("std::uint8_t*", Binding("kv", self.cache.layers[layer].offset))
 
+    def cache_row(self, layer: int) -> Cpp:
+        """The C++ type of a row of one layer's cache."""
+        part = self.cache.layers[layer]
+        return Cpp(part.format.layout, (part.head_dim,))
+
+    def cache_header(self, layer: int) -> str:
+        """The header of that type."""
+        return f"layout/cache_{self.cache.layers[layer].format.name}"
+
     def choose_step(self, step: Step) -> StepChoice:
         """The step kernel's numbers: as the tables say, or else the formula."""
         entry, origin = choose_step(self.tables, step.name) or (None, "formula")

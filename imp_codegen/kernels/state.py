@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imp_codegen.cache import Bytes, Floats, cache_formats
+from imp_codegen.cache import Bytes, CacheFormat, Floats
 from imp_runtime.plan import BLOCK_TOKENS
 
 
@@ -14,7 +14,7 @@ from imp_runtime.plan import BLOCK_TOKENS
 class CacheLayer:
     """One layer's part of a block: [k and v][kv head][16 positions] rows of `head_dim` elements, from `offset` on."""
 
-    format: str
+    format: CacheFormat
     kv_heads: int
     head_dim: int
     offset: int
@@ -22,7 +22,12 @@ class CacheLayer:
     @property
     def nbytes(self) -> int:
         """Bytes of the part."""
-        return 2 * self.kv_heads * BLOCK_TOKENS * cache_formats()[self.format].row_bytes(self.head_dim)
+        return 2 * self.kv_heads * BLOCK_TOKENS * self.row_bytes
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one position's key, or value, of one head."""
+        return self.format.row_bytes(self.head_dim)
 
     @property
     def position_bytes(self) -> int:
@@ -32,7 +37,7 @@ class CacheLayer:
     def decode(self, blocks: Bytes) -> Floats:
         """uint8[blocks, nbytes] of a sequence in order -> float32[k and v, positions, kv heads, head_dim]."""
         rows = blocks.reshape(len(blocks), 2, self.kv_heads, BLOCK_TOKENS, -1)
-        whole = cache_formats()[self.format].decode(rows).transpose(1, 0, 3, 2, 4)
+        whole = self.format.decode(rows).transpose(1, 0, 3, 2, 4)
         decoded: Floats = np.ascontiguousarray(whole).reshape(2, -1, self.kv_heads, self.head_dim)
         return decoded
 

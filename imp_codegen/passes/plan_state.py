@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from imp_codegen.cache import CacheFormat
 from imp_codegen.graph import Graph, label
 from imp_codegen.kernels.family import FusionError
 from imp_codegen.kernels.state import CacheLayer, CachePlan
 from imp_codegen.ops import Attention
 
 
-def plan_state(graph: Graph) -> CachePlan:
-    """A part of each block for every attention that appends to it, in order.
+def plan_state(graph: Graph, rows: CacheFormat) -> CachePlan:
+    """A part of each block for every attention that appends to it, in order, all with such rows.
 
     FusionError at one that names another layer than its own, and at one that appends nothing and finds no such heads.
     """
@@ -28,6 +29,6 @@ def plan_state(graph: Graph) -> CachePlan:
             continue
         if op.layer != len(layers):
             raise FusionError(f"{label(op)}: uses layer {op.layer} of the cache, but its own is {len(layers)}")
-        layers.append(CacheLayer("f16", op.kv_heads, op.head_dim, offset))
+        layers.append(CacheLayer(rows, op.kv_heads, op.head_dim, offset))
         offset += layers[-1].nbytes
     return CachePlan(tuple(layers))

@@ -23,7 +23,7 @@ def read_bandwidth(runner: ModelRunner) -> float | None:
     read of some tens of microseconds gave 2.2 to 2.4 TB/s on an H100 whose steps read 3.0.)
     """
     device: Device = runner.device
-    if device.target == "sim":
+    if runner.target.simulated:
         return None
     (planned,) = runner.launches(PROGRAM)
     regions = [(address, length) for address, length in runner.arenas if length >= _LEAST_BYTES]

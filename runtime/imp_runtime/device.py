@@ -164,12 +164,12 @@ def detect_gpu() -> tuple[str, int] | None:
         return None
 
 
-def open_device(target: str) -> Device:
-    """The device that runs `target`. Raises DeviceError when this machine has none."""
-    if target == "sim":
+def open_device(target: str, *, simulated: bool = False) -> Device:
+    """The device that runs `target`. Raises DeviceError when this machine has none; any machine runs simulated code."""
+    if simulated:
         from imp_runtime.sim import SimDevice
 
-        return SimDevice()
+        return SimDevice(target=target)
     try:
         from imp_runtime import cuda
     except ImportError as error:

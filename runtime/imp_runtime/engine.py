@@ -130,11 +130,11 @@ class Engine:
         artifact = Artifact.open(Path(path))
         wanted = target or detect_target()
         try:
-            artifact.plan.target(wanted)
+            simulated = artifact.plan.target(wanted).simulated
         except PlanError as error:
             advice = f"compile with --target {wanted}, or choose one of these with --target"
             raise PlanError(f"{path}: {error}; {advice}") from None
-        device = open_device(wanted)
+        device = open_device(wanted, simulated=simulated)
         return Engine(
             artifact,
             device,

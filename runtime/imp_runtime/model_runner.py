@@ -169,7 +169,7 @@ class ModelRunner:
             blocks = min(most, -(-kv_tokens // BLOCK_TOKENS))
             least = blocks
         else:
-            allowed = min(free, SIM_KV_BYTES) if self.device.target == "sim" else free
+            allowed = min(free, SIM_KV_BYTES) if self.target.simulated else free
             # Where the cap for the simulator is below the least, it is only a wish.
             blocks = min(most, max(allowed // block_bytes - 1, min(least, free // block_bytes - 1)))
         if blocks < least or (blocks + 1) * block_bytes > free:

@@ -70,7 +70,7 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 11
+PLAN_VERSION = 13
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -303,13 +303,14 @@ class Program:
 class TargetPlan:
     """Everything that depends on the target: programs, scratch buffers and the artifact tensor that holds the code.
 
-    `card`: what it is sized for, as a target's name has it after the colon; `sms`: its multiprocessors. `form`: how a
-    step runs, as a graph of kernels or as one persistent kernel; `reason`: why, for people. `fallback`: programs
-    of the other form, in place of those of the same names on a device that does not hold all blocks of a resident
-    kernel at once.
+    `simulated`: the code runs on the CPU. `card`: what it is sized for, as a target's name has it after the colon;
+    `sms`: its multiprocessors. `form`: how a step runs, as a graph of kernels or as one persistent kernel; `reason`:
+    why, for people. `fallback`: programs of the other form, in place of those of the same names on a device that does
+    not hold all blocks of a resident kernel at once.
     """
 
     target: Text
+    simulated: bool
     card: Text
     sms: int
     code: Text

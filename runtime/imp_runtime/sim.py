@@ -142,9 +142,9 @@ class SimDevice:
     """The CPU as a device. The module that was loaded last runs the launches, and checks their accesses."""
 
     name = "CPU simulator"
-    target = "sim"
 
-    def __init__(self, threads: int | None = None, order: int = 0, seed: int = 0) -> None:
+    def __init__(self, threads: int | None = None, order: int = 0, seed: int = 0, target: str = "sim") -> None:
+        self.target = target
         self._settings = (threads or min(2, len(os.sched_getaffinity(0))), order, seed)
         self._arrays: dict[int, npt.NDArray[np.uint8]] = {}
         self._starts: list[int] = []

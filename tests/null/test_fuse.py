@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import CheckpointError
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.graph import Graph, GraphError, Op, Value, Weight, inputs, verify, weights
@@ -57,7 +58,7 @@ class Program:
         verify(graph)
         placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path)
         ropes = ropes_of(graph)
-        low = Lowering(find_target("sm_90a"), placed, plan_state(graph), ropes, self.spec.context)
+        low = Lowering(find_target("sm_90a"), placed, plan_state(graph, cache_format("f16")), ropes, self.spec.context)
         kernels = lower(low, graph, 128, form).programs
         launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in kernels for d in program.kernels]
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]

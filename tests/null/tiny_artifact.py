@@ -99,7 +99,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, rows: int = ROWS) -
         stop_tokens=(STOP,),
         kv=PagedState("f16", 64),
         planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
-        targets=(TargetPlan("fake", "6", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
+        targets=(TargetPlan("fake", False, "6", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
     )
 
 

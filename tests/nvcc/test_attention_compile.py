@@ -45,23 +45,28 @@ def source(target: str) -> str:
     """Three entries for each case, with as many warps as the target has room for."""
     facts = find_target(target)
     lines = [f'#include "imp/stage/{name}.h"\n' for name in ("attention_decode", "attention_prefill", "rope_append")]
+    lines.append('#include "imp/layout/cache_f16.h"\n')
     header, rows, sequences = (f"const imp::Step{kind}*" for kind in ("Header", "Row", "Sequence"))
     floats, ints, bytes_, most = "const float*", "const std::int32_t*", "std::uint8_t*", facts.max_shared
     for name, case in CASES.items():
-        warps = next(n for n in range(facts.step_warps, 0, -1) if attention_bytes(case, n, LEAST_SLOTS) <= most)
+        warps = next(
+            n
+            for n in range(facts.step_warps, 0, -1)
+            if attention_bytes(case, 2 * case.head_dim, n, LEAST_SLOTS) <= most
+        )
         splits = max(facts.attention_ctas // (case.heads // case.group), 1)
         config = case.config("AttentionConfig", splits=splits, warps=warps)
-        stage = f"imp::AttentionDecode<{config}, {LEAST_SLOTS}>"
+        stage = f"imp::AttentionDecode<{config}, {case.row}, {LEAST_SLOTS}>"
         lines.append(entry(f"decode_{name}", stage, f"const __grid_constant__ decode_{name}_t::Args a", "a", most))
         for kind, stage, types in (
             (
                 "append",
-                f"imp::RopeAppend<{case.config('RopeAppendConfig')}>",
+                f"imp::RopeAppend<{case.config('RopeAppendConfig')}, {case.row}>",
                 ("float*", floats, floats, "const std::uint64_t*", bytes_, ints, ints, header, rows),
             ),
             (
                 "attend",
-                f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}>",
+                f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}, {case.row}>",
                 (floats, f"const {bytes_}", ints, ints, "float*", header, sequences),
             ),
         ):

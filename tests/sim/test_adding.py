@@ -1,4 +1,4 @@
-"""docs/adding.md is true: an architecture, its operation and its kernels come from new files only."""
+"""docs/adding.md is true: architecture, operation, kernels, formats of weights and cache, target: new files only."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
+import gguf
 import numpy as np
 import pytest
 
 from dense_truth import Truth
-from imp_codegen import kernels, models, ops
+from imp_codegen import cache, cards, emit, kernels, models, ops, quant, targets
 from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.kernels.form import Wanted
 from imp_runtime.engine import Engine
+from imp_runtime.errors import ImpError
+from imp_runtime.sampling import SamplingParams
 from model_checks import check_kernels, kl_divergence, quiet
-from small_gguf import write_gguf
+from small_gguf import HEAD_DIM, KV_HEADS, LAYERS, tensors_of, write_gguf
 
 OP = '''"""A difference."""
 from dataclasses import dataclass
@@ -96,19 +100,256 @@ def build(spec: ModelSpec) -> Graph:
     ops = build_decoder(spec).ops
     return Graph(tuple(Subtract(op.out, op.x, op.y) if isinstance(op, Add) else op for op in ops))
 '''
+STORAGE = '''"""TQ2_0: blocks of 256 weights -d, 0 or d: qs[64], 2 bits each, then d (ggml-common.h, block_tq2_0)."""
+import numpy as np
+
+from imp_codegen.quant import QuantFormat, Section
+
+BLOCK = np.dtype([("qs", "u1", 64), ("d", "V2")])
+
+
+def split(raw):
+    """Codes as bytes from 127 to 129, then d."""
+    blocks = raw.view(BLOCK)
+    qs = blocks["qs"].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
+    codes = (qs & 3) + np.uint8(127)
+    return codes.reshape(len(raw), -1), np.ascontiguousarray(blocks["d"]).view(np.uint8).reshape(len(raw), -1)
+
+
+def decode(codes, d):
+    scales = np.ascontiguousarray(d).view("<f2").astype(np.float32)
+    q = codes.reshape(len(codes), -1, 256).astype(np.float32) - np.float32(128)
+    return (q * scales[:, :, None]).reshape(len(codes), -1)
+
+
+FORMAT = QuantFormat(
+    name="TQ2_0",
+    ggml_type=35,
+    block=256,
+    block_bytes=66,
+    activation="q8",
+    layout="TQ2_0",
+    tile_weights=2048,
+    prefill_planes=1,
+    sections=(Section(1, 1), Section(2, 256)),
+    split=split,
+    decode=decode,
+    dequantize=lambda raw: decode(*split(np.ascontiguousarray(raw))),
+)
+'''
+LAYOUT = """// TQ2_0: unsigned codes around 128, and an f16 scale per 256.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+template <TileShape T>
+struct TQ2_0 {
+  static constexpr TileShape kTile = T;
+  static constexpr bool kInteger = true;
+  static constexpr int kScaleGroup = 32;
+  static constexpr bool kOffset = false;
+  static constexpr int kVector = 16;
+  static constexpr int kScales = round_up(T.rows * T.cols, 16);
+  static constexpr int kTileBytes = kScales + round_up(T.rows * T.cols / 128, 16);
+
+  struct Lane {
+    uint4 codes;
+    std::uint16_t d;
+  };
+  struct Input {
+    uint4 x;
+    float d;
+  };
+  static __device__ __forceinline__ std::uint32_t centred(std::uint32_t codes) { return codes ^ 0x80808080u; }
+  static __device__ __forceinline__ std::uint16_t scale(const std::uint8_t* tile, int row, int col) {
+    return reinterpret_cast<const std::uint16_t*>(tile + kScales)[row * (T.cols / 256) + col / 256];
+  }
+
+  template <class Memory = Stream>
+  static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
+    const uint4 c = Memory::load16(tile + row * T.cols + vector * 16);
+    return {{centred(c.x), centred(c.y), centred(c.z), centred(c.w)}, scale(tile, row, vector * 16)};
+  }
+  static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
+    return {x.chunk(vector), bits_to_float(x.scales[vector >> 1].x)};
+  }
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
+    int sum = dp4a(w.codes.x, in.x.x, 0);
+    sum = dp4a(w.codes.y, in.x.y, sum);
+    sum = dp4a(w.codes.z, in.x.z, sum);
+    sum = dp4a(w.codes.w, in.x.w, sum);
+    return fma(static_cast<float>(sum), half_to_float(w.d) * in.d, before);
+  }
+  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[2], int) {
+    const uint4 a = w[0].codes;
+    const uint4 b = w[1].codes;
+    const float d = half_to_float(w[0].d);
+    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {d, d}, 0.0f};
+  }
+  static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
+    return half_to_float(scale(tile, row, col)) * static_cast<float>(static_cast<int>(tile[row * T.cols + col]) - 128);
+  }
+};
+
+}  // namespace imp
+"""
+CACHE = '''"""Eight bits an element, then 16 bytes, the first two a float16 scale."""
+import numpy as np
+
+from imp_codegen.cache import CacheFormat
+
+TIE = 1e-3  # of a step between two codes
+
+
+def keep(x, ties):
+    step = (np.abs(x).max(axis=-1, keepdims=True) / np.float32(127)).astype(np.float16).astype(np.float32)
+    exact = np.divide(x, step, out=np.zeros_like(x), where=step > 0)
+    codes = np.rint(exact)
+    if ties:
+        codes += np.sign(exact - codes) * (np.abs(exact - codes) > 0.5 - TIE)
+    return (codes * step).astype(np.float16).astype(np.float32)
+
+
+def decode(rows):
+    codes = rows[..., :-16].view(np.int8).astype(np.float32)
+    scales = np.ascontiguousarray(rows[..., -16:-14]).view("<f2").astype(np.float32)
+    return (codes * scales).astype(np.float16).astype(np.float32)
+
+
+FORMAT = CacheFormat("q8_row", "CacheQ8Row", lambda head_dim: head_dim + 16, keep, decode)
+'''
+CACHE_LAYOUT = """// Eight bits an element, and a float16 scale.
+#pragma once
+#include "imp/layout/cache.h"
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+template <int HeadDim>
+struct CacheQ8Row {
+  static constexpr int kHeadDim = HeadDim;
+  static constexpr int kRowBytes = HeadDim + 16;
+
+  template <int N, class Columns, class Write>
+  static __device__ __forceinline__ void encode(int, const float2 (&v)[N], const Columns& columns, const Write& write) {
+    float peak = 0;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      if (lane_index() + i * kWarp < HeadDim / 2) peak = max(peak, max(max(v[i].x, -v[i].x), max(v[i].y, -v[i].y)));
+    }
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) peak = max(peak, shuffle_xor(peak, mask));
+    const std::uint16_t step = float_to_half(peak / 127.0f);
+    const float inverse = step != 0 ? 1.0f / half_to_float(step) : 0.0f;
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+      const int pair = lane_index() + i * kWarp;
+      if (pair >= HeadDim / 2) continue;
+      write(columns.first(pair), static_cast<std::int8_t>(round_int(v[i].x * inverse)));
+      write(columns.second(pair), static_cast<std::int8_t>(round_int(v[i].y * inverse)));
+    }
+    if (lane_index() < 4) write(HeadDim + lane_index() * 4, lane_index() == 0 ? std::uint32_t{step} : 0u);
+  }
+
+  static __device__ __forceinline__ void keys(std::uint32_t (&a)[4], const std::uint8_t* tile, int step) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const std::uint8_t* row = tile + (lane_index() / 4 + i % 2 * 8) * kRowBytes;
+      const int column = step * 16 + lane_index() % 4 * 2 + i / 2 * 8;
+      a[i] = floats_to_half2(element(row, column), element(row, column + 1));
+    }
+  }
+  static __device__ __forceinline__ void values(std::uint32_t (&a)[4], const std::uint8_t* tile, int step) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const std::uint8_t* row = tile + (lane_index() % 4 * 2 + i / 2 * 8) * kRowBytes;
+      const int column = step * 16 + lane_index() / 4 + i % 2 * 8;
+      a[i] = floats_to_half2(element(row, column), element(row + kRowBytes, column));
+    }
+  }
+  static __device__ __forceinline__ int place(int position, int chunk) {
+    return position % kCacheTokens * kRowBytes + chunk * 8;
+  }
+  static __device__ __forceinline__ void fetch(std::uint8_t* to, const std::uint8_t* from, int chunk) {
+    const std::uint8_t* row = from - chunk * 8;
+    auto* pairs = reinterpret_cast<std::uint32_t*>(to);
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      pairs[i] = floats_to_half2(element(row, chunk * 8 + 2 * i), element(row, chunk * 8 + 2 * i + 1));
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ float element(const std::uint8_t* row, int column) {
+    const float step = half_to_float(*reinterpret_cast<const std::uint16_t*>(row + HeadDim));
+    return static_cast<float>(static_cast<std::int8_t>(row[column])) * step;
+  }
+};
+
+}  // namespace imp
+"""
+CARD = '''"""Another simulated GPU, with an odd number of multiprocessors and of warps."""
+from imp_codegen.cards import Card, Formulas
+
+CARD = Card(
+    name="toy_card",
+    title="toy",
+    target="toy",
+    sms=3,
+    shared=57 << 10,
+    l2=0,
+    formulas=Formulas(
+        gemv_warps=3, stream_slots=2, in_flight=6 << 10, early_ctas=32, early_cols=4096, lanes=4, short_tile=4200
+    ),
+    speed=None,
+)
+'''
+TARGET = '''"""What its code may use: little shared memory."""
+from imp_codegen.cards.toy_card import CARD
+from imp_codegen.targets import Target
+
+TARGET = Target(
+    name="toy",
+    compiler="g++",
+    max_shared=56 * 1024,
+    gemv_shared=24 * 1024,
+    step_warps=3,
+    small_layer=256 << 10,
+    small_layer_warps=3,
+    attention_per_sm=2,
+    sample_threads=96,
+    card=CARD,
+)
+'''
 FILES = {
     (ops, "toy_subtract"): OP,
     (kernels, "toy_linear_subtract"): FAMILY,
     (models, "toy"): ARCHITECTURE,
+    (quant, "tq2_0"): STORAGE,
+    (cache, "q8_row"): CACHE,
+    (cards, "toy_card"): CARD,
+    (targets, "toy"): TARGET,
 }
-CACHED = (kernels.families, models.architectures, models._classes)
+HEADERS = {"layout/tq2_0.h": LAYOUT, "layout/cache_q8_row.h": CACHE_LAYOUT}
+CACHED = (
+    kernels.families,
+    models.architectures,
+    models._classes,
+    quant.formats,
+    cache.cache_formats,
+    cards.cards,
+    targets.targets,
+)
 
 
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Packages look for their modules in folders beside their own, too."""
+    """Packages look for their modules in folders beside their own, too, and headers are links beside new ones."""
     for (package, name), text in FILES.items():
         _add(tmp_path, monkeypatch, package, name, text)
+    templates = _templates(tmp_path / "templates")
+    monkeypatch.setattr(emit, "templates", lambda: templates)
     for cached in CACHED:
         cached.cache_clear()
     yield tmp_path
@@ -127,6 +368,19 @@ def _add(folder: Path, monkeypatch: pytest.MonkeyPatch, package: ModuleType, nam
     monkeypatch.setattr(package, "__path__", [*package.__path__, str(place)])
 
 
+def _templates(folder: Path) -> Path:
+    whole = emit.templates()
+    for path in whole.rglob("*"):
+        link = folder / path.relative_to(whole)
+        if path.is_file():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(path)
+    for name, text in HEADERS.items():
+        assert not (folder / "include" / "imp" / name).exists()
+        (folder / "include" / "imp" / name).write_text(text, "utf-8")
+    return folder
+
+
 class Taken(Truth):
     """The float64 truth of the model whose layers' results are taken away."""
 
@@ -142,12 +396,108 @@ class Taken(Truth):
         return self.norm("output_norm", x)
 
 
-def test_a_toy_from_new_files(toy: Path) -> None:
+TOKENS = [5, 17, 200, 3, 17, 90, 41, 5, 8, 255]
+
+
+def test_an_architecture_an_operation_and_a_family(toy: Path) -> None:
     source, artifact = write_gguf(toy / "toy.gguf", "toy"), toy / "toy.impc"
     compile_model(source, artifact, ("sim",), CompileOptions(), quiet)
-    tokens = [5, 17, 200, 3, 17, 90, 41, 5, 8, 255]
-    truth = Taken(source).logits(tokens)
+    truth = Taken(source).logits(TOKENS)
     with closing(Engine.load(artifact, target="sim")) as engine:
-        assert kl_divergence(truth, engine.logits(tokens)).max() < 1e-5
-        assert kl_divergence(Truth(source).logits(tokens), engine.logits(tokens)).max() > 0.1
+        assert kl_divergence(truth, engine.logits(TOKENS)).max() < 1e-5
+        assert kl_divergence(Truth(source).logits(TOKENS), engine.logits(TOKENS)).max() > 0.1
         check_kernels(engine)
+
+
+def test_a_weight_format(toy: Path) -> None:
+    """Against gguf-py's decoding, bit for bit where it can be."""
+    tensors = ternary_tensors()
+    source, artifact = write_gguf(toy / "small.gguf", "qwen2", WIDE, tensors, "TQ2_0"), toy / "small.impc"
+    fmt = quant.format_named("TQ2_0")
+    stored = gguf.quants.quantize(tensors["blk.0.ffn_up.weight"], gguf.GGMLQuantizationType.TQ2_0)
+    tile = quant.choose_tile(fmt, stored.shape[1] // 66 * 256)
+    unpacked = fmt.unpack(fmt.pack(stored, tile), len(stored), stored.shape[1] // 66 * 256, tile)
+    assert np.array_equal(unpacked, gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.TQ2_0))
+    compile_model(source, artifact, ("sim",), CompileOptions(), quiet)
+    truth = Truth(source).logits(TOKENS)
+    with closing(Engine.load(artifact, target="sim")) as engine:
+        assert engine.plan.quant == "TQ2_0"
+        assert kl_divergence(truth, engine.logits(TOKENS)).mean() < 1e-3  # of int8 activations
+        check_kernels(engine)
+
+
+WIDE = {"embedding_length": 256, "feed_forward_length": 256, "attention.head_count": 16}
+
+
+def ternary_tensors() -> dict[str, np.ndarray]:
+    """The small model's, 256 wide: rows are whole blocks."""
+    rng = np.random.default_rng(4)
+    tensors: dict[str, np.ndarray] = {}
+    for name, small in tensors_of("qwen2").items():
+        rows = (
+            256
+            if name.endswith(("attn_q.weight", "_output.weight", "_gate.weight", "_up.weight", "_down.weight"))
+            else len(small)
+        )
+        tensors[name] = (
+            rng.uniform(0.5, 1.5, 256).astype(np.float32)
+            if small.ndim == 1
+            else (rng.standard_normal((rows, 256)) / 16).astype(np.float32)
+        )
+    return tensors
+
+
+class EightBits(Truth):
+    """Keys and values are rounded to a multiple of a 127th of the largest in their row."""
+
+    def rotate(self, x: np.ndarray) -> np.ndarray:
+        turned = super().rotate(x)
+        return self.kept(turned) if x.shape[1] == KV_HEADS else turned
+
+    def linear(self, name: str, x: np.ndarray) -> np.ndarray:
+        y = super().linear(name, x)
+        return self.kept(y.reshape(len(x), KV_HEADS, -1)).reshape(y.shape) if name.endswith("attn_v") else y
+
+    @staticmethod
+    def kept(rows: np.ndarray) -> np.ndarray:
+        step = (np.abs(rows).max(axis=-1, keepdims=True) / 127).astype(np.float16).astype(np.float64)
+        return (np.rint(rows / step) * step).astype(np.float16).astype(np.float64)
+
+
+@pytest.mark.parametrize("form", ["graph", "persistent"])
+def test_cache_rows(toy: Path, form: Wanted) -> None:
+    source, artifact = write_gguf(toy / "small.gguf", "qwen2"), toy / "small.impc"
+    compile_model(source, artifact, ("sim",), CompileOptions(kv="q8_row", form=form, check=True), quiet)
+    truth, exact = EightBits(source).logits(TOKENS), Truth(source).logits(TOKENS)
+    with closing(Engine.load(artifact, target="sim")) as engine:
+        assert engine.plan.kv.format == "q8_row"
+        assert engine.plan.kv.block_bytes == LAYERS * 2 * KV_HEADS * 16 * (HEAD_DIM + 16)
+        found = engine.logits(TOKENS)
+        assert kl_divergence(truth, found).mean() < 0.2 * kl_divergence(exact, found).mean()
+        greedy = list(engine.generate(TOKENS, SamplingParams(max_tokens=30, ignore_eos=True)))
+        steps = EightBits(source).logits([*TOKENS, *greedy[:-1]])[len(TOKENS) - 1 :]
+        assert greedy == steps.argmax(axis=-1).tolist()
+        if form == "graph":
+            check_kernels(engine)
+
+
+def test_an_unknown_format_of_cache_rows_names_the_known(toy: Path) -> None:
+    source = write_gguf(toy / "small.gguf", "qwen2")
+    with pytest.raises(ImpError, match="unknown cache format 'q9'; known: f16, q8_row"):
+        compile_model(source, toy / "small.impc", ("sim",), CompileOptions(kv="q9"), quiet)
+
+
+@pytest.mark.parametrize("form", ["graph", "persistent"])
+def test_a_target(toy: Path, form: Wanted) -> None:
+    source, artifact = write_gguf(toy / "small.gguf", "qwen2"), toy / "small.impc"
+    compile_model(source, artifact, ("sim", "toy"), CompileOptions(form=form), quiet)
+    truth = Truth(source).logits(TOKENS)
+    answers = []
+    for target in ("sim", "toy"):
+        with closing(Engine.load(artifact, target=target)) as engine:
+            assert engine.target == target
+            kernels = engine.runner.target.program("decode_b1").kernels
+            assert {kernel.block for kernel in kernels} & ({96, 128} if target == "toy" else {128, 160})
+            assert kl_divergence(truth, engine.logits(TOKENS)).max() < 1e-5
+            answers.append(list(engine.generate(TOKENS, SamplingParams(max_tokens=6, ignore_eos=True))))
+    assert answers[0] == answers[1]

@@ -33,7 +33,7 @@ class Case:
         )
         outputs = "float* partial, std::uint32_t* arrived, float* out"
         return (
-            f"using {name}_t = imp::AttentionDecode<{config}, {self.slots}>;\n"
+            f"using {name}_t = imp::AttentionDecode<{config}, {self.heads.row}, {self.slots}>;\n"
             f'extern "C" {{ int {name}_shared = {name}_t::kSharedBytes; }}\n'
             f'extern "C" __global__ void {name}({inputs}, {state}, {outputs}) {{\n'
             f"  {name}_t::run({{qkv, q, k, turns, cache, rows, positions, table, partial, arrived, out}});\n}}\n"
@@ -72,7 +72,9 @@ CASES = {
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     folder = tmp_path_factory.mktemp("attention")
     sources = "".join(case.source(name) for name, case in CASES.items())
-    (folder / "attention.cu").write_text('#include "imp/stage/attention_decode.h"\n' + sources, "utf-8")
+    (folder / "attention.cu").write_text(
+        '#include "imp/stage/attention_decode.h"\n#include "imp/layout/cache_f16.h"\n' + sources, "utf-8"
+    )
     return SimLibrary(compile_sim(folder / "attention.cu", folder, "check"))
 
 

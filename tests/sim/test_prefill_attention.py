@@ -54,10 +54,14 @@ CHUNKS = [(1, 0), (29, 13), (10**9, 0), (30, 250), (32, 64), (17, 95), (1, 63), 
 
 def source() -> str:
     """Two entries for each case and, beside each, its launch shape."""
-    lines = ['#include "imp/stage/attention_prefill.h"', '#include "imp/stage/rope_append.h"']
+    lines = [
+        '#include "imp/stage/attention_prefill.h"',
+        '#include "imp/stage/rope_append.h"',
+        '#include "imp/layout/cache_f16.h"',
+    ]
     for name, case in CASES.items():
-        append = f"imp::RopeAppend<{case.config('RopeAppendConfig')}>"
-        attend = f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}>"
+        append = f"imp::RopeAppend<{case.config('RopeAppendConfig')}, {case.row}>"
+        attend = f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}, {case.row}>"
         floats, ints, header = "const float*", "const std::int32_t*", "const imp::StepHeader*"
         rows, sequences = "const imp::StepRow*", "const imp::StepSequence*"
         for entry, stage, kinds in (

@@ -25,16 +25,16 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     items = op.heads // queries
     splits = max(low.target.attention_ctas // items, 1)
     warps = attention_warps(low, op)
-    tile = BLOCK_TOKENS * op.head_dim * 2
-    fit = (low.target.gemv_shared - core_bytes(op, warps)) // (warps * (tile + 8))
+    cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
+    tile = BLOCK_TOKENS * part.row_bytes
+    fit = (low.target.gemv_shared - core_bytes(op, part.row_bytes, warps)) // (warps * (tile + 8))
     slots = min(max(fit, LEAST_SLOTS), _MOST_SLOTS)
     partial = low.buffer("attn.partial", items * splits * queries * (op.head_dim + 2) * 4)
-    cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
     kernel = KernelSpec(
         name=op.out.name,
         entry="attention",
-        headers=("stage/attention_decode",),
-        stage=Cpp("AttentionDecode", (core_config(low, parts, splits, op.window), slots)),
+        headers=("stage/attention_decode", low.cache_header(op.layer)),
+        stage=Cpp("AttentionDecode", (core_config(low, parts, splits, op.window), low.cache_row(op.layer), slots)),
         args={
             "qkv": low.value("const float*", parts.inputs[0]),
             **norm_weights(low, parts),
@@ -49,7 +49,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         },
         grid=(splits, items, 1),
         threads=warps * 32,
-        shared_bytes=attention_bytes(op, warps, slots),
+        shared_bytes=attention_bytes(op, part.row_bytes, warps, slots),
         overlap=True,
         ops=tuple(map(label, parts.ops)),
         outputs=(*low.output(op.out), *appended(low, op)),

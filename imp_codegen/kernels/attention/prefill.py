@@ -27,8 +27,8 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
     return KernelSpec(
         name=op.out.name + ".append",
         entry="append",
-        headers=("stage/rope_append",),
-        stage=Cpp("RopeAppend", (config,)),
+        headers=("stage/rope_append", low.cache_header(op.layer)),
+        stage=Cpp("RopeAppend", (config, low.cache_row(op.layer))),
         args={
             "qkv": low.value("float*", parts.inputs[0]),
             **norm_weights(low, parts),
@@ -56,8 +56,8 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     return KernelSpec(
         name=op.out.name,
         entry="attend",
-        headers=("stage/attention_prefill",),
-        stage=Cpp("AttentionPrefill", (config,)),
+        headers=("stage/attention_prefill", low.cache_header(op.layer)),
+        stage=Cpp("AttentionPrefill", (config, low.cache_row(op.layer))),
         args={
             "q": low.value("const float*", parts.inputs[0]),
             "cache": Param("const std::uint8_t*", cache.binding),

@@ -20,8 +20,8 @@ def attention_warps(low: Lowering, op: Attention) -> int:
     target = low.target
     small = matrices / len(low.cache.layers) / target.sms < target.small_layer
     most = min(target.step_warps, target.small_layer_warps) if small else target.step_warps
-    room = target.max_shared
-    return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, n, LEAST_SLOTS) <= room)
+    row, room = low.cache.layers[op.layer].row_bytes, target.max_shared
+    return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, row, n, LEAST_SLOTS) <= room)
 
 
 def queries_of_cta(shape: Attention) -> int:
@@ -30,17 +30,20 @@ def queries_of_cta(shape: Attention) -> int:
     return next(group // n for n in range(1, group + 1) if group % n == 0 and group // n <= 8)
 
 
-def core_bytes(shape: Attention, warps: int) -> int:
-    """Shared memory of decode attention in either form: the CTA's queries, the new key and value, each warp's part."""
+def core_bytes(shape: Attention, row_bytes: int, warps: int) -> int:
+    """Shared memory of decode attention in either form: the CTA's queries, the new key and value, each warp's part.
+
+    `row_bytes`: of a row of the cache.
+    """
     queries = queries_of_cta(shape)
     parts = warps * queries * (shape.head_dim + 2) * 4
-    return round_up(queries * shape.head_dim * 4 + 2 * shape.head_dim * 2 + parts, 16)
+    return round_up(queries * shape.head_dim * 4 + 2 * row_bytes + parts, 16)
 
 
-def attention_bytes(shape: Attention, warps: int, slots: int) -> int:
+def attention_bytes(shape: Attention, row_bytes: int, warps: int, slots: int) -> int:
     """Shared memory of decode attention as a kernel: the same, the warps' rings of cache tiles, and a flag."""
-    tiles = warps * slots * BLOCK_TOKENS * shape.head_dim * 2 + round_up(warps * slots * 8, 16)
-    return tiles + core_bytes(shape, warps) + 16
+    tiles = warps * slots * BLOCK_TOKENS * row_bytes + round_up(warps * slots * 8, 16)
+    return tiles + core_bytes(shape, row_bytes, warps) + 16
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def step_kernel(model: StepModel) -> KernelSpec:
     return KernelSpec(
         name="step",
         entry="step",
-        headers=("stage/step", *low.headers(*matrices, head.linear.weight)),
+        headers=("stage/step", low.cache_header(model.first.op.layer), *low.headers(*matrices, head.linear.weight)),
         stage=Cpp("Step", (step, *_phases(model, early))),
         args=_arguments(model, copies),
         indexed=True,
@@ -194,7 +194,8 @@ def _attention(model: StepModel, flow: Flow) -> Cpp:
     tables = [ropes.index(rope) if (rope := layer.attention.parts.rope) else len(ropes) for layer in layers]
     core = core_config(low, turning, _splits(low, turning.op), max(windows))
     orders = (Cpp("LayerOrder", tuple(windows)), Cpp("LayerOrder", tuple(tables)))
-    return Cpp("StepAttention", (_flow(flow), core, len(ropes), *orders))
+    row = low.cache_row(model.first.op.layer)
+    return Cpp("StepAttention", (_flow(flow), core, row, len(ropes), *orders))
 
 
 def _phase(
@@ -286,7 +287,12 @@ def _splits(low: Lowering, op: Attention) -> int:
 
 def _slot_bytes(model: StepModel) -> int:
     tiles = [model.low.tile_bytes(weight) for weight in (*model.matrices(), model.head.linear.weight)]
-    return max(*tiles, BLOCK_TOKENS * model.first.op.head_dim * 2)
+    return max(*tiles, BLOCK_TOKENS * _row_bytes(model))
+
+
+def _row_bytes(model: StepModel) -> int:
+    """Of the cache, which the first layer tells of all."""
+    return model.low.cache.layers[model.first.op.layer].row_bytes
 
 
 def _scratch(model: StepModel) -> int:
@@ -295,7 +301,7 @@ def _scratch(model: StepModel) -> int:
     each = [*zip(*(layer.products() for layer in model.layers), strict=True), ((model.head.linear,),)]
     sizes = [encoded_bytes(low, vector, _all(layers)) for layers, vector in zip(each, model.vectors(), strict=True)]
     sizes[-1] += round_up(warps * 8, 16)
-    return max(core_bytes(model.first.op, warps), *sizes)
+    return max(core_bytes(model.first.op, _row_bytes(model), warps), *sizes)
 
 
 def _shared_state(model: StepModel) -> int:

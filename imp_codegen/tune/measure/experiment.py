@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from imp_codegen.build import Unit
+from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.emit import emit
 from imp_codegen.graph import Graph
@@ -14,6 +15,7 @@ from imp_codegen.kernels.form import choose, obstacle
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.placed import VECTOR, Placed
+from imp_codegen.kernels.state import CachePlan
 from imp_codegen.kernels.step.kernel import tuned
 from imp_codegen.kernels.step.model import step_model
 from imp_codegen.models import load_architecture, load_named, sources_of, weights_of
@@ -88,7 +90,8 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
     sized = find_target(f"{target}:{compiled.card}")
-    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), sized, plan.rows)
+    state = plan_state(graph, cache_format(plan.kv.format))
+    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), state, sized, plan.rows)
     low, formula = lowering.step("graph")
     taken = lowering.body()
     hindrance = obstacle(taken)
@@ -134,7 +137,8 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     graph = architecture.build(spec)
     weights = weights_of(checkpoint, graph, sources_of(architecture, checkpoint, spec, graph))
     placed = place_weights(graph, weights, checkpoint.path)
-    low, _ = _Lowerings(spec.context, graph, placed, target, rows=128).step("graph")
+    state = plan_state(graph, cache_format("f16"))  # which matters to no streamed stage
+    low, _ = _Lowerings(spec.context, graph, placed, state, target, rows=128).step("graph")
     return tuple(low.streams)
 
 
@@ -188,6 +192,7 @@ class _Lowerings:
     context: int
     graph: Graph
     placed: Mapping[str, Placed]
+    state: CachePlan
     target: Target
     rows: int
 
@@ -202,6 +207,4 @@ class _Lowerings:
         return body(self._lowering(()), self.graph, 1)
 
     def _lowering(self, tables: tuple[Table, ...]) -> Lowering:
-        return Lowering(
-            self.target, self.placed, plan_state(self.graph), ropes(self.graph), self.context, tables=tables
-        )
+        return Lowering(self.target, self.placed, self.state, ropes(self.graph), self.context, tables=tables)

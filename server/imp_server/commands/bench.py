@@ -59,7 +59,7 @@ def command(
         results = measure(engine, prompt, generate, repetitions, depth, [*SAMPLINGS] if sampling else ["greedy"])
         step = measure_kernels(engine, max(depth, 1)) if plot is not None else None
         title = f"{engine.plan.model} {engine.plan.quant}, {engine.device_name}"
-        title += "; simulated: times mean nothing" if engine.target == "sim" else ""
+        title += "; simulated: times mean nothing" if engine.runner.target.simulated else ""
     if not results and step is None:
         raise ImpError("-p 0 and -n 0 leave nothing to measure")
     _print(results, step, output)

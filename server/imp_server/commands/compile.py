@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
+from imp_codegen.cache import cache_format, cache_formats
 from imp_codegen.cards import cards
 from imp_codegen.targets import Target, find_targets, targets
 from imp_runtime.device import detect_gpu, detect_target
@@ -56,6 +57,9 @@ def command(
     context: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Longest sequence. Default: the checkpoint's.")
     ] = None,
+    kv: Annotated[
+        str, typer.Option(metavar="FORMAT", help=f"Format of cached keys and values: {', '.join(cache_formats())}.")
+    ] = "f16",
     dump: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what every step produced here.")] = None,
     tuning: Annotated[
         str | None,
@@ -99,6 +103,7 @@ def command(
     if "-" in (source, str(output)):
         raise ImpError("- is no file: imp compile reads and writes files, not stdin and stdout; give their names")
     check_output(output, Path(source), force)  # before anything is downloaded
+    cache_format(kv)
     names = _targets(target)
     tables = _tables_of(tuning, find_targets(names))
     checkpoint = _checkpoint(source)
@@ -115,7 +120,7 @@ def command(
         return capabilities.to_json()
 
     quant = quant or "Q8_0"
-    options = CompileOptions(random_weights, quant, context, dump, check, described, tables, _form(form), force)
+    options = CompileOptions(random_weights, quant, context, dump, check, described, tables, _form(form), force, kv)
     with progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))

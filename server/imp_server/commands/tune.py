@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from imp_codegen.targets import find_target
+from imp_codegen.targets import find_target, targets
 from imp_codegen.tune.table import Table, read_table, user_path, write_table
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import DeviceError, Launch, detect_target, open_device
@@ -63,7 +63,8 @@ def command(
         _predict(files, predict, output)
         return
     chosen = target or detect_target()
-    path = output or (None if chosen == "sim" else user_path(chosen))
+    simulated = _simulated(chosen)
+    path = output or (None if simulated else user_path(chosen))
     documents = []
     for file in files:
         report, device, sized = _measure(file, chosen)
@@ -76,9 +77,13 @@ def command(
     if as_json:
         print(json.dumps({"models": documents, "table": None if path is None else str(path)}, indent=2))
         return
-    if chosen == "sim":
+    if simulated:
         print("times of the simulator say nothing about a GPU")
     print("nothing was written" if path is None else f"written to {path}; compile the model again to use it")
+
+
+def _simulated(target: str) -> bool:
+    return target in targets() and targets()[target].compiler == "g++"
 
 
 def _measure(file: Path, target: str) -> tuple[TuneReport, str, Target]:
@@ -90,13 +95,14 @@ def _measure(file: Path, target: str) -> tuple[TuneReport, str, Target]:
     from imp_server.console.progress import progress
 
     artifact = Artifact.open(file)
-    with progress() as report, closing(open_device(target)) as device:
+    simulated = _simulated(target)
+    with progress() as report, closing(open_device(target, simulated=simulated)) as device:
         experiment = plan_experiment(artifact, target)
         (built,) = build((experiment.unit,), functools.partial(report, "building candidates"))
         runner = ModelRunner(replace(artifact, plan=experiment.plan), device, _KV_TOKENS, report)
         _begin(runner)
         bind = _binder(runner, built.code)
-        rounds = _SIM_ROUNDS if target == "sim" else _ROUNDS
+        rounds = _SIM_ROUNDS if simulated else _ROUNDS
         held = _held(experiment, lambda step: device.capture(bind(step)))
         found = tune(held, lambda steps: race(device, list(map(bind, steps)), rounds), report)
         return found, device.name, experiment.target

@@ -1,6 +1,19 @@
-// A row of the KV cache: one position's keys or values of one head, f16 in chunks of 16 bytes. Chunks are permuted within
-// the row by the position, so that eight positions' chunks of the same columns lie in different banks of shared memory
-// once a block has been copied there as it is.
+// The KV cache: blocks of 16 positions, in which every head of a layer has a tile of keys and one of values. How a tile's
+// rows are kept is a format, a header of its own, `cache_<name>.h`, with a class template over the elements of a head:
+//
+//   kHeadDim, kRowBytes         elements and bytes of a row, the latter a multiple of 16; rows of a tile follow one another
+//   encode(position, v, columns, write)
+//                               A warp keeps a row: v[i] are the elements columns.first(pair) and columns.second(pair),
+//                               pair = lane + 32 i, as far as there are any; columns.kAdjacent: all pairs are neighbours.
+//                               write(byte, bits) puts 16 or 32 bits at a byte of the row.
+//   keys(a, tile, step)         16 positions x elements 16 step .. 16 step + 15 of a tile in shared memory, as the tensor
+//                               cores' A operand of f16
+//   values(a, tile, step)       the same transposed: elements x positions
+//   place(position, chunk)      byte of a tile at which elements 8 chunk .. 8 chunk + 7 of a row begin
+//   fetch(to, from, chunk)      those elements, which begin at `from` in memory, as f16 to shared memory, where they are once
+//                               the thread's cp_async copies are
+//
+// A row of zero bytes must mean numbers: rows that nobody has written yet are multiplied by a weight of zero.
 #pragma once
 #include "isa.h"
 
@@ -8,19 +21,11 @@ namespace imp {
 
 constexpr int kCacheTokens = 16;  // positions of a block
 
-template <int HeadDim>
-struct CacheRow {
-  static constexpr int kChunks = HeadDim / 8;
-  static constexpr int kSpread = kChunks % 8 == 0 ? 8 : kChunks % 4 == 0 ? 4 : kChunks % 2 == 0 ? 2 : 1;
-  static constexpr int kBytes = HeadDim * 2;
-  static_assert(HeadDim % 8 == 0, "a cache row consists of 16-byte chunks");
-
-  // Byte at which chunk `chunk` of the row of `position` begins.
-  static __device__ __forceinline__ int chunk(int position, int chunk) { return (chunk ^ (position % kSpread)) * 16; }
-  // Byte of element `d`.
-  static __device__ __forceinline__ int element(int position, int d) {
-    return chunk(position, d / 8) + d % 8 * 2;
-  }
+// Neighbours as columns of encode().
+struct NeighbourColumns {
+  static constexpr bool kAdjacent = true;
+  static __device__ __forceinline__ int first(int pair) { return 2 * pair; }
+  static __device__ __forceinline__ int second(int pair) { return 2 * pair + 1; }
 };
 
 }  // namespace imp

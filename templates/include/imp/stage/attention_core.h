@@ -63,17 +63,18 @@ struct AttentionShare {
   }
 };
 
-template <AttentionConfig C>
+// `Row`: the format of the cache's rows (layout/cache.h).
+template <AttentionConfig C, class RowFormat>
 struct AttentionCore {
+  using Row = RowFormat;
   using Rotary = Rope<RopeConfig{
       .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
-  using Tile = TileAttention<C.head_dim, (C.window > 0), C.soft_cap>;
-  using Row = CacheRow<C.head_dim>;
+  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kGroup = attention_group(C.heads / C.kv_heads);  // queries of a CTA
   static constexpr int kShares = C.heads / C.kv_heads / kGroup;
   static constexpr int kItems = C.kv_heads * kShares;               // CTAs that one split has
-  static constexpr int kTileBytes = C.block_tokens * Row::kBytes;   // keys, or values, of one head of one block
+  static constexpr int kTileBytes = C.block_tokens * Row::kRowBytes;   // keys, or values, of one head of one block
   static constexpr int kValues = C.kv_heads * kTileBytes;           // v follows k
   static constexpr int kPairs = C.head_dim / 2;
   static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
@@ -81,10 +82,11 @@ struct AttentionCore {
 
   static constexpr int kQueries = 0;
   static constexpr int kNew = kQueries + kGroup * C.head_dim * 4;  // this step's row of keys, then of values
-  static constexpr int kParts = kNew + 2 * Row::kBytes;
+  static constexpr int kParts = kNew + 2 * Row::kRowBytes;
   static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
+  static_assert(Row::kHeadDim == C.head_dim, "the cache has other heads");
   static_assert(C.block_tokens == kCacheTokens, "the plan has other cache blocks than the kernels");
   static_assert(C.interleaved || Rotary::kTurned % 2 == 0, "halves of pairs that turn are stored two elements at a time");
 
@@ -124,7 +126,7 @@ struct AttentionCore {
   static __device__ __forceinline__ Piece written(const std::uint8_t* tile, int index, int position) {
     const int rows = position - index * C.block_tokens + (C.values == 0 ? 1 : 0);
     if (rows >= C.block_tokens) return {tile, kTileBytes};
-    return rows > 0 ? Piece{tile, rows * Row::kBytes} : Piece{tile + Row::kBytes, 16};
+    return rows > 0 ? Piece{tile, rows * Row::kRowBytes} : Piece{tile + Row::kRowBytes, 16};
   }
 
   // What norms of all heads together multiply q and k by.
@@ -164,12 +166,12 @@ struct AttentionCore {
         continue;
       }
       const int head = item / kShares;
-      const int line = position % C.block_tokens * Row::kBytes;
+      const int line = position % C.block_tokens * Row::kRowBytes;
       std::uint8_t* cached = item % kShares == 0 ? tile(a, head, position / C.block_tokens) + line : nullptr;
       if (part == kGroup) {
         key(a, qkv, angles, factors.k, head, position, shared + kNew, cached);
       } else {
-        value(qkv, head, position, shared + kNew + Row::kBytes, cached == nullptr ? nullptr : cached + kValues);
+        value(qkv, head, position, shared + kNew + Row::kRowBytes, cached == nullptr ? nullptr : cached + kValues);
       }
     }
   }
@@ -195,11 +197,11 @@ struct AttentionCore {
       std::uint8_t* values = fetch.take();
       if (own) {
         // Zeros after the row, which no weight of zero turns into NaN.
-        for (int i = count * Row::kBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
+        for (int i = count * Row::kRowBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
           *reinterpret_cast<uint4*>(values + i) = make_uint4(0, 0, 0, 0);
         }
         if constexpr (C.values > 0) {
-          insert(values, position, shared + kNew + Row::kBytes);
+          insert(values, position, shared + kNew + Row::kRowBytes);
         } else {
           warp_sync();
         }
@@ -290,13 +292,7 @@ struct AttentionCore {
                                              int position, std::uint8_t* row, std::uint8_t* cached) {
     float2 v[kLanePairs];
     rotate(qkv, C.heads + head, C.whole_norm ? a.k_weight + head * C.head_dim : a.k_weight, factor, angles, v);
-#pragma unroll
-    for (int i = 0; i < kLanePairs; i++) {
-      const int pair = lane_index() + i * kWarp;
-      if (pair >= kPairs) continue;
-      store(Row::element(position, Rotary::first(pair)), float_to_half(v[i].x), row, cached);
-      store(Row::element(position, Rotary::second(pair)), float_to_half(v[i].y), row, cached);
-    }
+    Row::encode(position, v, Rotary{}, Kept{row, cached});
   }
   template <class Qkv>
   static __device__ __forceinline__ void value(const Qkv& qkv, int head, int position, std::uint8_t* row,
@@ -317,17 +313,21 @@ struct AttentionCore {
 #pragma unroll
       for (float& x : v) x *= factor;
     }
+    float2 pairs[kLanePairs];
 #pragma unroll
-    for (int i = 0; i < kLanePairs; i++) {
-      const int pair = lane_index() + i * kWarp;
-      if (pair < kPairs) store(Row::element(position, 2 * pair), floats_to_half2(v[2 * i], v[2 * i + 1]), row, cached);
+    for (int i = 0; i < kLanePairs; i++) pairs[i] = make_float2(v[2 * i], v[2 * i + 1]);
+    Row::encode(position, pairs, NeighbourColumns{}, Kept{row, cached});
+  }
+  // Where a new row goes.
+  struct Kept {
+    std::uint8_t* row;
+    std::uint8_t* cached;
+    template <class T>
+    __device__ __forceinline__ void operator()(int byte, T bits) const {
+      *reinterpret_cast<T*>(row + byte) = bits;
+      if (cached != nullptr) *reinterpret_cast<T*>(cached + byte) = bits;
     }
-  }
-  template <class T>
-  static __device__ __forceinline__ void store(int byte, T bits, std::uint8_t* row, std::uint8_t* cached) {
-    *reinterpret_cast<T*>(row + byte) = bits;
-    if (cached != nullptr) *reinterpret_cast<T*>(cached + byte) = bits;
-  }
+  };
 
   // A head's pairs of this lane after QK-norm and rotation; the whole warp calls it. `whole`: a factor of all heads.
   template <class Qkv, class Angles>
@@ -383,8 +383,8 @@ struct AttentionCore {
 
   // The step's row into a landed tile.
   static __device__ __forceinline__ void insert(std::uint8_t* landed, int position, const std::uint8_t* row) {
-    std::uint8_t* line = landed + position % C.block_tokens * Row::kBytes;
-    for (int i = lane_index() * 16; i < Row::kBytes; i += kWarp * 16) {
+    std::uint8_t* line = landed + position % C.block_tokens * Row::kRowBytes;
+    for (int i = lane_index() * 16; i < Row::kRowBytes; i += kWarp * 16) {
       *reinterpret_cast<uint4*>(line + i) = *reinterpret_cast<const uint4*>(row + i);
     }
     warp_sync();

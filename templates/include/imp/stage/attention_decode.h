@@ -7,9 +7,9 @@
 
 namespace imp {
 
-template <AttentionConfig C, int Slots>
+template <AttentionConfig C, class Row, int Slots>
 struct AttentionDecode {
-  using Core = AttentionCore<C>;
+  using Core = AttentionCore<C, Row>;
   using Ring = WarpRing<C.warps, Slots, Core::kTileBytes>;
   static constexpr int kThreads = Core::kThreads;
   static constexpr int kFlag = Ring::kSharedBytes + Core::kSharedBytes;

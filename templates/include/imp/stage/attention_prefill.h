@@ -29,7 +29,7 @@ struct AttentionPrefillConfig {
   float soft_cap;    // of the scores, times log2(e); 0: none
 };
 
-template <AttentionPrefillConfig C>
+template <AttentionPrefillConfig C, class Row>
 struct AttentionPrefill {
   static constexpr int kParts = ceil_div(C.head_dim, 128);  // warps that share a head
   static constexpr int kGroups = C.rows % 64 == 0 && kParts <= 2 ? 4 : 2;
@@ -40,9 +40,10 @@ struct AttentionPrefill {
   static constexpr int kGridX = C.rows / 8;  // tiles that run at once; several sequences may have more
   static constexpr int kGridY = C.heads;
   static constexpr int kGridZ = 1;
-  static constexpr int kHeadBytes = kCacheTokens * C.head_dim * 2;
+  static constexpr int kHeadBytes = kCacheTokens * Row::kRowBytes;
   static constexpr int kSteps = C.head_dim / 16;  // of the tensor cores, for a query times a key
   static constexpr int kDepth = ceil_div(kSteps, kParts);  // of a warp
+  static_assert(Row::kHeadDim == C.head_dim, "the cache has other heads");
   static constexpr int kRowBytes = C.head_dim * 2 + 16;  // an odd number of chunks: eight rows hit all banks
   static constexpr int kTileBytes = kTileKeys * kRowBytes;
   static constexpr int kChunks = C.head_dim / 8;  // of a row
@@ -139,10 +140,9 @@ struct AttentionPrefill {
       std::uint8_t* to = buffer + row * kRowBytes + chunk * 16;
       if (position < keys && (C.window == 0 || position >= seen)) {
         const auto block = static_cast<std::size_t>(blocks[position / kCacheTokens]);
-        const std::uint8_t* from = head_cache + block * C.block_bytes + position % kCacheTokens * C.head_dim * 2 +
-                                   CacheRow<C.head_dim>::chunk(position, chunk);
-        cp_async16(to, from);
-        cp_async16(to + kTileBytes, from + C.kv_heads * kHeadBytes);
+        const std::uint8_t* from = head_cache + block * C.block_bytes + Row::place(position, chunk);
+        Row::fetch(to, from, chunk);
+        Row::fetch(to + kTileBytes, from + C.kv_heads * kHeadBytes, chunk);
       } else {
         *reinterpret_cast<uint4*>(to) = make_uint4(0, 0, 0, 0);
         *reinterpret_cast<uint4*>(to + kTileBytes) = make_uint4(0, 0, 0, 0);

@@ -54,14 +54,14 @@ struct TileQueries<HeadDim, true> {
   __device__ __forceinline__ const QueryWords& operator[](int k) const { return words[k]; }
 };
 
-// `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the scores, 0 for none.
-template <int HeadDim, bool Windowed, float SoftCap>
+// `Row`: a format of the cache. `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the scores, 0 for none.
+template <class Row, bool Windowed, float SoftCap>
 struct TileAttention {
-  using Row = CacheRow<HeadDim>;
-  static constexpr int kDepth = HeadDim / 16;
+  static constexpr int kHeadDim = Row::kHeadDim;
+  static constexpr int kDepth = kHeadDim / 16;
   static constexpr float kMasked = -1e30f;
   static_assert(kCacheTokens == 16, "a head's share of a block is one operand of the tensor cores");
-  static_assert(HeadDim % 16 == 0, "a head consists of tensor-core steps of 16");
+  static_assert(kHeadDim % 16 == 0, "a head consists of tensor-core steps of 16");
 
   // Softmax weights of a block, as the B operand of the product with its values.
   struct Weights {
@@ -75,13 +75,12 @@ struct TileAttention {
 
   // The block's positions from `begin` (0 without a window) to `end` count, at least one.
   __device__ __forceinline__ Weights keys(const std::uint8_t* block, int begin, int end,
-                                          const TileQueries<HeadDim>& queries) {
+                                          const TileQueries<kHeadDim>& queries) {
     float parts[2][2][4] = {};  // independent sums: a chain of products would wait for each
-    const int row = lane_index() % 16;
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
       std::uint32_t a[4];
-      ldmatrix_x4(a, block + row * Row::kBytes + Row::chunk(row, 2 * k + lane_index() / 16));
+      Row::keys(a, block, k);
       const QueryWords words = queries[k];
       mma_f16_k16(parts[k % 2][0], a, words.low);
       mma_f16_k16(parts[k % 2][1], a, words.high);
@@ -123,11 +122,10 @@ struct TileAttention {
 
   // Every row of the block must hold numbers, also those that nobody has written yet: their weight is zero.
   __device__ __forceinline__ void values(const std::uint8_t* block, const Weights& weights) {
-    const int row = lane_index() / 16 * 8 + lane_index() % 8;
 #pragma unroll
     for (int d = 0; d < kDepth; d++) {
       std::uint32_t a[4];
-      ldmatrix_x4_trans(a, block + row * Row::kBytes + Row::chunk(row, 2 * d + lane_index() / 8 % 2));
+      Row::values(a, block, d);
       mma_f16_k16(out[d], a, weights.low);
       mma_f16_k16(out[d], a, weights.high);
     }
@@ -147,8 +145,8 @@ struct TileAttention {
         line[d * 16 + lane_index() / 4 + 8] = out[d][q + 2];
       }
       if (lane_index() / 4 == 0) {
-        line[HeadDim] = largest[q];
-        line[HeadDim + 1] = sum;
+        line[kHeadDim] = largest[q];
+        line[kHeadDim + 1] = sum;
       }
     }
   }

@@ -22,6 +22,7 @@ struct Rope {
   static constexpr int kPairs = C.head_dim / 2;
   static constexpr int kTurned = C.dim / 2;
   static constexpr bool kAllTurn = kTurned == kPairs;
+  static constexpr bool kAdjacent = C.interleaved || kTurned == 0;  // all pairs consist of neighbours
   static_assert(C.head_dim % 2 == 0 && C.dim % 2 == 0, "a head consists of pairs");
   static_assert(C.dim <= C.head_dim, "no more turns than the head has");
 

@@ -1,6 +1,6 @@
-// Several rows, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache as f16, q stays where
-// it is as f32, multiplied by the softmax scale. Where a layer reads another's cache, there is only q. One CTA for each row;
-// a warp takes a head at a time.
+// Several rows, after q, k and v: per-head norm and rotation of q and k; k and v go to the paged cache, q stays where it is
+// as f32, multiplied by the softmax scale. Where a layer reads another's cache, there is only q. One CTA for each row; a
+// warp takes a head at a time.
 #pragma once
 #include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
@@ -28,7 +28,7 @@ struct RopeAppendConfig {
   float scale;  // of q: softmax scale times log2(e)
 };
 
-template <RopeAppendConfig C>
+template <RopeAppendConfig C, class Row>
 struct RopeAppend {
   using Pairs = Rope<RopeConfig{
       .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
@@ -42,10 +42,10 @@ struct RopeAppend {
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kHeads = C.heads + (C.values > 0 ? 2 * C.kv_heads : 0);
-  using Row = CacheRow<C.head_dim>;
-  static constexpr int kHeadBytes = kCacheTokens * Row::kBytes;
+  static constexpr int kHeadBytes = kCacheTokens * Row::kRowBytes;
   static constexpr int kValues = C.kv_heads * kHeadBytes;  // in a layer's block, v follows k
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
+  static_assert(Row::kHeadDim == C.head_dim, "the cache has other heads");
   static_assert(Pairs::kTurned <= kThreads, "each thread computes at most one angle");
   static_assert(C.block_bytes >= kValues * 2, "a cache block holds k and v of at least one layer");
 
@@ -75,7 +75,7 @@ struct RopeAppend {
     if constexpr (C.whole_norm) whole = whole_factors(line);
 
     const int block = a.table[slot * C.table_blocks + position / kCacheTokens];
-    std::uint8_t* keys = a.cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kBytes;
+    std::uint8_t* keys = a.cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kRowBytes;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
       const int key = head - C.heads;
       const int value = key - C.kv_heads;
@@ -132,27 +132,24 @@ struct RopeAppend {
                                                     const float2* rotation, int position, std::uint8_t* key) {
     float2 out[kLanePairs];
     rotate(x, norm, whole, rotation, out);
-#pragma unroll
-    for (int i = 0; i < kLanePairs; i++) {
-      const int p = lane_index() + i * kWarp;
-      if (p >= kPairs) continue;
-      *reinterpret_cast<std::uint16_t*>(key + Row::element(position, Pairs::first(p))) = float_to_half(out[i].x);
-      *reinterpret_cast<std::uint16_t*>(key + Row::element(position, Pairs::second(p))) = float_to_half(out[i].y);
-    }
+    Row::encode(position, out, Pairs{}, Kept{key});
   }
 
   static __device__ __forceinline__ void append_value(const float* x, int position, std::uint8_t* value) {
-    float factor = 1.0f;
+    float2 v[kLanePairs];
+    float squares = 0;
+#pragma unroll
+    for (int i = 0; i < kLanePairs; i++) {
+      const int p = lane_index() + i * kWarp;
+      v[i] = p < kPairs ? reinterpret_cast<const float2*>(x)[p] : make_float2(0, 0);
+      squares = fma(v[i].x, v[i].x, fma(v[i].y, v[i].y, squares));
+    }
     if constexpr (C.v_norm) {
-      float squares = 0;
-      for (int d = lane_index(); d < C.head_dim; d += kWarp) squares = fma(x[d], x[d], squares);
-      factor = norm_factor(squares);
+      const float factor = norm_factor(squares);
+#pragma unroll
+      for (float2& pair : v) pair = make_float2(pair.x * factor, pair.y * factor);
     }
-    for (int p = lane_index(); p < kPairs; p += kWarp) {
-      float2 v = reinterpret_cast<const float2*>(x)[p];
-      if constexpr (C.v_norm) v = make_float2(v.x * factor, v.y * factor);
-      *reinterpret_cast<std::uint32_t*>(value + Row::element(position, 2 * p)) = floats_to_half2(v.x, v.y);
-    }
+    Row::encode(position, v, NeighbourColumns{}, Kept{value});
   }
 
   // 1 / rms of all heads of q and of k, before q changes where it lies; every thread of the CTA calls it.
@@ -174,6 +171,15 @@ struct RopeAppend {
     return make_float2(rsqrt_fast(total.x * (1.0f / static_cast<float>(kQueries)) + C.eps),
                        rsqrt_fast(total.y * (1.0f / static_cast<float>(C.kv_heads * C.head_dim)) + C.eps));
   }
+
+  // Where a new row goes.
+  struct Kept {
+    std::uint8_t* row;
+    template <class T>
+    __device__ __forceinline__ void operator()(int byte, T bits) const {
+      *reinterpret_cast<T*>(row + byte) = bits;
+    }
+  };
 
   // 1 / rms of a head, from this lane's sum of squares.
   static __device__ __forceinline__ float norm_factor(float squares) {

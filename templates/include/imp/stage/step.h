@@ -44,7 +44,7 @@ struct Step {
   using Args = Pointers;
   using Attend = typename L::template At<L::kAttention>;
   static constexpr AttentionConfig A = Attend::kConfig;
-  using Core = AttentionCore<A>;
+  using Core = AttentionCore<A, typename Attend::Row>;
   using Cta = FirstWarps<C.warps>;
   static constexpr LogitsConfig kLogits{
       .warps = C.warps, .biased = Head::kConfig.biased, .scale = Head::kConfig.scale, .cap = Head::kConfig.cap};

@@ -6,13 +6,15 @@
 
 namespace imp {
 
-// `Windows`, `Tables`: of each layer. Layers that do not turn have the table after the last, in which nothing does.
-template <class Moves, AttentionConfig A, int TableCount, class Windows, class Tables>
+// `RowFormat`: of the cache. `Windows`, `Tables`: of each layer. Layers that do not turn have the table after the last, in
+// which nothing does.
+template <class Moves, AttentionConfig A, class RowFormat, int TableCount, class Windows, class Tables>
 struct StepAttention {
   using Flow = Moves;
+  using Row = RowFormat;
   static constexpr bool kAttends = true;
-  static constexpr int kTileBytes = AttentionCore<A>::kTileBytes;
-  static constexpr int kScratchBytes = AttentionCore<A>::kSharedBytes;
+  static constexpr int kTileBytes = AttentionCore<A, Row>::kTileBytes;
+  static constexpr int kScratchBytes = AttentionCore<A, Row>::kSharedBytes;
   static constexpr AttentionConfig kConfig = A;  // its window is the largest: none only if no layer has one
   static constexpr int kTables = TableCount;
   static constexpr int kAngles = Tables::kMost + 1;  // tables, and perhaps the one in which nothing turns
