@@ -496,7 +496,7 @@ def test_a_target(toy: Path, form: Wanted) -> None:
     for target in ("sim", "toy"):
         with closing(Engine.load(artifact, target=target)) as engine:
             assert engine.target == target
-            kernels = engine.runner.target.program("decode_b1").kernels
+            kernels = engine.runner.target.program("step_r1").kernels
             assert {kernel.block for kernel in kernels} & ({96, 128} if target == "toy" else {128, 160})
             assert kl_divergence(truth, engine.logits(TOKENS)).max() < 1e-5
             answers.append(list(engine.generate(TOKENS, SamplingParams(max_tokens=6, ignore_eos=True))))
