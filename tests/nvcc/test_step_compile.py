@@ -20,7 +20,7 @@ MOST_SPILLED = 308
 FRAME = r"Function properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
 
 
-MODELS = [(path, "Q8_0") for path in SHAPES] + [
+MODELS = [(path, "Q8_0") for path in SHAPES if path.stem.startswith(("qwen3", "llama"))] + [
     (path, "Q4_K_M") for path in SHAPES if path.stem in ("qwen3-0.6b", "qwen3-8b")
 ]
 
