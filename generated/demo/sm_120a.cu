@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text ede3d8472a202d66
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 89e09207b5cb4476
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -526,7 +526,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
 static_assert(sizeof(append_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Attention · 0 bytes of weights, 262,144 of other data a launch
-// forward_r128 layers.0.attention and 5 more · grid (16, 4, 1), 128 threads
+// forward_r128 layers.0.attention and 5 more · grid (4, 4, 1), 128 threads
 using attend_0_t = imp::AttentionPrefill<
     imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f},
     imp::CacheF16<64>>;

@@ -66,4 +66,5 @@ def chunk_tiles(op: Attention, rows: int) -> ChunkTiles:
     groups = 4 if rows % 64 == 0 and parts <= 2 else 2
     keys = {1: 64, 2: 32}.get(parts, 16)
     scores = groups * parts * 16 * keys * 4 if parts > 1 else 0
-    return ChunkTiles(groups * parts, groups * 16, keys, 4 * keys * (op.head_dim * 2 + 16) + scores, rows // 8)
+    shared_bytes = 4 * keys * (op.head_dim * 2 + 16) + scores
+    return ChunkTiles(groups * parts, groups * 16, keys, shared_bytes, 2 * rows // (groups * 16))
