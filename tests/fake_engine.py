@@ -179,7 +179,9 @@ class FakeEngine:
         self.target = "sim"
         self.device_name = "fake"
         self.context = artifact.plan.context
-        self.runner = types.SimpleNamespace(kv_tokens=artifact.plan.context, blocks=artifact.plan.context // 16)
+        self.runner = types.SimpleNamespace(
+            target=artifact.plan.targets[0], kv_tokens=artifact.plan.context, blocks=artifact.plan.context // 16
+        )
         self.live: list[Request] = []
         self.prompts: list[tuple[int, ...]] = []
         self.params: list[SamplingParams] = []

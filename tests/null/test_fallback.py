@@ -40,7 +40,7 @@ def test_the_same_tokens_in_either_form(
         target = engine.runner.target
     tokens, _ = expected(PROMPT, PARAMS, 0, PARAMS.max_tokens, (STOP,), Grammar() if constrained else None)
     assert found == tokens
-    step = "forward" if constrained else "decode"
+    step = "forward" if constrained else "step"
     held = room >= 6
     ran, other = (f"resident_{step}", step) if held else (step, f"resident_{step}")
     assert device.ran.count(ran) >= PARAMS.max_tokens - 1
@@ -65,7 +65,7 @@ def test_an_artifact_for_the_usual_card_on_a_smaller_one(
         while engine.has_work:
             engine.step()
         assert len(sequence.generated) == PARAMS.max_tokens
-    assert "resident_decode" not in device.ran
+    assert "resident_step" not in device.ran
     reason = f"fake runs {room} of the {ctas} CTAs at once that one kernel would need"
     assert [record.getMessage() for record in caplog.records] == [f"tiny decodes as a graph of kernels: {reason}"]
 

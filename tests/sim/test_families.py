@@ -39,7 +39,7 @@ def test_both_forms_and_prompts(tmp_path: Path, family: Family, quant: str) -> N
 def test_what_the_step_kernel_does_not_take(tmp_path: Path, family: Family) -> None:
     path, artifact = source(tmp_path / "m.gguf", family, "F32"), tmp_path / "m.impc"
     words = (
-        r"--exec persistent: Scale layers\.0\.residual\.scaled scales the residual stream; compile with --exec graph"
+        r"--exec persistent: ScaleBy layers\.0\.residual\.scaled scales the residual stream; compile with --exec graph"
     )
     with pytest.raises(TargetError, match=words):
         compile_model(path, artifact, ("sim",), CompileOptions(form="persistent"), quiet)

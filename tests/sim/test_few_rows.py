@@ -27,7 +27,7 @@ def test_every_kernel_against_numpy(tmp_path: Path, quant: str) -> None:
     target = replace(SIM, card=replace(SIM.card, speed=replace(speed, launch_us=0.0)))
     artifact = tmp_path / "m.impc"
     options = CompileOptions(random_weights=True, quant=quant, form="graph")
-    with patch.object(compiler, "find_targets", lambda _: (target,)), patch.object(compiler, "CHUNK_TOKENS", ROWS):
+    with patch.object(compiler, "find_targets", lambda _: (target,)), patch.object(compiler, "ROWS", ROWS):
         compile_model(write_config(tmp_path, {}), artifact, ("sim",), options, quiet)
     with Engine.load(artifact, target="sim") as engine:
         (program,) = (p for p in engine.runner.target.programs if p.name.startswith("prefill_"))

@@ -26,7 +26,7 @@ PROMPTS = [prompt_of(length, length) for length in (37, 1, 80, 19, 53)]
 def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelRunner]:
     output = tmp_path_factory.mktemp("demo") / "demo.impc"
     compile_model(ROOT / "models" / "demo.gguf", output, ("sim",), CompileOptions(), quiet)
-    runner = ModelRunner(Artifact.open(output), open_device("sim"))
+    runner = ModelRunner(Artifact.open(output), open_device("sim", simulated=True))
     yield runner
     runner.close()
 

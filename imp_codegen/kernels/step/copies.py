@@ -32,6 +32,12 @@ class Copies:
         self.low.buffer(_BUFFER, self.floats * 4)
         return {name: Param("float*", binding)}
 
+    def unread(self, name: str, width: int) -> dict[str, Argument]:
+        """The argument `name`, for what the graph has no value of."""
+        given = self.of(name, ())
+        self.floats += width if given else 0
+        return given
+
     def cache(self, parts: Parts) -> None:
         """What a layer has appended needs no copy."""
         if self.low.check:

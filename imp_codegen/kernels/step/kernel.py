@@ -9,7 +9,6 @@ from math import ceil
 from imp_codegen.graph import Weight, label
 from imp_codegen.kernels.attention.parts import core_config, norm_weights
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
-from imp_codegen.kernels.family import Block
 from imp_codegen.kernels.kernel_spec import Argument, Arguments, Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.linear_add import LinearAdd
 from imp_codegen.kernels.lowering import Lowering, round_up
@@ -127,8 +126,11 @@ def _arguments(model: StepModel, copies: Copies) -> Arguments:
 def _layer_arguments(low: Lowering, layer: Layer, mlp_sum: Sum | None, copies: Copies) -> Arguments:
     """A layer's pointers; the first layer, which finds no branch to add, has those for it, too: its own branch's."""
     parts, (qkv, out, gate_up, down) = layer.attention.parts, layer.products()
-    first_sum: Block = () if layer.qkv.vector.sum is None else (layer.qkv.vector.sum.out,)
-    qkv_sum = copies.of("sum_copy", first_sum) if mlp_sum else {}
+    own, qkv_sum = layer.qkv.vector.sum, {}
+    if own:
+        qkv_sum = copies.of("sum_copy", (own.out,))
+    elif mlp_sum:
+        qkv_sum = copies.unread("sum_copy", mlp_sum.out.width)
     args: dict[str, Argument] = {
         "qkv": _product_arguments(low, qkv, layer.qkv.vector.norm, layer.qkv.vector.sum or mlp_sum)
         | qkv_sum

@@ -69,18 +69,24 @@ struct AttentionPrefill {
     const StepSequence* sequences;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    int tile = block_index();
-    for (int i = 0; i < a.step->sequences; i++) {
-      const StepSequence s = a.sequences[i];
-      const int tiles = (s.rows + kBlockQueries - 1) / kBlockQueries;
-      for (; tile < tiles; tile += kGridX) attend(a, s, tile * kBlockQueries);
-      tile -= tiles;
+#pragma unroll 1
+    for (int tile = block_index(); attend(a, tile); tile += kGridX) {
     }
   }
 
  private:
-  // The queries from `first` on of a sequence.
-  static __device__ __forceinline__ void attend(const Args& a, const StepSequence& s, int first) {
+  // The tile of that index among those of all sequences, if there are so many.
+  static __device__ __forceinline__ bool attend(const Args& a, int index) {
+    StepSequence s;
+#pragma unroll 1
+    for (int i = 0;; i++) {
+      if (i == a.step->sequences) return false;
+      s = a.sequences[i];
+      const int tiles = (s.rows + kBlockQueries - 1) / kBlockQueries;
+      if (index < tiles) break;
+      index -= tiles;
+    }
+    const int first = index * kBlockQueries;
     const int start = a.positions[s.slot];
     const int head = block_index_y();
     const int keys = start + min(first + kBlockQueries, s.rows);
@@ -118,6 +124,7 @@ struct AttentionPrefill {
       accumulate(buffer + kTileBytes, weights, state.out);
     }
     store(a.out + static_cast<std::size_t>(s.first) * C.heads * C.head_dim, query, s.rows, head, state);
+    return true;
   }
 
   struct State {
