@@ -26,7 +26,7 @@ def chunk(target: str, rows: int) -> tuple[Program, set[str]]:
     """An 8B's program for so many rows, and the buffers of the plan."""
     with closing(random_checkpoint(BIG, "Q8_0")) as checkpoint, patch("imp_codegen.compiler.ROWS", rows):
         (plan,) = plan_model(checkpoint, (find_target(target),), CompileOptions(form="graph")).plan.targets
-    (found,) = (program for program in plan.programs if program.name.startswith("prefill_"))
+    (found,) = (program for program in plan.programs if program.name == f"forward_r{rows}")
     return found, {buffer.name for buffer in plan.buffers}
 
 

@@ -30,7 +30,7 @@ def test_every_kernel_against_numpy(tmp_path: Path, quant: str) -> None:
     with patch.object(compiler, "find_targets", lambda _: (target,)), patch.object(compiler, "ROWS", ROWS):
         compile_model(write_config(tmp_path, {}), artifact, ("sim",), options, quiet)
     with Engine.load(artifact, target="sim") as engine:
-        (program,) = (p for p in engine.runner.target.programs if p.name.startswith("prefill_"))
+        (program,) = (p for p in engine.runner.target.programs if p.name == f"forward_r{ROWS}")
         names = {kernel.name for kernel in program.kernels}
         assert {f"layers.0.v.{ROWS - 1}", "layers.1.up.0", "layers.1.down"} <= names, sorted(names)
         check_kernels(engine)
