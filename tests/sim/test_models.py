@@ -9,7 +9,10 @@ from model_checks import MODELS, check_against_truth, check_kernels, compile_fix
 # the planes are the same bytes (tests/null/test_both_dialects.py). And those of which there is no GGUF file.
 FILES = {model for model, quant in MODELS if not quant.startswith("hf")}
 OWN_FOLDERS = {"mistral", "gemma3", *(model for model, _ in MODELS if model not in FILES)}
-RUN = [(model, quant) for model, quant in MODELS if not quant.startswith("hf") or model in OWN_FOLDERS]
+# Made of operations and kernels that the others run; their graphs are compared with the truth in
+# tests/null/test_graph_truth.py, and they run whole on a GPU (tests/gpu).
+ALIKE = {"ernie4_5", "exaone4", "glm4", "olmo3", "seed_oss"}
+RUN = [(m, quant) for m, quant in MODELS if m not in ALIKE and (not quant.startswith("hf") or m in OWN_FOLDERS)]
 
 
 @pytest.mark.parametrize(("architecture", "quant"), RUN)

@@ -224,14 +224,15 @@ def test_what_becomes_of_a_sequence_does_not_depend_on_the_others(
     blocks = rng.permutation(np.arange(1, 3 * case.table_blocks + 1)).reshape(3, -1).astype(np.int32)
     cache = np.full((3 * case.table_blocks + 1, 2, 2, case.kv_heads, BLOCK, case.head_dim), np.nan, np.float16)
     positions = np.full(3, 10**6, np.int32)
-    for slot, (_, start) in zip(slots, mix, strict=True):
+    for slot, (n, start) in zip(slots, mix, strict=True):
         positions[slot] = start
-        kv = rng.standard_normal((2, case.kv_heads, start, case.head_dim)).astype(np.float16)
+        filled = start + (n if case.shared else 0)  # another layer has appended
+        kv = rng.standard_normal((2, case.kv_heads, filled, case.head_dim)).astype(np.float16)
         fill(case, cache, blocks[slot], kv)
     qkv = np.full((case.tokens, case.width), np.nan, np.float32)
     total = sum(n for n, _ in mix)
     qkv[:total] = rng.standard_normal((total, case.width)) * 0.3
-    norms = [rng.uniform(0.5, 2, case.head_dim).astype(np.float32) for _ in range(2)]
+    norms = [rng.uniform(0.5, 2, size).astype(np.float32) for size in case.norm_sizes]
     turns, held_norms, at = aligned(case.turns()), [aligned(norm) for norm in norms], aligned(positions)
 
     def run(rows: Array, sequences: list[tuple[int, int]]) -> tuple[Array, Array]:
