@@ -58,8 +58,8 @@ class Speed:
 class Card:
     """A card of a target. `name`: of its file, with dashes; `title`: as its driver calls it; `sms`: multiprocessors.
 
-    `shared`: bytes of shared memory a multiprocessor has, `l2`: bytes of the cache that all share. `speed`: None for
-    the simulator. `like`: the card from whose tiles those are predicted that nobody has measured on this one.
+    `shared`: bytes of shared memory a multiprocessor has. `speed`: None for the simulator. `like`: the card from whose
+    tiles those are predicted that nobody has measured on this one.
     """
 
     name: str
@@ -67,7 +67,6 @@ class Card:
     target: str
     sms: int
     shared: int
-    l2: int
     formulas: Formulas
     speed: Speed | None
     like: Card | None = None

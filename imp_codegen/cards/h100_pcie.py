@@ -9,7 +9,6 @@ CARD = Card(
     target="sm_90a",
     sms=114,
     shared=228 << 10,
-    l2=50 << 20,
     formulas=H200.formulas,
     speed=Speed(
         bandwidth=1880,  # of 2,039 GB/s

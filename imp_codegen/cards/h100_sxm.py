@@ -12,7 +12,6 @@ CARD = Card(
     target="sm_90a",
     sms=132,
     shared=228 << 10,
-    l2=50 << 20,
     formulas=H200.formulas,
     speed=Speed(
         bandwidth=3095,

@@ -14,7 +14,6 @@ CARD = Card(
     target="sm_90a",
     sms=132,
     shared=228 << 10,
-    l2=50 << 20,
     formulas=Formulas(
         # 8B Q8_0, graph: 12 warps with three tiles each 421 tok/s; 16 with two 421, with three 403.
         gemv_warps=12,

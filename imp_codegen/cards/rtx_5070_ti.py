@@ -10,7 +10,6 @@ CARD = Card(
     target="sm_120a",
     sms=70,
     shared=100 << 10,
-    l2=48 << 20,
     formulas=RTX_5090.formulas,
     speed=Speed(
         bandwidth=880,  # of 896 GB/s, as others measured

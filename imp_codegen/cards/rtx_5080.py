@@ -10,7 +10,6 @@ CARD = Card(
     target="sm_120a",
     sms=84,
     shared=100 << 10,
-    l2=64 << 20,
     formulas=RTX_5090.formulas,
     speed=Speed(
         bandwidth=890,  # of 960 GB/s

@@ -14,7 +14,6 @@ CARD = Card(
     target="sm_120a",
     sms=170,
     shared=100 << 10,
-    l2=96 << 20,
     formulas=Formulas(
         gemv_warps=8,
         stream_slots=3,

@@ -10,7 +10,6 @@ CARD = Card(
     target="sm_120a",
     sms=188,
     shared=100 << 10,
-    l2=128 << 20,
     formulas=RTX_5090.formulas,
     speed=Speed(
         bandwidth=1670,

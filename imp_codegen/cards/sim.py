@@ -8,7 +8,6 @@ CARD = Card(
     target="sim",
     sms=2,
     shared=100 << 10,
-    l2=0,
     formulas=Formulas(
         gemv_warps=4, stream_slots=3, in_flight=8 << 10, early_ctas=32, early_cols=4096, lanes=4, short_tile=4200
     ),

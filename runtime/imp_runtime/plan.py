@@ -21,8 +21,8 @@ seq.token       int32[S]              last sampled token
 seq.position    int32[S]              tokens of the sequence already in the KV cache = position of the next token
 seq.table       int32[S, B]           KV block table: block id of positions 16i .. 16i+15
 seq.sampling    SAMPLING_DTYPE[S]     sampling parameters
-seq.mask        uint32[S, V / 32]     bit t % 32 of word t / 32: token t may be chosen; read where the record says
-                                      MASKED
+seq.mask        uint32[S, V / 32]     V / 32 rounded up; bit t % 32 of word t / 32: token t may be chosen; read where
+                                      the record says MASKED
 seq.bias        float32[S, V]         added to the logits; read where the record says BIASED
 seq.seen        uint32[S, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
 seq.history     int32[S, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has DRY

@@ -298,7 +298,6 @@ CARD = Card(
     target="toy",
     sms=3,
     shared=57 << 10,
-    l2=0,
     formulas=Formulas(
         gemv_warps=3, stream_slots=2, in_flight=6 << 10, early_ctas=32, early_cols=4096, lanes=4, short_tile=4200
     ),

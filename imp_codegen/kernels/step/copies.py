@@ -23,20 +23,21 @@ class Copies:
 
     def of(self, name: str, block: Block) -> dict[str, Argument]:
         """The argument `name`, where a copy of the block is to lie."""
+        if self.low.check:
+            offset = self.floats
+            for value in block:
+                self.outputs.append(Output(value.name, _BUFFER, offset * 4, "f32", (value.width,)))
+                offset += value.width
+        return self.unread(name, sum(value.width for value in block))
+
+    def unread(self, name: str, width: int) -> dict[str, Argument]:
+        """The argument `name`, room for a vector that the graph has no value of."""
         if not self.low.check:
             return {}
         binding = Binding(_BUFFER, self.floats * 4)
-        for value in block:
-            self.outputs.append(Output(value.name, _BUFFER, self.floats * 4, "f32", (value.width,)))
-            self.floats += value.width
+        self.floats += width
         self.low.buffer(_BUFFER, self.floats * 4)
         return {name: Param("float*", binding)}
-
-    def unread(self, name: str, width: int) -> dict[str, Argument]:
-        """The argument `name`, for what the graph has no value of."""
-        given = self.of(name, ())
-        self.floats += width if given else 0
-        return given
 
     def cache(self, parts: Parts) -> None:
         """What a layer has appended needs no copy."""

@@ -43,7 +43,7 @@ struct TokenInput {
     const std::size_t line = static_cast<std::size_t>(t) * M::kCols + first;
     float squares = 0;
     for (int k = lane_index(); k < C.group; k += kWarp) squares = fma(a.x[line + k], a.x[line + k], squares);
-    const float factor = C.share * rsqrt_fast(warp_sum(squares) * (1.0f / static_cast<float>(C.group)) + C.eps);
+    const float factor = C.share * rsqrt_fast(fma(warp_sum(squares), 1.0f / static_cast<float>(C.group), C.eps));
     for (int k = lane_index(); k < C.group; k += kWarp) {
       a.out[line + k] = untagged(fma(a.x[line + k] * factor, a.norm[k], C.scale * M::value(a.table, token, first + k)));
     }
