@@ -129,8 +129,8 @@ def flags(unit: Unit) -> tuple[str, ...]:
             f"-gencode=arch=compute_{architecture},code=sm_{architecture}",
             *((f"-DIMP_POLL_LIMIT={_CHECK_POLLS}",) if unit.flavour == "check" else ()),
         )
-    # -O1 compiles the demo in 5.0 s, -O2 in 9.6; its steps then take as long, its prompts 40 % longer. The instrumentation
-    # is there alone: the simulator's check_*.cpp answer its calls, not the compiler's runtime library.
+    # -O1 compiles the demo in 5.0 s, -O2 in 9.6; its steps then take as long, its prompts 40 % longer. The
+    # instrumentation is there alone: the simulator's check_*.cpp answer its calls, not the compiler's runtime library.
     return (*_COMMON, "-O1", *(("-g", "-fsanitize=thread,alignment") if unit.flavour == "check" else ()))
 
 
