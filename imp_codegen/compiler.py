@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from imp_codegen.build import CodeObject, Unit, build
+from imp_codegen.build import CodeObject, Flavour, Unit, build
 from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
@@ -260,7 +260,10 @@ def _write(
 
 
 def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:
-    return Unit(target.name, target.compiler, emitted.source, "check" if options.check else "plain")
+    flavour: Flavour = "check" if options.check else "plain"
+    if target.compiler == "g++":
+        return Unit(target.name, "g++", emitted.own, flavour, emitted.shared)
+    return Unit(target.name, "nvcc", emitted.source, flavour)
 
 
 def _checked_context(context: int, spec: ModelSpec) -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,9 +41,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Emitted:
-    """One target's source and the programs that launch its entries."""
+    """One target's source and the programs that launch its entries.
+
+    `own` and `shared` are the source once more in two pieces, without comments: `shared` has the ends of steps, which
+    models with the same vocabulary and context have in common, `own` the rest.
+    """
 
     source: str
+    own: str
+    shared: str
     programs: tuple[Program, ...]
     fallback: tuple[Program, ...] = ()
 
@@ -79,20 +85,27 @@ def emit(
     entries = tuple(
         Entry(kernel, symbol, f"{symbol}_t", _comment(kernel, launches[symbol])) for symbol, kernel in first.items()
     )
-    headers = sorted({header for kernel in first.values() for header in kernel.headers} | {"stage/sampling"})
-    values: dict[str, object] = {
-        "architecture": architecture,
-        "quant": quant,
-        "target": target,
-        "version": VERSION,
-        "headers": headers,
-        "entries": entries,
-    }
+    values: dict[str, object] = {"architecture": architecture, "quant": quant, "target": target, "version": VERSION}
     template = _environment().get_template("model.cu.j2")
-    body = template.render(**values, digest="")
-    digest = hashlib.sha256(body.encode()).hexdigest()[:16]
+
+    def text(entries: Sequence[Entry], digest: str = "") -> str:
+        headers = sorted({header for entry in entries for header in entry.kernel.headers} | {"stage/sampling"})
+        return template.render(**values, headers=headers, entries=entries, digest=digest)
+
+    def piece(entries: Sequence[Entry]) -> str:
+        kept = [line for line in text(entries).splitlines(keepends=True) if not line.startswith("//")]
+        return "".join(kept) if entries else ""
+
+    ends = [entry for entry in entries if _is_end(entry.kernel)]
+    rest = [entry for entry in entries if not _is_end(entry.kernel)]
+    digest = hashlib.sha256(text(entries).encode()).hexdigest()[:16]
     count = len(programs)
-    return Emitted(template.render(**values, digest=digest), tuple(finished[:count]), tuple(finished[count:]))
+    return Emitted(text(entries, digest), piece(rest), piece(ends), tuple(finished[:count]), tuple(finished[count:]))
+
+
+def _is_end(kernel: KernelSpec) -> bool:
+    """Whether only vocabulary, context and card decide the kernel's type."""
+    return any(isinstance(arg, Config) and arg.struct == "SampleConfig" for arg in kernel.stage.args)
 
 
 def own_text(value: object) -> object:

@@ -1,7 +1,8 @@
 """Sources to code objects, by nvcc or g++: built in a temporary folder, kept in a cache by the hash of all inputs.
 
 nvcc comes from the pip wheels (IMP_NVCC names another one), the cache lies in $IMP_CACHE_DIR, or $XDG_CACHE_HOME/imp,
-or ~/.cache/imp. What the simulator's kernels are linked with is built once for all models, and kept there too.
+or ~/.cache/imp. What the simulator's kernels are linked with is built once for all models, and kept there too: its
+engine, and the ends of models with the same vocabulary.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from pathlib import Path
 from imp_codegen.build import cache, toolchain
 from imp_codegen.build.failure import BuildError
 from imp_codegen.build.processes import Processes, together
-from imp_codegen.build.toolchain import Unit, engine_sources
+from imp_codegen.build.toolchain import Flavour, Unit, engine_sources
 from imp_codegen.build.workplace import Workplace
 
-__all__ = ["BuildError", "CodeObject", "Unit", "build", "engine_sources"]
+__all__ = ["BuildError", "CodeObject", "Flavour", "Unit", "build", "engine_sources"]
 
 Progress = Callable[[int, int], None]
 
@@ -56,33 +57,54 @@ def _object(key: str, before: cache.Entry | None) -> CodeObject:
 
 
 def _key(unit: Unit) -> str:
-    return toolchain.key(unit.compiler, *toolchain.flags(unit), *toolchain.ENGINE_FLAGS, unit.flavour, unit.source)
+    made_with = (*toolchain.flags(unit), *toolchain.ENGINE_FLAGS, unit.flavour)
+    return toolchain.key(unit.compiler, *made_with, unit.source, unit.shared)
 
 
-def _engine_key(source: Path) -> str:
-    return toolchain.key("g++", *toolchain.ENGINE_FLAGS, "engine", source.name)
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """An object file that several simulated models are linked with: `file` is the engine's, or has `source`."""
+
+    purpose: str
+    flags: tuple[str, ...]
+    file: str
+    source: str = ""
+
+    @property
+    def key(self) -> str:
+        return toolchain.key("g++", *self.flags, "part", self.file, self.source)
+
+
+def _parts(unit: Unit) -> list[_Part]:
+    engine = (
+        _Part(f"the simulator's {path.name}", toolchain.ENGINE_FLAGS, f"include/imp/sim/{path.name}")
+        for path in engine_sources(unit.flavour)
+    )
+    shared = _Part(f"the code for {unit.target}", toolchain.flags(unit), "model.cpp", unit.shared)
+    return [*engine, *((shared,) if unit.shared else ())]
 
 
 def _build(missing: Mapping[str, Unit], folder: Path, progress: Progress) -> None:
     """All compilers at once, then what is to be linked."""
-    simulated = {key: unit for key, unit in missing.items() if unit.compiler == "g++"}
-    sources = sorted({source for unit in simulated.values() for source in engine_sources(unit.flavour)})
-    engine = {key: source for source in sources if not cache.has(key := _engine_key(source))}
+    linked = {key: {part.key: part for part in _parts(unit)} for key, unit in missing.items() if unit.compiler == "g++"}
+    parts = {key: part for each in linked.values() for key, part in each.items() if not cache.has(key)}
     places = {
-        **{key: Workplace(folder / key, "g++", f"the simulator's {engine[key].name}") for key in engine},
+        **{key: Workplace(folder / key, "g++", part.purpose) for key, part in parts.items()},
         **{key: Workplace(folder / key, unit.compiler, f"the code for {unit.target}") for key, unit in missing.items()},
     }
     tasks = [
-        *(partial(_compile_engine, key, source, places[key]) for key, source in engine.items()),
+        *(partial(_compile_part, key, part, places[key]) for key, part in parts.items()),
         *(partial(_compile, key, unit, places[key]) for key, unit in missing.items()),
     ]
     progress(0, len(tasks))
     together(tasks, lambda done: progress(done, len(tasks)))
-    together([partial(_link, key, unit, places[key]) for key, unit in simulated.items()])
+    together([partial(_link, key, tuple(each), places[key]) for key, each in linked.items()])
 
 
-def _compile_engine(key: str, source: Path, place: Workplace, processes: Processes) -> None:
-    place.run(processes, (*toolchain.ENGINE_FLAGS, "-c", f"include/imp/sim/{source.name}"), "code")
+def _compile_part(key: str, part: _Part, place: Workplace, processes: Processes) -> None:
+    if part.source:
+        (place.folder / part.file).write_text(part.source, "utf-8")
+    place.run(processes, (*part.flags, "-c", part.file), "code")
     cache.keep(key, place.folder)
 
 
@@ -97,7 +119,7 @@ def _compile(key: str, unit: Unit, place: Workplace, processes: Processes) -> No
         place.run(processes, (*toolchain.flags(unit), "-c", "model.cpp"), "model.o")
 
 
-def _link(key: str, unit: Unit, place: Workplace, processes: Processes) -> None:
-    engine = [cache.place(_engine_key(source)) for source in engine_sources(unit.flavour)]
-    place.run(processes, ("-shared", "-pthread", "-Wl,-z,defs", "model.o", *engine), "code")
+def _link(key: str, parts: Sequence[str], place: Workplace, processes: Processes) -> None:
+    objects = map(cache.place, parts)
+    place.run(processes, ("-shared", "-pthread", "-Wl,-z,defs", "model.o", *objects), "code")
     cache.keep(key, place.folder)

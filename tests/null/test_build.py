@@ -93,6 +93,21 @@ def test_the_engine_is_built_once_for_all_models(machine: Machine) -> None:
     assert machine.left() == []
 
 
+def test_what_models_share_is_built_once(machine: Machine) -> None:
+    machine.install("g++", GXX, f'cat model.cpp >>"{machine.folder}/compiled" 2>/dev/null; {MAKE}')
+    engine = len(engine_sources("plain"))
+    build((Unit("sim", "g++", "int x;", shared="int end;"), Unit("sim", "g++", "int y;", shared="int end;")))
+    assert machine.calls() == engine + 5  # two sources, what they share, two links
+    build((Unit("sim", "g++", "int z;", shared="int end;"),))
+    assert machine.calls() == 2
+    assert (machine.folder / "compiled").read_text("utf-8").count("int end;") == 1
+    build((Unit("sim", "g++", "int z;", shared="int another;"),))
+    assert machine.calls() == 3
+    build((Unit("sim", "g++", "int z;", "check", "int end;"),))  # with other flags it is another object
+    assert machine.calls() == len(engine_sources("check")) - engine + 3
+    assert machine.left() == []
+
+
 def test_progress_counts_pieces(machine: Machine) -> None:
     machine.install("g++", GXX)
     said: list[tuple[int, int]] = []

@@ -9,11 +9,11 @@ import pytest
 from test_step_compile import FRAME, MOST_SPILLED, TARGETS
 
 from families import FAMILIES, read_as, source
-from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import find_target
+from pieces import build_pieces
 
 SHAPE = Path(__file__).parents[2] / "models" / "shapes" / "llama-3.2-1b.json"
 
@@ -35,9 +35,8 @@ def test_norms_behind_branches_of_a_real_width(norms, form):
 
 def check(checkpoint, form):
     emitted = plan_model(checkpoint, tuple(map(find_target, TARGETS)), CompileOptions(form=form)).emitted
-    units = tuple(Unit(name, "nvcc", emitted[name].source) for name in TARGETS)
-    for unit, built in zip(units, build(units), strict=True):
-        frames = {entry: int(stores) for entry, _, stores, _ in re.findall(FRAME, built.log)}
+    for target, (_, log) in build_pieces({name: emitted[name] for name in TARGETS}).items():
+        frames = {entry: int(stores) for entry, _, stores, _ in re.findall(FRAME, log)}
         step = frames.pop("step_0", 0)
-        assert set(frames.values()) == {0}, f"{unit.target}: {frames}"
-        assert step <= MOST_SPILLED, unit.target
+        assert set(frames.values()) == {0}, f"{target}: {frames}"
+        assert step <= MOST_SPILLED, target

@@ -15,6 +15,7 @@ from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import find_target
+from pieces import build_pieces
 
 SHAPES = Path(__file__).resolve().parents[2] / "models" / "shapes"
 STREAMED = ("qkv", "project", "gate_up", "head")
@@ -41,13 +42,14 @@ def instructions(code: bytes, folder: Path) -> dict[str, list[str]]:
     return found
 
 
-def _compiled(shape: str, quant: str, target: str, form: str) -> tuple[bytes, list[str]]:
-    """Code, and the entries of a decode step."""
+def _compiled(shape: str, quant: str, target: str, form: str, folder: Path) -> tuple[dict[str, list[str]], list[str]]:
+    """Every kernel's instructions, and the entries of a decode step."""
     with closing(random_checkpoint(SHAPES / f"{shape}.json", quant)) as checkpoint:
         emitted = plan_model(checkpoint, (find_target(target),), CompileOptions(form=form)).emitted[target]
-    (built,) = build((Unit(target, "nvcc", emitted.source),))
+    ((pieces, _),) = build_pieces({target: emitted}).values()
     (decode,) = (program for program in emitted.programs if program.name == "step_r1")
-    return built.code, list(dict.fromkeys(kernel.entry for kernel in decode.kernels))
+    sass = {entry: found for code in pieces for entry, found in instructions(code, folder).items()}
+    return sass, list(dict.fromkeys(kernel.entry for kernel in decode.kernels))
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -56,8 +58,7 @@ def _compiled(shape: str, quant: str, target: str, form: str) -> tuple[bytes, li
     [("qwen3-8b", "Q8_0"), ("qwen3-8b", "Q4_K_M"), ("llama-3.2-1b", "BF16"), ("llama-3.2-1b", "F16")],
 )
 def test_kernels_of_the_graph(tmp_path: Path, shape: str, quant: str, target: str) -> None:
-    code, entries = _compiled(shape, quant, target, "graph")
-    sass = instructions(code, tmp_path)
+    sass, entries = _compiled(shape, quant, target, "graph", tmp_path)
     streamed = [entry for entry in entries if entry.startswith(STREAMED)]
     assert {entry.rsplit("_", 1)[0] for entry in streamed} == set(STREAMED)
     for entry in entries:
@@ -80,9 +81,9 @@ def test_kernels_of_the_graph(tmp_path: Path, shape: str, quant: str, target: st
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_step_kernel(tmp_path: Path, target: str) -> None:
-    code, entries = _compiled("qwen3-0.6b", "Q8_0", target, "persistent")
+    sass, entries = _compiled("qwen3-0.6b", "Q8_0", target, "persistent", tmp_path)
     assert "step_0" in entries
-    count = Counter(instructions(code, tmp_path)["step_0"])
+    count = Counter(sass["step_0"])
     assert count["LDS.128"] >= 32, count
     assert sum(n for name, n in count.items() if name.startswith("UBLKCP")) >= 6, count  # five products and the cache
     assert sum(n for name, n in count.items() if name.startswith("LDSM")) >= 16, count
