@@ -226,11 +226,13 @@ struct AttentionCore {
     float largest = Tile::kMasked;
     float total = 0;
   };
+  // Parts begin as zeros, although those that nobody reads need no value: one that only some rounds write lives on, for the
+  // compiler, in all that the step kernel does in between.
   template <class Read>
   static __device__ __forceinline__ Merged merge(int count, const Read& read) {
     Merged m;
     for (int first = 0; first < count; first += kMergeWidth) {
-      Parts parts;
+      Parts parts{};
       read(first, parts);
       const float before = m.largest;
 #pragma unroll

@@ -410,7 +410,7 @@ struct Step {
     }
     __device__ __forceinline__ void read_partials(int head, int split, int active, int g, int d, std::uint32_t stamp,
                                                   typename Core::Parts& parts) const {
-      std::uint64_t words[Core::kMergeWidth][3];
+      std::uint64_t words[Core::kMergeWidth][3] = {};
       bool old;
       Poll poll("partial results of", head);
       do {

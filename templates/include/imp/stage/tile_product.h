@@ -12,7 +12,8 @@ struct Activations {
   float scale;
 };
 
-// A tile's weights in registers, if they fit there.
+// A tile's weights in registers, if they fit there. Lanes beyond a row's end hold zeros: what is written by some lanes only
+// lives on, for the compiler, from one tile to the next, through everything that the step kernel does in between.
 template <class M>
 struct TileProduct {
   using L = typename M::Layout;
@@ -27,9 +28,10 @@ struct TileProduct {
 #pragma unroll
     for (int v = 0; v < kLaneVectors; v++) {
       const int vector = v * kWarp + lane_index();
-      if (vector >= kVectors) continue;
 #pragma unroll
-      for (int r = 0; r < kRows; r++) lanes[v][r] = L::template load<Landed>(tile, r, vector);
+      for (int r = 0; r < kRows; r++) {
+        lanes[v][r] = vector < kVectors ? L::template load<Landed>(tile, r, vector) : typename L::Lane{};
+      }
     }
   }
   // input(v, vector): the lane's v-th piece of the stretch, which is the piece `vector` of it.
@@ -92,7 +94,7 @@ struct HeldInput {
 #pragma unroll
     for (int v = 0; v < Product::kLaneVectors; v++) {
       const int vector = v * kWarp + lane_index();
-      if (vector < Product::kVectors) input[v] = shared(v, vector);
+      input[v] = vector < Product::kVectors ? shared(v, vector) : typename M::Layout::Input{};
     }
   }
   __device__ __forceinline__ const typename M::Layout::Input& operator()(int v, int) const { return input[v]; }
