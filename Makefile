@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+TWO    := -n 2 --dist loadfile # a file's tests share what they compile
 
 .PHONY: setup demo lint check test elsewhere gpu bench fuzz golden clean
 
@@ -25,10 +26,10 @@ lint: setup
 	$(BIN)/lint-imports --no-cache
 
 check: lint
-	$(BIN)/pytest tests/null -n 2
+	$(BIN)/pytest tests/null $(TWO)
 
 test: setup
-	$(BIN)/pytest tests --ignore tests/gpu -n 2
+	$(BIN)/pytest tests --ignore tests/gpu $(TWO)
 
 elsewhere: setup
 	tests/elsewhere

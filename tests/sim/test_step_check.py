@@ -22,7 +22,7 @@ ORDERS = [(0, 1), (1, 1), *((2, seed) for seed in range(1, 4))]
 STAGE = Path("include") / "imp" / "stage"
 SWITCH = """
 extern "C" {
-int seeded_fault = 0;
+inline int seeded_fault = 0;
 }
 namespace imp {
 __attribute__((no_sanitize("thread"), noinline)) inline int seeded() { return seeded_fault; }
