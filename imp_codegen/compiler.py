@@ -18,7 +18,7 @@ from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.emit import Emitted, emit
 from imp_codegen.graph import Graph, verify
 from imp_codegen.kernels.form import Wanted
-from imp_codegen.kernels.lowering import SLOTS, Lowering
+from imp_codegen.kernels.lowering import LEDGERS, SLOTS, Lowering
 from imp_codegen.kernels.placed import Placed
 from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.ops import ropes as ropes_of
@@ -195,6 +195,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         layers=len(spec.layers),
         context=spec.context,
         slots=SLOTS,
+        ledgers=LEDGERS,
         rows=ROWS,
         table_blocks=-(-spec.context // 16),
         decode_weight_bytes=sum(k.weight_bytes for k in plans[0].program("step_r1").kernels),

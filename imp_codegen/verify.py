@@ -21,7 +21,7 @@ from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact
-from imp_runtime.plan import SAMPLING_DTYPE, DType, Kernel, Program
+from imp_runtime.plan import NO_LEDGER, SAMPLING_DTYPE, DType, Kernel, Program
 
 # How far a result may be from the reference's, beside what codes that round the other way do to it: in units of the
 # element (float32 with 23 bits, and what is added to it), and of the rms of what the kernel adds to its row.
@@ -44,14 +44,7 @@ class Runner(Protocol):
     def program_for(self, kind: str, rows: int) -> Program:
         """The program of several rows that takes so many."""
 
-    def write_slot(
-        self,
-        slot: int,
-        position: int,
-        table: Sequence[int],
-        sampling: NDArray[np.void],
-        seen: NDArray[np.uint32] | None,
-    ) -> None:
+    def write_slot(self, slot: int, position: int, table: Sequence[int], sampling: NDArray[np.void]) -> None:
         """Set up a sequence."""
 
     def write_step(self, slot: int) -> None:
@@ -110,8 +103,8 @@ def verify(artifact: Artifact, runner: Runner, progress: Callable[[str, int, int
     blocks = range(1 + (len(prompt) + 1) // 16, 0, -1)
     greedy = np.zeros((), SAMPLING_DTYPE)
     greedy["top_p"] = greedy["repetition_penalty"] = 1
-    seen = np.zeros(spec.vocab, np.uint32)
-    runner.write_slot(_SLOT, 0, blocks, greedy, seen)
+    greedy["ledger"] = NO_LEDGER
+    runner.write_slot(_SLOT, 0, blocks, greedy)
     runner.write_rows([(_SLOT, prompt.tolist(), True)])
     progress("verify", 0, 2)
     comparison.program(runner.program_for("forward", len(prompt)).name, prompt, 0)

@@ -107,6 +107,7 @@ def tiny_plan(**changes: object) -> Plan:
         layers=2,
         context=CONTEXT,
         slots=4,
+        ledgers=2,
         rows=16,
         table_blocks=CONTEXT // 16,
         decode_weight_bytes=2000,

@@ -23,9 +23,9 @@ def run(engine: Engine, *prompts: list[int]) -> list[tuple[Sequence, npt.NDArray
     sequences = [engine.add(prompt, GREEDY) for prompt in prompts]
     rows: dict[int, list[npt.NDArray[np.float32]]] = {s.id: [] for s in sequences}
     while engine.has_work:
-        slots = {s.id: s.slot for s in sequences}
+        ledgers = {s.id: s.ledger for s in sequences}
         for output in engine.step():
-            rows[output.sequence.id].append(engine.runner.logits[slots[output.sequence.id]].copy())
+            rows[output.sequence.id].append(engine.runner.logits[ledgers[output.sequence.id]].copy())
     return [(s, np.array(rows[s.id])) for s in sequences]
 
 

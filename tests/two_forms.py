@@ -19,7 +19,7 @@ from imp_codegen.targets import Target
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import SAMPLING_DTYPE, SIEVE, STEPS
+from imp_runtime.plan import NO_LEDGER, SAMPLING_DTYPE, SIEVE, STEPS
 from model_checks import quiet
 
 DECODE = (*STEPS, "sample_r1", SIEVE)
@@ -110,10 +110,10 @@ class BothForms:
         each = min((self.runner.blocks - 1) // (2 * self.sequences), self.runner.plan.table_blocks)
         greedy = np.zeros((), SAMPLING_DTYPE)
         greedy["top_p"] = greedy["repetition_penalty"] = 1
-        seen = np.zeros((self.vocab, 2), np.uint32)
+        greedy["ledger"] = NO_LEDGER
         for slot in range(2 * self.sequences):
             # In descending order: who ignores the block table reads the wrong ones.
-            self.runner.write_slot(slot, 0, range((slot + 1) * each, slot * each, -1), greedy, seen)
+            self.runner.write_slot(slot, 0, range((slot + 1) * each, slot * each, -1), greedy)
         for buffer in self.runner.target.buffers:
             self.runner.write(buffer.name, np.zeros(buffer.nbytes, np.uint8))
 

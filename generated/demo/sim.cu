@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 5f48ca8292ae9945
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text a033c4b34347df1a
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -210,16 +210,14 @@ extern "C" __global__ void __launch_bounds__(64, 1) greedy_0(
     const imp::StepHeader* delivery_step,
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
-    std::int32_t* delivery_history,
-    Seen* delivery_seen,
     std::uint32_t* delivery_count,
     std::uint64_t* delivery_ring) {
   greedy_0_t::run(greedy_0_t::Args{
       .best_value = best_value,
       .best = best,
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
 }
-static_assert(sizeof(greedy_0_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(greedy_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // step_draw_r1 draw and 1 more · grid (2, 1, 1), 64 threads
@@ -238,18 +236,19 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_0(
     float* work_list_scores,
     std::uint32_t* work_list_ids,
     std::uint32_t* work_arrived,
+    std::int32_t* memory_history,
+    Seen* memory_seen,
     const imp::StepHeader* delivery_step,
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
-    std::int32_t* delivery_history,
-    Seen* delivery_seen,
     std::uint32_t* delivery_count,
     std::uint64_t* delivery_ring) {
   draw_0_t::run(draw_0_t::Args{
       .sampling = sampling,
       .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
+      .memory = {.history = memory_history, .seen = memory_seen},
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
 }
 static_assert(sizeof(draw_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
@@ -319,18 +318,19 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_0(
     float* work_list_scores,
     std::uint32_t* work_list_ids,
     std::uint32_t* work_arrived,
+    std::int32_t* memory_history,
+    Seen* memory_seen,
     const imp::StepHeader* delivery_step,
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
-    std::int32_t* delivery_history,
-    Seen* delivery_seen,
     std::uint32_t* delivery_count,
     std::uint64_t* delivery_ring) {
   draw_weighed_0_t::run(draw_weighed_0_t::Args{
       .sampling = sampling,
       .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}});
+      .memory = {.history = memory_history, .seen = memory_seen},
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
 }
 static_assert(sizeof(draw_weighed_0_t::Args) == 17 * 8, "the plan leaves out a field");
 
@@ -363,11 +363,11 @@ static_assert(
         std::uint64_t* histograms,
         std::uint32_t* arrived,
         float* surprises,
+        std::int32_t* memory_history,
+        Seen* memory_seen,
         const imp::StepHeader* delivery_step,
         std::int32_t* delivery_tokens,
         std::int32_t* delivery_positions,
-        std::int32_t* delivery_history,
-        Seen* delivery_seen,
         std::uint32_t* delivery_count,
         std::uint64_t* delivery_ring) {
       sieve_0_t::Args{
@@ -378,7 +378,8 @@ static_assert(
           .histograms = histograms,
           .arrived = arrived,
           .surprises = surprises,
-          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .history = delivery_history, .seen = delivery_seen, .count = delivery_count, .ring = delivery_ring}};
+          .memory = {.history = memory_history, .seen = memory_seen},
+          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}};
     });
 static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
@@ -772,13 +773,15 @@ static_assert(export_logits_0_t::kSharedBytes == 0, "the plan gives other shared
 extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
     const float* logits,
     const imp::StepHeader* step,
+    const Sampling* sampling,
     float* rows) {
   export_logits_0_t::run(export_logits_0_t::Args{
       .logits = logits,
       .step = step,
+      .sampling = sampling,
       .rows = rows});
 }
-static_assert(sizeof(export_logits_0_t::Args) == 3 * 8, "the plan leaves out a field");
+static_assert(sizeof(export_logits_0_t::Args) == 4 * 8, "the plan leaves out a field");
 
 // TopLogits · 0 bytes of weights, 8,192 of other data a launch
 // top_r1 top · grid (2, 1, 1), 64 threads

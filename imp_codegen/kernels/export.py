@@ -20,6 +20,7 @@ def export(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
         args={
             "logits": low.value("const float*", head.logits),
             "step": low.step(),
+            "sampling": low.state("const Sampling*", "seq.sampling"),
             "rows": low.state("float*", "out.logits"),
         },
         grid=(low.target.sms, 1, 1),

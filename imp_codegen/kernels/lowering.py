@@ -17,7 +17,8 @@ from imp_codegen.tune.step import Step, StepChoice
 from imp_codegen.tune.table import Chosen, Table, choose_step
 from imp_runtime.plan import BLOCK_TOKENS, STEP_LINE, Binding, Buffer, Output
 
-SLOTS = 16  # sequences that have state on the GPU at once
+SLOTS = 64  # sequences that have state on the GPU at once
+LEDGERS = 16  # of these have rows of the vocabulary at once: 43 MB in all with 152k tokens and a context of 40k
 
 
 def round_up(value: int, multiple: int) -> int:

@@ -108,6 +108,7 @@ def sampled(low: Lowering, head: Head, *, score: bool, weigh: bool) -> tuple[Ker
                 "list_ids": Param("std::uint32_t*", low.buffer("sample.list_ids", _LISTED * 4)),
                 "arrived": Param("std::uint32_t*", low.buffer("sample.arrived", 8)),
             },
+            "memory": memory(low),
             "delivery": delivery(low),
         },
         grid=(parts, 1, 1),
@@ -144,11 +145,11 @@ def adjust(low: Lowering, head: Head) -> Arguments:
         "step": low.step(),
         "sampling": low.state("const Sampling*", "seq.sampling"),
         "positions": low.state("const std::int32_t*", "seq.position"),
-        "history": low.state("const std::int32_t*", "seq.history"),
-        "breakers": low.state("const std::int32_t*", "seq.breakers"),
-        "seen": low.state("const Seen*", "seq.seen"),
-        "mask": low.state("const std::uint32_t*", "seq.mask"),
-        "bias": low.state("const float*", "seq.bias"),
+        "history": low.state("const std::int32_t*", "ledger.history"),
+        "breakers": low.state("const std::int32_t*", "ledger.breakers"),
+        "seen": low.state("const Seen*", "ledger.seen"),
+        "mask": low.state("const std::uint32_t*", "ledger.mask"),
+        "bias": low.state("const float*", "ledger.bias"),
         "longest": Param("std::uint32_t*", low.buffer("sample.longest", head.logits.width * 4)),
     }
 
@@ -168,10 +169,16 @@ def delivery(low: Lowering) -> Arguments:
         "step": low.step(),
         "tokens": low.state("std::int32_t*", "seq.token"),
         "positions": low.state("std::int32_t*", "seq.position"),
-        "history": low.state("std::int32_t*", "seq.history"),
-        "seen": low.state("Seen*", "seq.seen"),
         "count": low.state("std::uint32_t*", "out.count"),
         "ring": low.state("std::uint64_t*", "out.ring"),
+    }
+
+
+def memory(low: Lowering) -> Arguments:
+    """What a sequence with a ledger has of its tokens (Memory of stage/sampling.h)."""
+    return {
+        "history": low.state("std::int32_t*", "ledger.history"),
+        "seen": low.state("Seen*", "ledger.seen"),
     }
 
 

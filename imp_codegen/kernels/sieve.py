@@ -13,6 +13,7 @@ from imp_codegen.kernels.sample import (
     best_bytes,
     crossing_bytes,
     delivery,
+    memory,
     sample_config,
 )
 
@@ -42,6 +43,7 @@ def sieved(low: Lowering, head: Head) -> tuple[KernelSpec, ...]:
             "histograms": Param("std::uint64_t*", low.buffer("sieve.histograms", 3 * BINS * 8)),
             "arrived": Param("std::uint32_t*", low.buffer("sieve.arrived", 4)),
             "surprises": low.state("float*", "out.surprise"),
+            "memory": memory(low),
             "delivery": delivery(low),
         },
         grid=(parts, 1, 1),

@@ -22,7 +22,7 @@ from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.host_sampler import HostSampler, logprobs, top_logprobs
 from imp_runtime.launcher import Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
-from imp_runtime.plan import MIROSTAT, RING, SIEVE, STEPS, TOP_ENTRIES, Plan, PlanError
+from imp_runtime.plan import MIROSTAT, NO_LEDGER, RING, SIEVE, STEPS, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Batch, Run, Scheduler
 from imp_runtime.sequence import Sequence, Status
@@ -57,7 +57,7 @@ class StepOutput:
 
 @dataclass(frozen=True, slots=True)
 class _Token:
-    """A launched token: entry `index` of the ring's history will hold it. `slot` is the sequence's at launch.
+    """A launched token: entry `index` of the ring's history will hold it. `slot` and `ledger` are those at launch.
 
     `injections` is the sequence's count at launch. Once `exported` has passed, the logits are in host memory; for a
     sequence that samples on the host, `mask` is what may be chosen from them.
@@ -65,6 +65,7 @@ class _Token:
 
     sequence: Sequence
     slot: int
+    ledger: int
     index: int
     injections: int
     exported: Mark | None = None
@@ -105,7 +106,7 @@ class Engine:
             self.close()
             raise
         manager = BlockManager(self.runner.blocks, prefix_cache=prefix_cache)
-        self._scheduler = Scheduler(self.plan.slots, self._rows, manager)
+        self._scheduler = Scheduler(self.plan.slots, self.plan.ledgers, self._rows, manager)
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)
         self._in_flight: deque[deque[_Token] | Mark] = deque()
@@ -277,7 +278,7 @@ class Engine:
         slot, blocks = borrowed
         result = np.empty((len(tokens), width), np.float32)
         try:
-            self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0), None)
+            self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0, NO_LEDGER))
             for start in range(0, len(tokens), most):
                 part = [int(token) for token in tokens[start : start + most]]
                 self._launcher.forward([(slot, part, False)])
@@ -299,7 +300,7 @@ class Engine:
             self.runner.run("export_r1" if sequence.exports else "top_r1")
             exported = self._device.mark()
         self._sampled += 1
-        return _Token(sequence, run.slot, self._sampled - 1, sequence.injections, exported, mask)
+        return _Token(sequence, run.slot, run.ledger, self._sampled - 1, sequence.injections, exported, mask)
 
     def _arrivals(self, *, wait: bool) -> Iterator[StepOutput]:
         """Tokens that are here, in order, one of a sequence; with `wait`, all of the oldest batch in any case."""
@@ -337,7 +338,7 @@ class Engine:
             return
         if sequence.sampler is not None:
             allowed = None if head.mask is None else unpack_bits(head.mask, self.plan.vocab)
-            logits = self.runner.logits[head.slot]
+            logits = self.runner.logits[head.ledger]
             token = sequence.sampler.choose(logits, allowed, sequence.prompt, sequence.generated)
             self.runner.write_token(head.slot, token)
         elif sequence.params.flags & MIROSTAT:
@@ -359,7 +360,7 @@ class Engine:
         if sequence.params.sampled_logprobs and sequence.sampler is not None:
             return sequence.sampler.drawn_from(token, count)
         if sequence.exports:
-            return logprobs(self.runner.logits[head.slot], token, count)
+            return logprobs(self.runner.logits[head.ledger], token, count)
         return top_logprobs(self.runner.top[head.index % TOP_ENTRIES], count)
 
     def _finish(self, sequence: Sequence, token: int) -> Literal["stop", "length"] | None:

@@ -81,14 +81,15 @@ class Launcher:
         sequence.masked = False
         # The kernel's choice does not matter where the host makes its own.
         params = SamplingParams() if sequence.sampler else sequence.params
-        # Without penalties nothing reads the counts, so what an earlier sequence left there may stay.
-        seen = sequence.seen(self._plan.vocab) if params.penalises else None
-        self._runner.write_slot(run.slot, run.start, run.table, params.record(sequence.seed), seen)
+        self._runner.write_slot(run.slot, run.start, run.table, params.record(sequence.seed, run.ledger))
+        # What nothing reads may stay as an earlier sequence left it.
+        if params.penalises:
+            self._runner.write_seen(run.ledger, sequence.seen(self._plan.vocab))
         if params.logit_bias:
-            self._runner.write_bias(run.slot, params.bias(self._plan.vocab))
+            self._runner.write_bias(run.ledger, params.bias(self._plan.vocab))
         if params.remembers:
             tokens = np.array(sequence.tokens(0, sequence.known), np.int32)
-            self._runner.write_history(run.slot, tokens, params.breakers())
+            self._runner.write_history(run.ledger, tokens, params.breakers())
         if params.flags & MIROSTAT:
             self._runner.write_surprise_limit(run.slot, sequence.surprise_limit)
 
@@ -125,7 +126,7 @@ class Launcher:
     def _step_program(self, sequence: Sequence) -> str:
         """The cheapest program that chooses the sequence's next token as it asks."""
         params = sequence.params
-        adjusts = bool(params.penalises or params.repeats or params.logit_bias or sequence.masked)
+        adjusts = params.adjusts or sequence.masked
         if sequence.sampler is not None or (params.temperature == 0 and not adjusts):
             return "step_r1"
         if params.sieves:
@@ -139,7 +140,7 @@ class Launcher:
         if sequence.sampler is not None:
             return
         if mask is not None and (sequence.constraint is not None or not sequence.masked):
-            self._runner.write_mask(run.slot, mask)
+            self._runner.write_mask(run.ledger, mask)
         if sequence.masked != (mask is not None):
             sequence.masked = mask is not None
             self._runner.write_flags(run.slot, sequence.params.flags | (MASKED if sequence.masked else 0))

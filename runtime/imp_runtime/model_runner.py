@@ -150,8 +150,8 @@ class ModelRunner:
         assert len(self.ring) == RING
         # [RING]; what is written here comes before the ring's entry at the same place.
         self.surprise_limits: npt.NDArray[np.float32] = views["out.surprise"].view(np.float32)
-        # [slots, vocab]; what kernels write here can be read once a mark after them has passed.
-        self.logits = views["out.logits"].view(np.float32).reshape(self.plan.slots, self.plan.vocab)
+        # [ledgers, vocab]; what kernels write here can be read once a mark after them has passed.
+        self.logits = views["out.logits"].view(np.float32).reshape(self.plan.ledgers, self.plan.vocab)
         # TOP_DTYPE [TOP_ENTRIES], likewise
         self.top = views["out.top"].view(TOP_DTYPE)
 
@@ -273,26 +273,12 @@ class ModelRunner:
         """Of the rows that have been run, the one whose logits are wanted, and the slot of its sequence."""
         self.write("step.rows", np.array([row, slot], "<i4"), STEP_LINE // 2)
 
-    def write_slot(
-        self,
-        slot: int,
-        position: int,
-        table: Sequence[int],
-        sampling: npt.NDArray[np.void],
-        seen: npt.NDArray[np.uint32] | None,
-    ) -> None:
-        """Set up a sequence in a slot: SAMPLING_DTYPE scalar array, block ids, and its row of seq.seen if given."""
+    def write_slot(self, slot: int, position: int, table: Sequence[int], sampling: npt.NDArray[np.void]) -> None:
+        """Set up a sequence in a slot: block ids, and its SAMPLING_DTYPE record as a scalar array."""
         assert sampling.dtype == SAMPLING_DTYPE
         self.write("seq.position", np.array([position], "<i4"), 4 * slot)
         self.write("seq.sampling", sampling, SAMPLING_DTYPE.itemsize * slot)
         self.write_table(slot, 0, table)
-        if seen is not None:
-            self.write("seq.seen", seen, 8 * slot * self.plan.vocab)
-
-    def write_history(self, slot: int, tokens: npt.NDArray[np.int32], breakers: npt.NDArray[np.int32]) -> None:
-        """The tokens of a slot's sequence, and the beginning of its row of seq.breakers."""
-        self.write("seq.history", tokens, 4 * slot * self.plan.context)
-        self.write("seq.breakers", breakers, 4 * slot * BREAKER_WORDS)
 
     def write_surprise_limit(self, slot: int, bits: float) -> None:
         """Mirostat's state."""
@@ -303,14 +289,23 @@ class ModelRunner:
         at = SAMPLING_DTYPE.itemsize * slot + _FLAGS_OFFSET
         self.write("seq.sampling", np.array([flags], "<u4"), at)
 
-    def write_mask(self, slot: int, mask: npt.NDArray[np.uint32]) -> None:
-        """A slot's token mask: uint32 [ceil(vocab / 32)]."""
-        assert mask.shape == (-(-self.plan.vocab // 32),)
-        self.write("seq.mask", mask, mask.nbytes * slot)
+    def write_seen(self, ledger: int, seen: npt.NDArray[np.uint32]) -> None:
+        """How often the sequence of a ledger has each token: uint32 [vocab, 2]."""
+        self.write("ledger.seen", seen, 8 * ledger * self.plan.vocab)
 
-    def write_bias(self, slot: int, bias: npt.NDArray[np.float32]) -> None:
-        """What is added to a slot's logits: float32 [vocab]."""
-        self.write("seq.bias", bias, 4 * slot * self.plan.vocab)
+    def write_history(self, ledger: int, tokens: npt.NDArray[np.int32], breakers: npt.NDArray[np.int32]) -> None:
+        """The tokens of a ledger's sequence, and the beginning of its row of breakers."""
+        self.write("ledger.history", tokens, 4 * ledger * self.plan.context)
+        self.write("ledger.breakers", breakers, 4 * ledger * BREAKER_WORDS)
+
+    def write_mask(self, ledger: int, mask: npt.NDArray[np.uint32]) -> None:
+        """Which tokens a ledger's sequence may choose: uint32 [ceil(vocab / 32)]."""
+        assert mask.shape == (-(-self.plan.vocab // 32),)
+        self.write("ledger.mask", mask, mask.nbytes * ledger)
+
+    def write_bias(self, ledger: int, bias: npt.NDArray[np.float32]) -> None:
+        """What is added to the logits of a ledger's sequence: float32 [vocab]."""
+        self.write("ledger.bias", bias, 4 * ledger * self.plan.vocab)
 
     def write_token(self, slot: int, token: int) -> None:
         """The token that the slot's next step begins with."""

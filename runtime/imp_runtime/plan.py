@@ -7,38 +7,43 @@ baked in, and what changes from step to step lives in the state buffers listed b
 A program runs rows: each is a token of some sequence. Those of one sequence are neighbours, at positions that follow
 one another, and what becomes of a sequence does not depend on which others are there.
 
-State buffers (all little-endian; S = `plan.slots`, V = vocabulary, R = `plan.rows`, B = `plan.table_blocks`)
+Every sequence that runs has a slot. What of one is as long as the vocabulary, or its history, lies in a ledger, and as
+greedy choices and plain draws need nothing of this, there are fewer ledgers than slots. The sampling record names the
+sequence's. Counts and history are kept up to date by whatever chooses by the record.
 
-==============  ====================  ================================================================================
-name            type                  meaning
-==============  ====================  ================================================================================
-step.rows       int32[1 + R, 4]       {rows, sequences, row, slot}: how many there are, which row `head_r1` takes, and
-                                      the sequence whose token is chosen; then of each row {slot, offset, token, 0}. It
-                                      stands at seq.position + offset; its token is an id, or LAST_TOKEN for seq.token
-step.sequences  int32[R, 4]           {first row, rows, slot, flags}; read by programs of several rows only. SAMPLES
-                                      among the flags: a token is chosen after its last row, which counts only then
-seq.token       int32[S]              last sampled token
-seq.position    int32[S]              tokens of the sequence already in the KV cache = position of the next token
-seq.table       int32[S, B]           KV block table: block id of positions 16i .. 16i+15
-seq.sampling    SAMPLING_DTYPE[S]     sampling parameters
-seq.mask        uint32[S, V / 32]     V / 32 rounded up; bit t % 32 of word t / 32: token t may be chosen; read where
-                                      the record says MASKED
-seq.bias        float32[S, V]         added to the logits; read where the record says BIASED
-seq.seen        uint32[S, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
-seq.history     int32[S, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has DRY
-                                      or a `repeat_last_n`, and kept up to date by whatever samples
-seq.breakers    int32[S, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
-seq.surprise    float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
-out.count       uint32[1]             tokens chosen since load, by any program, each of which adds what it has chosen:
-                                      the index of the next ring entry
-out.ring        uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
-                                      where the logits were no finite numbers
-out.logits      float32[S, V]         pinned host memory: a sequence's last logits, as `export_r1` left them
-out.surprise    float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise
-                                      after it, if Mirostat chose it
-out.top         TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all chosen, entry `i % N`
-kv              bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
-==============  ====================  ================================================================================
+State buffers (all little-endian; S = `plan.slots`, L = `plan.ledgers`, V = vocabulary, R = `plan.rows`,
+B = `plan.table_blocks`)
+
+===============  ====================  ================================================================================
+name             type                  meaning
+===============  ====================  ================================================================================
+step.rows        int32[1 + R, 4]       {rows, sequences, row, slot}: how many there are, which row `head_r1` takes, and
+                                       the sequence whose token is chosen; then of each row {slot, offset, token, 0}. It
+                                       stands at seq.position + offset; its token is an id, or LAST_TOKEN for seq.token
+step.sequences   int32[R, 4]           {first row, rows, slot, flags}; read by programs of several rows only. SAMPLES
+                                       among the flags: a token is chosen after its last row, which counts only then
+seq.token        int32[S]              last sampled token
+seq.position     int32[S]              tokens of the sequence already in the KV cache = position of the next token
+seq.table        int32[S, B]           KV block table: block id of positions 16i .. 16i+15
+seq.sampling     SAMPLING_DTYPE[S]     sampling parameters
+seq.surprise     float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
+ledger.mask      uint32[L, V / 32]     V / 32 rounded up; bit t % 32 of word t / 32: token t may be chosen; read where
+                                       the record says MASKED
+ledger.bias      float32[L, V]         added to the logits; read where the record says BIASED
+ledger.seen      uint32[L, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
+ledger.history   int32[L, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has
+                                       DRY or a `repeat_last_n`
+ledger.breakers  int32[L, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
+out.count        uint32[1]             tokens chosen since load, by any program, each of which adds what it has chosen:
+                                       the index of the next ring entry
+out.ring         uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
+                                       where the logits were no finite numbers
+out.logits       float32[L, V]         pinned host memory: a sequence's last logits, as `export_r1` left them
+out.surprise     float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise
+                                       after it, if Mirostat chose it
+out.top          TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all chosen, entry `i % N`
+kv               bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
+===============  ====================  ================================================================================
 
 Programs are named by the rows that they run, one or up to so many:
 
@@ -70,10 +75,11 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 13
+PLAN_VERSION = 14
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
+NO_LEDGER = -1  # of a sampling record
 MASKED = 1  # bits of the sampling record's flags
 BIASED = 2
 MIROSTAT = 4
@@ -118,7 +124,7 @@ SAMPLING_DTYPE = np.dtype(
         ("dry_allowed_length", "<i4"),
         ("dry_longest", "<i4"),  # a longer repetition counts as this
         ("dry_last_n", "<i4"),  # -1: all
-        ("padding", "<i4"),
+        ("ledger", "<i4"),  # NO_LEDGER: it has none
     ]
 )
 """One sequence's sampling parameters, 88 bytes, the layout of `imp::Sampling` in stage/sampling.h."""
@@ -366,6 +372,7 @@ class Plan:
     layers: int
     context: int
     slots: int
+    ledgers: int
     rows: int
     table_blocks: int
     decode_weight_bytes: int

@@ -118,6 +118,11 @@ class SamplingParams:
         return self.dry_multiplier > 0 and self.dry_penalty_last_n != 0
 
     @property
+    def adjusts(self) -> bool:
+        """Whether the choice is made from other numbers than the logits."""
+        return self.penalises or self.repeats or bool(self.logit_bias)
+
+    @property
     def remembers(self) -> bool:
         """Whether the choice depends on the order of the sequence's tokens."""
         return self.repeats or (self.repetition_penalty != 1 and self.repeat_last_n > 0)
@@ -140,8 +145,8 @@ class SamplingParams:
         exponent = math.log(float(np.finfo(np.float32).max)) / math.log(self.dry_base)
         return min(LONGEST_REPEAT, self.dry_allowed_length + int(exponent))
 
-    def record(self, seed: int) -> npt.NDArray[np.void]:
-        """What the sampling kernels read: SAMPLING_DTYPE [1]."""
+    def record(self, seed: int, ledger: int) -> npt.NDArray[np.void]:
+        """What the sampling kernels read of a sequence with that ledger, or NO_LEDGER: SAMPLING_DTYPE [1]."""
         record = np.zeros(1, SAMPLING_DTYPE)
         for field in (
             "temperature",
@@ -166,6 +171,7 @@ class SamplingParams:
         record["dry_last_n"] = self.dry_penalty_last_n
         record["seed"] = seed % 2**64
         record["flags"] = self.flags
+        record["ledger"] = ledger
         return record
 
     @property
@@ -174,7 +180,7 @@ class SamplingParams:
         return (BIASED if self.logit_bias else 0) | (MIROSTAT if self.mirostat and self.temperature > 0 else 0)
 
     def breakers(self) -> npt.NDArray[np.int32]:
-        """`dry_sequence_breakers` as a row of seq.breakers."""
+        """`dry_sequence_breakers` as a row of ledger.breakers."""
         words = [word for tokens in self.dry_sequence_breakers if tokens for word in (len(tokens), *tokens)]
         return np.array([*words, 0], np.int32)
 

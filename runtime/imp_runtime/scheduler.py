@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from imp_runtime.block_manager import BlockManager
-from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN
+from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER
 from imp_runtime.sequence import Finish, Sequence, Status, blocks_for
 
 
@@ -15,13 +15,14 @@ from imp_runtime.sequence import Finish, Sequence, Status, blocks_for
 class Run:
     """Rows of one sequence: `tokens` from position `start` on, LAST_TOKEN for what it has chosen last.
 
-    `samples`: a token is chosen after them. `slot` is the sequence's when this was decided; it may lose it while the
-    work is being launched. `table`: its blocks, where the device has yet to be told of the sequence, else empty.
-    `new_block`: (place in the block table, block) just added, or None.
+    `samples`: a token is chosen after them. `slot` and `ledger` are the sequence's when this was decided; it may lose
+    them while the work is being launched. `table`: its blocks, where the device has yet to be told of the sequence,
+    else empty. `new_block`: (place in the block table, block) just added, or None.
     """
 
     sequence: Sequence
     slot: int
+    ledger: int
     start: int
     tokens: tuple[int, ...]
     samples: bool
@@ -38,7 +39,7 @@ class Batch:
 
 
 class Scheduler:
-    """Queues of sequences over `slots` slots and the blocks of `manager`; up to `rows` tokens of prompts at a time.
+    """Queues of sequences over `slots` slots, `ledgers` ledgers and the blocks of `manager`; `rows` rows at a time.
 
     Rows of prompts are followed by one step of every sequence that can take one, so neither starves the other.
     When blocks run out, the youngest sequence loses its own and is computed again later.
@@ -47,12 +48,13 @@ class Scheduler:
     All methods but `finish` belong to the thread that runs the engine.
     """
 
-    def __init__(self, slots: int, rows: int, manager: BlockManager) -> None:
+    def __init__(self, slots: int, ledgers: int, rows: int, manager: BlockManager) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rows = rows
         self._manager = manager
         self._free_slots = list(range(slots - 1, -1, -1))
+        self._free_ledgers = list(range(ledgers - 1, -1, -1))
         self._clock = 0
         self._round = 0
         self._lock = threading.RLock()
@@ -147,24 +149,29 @@ class Scheduler:
             self._preempt(max(self.running, key=lambda s: s.id))
 
     def _admit(self) -> None:
-        while self.waiting and self._free_slots:
-            sequence = self.waiting[0]
+        while self._free_slots and (sequence := self._first()) is not None:
             found = self._find(sequence)
             need = blocks_for(sequence.known + 1) - len(found)
             free = self._manager.free_blocks - self._manager.idle(found)
             # Leave every running sequence one more block, or the newcomer would soon be preempted again.
             if need + len(self.running) > free and (self.running or need > free):
                 return
-            self.waiting.popleft()
+            self.waiting.remove(sequence)
             sequence.status = Status.RUNNING
             sequence.prefill_end = sequence.known
             sequence.slot = self._free_slots.pop()
+            if sequence.wants_ledger:
+                sequence.ledger = self._free_ledgers.pop()
             sequence.moved = True
             self._share(sequence, found)
             sequence.blocks += self._manager.allocate(need)
             if not sequence.served:
                 sequence.prompt_cached = min(sequence.cached, len(sequence.prompt))
             self.running.append(sequence)
+
+    def _first(self) -> Sequence | None:
+        """Whose turn it is to be admitted; who waits for a ledger is overtaken by those that want none."""
+        return next((s for s in self.waiting if self._free_ledgers or not s.wants_ledger), None)
 
     def _find(self, sequence: Sequence) -> list[int]:
         """Cached blocks that hold the next known tokens of a sequence; its last one is always left to run."""
@@ -215,7 +222,7 @@ class Scheduler:
         self._name_blocks(sequence, start, end)
         table = tuple(sequence.blocks) if sequence.moved else ()
         sequence.moved = False
-        return Run(sequence, sequence.slot, start, tokens, samples, table)
+        return Run(sequence, sequence.slot, sequence.ledger, start, tokens, samples, table)
 
     def _step(self, sequence: Sequence, new_block: tuple[int, int] | None) -> Run:
         start = sequence.cached
@@ -224,7 +231,7 @@ class Scheduler:
         sequence.cached += 1
         sequence.launched += 1
         sequence.served = self._clock
-        return Run(sequence, sequence.slot, start, (LAST_TOKEN,), samples=True, new_block=new_block)
+        return Run(sequence, sequence.slot, sequence.ledger, start, (LAST_TOKEN,), samples=True, new_block=new_block)
 
     def _preempt(self, sequence: Sequence) -> None:
         self._release(sequence)
@@ -236,7 +243,10 @@ class Scheduler:
         self._name_blocks(sequence, 0, min(sequence.cached, sequence.known))
         self.running.remove(sequence)
         self._free_slots.append(sequence.slot)
+        if sequence.ledger != NO_LEDGER:
+            self._free_ledgers.append(sequence.ledger)
         self._manager.free(sequence.blocks)
         sequence.slot = -1
+        sequence.ledger = NO_LEDGER
         sequence.cached = 0
         sequence.launched = len(sequence.generated)

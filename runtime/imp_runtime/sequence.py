@@ -14,14 +14,14 @@ import numpy.typing as npt
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.host_sampler import HostSampler
-from imp_runtime.plan import BLOCK_TOKENS, TOP_LOGPROBS
+from imp_runtime.plan import BLOCK_TOKENS, NO_LEDGER, TOP_LOGPROBS
 from imp_runtime.sampling import SamplingParams
 
 Finish = Literal["stop", "length", "abort", "error"]
 
 
 class Status(enum.Enum):
-    """Where a sequence stands. A running one has a slot and blocks; a preempted one waits again."""
+    """Where a sequence stands. A running one has a slot, blocks, and a ledger if it wants one; others have none."""
 
     WAITING = enum.auto()
     RUNNING = enum.auto()
@@ -50,6 +50,7 @@ class Sequence:
     limit: int
     status: Status = Status.WAITING
     slot: int = -1
+    ledger: int = NO_LEDGER
     generated: list[int] = field(default_factory=list)
     launched: int = 0
     cached: int = 0
@@ -97,6 +98,12 @@ class Sequence:
         """Whether the host needs all logits of every step."""
         return self.sampler is not None or (self.params.top_logprobs or 0) > TOP_LOGPROBS
 
+    @property
+    def wants_ledger(self) -> bool:
+        """Whether device or host need something of every token of the vocabulary, from step to step."""
+        masks = self.constraint is not None or self.params.min_tokens > 0
+        return masks or self.exports or self.params.adjusts
+
     def tokens(self, begin: int, end: int) -> tuple[int, ...]:
         """Known tokens at positions `begin` to `end`."""
         n = len(self.prompt)
@@ -113,7 +120,7 @@ class Sequence:
             yield self.names[index]
 
     def seen(self, vocab: int) -> npt.NDArray[np.uint32]:
-        """The row of seq.seen: uint32 [vocab, 2], times generated and times among the last tokens."""
+        """The row of ledger.seen: uint32 [vocab, 2], times generated and times among the last tokens."""
         last_n = self.params.repeat_last_n
         recent = self.tokens(max(0, self.known - last_n) if last_n >= 0 else 0, self.known)
         counts = [np.bincount(np.array(tokens, np.int64), minlength=vocab) for tokens in (self.generated, recent)]

@@ -1,7 +1,7 @@
 """A device whose programs are a numpy model of the real ones: they read and write the state buffers of plan.py.
 
 The next token is a hash of the token history found through KV cache and block table, of the seed and, with penalties,
-of the counts in seq.seen; so a wrong table, a block that two sequences share, a lost upload or a wrong order changes
+of the counts in ledger.seen; so a wrong table, a block that two sequences share, a lost upload or a wrong order changes
 tokens.
 Work is queued and runs late: when somebody waits, or at random.
 """
@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from tiny_artifact import ARGS, CONTEXT, HIDDEN, ROWS, VOCAB
+from tiny_artifact import ARGS, CONTEXT, HIDDEN, LEDGERS, ROWS, VOCAB
 
 from imp_runtime.device import Launch
 from imp_runtime.host_sampler import HostSampler
@@ -25,6 +25,7 @@ from imp_runtime.plan import (
     LAST_TOKEN,
     MASKED,
     MIROSTAT,
+    NO_LEDGER,
     RING,
     SAMPLES,
     SAMPLING_DTYPE,
@@ -146,7 +147,7 @@ def device_choice(
 ) -> int:
     bias = params.bias(VOCAB).tolist() if params.logit_bias else None
     counts = counts_of(prompt, generated, params) if params.penalises else None
-    more = further(params.record(seed)[0], params.breakers().tolist(), surprise)
+    more = further(params.record(seed, NO_LEDGER)[0], params.breakers().tolist(), surprise)
     return next_token([*prompt, *generated], seed, params.temperature, counts, allowed, bias, more)
 
 
@@ -187,11 +188,19 @@ class FakeDevice:
     name = "fake"
     target = "fake"
 
-    def __init__(self, seed: int = 0, memory: int = 1 << 40, table_blocks: int = 256, context: int = CONTEXT) -> None:
+    def __init__(
+        self,
+        seed: int = 0,
+        memory: int = 1 << 40,
+        table_blocks: int = 256,
+        context: int = CONTEXT,
+        ledgers: int = LEDGERS,
+    ) -> None:
         self.rng = random.Random(seed)
         self.memory = memory
         self.table_blocks = table_blocks
         self.context = context
+        self.ledgers = ledgers
         self.regions: dict[int, np.ndarray] = {}
         self.entries: list[str] = []
         self.queue: deque[Callable[[], None]] = deque()
@@ -304,11 +313,12 @@ class FakeDevice:
         position = view("seq.position", np.int32, 1, slot)
         token = view("seq.token", np.int32, 1, slot)
         sampling = view("seq.sampling", SAMPLING_DTYPE, 1, slot)[0]
-        seen = view("seq.seen", np.uint32, 2 * VOCAB, slot * 2 * VOCAB).reshape(VOCAB, 2)
-        context = self.context
-        remembered = view("seq.history", np.int32, context, slot * context)
-        breakers = view("seq.breakers", np.int32, BREAKER_WORDS, slot * BREAKER_WORDS)
         surprise = view("seq.surprise", np.float32, 1, slot)
+
+        def ledger(name: str, dtype: type, count: int) -> np.ndarray:
+            """The sequence's row of what ledgers hold."""
+            assert 0 <= sampling["ledger"] < self.ledgers
+            return view(f"ledger.{name}", dtype, count, int(sampling["ledger"]) * count)
 
         def cell(at: int, of: int = slot) -> np.ndarray:
             table = view("seq.table", np.int32, self.table_blocks, of * self.table_blocks)
@@ -346,7 +356,8 @@ class FakeDevice:
             assert of == slot
             self.logits = logit_row(history(end))
         elif entry == "export":
-            view("out.logits", np.float32, VOCAB, slot * VOCAB)[:] = self.logits
+            assert 0 <= sampling["ledger"] < self.ledgers
+            view("out.logits", np.float32, VOCAB, int(sampling["ledger"]) * VOCAB)[:] = self.logits
         elif entry == "top":
             step = int(view("out.count", np.uint32, 1)[0]) - 1
             top = view("out.top", TOP_DTYPE, 1, step % TOP_ENTRIES)
@@ -371,18 +382,20 @@ class FakeDevice:
                 assert not chooses, "this program is greedy"
             counts = None
             if penalises:
+                seen = ledger("seen", np.uint32, 2 * VOCAB).reshape(VOCAB, 2)
                 both = seen if sampling["repetition_penalty"] != 1 else seen * np.array([1, 0], np.uint32)
                 counts = {int(t): (int(both[t, 0]), int(both[t, 1])) for t in np.flatnonzero(both.any(axis=1))}
             place, last_n = int(position[0]), int(sampling["repeat_last_n"])
             if sampling["dry_multiplier"] > 0 or (sampling["repetition_penalty"] != 1 and last_n > 0):
-                assert remembered[:place].tolist() == history(place)
+                assert ledger("history", np.int32, self.context)[:place].tolist() == history(place)
             filters = sampling["typical_p"] < 1 or sampling["xtc_probability"] > 0 or sampling["flags"] & MIROSTAT
             assert sieves == bool(sampling["temperature"] > 0 and filters)
-            words = -(-VOCAB // 32)
-            mask = view("seq.mask", np.uint32, words, slot * words).tolist()
-            masked = bool(sampling["flags"] & MASKED)
-            allowed = [t for t in range(VOCAB) if not masked or mask[t // 32] >> t % 32 & 1]
-            bias = view("seq.bias", np.float32, VOCAB, slot * VOCAB).tolist() if sampling["flags"] & BIASED else None
+            allowed = list(range(VOCAB))
+            if sampling["flags"] & MASKED:
+                mask = ledger("mask", np.uint32, -(-VOCAB // 32)).tolist()
+                allowed = [t for t in allowed if mask[t // 32] >> t % 32 & 1]
+            bias = ledger("bias", np.float32, VOCAB).tolist() if sampling["flags"] & BIASED else None
+            breakers = ledger("breakers", np.int32, BREAKER_WORDS).tolist() if sampling["dry_multiplier"] > 0 else []
             token[0] = next_token(
                 history(int(position[0])),
                 int(sampling["seed"]),
@@ -390,12 +403,15 @@ class FakeDevice:
                 counts,
                 allowed,
                 bias,
-                further(sampling, breakers.tolist(), float(surprise[0])),
+                further(sampling, breakers, float(surprise[0])),
             )
-            seen[token[0]] += np.uint32(1)
-            remembered[place] = token[0]
-            if 0 < last_n <= place:
-                seen[remembered[place - last_n], 1] -= np.uint32(1)
+            if sampling["ledger"] >= 0 and (sieves or entry != "step"):
+                seen = ledger("seen", np.uint32, 2 * VOCAB).reshape(VOCAB, 2)
+                remembered = ledger("history", np.int32, self.context)
+                seen[token[0]] += np.uint32(1)
+                remembered[place] = token[0]
+                if 0 < last_n <= place:
+                    seen[remembered[place - last_n], 1] -= np.uint32(1)
             surprise[0] = surprised(float(surprise[0]), int(token[0]))
             chosen = view("out.count", np.uint32, 1)
             view("out.surprise", np.float32, RING)[chosen[0] % RING] = surprise[0]

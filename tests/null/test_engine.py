@@ -14,7 +14,7 @@ from tiny_artifact import CONTEXT, STOP, VOCAB, make_plan, plane_bytes, with_ker
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import RING, Binding
+from imp_runtime.plan import NO_LEDGER, RING, Binding
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Batch
 from imp_runtime.sequence import Sequence, Status
@@ -27,7 +27,8 @@ PLENTY = 5000
 def make(tmp_path: Path) -> Make:
     def build(*, seed: int = 0, kv_tokens: int | None = PLENTY, **sizes: int) -> Engine:
         artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", **sizes))
-        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, context=artifact.plan.context)
+        plan = artifact.plan
+        device = FakeDevice(seed, table_blocks=plan.table_blocks, context=plan.context, ledgers=plan.ledgers)
         return Engine(artifact, device, kv_tokens=kv_tokens)
 
     return build
@@ -50,8 +51,14 @@ def random_requests(count: int, seed: int, longest: int = 90) -> list[tuple[list
 
 
 def check_memory(engine: Engine) -> None:
-    """Sequences share a block only where all their tokens so far are the same; the device's tables are the host's."""
+    """Sequences share a block only where all their tokens so far are the same; the device's tables are the host's.
+
+    Who wants a ledger has one of its own.
+    """
     running = engine._scheduler.running
+    lent = [s.ledger for s in running if s.wants_ledger]
+    assert sorted([*lent, *engine._scheduler._free_ledgers]) == list(range(engine.plan.ledgers))
+    assert all(s.ledger == NO_LEDGER for s in (*running, *engine._scheduler.waiting) if s.ledger not in lent)
     holders: dict[int, set[tuple[int, ...]]] = {}
     for s in running:
         assert len(set(s.blocks)) == len(s.blocks)

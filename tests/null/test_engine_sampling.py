@@ -30,7 +30,8 @@ Request = tuple[list[int], SamplingParams, tuple[int, int] | None]
 def make(tmp_path: Path) -> Make:
     def build(*, seed: int = 0, kv_tokens: int = 5000, **sizes: int) -> Engine:
         artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", **sizes))
-        device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, context=artifact.plan.context)
+        plan = artifact.plan
+        device = FakeDevice(seed, table_blocks=plan.table_blocks, context=plan.context, ledgers=plan.ledgers)
         return Engine(artifact, device, kv_tokens=kv_tokens)
 
     return build
@@ -109,14 +110,16 @@ def run_all(engine: Engine, requests: list[Request]) -> None:
     assert engine._scheduler._manager.free_blocks == engine.runner.blocks - 1
 
 
+@pytest.mark.parametrize("ledgers", [1, 3, 8])
 @pytest.mark.parametrize("count", [1, 2, 8, 30, 31, 32])
-def test_sequences_of_all_kinds_together_generate_what_each_would_alone(make: Make, count: int) -> None:
-    run_all(make(seed=count), mixed_requests(count, count, 90))
+def test_sequences_of_all_kinds_together_generate_what_each_would_alone(make: Make, count: int, ledgers: int) -> None:
+    run_all(make(seed=count, ledgers=ledgers), mixed_requests(count, count, 90))
 
 
+@pytest.mark.parametrize("ledgers", [4, 8])
 @pytest.mark.parametrize("kv_tokens", [160, 256])
-def test_the_same_with_preemption(make: Make, kv_tokens: int) -> None:
-    engine = make(seed=kv_tokens, kv_tokens=kv_tokens)
+def test_the_same_with_preemption(make: Make, kv_tokens: int, ledgers: int) -> None:
+    engine = make(seed=kv_tokens, kv_tokens=kv_tokens, ledgers=ledgers)
     preempted = []
     original = engine._scheduler._preempt
     engine._scheduler._preempt = lambda s: (preempted.append(s), original(s))[1]  # type: ignore[method-assign]
@@ -186,9 +189,10 @@ def test_the_mask_is_made_while_the_device_works(make: Make) -> None:
     assert [ran[n] for n in when] == ["sample"] * 9
 
 
+@pytest.mark.parametrize("ledgers", [1, 3])
 @pytest.mark.parametrize("steps", range(0, 24, 3))
-def test_abort_at_any_time(make: Make, steps: int) -> None:
-    engine = make(slots=3)
+def test_abort_at_any_time(make: Make, steps: int, ledgers: int) -> None:
+    engine = make(slots=3, ledgers=ledgers)
     params = [
         SamplingParams(max_tokens=40, ignore_eos=True, top_logprobs=1),
         SamplingParams(max_tokens=40, ignore_eos=True, sampled_logprobs=True),

@@ -81,7 +81,7 @@ def test_what_is_no_plan(text: bytes) -> None:
 
 
 def test_sizes_of_the_state() -> None:
-    plan = make_plan(slots=3, context=100, rows=24)
+    plan = make_plan(slots=3, ledgers=2, context=100, rows=24)
     assert state_sizes(plan) == {
         "step.rows": 16 * (1 + 24),
         "step.sequences": 16 * 24,
@@ -89,16 +89,16 @@ def test_sizes_of_the_state() -> None:
         "seq.position": 12,
         "seq.table": 3 * 7 * 4,
         "seq.sampling": 3 * 88,
-        "seq.mask": 3 * 8,
-        "seq.bias": 3 * 61 * 4,
-        "seq.seen": 3 * 61 * 8,
-        "seq.history": 3 * 100 * 4,
-        "seq.breakers": 3 * 4096,
         "seq.surprise": 12,
+        "ledger.mask": 2 * 8,
+        "ledger.bias": 2 * 61 * 4,
+        "ledger.seen": 2 * 61 * 8,
+        "ledger.history": 2 * 100 * 4,
+        "ledger.breakers": 2 * 4096,
         "out.count": 4,
         "out.ring": 8192,
         "out.surprise": 4096,
-        "out.logits": 3 * 61 * 4,
+        "out.logits": 2 * 61 * 4,
         "out.top": 256 * 2048,
     }
     assert SAMPLING_DTYPE.itemsize == 88
@@ -126,6 +126,8 @@ def with_output(output: Output) -> Plan:
     [
         (replaced(vocab=0), "vocab is 0"),
         (replaced(slots=10**9), "slots is 1000000000"),
+        (replaced(ledgers=0), "ledgers is 0, expected 1 to 8"),
+        (replaced(ledgers=9), "ledgers is 9, expected 1 to 8"),
         (replaced(table_blocks=3), "table_blocks is 3, expected 256"),
         (replaced(stop_tokens=(1, 61)), "stop_tokens is 61"),
         (replaced(bos_token=-2), "bos_token is -2"),

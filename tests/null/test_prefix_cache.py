@@ -160,7 +160,7 @@ def test_many_that_begin_alike_get_what_each_would_alone(make: Make, kv_tokens: 
 
 
 def test_of_several_with_one_prompt_each_computes_a_part(make: Make) -> None:
-    scheduler = Scheduler(3, 32, BlockManager(100))
+    scheduler = Scheduler(slots=3, ledgers=1, rows=32, manager=BlockManager(100))
     sequences = [Sequence(i, tuple(prompt_of(200)), SamplingParams(), 0, 1) for i in range(3)]
     for s in sequences:
         scheduler.add(s)
@@ -315,7 +315,7 @@ def test_a_stop_token_of_an_answer_counts_where_it_was_run(make: Make) -> None:
 def test_the_scheduler_never_gives_a_block_of_unread_tokens_a_name() -> None:
     """Their values are not known: others must not find them."""
     manager = BlockManager(100)
-    scheduler = Scheduler(1, 100, manager)
+    scheduler = Scheduler(slots=1, ledgers=1, rows=100, manager=manager)
     s = Sequence(0, tuple(range(30)), SamplingParams(), 0, 100)
     scheduler.add(s)
     scheduler.next()

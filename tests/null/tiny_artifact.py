@@ -28,6 +28,7 @@ VOCAB = 61
 HIDDEN = 8
 STOP = 7
 SLOTS = 8
+LEDGERS = 5
 ROWS = 24
 CONTEXT = 4096
 ARGS = (
@@ -37,18 +38,18 @@ ARGS = (
     "seq.position",
     "seq.table",
     "seq.sampling",
-    "seq.seen",
+    "ledger.seen",
     "out.count",
     "out.ring",
     "kv",
     "logits.all",
     "hidden.all",
-    "seq.mask",
-    "seq.bias",
+    "ledger.mask",
+    "ledger.bias",
     "out.logits",
     "out.top",
-    "seq.history",
-    "seq.breakers",
+    "ledger.history",
+    "ledger.breakers",
     "seq.surprise",
     "out.surprise",
 )
@@ -60,7 +61,7 @@ def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, None, 20)
 
 
-def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, rows: int = ROWS) -> Plan:
+def make_plan(*, slots: int = SLOTS, ledgers: int = LEDGERS, context: int = CONTEXT, rows: int = ROWS) -> Plan:
     programs = (
         Program("step_r1", 1, (kernel("step", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
         *(Program(name, 1, (kernel("step_sampled"),)) for name in STEP_SAMPLED.values()),
@@ -88,6 +89,7 @@ def make_plan(*, slots: int = SLOTS, context: int = CONTEXT, rows: int = ROWS) -
         layers=1,
         context=context,
         slots=slots,
+        ledgers=min(ledgers, slots),
         rows=rows,
         table_blocks=-(-context // 16),
         decode_weight_bytes=300,

@@ -13,7 +13,7 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import open_device
 from imp_runtime.model_runner import ModelRunner
-from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN
+from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER
 from imp_runtime.sampling import SamplingParams
 from model_checks import quiet
 from prefix_checks import prompt_of
@@ -36,7 +36,7 @@ def begin(runner: ModelRunner) -> None:
     each = -(-max(map(len, PROMPTS)) // BLOCK_TOKENS) + 1
     for slot in range(len(PROMPTS)):
         table = range((slot + 1) * each, slot * each, -1)
-        runner.write_slot(slot, 0, table, SamplingParams().record(0), None)
+        runner.write_slot(slot, 0, table, SamplingParams().record(0, NO_LEDGER))
 
 
 def logits_of(runner: ModelRunner, rows: Sequence[tuple[int, Sequence[int]]]) -> list[NDArray[np.float32]]:

@@ -91,7 +91,7 @@ def play(
         if mask is not None and not mask.any():
             mask[7] = True
         history = prompt + generated
-        record = params.record(seed)[0].copy()
+        record = params.record(seed, 2)[0].copy()
         record["flags"] |= 0 if mask is None else MASKED
         seen = np.bincount(generated, minlength=vocab).astype(np.uint32)
         last_n = len(history) if params.repeat_last_n < 0 else params.repeat_last_n
@@ -166,7 +166,7 @@ def test_what_the_sequence_says_already(
 def test_logits_that_are_no_numbers_give_no_token(library: SimLibrary, knobs: dict[str, Any], bad: float) -> None:
     logits = np.random.default_rng(3).standard_normal(203).astype(np.float32)
     logits[150] = bad
-    record = SamplingParams(**{"temperature": 1.0, **knobs}).record(1)[0]
+    record = SamplingParams(**{"temperature": 1.0, **knobs}).record(1, 2)[0]
     device = Sampler(library, 203)
     assert (
         device.draw(logits, np.zeros(203, np.uint32), record, 5, 0, sieve=True, history=range(6), recent=NINE)
@@ -182,7 +182,7 @@ def test_logits_that_are_no_numbers_give_no_token(library: SimLibrary, knobs: di
 @pytest.mark.parametrize("knobs", KNOBS.values(), ids=KNOBS)
 def test_one_allowed_token_is_always_chosen(library: SimLibrary, knobs: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
-    record = SamplingParams(**{"temperature": 1.0, **knobs, "logit_bias": ()}).record(1)[0].copy()
+    record = SamplingParams(**{"temperature": 1.0, **knobs, "logit_bias": ()}).record(1, 2)[0].copy()
     record["flags"] |= MASKED
     for token in (0, 31, 202):
         logits = (rng.standard_normal(203) * 30).astype(np.float32)

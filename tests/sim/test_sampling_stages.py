@@ -14,7 +14,7 @@ from sim_library import Flavour, SimLibrary, aligned, compile_sim
 
 from imp_runtime.constraint import pack_bits
 from imp_runtime.host_sampler import top_logprobs
-from imp_runtime.plan import BIASED, BREAKER_WORDS, MASKED, MIROSTAT, NO_TOKEN, SAMPLING_DTYPE, TOP_DTYPE
+from imp_runtime.plan import BIASED, BREAKER_WORDS, MASKED, MIROSTAT, NO_LEDGER, NO_TOKEN, SAMPLING_DTYPE, TOP_DTYPE
 
 Array = NDArray[Any]
 THREADS = 64
@@ -54,9 +54,8 @@ extern "C" __global__ void top_VOCAB(const float* logits, const float* value, co
   top_VOCAB_t::run({{logits, value, best}, step, tokens, count, {part_mass, listed, arrived}, entries});
 }
 extern "C" __global__ void greedy_VOCAB(const float* value, const std::uint32_t* best, const imp::StepHeader* step,
-    std::int32_t* tokens, std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count,
-    std::uint64_t* ring) {
-  greedy_VOCAB_t::run({value, best, {step, tokens, positions, history, seen, count, ring}});
+    std::int32_t* tokens, std::int32_t* positions, std::uint32_t* count, std::uint64_t* ring) {
+  greedy_VOCAB_t::run({value, best, {step, tokens, positions, count, ring}});
 }
 extern "C" __global__ void score_VOCAB(const float* logits, const imp::StepHeader* step, const imp::Sampling* sampling,
     const std::int32_t* positions, const std::int32_t* history, const std::int32_t* breakers, const imp::Seen* seen,
@@ -72,10 +71,11 @@ extern "C" __global__ void weigh_VOCAB(const imp::StepHeader* step, const imp::S
 }
 extern "C" __global__ void draw_VOCAB(const imp::Sampling* sampling, const float* scores, const float* value,
     const std::uint32_t* best, std::uint64_t* histogram, float* winner_value, std::uint32_t* winner, float* list_scores,
-    std::uint32_t* list_ids, std::uint32_t* arrived, const imp::StepHeader* step, std::int32_t* tokens,
-    std::int32_t* positions, std::int32_t* history, imp::Seen* seen, std::uint32_t* count, std::uint64_t* ring) {
+    std::uint32_t* list_ids, std::uint32_t* arrived, std::int32_t* history, imp::Seen* seen,
+    const imp::StepHeader* step, std::int32_t* tokens, std::int32_t* positions, std::uint32_t* count,
+    std::uint64_t* ring) {
   draw_VOCAB_t::run({sampling, {scores, value, best}, {histogram, winner_value, winner, list_scores, list_ids, arrived},
-      {step, tokens, positions, history, seen, count, ring}});
+      {history, seen}, {step, tokens, positions, count, ring}});
 }
 """
 
@@ -98,7 +98,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
 
 
 class Sampler:
-    """The kernels for one vocabulary, and their buffers; the sequence has slot 1 of two."""
+    """The kernels for one vocabulary, and their buffers; the sequence has slot 1 of two, and ledger 2 of three."""
 
     def __init__(self, library: SimLibrary, vocab: int) -> None:
         self.library, self.vocab = library, vocab
@@ -131,36 +131,40 @@ class Sampler:
         history: Sequence[int] = (),
         breakers: Array | None = None,
         recent: Array | None = None,
+        ledger: int = 2,
     ) -> int:
         assert p.dtype == SAMPLING_DTYPE
+        records = np.stack([p, p])
+        records["ledger"] = 0, ledger
         pieces = np.array_split(np.arange(self.vocab), self.parts)
         best = np.array([piece[np.argmax(logits[piece])] for piece in pieces])
         value = np.where([np.isfinite(logits[piece]).all() for piece in pieces], logits[best], np.nan)
         words = pack_bits(np.ones(self.vocab, bool) if mask is None else mask)
         bias = np.zeros(self.vocab, np.float32) if bias is None else bias
         counts = both_counts(seen) if recent is None else np.stack([seen, recent], axis=1)
-        remembered, ends = np.full((2, CONTEXT), -1, np.int32), np.zeros((2, BREAKER_WORDS), np.int32)
-        remembered[1, : len(history)] = history
+        remembered, ends = np.full((3, CONTEXT), -1, np.int32), np.zeros((3, BREAKER_WORDS), np.int32)
+        remembered[2, : len(history)] = history
         if breakers is not None:
-            ends[1, : len(breakers)] = breakers
+            ends[2, : len(breakers)] = breakers
         b = {name: aligned(array) for name, array in {
             "logits": logits, "value": value.astype(np.float32), "best": best.astype(np.uint32),
-            "step": np.array([5, 3, 4, 1], np.int32), "sampling": np.stack([p, p]),
-            "mask": np.stack([~words, words]), "bias": np.stack([-bias, bias]), "scores": np.zeros_like(logits),
+            "step": np.array([5, 3, 4, 1], np.int32), "sampling": records,
+            "mask": np.stack([~words, ~words, words]), "bias": np.stack([-bias, -bias, bias]),
+            "scores": np.zeros_like(logits), "tokens": np.full(2, 9, np.int32),
             "score_value": np.zeros(self.parts, np.float32), "score_best": np.zeros(self.parts, np.uint32),
-            "tokens": np.full(2, 9, np.int32), "positions": np.array([7, position], np.int32),
+            "positions": np.array([7, position], np.int32),
             "history": remembered, "breakers": ends, "longest": np.full(self.vocab, 77, np.uint32),
             "surprise": np.array([-1, self.surprise], np.float32), "surprises": np.zeros(8, np.float32),
-            "seen": np.stack([counts, counts]), "count": np.array([11], np.uint32), "ring": np.zeros(8, np.uint64),
-            **self.scratch}.items()}  # fmt: skip
+            "seen": np.stack([counts, counts, counts]), "count": np.array([11], np.uint32),
+            "ring": np.zeros(8, np.uint64), **self.scratch}.items()}  # fmt: skip
         logits_best, scores_best = ("logits", "value", "best"), ("scores", "score_value", "score_best")
-        delivery = ("step", "tokens", "positions", "history", "seen", "count", "ring")
+        memory, delivery = ("history", "seen"), ("step", "tokens", "positions", "count", "ring")
         state = ("step", "sampling", "positions", "history", "breakers", "seen", "mask", "bias", "longest")
         if greedy:
             self.launch("greedy", 1, b, "value", "best", *delivery, seed=seed)
         elif sieve:
             scratch = ("surprise", "scores", "shares", "histograms", "sieved", "surprises")
-            self.launch("sieve", self.parts, b, "logits", *state, *scratch, *delivery, seed=seed)
+            self.launch("sieve", self.parts, b, "logits", *state, *scratch, *memory, *delivery, seed=seed)
         else:
             penalises = p["repetition_penalty"] != 1 or p["frequency_penalty"] or p["presence_penalty"]
             adjusts = p["flags"] or penalises or p["dry_multiplier"]
@@ -170,7 +174,7 @@ class Sampler:
             if self.weighed:
                 self.launch("weigh", self.parts, b, "step", "sampling", *source, "histogram", seed=seed)
             work = [name for name in self.scratch if name not in ("shares", "histograms", "sieved")]
-            self.launch("draw", self.parts, b, "sampling", *source, *work, *delivery, seed=seed)
+            self.launch("draw", self.parts, b, "sampling", *source, *work, *memory, *delivery, seed=seed)
         assert not b["histogram"].any()
         assert not b["arrived"].any()
         assert not b["sieved"].any()
@@ -183,13 +187,14 @@ class Sampler:
             assert b["tokens"].tolist() == [9, 0]
         else:
             assert b["tokens"].tolist() == [9, token]
+        if token != NO_TOKEN and ledger == 2 and not greedy:
             expected[token] += 1
             last_n = int(p["repeat_last_n"])
-            if not greedy and 0 < last_n <= len(history):
+            if 0 < last_n <= len(history):
                 expected[history[-last_n], 1] -= 1
             if position + 1 < CONTEXT:
-                remembered[1, position + 1] = token
-        np.testing.assert_array_equal(b["seen"], np.stack([counts, expected]))
+                remembered[2, position + 1] = token
+        np.testing.assert_array_equal(b["seen"], np.stack([counts, counts, expected]))
         np.testing.assert_array_equal(b["history"], remembered)
         assert b["surprise"][0] == -1
         self.surprise = float(b["surprise"][1])
@@ -448,6 +453,21 @@ def test_greedy_takes_the_first_of_the_largest(library: SimLibrary) -> None:
             sampler = Sampler(library, vocab)
             assert sampler.draw(logits, seen, p, 5, seed, greedy=True) == logits.argmax()
             assert sampler.draw(logits, seen, p, 5, seed) == logits.argmax()
+
+
+@pytest.mark.parametrize("values", [{}, {"temperature": 1.0}, {"temperature": 0.7, "top_k": 5}], ids=str)
+@pytest.mark.parametrize("sieve", [False, True])
+def test_without_a_ledger_none_is_touched(library: SimLibrary, values: dict[str, float], sieve: bool) -> None:
+    """And the token is the same; what is in the ledgers is compared by `draw` itself."""
+    rng = np.random.default_rng(9)
+    for vocab in SHAPES:
+        logits, seen = rng.standard_normal(vocab).astype(np.float32), np.zeros(vocab, np.uint32)
+        p = parameters(seed=5, **values)
+        sieves = sieve and p["temperature"] > 0
+        tokens = [
+            Sampler(library, vocab).draw(logits, seen, p, 20, 1, sieve=sieves, ledger=each) for each in (2, NO_LEDGER)
+        ]
+        assert tokens[0] == tokens[1]
 
 
 @pytest.mark.parametrize(

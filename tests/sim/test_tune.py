@@ -134,7 +134,7 @@ def test_no_number_depends_on_the_form(usual, step, tmp_path):
 def decode_logits(engine):
     """The logits of a few decode steps: float32 [steps, vocabulary]."""
     rows = []
-    engine.runner.write_slot(0, 0, [1], np.zeros((), SAMPLING_DTYPE), None)
+    engine.runner.write_slot(0, 0, [1], np.zeros((), SAMPLING_DTYPE))
     engine.runner.write_step(0)
     for token in (1, 7, 42, 99):
         engine.runner.write_token(0, token)

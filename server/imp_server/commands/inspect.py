@@ -129,7 +129,7 @@ def _summary(artifact: Artifact) -> Table:
         ("layers x hidden", f"{plan.layers} x {plan.hidden}"),
         ("vocabulary", f"{plan.vocab:,}"),
         ("context", f"{plan.context:,} tokens"),
-        ("sequences at once", str(plan.slots)),
+        ("sequences at once", f"{plan.slots}, {plan.ledgers} of them with masks, biases, penalties or all logits"),
         ("KV cache", f"{plan.kv.format}, {quantity(kv_token, 'B')} a token"),
         ("weights read per token", quantity(plan.decode_weight_bytes, "B")),
         ("targets", ", ".join(t.target for t in plan.targets)),
@@ -209,7 +209,18 @@ def _document(
     artifact: Artifact, target: TargetPlan, card: Card | None, programs: dict[str, list[_Launch]]
 ) -> dict[str, object]:
     plan = artifact.plan
-    fields = ("model", "architecture", "quant", "parameters", "vocab", "hidden", "layers", "context", "slots")
+    fields = (
+        "model",
+        "architecture",
+        "quant",
+        "parameters",
+        "vocab",
+        "hidden",
+        "layers",
+        "context",
+        "slots",
+        "ledgers",
+    )
     return {
         **{name: getattr(plan, name) for name in fields},
         "metadata": dict(artifact.metadata),

@@ -112,7 +112,7 @@ def _begin(runner: ModelRunner) -> None:
     """What a step finds: a sequence that has some tokens already."""
     position = min(_TOKENS_BEFORE, runner.plan.context - 1, runner.kv_tokens - 1)
     greedy = np.zeros((), SAMPLING_DTYPE)
-    runner.write_slot(0, position, range(1, position // BLOCK_TOKENS + 2), greedy, None)
+    runner.write_slot(0, position, range(1, position // BLOCK_TOKENS + 2), greedy)
     runner.write_step(0)
     runner.write_token(0, 0)
 

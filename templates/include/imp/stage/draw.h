@@ -38,6 +38,7 @@ struct Draw {
     const Sampling* sampling;  // [slots]
     Scores<C> scores;
     Work work;
+    Memory<C> memory;
     Delivery<C> delivery;
   };
   static __device__ __forceinline__ void run(const Args& a) {
@@ -63,7 +64,8 @@ struct Draw {
       if ((alone || last_to_arrive<C>(work.arrived, shared + kLast)) && thread_index() == 0) {
         fence_gpu();
         if (!alone) work.arrived[0] = 0;
-        delivery.deliver(turn, best, s.repeat_last_n);
+        a.memory.note(s, turn.position, best);
+        delivery.deliver(turn, best);
       }
       return;
     }
@@ -82,7 +84,9 @@ struct Draw {
     hand_in(work, winner, own, shared);
     if (!last_to_arrive<C>(work.arrived, shared + kLast)) return;
     winner = decide(s, scores, range, work, race, best, shared);
-    if (thread_index() == 0) delivery.deliver(turn, winner, s.repeat_last_n);
+    if (thread_index() != 0) return;
+    a.memory.note(s, turn.position, winner);
+    delivery.deliver(turn, winner);
   }
 
  private:

@@ -1,6 +1,6 @@
-// The logits of the step's sequence, copied to its row of pinned host memory.
+// The logits of the step's sequence, copied to its ledger's row of pinned host memory.
 #pragma once
-#include "imp/stage/rows.h"
+#include "imp/stage/sampling.h"
 
 namespace imp {
 
@@ -16,10 +16,11 @@ struct ExportLogits {
   struct Args {
     const float* logits;  // [vocab]
     const StepHeader* step;
-    float* rows;  // [slots, vocab]
+    const Sampling* sampling;  // [slots]
+    float* rows;               // [ledgers, vocab]
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    float* row = a.rows + static_cast<std::size_t>(a.step->slot) * C.vocab;
+    float* row = a.rows + a.sampling[a.step->slot].row(C.vocab);
     for (int i = block_index() * C.threads + thread_index(); i < C.vocab; i += grid_size() * C.threads) {
       row[i] = a.logits[i];
     }

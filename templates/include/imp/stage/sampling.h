@@ -32,10 +32,14 @@ struct Sampling {
   std::int32_t dry_allowed_length;
   std::int32_t dry_longest;  // a longer repetition counts as this
   std::int32_t dry_last_n;   // -1: all
-  std::int32_t padding;
+  std::int32_t ledger;       // -1: none
 
   __device__ __forceinline__ bool penalises() const {
     return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
+  }
+  // Where the sequence's row begins among those of `width` elements a ledger. Without one nothing of it may be read.
+  __device__ __forceinline__ std::size_t row(int width) const {
+    return static_cast<std::size_t>(max(ledger, 0)) * static_cast<std::size_t>(width);
   }
 };
 static_assert(sizeof(Sampling) == 88, "the host writes 88 bytes a slot");
@@ -131,8 +135,6 @@ struct Delivery {
   const StepHeader* step;
   std::int32_t* tokens;
   std::int32_t* positions;
-  std::int32_t* history;  // [slots, context]
-  Seen* seen;             // [slots, vocab]
   std::uint32_t* count;
   std::uint64_t* ring;
 
@@ -145,26 +147,34 @@ struct Delivery {
   __device__ __forceinline__ int slot() const { return step->slot; }
   __device__ __forceinline__ Turn turn() const { return {slot(), positions[slot()] + 1, *count}; }
 
-  // One thread delivers. The token that is `last_n` places before it, if that is not negative, is recent no more.
-  __device__ __forceinline__ void deliver(const Turn& turn, Best chosen, int last_n = -1) const {
+  // One thread delivers.
+  __device__ __forceinline__ void deliver(const Turn& turn, Best chosen) const {
     const bool good = chosen.value == chosen.value;
     // A step after this one may be under way already: it needs a token that exists.
     tokens[turn.slot] = good ? static_cast<std::int32_t>(chosen.index) : 0;
     positions[turn.slot] = turn.position;
     *count = turn.index + 1;
-    if (good) remember(turn, chosen.index, last_n);
     const std::uint64_t token = good ? chosen.index : kNoToken;
     store_system(ring + turn.index % C.ring, static_cast<std::uint64_t>(turn.index + 1) << 32 | token);
   }
+};
 
- private:
-  __device__ __forceinline__ void remember(const Turn& turn, std::uint32_t token, int last_n) const {
-    Seen* counts = seen + static_cast<std::size_t>(turn.slot) * C.vocab;
-    std::int32_t* tokens_so_far = history + static_cast<std::size_t>(turn.slot) * C.context;
-    add_fresh(&counts[token].generated, 1);
-    add_fresh(&counts[token].recent, 1);
-    if (turn.position < C.context) tokens_so_far[turn.position] = static_cast<std::int32_t>(token);
-    if (last_n > 0 && last_n <= turn.position) add_fresh(&counts[tokens_so_far[turn.position - last_n]].recent, ~0u);
+// What a sequence with a ledger has of its tokens.
+template <SampleConfig C>
+struct Memory {
+  std::int32_t* history;  // [ledgers, context]
+  Seen* seen;             // [ledgers, vocab]
+
+  // One thread notes the token chosen for `position`; that of `repeat_last_n` places before is recent no more.
+  __device__ __forceinline__ void note(const Sampling& s, int position, const Best& chosen) const {
+    if (s.ledger < 0 || chosen.value != chosen.value) return;
+    Seen* counts = seen + s.row(C.vocab);
+    std::int32_t* tokens = history + s.row(C.context);
+    const int last_n = s.repeat_last_n;
+    add_fresh(&counts[chosen.index].generated, 1);
+    add_fresh(&counts[chosen.index].recent, 1);
+    if (position < C.context) tokens[position] = static_cast<std::int32_t>(chosen.index);
+    if (last_n > 0 && last_n <= position) add_fresh(&counts[tokens[position - last_n]].recent, ~0u);
   }
 };
 

@@ -14,11 +14,11 @@ struct Adjust {
     const StepHeader* step;
     const Sampling* sampling;
     const std::int32_t* positions;
-    const std::int32_t* history;   // [slots, context]
-    const std::int32_t* breakers;  // [slots, breakers]
-    const Seen* seen;              // [slots, vocab]
-    const std::uint32_t* mask;     // [slots, ceil(vocab / 32)]: bits of the tokens that may be chosen, if kMasked
-    const float* bias;             // [slots, vocab]: added to the logits, if kBiased
+    const std::int32_t* history;   // [ledgers, context]
+    const std::int32_t* breakers;  // [ledgers, breakers]
+    const Seen* seen;              // [ledgers, vocab]
+    const std::uint32_t* mask;     // [ledgers, ceil(vocab / 32)]: bits of the tokens that may be chosen, if kMasked
+    const float* bias;             // [ledgers, vocab]: added to the logits, if kBiased
     std::uint32_t* longest;        // [vocab]: scratch of DRY
   };
 
@@ -34,11 +34,10 @@ struct Adjust {
   __device__ __forceinline__ Adjust(const Args& a, std::uint8_t* shared)
       : logits(a.logits),
         s(a.sampling[a.step->slot]),
-        seen(a.seen + static_cast<std::size_t>(a.step->slot) * C.vocab),
-        mask(a.mask + static_cast<std::size_t>(a.step->slot) * ceil_div(C.vocab, 32)),
-        bias(a.bias + static_cast<std::size_t>(a.step->slot) * C.vocab),
-        repetition{a.history + static_cast<std::size_t>(a.step->slot) * C.context,
-                   a.breakers + static_cast<std::size_t>(a.step->slot) * C.breakers, a.longest},
+        seen(a.seen + s.row(C.vocab)),
+        mask(a.mask + s.row(ceil_div(C.vocab, 32))),
+        bias(a.bias + s.row(C.vocab)),
+        repetition{a.history + s.row(C.context), a.breakers + s.row(C.breakers), a.longest},
         masked((s.flags & kMasked) != 0),
         biased((s.flags & kBiased) != 0),
         penalised(s.penalises()),

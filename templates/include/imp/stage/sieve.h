@@ -27,6 +27,7 @@ struct Sieve {
     std::uint64_t* histograms;  // [3, kBins]
     std::uint32_t* arrived;  // zero between steps
     float* surprises;        // [ring]: each token's surprise limit, for the host
+    Memory<C> memory;
     Delivery<C> delivery;
   };
 
@@ -113,7 +114,9 @@ struct Sieve {
       const float most = a.surprise_limits[turn.slot] - s.mirostat_eta * (surprise - s.mirostat_tau);
       a.surprise_limits[turn.slot] = a.surprises[turn.index % C.ring] = most;
     }
-    a.delivery.deliver(turn, {good ? 0 : peak, all.best.index}, s.repeat_last_n);
+    const Best chosen{good ? 0 : peak, all.best.index};
+    a.memory.note(s, turn.position, chosen);
+    a.delivery.deliver(turn, chosen);
   }
 
   // The filters but XTC.
