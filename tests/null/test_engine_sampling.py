@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import random
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from imp_runtime.engine import Engine, StepOutput
 from imp_runtime.errors import ImpError
 from imp_runtime.host_sampler import HostSampler
 from imp_runtime.sampling import SamplingParams
+from imp_runtime.scheduler import Batch
 from imp_runtime.sequence import Sequence
 
 Make = Callable[..., Engine]
@@ -131,6 +133,42 @@ def test_the_same_with_preemption(make: Make, kv_tokens: int, ledgers: int) -> N
     assert len(preempted) >= 3
     assert any(s.constraint for s in preempted)
     assert any(s.sampler for s in preempted)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_stream_waits_for_one_chunk_at_most(make: Make, seed: int) -> None:
+    """From its prompt's last rows to its last token, whoever comes with whatever prompts; the tokens are its own."""
+    engine, rng = make(seed=seed, slots=6, ledgers=4), random.Random(seed)
+    launched: list[Batch] = []
+    choose = engine._scheduler.next
+
+    def recorded() -> Batch | None:
+        batch = choose()
+        launched.extend([batch] if batch else [])
+        return batch
+
+    engine._scheduler.next = recorded  # type: ignore[method-assign]
+    waiting = [(p * 3, dataclasses.replace(params, max_tokens=40), g) for p, params, g in mixed_requests(20, seed, 60)]
+    come: list[tuple[Sequence, Request]] = []
+    while waiting or engine.has_work:
+        while waiting and rng.random() < 0.2:
+            prompt, params, grammar = waiting.pop()
+            sequence = engine.add(prompt, params, Grammar(*grammar) if grammar else None)
+            come.append((sequence, (prompt, params, grammar)))
+        engine.step()
+    longest = 0
+    for sequence, (prompt, params, grammar) in come:
+        rule = Grammar(*grammar) if grammar else None
+        want = expected(prompt, params, sequence.seed, sequence.limit, [STOP], rule)
+        assert (sequence.generated, sequence.finish) == want
+        own = [n for n, b in enumerate(launched) if any(r.sequence is sequence and r.samples for r in b.sequences)]
+        for before, after in itertools.pairwise(own):
+            between = launched[before + 1 : after]
+            longest = max(longest, sum(batch.rows > 1 for batch in between))
+            steps = Counter(batch.sequences[0].sequence.id for batch in between if batch.rows == 1)
+            assert max(steps.values(), default=0) <= 2, "all take turns"
+    assert longest == 1
+    assert len(launched) > 150
 
 
 def test_a_fast_sequence_stays_pipelined_beside_slow_ones(make: Make) -> None:
