@@ -30,6 +30,7 @@ NOISE = 1e-4
 WEIGHTS_NOISE = (
     8e-4  # in its place for a chunk's attention, which rounds the softmax's weights to f16 (1.3e-4 on average)
 )
+HALF_NOISE = 5e-3  # and for products of weights and activations that are rounded to f16 (8e-4 on average in Q4_K)
 # Which of the codes next to a half have rounded the other way is not known, but what all of them do together: an
 # element may be off by that and so many rms of it, a row's rms by so many.
 MOST = 10.0
@@ -150,23 +151,30 @@ class _Comparison:
                     continue
                 while value not in both[0]:
                     op: Op = next(remaining)
-                    for values, result in zip(both, self._evaluate(op, both, tokens, start), strict=True):
+                    for values, result in zip(both, self._evaluate(op, both, tokens, start, kernel), strict=True):
                         values[op.out.name] = result
                 actual = output.reshape(-1, output.shape[-1])[: len(tokens)].astype(np.float32)
                 op = makers[value]
                 known = [found[x.name] for x in inputs(op) if x.name in found] if isinstance(op, Add) else []
                 before = known[0] if known else None
                 noise = WEIGHTS_NOISE if isinstance(op, Attention) and len(tokens) > 1 else NOISE
+                noise = HALF_NOISE if _of_halfs(kernel) else noise
                 self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, noise)
                 both[0][value] = both[1][value] = found[value] = actual
 
     def _evaluate(
-        self, op: Op, both: tuple[dict[str, Floats], dict[str, Floats]], tokens: NDArray[np.int64], start: int
+        self,
+        op: Op,
+        both: tuple[dict[str, Floats], dict[str, Floats]],
+        tokens: NDArray[np.int64],
+        start: int,
+        kernel: Kernel,
     ) -> Sequence[Floats]:
-        """The result of an operation in both references, a matrix read once for both."""
+        """The result of an operation of `kernel` in both references, a matrix read once for both."""
         pairs = zip(self.references, both, strict=True)
         if isinstance(op, Linear):
-            given = np.concatenate([reference.given(values[op.x.name], op.weight) for reference, values in pairs])
+            x, halfs = op.x.name, _of_halfs(kernel)
+            given = np.concatenate([v[x] if halfs else reference.given(v[x], op.weight) for reference, v in pairs])
             exact = Reference(self.weights, rounded=False)
             return np.split(exact.evaluate(op, {op.x.name: given}, tokens, start), 2)
         return [reference.evaluate(op, values, tokens, start) for reference, values in pairs]
@@ -213,6 +221,11 @@ def closest(
     allowed = np.concatenate([elements, rows], axis=1)
     at = np.unravel_index(np.argmax(errors / np.maximum(allowed, np.finfo(np.float32).tiny)), errors.shape)
     return float(errors[at]), float(allowed[at])
+
+
+def _of_halfs(kernel: Kernel) -> bool:
+    """Whether it multiplies neither int8 codes nor floats."""
+    return kernel.tiles is not None and kernel.tiles.kind.startswith("half")
 
 
 def _rms(rows: Floats) -> Floats:

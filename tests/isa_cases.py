@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 SOURCE = Path(__file__).resolve().parent / "sim" / "kernels" / "isa.cu"
 RESIDENT_SOURCE = SOURCE.with_name("resident.cu")
+WGMMA_SOURCE = SOURCE.with_name("wgmma.cu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +259,62 @@ def _arithmetic(rng: np.random.Generator) -> Case:
     return Case("arithmetic", (_same(a), _same(b), _same(x), _out(words), _out(floats, 4e-6)), block=n)
 
 
+def _nearest_half(exact: Fraction) -> np.float16:
+    """Ties to even; what is too large by half a step is infinite."""
+    largest = Fraction(65504)
+    if abs(exact) >= largest + 16:
+        return np.float16(math.copysign(math.inf, exact))
+    near = np.float16(float(max(-largest, min(exact, largest))))
+    around = (near, np.nextafter(near, np.float16(-np.inf)), np.nextafter(near, np.float16(np.inf)))
+    finite = [half for half in around if np.isfinite(half)]
+    return min(finite, key=lambda half: (abs(Fraction(float(half)) - exact), int(half.view(np.uint16)) & 1))
+
+
+def _half_arithmetic(rng: np.random.Generator) -> Case:
+    n = 256
+    bits = rng.integers(0, 2**16, (3, n, 2), np.uint16)
+    bits[:, : n // 2] = bits[:, : n // 2] & 0x8FFF | 0x3000  # of like size, so that sums round
+    a, b, c = bits.view(np.float16)
+    # a product that lies next to half a step, with something too small for a double's sum to show
+    a[0], b[0], c[0] = (2.0**-14, 1.5), (2.0**-14 * 1.5, 1365 * 2.0**-10), (1 + 2.0**-10, 2.0**-24)
+    out = np.zeros((3, n, 2), np.float16)
+    for at in np.ndindex(n, 2):
+        given = [value[at] for value in (a, b, c)]
+        if not all(map(np.isfinite, given)):
+            with np.errstate(all="ignore"):
+                wide = [np.float64(value) for value in given]
+                made = (wide[0] - wide[1], wide[0] * wide[1], wide[0] * wide[1] + wide[2])
+                out[(slice(None), *at)] = np.array(made).astype(np.float16)
+            continue
+        x, y, z = (Fraction(float(value)) for value in given)
+        results = [_nearest_half(exact) for exact in (x - y, x * y, x * y + z)]
+        # a sum of nothing, and a product of nothing, keep the signs that IEEE gives them
+        with np.errstate(all="ignore"):
+            zeros = (given[0] - given[1], given[0] * given[1], np.float64(given[0]) * np.float64(given[1]) + given[2])
+        out[(slice(None), *at)] = [
+            np.copysign(np.float16(0), np.float16(zero)) if result == 0 and exact == 0 else result
+            for result, zero, exact in zip(results, zeros, (x - y, x * y, x * y + z), strict=True)
+        ]
+        for i, exact in enumerate((x - y, x * y, x * y + z)):
+            if out[(i, *at)] == 0 and exact != 0:
+                out[(i, *at)] = np.copysign(np.float16(0), 1 if exact > 0 else -1)
+    words = out.view(np.uint16)
+    words[np.isnan(out)] = 0x7FFF
+    pairs = [np.ascontiguousarray(value).view(np.uint32).reshape(n) for value in (a, b, c)]
+    return Case("half_arithmetic", (*map(_same, pairs), _out(words.view(np.uint32).reshape(3, n))), block=n)
+
+
+def wgmma_cases() -> list[Case]:
+    """Those of WGMMA_SOURCE."""
+    rng = np.random.default_rng(11)
+    found = []
+    for columns in (64, 128, 256):
+        a, b = _eighths(rng, 128, 64), _eighths(rng, columns, 64)
+        buffers = (_same(a.astype(np.float16)), _same(b.astype(np.float16)), _out(a @ b.T))
+        found.append(Case(f"wgmma_{columns}", buffers, block=256, shared_bytes=columns * 128))
+    return found
+
+
 def _indices() -> Case:
     row = np.array([64, 8, 1, 3], np.int32)
     return Case("indices", (_out(np.tile(row, (6, 1))),), grid=(3, 2, 1), block=64)
@@ -334,5 +392,6 @@ def cases() -> list[Case]:
         _pipeline(rng),
         _memory(rng),
         _arithmetic(rng),
+        _half_arithmetic(np.random.default_rng(10)),
         _indices(),
     ]

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text a033c4b34347df1a
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 1ac12b7414d87800
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -408,7 +408,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -423,9 +423,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
       .codes = codes,
       .scales = scales,
       .planes = nullptr,
+      .panels = nullptr,
+      .factors = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 69,632 bytes of weights, 163,840 of other data a launch
 // forward_r128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
@@ -555,7 +557,7 @@ static_assert(sizeof(attend_0_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -569,9 +571,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
       .codes = codes,
       .scales = scales,
       .planes = nullptr,
+      .panels = nullptr,
+      .factors = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_1_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
 // forward_r128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
@@ -645,7 +649,7 @@ static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 884,736 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
@@ -661,9 +665,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
       .codes = codes,
       .scales = scales,
       .planes = nullptr,
+      .panels = nullptr,
+      .factors = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
 // forward_r128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads

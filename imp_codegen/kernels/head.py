@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import Match
-from imp_codegen.kernels.gemm import encode, gemm
+from imp_codegen.kernels.gemm import products
 from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import bias_mask, biases, norm_fields, stream
@@ -35,8 +35,7 @@ class Head(Match):
         """One row: logits, and the best of each CTA. Several: all logits of every row."""
         if low.rows == 1:
             return (self._streamed(low),)
-        encoded = encode(low, self.vector, (self.linear.weight,))
-        return (encoded, gemm(low, self.linear, out=self.logits, scale=self._factor, cap=self._cap))
+        return products(low, self.vector, (self.linear,), out=self.logits, scale=self._factor, cap=self._cap)
 
     @property
     def _factor(self) -> float:

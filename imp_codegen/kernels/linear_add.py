@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels.choice import cheapest
 from imp_codegen.kernels.family import FusionError, Match
-from imp_codegen.kernels.gemm import encode, gemm
+from imp_codegen.kernels.gemm import products
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import bias_mask, biases, stream, ways_of_rows
@@ -30,8 +30,7 @@ class LinearAdd(Match):
         return cheapest(low, (self._products, *ways_of_rows(low, self.name, self.vector, self._streamed)))
 
     def _products(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        encoded = encode(low, self.vector, (self.linear.weight,))
-        return (encoded, gemm(low, self.linear, self.add))
+        return products(low, self.vector, (self.linear,), add=self.add)
 
     def _streamed(self, low: Lowering) -> KernelSpec:
         linear, add, weight = self.linear, self.add, self.linear.weight

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels.choice import cheapest
 from imp_codegen.kernels.family import Match
-from imp_codegen.kernels.gemm import encode, gemm
+from imp_codegen.kernels.gemm import products
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import bias_mask, biases, stream, ways_of_rows
@@ -57,8 +57,7 @@ class NormLinear(Match):
         )
 
     def _products(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        encoded = encode(low, self.vector, tuple(op.weight for op in self.linears))
-        return (encoded, *(gemm(low, op) for op in self.linears))
+        return products(low, self.vector, self.linears)
 
 
 def match(edges: Edges, op: Op, rows: int) -> NormLinear | None:

@@ -65,7 +65,8 @@ class QuantFormat:
     `tile_weights` bounds rows * cols of a tile, so that tiles have 2 to 4 KB. `layout` is the C++
     template's name, and `activation` what the kernels multiply the weights with: int8 codes with a scale per 32, or
     floats. `prefill_planes` is what a step of prefill's product keeps of a weight: scales per 32 (or twice per 16), and
-    offsets; of floats, the bfloat16 terms that hold one exactly.
+    offsets; of floats, the bfloat16 terms that hold one exactly. `halfs`: a product may round weights to float16, as
+    they have not more bits than are then left of them.
     """
 
     name: str
@@ -76,6 +77,7 @@ class QuantFormat:
     layout: str
     tile_weights: int
     prefill_planes: int
+    halfs: bool
     sections: tuple[Section, ...]
     split: Callable[[Bytes], tuple[Bytes, ...]]
     decode: Callable[..., Floats]

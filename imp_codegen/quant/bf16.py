@@ -24,6 +24,7 @@ FORMAT = QuantFormat(
     layout="BF16",
     tile_weights=2048,
     prefill_planes=1,
+    halfs=True,
     sections=(Section(2, 1),),
     split=_split,
     decode=_dequantize,

@@ -24,6 +24,7 @@ FORMAT = QuantFormat(
     layout="F16",
     tile_weights=2048,
     prefill_planes=2,
+    halfs=True,
     sections=(Section(2, 1),),
     split=_split,
     decode=_dequantize,

@@ -24,6 +24,7 @@ FORMAT = QuantFormat(
     layout="F32",
     tile_weights=1024,
     prefill_planes=3,
+    halfs=False,
     sections=(Section(4, 1),),
     split=_split,
     decode=_dequantize,

@@ -84,6 +84,7 @@ FORMAT = QuantFormat(
     layout="Q4_K",
     tile_weights=4096,
     prefill_planes=2,
+    halfs=True,
     sections=(Section(16, 32), Section(16, 256)),
     split=_split,
     decode=_decode,

@@ -75,6 +75,7 @@ FORMAT = QuantFormat(
     layout="Q6_K",
     tile_weights=4096,
     prefill_planes=2,
+    halfs=True,
     sections=(Section(16, 32), Section(8, 32), Section(1, 16), Section(2, 256)),
     split=_split,
     decode=_decode,

@@ -38,6 +38,7 @@ FORMAT = QuantFormat(
     layout="Q8_0",
     tile_weights=4096,
     prefill_planes=1,
+    halfs=True,
     sections=(Section(32, 32), Section(2, 32)),
     split=_split,
     decode=_decode,

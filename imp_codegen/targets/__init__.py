@@ -23,7 +23,8 @@ class Target:
     that streams weights may take. `step_warps`: warps of a CTA that compute in the step kernel, where one more fetches,
     and that attend in either form, as registers allow; `small_layer_warps` where a layer has less than `small_layer`
     bytes for one multiprocessor. `attention_per_sm`: CTAs a multiprocessor that one layer's decode attention is split
-    over. `sample_threads`: of a CTA that samples. `card`: the usual one, unless another is asked for.
+    over. `sample_threads`: of a CTA that samples. `card`: the usual one, unless another is asked for. `wgmma`: whether
+    four warps together multiply what lies in shared memory, as the PTX instructions of that name do.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Target:
     attention_per_sm: int
     sample_threads: int
     card: Card
+    wgmma: bool = False
 
     @property
     def sms(self) -> int:

@@ -15,4 +15,5 @@ TARGET = Target(
     attention_per_sm=1,
     sample_threads=256,
     card=CARD,
+    wgmma=True,
 )

@@ -141,4 +141,4 @@ def test_predict_prints_every_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--predict", "-o", "json", f"{bench_table.SHAPES / 'qwen3-0.6b.json'}:Q8_0:0,512"]) == 0
     rows = json.loads(capsys.readouterr().out)
     assert [row["test"] for row in rows] == ["pp512", "pp4096", "tg128", "tg128 @ d512"]
-    assert [rows[i]["h200 measured"] > 0 for i in (0, 2)] == [True, True]
+    assert rows[2]["h200 measured"] > 0

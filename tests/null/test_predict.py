@@ -47,9 +47,10 @@ def test_predictions_are_near_what_was_measured(key: Key) -> None:
     assert low <= rate / ROWS[key] - 1 <= high
 
 
-def test_what_was_measured_covers_prompts_and_decode_on_two_cards() -> None:
+def test_what_was_measured_covers_two_cards() -> None:
+    """Of prompts nothing has been measured since their products changed."""
     found = {(title, test[:2]) for title, _, _, test in ROWS}
-    assert found == {(title, kind) for title in ("NVIDIA H200", "NVIDIA H100 80GB HBM3") for kind in ("pp", "tg")}
+    assert found == {(title, "tg") for title in ("NVIDIA H200", "NVIDIA H100 80GB HBM3")}
 
 
 # on paper

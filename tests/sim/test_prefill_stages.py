@@ -68,6 +68,7 @@ class Encode:
     post: bool = False
     scaled: bool = False  # the sum
     keep: bool = True
+    panels: bool = False
 
     @property
     def struct(self) -> int:
@@ -86,6 +87,7 @@ class Encode:
         )
         if self.source == "gated":
             config += f", .gate_stride = {self.cols}, .up_stride = {self.cols + UP}"
+        config += f", .panels = {str(self.panels).lower()}"
         return f"imp::EncodeActivations<imp::ActivationsConfig{{{config}}}, imp::{self.activation}>"
 
 
@@ -134,6 +136,10 @@ ENCODERS = {
     "encode_post_scaled_alone": Encode(cols=224, post=True, scaled=True, dense=False),
     "encode_post_norm": Encode(cols=2080, source="norm", post=True),
     "encode_post_last": Encode(cols=96, source="norm", post=True, keep=False),
+    "encode_panels": Encode(cols=224, q8=False, dense=False, panels=True),
+    "encode_panels_norm": Encode(cols=1056, source="norm", q8=False, dense=False, panels=True),
+    "encode_panels_gelu": Encode(cols=96, source="gated", q8=False, dense=False, panels=True, activation="Gelu"),
+    "encode_panels_post": Encode(cols=256, source="norm", q8=False, dense=False, panels=True, post=True, scaled=True),
 }
 NORMS = {
     "norm": Norm(cols=388),
@@ -170,7 +176,7 @@ class Entry:
 def stages() -> dict[str, Entry]:
     """Every entry."""
     found = {name: Entry(case.stage(), 6 if case.integer else 5) for name, case in GEMMS.items()}
-    found |= {name: Entry(case.stage(), 5 + (case.struct or 1), case.struct) for name, case in ENCODERS.items()}
+    found |= {name: Entry(case.stage(), 7 + (case.struct or 1), case.struct) for name, case in ENCODERS.items()}
     found |= {name: Entry(case.stage(), 4 + 2 * case.post, 3 * case.post, case.tokens) for name, case in NORMS.items()}
     rows = f"imp::Matrix<imp::F16<imp::TileShape{{2, 32}}>, {VOCAB}, {WIDTH}>"
     for stage, ctas in (("EmbedRow", -(-WIDTH // 64)), ("EmbedRows", 32)):
@@ -287,6 +293,19 @@ def random_inputs(case: Gemm, n: int, rng: np.random.Generator) -> tuple[list[Ar
     return [planes], meant
 
 
+def values_of(panels: Array) -> Array:
+    """Panels [2 groups, tokens, 64] as [tokens, columns]: by the column that a lane's fragment has in a step."""
+    count, tokens, _ = panels.shape
+    values = np.zeros((tokens, count * 64))
+    for k in range(count * 64):
+        group, lane, value = k // 128, k % 128 // 32, k % 32
+        number, place = divmod(value, 4)  # of the group's eight steps, and which of a lane's four there
+        at = number % 4 * 16 + 2 * lane + (0, 8, 1, 9)[place]
+        swizzled = at // 8 ^ np.arange(tokens) % 8
+        values[:, k] = panels[2 * group + number // 4, np.arange(tokens), swizzled * 8 + at % 8]
+    return values
+
+
 def test_every_format_is_multiplied() -> None:
     assert {case.format for case in GEMMS.values()} == set(formats())
 
@@ -363,9 +382,12 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
     blocks = case.cols // 32
     scales = placed(np.full((case.tokens, blocks + blocks % 2, 2), 99, np.uint32))
     planes = placed(np.full((2, case.tokens, case.cols), 99, np.uint16))
+    groups = -(-case.cols // 128)
+    panels = placed(np.full((2 * groups, case.tokens, 64), np.nan, np.float16))
+    factors = placed(np.full(case.tokens, 99, np.float32))
     before = x.copy()
     given = {"gated": [x, up]}.get(case.source, [x, branch, post, scale][: case.struct or 1])
-    kernels.run(name, *given, weight if case.weighted else None, codes, scales, planes, step(n))
+    kernels.run(name, *given, weight if case.weighted else None, codes, scales, planes, panels, factors, step(n))
 
     exact = before[:n].astype(np.float64)
     if case.post:
@@ -394,6 +416,19 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
         left = 1e-6 * np.abs(exact).max() if case.post or case.activation != "Silu" else 0
         np.testing.assert_allclose(values, exact, rtol=2**-16 + 1e-5, atol=left)
         np.testing.assert_allclose(from_bfloat(planes[0, :n]), exact, rtol=2**-8 + 1e-5, atol=left)
+    if case.panels:
+        halfs = values_of(panels[:, :n])
+        largest = np.abs(halfs).max(-1)
+        assert np.all((largest == 0) | ((largest >= 2.0**14) & (largest < 2.0**15)))
+        left = 1e-6 * np.abs(exact).max() if case.post or case.activation != "Silu" else 0
+        values = halfs * factors[:n, None].astype(np.float64)
+        peak = np.abs(exact).max(-1, keepdims=True) * 2.0**-38  # a step of the halfs that have no whole precision
+        np.testing.assert_array_less(
+            np.abs(values[:, : case.cols] - exact), np.abs(exact) * (2.0**-11 + 1e-5) + peak + left + 1e-30
+        )
+        assert not halfs[:, case.cols :].any()
+    assert np.isnan(panels[:, 0 if not case.panels else n :]).all()
+    assert np.all(factors[0 if not case.panels else n :] == 99)
     assert np.all(codes[0 if not case.q8 else n :] == 99)
     assert np.all(scales[0 if not case.q8 else n :] == 99)
     assert np.all(planes[:, 0 if not case.dense else n :] == 99)

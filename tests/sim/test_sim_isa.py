@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
-from sim_library import SimLibrary, aligned, compile_portable, compile_sim
+from sim_library import Flavour, SimLibrary, aligned, compile_portable, compile_sim
 
-from isa_cases import SOURCE, Case, cases, check
+from isa_cases import SOURCE, WGMMA_SOURCE, Case, cases, check, wgmma_cases
 
 ORDERS = {"ascending": (1, 0, 1), "descending": (1, 1, 1), "random": (1, 2, 5), "two threads": (2, 2, 6)}
 
@@ -59,3 +60,12 @@ def test_without_half_instructions(portable: SimLibrary, case: Case) -> None:
 def test_check_finds_nothing(checked: SimLibrary, case: Case, order: str) -> None:
     checked.configure(*ORDERS[order])
     _run(checked, case)
+
+
+@pytest.mark.parametrize("flavour", ["plain", "check"])
+def test_products_of_warpgroups(tmp_path: Path, flavour: Flavour) -> None:
+    library = SimLibrary(compile_sim(WGMMA_SOURCE, tmp_path, flavour))
+    for order in ORDERS.values():
+        library.configure(*order)
+        for case in wgmma_cases():
+            _run(library, case)

@@ -214,4 +214,13 @@ extern "C" __global__ void indices(int* out) {
   }
 }
 
+// a, b, c [n] pairs of halfs -> out [3][n]
+extern "C" __global__ void half_arithmetic(const std::uint32_t* a, const std::uint32_t* b, const std::uint32_t* c,
+                                           std::uint32_t* out) {
+  const int i = thread_index(), n = block_threads();
+  out[i] = half2_subtract(a[i], b[i]);
+  out[n + i] = half2_multiply(a[i], b[i]);
+  out[2 * n + i] = half2_fma(a[i], b[i], c[i]);
+}
+
 }  // namespace imp

@@ -58,6 +58,17 @@ struct Dense16 : DenseTile<T, 2> {
       values[2 * i + 1] = pair.y;
     }
   }
+  // Half `half` of 32 weights.
+  static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[4], int, int half) {
+    HalfPairs out;
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      const Lane& lane = w[2 * half + i];
+      Convert::halfs(lane.x, lane.y, out.pairs[4 * i], out.pairs[4 * i + 1]);
+      Convert::halfs(lane.z, lane.w, out.pairs[4 * i + 2], out.pairs[4 * i + 3]);
+    }
+    return out;
+  }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
     return Convert::pair(*reinterpret_cast<const std::uint16_t*>(Base::at(tile, row, col))).x;
   }

@@ -87,6 +87,29 @@ struct Q4_K {
             {s.scale, s.scale},
             s.offset};
   }
+  // Half `half` of block `index` of a row. The scale times the code is a whole number below 2^11, which a half holds: so
+  // only the offset and the result are rounded. Upper nibbles are 16 times too large, which the same operation mends.
+  static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int index, int half) {
+    const std::uint32_t nibbles = half == 0 ? 0x000f000fu : 0x00f000f0u;
+    const Fields f = fields_of(w[0].meta, index & 7);
+    const auto scale = static_cast<float>(f.scale);
+    const std::uint32_t factor = twice(half == 0 ? scale : scale * (1.0f / 16.0f));
+    const std::uint32_t zero = twice(scale * (half == 0 ? -1024.0f : -64.0f));
+    const std::uint32_t d = byte_permute(w[0].meta.x, 0, 0x1010);
+    const std::uint32_t offset = twice(half2_to_float2(w[0].meta.x).y * (-0.25f * static_cast<float>(f.minimum4)));
+    const auto weights = [&](std::uint32_t word) {
+      const std::uint32_t codes = (word & nibbles) | 0x64006400u;  // 1024 + the code, or + 16 times it
+      return half2_fma(half2_fma(codes, factor, zero), d, offset);
+    };
+    const std::uint32_t words[4] = {w[0].codes.x, w[0].codes.y, w[0].codes.z, w[0].codes.w};
+    HalfPairs out;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      out.pairs[2 * i] = weights(words[i]);
+      out.pairs[2 * i + 1] = weights(words[i] >> 8);
+    }
+    return out;
+  }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
     const int index = col / 32;
     const uint4 meta = (reinterpret_cast<const uint4*>(tile + kMeta) + row * (T.cols / 256))[index >> 3];

@@ -80,6 +80,22 @@ struct Q6_K {
             {d * static_cast<float>(s0), d * static_cast<float>(s1)},
             0.0f};
   }
+  // Half `half` of a block.
+  static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
+    const Lane& lane = w[0];
+    const Codes codes = half == 0 ? Codes(lane.first.x, lane.first.y, lane.rest.x)
+                                  : Codes(lane.first.z, lane.first.w, lane.rest.y);
+    const int scale = static_cast<std::int8_t>(lane.scales >> 8 * half & 0xffu);
+    const std::uint32_t d = twice(half_to_float(lane.d) * static_cast<float>(scale));
+    const std::uint32_t words[4] = {codes.a, codes.b, codes.c, codes.d};
+    HalfPairs out;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      out.pairs[2 * i] = half2_multiply(even_halfs<32>(words[i]), d);
+      out.pairs[2 * i + 1] = half2_multiply(odd_halfs<32>(words[i]), d);
+    }
+    return out;
+  }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
     const Lane lanes[1] = {load(tile, row, col / 32)};
     const WeightBlock b = unpack(lanes, col / 32);

@@ -48,6 +48,19 @@ struct Q8_0 {
     const float scale = half_to_float(w[0].d);
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {scale, scale}, 0.0f};
   }
+  // Half `half` of a block.
+  static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[2], int, int half) {
+    const Lane& lane = w[half];
+    const std::uint32_t d = byte_permute(lane.d, 0, 0x1010);
+    const std::uint32_t words[4] = {lane.codes.x, lane.codes.y, lane.codes.z, lane.codes.w};
+    HalfPairs out;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      out.pairs[2 * i] = half2_multiply(even_halfs<128>(words[i]), d);
+      out.pairs[2 * i + 1] = half2_multiply(odd_halfs<128>(words[i]), d);
+    }
+    return out;
+  }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
     return half_to_float(d[col / 32]) * static_cast<float>(static_cast<std::int8_t>(tile[row * T.cols + col]));

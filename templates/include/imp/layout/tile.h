@@ -14,10 +14,15 @@ struct TileShape {
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
 
-// Where a tile is read from: global memory, once and past the caches, or a copy in shared memory.
+// Where a tile is read from: global memory, once and past the caches, or for others to find it there, or a copy in shared
+// memory.
 struct Stream {
   static __device__ __forceinline__ uint4 load16(const void* pointer) { return load_stream(pointer); }
   static __device__ __forceinline__ uint2 load8(const void* pointer) { return load_stream8(pointer); }
+};
+struct Cached {
+  static __device__ __forceinline__ uint4 load16(const void* pointer) { return load_cached(pointer); }
+  static __device__ __forceinline__ uint2 load8(const void* pointer) { return load_cached8(pointer); }
 };
 struct Landed {
   static __device__ __forceinline__ uint4 load16(const void* pointer) { return *static_cast<const uint4*>(pointer); }
@@ -70,6 +75,23 @@ struct FloatsInPlace {
 
 __device__ __forceinline__ int low_sum(std::uint32_t sums) { return static_cast<std::int16_t>(sums & 0xffffu); }
 __device__ __forceinline__ int high_sum(std::uint32_t sums) { return static_cast<std::int16_t>(sums >> 16); }
+
+// 16 weights as halfs, in the order that a tensor core's fragments take them: pairs[2 i + p] are the weights 4 i + p and
+// 4 i + p + 2, the former in the lower bits. So bytes become halfs without changing places.
+struct HalfPairs {
+  std::uint32_t pairs[8];
+};
+// Bytes 0 and 2 of a word, or 1 and 3, each as the half byte - zero; of signed bytes zero is 128, which flips their sign.
+template <std::uint32_t Zero>
+__device__ __forceinline__ std::uint32_t even_halfs(std::uint32_t word) {
+  constexpr std::uint32_t kPlus1024 = 0x64006400u + (Zero << 16 | Zero);
+  return half2_subtract((word & 0x00ff00ffu) ^ (Zero == 128 ? kPlus1024 : 0x64006400u), kPlus1024);
+}
+template <std::uint32_t Zero>
+__device__ __forceinline__ std::uint32_t odd_halfs(std::uint32_t word) {
+  return even_halfs<Zero>(word >> 8);
+}
+__device__ __forceinline__ std::uint32_t twice(float value) { return floats_to_half2(value, value); }
 
 // 32 weights as signed bytes, k ascending: w[i] = scale[i / 16] * q[i] - offset.
 struct WeightBlock {

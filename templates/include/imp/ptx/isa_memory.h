@@ -35,6 +35,20 @@ __device__ __forceinline__ uint2 load_stream8(const void* pointer) {
   return v;
 }
 
+// What other blocks of the launch read too, and no kernel writes meanwhile.
+__device__ __forceinline__ uint4 load_cached(const void* pointer) {
+  uint4 v;
+  asm volatile("ld.global.nc.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(pointer));
+  return v;
+}
+__device__ __forceinline__ uint2 load_cached8(const void* pointer) {
+  uint2 v;
+  asm volatile("ld.global.nc.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(pointer));
+  return v;
+}
+
 // Makes the 128 bytes around an address likely to be in L2 soon.
 __device__ __forceinline__ void prefetch_l2(const void* pointer) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(pointer));
@@ -133,6 +147,15 @@ __device__ __forceinline__ void bulk_load(void* shared, const void* global, int 
           shared_address(shared)),
       "l"(global), "r"(bytes), "r"(shared_address(barrier)), "l"(evict_first_policy())
       : "memory");
+}
+// The same of what other blocks read too.
+__device__ __forceinline__ void bulk_load_cached(void* shared, const void* global, int bytes, std::uint64_t* barrier) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)), "r"(bytes)
+               : "memory");
+  asm volatile("cp.async.bulk.shared::cta.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                   shared_address(shared)),
+               "l"(global), "r"(bytes), "r"(shared_address(barrier))
+               : "memory");
 }
 __device__ __forceinline__ void barrier_arrive(std::uint64_t* barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");

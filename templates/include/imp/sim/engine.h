@@ -16,6 +16,15 @@ struct Fiber;
 // Runs one warp instruction: arguments[i] is what lane i deposited.
 using Combine = void (*)(void* const* arguments);
 
+// A product of a warpgroup that nobody has waited for: a warp's part of it, with what each lane gave.
+struct Product {
+  float* sums[32];
+  const std::uint32_t* fragments[32];
+  const std::uint8_t* panel;
+  int step;
+  int columns;
+};
+
 struct Warp {
   std::uint32_t ready = 0;    // lanes that may run now
   std::uint32_t arrived = 0;  // lanes that wait in the collective below
@@ -24,6 +33,8 @@ struct Warp {
   Combine combine = nullptr;
   Location where;
   void* arguments[32];
+  std::vector<Product> products;            // not made yet, oldest first
+  std::vector<std::size_t> product_groups;  // where among them each committed group ends
 };
 
 struct AsyncCopy {
@@ -159,6 +170,11 @@ void bulk_issue(void* shared, const void* global, int bytes, std::uint64_t* barr
 void async_copy(void* shared, const void* global, Location where);
 void async_commit();
 void async_wait(int groups_in_flight, Location where);
+
+// A lane gives its sums and fragments as the first.
+void product_issue(const Product& product, Location where);
+void product_commit(Location where);
+void product_wait(int groups_left, Location where);
 
 // A poll that never lets others go on would never end.
 constexpr int max_polls = 1 << 22;

@@ -78,7 +78,11 @@ void begin(Block& block, int linear) {
   const int warps = block.threads / 32;
   block.runnable = ~0u >> (32 - warps);
   block.paused = 0;
-  for (int i = 0; i < warps; ++i) block.warp[i].ready = ~0u;
+  for (int i = 0; i < warps; ++i) {
+    block.warp[i].ready = ~0u;
+    block.warp[i].products.clear();
+    block.warp[i].product_groups.clear();
+  }
   if (observer) {
     std::memset(block.shared, 0xff, static_cast<std::size_t>(block.shared_bytes));  // NaN wherever nobody wrote
     observer->block_begins(block);

@@ -6,3 +6,4 @@
 #include "isa_memory.h"
 #include "isa_mma.h"
 #include "isa_warp.h"
+#include "isa_wgmma.h"

@@ -106,4 +106,36 @@ __forceinline__ std::uint32_t floats_to_bfloat2(float low, float high) {
   return sim::float_to_bfloat(low) | sim::float_to_bfloat(high) << 16;
 }
 
+namespace sim {
+
+// The half next to value + rest, rest being too small for a double to show: by way of a float whose last bit says that
+// something was cut off.
+inline std::uint32_t round_half(double value, double rest) {
+  float x = static_cast<float>(value);
+  const double cut = value - static_cast<double>(x) + rest;
+  if (cut != 0 && std::isfinite(cut) && (float_to_bits(x) & 1) == 0) x = std::nextafter(x, cut > 0 ? INFINITY : -INFINITY);
+  return float_to_half(x);
+}
+template <class Function>
+__forceinline__ std::uint32_t each_half(Function function) {
+  return function(0) | function(16) << 16;
+}
+__forceinline__ double half_at(std::uint32_t pair, int bit) { return half_to_float(static_cast<std::uint16_t>(pair >> bit)); }
+
+}  // namespace sim
+
+inline std::uint32_t half2_subtract(std::uint32_t a, std::uint32_t b) {
+  return sim::each_half([=](int bit) { return sim::round_half(sim::half_at(a, bit) - sim::half_at(b, bit), 0); });
+}
+inline std::uint32_t half2_multiply(std::uint32_t a, std::uint32_t b) {
+  return sim::each_half([=](int bit) { return sim::round_half(sim::half_at(a, bit) * sim::half_at(b, bit), 0); });
+}
+inline std::uint32_t half2_fma(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
+  return sim::each_half([=](int bit) {
+    const double product = sim::half_at(a, bit) * sim::half_at(b, bit), added = sim::half_at(c, bit);
+    const double sum = product + added, part = sum - product;  // Knuth's two-sum
+    return sim::round_half(sum, (product - (sum - part)) + (added - part));
+  });
+}
+
 }  // namespace imp

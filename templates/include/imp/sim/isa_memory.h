@@ -28,6 +28,14 @@ __forceinline__ uint2 load_stream8(const void* pointer, sim::Location where = si
   sim::require_aligned(pointer, 8, "load_stream8", where);
   return *static_cast<const uint2*>(pointer);
 }
+__forceinline__ uint4 load_cached(const void* pointer, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(pointer, 16, "load_cached", where);
+  return *static_cast<const uint4*>(pointer);
+}
+__forceinline__ uint2 load_cached8(const void* pointer, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(pointer, 8, "load_cached8", where);
+  return *static_cast<const uint2*>(pointer);
+}
 __forceinline__ void prefetch_l2(const void*) {}
 template <class T>
 __forceinline__ T load_fresh(const T* pointer, sim::Location where = sim::Location::current()) {
@@ -131,6 +139,10 @@ inline void bulk_load(void* shared, const void* global, int bytes, std::uint64_t
   sim::require_aligned(global, 16, "bulk_load (global side)", where);
   if (bytes <= 0 || bytes % 16) sim::fail(where, "bulk_load of %d bytes, which is no multiple of 16", bytes);
   sim::bulk_issue(shared, global, bytes, barrier, where);
+}
+inline void bulk_load_cached(void* shared, const void* global, int bytes, std::uint64_t* barrier,
+                             sim::Location where = sim::Location::current()) {
+  bulk_load(shared, global, bytes, barrier, where);
 }
 inline void barrier_arrive(std::uint64_t* barrier, sim::Location where = sim::Location::current()) {
   sim::phase_arrive(barrier, where);

@@ -35,4 +35,13 @@ __device__ __forceinline__ float add_scaled(float old, float value) {
   }
 }
 
+// What becomes of a row's sum, its bias included: with a scale and a soft cap (0: none), or added to what is there.
+template <bool Accumulate, float Scale, float Cap>
+__device__ __forceinline__ float leave_product(float value, float old) {
+  if constexpr (Accumulate) return add_scaled<Scale>(old, value);
+  if constexpr (Scale != 1.0f) value *= Scale;
+  if constexpr (Cap > 0) value = soft_cap(value, Cap);
+  return value;
+}
+
 }  // namespace imp

@@ -1,11 +1,12 @@
-// Activations of a chunk on their way into the matrix products: int8 codes with a scale per 32, bfloat16 hi + lo, or
-// both where one product's weights are integers and another's are not. One CTA for each token.
+// Activations of a chunk on their way into the matrix products: int8 codes with a scale per 32, bfloat16 hi + lo, or both
+// where one product's weights are integers and another's are not; or panels of halfs. One CTA for each token.
 #pragma once
 #include <type_traits>
 
 #include "imp/layout/tile.h"
 #include "imp/stage/chunk_row.h"
 #include "imp/stage/elementwise.h"
+#include "imp/stage/panel.h"
 #include "imp/stage/q8_block.h"
 #include "imp/stage/rows.h"
 
@@ -26,6 +27,7 @@ struct ActivationsConfig {
   bool keep = true;        // that sum becomes the new x
   int gate_stride = 0;     // floats from a token's gates to the next one's
   int up_stride = 0;
+  bool panels = false;
 };
 
 // Gates, and what they multiply.
@@ -38,14 +40,15 @@ template <ActivationsConfig C, class F = Silu>
 struct EncodeActivations {
   static constexpr int kWarps = 8;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kSharedBytes = (C.norm ? kWarps * 4 : 0) + (C.post ? kWarps * 4 : 0);
+  static constexpr int kPeaks = kWarps * (C.norm + C.post);  // floats of shared memory before them
+  static constexpr int kSharedBytes = (kPeaks + kWarps * C.panels) * 4;
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kScales = round_up(C.cols / 32, 2);  // of a token
   static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
   static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
-  static_assert(C.q8 || C.dense, "no matrix product reads these activations");
+  static_assert(C.q8 || C.dense || C.panels, "no matrix product reads these activations");
 
   using Row = ChunkRow<C.cols, kWarps>;
   using Source = std::conditional_t<C.gated, GatedChunk, std::conditional_t<C.post, PostChunk, const float*>>;
@@ -58,6 +61,8 @@ struct EncodeActivations {
     uint2* scales;          // [tokens, cols / 32, rounded up to even, so that two are 16 aligned bytes]: d as float bits;
                             // the sums of the codes of both halves as int16
     std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
+    std::uint8_t* panels;   // f16, in PanelOrder; zeros where the last group ends past the columns
+    float* factors;         // [tokens]: what the panels' values are to be multiplied with
     const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
@@ -87,30 +92,71 @@ struct EncodeActivations {
   template <class R>
   static __device__ __forceinline__ void encode(const R& row, int token, const Args& a, float* partial) {
     float factor = 1.0f;
-    if constexpr (C.norm) factor = Row::rms_factor(row, C.eps, partial);
+    float peak = 0.0f;
+    const auto seen = [&](int k) {
+      const float4 v = row(k);
+      if constexpr (C.panels) peak = max_nan(peak, largest(weighted(v, a.norm, k)));
+      return v;
+    };
+    if constexpr (C.norm) {
+      factor = Row::rms_factor(seen, C.eps, partial);
+    } else if constexpr (C.panels) {
+      for (int k = thread_index() * 4; k < C.cols; k += Row::kStride) seen(k);
+    }
+    const PanelScale scale = C.panels ? PanelScale(peak_of_all(peak, partial + kPeaks)) : PanelScale();
+    if (C.panels && thread_index() == 0) a.factors[token] = factor * scale.inverse;
     for (int base = warp_index() * 128; base < C.cols; base += kWarps * 128) {
       const int k = base + lane_index() * 4;
       const bool inside = k < C.cols;
-      const float4 v = inside ? value(row, a.norm, k) : make_float4(0, 0, 0, 0);
+      const float4 v = inside ? weighted(row(k), a.norm, k) : make_float4(0, 0, 0, 0);
       const std::size_t at = static_cast<std::size_t>(token) * C.cols + k;
       if constexpr (C.dense) {
-        if (inside) split(make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor), a.planes, at);
+        if (inside) split(times(v, factor), a.planes, at);
       }
+      if constexpr (C.panels) PanelOrder::store(a.panels, C.tokens, token, k, times(v, scale.scale));
       if constexpr (C.q8) {
         quantise(v, factor, inside, a.codes + at, a.scales + static_cast<std::size_t>(token) * kScales + k / 32);
       }
     }
   }
 
-  template <class R>
-  static __device__ __forceinline__ float4 value(const R& row, const float* weight, int k) {
-    const float4 v = row(k);
+  static __device__ __forceinline__ float4 times(float4 v, float factor) {
+    return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
+  }
+  static __device__ __forceinline__ float4 weighted(float4 v, const float* weight, int k) {
     if constexpr (C.norm && C.weighted) {
       const float4 g = Row::load(weight + k);
       return make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
     } else {
       return v;
     }
+  }
+
+  // A power of two that brings a row's largest value to 2^14 or above, but below 2^15: it fits a half, whose precision then
+  // reaches far down. Its inverse goes into the row's factor, as that of the norm does.
+  struct PanelScale {
+    float scale = 1.0f;
+    float inverse = 1.0f;
+    PanelScale() = default;
+    __device__ __forceinline__ explicit PanelScale(float peak) {
+      constexpr int kBias = 127;
+      const int exponent = static_cast<int>(float_to_bits(peak) >> 23 & 255u);
+      if (exponent == 255) return;  // not finite, which the halfs are to show
+      const int shift = max(exponent, 20) - kBias - 14;  // 2^-shift must be a float
+      scale = bits_to_float(static_cast<std::uint32_t>(kBias - shift) << 23);
+      inverse = bits_to_float(static_cast<std::uint32_t>(kBias + shift) << 23);
+    }
+  };
+  static __device__ __forceinline__ float largest(float4 v) {
+    return max_nan(max_nan(fabsf(v.x), fabsf(v.y)), max_nan(fabsf(v.z), fabsf(v.w)));
+  }
+  static __device__ __forceinline__ float peak_of_all(float peak, float* partial) {
+    peak = warp_max(peak);
+    if (lane_index() == 0) partial[warp_index()] = peak;
+    block_sync();
+#pragma unroll
+    for (int w = 0; w < kWarps; w++) peak = max_nan(peak, partial[w]);
+    return peak;
   }
 
   static __device__ __forceinline__ void split(float4 v, std::uint16_t* planes, std::size_t at) {

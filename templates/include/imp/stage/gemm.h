@@ -97,10 +97,7 @@ struct GemmTile {
   // What becomes of a sum.
   static __device__ __forceinline__ float finish(float value, float bias, float old) {
     if constexpr (C.bias) value += bias;
-    if constexpr (C.accumulate) return add_scaled<C.scale>(old, value);
-    if constexpr (C.scale != 1.0f) value *= C.scale;
-    if constexpr (C.cap > 0) value = soft_cap(value, C.cap);
-    return value;
+    return leave_product<C.accumulate, C.scale, C.cap>(value, old);
   }
 };
 

@@ -1,0 +1,208 @@
+"""Prefill's products of warpgroups and their activations on the CPU, against float64 numpy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sim_library import compile_sim
+from test_prefill_stages import Gemm, Kernels, placed, random_weights, step, values_of
+
+from imp_codegen.quant import Tile, format_named, formats
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One of the matrices that a launch multiplies."""
+
+    format: str
+    rows: int
+    tile: tuple[int, int]
+    bias: bool = False
+
+    def cpp(self, cols: int) -> str:
+        layout = f"imp::{self.format}<imp::TileShape{{{self.tile[0]}, {self.tile[1]}}}>"
+        return f"imp::Matrix<{layout}, {self.rows}, {cols}>"
+
+
+@dataclass(frozen=True)
+class Product:
+    """A launch: rows of all matrices side by side in y, from column `offset` on."""
+
+    matrices: tuple[Matrix, ...]
+    cols: int
+    tokens: int
+    stride: int
+    block_tokens: int = 64
+    offset: int = 0
+    accumulate: bool = False
+    scale: float = 1.0
+    cap: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return sum(matrix.rows for matrix in self.matrices)
+
+    @property
+    def biased(self) -> int:
+        return sum(matrix.bias << i for i, matrix in enumerate(self.matrices))
+
+    def stage(self) -> str:
+        config = (
+            f".cols = {self.cols}, .tokens = {self.tokens}, .block_tokens = {self.block_tokens}, "
+            f".stride = {self.stride}, .offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, "
+            f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
+        )
+        matrices = ", ".join(matrix.cpp(self.cols) for matrix in self.matrices)
+        return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}}}, {matrices}>"
+
+    def source(self, name: str) -> str:
+        biases = max(self.biased.bit_count(), 1)
+        planes = ", ".join(f"Any{{w{i}}}" for i in range(len(self.matrices)))
+        pointers = ["panels", "factors", *(f"w{i}" for i in range(len(self.matrices)))]
+        pointers += [*(f"b{i}" for i in range(biases)), "y", "step"]
+        bias = ", ".join(f"Any{{b{i}}}" for i in range(biases))
+        given = f"{{Any{{panels}}, Any{{factors}}, {{{planes}}}, {{{{{bias}}}}}, Any{{y}}, Any{{step}}}}"
+        return (
+            f"using s_{name} = {self.stage()};\n"
+            f'extern "C" void {name}({", ".join(f"void* {each}" for each in pointers)}) {{\n'
+            f"  s_{name}::run({given});\n}}\n"
+            f'extern "C" const int {name}_shape[5] = {{3, 1, 1, s_{name}::kThreads, s_{name}::kSharedBytes}};\n'
+        )
+
+
+PRODUCTS = {
+    "q8_0": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=256),
+    "q8_0_128": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=128),
+    "q8_0_small": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=64, stride=192),
+    "odd": Product(
+        (Matrix("Q8_0", 35, (4, 224), bias=True),), cols=224, tokens=64, stride=39, offset=3, accumulate=True, scale=0.5
+    ),
+    "q4_k": Product((Matrix("Q4_K", 70, (4, 256)),), cols=768, tokens=72, stride=80, offset=2, accumulate=True),
+    "q6_k": Product((Matrix("Q6_K", 64, (2, 256)),), cols=512, tokens=64, stride=64, scale=0.125, cap=2.0),
+    "f16": Product((Matrix("F16", 66, (2, 128)),), cols=256, tokens=64, stride=66),
+    "bf16": Product((Matrix("BF16", 130, (1, 96)),), cols=96, tokens=64, stride=130),
+    "several": Product(
+        (
+            Matrix("Q4_K", 140, (4, 256)),
+            Matrix("Q4_K", 64, (4, 256), bias=True),
+            Matrix("Q6_K", 32, (2, 256), bias=True),
+        ),
+        cols=256,
+        tokens=64,
+        stride=236,
+    ),
+}
+
+
+def source() -> str:
+    """All of them as one file."""
+    headers = ["stage/gemm_wgmma", *(f"layout/{each.layout.lower()}" for each in formats().values())]
+    lines = [f'#include "imp/{name}.h"' for name in headers]
+    lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
+    return "\n".join([*lines, *(product.source(name) for name, product in PRODUCTS.items())])
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    folder = tmp_path_factory.mktemp("wgmma")
+    (folder / "wgmma.cu").write_text(source(), "utf-8")
+    return Kernels(compile_sim(folder / "wgmma.cu", folder))
+
+
+def panels_of(x: Array) -> Array:
+    """Values [tokens, cols] as panels of halfs, zeros behind the last column."""
+    tokens, cols = x.shape
+    panels = placed(np.zeros((2 * -(-cols // 128), tokens, 64), np.float16))
+    places = values_of(np.arange(panels.size).reshape(panels.shape)).astype(np.int64)[:, :cols]
+    panels.reshape(-1)[places] = x
+    return panels
+
+
+def inputs(product: Product, n: int, rng: np.random.Generator) -> tuple[Array, Array, Array]:
+    """Panels and factors with NaN from token n on, and the numbers that they mean."""
+    x = rng.standard_normal((product.tokens, product.cols)).astype(np.float16)
+    factors = (2.0 ** rng.integers(-3, 4, product.tokens)).astype(np.float32)
+    x[n:], factors[n:] = np.nan, np.nan
+    return panels_of(x), placed(factors), x.astype(np.float64) * factors[:, None]
+
+
+def weights(product: Product, rng: np.random.Generator) -> tuple[list[Array], list[Array]]:
+    """Each matrix packed, and in numbers."""
+    planes, meant = [], []
+    for matrix in product.matrices:
+        raw = random_weights(Gemm(matrix.format, matrix.rows, product.cols, 32, 1), rng)
+        fmt = format_named(matrix.format)
+        planes.append(placed(fmt.pack(raw, Tile(*matrix.tile))))
+        meant.append(fmt.dequantize(raw).astype(np.float64))
+    return planes, meant
+
+
+def biases(product: Product, rng: np.random.Generator) -> list[Array | None]:
+    found = [placed(rng.standard_normal(m.rows).astype(np.float32)) for m in product.matrices if m.bias]
+    return [*found] or [None]
+
+
+def multiply(
+    kernels: Kernels, name: str, panels: Array, factors: Array, given: Sequence[Array | None], y: Array, n: int
+) -> None:
+    kernels.run(name, panels, factors, *given, y, step(n))
+
+
+def test_every_format_is_multiplied() -> None:
+    """But F32, whose weights a half cannot hold."""
+    assert {m.format for product in PRODUCTS.values() for m in product.matrices} == set(formats()) - {"F32"}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+@pytest.mark.parametrize("n", [1, 60, 10**9], ids=["one", "some", "all"])
+def test_product(kernels: Kernels, name: str, n: int) -> None:
+    product = PRODUCTS[name]
+    n = min(n, product.tokens)
+    rng = np.random.default_rng([n, *name.encode()])
+    planes, meant = weights(product, rng)
+    panels, factors, x = inputs(product, n, rng)
+    given = biases(product, rng)
+    y = placed(rng.standard_normal((product.tokens, product.stride)).astype(np.float32))
+    before = y.copy()
+    multiply(kernels, name, panels, factors, [*planes, *given], y, n)
+
+    w = np.concatenate(meant)
+    added = iter(given)
+    bias = np.concatenate([next(added) if m.bias else np.zeros(m.rows) for m in product.matrices])
+    columns = slice(product.offset, product.offset + product.rows)
+    sums = (x[:n] @ w.T + bias) * product.scale
+    exact = product.cap * np.tanh(sums / product.cap) if product.cap else sums.copy()
+    exact += before[:n, columns] if product.accumulate else 0
+    # a weight is rounded to a half, as are the scale and the offset that it is made of
+    blocks = np.abs(w).reshape(len(w), -1, 32).max(-1).repeat(32, axis=1)
+    bound = np.abs(x[:n]) @ blocks.T * 2.0**-11 * product.scale + 1e-5
+    error = y[:n, columns] - exact
+    assert np.all(np.abs(error) < bound)
+    assert np.sqrt(np.mean(error**2)) < 5e-4 * np.sqrt(np.mean(sums**2))
+    y[:n, columns] = before[:n, columns]
+    np.testing.assert_array_equal(y, before)
+
+
+def test_no_bit_depends_on_the_chunk(kernels: Kernels) -> None:
+    """Whatever else is in it, and however many tokens a tile has."""
+    big = PRODUCTS["q8_0"]
+    rng = np.random.default_rng(5)
+    planes, _ = weights(big, rng)
+    x = rng.standard_normal((256, big.cols)).astype(np.float16)
+    factors = rng.uniform(0.5, 2, 256).astype(np.float32)
+    whole, other = (placed(np.zeros((256, big.stride), np.float32)) for _ in range(2))
+    multiply(kernels, "q8_0", panels_of(x), placed(factors), [*planes, None], whole, 256)
+    multiply(kernels, "q8_0_128", panels_of(x), placed(factors), [*planes, None], other, 256)
+    np.testing.assert_array_equal(whole, other)
+    for first, n in ((0, 64), (37, 1), (90, 19)):
+        part = placed(np.zeros((64, big.stride), np.float32))
+        chunk = [np.resize(a[first : first + n], (64, *a.shape[1:])) for a in (x, factors)]
+        multiply(kernels, "q8_0_small", panels_of(chunk[0]), placed(chunk[1]), [*planes, None], part, n)
+        np.testing.assert_array_equal(part[:n], whole[first : first + n])
