@@ -268,14 +268,14 @@ class FakeEngine:
             return False
         return True
 
-    def hidden(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    def hidden(self, tokens: Sequence[int], before_part: Callable[[], None] | None = None) -> npt.NDArray[np.float32]:
         rows = np.arange(self.plan.hidden, dtype=np.float32)
         return np.stack([np.cos(rows * (token + 1)) for token in tokens])
 
     def generate(self, prompt: Sequence[int], params: SamplingParams) -> Iterator[int]:
         raise AssertionError("the server drives add and step itself")
 
-    def logits(self, tokens: Sequence[int]) -> npt.NDArray[np.float32]:
+    def logits(self, tokens: Sequence[int], before_part: Callable[[], None] | None = None) -> npt.NDArray[np.float32]:
         return np.tile(np.arange(self.plan.vocab, dtype=np.float32), (len(tokens), 1))
 
     def close(self) -> None:

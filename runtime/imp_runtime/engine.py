@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Tokens
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,6 +168,11 @@ class Engine:
         """Whether any sequence is unfinished."""
         return self._scheduler.has_work
 
+    @property
+    def owes_steps(self) -> bool:
+        """Whether a sequence has had no step since rows of prompts, or of a whole text, ran last."""
+        return self._scheduler.owes_steps
+
     def add(self, prompt: Tokens[int], params: SamplingParams, constraint: TokenMask | None = None) -> Sequence:
         """Queue a prompt; `constraint` says which tokens may follow it.
 
@@ -258,15 +263,20 @@ class Engine:
         finally:
             self.abort(sequence)
 
-    def logits(self, tokens: Tokens[int]) -> npt.NDArray[np.float32]:
-        """Logits at every position of `tokens`: float32 [n, vocab]. Needs a free slot and free KV blocks."""
-        return self._every_position(tokens, "logits", self.plan.vocab)
+    def logits(self, tokens: Tokens[int], before_part: Callable[[], None] | None = None) -> npt.NDArray[np.float32]:
+        """Logits at every position of `tokens`: float32 [n, vocab]. Needs a free slot and free KV blocks.
 
-    def hidden(self, tokens: Tokens[int]) -> npt.NDArray[np.float32]:
-        """Hidden states after the final norm at every position: float32 [n, hidden]. Needs what `logits` needs."""
-        return self._every_position(tokens, "hidden", self.plan.hidden)
+        A text runs in parts; `before_part` is called before each, and may `step` for sequences that run.
+        """
+        return self._every_position(tokens, before_part, "logits", self.plan.vocab)
 
-    def _every_position(self, tokens: Tokens[int], program: str, width: int) -> npt.NDArray[np.float32]:
+    def hidden(self, tokens: Tokens[int], before_part: Callable[[], None] | None = None) -> npt.NDArray[np.float32]:
+        """Hidden states after the final norm at every position: float32 [n, hidden]; all else as for `logits`."""
+        return self._every_position(tokens, before_part, "hidden", self.plan.hidden)
+
+    def _every_position(
+        self, tokens: Tokens[int], before_part: Callable[[], None] | None, program: str, width: int
+    ) -> npt.NDArray[np.float32]:
         """Run `tokens` in a borrowed slot; after each part of them what `<program>_r*` leaves in `<program>.all`."""
         self._check_tokens(tokens)
         if len(tokens) > self.context:
@@ -280,6 +290,9 @@ class Engine:
         try:
             self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0, NO_LEDGER))
             for start in range(0, len(tokens), most):
+                if before_part is not None:
+                    before_part()
+                self._scheduler.begin_round()
                 part = [int(token) for token in tokens[start : start + most]]
                 self._launcher.forward([(slot, part, False)])
                 self.runner.run(self.runner.program_for(program, len(part)).name)

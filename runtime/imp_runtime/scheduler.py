@@ -64,6 +64,18 @@ class Scheduler:
         """Whether any sequence is unfinished."""
         return bool(self.waiting or self.running)
 
+    @property
+    def owes_steps(self) -> bool:
+        """Whether an answer has had no step since rows of prompts, or what counts as such, ran last."""
+        with self._lock:
+            return any(s.answering and s.served < self._round for s in self.running)
+
+    def begin_round(self) -> None:
+        """Every answer is owed a step from now on."""
+        with self._lock:
+            self._clock += 1
+            self._round = self._clock
+
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence; it gets its slot at once if that can be."""
         with self._lock:
@@ -128,10 +140,9 @@ class Scheduler:
         while True:
             self._admit()
             prefilling = [s for s in self.running if s.prefilling]
-            decodable = [s for s in self.running if s.decodable]
-            round_over = all(s.served >= self._round for s in decodable)
-            if prefilling and round_over:
+            if prefilling and not self.owes_steps:
                 return self._prompts(prefilling)
+            decodable = [s for s in self.running if s.decodable]
             if not decodable:
                 return None
             sequence = min(decodable, key=lambda s: s.served)
@@ -198,8 +209,7 @@ class Scheduler:
 
     def _prompts(self, prefilling: list[Sequence]) -> Batch:
         """As many rows as there are, of one prompt after the other: first the one that has waited longest."""
-        self._clock += 1
-        self._round = self._clock
+        self.begin_round()
         runs: list[Run] = []
         left = self._rows
         for sequence in sorted(prefilling, key=lambda s: s.served):

@@ -83,10 +83,14 @@ class Sequence:
         return len(self.prompt) + len(self.generated)
 
     @property
+    def answering(self) -> bool:
+        """Whether it takes steps: tokens are to be launched, and what comes before them is in the cache."""
+        return self.status is Status.RUNNING and not self.prefilling and self.launched < self.limit
+
+    @property
     def decodable(self) -> bool:
         """Whether the next token can be launched now."""
-        ready = self.status is Status.RUNNING and not self.prefilling and self.launched < self.limit
-        return ready and not (self.unread and self.lockstep)
+        return self.answering and not (self.unread and self.lockstep)
 
     @property
     def lockstep(self) -> bool:

@@ -178,7 +178,11 @@ class AsyncEngine:
 
     async def embed(self, tokens: Sequence[int], pooled: Callable[[Hidden], T]) -> T:
         """`pooled` of the final hidden states of `tokens`, in the engine's thread. Raises ApiError."""
-        return await self.call(lambda model: pooled(model.engine.hidden(tokens)))
+        return await self.call(lambda model: pooled(model.engine.hidden(tokens, self._taking_turns(model))))
+
+    async def logits(self, tokens: Sequence[int]) -> Hidden:
+        """Logits after each of `tokens`: float32 [n, vocab]. Raises ApiError."""
+        return await self.call(lambda model: model.engine.logits(tokens, self._taking_turns(model)))
 
     def close(self) -> None:
         """End the thread and close the model; requests that are still open get an error."""
@@ -330,6 +334,15 @@ class AsyncEngine:
             self._watch_prompts()
         for loop, outputs in arrived.items():
             _tell(loop, _hear, outputs)
+
+    def _taking_turns(self, model: Model) -> Callable[[], None]:
+        """Before a part of a text: a step of every answer that is owed one, so that none waits for the whole of it."""
+
+        def deliver() -> None:
+            while model.engine.owes_steps and not self._closing:
+                self._deliver(model)
+
+        return deliver
 
     def _mind_budget(
         self, model: Model, stream: _Stream, watch: ThinkWatch, output: StepOutput

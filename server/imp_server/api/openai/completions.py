@@ -96,7 +96,7 @@ async def _echo(
     text = tokenizer.decode(prompt, special=True)
     if top is None:
         return text, [], tokens
-    logits = await service.engine.call(lambda _: model.engine.logits(prompt))
+    logits = await service.engine.logits(prompt)
     return text, await asyncio.to_thread(_logprobs, model, prompt, logits, top), tokens
 
 

@@ -1,0 +1,87 @@
+"""Hidden states and logits of whole texts, beside sequences that go on meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from fake_device import FakeDevice, Grammar, expected, hidden_row, logit_row
+from tiny_artifact import ROWS, STOP, VOCAB, write_tiny
+
+from imp_runtime.artifact import Artifact
+from imp_runtime.engine import Engine
+from imp_runtime.sampling import SamplingParams
+from imp_server.async_engine import AsyncEngine
+from imp_server.generation.request import Request
+
+TEXT = [(5 * i) % VOCAB for i in range(5 * ROWS)]
+KINDS = {
+    "plain": ({}, False),
+    "penalised": ({"presence_penalty": 0.5}, False),
+    "grammar": ({}, True),
+    "host": ({"sampled_logprobs": True}, False),
+}
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc"))
+    return Engine(artifact, FakeDevice(3), kv_tokens=2000)
+
+
+@pytest.mark.parametrize("program", ["hidden", "logits"])
+def test_every_answer_has_a_step_between_two_parts(engine: Engine, program: str) -> None:
+    """Whatever it waits for, and although somebody's prompt is under way."""
+    streams = [
+        engine.add([n], SamplingParams(max_tokens=40, ignore_eos=True, seed=n, **knobs), Grammar() if rule else None)  # type: ignore[arg-type]
+        for n, (knobs, rule) in enumerate(KINDS.values())
+    ]
+    for _ in range(9):
+        engine.step()
+    engine.add([9] * 300, SamplingParams(max_tokens=1, ignore_eos=True))
+    launched = []
+
+    def before_part() -> None:
+        while engine.owes_steps:
+            engine.step()
+        launched.append([s.launched for s in streams])
+
+    found = getattr(engine, program)(TEXT, before_part)
+    row = {"hidden": hidden_row, "logits": logit_row}[program]
+    np.testing.assert_array_equal(found, [row(TEXT[: i + 1]) for i in range(len(TEXT))])
+    assert len(launched) == 5
+    for before, after in itertools.pairwise(launched):
+        assert all(1 <= b - a <= 2 for a, b in zip(before, after, strict=True))
+    while engine.has_work:
+        engine.step()
+    for s in streams:
+        rule = Grammar() if s.constraint else None
+        assert s.generated == expected(s.prompt, s.params, s.seed, 40, [STOP], rule)[0]
+
+
+def test_the_server_lets_answers_go_on(engine: Engine) -> None:
+    ran = engine._device.ran  # type: ignore[attr-defined]
+    server = AsyncEngine(lambda: SimpleNamespace(engine=engine, close=engine.close))  # type: ignore[arg-type,return-value]
+
+    async def both() -> None:
+        server.start()
+        while server._model is None:
+            await asyncio.sleep(0.001)
+        request = Request((1, 2), SamplingParams(max_tokens=3000, ignore_eos=True))
+        async with server.generate([request]) as admitted:
+            async for _ in admitted.outputs():
+                break
+            ran.clear()
+            assert len(await server.embed(TEXT, lambda hidden: hidden)) == len(TEXT)
+            assert (await server.logits(TEXT)).shape == (len(TEXT), VOCAB)
+
+    asyncio.run(both())
+    server.close()
+    texts = [entry for entry in ran if entry in ("hidden", "logits", "step")]
+    parts = [n for n, entry in enumerate(texts) if entry != "step"]
+    assert len(parts) == 10
+    assert all(after - before > 1 for before, after in itertools.pairwise(parts))
