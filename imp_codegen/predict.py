@@ -81,14 +81,13 @@ def tile_us(card: Card, tiles: Tiles) -> float:
 
 
 def _tiles_us(card: Card, kernel: Costs, positions: int) -> float:
-    """Waves of CTAs, one a multiprocessor at a time, each of which goes through its tiles."""
-    if kernel.tiles is None:
+    """Waves of CTAs, one a multiprocessor at a time, each through its tiles; or all tiles shared evenly."""
+    tiles = kernel.tiles
+    if tiles is None:
         return 0.0
-    return (
-        ceil((kernel.tiles.ctas or prod(kernel.grid)) / card.sms)
-        * kernel.tiles.count(positions)
-        * tile_us(card, kernel.tiles)
-    )
+    ctas, each = tiles.ctas or prod(kernel.grid), tiles.count(positions)
+    steps = max(ceil(ctas * each / card.sms), min(each, tiles.shared)) if tiles.shared else ceil(ctas / card.sms) * each
+    return steps * tile_us(card, tiles)
 
 
 def _mma_us(card: Card, tiles: Tiles) -> float:

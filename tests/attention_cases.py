@@ -37,6 +37,9 @@ class Heads:
     shared: bool = False  # neither k nor v: the cache is an earlier layer's
     tokens: int = 32
     table_blocks: int = 24
+    groups: int = 0  # 16 rows each, of a tile of queries; as many as are needed if 0
+    wgmma: bool = False  # prompts are attended to by warpgroups
+    folds: bool = False  # a CTA may have all spans of a tile
 
     @property
     def turned(self) -> int:
@@ -68,6 +71,17 @@ class Heads:
         """Queries that one CTA of decode takes: eight at most of those that share a key."""
         each = self.heads // self.kv_heads
         return max(n for n in range(1, 9) if each % n == 0)
+
+    @property
+    def tile_groups(self) -> int:
+        """Of a CTA of eight warps at most."""
+        rows = self.tokens * self.heads // self.kv_heads
+        return self.groups or min(8 // -(-self.head_dim // 128), -(-rows // 16))
+
+    @property
+    def spans(self) -> int:
+        """That a sequence has at most: one for each 512 positions, and fewer where it is long."""
+        return -(-self.table_blocks * BLOCK // 512)
 
     @property
     def layer_bytes(self) -> int:
@@ -113,6 +127,13 @@ class Heads:
             case "AttentionPrefillConfig":
                 fields |= {"rows": self.tokens, "stride": self.width, **last}
                 fields |= {"window": self.window, "soft_cap": cap}
+                fields |= {
+                    "groups": self.tile_groups,
+                    "ctas": 3,
+                    "spans": self.spans,
+                    "wgmma": self.wgmma,
+                    "folds": self.folds,
+                }
         return f"imp::{name}{{{', '.join(f'.{key} = {_literal(value)}' for key, value in fields.items())}}}"
 
 

@@ -243,6 +243,7 @@ def _arithmetic(rng: np.random.Generator) -> Case:
         wide = x.astype(np.float64)
         turn = np.fmod(wide, 2.0) * np.pi
         magnitude, small = np.abs(wide) + 0.25, wide / 65536
+        power = np.exp2(np.fmin(wide, 1.0))
         floats = np.stack(
             [
                 *(halves[:, 0], halves[:, 1], (b & 0xFFFF).astype(np.uint16).view(np.float16).astype(np.float32)),
@@ -254,6 +255,7 @@ def _arithmetic(rng: np.random.Generator) -> Case:
                 ),
                 *(np.sin(turn), np.cos(turn), np.exp2(small), np.exp(small), 1 / np.sqrt(magnitude)),
                 *(wide / magnitude, np.array([math.erf(value) for value in small])),
+                np.where(power < 2.0**-126, 0.0, power),
             ]
         ).astype(np.float32)
     return Case("arithmetic", (_same(a), _same(b), _same(x), _out(words), _out(floats, 4e-6)), block=n)
@@ -312,6 +314,10 @@ def wgmma_cases() -> list[Case]:
         a, b = _eighths(rng, 128, 64), _eighths(rng, columns, 64)
         buffers = (_same(a.astype(np.float16)), _same(b.astype(np.float16)), _out(a @ b.T))
         found.append(Case(f"wgmma_{columns}", buffers, block=256, shared_bytes=columns * 128))
+    for columns in (64, 128):
+        a, b = _eighths(rng, 128, 64), _eighths(rng, 64, columns)
+        buffers = (_same(a.astype(np.float16)), _same(b.astype(np.float16)), _out(a @ b))
+        found.append(Case(f"wgmma_lines_{columns}", buffers, block=256, shared_bytes=columns * 128))
     return found
 
 

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 1ac12b7414d87800
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 710040efad6b2949
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -529,17 +529,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
 static_assert(sizeof(append_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Attention · 0 bytes of weights, 262,144 of other data a launch
-// forward_r128 layers.0.attention and 5 more · grid (4, 4, 1), 128 threads
+// forward_r128 layers.0.attention and 5 more · grid (2, 1, 1), 256 threads
 using attend_0_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 8, .ctas = 2, .spans = 2, .wgmma = false, .folds = false},
     imp::CacheF16<64>>;
-static_assert(attend_0_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(attend_0_t::kSharedBytes == 36864, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
+static_assert(attend_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(attend_0_t::kSharedBytes == 36880, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) attend_0(
     const float* q,
     const std::uint8_t* cache,
     const std::int32_t* table,
     const std::int32_t* positions,
+    float* partial,
+    std::uint32_t* arrived,
     float* out,
     const imp::StepHeader* step,
     const imp::StepSequence* sequences) {
@@ -548,11 +550,13 @@ extern "C" __global__ void __launch_bounds__(128, 1) attend_0(
       .cache = cache,
       .table = table,
       .positions = positions,
+      .partial = partial,
+      .arrived = arrived,
       .out = out,
       .step = step,
       .sequences = sequences});
 }
-static_assert(sizeof(attend_0_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 163,840 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads

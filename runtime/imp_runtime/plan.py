@@ -249,7 +249,8 @@ class Tiles:
     `kind`: what all such tiles have in common (a product's layout, attention's size of heads), by which cards know how
     long one takes; `mma`: the kind of instruction; `ops`: of one tile, two a multiplication. `steps`: tiles of a CTA;
     where they depend on the position 0, and a tile has `keys` of all positions or of the last `sight` of them. `ctas`:
-    how many have tiles in a full run of one sequence, if not all.
+    how many have tiles in a full run of one sequence, if not all. `shared`: other CTAs take what these have beyond so
+    many tiles; 0: they do not.
     """
 
     kind: Text
@@ -259,6 +260,7 @@ class Tiles:
     keys: int = 0
     sight: int = 0
     ctas: int = 0
+    shared: int = 0
 
     def count(self, positions: int) -> int:
         """Tiles of the CTA that has most, in a sequence of so many positions, those of this run included."""

@@ -153,7 +153,7 @@ def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
         ("flops", kernel.flops, 0, 2**63),
         *(
             (f"tiles.{name}", getattr(kernel.tiles, name), low, 2**31)
-            for name, low in (("ops", 1), ("steps", 0), ("keys", 0), ("sight", 0))
+            for name, low in (("ops", 1), ("steps", 0), ("keys", 0), ("sight", 0), ("ctas", 0), ("shared", 0))
             if kernel.tiles
         ),
         *((f"cache_reads[{i}].window", read.window, 0, 2**28) for i, read in enumerate(kernel.cache_reads)),

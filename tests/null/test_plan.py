@@ -153,6 +153,8 @@ def with_output(output: Output) -> Plan:
         (with_kernel(make_plan(), tiles=Tiles("Q8_0", "int8", 1, -1)), r"tiles.steps is -1"),
         (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, -1)), r"tiles.keys is -1"),
         (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, 64, 2**40)), r"tiles.sight is 1099511627776"),
+        (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, ctas=-1)), r"tiles.ctas is -1"),
+        (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, shared=-1)), r"tiles.shared is -1"),
         (with_kernel(make_plan(), shared_bytes=1 << 20), "shared_bytes is 1048576"),
         (with_kernel(make_plan(), entry="x; rm"), "entry is 'x; rm', not a C symbol"),
         (with_args(Binding("nowhere")), "names 'nowhere', which is neither a buffer nor a plane"),

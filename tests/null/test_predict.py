@@ -88,6 +88,13 @@ def test_attention_takes_a_tile_for_so_many_keys() -> None:
     assert launch_us(CARD, attend, 640) == pytest.approx(2.4 + 10 * 1.6)
 
 
+@pytest.mark.parametrize(("positions", "steps"), [(256, 4), (512, 8), (1024, 8), (4096, 8), (6400, 12)])
+def test_what_a_cta_has_beyond_a_span_others_take(positions: int, steps: int) -> None:
+    """12 CTAs on a hundred multiprocessors: eight tiles each, and then what all of them have is shared evenly."""
+    attend = kernel(tiles=Tiles("attention 128", "f16", 1, 0, 64, ctas=12, shared=8))
+    assert launch_us(CARD, attend, positions) == pytest.approx(2.4 + steps * 1.6)
+
+
 def test_a_tile_on_a_card_that_nobody_measured() -> None:
     """The tensor cores' part by their rate for a multiprocessor, the rest by the clock."""
     card, like = fast_cards()["rtx-5090"], fast_cards()["h200"]
@@ -111,8 +118,8 @@ def test_prompts_count_what_comes_before() -> None:
     plan = planned("qwen3-8b", "Q8_0", "h200")
     (chunk,) = (program for program in plan.targets[0].programs if program.name == f"forward_r{plan.rows}")
     early, late = (predict_us(card, chunk.kernels, end) for end in (128, 4096))
-    # 36 layers, 62 tiles of keys more.
-    assert late - early == pytest.approx(36 * 62 * 1.6, rel=0.01)
+    # 36 layers; 64 tiles of queries go through 2 and 64 of keys, which 132 multiprocessors share.
+    assert late - early == pytest.approx(36 * (ceil(64 * 64 / 132) - 2) * 1.6, rel=0.01)
 
 
 def test_a_window_shortens_what_prompts_and_decode_read() -> None:

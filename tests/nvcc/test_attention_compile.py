@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from attention_cases import Heads
 from imp_codegen.build import Unit, build
-from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes
+from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes, chunk_tiles
 from imp_codegen.targets import find_target
 
 FRAME = r"properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -56,6 +57,8 @@ def source(target: str) -> str:
             for n in range(facts.step_warps, 0, -1)
             if attention_bytes(case, 2 * case.head_dim, n, LEAST_SLOTS) <= most
         )
+        tiles = chunk_tiles(case, case.tokens, facts)
+        prompts = replace(case, groups=tiles.groups, wgmma=tiles.wgmma, folds=tiles.folds)
         splits = max(facts.attention_ctas // (case.heads // case.group), 1)
         config = case.config("AttentionConfig", splits=splits, warps=warps)
         stage = f"imp::AttentionDecode<{config}, {case.row}, {LEAST_SLOTS}>"
@@ -68,8 +71,8 @@ def source(target: str) -> str:
             ),
             (
                 "attend",
-                f"imp::AttentionPrefill<{case.config('AttentionPrefillConfig')}, {case.row}>",
-                (floats, f"const {bytes_}", ints, ints, "float*", header, sequences),
+                f"imp::AttentionPrefill<{prompts.config('AttentionPrefillConfig')}, {case.row}>",
+                (floats, f"const {bytes_}", ints, ints, "float*", "std::uint32_t*", "float*", header, sequences),
             ),
         ):
             parameters = ", ".join(f"{each} a{i}" for i, each in enumerate(types))

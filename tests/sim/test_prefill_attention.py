@@ -22,13 +22,14 @@ from attention_cases import (
     layer_base,
     table_and_cache,
 )
+from imp_codegen.kernels.attention.sizes import span_of
 
 Array = NDArray[Any]
 CASES = {
     "group4": Heads(4, 1, 64, qk_norm=True),
     "group4_t128": Heads(4, 1, 64, qk_norm=True, tokens=128),
     "group1": Heads(2, 2, 128, interleaved=True),
-    "group2": Heads(4, 2, 96, interleaved=True, qk_norm=True, tokens=64, magnitude=1.19),
+    "group2": Heads(4, 2, 96, interleaved=True, qk_norm=True, tokens=64, magnitude=1.19, folds=True),
     "partly_turned": Heads(2, 2, 80, rope_dim=32, soft_cap=0.7),
     "neighbours_partly_turned": Heads(3, 1, 48, rope_dim=16, interleaved=True, magnitude=0.75, window=16),
     "nothing_turned": Heads(2, 1, 64, rope_dim=0, window=33),
@@ -47,6 +48,16 @@ CASES = {
     "window_of_65": Heads(2, 1, 32, tokens=128, window=65),
     "window_of_65_t32": Heads(2, 1, 32, window=65),
     "window_longer_than_all": Heads(2, 1, 32, window=1000),
+    "group4_small_tiles": Heads(4, 1, 64, qk_norm=True, groups=2),
+    "group7": Heads(7, 1, 64, tokens=64),
+    "group18_shared_by_tiles": Heads(18, 1, 144, groups=1),
+    "long": Heads(4, 1, 32, table_blocks=140),
+    "long_t128": Heads(4, 1, 32, table_blocks=140, tokens=128, folds=True),
+    "warpgroup": Heads(4, 1, 64, table_blocks=140, groups=4, wgmma=True),
+    "warpgroups": Heads(4, 1, 64, tokens=128, table_blocks=140, groups=8, wgmma=True, folds=True),
+    "warpgroup_of_128": Heads(7, 1, 128, groups=4, window=70, wgmma=True),
+    "warpgroups_share_256": Heads(4, 1, 256, groups=4, soft_cap=50.0, wgmma=True),
+    "long_window": Heads(4, 2, 32, table_blocks=140, window=700, groups=2, folds=True),
 }
 # Every border of blocks and tiles, of chunks, and of windows.
 CHUNKS = [(1, 0), (29, 13), (10**9, 0), (30, 250), (32, 64), (17, 95), (1, 63), (32, 128)]
@@ -58,6 +69,8 @@ def source() -> str:
         '#include "imp/stage/attention_prefill.h"',
         '#include "imp/stage/rope_append.h"',
         '#include "imp/layout/cache_f16.h"',
+        'extern "C" int span_of(int position) { return imp::AttentionSpans::of(position); }',
+        'extern "C" int span_begin(int span) { return imp::AttentionSpans::begin(span); }',
     ]
     for name, case in CASES.items():
         append = f"imp::RopeAppend<{case.config('RopeAppendConfig')}, {case.row}>"
@@ -70,7 +83,11 @@ def source() -> str:
                 append,
                 ("float*", floats, floats, "const std::uint64_t*", "std::uint8_t*", ints, ints, header, rows),
             ),
-            (f"attend_{name}", attend, (floats, "const std::uint8_t*", ints, ints, "float*", header, sequences)),
+            (
+                f"attend_{name}",
+                attend,
+                (floats, "const std::uint8_t*", ints, ints, "float*", "std::uint32_t*", "float*", header, sequences),
+            ),
         ):
             parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(kinds))
             arguments = ", ".join(f"a{i}" for i in range(len(kinds)))
@@ -93,6 +110,16 @@ class Kernels:
         x, y, z, threads, shared = (ctypes.c_int * 5).in_dll(self.shapes, f"{entry}_shape")
         self.library.configure(order=2, seed=1)
         assert self.library.launch(entry, arrays, (x, y, z), threads, shared) == ""
+
+    def attend(
+        self, name: str, q: Array, base: Array, table: Array, positions: Array, out: Array, *step: Array
+    ) -> None:
+        """Attention of a case; what spans leave is its own, and the counters are zero again."""
+        case = CASES[name]
+        partial = aligned(np.full((case.tokens * case.heads * case.spans, case.head_dim + 2), np.nan, np.float32))
+        arrived = aligned(np.zeros(case.tokens * case.heads, np.uint32))
+        self.run(f"attend_{name}", q, base, table, positions, partial, arrived, out, *step)
+        assert not arrived.any()
 
 
 @pytest.fixture(scope="module")
@@ -175,7 +202,8 @@ def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
     q[n:] = np.nan
     out = aligned(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
     positions = aligned(np.array([3, 4, start], np.int32))
-    kernels.run(f"attend_{name}", q, layer_base(case, cache), table, positions, out, *rows_of((slot, n))[::2])
+    base = layer_base(case, cache)
+    kernels.attend(name, q, base, table, positions, out, *rows_of((slot, n))[::2])
     heads = q[:n, : case.heads * case.head_dim].reshape(n, case.heads, case.head_dim)
     truth = attended(case, heads, kv, start)
     np.testing.assert_allclose(out[:n], truth, atol=5e-4)
@@ -183,26 +211,52 @@ def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
     assert np.all(out[n:] == 77)
 
 
+# Borders of spans: where they begin to grow, and where one ends in the middle of a chunk.
+@pytest.mark.parametrize("name", ["long", "long_t128", "long_window", "warpgroup"])
+@pytest.mark.parametrize(("n", "start"), [(32, 1000), (32, 2030), (128, 2040), (1, 2047), (1, 2048), (31, 1261)])
+def test_attention_over_many_spans(kernels: Kernels, name: str, n: int, start: int) -> None:
+    test_attention(kernels, name, n, start)
+
+
+def test_spans_lie_where_the_plan_has_them(kernels: Kernels) -> None:
+    """Each begins where the one before ends, at a tile, is as its twin says, and is half of all before at most."""
+    begin, end = 0, 0
+    for span in range(30):
+        begin, end = end, kernels.shapes.span_begin(span + 1)
+        assert begin == kernels.shapes.span_begin(span)
+        assert begin % 64 == 0
+        assert 512 <= end - begin <= max(512, begin // 2)
+        for position in (begin, (begin + end) // 2, end - 1):
+            assert kernels.shapes.span_of(position) == span_of(position) == span
+
+
 @pytest.mark.parametrize(
-    ("big", "small"),
-    [("group4_t128", "group4"), ("window_of_65", "window_of_65_t32"), ("window_of_3", "window_of_3_t32")],
+    ("big", "small", "begin"),
+    [
+        ("group4_t128", "group4", 0),
+        ("window_of_65", "window_of_65_t32", 0),
+        ("window_of_3", "window_of_3_t32", 0),
+        ("group4_t128", "group4_small_tiles", 200),
+        ("long_t128", "long", 1980),
+        ("warpgroups", "warpgroup", 1980),
+    ],
 )
-def test_attention_does_not_depend_on_the_chunk(kernels: Kernels, big: str, small: str) -> None:
+def test_attention_does_not_depend_on_the_chunk(kernels: Kernels, big: str, small: str, begin: int) -> None:
     case = CASES[big]
-    assert replace(case, tokens=32) == CASES[small]
+    assert replace(case, tokens=32, groups=0, folds=False) == replace(CASES[small], groups=0)
     rng = np.random.default_rng(3)
-    table, cache, _ = cached(case, 0, 0, case.tokens, rng)
+    table, cache, _ = cached(case, 0, begin, case.tokens, rng)
     q = aligned(rng.standard_normal((case.tokens, case.width)).astype(np.float32))
     whole = aligned(np.zeros((case.tokens, case.heads, case.head_dim), np.float32))
-    base = layer_base(case, cache)
-    kernels.run(f"attend_{big}", q, base, table, aligned(np.zeros(3, np.int32)), whole, *rows_of((0, case.tokens))[::2])
+    base, at = layer_base(case, cache), aligned(np.array([begin, 0, 0], np.int32))
+    kernels.attend(big, q, base, table, at, whole, *rows_of((0, case.tokens))[::2])
     for start, n in ((0, 17), (17, 32), (35, 1), (40, 23), (70, 1), (100, 28)):
         if start + n > case.tokens:
             continue
         part = aligned(np.zeros((32, case.heads, case.head_dim), np.float32))
         chunk = aligned(np.resize(q[start : start + n], (32, case.width)))
-        positions = aligned(np.array([start, 0, 0], np.int32))
-        kernels.run(f"attend_{small}", chunk, base, table, positions, part, *rows_of((0, n))[::2])
+        at = aligned(np.array([begin + start, 0, 0], np.int32))
+        kernels.attend(small, chunk, base, table, at, part, *rows_of((0, n))[::2])
         np.testing.assert_array_equal(part[:n], whole[start : start + n])
 
 
@@ -242,7 +296,7 @@ def test_what_becomes_of_a_sequence_does_not_depend_on_the_others(
         base, table = layer_base(case, kept), aligned(blocks)
         header, lines, runs = rows_of(*sequences)
         kernels.run(f"append_{name}", given, *held_norms, turns, base, table, at, header, lines)
-        kernels.run(f"attend_{name}", given, base, table, at, out, header, runs)
+        kernels.attend(name, given, base, table, at, out, header, runs)
         assert np.all(out[len(rows) :] == 77)
         return out[: len(rows)], kept
 

@@ -6,7 +6,7 @@ import math
 
 from imp_codegen.graph import label
 from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, turns
-from imp_codegen.kernels.attention.sizes import ChunkTiles, chunk_tiles
+from imp_codegen.kernels.attention.sizes import FIRST_SPAN, ChunkTiles, chunk_tiles, span_of
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention
@@ -49,9 +49,14 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
 
 def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     op, rows = parts.op, low.rows
+    tiles = chunk_tiles(op, rows, low.target)
+    spans = _spans(low, op)
+    ctas = min(tiles.per_sm * low.target.sms, spans * tiles.of(op, rows))
     sight = (("window", op.window), ("soft_cap", op.softcap * math.log2(math.e)))
-    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low), *sight))
-    tiles = chunk_tiles(op, rows)
+    cut = (("groups", tiles.groups), ("ctas", ctas), ("spans", spans), ("wgmma", tiles.wgmma), ("folds", tiles.folds))
+    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low), *sight, *cut))
+    split = tiles.split_rows(op, rows, ctas)
+    partial = low.buffer("attn.partials", split * op.heads * spans * (op.head_dim + 2) * 4)
     cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
     return KernelSpec(
         name=op.out.name,
@@ -63,13 +68,16 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
             "cache": Param("const std::uint8_t*", cache.binding),
             "table": low.state("const std::int32_t*", "seq.table"),
             "positions": low.state("const std::int32_t*", "seq.position"),
+            "partial": Param("float*", partial),
+            "arrived": Param("std::uint32_t*", low.buffer("attn.arrivals", rows * op.heads // tiles.heads * 4)),
             "out": low.value("float*", op.out),
             "step": low.step(),
             "sequences": low.step_sequences(),
         },
-        grid=(tiles.grid, op.heads, 1),
+        grid=(ctas, 1, 1),
         threads=tiles.warps * 32,
         shared_bytes=tiles.shared_bytes,
+        per_sm=tiles.per_sm,
         ops=(label(op),),
         outputs=(*low.output(op.out), *appended(low, op)),
         other_bytes=2 * rows * op.out.width * 4,
@@ -78,11 +86,19 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     )
 
 
+def _spans(low: Lowering, op: Attention) -> int:
+    """Those that the queries of a tile see at most."""
+    last = span_of(low.context - 1) + 1
+    return min(last, -(-(op.window + low.rows) // FIRST_SPAN) + 1) if op.window else last
+
+
 def _tiles(op: Attention, tiles: ChunkTiles, rows: int) -> Tiles:
-    """Scores and values of a tile of keys, each as a sum of two products, since a float32 is two f16."""
-    ops = 4 * 2 * tiles.queries * tiles.keys * op.head_dim
-    sight = op.window and op.window + tiles.queries
-    return Tiles(f"attention {op.head_dim}", "f16", ops, 0, tiles.keys, sight, -(-rows // tiles.queries) * op.heads)
+    """Up to 64 rows and a tile of keys: scores as a sum of two products, since a float32 is two f16, and values."""
+    groups = min(tiles.groups, 4)
+    ops = 3 * 2 * groups * 16 * tiles.keys * op.head_dim
+    sight = op.window and op.window + tiles.tokens
+    ctas = tiles.of(op, rows) * tiles.groups // groups
+    return Tiles(f"attention {op.head_dim}", "f16", ops, 0, tiles.keys, sight, ctas, FIRST_SPAN // tiles.keys)
 
 
 def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:

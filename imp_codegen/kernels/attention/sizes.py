@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.ops import Attention
+from imp_codegen.targets import Target
 from imp_runtime.plan import BLOCK_TOKENS
 
 LEAST_SLOTS = 2  # a warp: a block's keys and values
+FIRST_SPAN = 512  # positions
+_RESERVED = 1024  # bytes of shared memory that the system takes of each CTA
 
 
 def attention_warps(low: Lowering, op: Attention) -> int:
@@ -46,25 +49,66 @@ def attention_bytes(shape: Attention, row_bytes: int, warps: int, slots: int) ->
     return tiles + core_bytes(shape, row_bytes, warps) + 16
 
 
+def span_of(position: int) -> int:
+    """The span of a position: two of each size, as AttentionSpans has them."""
+    n, scaled = 0, position // FIRST_SPAN
+    while scaled >= 4:
+        n, scaled = n + 2, scaled // 2
+    return n + scaled
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkTiles:
-    """How several rows are attended to: a CTA's warps, queries and keys of a tile, shared memory, CTAs a head.
+    """How several rows are attended to, the twin of AttentionPrefill.
 
-    The twin of AttentionPrefill.
+    A tile has `groups` of 16 rows, which are `tokens` tokens' queries for `heads` heads that share a key, and goes
+    through `keys` keys at a time. `per_sm`: CTAs that a multiprocessor has room for. `wgmma`: warpgroups multiply.
+    `folds`: a CTA has room to go through all spans of a tile, one after the other.
     """
 
+    groups: int
     warps: int
-    queries: int
+    tokens: int
+    heads: int
     keys: int
     shared_bytes: int
-    grid: int
+    per_sm: int
+    wgmma: bool
+    folds: bool
+
+    def of(self, op: Attention, rows: int) -> int:
+        """Tiles of so many rows of one sequence."""
+        return -(-rows // self.tokens) * op.heads // self.heads
+
+    def split_rows(self, op: Attention, rows: int, ctas: int) -> int:
+        """Rows of steps whose tiles are split by spans: where CTAs fold them, what leaves half of these without."""
+        return max(min(rows, ctas * self.heads // (2 * op.heads) * self.tokens), 1) if self.folds else rows
 
 
-def chunk_tiles(op: Attention, rows: int) -> ChunkTiles:
-    """Several warps share a head of more than 128 elements, and add up their scores in shared memory."""
+def chunk_tiles(op: Attention, rows: int, target: Target) -> ChunkTiles:
+    """A CTA has eight warps; or four and half of a multiprocessor, where there were else fewer tiles than these.
+
+    Several warps share a head of more than 128 elements, and add up their scores in shared memory. Warpgroups take
+    parts of heads that consist of panels of 64 elements, and no more than two.
+    """
     parts = -(-op.head_dim // 128)
-    groups = 4 if rows % 64 == 0 and parts <= 2 else 2
-    keys = {1: 64, 2: 32}.get(parts, 16)
-    scores = groups * parts * 16 * keys * 4 if parts > 1 else 0
-    shared_bytes = 4 * keys * (op.head_dim * 2 + 16) + scores
-    return ChunkTiles(groups * parts, groups * 16, keys, shared_bytes, 2 * rows // (groups * 16))
+    wgmma = target.wgmma and parts <= 2 and op.head_dim % (64 * parts) == 0
+    keys = 64 if wgmma else {1: 64, 2: 32}.get(parts, 16)
+    buffers = 4 * keys * (op.head_dim * 2 + (0 if wgmma else 16))
+    queries = op.heads // op.kv_heads
+
+    def tiles(most: int) -> ChunkTiles:
+        groups = most // parts if wgmma else min(most // parts, -(-rows * queries // 16))
+        heads = next(queries // n for n in range(1, queries + 1) if queries % n == 0 and queries // n <= groups * 16)
+        scores = groups * parts * 16 * keys * 4 if parts > 1 else 0
+        shared, warps = buffers + scores + 16, groups * parts
+        per_sm = 2 if warps <= 4 and 2 * (shared + _RESERVED) <= target.card.shared else 1
+        folded = shared + (2 * -(-op.head_dim // (16 * parts)) + 1) * warps * 32 * 16
+        room = folded <= target.max_shared and per_sm * (folded + _RESERVED) <= target.card.shared
+        folds = wgmma and room  # by warps there are too few registers
+        tokens = groups * 16 // heads
+        return ChunkTiles(groups, warps, tokens, heads, keys, folded if folds else shared, per_sm, wgmma, folds)
+
+    whole, half = tiles(8), tiles(4)
+    fits = half.per_sm == 2 and half.groups % 4 == 0
+    return half if fits and whole.of(op, rows) < target.sms else whole

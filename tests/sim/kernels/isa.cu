@@ -201,8 +201,8 @@ extern "C" __global__ void arithmetic(const std::uint32_t* a, const std::uint32_
   const float magnitude = bits_to_float(float_to_bits(f) & 0x7fffffffu) + 0.25f, small = f * (1.0f / 65536.0f);
   const float rows[] = {halves.x, halves.y, half_to_float(static_cast<std::uint16_t>(v)),
                         max(f, next), max_nan(f, next), min(f, next), fma(f, next, 1.5f), sine, cosine, exp2_fast(small), exp_fast(small),
-                        rsqrt_fast(magnitude), divide_fast(f, magnitude), erf(small)};
-  for (int row = 0; row < 14; ++row) floats[row * n + i] = rows[row];
+                        rsqrt_fast(magnitude), divide_fast(f, magnitude), erf(small), exp2_flushed(min(f, 1.0f))};
+  for (int row = 0; row < 15; ++row) floats[row * n + i] = rows[row];
 }
 
 // out [grid y][grid x][4]

@@ -34,6 +34,12 @@ __device__ __forceinline__ float exp2_fast(float x) {
   asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
   return y;
 }
+// Zero instead of what is below 2^-126, which saves three instructions.
+__device__ __forceinline__ float exp2_flushed(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
 __device__ __forceinline__ float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
 __device__ __forceinline__ float rsqrt_fast(float x) {
   float y;

@@ -16,13 +16,15 @@ struct Fiber;
 // Runs one warp instruction: arguments[i] is what lane i deposited.
 using Combine = void (*)(void* const* arguments);
 
-// A product of a warpgroup that nobody has waited for: a warp's part of it, with what each lane gave.
+// A product of a warpgroup that nobody has waited for: a warp's part of it, with what each lane gave. `between`: bytes from
+// one panel to the next where lines are rows of the right operand, 0 where they are its columns.
 struct Product {
   float* sums[32];
   const std::uint32_t* fragments[32];
   const std::uint8_t* panel;
   int step;
   int columns;
+  int between = 0;
 };
 
 struct Warp {

@@ -9,9 +9,20 @@ namespace imp::sim {
 
 namespace {
 
-// The 16 bytes of a swizzled panel that hold eight values of a line.
-const std::uint8_t* chunk_of(const Product& product, int line, int chunk) {
-  return product.panel + line * 128 + ((2 * product.step + chunk) ^ (line & 7)) * 16;
+// Pieces of 16 bytes that make up the right operand: eight halfs of a line of a swizzled panel.
+int chunks(const Product& product) { return 2 * product.columns; }
+const std::uint8_t* chunk_of(const Product& product, int index) {
+  const bool rows = product.between > 0;  // lines are, each with eight chunks in each panel
+  const int line = rows ? 16 * product.step + index % 16 : index / 2;
+  const int chunk = rows ? index / 16 : 2 * product.step + index % 2;
+  return product.panel + chunk / 8 * product.between + line * 128 + (chunk % 8 ^ line % 8) * 16;
+}
+// Of row k and a column.
+float right(const Product& product, int k, int column) {
+  const bool rows = product.between > 0;
+  std::uint16_t half;
+  std::memcpy(&half, chunk_of(product, rows ? column / 8 * 16 + k : column * 2 + k / 8) + (rows ? column : k) % 8 * 2, 2);
+  return half_to_float(half);
 }
 
 void make(const Product& product) {
@@ -22,15 +33,15 @@ void make(const Product& product) {
         left[lane % 4 * 2 + e + r / 2 * 8][lane / 4 + r % 2 * 8] =
             half_to_float(static_cast<std::uint16_t>(product.fragments[lane][r] >> 16 * e));
   for (int column = 0; column < product.columns; ++column) {
-    std::uint16_t halfs[16];
-    for (int i = 0; i < 2; ++i) std::memcpy(halfs + 8 * i, chunk_of(product, column, i), 16);
     const auto sum = [&](int row) -> float& {
       return product.sums[row % 8 * 4 + column % 8 / 2][column / 8 * 4 + row / 8 * 2 + column % 2];
     };
     float sums[16];
     for (int row = 0; row < 16; ++row) sums[row] = sum(row);
-    for (int k = 0; k < 16; ++k)
-      for (int row = 0; row < 16; ++row) sums[row] += left[k][row] * half_to_float(halfs[k]);
+    for (int k = 0; k < 16; ++k) {
+      const float value = right(product, k, column);
+      for (int row = 0; row < 16; ++row) sums[row] += left[k][row] * value;
+    }
     for (int row = 0; row < 16; ++row) sum(row) = sums[row];
   }
 }
@@ -71,9 +82,8 @@ void product_wait(int left, Location where) {
   if (observer) {
     const std::size_t count = due(warp, left);
     for (std::size_t i = 0; i < count; ++i)
-      for (int line = current->lane; line < warp.products[i].columns; line += 32)
-        for (int chunk = 0; chunk < 2; ++chunk)
-          observer->access(*current, {chunk_of(warp.products[i], line, chunk), 16, false, false}, where);
+      for (int chunk = current->lane; chunk < chunks(warp.products[i]); chunk += 32)
+        observer->access(*current, {chunk_of(warp.products[i], chunk), 16, false, false}, where);
   }
   warp_arrive(
       "wgmma_wait", &left,

@@ -7,3 +7,4 @@
 #include "isa_mma.h"
 #include "isa_warp.h"
 #include "isa_wgmma.h"
+#include "isa_wgmma_lines.h"

@@ -36,6 +36,10 @@ __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint32_t b, std
 }
 
 __forceinline__ float exp2_fast(float x) { return ::exp2f(x); }
+__forceinline__ float exp2_flushed(float x) {
+  const float y = ::exp2f(x);
+  return y < 0x1p-126f ? 0.0f : y;
+}
 __forceinline__ float exp_fast(float x) { return exp2_fast(x * 1.4426950408889634f); }
 __forceinline__ float rsqrt_fast(float x) { return 1.0f / ::sqrtf(x); }
 __forceinline__ float divide_fast(float a, float b) { return a / b; }

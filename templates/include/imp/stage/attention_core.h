@@ -1,6 +1,7 @@
 // What both forms of decode attention share: the step's own q, k and v (norm, rotation, append to the cache), the walk of
 // a CTA's warps over the blocks of its split, and the merge of their parts in a fixed order.
 #pragma once
+#include "imp/stage/attention_spans.h"
 #include "imp/stage/attention_tile.h"
 #include "imp/stage/exchange.h"
 #include "imp/stage/rope.h"
@@ -28,18 +29,6 @@ struct AttentionConfig {
   float scale;     // softmax scale times log2(e)
   float soft_cap;  // of the scores, times log2(e); 0: none
 };
-
-// Query heads of one kv head that one CTA takes: the tensor cores take eight at most.
-constexpr int attention_group(int queries) {
-  int shares = 1;
-  while (queries % shares != 0 || queries / shares > 8) shares++;
-  return queries / shares;
-}
-
-// The first position that a query at `position` sees; a window of 0 is none.
-__device__ __forceinline__ int attention_begin(int position, int window) {
-  return window > 0 && position >= window ? position - window + 1 : 0;
-}
 
 // Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as it has
 // warps, and some none.
@@ -71,7 +60,7 @@ struct AttentionCore {
       .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
   using Tile = TileAttention<Row, (C.window > 0), C.soft_cap>;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kGroup = attention_group(C.heads / C.kv_heads);  // queries of a CTA
+  static constexpr int kGroup = attention_group(C.heads / C.kv_heads, 8);  // queries of a CTA: tensor cores take eight
   static constexpr int kShares = C.heads / C.kv_heads / kGroup;
   static constexpr int kItems = C.kv_heads * kShares;               // CTAs that one split has
   static constexpr int kTileBytes = C.block_tokens * Row::kRowBytes;   // keys, or values, of one head of one block

@@ -1,16 +1,21 @@
-// Causal attention of several rows over the paged cache, which already holds their own keys and values. A tile of queries
-// is of one sequence, so that nothing depends on which others are there.
+// Causal attention of several rows over the paged cache, which already holds their own keys and values. The queries that
+// share a key, of several tokens of one sequence, are the rows of one tile, so that a key is read once for all of them.
 // Queries enter the tensor cores as f16 hi + lo (to 2^-22), keys and values as they lie in the cache, softmax in fp32.
 // Its weights are rounded to f16 (to 2^-11), and the sum that normalises them is taken after rounding, so that they
 // still add up to 1: the output's relative error is about 1.3e-4 (root mean square), what f16 values have too.
-// Keys come in tiles that start at multiples of 64 positions (fewer where heads are large): a query's result depends on its
-// position alone, not on where chunks begin. A tile that lies wholly outside a query's window leaves nothing behind: what it
-// adds is multiplied by zero once a key in sight comes.
+// Keys come in tiles that start at multiples of 64 positions (fewer where heads are large), and in spans of such tiles that
+// CTAs share: a query's result depends on its position alone, not on where chunks begin or on which others are there. A
+// tile that lies wholly outside a query's window leaves nothing behind: what it adds is multiplied by zero once a key in
+// sight comes.
 // A head of more than 128 elements is shared by several warps, each with some of its columns, of q and k as of the output;
 // they add up their scores through shared memory.
 #pragma once
+#include <type_traits>
+
 #include "imp/layout/cache.h"
 #include "imp/layout/tile.h"
+#include "imp/stage/attention_products.h"
+#include "imp/stage/attention_spans.h"
 #include "imp/stage/attention_tile.h"
 #include "imp/stage/elementwise.h"
 #include "imp/stage/rows.h"
@@ -27,129 +32,203 @@ struct AttentionPrefillConfig {
   int block_bytes;   // of one cache block, all layers
   int window;        // positions that a query sees, its own with them; 0: all before it
   float soft_cap;    // of the scores, times log2(e); 0: none
+  int groups;        // 16 rows each, of a tile
+  int ctas;
+  int spans;   // that a tile's queries see at most
+  bool wgmma;  // warpgroups multiply
+  bool folds;  // shared memory has room for what a CTA has of earlier spans
 };
 
 template <AttentionPrefillConfig C, class Row>
 struct AttentionPrefill {
-  static constexpr int kParts = ceil_div(C.head_dim, 128);  // warps that share a head
-  static constexpr int kGroups = C.rows % 64 == 0 && kParts <= 2 ? 4 : 2;
-  static constexpr int kWarps = kGroups * kParts;
+  using Products =
+      std::conditional_t<C.wgmma, WgmmaProducts<C.head_dim, C.groups>, MmaProducts<C.head_dim, C.groups>>;
+  static constexpr int kParts = Products::kParts;  // warps that share a head
+  static constexpr int kWarps = C.groups * kParts;
   static constexpr int kThreads = kWarps * kWarp;
-  static constexpr int kBlockQueries = kGroups * 16;
-  static constexpr int kTileKeys = kParts == 1 ? 64 : kParts == 2 ? 32 : 16;
-  // Tiles that run at once: twice those of one sequence. Several may have more, which then come in turn; but CTAs to spare
-  // cost one sequence something (with eight times as many its prompts took 2 % to 7 % longer on an H200).
-  static constexpr int kGridX = 2 * C.rows / kBlockQueries;
-  static constexpr int kGridY = C.heads;
+  static constexpr int kHeads = attention_group(C.heads / C.kv_heads, C.groups * 16);  // of a tile
+  static constexpr int kTokens = C.groups * 16 / kHeads;                               // of a tile, each with its heads
+  static constexpr int kShares = C.heads / kHeads;                                     // tiles that have the same tokens
+  static constexpr int kTileKeys = Products::kTileKeys;
+  static constexpr int kGridX = C.ctas;
+  static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
   static constexpr int kHeadBytes = kCacheTokens * Row::kRowBytes;
-  static constexpr int kSteps = C.head_dim / 16;  // of the tensor cores, for a query times a key
-  static constexpr int kDepth = ceil_div(kSteps, kParts);  // of a warp
-  static_assert(Row::kHeadDim == C.head_dim, "the cache has other heads");
-  static constexpr int kRowBytes = C.head_dim * 2 + 16;  // an odd number of chunks: eight rows hit all banks
-  static constexpr int kTileBytes = kTileKeys * kRowBytes;
+  static constexpr int kDepth = Products::kDepth;  // steps of the tensor cores, of a warp's part of a head
+  static constexpr int kTileBytes = Products::kTileBytes;
   static constexpr int kChunks = C.head_dim / 8;  // of a row
   static constexpr int kCopies = ceil_div(kTileKeys * kChunks, kThreads);  // of a thread
   static constexpr int kBufferBytes = 2 * kTileBytes;  // keys, values
   static constexpr int kScores = 2 * kBufferBytes;  // of each warp, where a head has several
-  static constexpr int kSharedBytes = kScores + (kParts > 1 ? kWarps * 16 * kTileKeys * 4 : 0);
+  static constexpr int kFolded = kScores + (kParts > 1 ? kWarps * 16 * kTileKeys * 4 : 0);
+  static constexpr int kFlag = kFolded + (C.folds ? (2 * kDepth + 1) * kThreads * 16 : 0);
+  static constexpr int kSharedBytes = kFlag + 16;
+  static constexpr int kPart = C.head_dim + 2;  // of a query and a span: output, maximum, sum
   static constexpr float kMasked = -1e30f;
+  static_assert(Row::kHeadDim == C.head_dim, "the cache has other heads");
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(C.head_dim % 16 == 0 && C.head_dim <= 512, "a head is up to 32 tensor-core steps of 16");
-  static_assert(C.rows > 0 && C.rows % 32 == 0, "rows come in tiles of 32");
   static_assert(C.stride % 2 == 0, "queries are read two at a time");
+  static_assert(AttentionSpans::kFirst % kTileKeys == 0, "a span consists of tiles");
 
   struct Args {
     const float* q;             // [rows, stride]: the first heads * head_dim columns, times the softmax scale and log2(e)
     const std::uint8_t* cache;  // this layer's part of block 0
     const std::int32_t* table;
     const std::int32_t* positions;
-    float* out;  // [rows, heads, head_dim]
+    float* partial;          // [rows, heads, spans, kPart], of as many rows as tiles are split for
+    std::uint32_t* arrived;  // [rows, shares], zero between launches
+    float* out;              // [rows, heads, head_dim]
     const StepHeader* step;
     const StepSequence* sequences;
   };
+
+  // CTAs take tiles in turn, there and back. Where there are too few, they take spans of tiles, of each sequence the last and
+  // longest first, so that whoever got a long one gets a short one later. Nothing that comes out depends on it.
   static __device__ __forceinline__ void run(const Args& a) {
+    int item = block_index();
+    int back = C.ctas - 1 - item;  // to its next one, halved
+    StepSequence s = a.sequences[0];  // while the number of sequences is on its way
+    const int sequences = a.step->sequences;
+    const bool whole = C.folds && 2 * ((a.step->rows + kTokens - 1) / kTokens) * kShares > C.ctas;
 #pragma unroll 1
-    for (int tile = block_index(); attend(a, tile); tile += kGridX) {
+    for (int i = 0; i < sequences; i++) {
+      if (i > 0) s = a.sequences[i];
+      const int start = a.positions[s.slot];
+      const int tiles = (s.rows + kTokens - 1) / kTokens;
+      const int first = AttentionSpans::of(attention_begin(start, C.window));
+      const int last = AttentionSpans::of(start + s.rows - 1);
+      const int items = (whole ? 1 : last + 1 - first) * tiles * kShares;
+#pragma unroll 1
+      while (item < items) {
+        const int latest = last - item / kShares / tiles;
+        attend(a, s, start, item / kShares % tiles * kTokens, whole ? first : latest, latest, item % kShares);
+        item += 2 * back + 1;
+        back = C.ctas - 1 - back;
+      }
+      item -= items;
     }
   }
 
  private:
-  // The tile of that index among those of all sequences, if there are so many.
-  static __device__ __forceinline__ bool attend(const Args& a, int index) {
-    StepSequence s;
-#pragma unroll 1
-    for (int i = 0;; i++) {
-      if (i == a.step->sequences) return false;
-      s = a.sequences[i];
-      const int tiles = (s.rows + kBlockQueries - 1) / kBlockQueries;
-      if (index < tiles) break;
-      index -= tiles;
-    }
-    const int first = index * kBlockQueries;
-    const int start = a.positions[s.slot];
-    const int head = block_index_y();
-    const int keys = start + min(first + kBlockQueries, s.rows);
-    const int tiles = (keys + kTileKeys - 1) / kTileKeys;
-    const int seen = C.window > 0 ? max(start + first - C.window + 1, 0) : 0;  // from here on, by one of the queries
-    const int query = first + warp_index() / kParts * 16 + lane_index() / 4;  // and query + 8
+  // Tokens of the sequence's from `first` on, heads of `share`, and of the keys that they see those of some spans.
+  static __device__ __forceinline__ void attend(const Args& a, const StepSequence& s, int start, int first, int span,
+                                                int last_span, int share) {
+    const int keys = start + min(first + kTokens, s.rows);
+    const int seen = attention_begin(start + first, C.window);  // from here on, by one of the queries
+    const int first_seen = AttentionSpans::of(seen);
+    const int spans = AttentionSpans::of(keys - 1) + 1 - first_seen;
+    const bool alone = span < last_span || spans == 1;  // this CTA has all
+    span = max(span, first_seen);
+    last_span = min(last_span, first_seen + spans - 1);
+    if (span > last_span) return;
+    const int begin = max(seen, AttentionSpans::begin(span)) / kTileKeys;
+    const int end = (min(keys, AttentionSpans::begin(last_span + 1)) + kTileKeys - 1) / kTileKeys;
+    const Queries queries(s, first, share);
     const std::int32_t* blocks = a.table + s.slot * C.table_blocks;
-    const std::uint8_t* head_cache = a.cache + head / (C.heads / C.kv_heads) * kHeadBytes;
+    const std::uint8_t* head_cache = a.cache + share * kHeads / (C.heads / C.kv_heads) * kHeadBytes;
     std::uint8_t* shared = shared_memory();
 
     block_sync();  // all are done with the tile before this one
-    copy_tile(head_cache, blocks, seen / kTileKeys, seen, keys, shared + seen / kTileKeys % 2 * kBufferBytes);
+    copy_tile(head_cache, blocks, begin, seen, keys, shared + begin % 2 * kBufferBytes);
     std::uint32_t high[kDepth][4];
     std::uint32_t low[kDepth][4];
-    load_queries(a.q + static_cast<std::size_t>(s.first) * C.stride, query, s.rows, head, high, low);
-    State state = {};
-    state.largest[0] = kMasked;
-    state.largest[1] = kMasked;
-    for (int tile = seen / kTileKeys; tile < tiles; tile++) {
+    load_queries(a.q, queries, s.first + s.rows - 1, high, low);
+    State state;
+    bool folded = false;
+#pragma unroll 1
+    for (int tile = begin; tile < end; tile++) {
       cp_async_wait<0>();
+      Products::landed();
       block_sync();  // this tile has come, and all are done with the one before it
-      if (tile + 1 < tiles) {
-        copy_tile(head_cache, blocks, tile + 1, seen, keys, shared + (tile + 1) % 2 * kBufferBytes);
+      if constexpr (C.folds) {
+        if (tile > begin && tile * kTileKeys == AttentionSpans::begin(span + 1)) {
+          if (folded) state = added(unfold(shared), state);
+          fold(shared, state);
+          folded = true;
+          state = {};
+          span++;
+        }
       }
       const std::uint8_t* buffer = shared + tile % 2 * kBufferBytes;
-      float scores[kTileKeys / 8][4] = {};
-      score(buffer, high, low, scores);
+      float scores[kTileKeys / 8][4];
+      Products::score(buffer, high, low, scores);
+      if (tile + 1 < end) copy_tile(head_cache, blocks, tile + 1, seen, keys, shared + (tile + 1) % 2 * kBufferBytes);
+      Products::scored(scores);
       if constexpr (kParts > 1) add_scores(reinterpret_cast<float4*>(shared + kScores), scores);
       if constexpr (C.soft_cap != 0) cap(scores);
       const bool edge = (tile + 1) * kTileKeys > start + first + 1;
-      const bool window_edge = C.window > 0 && tile * kTileKeys < start + first + kBlockQueries - C.window;
-      if (edge || window_edge) mask(tile * kTileKeys, start + query, scores);
+      const bool window_edge = C.window > 0 && tile * kTileKeys < start + first + kTokens - C.window;
+      if (edge || window_edge) mask(tile * kTileKeys, start - s.first, queries, scores);
       std::uint32_t weights[kTileKeys / 16][4];
       soften(scores, state, weights);
-      accumulate(buffer + kTileBytes, weights, state.out);
+      add_weights(weights, state.total);
+      Products::add(buffer + kTileBytes, weights, state.out);
     }
-    store(a.out + static_cast<std::size_t>(s.first) * C.heads * C.head_dim, query, s.rows, head, state);
-    return true;
+    if (alone) {
+      store(a.out, queries, folded ? added(unfold(shared), state) : state);
+      return;
+    }
+    keep(a.partial, queries, span - first_seen, state);
+    if (last_to_arrive(a.arrived + (s.first + first) * kShares + share, spans, shared)) {
+      store(a.out, queries, merged(a.partial, queries, spans));
+    }
   }
 
-  struct State {
-    float largest[2];  // of rows query and query + 8
-    float total[2];    // this lane's part of the sum of weights
-    float out[2 * kDepth][4];
+  // The two rows of a tile that are this lane's: each a token's query for one head.
+  struct Queries {
+    int row[2];   // of the step
+    int head[2];
+    bool real[2];
+    __device__ __forceinline__ Queries(const StepSequence& s, int first, int share) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        const int line = Products::group() * 16 + lane_index() / 4 + half * 8;
+        row[half] = s.first + first + line / kHeads;
+        head[half] = share * kHeads + line % kHeads;
+        real[half] = line < kTokens * kHeads && row[half] < s.first + s.rows;
+      }
+    }
   };
 
-  // The first of this warp's steps, and whether it has one that is the k-th: the last warp of a head may have fewer.
-  static __device__ __forceinline__ int step() { return kParts > 1 ? warp_index() % kParts * kDepth : 0; }
-  static __device__ __forceinline__ bool has(int k) { return kSteps % kParts == 0 || step() + k < kSteps; }
+  struct State {
+    float out[2 * kDepth][4] = {};
+    float total[4] = {};                    // sums of weights, each twice, as a product with ones gives them
+    float largest[2] = {kMasked, kMasked};  // of both rows
+  };
 
   // Keys that no query sees, or that nothing has written yet, are zeros: an old value times weight 0 could still be NaN.
   static __device__ __forceinline__ void copy_tile(const std::uint8_t* head_cache, const std::int32_t* blocks, int tile,
                                                    int seen, int keys, std::uint8_t* buffer) {
+    const int first = tile * kTileKeys;
+    if (first + kTileKeys <= keys && (C.window == 0 || first >= seen)) {
+      copy_rows<true>(head_cache, blocks, first, 0, kTileKeys, buffer);
+    } else {
+      copy_rows<false>(head_cache, blocks, first, seen - first, keys - first, buffer);
+    }
+    cp_async_commit();
+  }
+  // Of a tile's rows all, or those from `begin` on, before `end`. Where threads copy whole rows side by side, the compiler knows in
+  // which block each of a thread's rows lies.
+  template <bool All>
+  static __device__ __forceinline__ void copy_rows(const std::uint8_t* head_cache, const std::int32_t* blocks, int first,
+                                                   int begin, int end, std::uint8_t* buffer) {
+    constexpr bool kWhole = kThreads % kChunks == 0;
+    constexpr int kPass = kThreads / kChunks;  // rows
+    constexpr bool kWithin = kWhole && kCacheTokens % kPass == 0;
 #pragma unroll
     for (int i = 0; i < kCopies; i++) {
-      const int row = (thread_index() + i * kThreads) / kChunks;
-      const int chunk = (thread_index() + i * kThreads) % kChunks;
+      const int own = thread_index() / kChunks;
+      const int row = kWhole ? own + i * kPass : (thread_index() + i * kThreads) / kChunks;
+      const int chunk = (kWhole ? thread_index() : thread_index() + i * kThreads) % kChunks;
       if (kTileKeys * kChunks % kThreads != 0 && row >= kTileKeys) break;
-      const int position = tile * kTileKeys + row;
-      std::uint8_t* to = buffer + row * kRowBytes + chunk * 16;
-      if (position < keys && (C.window == 0 || position >= seen)) {
-        const auto block = static_cast<std::size_t>(blocks[position / kCacheTokens]);
-        const std::uint8_t* from = head_cache + block * C.block_bytes + Row::place(position, chunk);
+      std::uint8_t* to = buffer + Products::place(row, chunk);
+      if (All || (row < end && (C.window == 0 || row >= begin))) {
+        const int block = kWithin ? i * kPass / kCacheTokens : row / kCacheTokens;
+        const int position = kWithin ? own + i * kPass % kCacheTokens : row % kCacheTokens;
+        const std::uint8_t* from =
+            head_cache + static_cast<std::size_t>(blocks[first / kCacheTokens + block]) * C.block_bytes;
+        from += Row::place(position, chunk);
         Row::fetch(to, from, chunk);
         Row::fetch(to + kTileBytes, from + C.kv_heads * kHeadBytes, chunk);
       } else {
@@ -157,48 +236,25 @@ struct AttentionPrefill {
         *reinterpret_cast<uint4*>(to + kTileBytes) = make_uint4(0, 0, 0, 0);
       }
     }
-    cp_async_commit();
   }
 
-  static __device__ __forceinline__ void load_queries(const float* q, int query, int rows, int head,
+  // `last`: the sequence's last row; behind it others may begin, or nothing.
+  static __device__ __forceinline__ void load_queries(const float* q, const Queries& queries, int last,
                                                       std::uint32_t (&high)[kDepth][4],
                                                       std::uint32_t (&low)[kDepth][4]) {
     const float* lines[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const int row = min(query + half * 8, rows - 1);  // behind the last one others may begin, or nothing
-      lines[half] = q + static_cast<std::size_t>(row) * C.stride + head * C.head_dim + step() * 16 + lane_index() % 4 * 2;
+      const int row = min(queries.row[half], last);
+      lines[half] = q + static_cast<std::size_t>(row) * C.stride + queries.head[half] * C.head_dim + column();
     }
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
-      if (!has(k)) break;
+      if (!Products::has(k)) break;
 #pragma unroll
       for (int r = 0; r < 4; r++) {
         const float2 x = *reinterpret_cast<const float2*>(lines[r % 2] + k * 16 + r / 2 * 8);
         split_halves(x, high[k][r], low[k][r]);
-      }
-    }
-  }
-
-  static __device__ __forceinline__ void score(const std::uint8_t* keys, const std::uint32_t (&high)[kDepth][4],
-                                               const std::uint32_t (&low)[kDepth][4],
-                                               float (&scores)[kTileKeys / 8][4]) {
-    // Four matrices: eight keys x two chunks of the head, then the next eight keys.
-    const int row = lane_index() / 16 * 8 + lane_index() % 8;
-    const int chunk = lane_index() / 8 % 2;
-#pragma unroll
-    for (int k = 0; k < kDepth; k++) {
-      if (!has(k)) break;
-#pragma unroll
-      for (int n = 0; n < kTileKeys / 16; n++) {
-        std::uint32_t r[4];
-        ldmatrix_x4(r, keys + (n * 16 + row) * kRowBytes + (2 * (step() + k) + chunk) * 16);
-        const std::uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-          mma_f16_k16(scores[2 * n + j], low[k], b[j]);
-          mma_f16_k16(scores[2 * n + j], high[k], b[j]);
-        }
       }
     }
   }
@@ -212,13 +268,13 @@ struct AttentionPrefill {
           make_float4(scores[j][0], scores[j][1], scores[j][2], scores[j][3]);
     }
     block_sync();
-    const float4* parts = all + warp_index() / kParts * kParts * kWords + lane_index();
+    const float4* parts = all + Products::group() * kWords + lane_index();
 #pragma unroll
     for (int j = 0; j < kTileKeys / 8; j++) {
       float4 sum = parts[j * kWarp];
 #pragma unroll
       for (int p = 1; p < kParts; p++) {
-        const float4 part = parts[p * kWords + j * kWarp];
+        const float4 part = parts[p * C.groups * kWords + j * kWarp];
         sum = make_float4(sum.x + part.x, sum.y + part.y, sum.z + part.z, sum.w + part.w);
       }
       scores[j][0] = sum.x;
@@ -236,13 +292,15 @@ struct AttentionPrefill {
     }
   }
 
-  static __device__ __forceinline__ void mask(int first_key, int position, float (&scores)[kTileKeys / 8][4]) {
+  // `start`: the position of the step's row 0, if it were one of this sequence.
+  static __device__ __forceinline__ void mask(int first_key, int start, const Queries& queries,
+                                              float (&scores)[kTileKeys / 8][4]) {
 #pragma unroll
     for (int j = 0; j < kTileKeys / 8; j++) {
 #pragma unroll
       for (int e = 0; e < 4; e++) {
-        const int key = first_key + j * 8 + lane_index() % 4 * 2 + e % 2;
-        const int ahead = key - (position + e / 2 * 8);
+        const int key = opaque(first_key) + j * 8 + lane_index() % 4 * 2 + e % 2;
+        const int ahead = key - (start + queries.row[e / 2]);
         if (ahead > 0 || (C.window > 0 && ahead <= -C.window)) scores[j][e] = kMasked;
       }
     }
@@ -259,18 +317,14 @@ struct AttentionPrefill {
         largest = max(largest, max(scores[j][2 * half], scores[j][2 * half + 1]));
       }
       largest = group_max<4>(largest);
-      const float correction = exp2_fast(state.largest[half] - largest);
+      const float correction = exp2_flushed(state.largest[half] - largest);
       state.largest[half] = largest;
-      float total = state.total[half] * correction;
 #pragma unroll
       for (int j = 0; j < kTileKeys / 8; j++) {
-        const std::uint32_t pair =
-            floats_to_half2(exp2_fast(scores[j][2 * half] - largest), exp2_fast(scores[j][2 * half + 1] - largest));
-        const float2 rounded = half2_to_float2(pair);
-        total += rounded.x + rounded.y;
-        weights[j / 2][j % 2 * 2 + half] = pair;
+        weights[j / 2][j % 2 * 2 + half] =
+            floats_to_half2(exp2_flushed(scores[j][2 * half] - largest), exp2_flushed(scores[j][2 * half + 1] - largest));
       }
-      state.total[half] = total;
+      state.total[2 * half] *= correction;
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
         state.out[d][2 * half] *= correction;
@@ -279,41 +333,154 @@ struct AttentionPrefill {
     }
   }
 
-  static __device__ __forceinline__ void accumulate(const std::uint8_t* values,
-                                                    const std::uint32_t (&weights)[kTileKeys / 16][4],
-                                                    float (&out)[2 * kDepth][4]) {
-    // Four matrices, transposed: two times eight values x one chunk of the head, then the next chunk.
-    const int row = lane_index() % 16;
-    const int chunk = lane_index() / 16;
+  static __device__ __forceinline__ void add_weights(const std::uint32_t (&weights)[kTileKeys / 16][4],
+                                                     float (&total)[4]) {
+    constexpr std::uint32_t kOnes[2] = {0x3c003c00u, 0x3c003c00u};
 #pragma unroll
-    for (int k = 0; k < kTileKeys / 16; k++) {
-#pragma unroll
-      for (int d = 0; d < kDepth; d++) {
-        if (!has(d)) break;
-        std::uint32_t r[4];
-        ldmatrix_x4_trans(r, values + (k * 16 + row) * kRowBytes + (2 * (step() + d) + chunk) * 16);
-        const std::uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
-        mma_f16_k16(out[2 * d], weights[k], b[0]);
-        mma_f16_k16(out[2 * d + 1], weights[k], b[1]);
-      }
-    }
+    for (const auto& part : weights) mma_f16_k16(total, part, kOnes);
   }
 
-  static __device__ __forceinline__ void store(float* out, int query, int rows, int head, const State& state) {
+  // The first of this lane's columns.
+  static __device__ __forceinline__ int column() { return Products::step() * 16 + lane_index() % 4 * 2; }
+
+  static __device__ __forceinline__ void store(float* out, const Queries& queries, const State& state) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      const float inverse = divide_fast(1.0f, group_sum<4>(state.total[half]));
-      const int row = query + half * 8;
-      if (row >= rows) continue;
-      float* line =
-          out + (static_cast<std::size_t>(row) * C.heads + head) * C.head_dim + step() * 16 + lane_index() % 4 * 2;
+      if (!queries.real[half]) continue;
+      const float inverse = divide_fast(1.0f, state.total[2 * half]);
+      float* line = out + query(queries, half) * C.head_dim + column();
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
-        if (!has(d / 2)) break;
+        if (!Products::has(d / 2)) break;
         *reinterpret_cast<float2*>(line + d * 8) =
             make_float2(state.out[d][2 * half] * inverse, state.out[d][2 * half + 1] * inverse);
       }
     }
+  }
+
+  // Of all rows' queries, that of this lane's row.
+  static __device__ __forceinline__ std::size_t query(const Queries& queries, int half) {
+    return static_cast<std::size_t>(queries.row[half]) * C.heads + queries.head[half];
+  }
+
+  // What a span gives, to be added to what the others do.
+  static __device__ __forceinline__ void keep(float* partial, const Queries& queries, int span, const State& state) {
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      if (!queries.real[half]) continue;
+      float* line = partial + (query(queries, half) * C.spans + span) * kPart;
+#pragma unroll
+      for (int d = 0; d < 2 * kDepth; d++) {
+        if (!Products::has(d / 2)) break;
+        *reinterpret_cast<float2*>(line + column() + d * 8) =
+            make_float2(state.out[d][2 * half], state.out[d][2 * half + 1]);
+      }
+      if (Products::step() == 0 && lane_index() % 4 == 0) {
+        *reinterpret_cast<float2*>(line + C.head_dim) = make_float2(state.largest[half], state.total[2 * half]);
+      }
+    }
+  }
+
+  // Whether all other spans of the tile have been kept.
+  static __device__ __forceinline__ bool last_to_arrive(std::uint32_t* arrived, int spans, std::uint8_t* shared) {
+    auto* flag = reinterpret_cast<std::uint32_t*>(shared + kFlag);
+    fence_gpu();
+    block_sync();
+    if (thread_index() == 0) {
+      *flag = atomic_add(arrived, 1u) == static_cast<std::uint32_t>(spans - 1);
+      fence_gpu();
+    }
+    block_sync();
+    if (*flag == 0) return false;
+    if (thread_index() == 0) *arrived = 0;
+    return true;
+  }
+
+  // A span's results added to those of the spans before it. One that a query does not see adds nothing.
+  static __device__ __forceinline__ State added(const State& before, const State& span) {
+    State sum;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      const float largest = max(before.largest[half], span.largest[half]);
+      const float correction = exp2_flushed(before.largest[half] - largest);
+      const float factor = exp2_flushed(span.largest[half] - largest);
+      sum.largest[half] = largest;
+      sum.total[2 * half] = fma(factor, span.total[2 * half], before.total[2 * half] * correction);
+#pragma unroll
+      for (int d = 0; d < 2 * kDepth; d++) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; e++) {
+          sum.out[d][e] = fma(factor, span.out[d][e], before.out[d][e] * correction);
+        }
+      }
+    }
+    return sum;
+  }
+
+  // This thread's results of the spans so far, in shared memory.
+  static __device__ __forceinline__ void fold(std::uint8_t* shared, const State& state) {
+    auto* words = reinterpret_cast<float4*>(shared + kFolded) + thread_index();
+#pragma unroll
+    for (int d = 0; d < 2 * kDepth; d++) {
+      words[d * kThreads] = make_float4(state.out[d][0], state.out[d][1], state.out[d][2], state.out[d][3]);
+    }
+    words[2 * kDepth * kThreads] = make_float4(state.total[0], state.total[2], state.largest[0], state.largest[1]);
+  }
+  static __device__ __forceinline__ State unfold(const std::uint8_t* shared) {
+    const auto* words = reinterpret_cast<const float4*>(shared + kFolded) + thread_index();
+    State state;
+#pragma unroll
+    for (int d = 0; d < 2 * kDepth; d++) {
+      const float4 word = words[d * kThreads];
+      state.out[d][0] = word.x;
+      state.out[d][1] = word.y;
+      state.out[d][2] = word.z;
+      state.out[d][3] = word.w;
+    }
+    const float4 word = words[2 * kDepth * kThreads];
+    state.total[0] = word.x;
+    state.total[2] = word.y;
+    state.largest[0] = word.z;
+    state.largest[1] = word.w;
+    return state;
+  }
+
+  // What a span left of this lane's rows.
+  static __device__ __forceinline__ State kept(const float* partial, const Queries& queries, int span) {
+    State state;
+#pragma unroll
+    for (int half = 0; half < 2; half++) {
+      if (!queries.real[half]) continue;
+      const float* line = partial + (query(queries, half) * C.spans + span) * kPart;
+      const float2 weight = load_fresh2(line + C.head_dim);
+      state.largest[half] = weight.x;
+      state.total[2 * half] = weight.y;
+#pragma unroll
+      for (int d = 0; d < 2 * kDepth; d++) {
+        if (!Products::has(d / 2)) break;
+        const float2 part = load_fresh2(line + column() + d * 8);
+        state.out[d][2 * half] = part.x;
+        state.out[d][2 * half + 1] = part.y;
+      }
+    }
+    return state;
+  }
+
+  // All spans in order, whichever CTA does this; the next is on its way meanwhile.
+  static __device__ __forceinline__ State merged(const float* partial, const Queries& queries, int spans) {
+    State state = kept(partial, queries, 0);
+    State next = kept(partial, queries, 1);
+#pragma unroll 1
+    for (int span = 2; span <= spans; span++) {
+      const State now = next;
+      if (span < spans) next = kept(partial, queries, span);
+      state = added(state, now);
+    }
+    return state;
+  }
+
+  static __device__ __forceinline__ float2 load_fresh2(const float* pair) {
+    return __builtin_bit_cast(float2, load_fresh(reinterpret_cast<const std::uint64_t*>(pair)));
   }
 };
 
