@@ -160,7 +160,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     left_out = account(checkpoint, spec, sources.values())
     weights = weights_of(checkpoint, graph, sources)
     placed = place_weights(graph, weights, checkpoint.path)
-    cache, ropes = plan_state(graph, cache_format(options.kv)), ropes_of(graph)
+    cache, ropes = plan_state(graph, cache_format(options.kv), spec.context, ROWS), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
@@ -205,7 +205,8 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         add_eos=tokenizer.add_eos,
         pooling=spec.pooling,
         stop_tokens=tokenizer.stop_tokens,
-        kv=PagedState(options.kv, cache.block_bytes),
+        state=tuple(PagedState(group.layers, options.kv, group.window, group.nbytes) for group in cache.groups),
+        block_bytes=cache.block_bytes,
         planes=planes(placed, ropes),
         targets=tuple(plans),
     )

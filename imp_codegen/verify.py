@@ -21,6 +21,7 @@ from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact
+from imp_runtime.paging import Paging, blocks_for
 from imp_runtime.plan import NO_LEDGER, SAMPLING_DTYPE, DType, Kernel, Program
 
 # How far a result may be from the reference's, beside what codes that round the other way do to it: in units of the
@@ -101,11 +102,12 @@ def verify(artifact: Artifact, runner: Runner, progress: Callable[[str, int, int
     rng = np.random.default_rng(0)
     prompt = rng.integers(0, spec.vocab, min(PROMPT_TOKENS, spec.context - 2, artifact.plan.rows))
     # Blocks in descending order: a kernel that ignores the block table reads the wrong ones.
-    blocks = range(1 + (len(prompt) + 1) // 16, 0, -1)
+    paging, tokens = Paging.of(artifact.plan), len(prompt) + 1
+    table = paging.table(tokens, range(paging.blocks(blocks_for(tokens)), 0, -1))
     greedy = np.zeros((), SAMPLING_DTYPE)
     greedy["top_p"] = greedy["repetition_penalty"] = 1
     greedy["ledger"] = NO_LEDGER
-    runner.write_slot(_SLOT, 0, blocks, greedy)
+    runner.write_slot(_SLOT, 0, table, greedy)
     runner.write_rows([(_SLOT, prompt.tolist(), True)])
     progress("verify", 0, 2)
     comparison.program(runner.program_for("forward", len(prompt)).name, prompt, 0)
@@ -127,8 +129,9 @@ class _Comparison:
     def __init__(self, graph: Graph, artifact: Artifact, runner: Runner) -> None:
         self.graph = graph
         self.runner = runner
-        rows = cache_format(artifact.plan.kv.format)
-        self.state = plan_state(graph, rows)
+        plan = artifact.plan
+        rows = cache_format(plan.state[0].format)
+        self.state = plan_state(graph, rows, plan.context, plan.rows)
         self.weights = artifact_weights(artifact)
         self.references = (
             Reference(self.weights, rounded=True, rows=rows),

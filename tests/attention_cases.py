@@ -84,6 +84,17 @@ class Heads:
         return -(-self.table_blocks * BLOCK // 512)
 
     @property
+    def block_groups(self) -> int:
+        """Of layers that have blocks of their own: layers with a window are one of three."""
+        return 3 if self.window else 1
+
+    def entries(self, table: Array) -> Array:
+        """A table as the stages are given it: its group's entries, among those of others, where nobody may look."""
+        whole = np.full((*table.shape, self.block_groups), -1, np.int32)
+        whole[..., 0] = table
+        return whole
+
+    @property
     def layer_bytes(self) -> int:
         return 2 * self.kv_heads * BLOCK * self.head_dim * 2
 
@@ -107,7 +118,8 @@ class Heads:
         fields: dict[str, float] = {"heads": self.heads, "kv_heads": self.kv_heads}
         fields |= {"values": self.values} if name == "AttentionConfig" else {}
         fields |= {"head_dim": self.head_dim}
-        last: dict[str, float] = {"table_blocks": self.table_blocks, "block_bytes": 2 * self.layer_bytes}
+        last: dict[str, float] = {"table_blocks": self.table_blocks, "block_groups": self.block_groups}
+        last |= {"block_bytes": 2 * self.layer_bytes}
         cap = self.soft_cap * math.log2(math.e)
         rope = {"rope_dim": self.turned, "interleaved": self.interleaved, "magnitude": self.magnitude}
         norms = {
@@ -119,8 +131,7 @@ class Heads:
         }
         match name:
             case "AttentionConfig":
-                fields |= {"block_tokens": BLOCK, "block_bytes": 2 * self.layer_bytes}
-                fields |= {"table_blocks": self.table_blocks, **more, "window": self.window, **rope, **norms}
+                fields |= {"block_tokens": BLOCK, **last, **more, "window": self.window, **rope, **norms}
                 fields |= {"soft_cap": cap}
             case "RopeAppendConfig":
                 fields |= {"rows": self.tokens, "values": self.values, "stride": self.width, **last, **rope, **norms}

@@ -117,7 +117,8 @@ def tiny_plan(**changes: object) -> Plan:
         add_eos=False,
         pooling="mean",
         stop_tokens=(IM_END,),
-        kv=PagedState("f16", 8192),
+        state=(PagedState((0, 1), "f16", 0, 8192),),
+        block_bytes=8192,
         planes=(Plane("embedding", "F32", "vector", 1, 64, 256),),
         targets=(
             TargetPlan(

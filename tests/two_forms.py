@@ -107,13 +107,15 @@ class BothForms:
 
     def reset(self) -> None:
         """As freshly loaded: all sequences are empty, and so are the buffers between kernels."""
-        each = min((self.runner.blocks - 1) // (2 * self.sequences), self.runner.plan.table_blocks)
+        paging, some = self.runner.paging, (self.runner.blocks - 1) // (2 * self.sequences)
+        tokens = 16 * paging.places(some, paging.longest)
         greedy = np.zeros((), SAMPLING_DTYPE)
         greedy["top_p"] = greedy["repetition_penalty"] = 1
         greedy["ledger"] = NO_LEDGER
         for slot in range(2 * self.sequences):
             # In descending order: who ignores the block table reads the wrong ones.
-            self.runner.write_slot(slot, 0, range((slot + 1) * each, slot * each, -1), greedy)
+            table = paging.table(tokens, range((slot + 1) * some, slot * some, -1))
+            self.runner.write_slot(slot, 0, table, greedy)
         for buffer in self.runner.target.buffers:
             self.runner.write(buffer.name, np.zeros(buffer.nbytes, np.uint8))
 

@@ -150,6 +150,15 @@ class Lowering:
         """A parameter for one layer's part of the KV cache."""
         return Param("std::uint8_t*", Binding("kv", self.cache.layers[layer].offset))
 
+    def layer_table(self, layer: int) -> Param:
+        """A parameter for the block tables of one layer's group."""
+        return Param("const std::int32_t*", Binding("seq.table", 4 * self.cache.layers[layer].group))
+
+    def paging(self) -> tuple[tuple[str, int], ...]:
+        """Config fields: how block tables and blocks lie."""
+        groups = ("block_groups", len(self.cache.groups))
+        return (("table_blocks", self.table_blocks), groups, ("block_bytes", self.cache.block_bytes))
+
     def cache_row(self, layer: int) -> Cpp:
         """The C++ type of a row of one layer's cache."""
         part = self.cache.layers[layer]

@@ -1,4 +1,4 @@
-"""Where the state of a sequence lies: a block of the cache holds the keys and values of 16 positions of every layer."""
+"""Where the state of a sequence lies: keys and values of 16 positions of a group of layers in a block of the cache."""
 
 from __future__ import annotations
 
@@ -12,12 +12,16 @@ from imp_runtime.plan import BLOCK_TOKENS
 
 @dataclass(frozen=True, slots=True)
 class CacheLayer:
-    """One layer's part of a block: [k and v][kv head][16 positions] rows of `head_dim` elements, from `offset` on."""
+    """One layer's part of its group's blocks: [k and v][kv head][16 positions] rows of `head_dim` elements.
+
+    From byte `offset` on.
+    """
 
     format: CacheFormat
     kv_heads: int
     head_dim: int
-    offset: int
+    group: int = 0
+    offset: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -43,12 +47,18 @@ class CacheLayer:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheGroup:
+    """Layers that have blocks together, of which they use `nbytes`: a row sees `window` positions, 0: all."""
+
+    window: int
+    layers: tuple[int, ...]
+    nbytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class CachePlan:
-    """The parts of a block, in order."""
+    """Of each layer its part, the groups, and the bytes of a block, the same for all groups."""
 
     layers: tuple[CacheLayer, ...]
-
-    @property
-    def block_bytes(self) -> int:
-        """Bytes of a block."""
-        return sum(layer.nbytes for layer in self.layers)
+    groups: tuple[CacheGroup, ...]
+    block_bytes: int

@@ -1,14 +1,13 @@
 """Blocks of the paged KV cache: who holds them, and which are kept for the prompts to come.
 
-A full block whose content is computed gets a name, a hash of its tokens and of all before them. Blocks that nobody
-holds keep name and content until their memory is needed: a prompt that begins with the same tokens takes them as they
-are.
+A full block whose content is computed gets a name, of its group of layers, its tokens and all before them. Blocks that
+nobody holds keep name and content until their memory is needed: a prompt that begins with the same tokens takes them as
+they are.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 
 
 class BlockManager:
@@ -22,9 +21,7 @@ class BlockManager:
         self.blocks = blocks
         self._prefix_cache = prefix_cache
         self._free = list(range(blocks - 1, 0, -1))
-        # Oldest first. What holds a block holds all before it and gives it back first, so a block never outlives the
-        # one that it follows.
-        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._idle: OrderedDict[int, None] = OrderedDict()  # the longest idle first
         self._holders: dict[int, int] = {}
         self._names: dict[int, bytes] = {}
         self._named: dict[bytes, int] = {}
@@ -59,14 +56,9 @@ class BlockManager:
             self._names[block] = name
             self._named.setdefault(name, block)
 
-    def find(self, names: Iterable[bytes]) -> list[int]:
-        """The blocks of the first `names`, up to the first that no block has."""
-        found = []
-        for name in names:
-            if name not in self._named:
-                break
-            found.append(self._named[name])
-        return found
+    def find(self, name: bytes) -> int | None:
+        """The block of that name, if there is one."""
+        return self._named.get(name)
 
     def idle(self, blocks: list[int]) -> int:
         """How many of `blocks` nobody holds: to share them takes as many from `free_blocks`."""

@@ -106,7 +106,7 @@ class Engine:
             self.close()
             raise
         manager = BlockManager(self.runner.blocks, prefix_cache=prefix_cache)
-        self._scheduler = Scheduler(self.plan.slots, self.plan.ledgers, self._rows, manager)
+        self._scheduler = Scheduler(self.plan.slots, self.plan.ledgers, self._rows, manager, self.runner.paging)
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)
         self._in_flight: deque[deque[_Token] | Mark] = deque()
@@ -288,7 +288,8 @@ class Engine:
         slot, blocks = borrowed
         result = np.empty((len(tokens), width), np.float32)
         try:
-            self.runner.write_slot(slot, 0, blocks, SamplingParams().record(0, NO_LEDGER))
+            table = self.runner.paging.table(len(tokens), blocks)
+            self.runner.write_slot(slot, 0, table, SamplingParams().record(0, NO_LEDGER))
             for start in range(0, len(tokens), most):
                 if before_part is not None:
                     before_part()

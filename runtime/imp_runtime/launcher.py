@@ -29,11 +29,10 @@ class Launcher:
     def launch(self, batch: Batch) -> Iterator[tuple[Run, npt.NDArray[np.uint32] | None]]:
         """Run a batch. Each time that a token's choice has been launched, its rows and what it may be (see `_mask`)."""
         for run in batch.sequences:
-            if run.table:
+            if run.moved:
                 self._write_sequence(run)
-            if run.new_block is not None:
-                place, block = run.new_block
-                self._runner.write_table(run.slot, place, (block,))
+            elif run.table:
+                self._runner.write_table(run.slot, run.place, run.table)
         if batch.rows == 1:
             (run,) = batch.sequences
             yield run, self._step(run)

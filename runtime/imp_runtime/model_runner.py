@@ -13,6 +13,7 @@ import numpy.typing as npt
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import Device, DeviceError, Launch, Module
 from imp_runtime.errors import ImpError
+from imp_runtime.paging import Paging, blocks_for
 from imp_runtime.plan import (
     BLOCK_TOKENS,
     BREAKER_WORDS,
@@ -82,6 +83,7 @@ class ModelRunner:
         self.artifact = artifact
         self.device = device
         self.plan: Plan = artifact.plan
+        self.paging = Paging.of(artifact.plan)
         self.target: TargetPlan = artifact.plan.target(device.target)
         self._addresses: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
@@ -159,23 +161,24 @@ class ModelRunner:
         """Allocate the cache; the number of its blocks, block 0 included."""
         if not 0 < kv_share <= 1:
             raise ImpError(f"kv_share is {kv_share:g}, expected more than 0 and at most 1")
-        plan, block_bytes = self.plan, self.plan.kv.block_bytes
-        most = plan.slots * -(-plan.context // BLOCK_TOKENS)
-        least = -(-min(plan.context, LEAST_KV_TOKENS) // BLOCK_TOKENS)
+        plan, paging, block_bytes = self.plan, self.paging, self.plan.block_bytes
+        most = plan.slots * paging.longest
+        least = blocks_for(min(plan.context, LEAST_KV_TOKENS))
         free = int((self.device.memory_free() - RESERVED_FREE_BYTES) * kv_share)
         if kv_tokens is not None:
             if kv_tokens < 2 * BLOCK_TOKENS:
                 raise ImpError(f"kv_tokens is {kv_tokens}, expected at least {2 * BLOCK_TOKENS}")
-            blocks = min(most, -(-kv_tokens // BLOCK_TOKENS))
-            least = blocks
+            least = min(most, blocks_for(kv_tokens))
+            blocks = paging.blocks(least)
         else:
             allowed = min(free, SIM_KV_BYTES) if self.target.simulated else free
             # Where the cap for the simulator is below the least, it is only a wish.
-            blocks = min(most, max(allowed // block_bytes - 1, min(least, free // block_bytes - 1)))
-        if blocks < least or (blocks + 1) * block_bytes > free:
+            room = max(allowed // block_bytes - 1, min(paging.blocks(least), free // block_bytes - 1))
+            blocks = min(paging.blocks(most), room)
+        if blocks < paging.blocks(least) or (blocks + 1) * block_bytes > free:
             raise DeviceError(
                 f"{self.artifact.path}: a KV cache of {least * BLOCK_TOKENS} tokens needs "
-                f"{(least + 1) * block_bytes:,} bytes, {self.device.name} has {max(0, free):,} left; "
+                f"{(paging.blocks(least) + 1) * block_bytes:,} bytes, {self.device.name} has {max(0, free):,} left; "
                 "close what else uses it, ask for fewer kv_tokens or compile a smaller quantisation"
             )
         nbytes = (blocks + 1) * block_bytes
@@ -211,8 +214,11 @@ class ModelRunner:
 
     @property
     def kv_tokens(self) -> int:
-        """Tokens that the KV cache holds, of all sequences together."""
-        return (self.blocks - 1) * BLOCK_TOKENS
+        """Tokens that the KV cache holds, of as few sequences as can have so many.
+
+        Where layers have windows, more short ones take more of it.
+        """
+        return self.paging.places(self.blocks - 1, self.plan.slots * self.paging.longest) * BLOCK_TOKENS
 
     @property
     def programs(self) -> Sequence[Program]:
@@ -274,7 +280,7 @@ class ModelRunner:
         self.write("step.rows", np.array([row, slot], "<i4"), STEP_LINE // 2)
 
     def write_slot(self, slot: int, position: int, table: Sequence[int], sampling: npt.NDArray[np.void]) -> None:
-        """Set up a sequence in a slot: block ids, and its SAMPLING_DTYPE record as a scalar array."""
+        """Set up a sequence in a slot: block table, and its SAMPLING_DTYPE record as a scalar array."""
         assert sampling.dtype == SAMPLING_DTYPE
         self.write("seq.position", np.array([position], "<i4"), 4 * slot)
         self.write("seq.sampling", sampling, SAMPLING_DTYPE.itemsize * slot)
@@ -312,17 +318,24 @@ class ModelRunner:
         self.write("seq.token", np.array([token], "<i4"), 4 * slot)
 
     def write_table(self, slot: int, first: int, blocks: Sequence[int]) -> None:
-        """Entries `first`, `first + 1`, ... of a slot's block table."""
-        self.write("seq.table", np.array(blocks, "<i4"), 4 * (slot * self.plan.table_blocks + first))
+        """From place `first` of a slot's block table on, the blocks of all groups at each place."""
+        at = (slot * self.plan.table_blocks + first) * len(self.plan.state)
+        self.write("seq.table", np.array(blocks, "<i4"), 4 * at)
 
-    def read_blocks(self, slot: int, offset: int, nbytes: int, tokens: int) -> npt.NDArray[np.uint8]:
-        """Of each cache block that holds the first `tokens` positions of a sequence, in order, a part of its bytes.
+    def read_table(self, slot: int, places: int) -> npt.NDArray[np.int64]:
+        """The first `places` of a slot's block table: [places, groups]."""
+        groups = len(self.plan.state)
+        at = 4 * slot * self.plan.table_blocks * groups
+        return self.read("seq.table", "i32", (places, groups), at).astype(np.int64)
+
+    def read_blocks(self, slot: int, group: int, offset: int, nbytes: int, tokens: int) -> npt.NDArray[np.uint8]:
+        """Of each of a group's blocks that hold a sequence's first `tokens` positions, in order, a part of its bytes.
 
         uint8[blocks, nbytes], from `offset` of a block on.
         """
-        count, block_bytes = -(-tokens // BLOCK_TOKENS), self.plan.kv.block_bytes
-        row = self.read("seq.table", "i32", (count,), 4 * slot * self.plan.table_blocks).astype(np.int64)
-        parts = [self.read("kv", "u8", (nbytes,), int(block) * block_bytes + offset) for block in row]
+        table = self.read_table(slot, blocks_for(tokens))
+        at = [int(block) * self.plan.block_bytes + offset for block in table[:, group]]
+        parts = [self.read("kv", "u8", (nbytes,), each) for each in at]
         return np.stack(parts).astype(np.uint8)
 
     def trace(self, program: str) -> Iterator[tuple[Kernel, dict[str, npt.NDArray[np.generic]]]]:
@@ -337,7 +350,7 @@ class ModelRunner:
 
         def outcome(output: Output) -> npt.NDArray[np.generic]:
             if output.buffer == "kv":
-                return self.read_blocks(slot, output.offset, math.prod(output.shape), tokens)
+                return self.read_blocks(slot, output.group, output.offset, math.prod(output.shape), tokens)
             if not output.stride:
                 return self.read(output.buffer, output.dtype, output.shape, output.offset)
             lines = np.zeros(output.shape[0] * output.stride, np.uint8)

@@ -12,39 +12,9 @@ greedy choices and plain draws need nothing of this, there are fewer ledgers tha
 sequence's. Counts and history are kept up to date by whatever chooses by the record.
 
 State buffers (all little-endian; S = `plan.slots`, L = `plan.ledgers`, V = vocabulary, R = `plan.rows`,
-B = `plan.table_blocks`)
+B = `plan.table_blocks`, G groups of layers in `plan.state`)
 
-===============  ====================  ================================================================================
-name             type                  meaning
-===============  ====================  ================================================================================
-step.rows        int32[1 + R, 4]       {rows, sequences, row, slot}: how many there are, which row `head_r1` takes, and
-                                       the sequence whose token is chosen; then of each row {slot, offset, token, 0}. It
-                                       stands at seq.position + offset; its token is an id, or LAST_TOKEN for seq.token
-step.sequences   int32[R, 4]           {first row, rows, slot, flags}; read by programs of several rows only. SAMPLES
-                                       among the flags: a token is chosen after its last row, which counts only then
-seq.token        int32[S]              last sampled token
-seq.position     int32[S]              tokens of the sequence already in the KV cache = position of the next token
-seq.table        int32[S, B]           KV block table: block id of positions 16i .. 16i+15
-seq.sampling     SAMPLING_DTYPE[S]     sampling parameters
-seq.surprise     float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
-ledger.mask      uint32[L, V / 32]     V / 32 rounded up; bit t % 32 of word t / 32: token t may be chosen; read where
-                                       the record says MASKED
-ledger.bias      float32[L, V]         added to the logits; read where the record says BIASED
-ledger.seen      uint32[L, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
-ledger.history   int32[L, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has
-                                       DRY or a `repeat_last_n`
-ledger.breakers  int32[L, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
-out.count        uint32[1]             tokens chosen since load, by any program, each of which adds what it has chosen:
-                                       the index of the next ring entry
-out.ring         uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
-                                       where the logits were no finite numbers
-out.logits       float32[L, V]         pinned host memory: a sequence's last logits, as `export_r1` left them
-out.surprise     float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise
-                                       after it, if Mirostat chose it
-out.top          TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all chosen, entry `i % N`
-kv               bytes                 the paged cache, `blocks * plan.kv.block_bytes`; block 0 is never handed out
-===============  ====================  ================================================================================
-
+===============  ====================  =========================================================================
 Programs are named by the rows that they run, one or up to so many:
 
 - `forward_r*` runs rows through the model. That of several rows advances the positions of its sequences; of those that
@@ -75,7 +45,7 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 14
+PLAN_VERSION = 15
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -208,8 +178,8 @@ class Binding:
 class Output:
     """What a kernel leaves behind that `imp verify` can compare: graph value, where it lies, shape and type.
 
-    With `buffer` `kv` it is part of every block, from `offset` on: the reader gathers them by the block table.
-    `stride`: bytes from one row of the first axis to the next where others lie between them, else 0.
+    With `buffer` `kv` it is part of every block of the group `group`, from `offset` on: the reader gathers them by the
+    block table. `stride`: bytes from one row of the first axis to the next where others lie between them, else 0.
     """
 
     value: Text
@@ -218,6 +188,7 @@ class Output:
     dtype: DType
     shape: tuple[int, ...]
     stride: int = 0
+    group: int = 0
 
     @property
     def row_bytes(self) -> int:
@@ -344,20 +315,25 @@ class TargetPlan:
 
 @dataclass(frozen=True, slots=True)
 class PagedState:
-    """What a sequence's layers keep of every position, in blocks of BLOCK_TOKENS positions of all layers.
+    """What a group of layers keeps of a sequence's positions, in blocks of BLOCK_TOKENS positions.
 
-    The runtime hands blocks out and copies them; what is in them only the compiler and the kernels know. `format`: of
-    the rows, for people.
+    The runtime hands blocks out and takes them back; what is in them only the compiler and the kernels know. Blocks of
+    all groups have `Plan.block_bytes`, of which this one uses `nbytes`. With a `window` a row sees so many positions,
+    its own the last of them, and what no row to come sees may be taken back; 0: all. `layers` and `format`, that of the
+    rows, are for people.
     """
 
+    layers: tuple[int, ...]
     format: Text
-    block_bytes: int
+    window: int
+    nbytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """The whole plan. `stop_tokens` end a generation; `bos_token` and `eos_token` are -1 where the model has none.
 
+    `state`: the groups of layers, whose order is that of block tables. `block_bytes`: of a block of the cache.
     `add_bos` and `add_eos`: they stand around a text (behind it only where the text is to be embedded). `pooling`:
     which of a text's final hidden states is its embedding, or their mean; `none` gives it none.
     """
@@ -384,7 +360,8 @@ class Plan:
     add_eos: bool
     pooling: Pooling
     stop_tokens: tuple[int, ...]
-    kv: PagedState
+    state: tuple[PagedState, ...]
+    block_bytes: int
     planes: tuple[Plane, ...]
     targets: tuple[TargetPlan, ...]
 

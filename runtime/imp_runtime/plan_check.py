@@ -29,6 +29,7 @@ from imp_runtime.plan import (
 from imp_runtime.text import plain_name
 
 MAX_ARGS = 24
+MAX_GROUPS = 64
 MOST_ROWS = TOP_ENTRIES // 2  # each may choose a token, and the next step is launched before they are read
 MAX_PACKED_ARGS = 4095  # CUDA's limit: 32,764 bytes of parameters
 MAX_BLOCK_THREADS = 1024
@@ -47,7 +48,7 @@ def state_sizes(plan: Plan) -> dict[str, int]:
         "step.sequences": STEP_LINE * plan.rows,
         "seq.token": 4 * plan.slots,
         "seq.position": 4 * plan.slots,
-        "seq.table": 4 * plan.slots * plan.table_blocks,
+        "seq.table": 4 * plan.slots * plan.table_blocks * len(plan.state),
         "seq.sampling": SAMPLING_DTYPE.itemsize * plan.slots,
         "seq.surprise": 4 * plan.slots,
         "ledger.mask": 4 * plan.ledgers * -(-plan.vocab // 32),
@@ -80,7 +81,10 @@ def check_plan(plan: Plan) -> None:
         ("decode_weight_bytes", plan.decode_weight_bytes, 0, MAX_BUFFER_BYTES),
         ("bos_token", plan.bos_token, -1, plan.vocab - 1),
         ("eos_token", plan.eos_token, -1, plan.vocab - 1),
-        ("kv.block_bytes", plan.kv.block_bytes, 1, MAX_BUFFER_BYTES),
+        ("block_bytes", plan.block_bytes, 1, MAX_BUFFER_BYTES),
+        ("state (groups)", len(plan.state), 1, MAX_GROUPS),
+        *((f"state[{i}].window", group.window, 0, 2**28) for i, group in enumerate(plan.state)),
+        *((f"state[{i}].nbytes", group.nbytes, 1, plan.block_bytes) for i, group in enumerate(plan.state)),
         *(("stop_tokens", token, 0, plan.vocab - 1) for token in plan.stop_tokens),
         *((f"planes[{p.name}].rows", p.rows, 1, 2**32) for p in plan.planes),
         *((f"planes[{p.name}].cols", p.cols, 1, 2**32) for p in plan.planes),
@@ -111,12 +115,12 @@ def _check_target(plan: Plan, target: TargetPlan) -> None:
                 f"plan.json: {where}.buffers[{buffer.name}].nbytes is {buffer.nbytes}, expected {sizes[buffer.name]}"
             )
     # Only offsets into the first block can be checked here: how many blocks there are is decided at load.
-    sizes["kv"] = plan.kv.block_bytes
+    sizes["kv"] = plan.block_bytes
     for program in (*target.programs, *target.fallback):
         _in_range(f"{where}.{program.name}.rows", program.rows, 1, plan.rows)
         _unique(f"{where}.{program.name}", (k.name for k in program.kernels))
         for kernel in program.kernels:
-            _check_kernel(f"{where}.{program.name}.{kernel.name}", kernel, sizes)
+            _check_kernel(f"{where}.{program.name}.{kernel.name}", kernel, sizes, len(plan.state))
 
 
 def _check_fallback(where: str, target: TargetPlan) -> None:
@@ -137,7 +141,7 @@ def _check_fallback(where: str, target: TargetPlan) -> None:
             )
 
 
-def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
+def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int], groups: int) -> None:
     if not _SYMBOL.fullmatch(kernel.entry):
         raise PlanError(f"plan.json: {where}.entry is {kernel.entry!r:.80}, not a C symbol")
     for axis, value, high in zip("xyz", kernel.grid, MAX_GRID, strict=True):
@@ -173,6 +177,7 @@ def _check_kernel(where: str, kernel: Kernel, sizes: dict[str, int]) -> None:
                 f"plan.json: {where}.outputs[{output.value}].stride is {output.stride}, its rows have "
                 f"{output.row_bytes} bytes"
             )
+        _in_range(f"{where}.outputs[{output.value}].group", output.group, 0, groups - 1)
         place = Binding(output.buffer, output.offset)
         _check_binding(f"{where}.outputs[{output.value}]", place, output.nbytes, sizes)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 
 from imp_runtime.block_manager import BlockManager
+from imp_runtime.paging import Paging, blocks_for
 from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER
-from imp_runtime.sequence import Finish, Sequence, Status, blocks_for
+from imp_runtime.sequence import Finish, Sequence, Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +18,8 @@ class Run:
     """Rows of one sequence: `tokens` from position `start` on, LAST_TOKEN for what it has chosen last.
 
     `samples`: a token is chosen after them. `slot` and `ledger` are the sequence's when this was decided; it may lose
-    them while the work is being launched. `table`: its blocks, where the device has yet to be told of the sequence,
-    else empty. `new_block`: (place in the block table, block) just added, or None.
+    them while the work is being launched. `moved`: the device has yet to be told of the sequence. `table`: what it has
+    not been told of the block table, from `place` on the blocks of all groups at each place, 0 for none.
     """
 
     sequence: Sequence
@@ -26,8 +28,9 @@ class Run:
     start: int
     tokens: tuple[int, ...]
     samples: bool
+    moved: bool = False
+    place: int = 0
     table: tuple[int, ...] = ()
-    new_block: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +44,9 @@ class Batch:
 class Scheduler:
     """Queues of sequences over `slots` slots, `ledgers` ledgers and the blocks of `manager`; `rows` rows at a time.
 
+    A sequence gives back the blocks that no window of its rows to come sees. Under their names they may be found by
+    others, as long as nobody needs the memory.
+
     Rows of prompts are followed by one step of every sequence that can take one, so neither starves the other.
     When blocks run out, the youngest sequence loses its own and is computed again later.
     Because the device works strictly in order, a block counts as computed as soon as its work has been chosen: whoever
@@ -48,11 +54,15 @@ class Scheduler:
     All methods but `finish` belong to the thread that runs the engine.
     """
 
-    def __init__(self, slots: int, ledgers: int, rows: int, manager: BlockManager) -> None:
+    def __init__(
+        self, slots: int, ledgers: int, rows: int, manager: BlockManager, paging: Paging | None = None
+    ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rows = rows
         self._manager = manager
+        self._paging = paging or Paging()
+        self._groups = range(len(self._paging.windows))
         self._free_slots = list(range(slots - 1, -1, -1))
         self._free_ledgers = list(range(ledgers - 1, -1, -1))
         self._clock = 0
@@ -112,18 +122,16 @@ class Scheduler:
             sequence.cached = min(sequence.cached, known)
             sequence.prefill_end = sequence.known
             sequence.moved = True
-            need = blocks_for(sequence.known + 1) - len(sequence.blocks)
-            if need > self._manager.free_blocks:
+            if not self._take(sequence, sequence.known + 1):
                 self._preempt(sequence)
-            elif need > 0:
-                sequence.blocks += self._manager.allocate(need)
 
     def borrow(self, tokens: int) -> tuple[int, list[int]] | None:
         """A slot and blocks for `tokens` tokens outside the queues, or None when there are none to spare."""
         with self._lock:
-            if not self._free_slots or blocks_for(tokens) > self._manager.free_blocks:
+            need = self._paging.blocks(blocks_for(tokens))
+            if not self._free_slots or need > self._manager.free_blocks:
                 return None
-            return self._free_slots.pop(), self._manager.allocate(blocks_for(tokens))
+            return self._free_slots.pop(), self._manager.allocate(need)
 
     def give_back(self, slot: int, blocks: list[int]) -> None:
         """Return what `borrow` gave."""
@@ -140,19 +148,16 @@ class Scheduler:
         while True:
             self._admit()
             prefilling = [s for s in self.running if s.prefilling]
-            if prefilling and not self.owes_steps:
-                return self._prompts(prefilling)
             decodable = [s for s in self.running if s.decodable]
-            if not decodable:
+            if prefilling and not self.owes_steps:
+                if runs := self._prompts(prefilling):
+                    return Batch(self._rows, runs)
+            elif decodable:
+                sequence = min(decodable, key=lambda s: s.served)
+                if self._take(sequence, sequence.cached + 1):
+                    return Batch(1, (self._step(sequence),))
+            else:
                 return None
-            sequence = min(decodable, key=lambda s: s.served)
-            index = blocks_for(sequence.cached + 1) - 1
-            if index < len(sequence.blocks):
-                return Batch(1, (self._step(sequence, None),))
-            if self._manager.free_blocks:
-                (block,) = self._manager.allocate(1)
-                sequence.blocks.append(block)
-                return Batch(1, (self._step(sequence, (index, block)),))
             if any(s.unread for s in self.running):
                 # A token on its way may end its sequence and free blocks; and only a sequence whose tokens are all
                 # known can be computed again.
@@ -161,11 +166,12 @@ class Scheduler:
 
     def _admit(self) -> None:
         while self._free_slots and (sequence := self._first()) is not None:
-            found = self._find(sequence)
-            need = blocks_for(sequence.known + 1) - len(found)
-            free = self._manager.free_blocks - self._manager.idle(found)
-            # Leave every running sequence one more block, or the newcomer would soon be preempted again.
-            if need + len(self.running) > free and (self.running or need > free):
+            end, found = self._find(sequence)
+            tokens, position = sequence.known + 1, end * BLOCK_TOKENS
+            need = sum(self._paging.end(group, position, tokens) - end for group in self._groups)
+            free = self._manager.free_blocks - self._manager.idle(list(chain.from_iterable(found)))
+            # Leave every running sequence one more place, or the newcomer would soon be preempted again.
+            if need + len(self._groups) * len(self.running) > free and (self.running or need > free):
                 return
             self.waiting.remove(sequence)
             sequence.status = Status.RUNNING
@@ -174,8 +180,10 @@ class Scheduler:
             if sequence.wants_ledger:
                 sequence.ledger = self._free_ledgers.pop()
             sequence.moved = True
-            self._share(sequence, found)
-            sequence.blocks += self._manager.allocate(need)
+            sequence.blocks = [[] for _ in self._groups]
+            sequence.begins = [0 for _ in self._groups]
+            self._share(sequence, end, found)
+            self._take(sequence, tokens)
             if not sequence.served:
                 sequence.prompt_cached = min(sequence.cached, len(sequence.prompt))
             self.running.append(sequence)
@@ -184,44 +192,92 @@ class Scheduler:
         """Whose turn it is to be admitted; who waits for a ledger is overtaken by those that want none."""
         return next((s for s in self.waiting if self._free_ledgers or not s.wants_ledger), None)
 
-    def _find(self, sequence: Sequence) -> list[int]:
-        """Cached blocks that hold the next known tokens of a sequence; its last one is always left to run."""
-        first = sequence.cached // BLOCK_TOKENS
-        return self._manager.find(sequence.block_names(first, (sequence.known - 1) // BLOCK_TOKENS))
+    def _find(self, sequence: Sequence) -> tuple[int, list[list[int]]]:
+        """The place behind which a sequence can go on, and of each group the cached blocks before it that it needs.
 
-    def _share(self, sequence: Sequence, found: list[int]) -> None:
-        """Let a sequence go on behind the blocks that were found for it, which replace its own at their places."""
-        if not found:
-            return
-        self._manager.share(found)
+        They hold the next known tokens; the last of these is always left to run.
+        """
+        first = end = sequence.cached // BLOCK_TOKENS
+        begins = sequence.begins or [0 for _ in self._groups]  # from here on a group has all
+        cached: list[list[int]] = [[] for _ in self._groups]  # from `first` on, 0 where there is none
+        for place, name in enumerate(sequence.block_names(first, (sequence.known - 1) // BLOCK_TOKENS), first):
+            for group, blocks in enumerate(cached):
+                blocks.append(self._manager.find(_of_group(name, group)) or 0)
+                if not blocks[-1]:
+                    begins = [*begins[:group], place + 1, *begins[group + 1 :]]
+            if any(begin > 0 and not window for begin, window in zip(begins, self._paging.windows, strict=True)):
+                break
+            if all(begins[group] <= self._paging.first(group, (place + 1) * BLOCK_TOKENS) for group in self._groups):
+                end = place + 1
+        seen = (max(self._paging.first(group, end * BLOCK_TOKENS) - first, 0) for group in self._groups)
+        return end, [blocks[begin : end - first] for begin, blocks in zip(seen, cached, strict=True)]
+
+    def _share(self, sequence: Sequence, end: int, found: list[list[int]]) -> None:
+        """Let a sequence go on behind place `end`, with blocks that were found for it in place of its own."""
         first = sequence.cached // BLOCK_TOKENS
-        end = first + len(found)
-        own, sequence.blocks[first:end] = sequence.blocks[first:end], found
-        self._manager.free(own)
+        if end == first:
+            return
+        for blocks, mine in zip(found, sequence.blocks, strict=True):
+            self._manager.share(blocks)
+            own = [block for block in mine[first:end] if block]
+            mine[first:end] = [0] * (end - first - len(blocks)) + blocks
+            self._manager.free(own)
         sequence.cached = end * BLOCK_TOKENS
         sequence.moved = True
 
-    def _name_blocks(self, sequence: Sequence, begin: int, end: int) -> None:
-        """The full blocks among positions `begin` to `end`, all known and launched, may be shared from now on."""
-        first, last = begin // BLOCK_TOKENS, end // BLOCK_TOKENS
-        for block, name in zip(sequence.blocks[first:last], sequence.block_names(first, last), strict=True):
-            self._manager.name(block, name)
+    def _take(self, sequence: Sequence, tokens: int) -> bool:
+        """Let a sequence hold the blocks for its first `tokens` positions that its next rows see; whether it can."""
+        position = min(sequence.cached, sequence.known)  # no row before it will be run again, whatever comes
+        self._give_back(sequence, position)
+        need = [
+            max(self._paging.end(group, position, tokens) - len(blocks), 0)
+            for group, blocks in enumerate(sequence.blocks)
+        ]
+        if sum(need) > self._manager.free_blocks:
+            return False
+        for blocks, count in zip(sequence.blocks, need, strict=True):
+            blocks += self._manager.allocate(count)
+        return True
 
-    def _prompts(self, prefilling: list[Sequence]) -> Batch:
-        """As many rows as there are, of one prompt after the other: first the one that has waited longest."""
+    def _give_back(self, sequence: Sequence, position: int) -> None:
+        """Give back what rows from `position` on do not see, the first positions first."""
+        for group, blocks in enumerate(sequence.blocks):
+            begin, end = sequence.begins[group], self._paging.first(group, position)
+            if begin >= end:
+                continue
+            self._name_blocks(sequence, begin, end)
+            given = [block for block in blocks[begin:end] if block]
+            blocks[begin:end] = [0] * (end - begin)
+            sequence.begins[group] = end
+            self._manager.free(given[::-1])
+
+    def _name_blocks(self, sequence: Sequence, first: int, last: int) -> None:
+        """The blocks at places `first` to `last`, full of known and launched tokens, may be shared from now on."""
+        for place, name in enumerate(sequence.block_names(first, last), first):
+            for group, blocks in enumerate(sequence.blocks):
+                if blocks[place]:
+                    self._manager.name(blocks[place], _of_group(name, group))
+
+    def _prompts(self, prefilling: list[Sequence]) -> tuple[Run, ...]:
+        """As many rows as there are, of one prompt after the other: first the one that has waited longest.
+
+        Without those that find no blocks.
+        """
         self.begin_round()
         runs: list[Run] = []
         left = self._rows
         for sequence in sorted(prefilling, key=lambda s: s.served):
-            if left:
-                runs.append(self._prompt(sequence, left))
-                left -= len(runs[-1].tokens)
-        return Batch(self._rows, tuple(runs))
+            if left and (run := self._prompt(sequence, left)):
+                runs.append(run)
+                left -= len(run.tokens)
+        return tuple(runs)
 
-    def _prompt(self, sequence: Sequence, most: int) -> Run:
+    def _prompt(self, sequence: Sequence, most: int) -> Run | None:
         # Somebody with the same prompt may have come further meanwhile, were it in the same batch: the cache has a
         # layer's rows before any of them is attended to. Of several, each computes a part.
-        self._share(sequence, self._find(sequence))
+        self._share(sequence, *self._find(sequence))
+        if not self._take(sequence, sequence.known + 1):
+            return None
         start = sequence.cached
         end = min(start + most, sequence.prefill_end)
         samples = end == sequence.prefill_end
@@ -229,19 +285,38 @@ class Scheduler:
         sequence.served = self._clock
         tokens = sequence.tokens(start, end)
         sequence.launched += samples
-        self._name_blocks(sequence, start, end)
-        table = tuple(sequence.blocks) if sequence.moved else ()
-        sequence.moved = False
-        return Run(sequence, sequence.slot, sequence.ledger, start, tokens, samples, table)
+        self._name_blocks(sequence, start // BLOCK_TOKENS, end // BLOCK_TOKENS)
+        return self._run(sequence, start, tokens, samples)
 
-    def _step(self, sequence: Sequence, new_block: tuple[int, int] | None) -> Run:
+    def _step(self, sequence: Sequence) -> Run:
         start = sequence.cached
-        assert start < len(sequence.blocks) * BLOCK_TOKENS
         self._clock += 1
         sequence.cached += 1
         sequence.launched += 1
         sequence.served = self._clock
-        return Run(sequence, sequence.slot, sequence.ledger, start, (LAST_TOKEN,), samples=True, new_block=new_block)
+        return self._run(sequence, start, (LAST_TOKEN,), samples=True)
+
+    def _run(self, sequence: Sequence, start: int, tokens: tuple[int, ...], samples: bool) -> Run:
+        """The rows of a sequence that holds the blocks for them, with what the device has not been told of these."""
+        lengths = [len(blocks) for blocks in sequence.blocks]
+        assert start + len(tokens) <= min(lengths) * BLOCK_TOKENS
+        first, last = (0, max(lengths)) if sequence.moved else (sequence.told, min(lengths))
+        places = zip_longest(*(blocks[first:last] for blocks in sequence.blocks), fillvalue=0)
+        table = tuple(chain.from_iterable(places))
+        run = Run(
+            sequence,
+            sequence.slot,
+            sequence.ledger,
+            start,
+            tokens,
+            samples,
+            sequence.moved,
+            first if table else 0,
+            table,
+        )
+        sequence.told = min(lengths)
+        sequence.moved = False
+        return run
 
     def _preempt(self, sequence: Sequence) -> None:
         self._release(sequence)
@@ -250,13 +325,20 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         # Beyond the known tokens lies what was launched for tokens that nobody will read.
-        self._name_blocks(sequence, 0, min(sequence.cached, sequence.known))
+        self._name_blocks(sequence, 0, min(sequence.cached, sequence.known) // BLOCK_TOKENS)
         self.running.remove(sequence)
         self._free_slots.append(sequence.slot)
         if sequence.ledger != NO_LEDGER:
             self._free_ledgers.append(sequence.ledger)
-        self._manager.free(sequence.blocks)
+        places = zip_longest(*sequence.blocks, fillvalue=0)
+        self._manager.free([block for block in chain.from_iterable(places) if block])
+        sequence.blocks, sequence.begins = [], []
         sequence.slot = -1
         sequence.ledger = NO_LEDGER
         sequence.cached = 0
         sequence.launched = len(sequence.generated)
+
+
+def _of_group(name: bytes, group: int) -> bytes:
+    """The name of a group's block at the place called `name`."""
+    return name + bytes((group,))

@@ -40,7 +40,9 @@ class Sequence:
     `surprise_limit` is Mirostat's state after the last token read, in bits.
     `injections` counts calls of inject: tokens launched before one are void. `moved` says that the device has yet to be
     told where the sequence stands. `prompt_cached` counts the prompt tokens that were in the prefix cache when the
-    sequence first got its slot. `names` are those of its first full blocks, as far as they have been asked for.
+    sequence first got its slot. `names` are those of its first full places, as far as they have been asked for.
+    `blocks` are those that it holds of each group of layers, by place (see paging.py), 0 where it has given them back;
+    `begins` are the first places of these, `told` is the place up to which the device knows all.
     """
 
     id: int
@@ -55,7 +57,9 @@ class Sequence:
     launched: int = 0
     cached: int = 0
     prefill_end: int = 0
-    blocks: list[int] = field(default_factory=list)
+    blocks: list[list[int]] = field(default_factory=list)
+    begins: list[int] = field(default_factory=list)
+    told: int = 0
     served: int = 0
     finish: Finish | None = None
     constraint: TokenMask | None = None
@@ -114,7 +118,7 @@ class Sequence:
         return self.prompt[begin:end] + tuple(self.generated[max(0, begin - n) : max(0, end - n)])
 
     def block_names(self, begin: int, end: int) -> Iterator[bytes]:
-        """Names of blocks `begin` to `end`, full of known tokens: hashes of a block's tokens and the name before it."""
+        """Names of places `begin` to `end`, full of known tokens: hashes of a place's tokens and the name before it."""
         for index in range(begin, end):
             while index >= len(self.names):
                 first = len(self.names) * BLOCK_TOKENS
@@ -129,8 +133,3 @@ class Sequence:
         recent = self.tokens(max(0, self.known - last_n) if last_n >= 0 else 0, self.known)
         counts = [np.bincount(np.array(tokens, np.int64), minlength=vocab) for tokens in (self.generated, recent)]
         return np.stack(counts, axis=1).astype(np.uint32)
-
-
-def blocks_for(tokens: int) -> int:
-    """KV blocks that hold `tokens` positions."""
-    return -(-tokens // BLOCK_TOKENS)

@@ -2,7 +2,7 @@
 
 The next token is a hash of the token history found through KV cache and block table, of the seed and, with penalties,
 of the counts in ledger.seen; so a wrong table, a block that two sequences share, a lost upload or a wrong order changes
-tokens.
+tokens. Each group of layers has them in blocks of its own; what a window sees must be there.
 Work is queued and runs late: when somebody waits, or at random.
 """
 
@@ -195,7 +195,10 @@ class FakeDevice:
         table_blocks: int = 256,
         context: int = CONTEXT,
         ledgers: int = LEDGERS,
+        windows: tuple[int, ...] = (0,),
     ) -> None:
+        assert windows[0] == 0, "the first group has all that was ever run"
+        self.windows = windows
         self.rng = random.Random(seed)
         self.memory = memory
         self.table_blocks = table_blocks
@@ -320,10 +323,13 @@ class FakeDevice:
             assert 0 <= sampling["ledger"] < self.ledgers
             return view(f"ledger.{name}", dtype, count, int(sampling["ledger"]) * count)
 
-        def cell(at: int, of: int = slot) -> np.ndarray:
-            table = view("seq.table", np.int32, self.table_blocks, of * self.table_blocks)
-            assert table[at // 16] > 0, "block 0 belongs to nobody"
-            return view("kv", np.int32, 1, int(table[at // 16]) * 16 + at % 16)
+        groups = len(self.windows)
+
+        def cell(at: int, of: int = slot, group: int = 0) -> np.ndarray:
+            size = self.table_blocks * groups
+            block = int(view("seq.table", np.int32, size, of * size)[at // 16 * groups + group])
+            assert block > 0, "block 0 belongs to nobody"
+            return view("kv", np.int32, 1, block * 16 + at % 16)
 
         def history(end: int, of: int = slot) -> list[int]:
             return [int(cell(at, of)[0]) for at in range(end)]
@@ -332,12 +338,21 @@ class FakeDevice:
             """Puts the token of a row into the cache: its slot, and how many tokens that has with it."""
             of, offset, value, _ = each
             at = int(view("seq.position", np.int32, 1, of)[0]) + offset
-            cell(at, of)[0] = value if value >= 0 else view("seq.token", np.int32, 1, of)[0]
+            for group in range(groups):
+                cell(at, of, group)[0] = value if value >= 0 else view("seq.token", np.int32, 1, of)[0]
             return of, at + 1
+
+        def look(of: int, end: int) -> None:
+            """What the windows of a row see is what was run."""
+            for group, window in enumerate(self.windows):
+                for at in range(max(end - window, 0), end) if window else ():
+                    assert cell(at, of, group) == cell(at, of), f"window {window} of row {end - 1} lost {at}"
 
         if entry == "rows":
             assert 1 <= count <= ROWS
             self.forwarded = [run(each) for each in rows]
+            for of, end in self.forwarded:
+                look(of, end)
             at = 0
             for first, n, of, flags in view("step.sequences", np.int32, 4 * sequences).reshape(-1, 4).tolist():
                 assert (first, n >= 1, {slot for slot, *_ in rows[at : at + n]}) == (at, True, {of})
@@ -371,6 +386,7 @@ class FakeDevice:
             if entry != "sample":
                 assert rows[0][:3] == [slot, 0, LAST_TOKEN]
                 _, end = run(rows[0])
+                look(slot, end)
                 self.logits = logit_row(history(end))
             if entry == "forward":
                 return

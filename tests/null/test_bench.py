@@ -199,7 +199,7 @@ def test_the_yardstick_is_the_best_read_of_what_steps_read(
         assert isinstance(device, ClockedDevice)
         weights, cache = runner.arenas
         assert weights[1] >= sum(plane.nbytes for plane in engine.plan.planes)
-        assert cache[1] >= runner.blocks * engine.plan.kv.block_bytes
+        assert cache[1] >= runner.blocks * engine.plan.block_bytes
         read: list[tuple[int, ...]] = []
 
         def launch(work: Launch) -> None:

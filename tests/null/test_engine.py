@@ -59,22 +59,33 @@ def check_memory(engine: Engine) -> None:
     lent = [s.ledger for s in running if s.wants_ledger]
     assert sorted([*lent, *engine._scheduler._free_ledgers]) == list(range(engine.plan.ledgers))
     assert all(s.ledger == NO_LEDGER for s in (*running, *engine._scheduler.waiting) if s.ledger not in lent)
+    windows = [group.window for group in engine.plan.state]
     holders: dict[int, set[tuple[int, ...]]] = {}
     for s in running:
-        assert len(set(s.blocks)) == len(s.blocks)
-        for i, block in enumerate(s.blocks):
-            # A block that is not yet full, or has unread tokens, belongs to one sequence.
-            full = 16 * (i + 1) <= min(s.cached, s.known)
-            holders.setdefault(block, set()).add(s.tokens(0, 16 * (i + 1)) if full else (-s.id,))
-    assert 0 not in holders
+        held = [block for blocks in s.blocks for block in blocks if block]
+        assert len(set(held)) == len(held)
+        for group, (blocks, window) in enumerate(zip(s.blocks, windows, strict=True)):
+            for i, block in enumerate(blocks):
+                if not block:
+                    assert window
+                    assert 16 * (i + 1) <= min(s.cached, s.known) - window + 1, "nobody will see it"
+                    continue
+                # A block that is not yet full, or has unread tokens, belongs to one sequence.
+                full = 16 * (i + 1) <= min(s.cached, s.known)
+                content = s.tokens(0, 16 * (i + 1)) if full else (-s.id,)
+                holders.setdefault(block, set()).add((group, *content))
+            if window:
+                assert sum(map(bool, blocks)) <= (window + engine.plan.rows) // 16 + 2
     assert {len(contents) for contents in holders.values()} <= {1}
     assert len({s.slot for s in running}) == len(running)
     free = engine._scheduler._manager.free_blocks
     assert free + len(holders) == engine.runner.blocks - 1
-    tables = engine.runner.read("seq.table", "i32", (engine.plan.slots, engine.plan.table_blocks))
     for s in running:
         if s.cached and not s.moved:
-            assert tables[s.slot][: len(s.blocks)].tolist() == s.blocks
+            table = engine.runner.read_table(s.slot, s.told)
+            for group, blocks in enumerate(s.blocks):
+                # Who has given a block back need not be told.
+                assert all(told == block for told, block in zip(table[:, group], blocks, strict=False) if block)
 
 
 def run_all(engine: Engine, requests: list[tuple[list[int], SamplingParams]], check_every: int = 7) -> list[Sequence]:

@@ -58,7 +58,8 @@ class Program:
         verify(graph)
         placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path)
         ropes = ropes_of(graph)
-        low = Lowering(find_target("sm_90a"), placed, plan_state(graph, cache_format("f16")), ropes, self.spec.context)
+        state = plan_state(graph, cache_format("f16"), self.spec.context, 128)
+        low = Lowering(find_target("sm_90a"), placed, state, ropes, self.spec.context)
         kernels = lower(low, graph, 128, form).programs
         launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in kernels for d in program.kernels]
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]

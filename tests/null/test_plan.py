@@ -131,7 +131,10 @@ def with_output(output: Output) -> Plan:
         (replaced(table_blocks=3), "table_blocks is 3, expected 256"),
         (replaced(stop_tokens=(1, 61)), "stop_tokens is 61"),
         (replaced(bos_token=-2), "bos_token is -2"),
-        (replaced(kv=dataclasses.replace(make_plan().kv, block_bytes=0)), "kv.block_bytes is 0"),
+        (replaced(block_bytes=0), "block_bytes is 0"),
+        (replaced(block_bytes=63), r"state\[0\].nbytes is 64, expected 1 to 63"),
+        (replaced(state=()), r"state \(groups\) is 0, expected 1 to 64"),
+        (replaced(state=make_plan(windows=(-1,)).state), r"state\[0\].window is -1"),
         (replaced(planes=make_plan().planes * 2), "planes names 'embed' twice"),
         (replaced(planes=(dataclasses.replace(make_plan().planes[0], nbytes=-5),)), r"planes\[embed\].nbytes is -5"),
         (with_target(programs=make_plan().targets[0].programs * 2), "programs names 'step_r1' twice"),
@@ -212,6 +215,8 @@ def test_kv_outputs_are_parts_of_a_block() -> None:
     check_plan(with_output(Output("kv.0", "kv", 16, "u8", (48,))))
     with pytest.raises(PlanError, match="of kv, which has 64"):
         check_plan(with_output(Output("kv.0", "kv", 16, "u8", (49,))))
+    with pytest.raises(PlanError, match=r"group is 1, expected 0 to 0"):
+        check_plan(with_output(Output("kv.0", "kv", 16, "u8", (48,), group=1)))
 
 
 def test_names_of_what_exists_in_the_errors() -> None:

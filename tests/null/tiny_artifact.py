@@ -61,7 +61,14 @@ def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
     return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, None, 20)
 
 
-def make_plan(*, slots: int = SLOTS, ledgers: int = LEDGERS, context: int = CONTEXT, rows: int = ROWS) -> Plan:
+def make_plan(
+    *,
+    slots: int = SLOTS,
+    ledgers: int = LEDGERS,
+    context: int = CONTEXT,
+    rows: int = ROWS,
+    windows: tuple[int, ...] = (0,),
+) -> Plan:
     programs = (
         Program("step_r1", 1, (kernel("step", (Output("x", "logits.all", 4, "f32", (2, 3)),)),)),
         *(Program(name, 1, (kernel("step_sampled"),)) for name in STEP_SAMPLED.values()),
@@ -99,7 +106,8 @@ def make_plan(*, slots: int = SLOTS, ledgers: int = LEDGERS, context: int = CONT
         add_eos=False,
         pooling="mean",
         stop_tokens=(STOP,),
-        kv=PagedState("f16", 64),
+        state=tuple(PagedState((layer,), "f16", window, 64) for layer, window in enumerate(windows)),
+        block_bytes=64,
         planes=(Plane("embed", "Q8_0", "q8_0", 8, 32, 300), Plane("head", "F32", "vector", 1, 64, 256)),
         targets=(TargetPlan("fake", False, "6", 6, "code/fake", "graph", "as asked for", buffers, programs, ()),),
     )

@@ -469,8 +469,8 @@ def test_cache_rows(toy: Path, form: Wanted) -> None:
     compile_model(source, artifact, ("sim",), CompileOptions(kv="q8_row", form=form, check=True), quiet)
     truth, exact = EightBits(source).logits(TOKENS), Truth(source).logits(TOKENS)
     with closing(Engine.load(artifact, target="sim")) as engine:
-        assert engine.plan.kv.format == "q8_row"
-        assert engine.plan.kv.block_bytes == LAYERS * 2 * KV_HEADS * 16 * (HEAD_DIM + 16)
+        assert engine.plan.state[0].format == "q8_row"
+        assert engine.plan.block_bytes == LAYERS * 2 * KV_HEADS * 16 * (HEAD_DIM + 16)
         found = engine.logits(TOKENS)
         assert kl_divergence(truth, found).mean() < 0.2 * kl_divergence(exact, found).mean()
         greedy = list(engine.generate(TOKENS, SamplingParams(max_tokens=30, ignore_eos=True)))

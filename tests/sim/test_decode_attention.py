@@ -107,7 +107,7 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     held = [aligned(a) for a in (qkv, *norms, heads.turns())]
     held_cache = aligned(cache)
     held += [layer_base(heads, held_cache)]
-    held += [aligned(a) for a in (np.array([SLOT, 0, -1, 0], np.int32), at, table)]
+    held += [aligned(np.array([SLOT, 0, -1, 0], np.int32)), aligned(at), aligned(heads.entries(table))]
     partial = np.full(items * case.splits * heads.group * (heads.head_dim + 2), np.nan, np.float32)
     out = aligned(np.full((heads.heads, heads.head_dim), np.nan, np.float32))
     arrived = aligned(np.zeros(items, np.uint32))

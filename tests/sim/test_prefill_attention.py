@@ -157,7 +157,7 @@ def test_append(kernels: Kernels, name: str, n: int, start: int) -> None:
         *norms,
         turns,
         layer_base(case, cache),
-        aligned(table),
+        aligned(case.entries(table)),
         positions,
         *rows_of((slot, n))[:2],
     )
@@ -188,7 +188,7 @@ def cached(case: Heads, slot: int, start: int, n: int, rng: np.random.Generator)
     first = hidden(case, start) // BLOCK
     cache[table[slot, :first]] = np.nan
     table[slot, :first] = -1
-    return aligned(table), aligned(cache), kv
+    return aligned(case.entries(table)), aligned(cache), kv
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -293,7 +293,7 @@ def test_what_becomes_of_a_sequence_does_not_depend_on_the_others(
         given, kept = aligned(np.resize(rows, qkv.shape)), aligned(cache)
         given[len(rows) :] = np.nan
         out = aligned(np.full((case.tokens, case.heads, case.head_dim), 77, np.float32))
-        base, table = layer_base(case, kept), aligned(blocks)
+        base, table = layer_base(case, kept), aligned(case.entries(blocks))
         header, lines, runs = rows_of(*sequences)
         kernels.run(f"append_{name}", given, *held_norms, turns, base, table, at, header, lines)
         kernels.attend(name, given, base, table, at, out, header, runs)

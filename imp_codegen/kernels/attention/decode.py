@@ -42,7 +42,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             "cache": cache,
             "rows": low.step_rows(),
             "positions": low.state("const std::int32_t*", "seq.position"),
-            "table": low.state("const std::int32_t*", "seq.table"),
+            "table": low.layer_table(op.layer),
             "partial": Param("float*", partial),
             "arrived": Param("std::uint32_t*", low.buffer("attn.arrived", items * 4)),
             "out": low.value("float*", op.out),

@@ -71,8 +71,7 @@ def core_config(low: Lowering, parts: Parts, splits: int, window: int) -> Config
             ("values", parts.values),
             ("head_dim", op.head_dim),
             ("block_tokens", BLOCK_TOKENS),
-            ("block_bytes", low.cache.block_bytes),
-            ("table_blocks", low.table_blocks),
+            *low.paging(),
             ("splits", splits),
             ("warps", attention_warps(low, op)),
             ("window", window),
@@ -100,7 +99,7 @@ def rotation(parts: Parts) -> tuple[tuple[str, Scalar], ...]:
 def appended(low: Lowering, op: Attention) -> tuple[Output, ...]:
     """The layer's part of the cache as what a kernel leaves behind, if it appends to it."""
     part = low.cache.layers[op.layer]
-    return (Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,)),) if op.k else ()
+    return (Output(op.out.name + ".cache", "kv", part.offset, "u8", (part.nbytes,), group=part.group),) if op.k else ()
 
 
 def turns(low: Lowering, parts: Parts) -> Param | None:

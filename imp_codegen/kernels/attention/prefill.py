@@ -23,7 +23,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
 def _append(low: Lowering, parts: Parts) -> KernelSpec:
     op, rope = parts.op, parts.rope
     rows = (("values", parts.values), ("stride", parts.width))
-    config = Config("RopeAppendConfig", (*_heads(low, op), *rows, *_paging(low), *rotation(parts)))
+    config = Config("RopeAppendConfig", (*_heads(low, op), *rows, *low.paging(), *rotation(parts)))
     return KernelSpec(
         name=op.out.name + ".append",
         entry="append",
@@ -34,7 +34,7 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
             **norm_weights(low, parts),
             "turns": turns(low, parts),
             "cache": low.layer_cache(op.layer),
-            "table": low.state("const std::int32_t*", "seq.table"),
+            "table": low.layer_table(op.layer),
             "positions": low.state("const std::int32_t*", "seq.position"),
             "step": low.step(),
             "rows": low.step_rows(),
@@ -54,7 +54,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     ctas = min(tiles.per_sm * low.target.sms, spans * tiles.of(op, rows))
     sight = (("window", op.window), ("soft_cap", op.softcap * math.log2(math.e)))
     cut = (("groups", tiles.groups), ("ctas", ctas), ("spans", spans), ("wgmma", tiles.wgmma), ("folds", tiles.folds))
-    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *_paging(low), *sight, *cut))
+    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *low.paging(), *sight, *cut))
     split = tiles.split_rows(op, rows, ctas)
     partial = low.buffer("attn.partials", split * op.heads * spans * (op.head_dim + 2) * 4)
     cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
@@ -66,7 +66,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         args={
             "q": low.value("const float*", parts.inputs[0]),
             "cache": Param("const std::uint8_t*", cache.binding),
-            "table": low.state("const std::int32_t*", "seq.table"),
+            "table": low.layer_table(op.layer),
             "positions": low.state("const std::int32_t*", "seq.position"),
             "partial": Param("float*", partial),
             "arrived": Param("std::uint32_t*", low.buffer("attn.arrivals", rows * op.heads // tiles.heads * 4)),
@@ -103,7 +103,3 @@ def _tiles(op: Attention, tiles: ChunkTiles, rows: int) -> Tiles:
 
 def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:
     return (("heads", op.heads), ("kv_heads", op.kv_heads), ("head_dim", op.head_dim), ("rows", low.rows))
-
-
-def _paging(low: Lowering) -> tuple[tuple[str, int], ...]:
-    return (("table_blocks", low.table_blocks), ("block_bytes", low.cache.block_bytes))

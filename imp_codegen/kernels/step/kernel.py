@@ -19,7 +19,7 @@ from imp_codegen.kernels.stream import activation, bias_mask, biases, encode_con
 from imp_codegen.kernels.vector import Sum, Vector, norm_weight
 from imp_codegen.ops import Attention, Linear, RmsNorm
 from imp_codegen.tune.step import Step
-from imp_runtime.plan import BLOCK_TOKENS, Binding, CacheRead
+from imp_runtime.plan import BLOCK_TOKENS, CacheRead
 
 
 def tuned(model: StepModel) -> Step:
@@ -104,11 +104,11 @@ def _arguments(model: StepModel, copies: Copies) -> Arguments:
         "gated": Param("std::uint32_t*", low.buffer("step.gated", first.gate_up.gated.out.width * 4)),
         "partial": Param("std::uint64_t*", low.buffer("step.partial", partial)),
         "counters": Param("std::uint32_t*", low.buffer("step.counters", 5 * 128)),
-        "cache": Param("std::uint8_t*", Binding("kv")),
         "rows": low.step_rows(),
         "positions": low.state("const std::int32_t*", "seq.position"),
-        "table": low.state("const std::int32_t*", "seq.table"),
     }
+    if len(low.cache.groups) == 1:
+        args |= {"cache": low.layer_cache(0), "table": low.layer_table(0)}
     if ropes := model.ropes():
         args["turns"] = tuple(map(low.turns, ropes))
     if head.vector.sum:
@@ -137,6 +137,8 @@ def _layer_arguments(low: Lowering, layer: Layer, mlp_sum: Sum | None, copies: C
         | copies.of("copy", tuple(linear.out for linear in qkv)),
     }
     attention: dict[str, Argument] = {name: norm for name, norm in norm_weights(low, parts).items() if norm}
+    if len(low.cache.groups) > 1:
+        attention |= {"cache": low.layer_cache(parts.op.layer), "table": low.layer_table(parts.op.layer)}
     if attention := attention | copies.of("copy", (parts.op.out,)):
         args["attention"] = attention
     copies.cache(parts)

@@ -90,7 +90,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     graph = load_named(spec.architecture).build(spec)
     sized = find_target(f"{target}:{compiled.card}")
-    state = plan_state(graph, cache_format(plan.kv.format))
+    state = plan_state(graph, cache_format(plan.state[0].format), plan.context, plan.rows)
     lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), state, sized, plan.rows)
     low, formula = lowering.step("graph")
     taken = lowering.body()
@@ -137,7 +137,7 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     graph = architecture.build(spec)
     weights = weights_of(checkpoint, graph, sources_of(architecture, checkpoint, spec, graph))
     placed = place_weights(graph, weights, checkpoint.path)
-    state = plan_state(graph, cache_format("f16"))  # which matters to no streamed stage
+    state = plan_state(graph, cache_format("f16"), spec.context, 128)  # which matters to no streamed stage
     low, _ = _Lowerings(spec.context, graph, placed, state, target, rows=128).step("graph")
     return tuple(low.streams)
 

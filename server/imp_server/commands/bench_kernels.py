@@ -127,8 +127,10 @@ class _Saved:
         bound = {arg.buffer for kernel in runner.target.program(DECODE).kernels for arg in kernel.args}
         for name in sorted(bound & sizes.keys() - {"out.ring"}):
             self._parts[name, 0] = runner.read(name, "u8", (sizes[name],))
-        nbytes = plan.kv.block_bytes
-        for block in sequence.blocks[position // BLOCK_TOKENS :]:
+        nbytes = plan.block_bytes
+        # As the device has them: those that a window has given back are written, too.
+        table = runner.read_table(sequence.slot, max(map(len, sequence.blocks)))
+        for block in sorted({*table[position // BLOCK_TOKENS :].flat} - {0}):
             self._parts["kv", block * nbytes] = runner.read("kv", "u8", (nbytes,), block * nbytes)
 
     def restore(self, position: int | None = None) -> None:

@@ -15,6 +15,7 @@ from imp_codegen.predict import launch_us
 from imp_codegen.targets import find_target, targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
+from imp_runtime.paging import Paging
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
 from imp_runtime.text import visible
 from imp_server.commands import arguments as a
@@ -118,9 +119,25 @@ def _prompt_speed(target: TargetPlan, programs: dict[str, list[_Launch]]) -> flo
     return 1e6 * rows.rows / sum(times) if rows and times else None
 
 
+def _cache_bytes(plan: Plan) -> dict[str, int]:
+    """What a sequence takes of the KV cache: by the token; and where layers have windows, that much for these."""
+    paging = Paging.of(plan)
+    most = [paging.most(group) for group, window in enumerate(paging.windows) if window]
+    return {
+        "kv_bytes_per_token": paging.windows.count(0) * plan.block_bytes // BLOCK_TOKENS,
+        "kv_bytes_for_windows": sum(most) * plan.block_bytes,
+        "kv_bytes_of_context": paging.blocks(paging.longest) * plan.block_bytes,
+    }
+
+
 def _summary(artifact: Artifact) -> Table:
     plan = artifact.plan
-    kv_token = plan.kv.block_bytes // BLOCK_TOKENS
+    cache = _cache_bytes(plan)
+    parts = {
+        "a token": cache["kv_bytes_per_token"],
+        "for windows": cache["kv_bytes_for_windows"],
+        "for the whole context": cache["kv_bytes_of_context"],
+    }
     rows = [
         ("model", plan.model),
         ("architecture", plan.architecture),
@@ -130,7 +147,10 @@ def _summary(artifact: Artifact) -> Table:
         ("vocabulary", f"{plan.vocab:,}"),
         ("context", f"{plan.context:,} tokens"),
         ("sequences at once", f"{plan.slots}, {plan.ledgers} of them with masks, biases, penalties or all logits"),
-        ("KV cache", f"{plan.kv.format}, {quantity(kv_token, 'B')} a token"),
+        (
+            "KV cache",
+            ", ".join((plan.state[0].format, *(f"{quantity(n, 'B')} {what}" for what, n in parts.items() if n))),
+        ),
         ("weights read per token", quantity(plan.decode_weight_bytes, "B")),
         ("targets", ", ".join(t.target for t in plan.targets)),
         *((f"decode on {t.target}", _form(t)) for t in plan.targets),
@@ -226,7 +246,7 @@ def _document(
         "metadata": dict(artifact.metadata),
         "weights_hash": artifact.weights_hash,
         "decode_weight_bytes": plan.decode_weight_bytes,
-        "kv_bytes_per_token": plan.kv.block_bytes // BLOCK_TOKENS,
+        **_cache_bytes(plan),
         "targets": [t.target for t in plan.targets],
         "contents": dict(artifact.names()),
         "target": target.target,

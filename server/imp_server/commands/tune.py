@@ -19,7 +19,7 @@ from imp_codegen.tune.table import Table, read_table, user_path, write_table
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import DeviceError, Launch, detect_target, open_device
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import BLOCK_TOKENS, SAMPLING_DTYPE, Kernel
+from imp_runtime.plan import SAMPLING_DTYPE, Kernel
 from imp_server.commands import arguments as a
 
 if TYPE_CHECKING:
@@ -112,7 +112,8 @@ def _begin(runner: ModelRunner) -> None:
     """What a step finds: a sequence that has some tokens already."""
     position = min(_TOKENS_BEFORE, runner.plan.context - 1, runner.kv_tokens - 1)
     greedy = np.zeros((), SAMPLING_DTYPE)
-    runner.write_slot(0, position, range(1, position // BLOCK_TOKENS + 2), greedy)
+    table = runner.paging.table(position + 1, range(1, runner.blocks))
+    runner.write_slot(0, position, table, greedy)
     runner.write_step(0)
     runner.write_token(0, 0)
 

@@ -14,8 +14,9 @@ struct AttentionConfig {
   int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
   int head_dim;
   int block_tokens;
-  int block_bytes;   // of a cache block: all layers
-  int table_blocks;  // block table entries of one sequence
+  int table_blocks;  // places of 16 positions in a sequence's block table
+  int block_groups;  // of layers: entries of a place
+  int block_bytes;   // of a cache block: all layers of a group
   int splits;        // CTAs that share the blocks of one kv head
   int warps;
   int window;        // positions that a query sees, its own with them; 0: all before it. In the step kernel the most
@@ -82,8 +83,8 @@ struct AttentionCore {
   struct Args {
     const float* q_weight;
     const float* k_weight;
-    std::uint8_t* cache;  // this layer's part of block 0
-    const std::int32_t* table;
+    std::uint8_t* cache;        // this layer's part of block 0
+    const std::int32_t* table;  // of the sequence, from its group's first entry on
   };
 
   // Cosines and sines at the step's position: of this lane's pairs in registers.
@@ -102,7 +103,7 @@ struct AttentionCore {
 
   // Keys of head `head` in the sequence's block `index`; its values lie kValues further.
   static __device__ __forceinline__ std::uint8_t* tile(const Args& a, int head, int index) {
-    return a.cache + static_cast<std::size_t>(a.table[index]) * C.block_bytes + head * kTileBytes;
+    return a.cache + static_cast<std::size_t>(a.table[index * C.block_groups]) * C.block_bytes + head * kTileBytes;
   }
 
   // What must be fetched of such a tile: the rows that earlier steps wrote. The step's own row is being written, perhaps by

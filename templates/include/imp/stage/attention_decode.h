@@ -24,7 +24,7 @@ struct AttentionDecode {
     std::uint8_t* cache;  // this layer's part of block 0
     const StepRow* rows;
     const std::int32_t* positions;
-    const std::int32_t* table;
+    const std::int32_t* table;  // its group's entries
     float* partial;
     std::uint32_t* arrived;  // [items], zero between launches
     float* out;              // [heads, head_dim]
@@ -40,7 +40,7 @@ struct AttentionDecode {
     if (split >= share.active) return;  // the CTAs that work wait for the kernel before this one
     std::uint8_t* shared = shared_memory();
     std::uint8_t* core = shared + Ring::kSharedBytes;
-    const typename Core::Args a{args.q_norm, args.k_norm, args.cache, args.table + slot * C.table_blocks};
+    const typename Core::Args a{args.q_norm, args.k_norm, args.cache, args.table + slot * (C.table_blocks * C.block_groups)};
     const int begin = share.begin(split);
     const int end = share.end(split, C.block_tokens);
     // What earlier steps left in the cache, and the angles, need not wait for this step's q, k and v; what an earlier kernel

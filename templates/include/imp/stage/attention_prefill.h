@@ -28,8 +28,9 @@ struct AttentionPrefillConfig {
   int head_dim;
   int rows;          // at most
   int stride;        // floats from one row's queries to the next
-  int table_blocks;  // entries of a sequence's block table
-  int block_bytes;   // of one cache block, all layers
+  int table_blocks;  // places of 16 positions in a sequence's block table
+  int block_groups;  // of layers: entries of a place
+  int block_bytes;   // of one cache block, all layers of a group
   int window;        // positions that a query sees, its own with them; 0: all before it
   float soft_cap;    // of the scores, times log2(e); 0: none
   int groups;        // 16 rows each, of a tile
@@ -74,7 +75,7 @@ struct AttentionPrefill {
   struct Args {
     const float* q;             // [rows, stride]: the first heads * head_dim columns, times the softmax scale and log2(e)
     const std::uint8_t* cache;  // this layer's part of block 0
-    const std::int32_t* table;
+    const std::int32_t* table;  // its group's entries
     const std::int32_t* positions;
     float* partial;          // [rows, heads, spans, kPart], of as many rows as tiles are split for
     std::uint32_t* arrived;  // [rows, shares], zero between launches
@@ -125,7 +126,7 @@ struct AttentionPrefill {
     const int begin = max(seen, AttentionSpans::begin(span)) / kTileKeys;
     const int end = (min(keys, AttentionSpans::begin(last_span + 1)) + kTileKeys - 1) / kTileKeys;
     const Queries queries(s, first, share);
-    const std::int32_t* blocks = a.table + s.slot * C.table_blocks;
+    const std::int32_t* blocks = a.table + s.slot * (C.table_blocks * C.block_groups);
     const std::uint8_t* head_cache = a.cache + share * kHeads / (C.heads / C.kv_heads) * kHeadBytes;
     std::uint8_t* shared = shared_memory();
 
@@ -227,7 +228,7 @@ struct AttentionPrefill {
         const int block = kWithin ? i * kPass / kCacheTokens : row / kCacheTokens;
         const int position = kWithin ? own + i * kPass % kCacheTokens : row % kCacheTokens;
         const std::uint8_t* from =
-            head_cache + static_cast<std::size_t>(blocks[first / kCacheTokens + block]) * C.block_bytes;
+            head_cache + static_cast<std::size_t>(blocks[(first / kCacheTokens + block) * C.block_groups]) * C.block_bytes;
         from += Row::place(position, chunk);
         Row::fetch(to, from, chunk);
         Row::fetch(to + kTileBytes, from + C.kv_heads * kHeadBytes, chunk);

@@ -16,8 +16,9 @@ struct RopeAppendConfig {
   int rows;          // at most
   int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
   int stride;        // floats of a row
-  int table_blocks;  // entries of a sequence's block table
-  int block_bytes;   // of one cache block, all layers
+  int table_blocks;  // places of 16 positions in a sequence's block table
+  int block_groups;  // of layers: entries of a place
+  int block_bytes;   // of one cache block, all layers of a group
   int rope_dim;      // elements of a head of q and k that turn
   bool interleaved;
   float magnitude;  // of the rotation
@@ -57,7 +58,7 @@ struct RopeAppend {
     const float* k_norm;         // likewise
     const std::uint64_t* turns;  // [rope_dim / 2] or null
     std::uint8_t* cache;         // this layer's part of block 0
-    const std::int32_t* table;
+    const std::int32_t* table;   // its group's entries
     const std::int32_t* positions;
     const StepHeader* step;
     const StepRow* rows;
@@ -74,7 +75,7 @@ struct RopeAppend {
     float2 whole = make_float2(1, 1);  // what q and k are multiplied by
     if constexpr (C.whole_norm) whole = whole_factors(line);
 
-    const int block = a.table[slot * C.table_blocks + position / kCacheTokens];
+    const int block = a.table[(slot * C.table_blocks + position / kCacheTokens) * C.block_groups];
     std::uint8_t* keys = a.cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kRowBytes;
     for (int head = warp_index(); head < kHeads; head += kWarps) {
       const int key = head - C.heads;

@@ -35,12 +35,13 @@ struct Step {
   //   partial    u64 [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
   //   counters   u32: layers so far; then, 128 bytes apart, arrivals of each kind of phase
   //   turns      of each table, where heads turn
-  //   cache, rows, positions, table
+  //   rows, positions; cache, table: of all layers, where these are one group
   //   branch     u32 [hidden], what a branch has made; sum: where branches have norms
   //   head       its products' weights; logits, best_value and best [grid] as StoreLogits has them
   //   layer[]    qkv, out, gate_up, down: norm and post (the norm of what it makes) where there are any, bias[] of the
-  //              matrices that have one, plane[]; attention: q_norm, k_norm, if heads have norms. In a check build each
-  //              has `copy`, where the values of its vector stay, and qkv and gate_up `sum_copy`, if they keep a sum.
+  //              matrices that have one, plane[]; attention: q_norm, k_norm, if heads have norms, and its own cache and
+  //              table, if layers are several groups. In a check build each has `copy`, where the values of its vector
+  //              stay, and qkv and gate_up `sum_copy`, if they keep a sum.
   using Args = Pointers;
   using Attend = typename L::template At<L::kAttention>;
   static constexpr AttentionConfig A = Attend::kConfig;
@@ -85,6 +86,16 @@ struct Step {
   template <class Units>
   using Order = std::conditional_t<Shape<Units>::kSweeps, TapeSweeps<C.warps, Units::kTiles>,
                                    TapeRounds<C.warps, Units::kTiles>>;
+
+  // Layer l's part of the cache and its blocks, of a sequence whose block table begins with the entry `first`.
+  static __device__ __forceinline__ typename Core::Args cached(const Args& args, int l, int first) {
+    if constexpr (A.block_groups == 1) {
+      return {nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + first};
+    } else {
+      const auto& at = args.layer[l].attention;
+      return {nullptr, nullptr, at.cache, at.table + first};
+    }
+  }
 
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
@@ -368,13 +379,12 @@ struct Step {
     }
 
     __device__ __forceinline__ typename Core::Args core_args(int l) const {
-      const float* q = nullptr;
-      const float* k = nullptr;
+      auto a = cached(args, l, shared.slot * (A.table_blocks * A.block_groups));
       if constexpr (A.qk_norm) {
-        q = args.layer[l].attention.q_norm;
-        k = args.layer[l].attention.k_norm;
+        a.q_weight = args.layer[l].attention.q_norm;
+        a.k_weight = args.layer[l].attention.k_norm;
       }
-      return {q, k, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + shared.slot * A.table_blocks};
+      return a;
     }
 
     __device__ __forceinline__ std::uint64_t* partial_of(int head, int split, int g) const {

@@ -26,11 +26,11 @@ struct StepFetcher {
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
     const int slot = args.rows[0].slot;
     const int position = args.positions[slot];
-    const std::int32_t* table = args.table + slot * A.table_blocks;
+    const int table = slot * (A.table_blocks * A.block_groups);
     for (int l = 0; l < Kernel::kLayers; l++) {
       if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
       if (l > 0) products<0, L::kAttention>(l);
-      cache(l, AttentionShare::of<A>(position, Attend::window(l)), table);
+      cache(Kernel::cached(args, l, table), AttentionShare::of<A>(position, Attend::window(l)));
       products<L::kAttention + 1, L::kCount>(l);
     }
     matrices<Head>(0, args.head.plane);
@@ -77,8 +77,7 @@ struct StepFetcher {
     });
   }
   // Keys, then values, of each block of this CTA's splits.
-  __device__ __forceinline__ void cache(int l, const AttentionShare& share, const std::int32_t* table) {
-    const typename Core::Args a{nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, table};
+  __device__ __forceinline__ void cache(const typename Core::Args& a, const AttentionShare& share) {
     for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
       const int split = item / Core::kItems;
       const int begin = share.begin(split);
