@@ -439,7 +439,7 @@ def test_an_abort_while_work_is_launched_frees_at_once_and_harms_nobody(make: Ma
 
     def perhaps(victim: Sequence, chance: float) -> None:
         if victim in victims and victim.status is not Status.FINISHED and rng.random() < chance:
-            held, free = len(victim.blocks), manager.free_blocks
+            held, free = sum(map(len, victim.blocks)), manager.free_blocks
             engine.abort(victim)
             assert (victim.status, victim.slot, victim.blocks) == (Status.FINISHED, -1, [])
             assert manager.free_blocks == free + held
