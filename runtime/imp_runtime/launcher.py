@@ -61,7 +61,7 @@ class Launcher:
         if sequence.constraint is not None:
             self._runner.run("forward_r1")
             return self._choose(run)
-        mask = self._mask(sequence)
+        mask = self._mask(run)
         self._apply(run, mask)
         self._runner.run(self._step_program(sequence))
         return mask
@@ -69,7 +69,7 @@ class Launcher:
     def _choose(self, run: Run) -> npt.NDArray[np.uint32] | None:
         """The choice of a token from the logits that are being made, from what the returned mask allows."""
         # The device is at work meanwhile.
-        mask = self._mask(run.sequence)
+        mask = self._mask(run)
         self._apply(run, mask)
         self._runner.run(SIEVE if self._sieves(run.sequence) else "sample_r1")
         return mask
@@ -92,10 +92,11 @@ class Launcher:
         if params.flags & MIROSTAT:
             self._runner.write_surprise_limit(run.slot, sequence.surprise_limit)
 
-    def _mask(self, sequence: Sequence) -> npt.NDArray[np.uint32] | None:
-        """What the token just counted as launched may be: uint32 [ceil(vocab / 32)], or None for anything."""
-        early = sequence.launched <= sequence.params.min_tokens
-        constraint = sequence.constraint
+    def _mask(self, run: Run) -> npt.NDArray[np.uint32] | None:
+        """What the token after these rows may be: uint32 [ceil(vocab / 32)], or None for anything."""
+        sequence, constraint = run.sequence, run.sequence.constraint
+        # By the rows: the sequence may have been aborted meanwhile, and then counts nothing as launched.
+        early = run.start + len(run.tokens) - len(sequence.prompt) < sequence.params.min_tokens
         if constraint is None and not early:
             return None
         mask = constraint.mask() if constraint is not None else None

@@ -473,3 +473,26 @@ def test_an_abort_while_work_is_launched_frees_at_once_and_harms_nobody(make: Ma
         assert s in victims or len(s.generated) == len(tokens)
     check_memory(engine)
     assert manager.free_blocks == engine.runner.blocks - 1
+
+
+@pytest.mark.parametrize("least", [0, 3])
+@pytest.mark.parametrize("prompt", [1, 30])
+def test_an_abort_between_a_first_tokens_choice_and_its_launch(make: Make, prompt: int, least: int) -> None:
+    """The sequence is no longer what it was when its work was chosen."""
+    engine = make()
+    other = engine.add([5], SamplingParams(max_tokens=9, ignore_eos=True))
+    victim = engine.add([1] * prompt, SamplingParams(max_tokens=9, min_tokens=least, ignore_eos=True))
+    choose = engine._scheduler.next
+
+    def chosen() -> Batch | None:
+        batch = choose()
+        if batch is not None and any(run.sequence is victim and run.samples for run in batch.sequences):
+            engine.abort(victim)
+        return batch
+
+    engine._scheduler.next = chosen  # type: ignore[method-assign]
+    while engine.has_work:
+        engine.step()
+    assert (victim.finish, victim.generated) == ("abort", [])
+    assert other.generated == expected([5], other.params, other.seed, 9, [STOP])[0]
+    check_memory(engine)
