@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imp_codegen.targets import Target
 
-_MOST_LANES = 8  # that any target takes
+_LEAST_TILES = 4  # 16 KB, what the card with the least bandwidth wants in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +34,8 @@ class Step:
 
     @property
     def possible(self) -> bool:
-        """Whether the ring is long enough for every number of lanes."""
-        return self.ring_tiles >= _MOST_LANES
+        """Whether the ring is long enough to stream."""
+        return self.ring_tiles >= _LEAST_TILES
 
     def takes(self, choice: StepChoice) -> bool:
         """Whether each lane looks at another tile, and the ring has room for all of them."""
@@ -44,7 +44,7 @@ class Step:
     def formula(self, target: Target) -> StepChoice:
         """The card's bytes in flight; more lanes where tiles are short."""
         by = target.card.formulas
-        lanes = 2 * by.lanes if self.tile_bytes < by.short_tile else by.lanes
+        lanes = min(2 * by.lanes if self.tile_bytes < by.short_tile else by.lanes, self.ring_tiles)
         return StepChoice(min(max(by.in_flight // self.tile_bytes, lanes), self.ring_tiles), lanes)
 
     def candidates(self, target: Target) -> tuple[StepChoice, ...]:

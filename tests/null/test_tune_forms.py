@@ -60,7 +60,8 @@ def test_numbers_worth_measuring():
     assert short.formula(H200) == StepChoice(15, 8)
     assert {str(c) for c in replace(short, ring_tiles=18).candidates(H200)} == {"7 x 4", "15 x 4", "18 x 4", "18 x 8"}
     assert replace(step, ring_tiles=9).formula(H200) == StepChoice(9, 4)
-    assert [replace(step, ring_tiles=n).possible for n in (7, 8)] == [False, True]
+    assert replace(short, ring_tiles=5).formula(H200) == StepChoice(5, 5)
+    assert [replace(step, ring_tiles=n).possible for n in (3, 4)] == [False, True]
     assert [step.takes(StepChoice(*n)) for n in ((36, 36), (37, 4), (3, 4))] == [True, False, False]
 
 

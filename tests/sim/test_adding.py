@@ -252,20 +252,22 @@ struct CacheQ8Row {
     if (lane_index() < 4) write(HeadDim + lane_index() * 4, lane_index() == 0 ? std::uint32_t{step} : 0u);
   }
 
-  static __device__ __forceinline__ void keys(std::uint32_t (&a)[4], const std::uint8_t* tile, int step) {
+  template <class Tile>
+  static __device__ __forceinline__ void keys(std::uint32_t (&a)[4], const Tile& tile, int step) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      const std::uint8_t* row = tile + (lane_index() / 4 + i % 2 * 8) * kRowBytes;
+      const std::uint8_t* row = tile.row(lane_index() / 4 + i % 2 * 8);
       const int column = step * 16 + lane_index() % 4 * 2 + i / 2 * 8;
       a[i] = floats_to_half2(element(row, column), element(row, column + 1));
     }
   }
-  static __device__ __forceinline__ void values(std::uint32_t (&a)[4], const std::uint8_t* tile, int step) {
+  template <class Tile>
+  static __device__ __forceinline__ void values(std::uint32_t (&a)[4], const Tile& tile, int step) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-      const std::uint8_t* row = tile + (lane_index() % 4 * 2 + i / 2 * 8) * kRowBytes;
+      const int row = lane_index() % 4 * 2 + i / 2 * 8;
       const int column = step * 16 + lane_index() / 4 + i % 2 * 8;
-      a[i] = floats_to_half2(element(row, column), element(row + kRowBytes, column));
+      a[i] = floats_to_half2(element(tile.row(row), column), element(tile.row(row + 1), column));
     }
   }
   static __device__ __forceinline__ int place(int position, int chunk) {

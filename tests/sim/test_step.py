@@ -15,7 +15,8 @@ from imp_runtime.constraint import pack_bits
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sim import SimDevice
-from two_forms import BothForms, compile_config
+from model_checks import FIXTURES
+from two_forms import BothForms, compile_both, compile_config
 
 
 def sim(sms: int, warps: int, **changes: Any) -> Target:
@@ -59,6 +60,12 @@ SHAPES: dict[str, tuple[dict[str, Any], str, Target, int]] = {
         sim(4, 2, max_shared=128 << 10),
         20,
     ),
+    "heads of 512, whose cache tiles are four slots": (
+        {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 512, "num_hidden_layers": 1},
+        "Q8_0",
+        sim(3, 2),
+        50,
+    ),
     "bfloat16, one kv head": (
         {"architectures": ["LlamaForCausalLM"], "num_key_value_heads": 1, "num_hidden_layers": 3},
         "BF16",
@@ -73,6 +80,14 @@ def test_equals_the_graph(tmp_path: Path, name: str) -> None:
     changes, quant, target, count = SHAPES[name]
     with BothForms(compile_config(tmp_path, target, changes, quant), SimDevice(threads=1)) as forms:
         forms.compare(tokens(count))
+
+
+@pytest.mark.parametrize("name", ["olmo2", "olmo3"])
+def test_norms_of_all_heads_together(tmp_path: Path, name: str) -> None:
+    """Of OLMo 3, whose layers also see and turn otherwise, by angles of another magnitude."""
+    artifact = compile_both(FIXTURES / name / "hf", tmp_path / "m.impc", sim(4, 3))
+    with BothForms(artifact, SimDevice(threads=1)) as forms:
+        forms.compare(tokens(40, forms.vocab))
 
 
 def test_the_count_of_layers_may_wrap(tmp_path: Path) -> None:

@@ -157,10 +157,11 @@ def _layer_arguments(low: Lowering, layer: Layer, mlp_sum: Sum | None, copies: C
 def _product_arguments(
     low: Lowering, linears: tuple[Linear, ...], norm: RmsNorm | None = None, post: Sum | None = None
 ) -> dict[str, Argument]:
-    """A product's weights: its norm's, that of the branch it adds, biases, matrices; without what there is none of."""
+    """A product's weights: its norm's, the branch's that it adds, that sum's scale, biases, matrices; what there is."""
     weights: dict[str, Argument] = {
         "norm": norm_weight(low, norm),
         "post": norm_weight(low, post.norm) if post else None,
+        "scale": low.plane(post.scale.weight) if post and post.scale else None,
         "bias": biases(low, linears) if bias_mask(linears) else None,
         "plane": tuple(low.plane(linear.weight) for linear in linears),
     }
@@ -199,7 +200,8 @@ def _attention(model: StepModel, flow: Flow) -> Cpp:
     core = core_config(low, turning, _splits(low, turning.op), max(windows))
     orders = (Cpp("LayerOrder", tuple(windows)), Cpp("LayerOrder", tuple(tables)))
     row = low.cache_row(model.first.op.layer)
-    return Cpp("StepAttention", (_flow(flow), core, row, len(ropes), *orders))
+    magnitudes = (float(rope.magnitude) for rope in ropes)
+    return Cpp("StepAttention", (_flow(flow), core, row, *orders, *magnitudes))
 
 
 def _phase(
@@ -268,6 +270,7 @@ def _schedule(model: StepModel, step: Mapping[str, Scalar], early: int) -> Sched
         windows=tuple(dict.fromkeys(layer.op.window for layer in model.layers)),
         items=op.heads // queries_of_cta(op),
         splits=_splits(low, op),
+        pieces=_pieces(model),
         blocks=low.table_blocks,
         qkv=(op.heads + 2 * op.kv_heads) * op.head_dim,
         attention=op.heads * op.head_dim,
@@ -291,7 +294,13 @@ def _splits(low: Lowering, op: Attention) -> int:
 
 def _slot_bytes(model: StepModel) -> int:
     tiles = [model.low.tile_bytes(weight) for weight in (*model.matrices(), model.head.linear.weight)]
-    return max(*tiles, BLOCK_TOKENS * _row_bytes(model))
+    return max(*tiles, BLOCK_TOKENS * _row_bytes(model) // _pieces(model))
+
+
+def _pieces(model: StepModel) -> int:
+    """Slots that a tile of the cache takes: the twin of StepAttention's."""
+    tile = BLOCK_TOKENS * _row_bytes(model)
+    return next(n for n in (1, 2, 4, 8) if tile <= n * 4096 or n == BLOCK_TOKENS // 2)
 
 
 def _row_bytes(model: StepModel) -> int:

@@ -141,13 +141,14 @@ def _strangers(matches: tuple[Match, ...]) -> Iterator[Match]:
 
 
 def _obstacles(model: StepModel) -> Iterator[str]:
-    low, sums = model.low, [*model.mlp_sums(), *(layer.gate_up.vector.sum for layer in model.layers)]
+    low, mlp, attended = model.low, model.mlp_sums(), [layer.gate_up.vector.sum for layer in model.layers]
+    sums = [*mlp, *attended]
     for layer in model.layers:
         first = layer.qkv.linears[0].weight
+        if layer.op.k is None:
+            yield f"{label(layer.op)} reads another layer's cache"
         if len(layer.qkv.linears) != 3:
             yield f"{first.name}: q, k and v are not three matrices"
-        if layer.attention.parts.whole:
-            yield f"{label(layer.attention.parts.norms[0])} is one of all heads together"
         if len({op.weight.cols // low.tile(op.weight).cols for op in layer.qkv.linears}) > 1:
             yield f"{first.name}: q, k and v are cut into different numbers of tiles"
     if model.head.vector.norm and model.head.vector.norm.weight is None:
@@ -156,38 +157,48 @@ def _obstacles(model: StepModel) -> Iterator[str]:
     if 0 < len(normed) < len(sums):
         yield f"{label(normed[0].norm)} is the norm of a branch, and others have none"
     for each in normed:
-        if each.scale:
-            yield f"{label(each.scale)} scales the residual stream"
         if each.norm.eps == 0:
             yield f"{label(each.norm)} has an eps of 0"
         if each.norm.eps != normed[0].norm.eps:
             yield f"{label(each.norm)} differs from {label(normed[0].norm)}"
+    for ends in (mlp, attended):
+        scales = [each.scale for each in ends if each]
+        if (scaled := next(filter(None, scales), None)) and None in scales:
+            yield f"{label(scaled)} scales the residual stream, and not every layer does"
     for layer in model.layers[1:]:
-        for item, first_item in zip(_alike(layer), _alike(model.first), strict=True):
-            if item[1:] != first_item[1:]:
-                yield f"{item[0]} differs from {first_item[0]}"
+        for (name, what, value), (other, _, wanted) in zip(_alike(layer), _alike(model.first), strict=True):
+            if value != wanted:
+                yield f"{name}: its {what} ({value}) is not that of {other} ({wanted})"
     ropes = [rope for layer in model.layers for rope in layer.attention.parts.ropes]
     for rope in ropes:
         if _shape(rope.rope) != _shape(ropes[0].rope):
             yield f"{label(rope)} differs from {label(ropes[0])}"
 
 
-def _alike(layer: Layer) -> tuple[tuple[object, ...], ...]:
+def _alike(layer: Layer) -> Iterator[tuple[str, str, object]]:
     """What the kernel has once for all layers: each operation's label, and what must be the same of it."""
     op, parts, gated = layer.op, layer.attention.parts, layer.gate_up.gated
-    norms = [
-        (label(match.ops[0]), norm and (norm.eps, norm.weight is None))
-        for match, norm in ((layer.qkv, layer.qkv.vector.norm), (layer.gate_up, layer.gate_up.vector.norm))
-    ]
-    biases = [(label(linear), linear.bias is None) for linears in layer.products() for linear in linears]
-    ends = [
-        (label(match.ops[-1]), isinstance(match, LinearAdd) and match.add.scale) for match in (layer.out, layer.down)
-    ]
-    head_norms = (len(parts.norms), len(parts.value_norms), *(n.eps for n in (*parts.norms, *parts.value_norms)))
-    heads = (label(op), op.heads, op.kv_heads, op.head_dim, op.scale, op.softcap, head_norms)
-    return (*norms, *biases, *ends, heads, (label(gated), gated.out.width, gated.activation))
+    for match in (layer.qkv, layer.gate_up):
+        norm = match.vector.norm
+        yield label(match.ops[0]), "norm before it", bool(norm)
+        yield label(match.ops[0]), "eps", norm and norm.eps
+        yield label(match.ops[0]), "norm's weight", bool(norm and norm.weight)
+    for linears in layer.products():
+        for linear in linears:
+            yield label(linear), "bias", bool(linear.bias)
+    for end_of in (layer.out, layer.down):
+        yield label(end_of.ops[-1]), "factor", end_of.add.scale if isinstance(end_of, LinearAdd) else 1
+    yield label(op), "number of heads", op.heads
+    yield label(op), "number of KV heads", op.kv_heads
+    yield label(op), "size of a head", op.head_dim
+    yield label(op), "scale", op.scale
+    yield label(op), "soft cap", op.softcap
+    norms = (*parts.norms, *parts.value_norms)
+    yield label(op), "norms of q, k and v", (parts.whole, len(parts.norms), *(norm.eps for norm in norms))
+    yield label(gated), "width", gated.out.width
+    yield label(gated), "activation", gated.activation
 
 
 def _shape(rope: RopeSpec) -> tuple[object, ...]:
-    """All but the angles."""
-    return rope.dim, rope.interleaved, rope.magnitude
+    """All but the angles and what they are multiplied by."""
+    return rope.dim, rope.interleaved

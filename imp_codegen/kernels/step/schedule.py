@@ -81,7 +81,8 @@ class Schedule:
 
     `windows`: the different ones of attention, 0 for none. `items`: CTAs that one split of the keys has; `splits`: most
     of them; `blocks`: of 16 positions, of the longest sequence; `qkv`, `attention`: values of the vectors that
-    attention reads and writes; `flows`: of the phases, attention's among them, and of the head.
+    attention reads and writes; `flows`: of the phases, attention's among them, and of the head; `pieces`: tiles that a
+    block's keys are, and its values, which a warp gives back together.
     """
 
     grid: int
@@ -98,6 +99,7 @@ class Schedule:
     qkv: int
     attention: int
     flows: tuple[Flow, ...] = flows(normed=False)
+    pieces: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +193,8 @@ def check(schedule: Schedule) -> None:
     for blocks in sorted({seen(position, window) for position in contexts for window in schedule.windows}):
         _check_splits(schedule, blocks)
         for split in splits_of(schedule, blocks):
-            orders.setdefault(Order(schedule.warps, 2, split), f"attention over {blocks} blocks")
+            order = Order(schedule.warps, 2 * schedule.pieces, split)
+            orders.setdefault(order, f"attention over {blocks} blocks")
     for order, name in orders.items():
         _check_order(schedule, order, name)
     for block in _blocks(schedule):
@@ -328,7 +331,7 @@ def _check_order(schedule: Schedule, order: Order, name: str) -> None:
 def _check_ring(schedule: Schedule, block: int, position: int) -> None:
     """The ring of one CTA, through a layer of each kind and the head: nobody waits for each other in a circle."""
     queues = _queues(schedule, block, position)
-    total = sum(len(queue) for _, step in queues for queue in step)
+    total = sum(len(tiles) for _, step in queues for queue in step for tiles in queue)
     fetched = 0
     taken = bytearray(total)
     for name, step in queues:
@@ -338,26 +341,28 @@ def _check_ring(schedule: Schedule, block: int, position: int) -> None:
                 fetched += 1
             moved = fetched > before
             for queue in step:
-                while queue and queue[0] < fetched:
-                    taken[queue.popleft()] = 1
+                while queue and queue[0][-1] < fetched:
+                    for tile in queue.popleft():
+                        taken[tile] = 1
                     moved = True
             if not moved:
-                waiting = min(queue[0] for queue in step if queue)
+                waiting = min(queue[0][-1] for queue in step if queue)
                 raise _wrong(
                     f"{name}: CTA {block} waits for tile {waiting} of {total}, and the warp that fetches for a slot; "
                     f"{fetched} are fetched, the ring has {schedule.slots} slots (at position {position})"
                 )
 
 
-def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, list[deque[int]]]]:
-    """Between barriers, the numbers of the tiles that each warp takes."""
+def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, list[deque[tuple[int, ...]]]]]:
+    """Between barriers, the numbers of the tiles that each warp takes, those together that it gives back together."""
     count = Count(schedule.grid, schedule.warps, block)
     found = []
 
-    def step(name: str, order: Order, first: int, warp: int) -> None:
-        queues = [deque[int]() for _ in range(schedule.warps)]
+    def step(name: str, order: Order, first: int, warp: int, pieces: int = 1) -> None:
+        queues = [deque[tuple[int, ...]]() for _ in range(schedule.warps)]
         for w in range(schedule.warps):
-            queues[(warp + w) % schedule.warps].extend(first + i for i in order.taken(w))
+            tiles = (first + i for i in order.taken(w))
+            queues[(warp + w) % schedule.warps].extend(zip(*[tiles] * pieces, strict=True))
         found.append((name, queues))
 
     def product(phase: Phase) -> None:
@@ -368,9 +373,9 @@ def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, li
         splits = splits_of(schedule, seen(position, window))
         product(layer[0])
         for item in range(block, schedule.items * len(splits), schedule.grid):
-            order = Order(schedule.warps, 2, splits[item // schedule.items])
-            step("attention", order, count.tile, 0)
-            count.tile += 2 * order.units
+            order = Order(schedule.warps, 2 * schedule.pieces, splits[item // schedule.items])
+            step("attention", order, count.tile, 0, schedule.pieces)
+            count.tile += order.units * order.tiles
         for phase in layer[1:]:
             product(phase)
     product(schedule.head)

@@ -7,7 +7,7 @@
 //                               pair = lane + 32 i, as far as there are any; columns.kAdjacent: all pairs are neighbours.
 //                               write(byte, bits) puts 16 or 32 bits at a byte of the row.
 //   keys(a, tile, step)         16 positions x elements 16 step .. 16 step + 15 of a tile in shared memory, as the tensor
-//                               cores' A operand of f16
+//                               cores' A operand of f16; tile.row(i) is where its i-th row lies
 //   values(a, tile, step)       the same transposed: elements x positions
 //   place(position, chunk)      byte of a tile at which elements 8 chunk .. 8 chunk + 7 of a row begin
 //   fetch(to, from, chunk)      those elements, which begin at `from` in memory, as f16 to shared memory, where they are once
@@ -20,6 +20,13 @@
 namespace imp {
 
 constexpr int kCacheTokens = 16;  // positions of a block
+
+// A tile in shared memory whose rows follow one another.
+template <class Row>
+struct WholeTile {
+  std::uint8_t* bytes;
+  __device__ __forceinline__ std::uint8_t* row(int i) const { return bytes + i * Row::kRowBytes; }
+};
 
 // Neighbours as columns of encode().
 struct NeighbourColumns {

@@ -30,13 +30,15 @@ struct CacheF16 {
     }
   }
 
-  static __device__ __forceinline__ void keys(std::uint32_t (&a)[4], const std::uint8_t* tile, int step) {
+  template <class Tile>
+  static __device__ __forceinline__ void keys(std::uint32_t (&a)[4], const Tile& tile, int step) {
     const int row = lane_index() % 16;
-    ldmatrix_x4(a, tile + row * kRowBytes + chunk(row, 2 * step + lane_index() / 16));
+    ldmatrix_x4(a, tile.row(row) + chunk(row, 2 * step + lane_index() / 16));
   }
-  static __device__ __forceinline__ void values(std::uint32_t (&a)[4], const std::uint8_t* tile, int step) {
+  template <class Tile>
+  static __device__ __forceinline__ void values(std::uint32_t (&a)[4], const Tile& tile, int step) {
     const int row = lane_index() / 16 * 8 + lane_index() % 8;
-    ldmatrix_x4_trans(a, tile + row * kRowBytes + chunk(row, 2 * step + lane_index() / 8 % 2));
+    ldmatrix_x4_trans(a, tile.row(row) + chunk(row, 2 * step + lane_index() / 8 % 2));
   }
   static __device__ __forceinline__ int place(int position, int column) {
     return position % kCacheTokens * kRowBytes + chunk(position, column);

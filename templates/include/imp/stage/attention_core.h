@@ -3,6 +3,7 @@
 #pragma once
 #include "imp/stage/attention_spans.h"
 #include "imp/stage/attention_tile.h"
+#include "imp/stage/cta.h"
 #include "imp/stage/exchange.h"
 #include "imp/stage/rope.h"
 
@@ -106,17 +107,19 @@ struct AttentionCore {
     return a.cache + static_cast<std::size_t>(a.table[index * C.block_groups]) * C.block_bytes + head * kTileBytes;
   }
 
-  // What must be fetched of such a tile: the rows that earlier steps wrote. The step's own row is being written, perhaps by
-  // another CTA; a tile that has no other gives the piece after it, which nobody looks at. Where nothing is appended, an
-  // earlier kernel has written the step's own row too.
+  // What must be fetched of `Rows` rows of such a tile, the first of them that of position `first`: those that earlier steps
+  // wrote. The step's own row is being written, perhaps by another CTA; where there is no other, it is the beginning of the
+  // second row, at which nobody looks. Where nothing is appended, an earlier kernel has written the step's own row too.
   struct Piece {
     const std::uint8_t* data;
     int bytes;
   };
-  static __device__ __forceinline__ Piece written(const std::uint8_t* tile, int index, int position) {
-    const int rows = position - index * C.block_tokens + (C.values == 0 ? 1 : 0);
-    if (rows >= C.block_tokens) return {tile, kTileBytes};
-    return rows > 0 ? Piece{tile, rows * Row::kRowBytes} : Piece{tile + Row::kRowBytes, 16};
+  template <int Rows = C.block_tokens>
+  static __device__ __forceinline__ Piece written(const std::uint8_t* rows, int first, int position) {
+    static_assert(Rows > 1, "a single row may be the one that is being written");
+    const int count = position - first + (C.values == 0 ? 1 : 0);
+    if (count >= Rows) return {rows, Rows * Row::kRowBytes};
+    return count > 0 ? Piece{rows, count * Row::kRowBytes} : Piece{rows + Row::kRowBytes, 16};
   }
 
   // What norms of all heads together multiply q and k by.
@@ -125,16 +128,17 @@ struct AttentionCore {
     float k = 1.0f;
   };
   // These, of a row of q, k and v; every thread of the CTA calls it. `shared` is free until walk() stores.
-  static __device__ __forceinline__ Factors whole_factors(const float* qkv, std::uint8_t* shared) {
+  template <class Cta = WholeCta, class Qkv>
+  static __device__ __forceinline__ Factors whole_factors(const Qkv& qkv, std::uint8_t* shared) {
     static_assert(kGroup * kPart >= 2, "the warps' sums lie where their parts of the output will");
     float* sums = reinterpret_cast<float*>(shared + kParts);
-    const float q = warp_sum(squares_of(qkv, C.heads * C.head_dim));
-    const float k = C.values > 0 ? warp_sum(squares_of(qkv + C.heads * C.head_dim, C.kv_heads * C.head_dim)) : 0.0f;
+    const float q = warp_sum(squares_of(qkv, 0, C.heads));
+    const float k = C.values > 0 ? warp_sum(squares_of(qkv, C.heads, C.kv_heads)) : 0.0f;
     if (lane_index() == 0) {
       sums[2 * warp_index()] = q;
       sums[2 * warp_index() + 1] = k;
     }
-    block_sync();
+    Cta::sync();
     Factors total{0, 0};
     for (int w = 0; w < C.warps; w++) {
       total.q += sums[2 * w];
@@ -179,16 +183,16 @@ struct AttentionCore {
       const int count = left < C.block_tokens ? left : C.block_tokens;
       const int hidden = attention_begin(position, window) - block * C.block_tokens;
       const bool own = left <= C.block_tokens;
-      std::uint8_t* keys = fetch.take();
+      const auto keys = fetch.take();
       if (C.values > 0 && own) insert(keys, position, shared + kNew);
       const auto weights = attention.keys(keys, hidden, count, queries);
       if (own) bulk_fence();
       fetch.release();
-      std::uint8_t* values = fetch.take();
+      const auto values = fetch.take();
       if (own) {
         // Zeros after the row, which no weight of zero turns into NaN.
         for (int i = count * Row::kRowBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
-          *reinterpret_cast<uint4*>(values + i) = make_uint4(0, 0, 0, 0);
+          *reinterpret_cast<uint4*>(values.row(i / Row::kRowBytes) + i % Row::kRowBytes) = make_uint4(0, 0, 0, 0);
         }
         if constexpr (C.values > 0) {
           insert(values, position, shared + kNew + Row::kRowBytes);
@@ -359,12 +363,15 @@ struct AttentionCore {
       if (pair < Rotary::kTurned) v[i] = rotate_pair(v[i], angles(i, pair));
     }
   }
-  // This thread's part of a sum of squares.
-  static __device__ __forceinline__ float squares_of(const float* x, int count) {
+  // This thread's part of the sum of squares of `count` heads.
+  template <class Qkv>
+  static __device__ __forceinline__ float squares_of(const Qkv& qkv, int first, int count) {
     float squares = 0;
-    for (int i = thread_index() * 4; i < count; i += kThreads * 4) {
-      const float4 v = *reinterpret_cast<const float4*>(x + i);
-      squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
+    for (int i = thread_index() * 4; i < count * C.head_dim; i += kThreads * 4) {
+      const int at[1] = {first * C.head_dim + i};
+      float4 v[1];
+      qkv.read(v, at);
+      squares = fma(v[0].x, v[0].x, fma(v[0].y, v[0].y, fma(v[0].z, v[0].z, fma(v[0].w, v[0].w, squares))));
     }
     return squares;
   }
@@ -374,8 +381,9 @@ struct AttentionCore {
   }
 
   // The step's row into a landed tile.
-  static __device__ __forceinline__ void insert(std::uint8_t* landed, int position, const std::uint8_t* row) {
-    std::uint8_t* line = landed + position % C.block_tokens * Row::kRowBytes;
+  template <class Landed>
+  static __device__ __forceinline__ void insert(const Landed& landed, int position, const std::uint8_t* row) {
+    std::uint8_t* line = landed.row(position % C.block_tokens);
     for (int i = lane_index() * 16; i < Row::kRowBytes; i += kWarp * 16) {
       *reinterpret_cast<uint4*>(line + i) = *reinterpret_cast<const uint4*>(row + i);
     }

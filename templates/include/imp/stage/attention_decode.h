@@ -50,9 +50,10 @@ struct AttentionDecode {
     const typename Core::LaneAngles angles(args.turns, position);
     if constexpr (C.values > 0) grid_wait();
     const bool append = C.values > 0 && end * C.block_tokens > position;
+    const PlainInput qkv{args.qkv};
     typename Core::Factors factors;
-    if constexpr (C.whole_norm) factors = Core::whole_factors(args.qkv, core);
-    Core::prepare(a, PlainInput{args.qkv}, angles, item, position, append, core, factors);
+    if constexpr (C.whole_norm) factors = Core::whole_factors(qkv, core);
+    Core::prepare(a, qkv, angles, item, position, append, core, factors);
     block_sync();
     Core::walk(position, C.window, begin + warp_index(), end, fetch, core);
     block_sync();
@@ -94,14 +95,15 @@ struct AttentionDecode {
         : ring(shared), a(args), head(kv_head), next(first), end(last), position(step) {
       for (int s = 0; s < Slots; s++) fill();
     }
-    __device__ __forceinline__ std::uint8_t* take() { return const_cast<std::uint8_t*>(ring.take()); }
+    __device__ __forceinline__ WholeTile<Row> take() { return {const_cast<std::uint8_t*>(ring.take())}; }
     __device__ __forceinline__ void release() {
       ring.release();
       fill();
     }
     __device__ __forceinline__ void fill() {
       if (next >= end) return;
-      const auto piece = Core::written(Core::tile(a, head, next) + (values ? Core::kValues : 0), next, position);
+      const std::uint8_t* tile = Core::tile(a, head, next) + (values ? Core::kValues : 0);
+      const auto piece = Core::written(tile, next * C.block_tokens, position);
       ring.fill(piece.data, piece.bytes);
       next += values ? C.warps : 0;
       values = !values;

@@ -74,8 +74,8 @@ struct TileAttention {
   float out[kDepth][4] = {};              // columns 16 d + g and 16 d + g + 8, g = lane / 4, of both queries
 
   // The block's positions from `begin` (0 without a window) to `end` count, at least one.
-  __device__ __forceinline__ Weights keys(const std::uint8_t* block, int begin, int end,
-                                          const TileQueries<kHeadDim>& queries) {
+  template <class Keys>
+  __device__ __forceinline__ Weights keys(const Keys& block, int begin, int end, const TileQueries<kHeadDim>& queries) {
     float parts[2][2][4] = {};  // independent sums: a chain of products would wait for each
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
@@ -121,7 +121,8 @@ struct TileAttention {
   }
 
   // Every row of the block must hold numbers, also those that nobody has written yet: their weight is zero.
-  __device__ __forceinline__ void values(const std::uint8_t* block, const Weights& weights) {
+  template <class Values>
+  __device__ __forceinline__ void values(const Values& block, const Weights& weights) {
 #pragma unroll
     for (int d = 0; d < kDepth; d++) {
       std::uint32_t a[4];

@@ -33,15 +33,16 @@ struct Rope {
   static __device__ __forceinline__ int second(int pair) { return adjacent(pair) ? 2 * pair + 1 : pair + kTurned; }
 
   // Cosine and sine of a pair that turns, times the magnitude.
-  static __device__ __forceinline__ float2 angle(const std::uint64_t* turns, int pair, int position) {
+  static __device__ __forceinline__ float2 angle(const std::uint64_t* turns, int pair, int position,
+                                                 float magnitude = C.magnitude) {
     const std::uint64_t fraction = turns[pair] * static_cast<std::uint64_t>(position);
     const auto signed_turn = static_cast<std::int32_t>(fraction >> 32);
     float s = 0;
     float c = 0;
     sincospi(static_cast<float>(signed_turn) * 0x1p-31f, s, c);
-    if constexpr (C.magnitude != 1) {
-      s *= C.magnitude;
-      c *= C.magnitude;
+    if (magnitude != 1) {
+      s *= magnitude;
+      c *= magnitude;
     }
     return make_float2(c, s);
   }

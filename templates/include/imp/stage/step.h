@@ -38,10 +38,10 @@ struct Step {
   //   rows, positions; cache, table: of all layers, where these are one group
   //   branch     u32 [hidden], what a branch has made; sum: where branches have norms
   //   head       its products' weights; logits, best_value and best [grid] as StoreLogits has them
-  //   layer[]    qkv, out, gate_up, down: norm and post (the norm of what it makes) where there are any, bias[] of the
-  //              matrices that have one, plane[]; attention: q_norm, k_norm, if heads have norms, and its own cache and
-  //              table, if layers are several groups. In a check build each has `copy`, where the values of its vector
-  //              stay, and qkv and gate_up `sum_copy`, if they keep a sum.
+  //   layer[]    qkv, out, gate_up, down: norm, post (the norm of the branch that it adds) and scale (of that sum) where
+  //              there are any, bias[] of the matrices that have one, plane[]; attention: q_norm, k_norm, if heads have
+  //              norms or q and k have, and its own cache and table, if layers are several groups. In a check build each
+  //              has `copy`, where the values of its vector stay, and qkv and gate_up `sum_copy`, if they keep a sum.
   using Args = Pointers;
   using Attend = typename L::template At<L::kAttention>;
   static constexpr AttentionConfig A = Attend::kConfig;
@@ -135,7 +135,8 @@ struct Step {
 #pragma unroll
           for (int t = 0; t < Attend::kAngles; t++) {
             shared.angles[t][pair] =
-                t < Attend::kTables ? Core::Rotary::angle(args.turns[t], pair, position) : make_float2(1, 0);
+                t < Attend::kTables ? Core::Rotary::angle(args.turns[t], pair, position, Attend::magnitude(t))
+                                    : make_float2(1, 0);
           }
         }
       }
@@ -208,12 +209,13 @@ struct Step {
       return tag<V, L::writes_before(V, I) + 1 + Again>(l);
     }
 
-    // x + rms_norm(branch) * weight, which goes to `sum` with its own tag.
+    // (x + rms_norm(branch) * weight) * scale, which goes to `sum` with its own tag.
     struct Sum {
       TaggedInput x;
       TaggedInput branch;
       bool added;  // there is no branch yet: 0
       const float* weight;
+      const float* scale;  // of the sum, or null
       Published<kCopied> sum;  // or null
       template <int N>
       __device__ __forceinline__ void read(float4 (&v)[N], const int (&at)[N]) const {
@@ -229,11 +231,11 @@ struct Step {
       if constexpr (Flow::kBranch == Vector::none) {
         return input<Flow::kFrom, I>(l);
       } else if constexpr (Flow::kKept == Vector::none) {
-        return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), true, at.post, {nullptr, 0, nullptr}};
+        return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), true, at.post, scale_of(at), {nullptr, 0, nullptr}};
       } else {
         const bool added = L::writes_before(Flow::kBranch, I) > 0 || l > 0;
         const auto kept = published_sum(words<Flow::kKept>(), written<Flow::kKept, I>(l), at);
-        return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), added, at.post, kept};
+        return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), added, at.post, scale_of(at), kept};
       }
     }
 
@@ -271,7 +273,8 @@ struct Step {
       };
       float scale;
       if constexpr (Phase::kEncode.post) {
-        const typename Encode::Weights weights = Encode::weights(norm, input.weight);
+        typename Encode::Weights weights = Encode::weights(norm, input.weight, input.scale);
+        if (!input.added) weights.scale = 1.0f;
         const typename Encode::Columns old = Encode::columns(input.x);  // made by a phase long past
         wait();
         const auto keep = [&](int k, float4 v) {
@@ -320,17 +323,32 @@ struct Step {
       const float2* angles;
       __device__ __forceinline__ float2 operator()(int, int pair) const { return angles[pair]; }
     };
-    // Keys, then values, of each block of this warp.
+    // Keys, then values, of each block of this warp, in as many pieces as they have.
     struct Blocks {
+      using Rounds = TapeRounds<C.warps, 2 * Attend::kPieces>;
       Ring& ring;
-      TapeRounds<C.warps, 2> rounds;
+      Rounds rounds;
       int block;
       int k = 0;
-      __device__ __forceinline__ std::uint8_t* take() { return ring.take(rounds.index(block, k)); }
+      struct Tile {
+        const Ring& ring;
+        std::uint32_t first;
+        int stride;
+        __device__ __forceinline__ std::uint8_t* row(int i) const {
+          const std::uint32_t piece = first + static_cast<std::uint32_t>(i / Attend::kPieceRows * stride);
+          return ring.slot(piece) + i % Attend::kPieceRows * Attend::Row::kRowBytes;
+        }
+      };
+      __device__ __forceinline__ Tile take() {
+#pragma unroll
+        for (int p = 0; p < Attend::kPieces; p++) ring.take(rounds.index(block, k + p));
+        return {ring, rounds.index(block, k), rounds.width(block / C.warps)};
+      }
       __device__ __forceinline__ void release() {
-        ring.release(rounds.index(block, k));
-        block += k * C.warps;
-        k ^= 1;
+#pragma unroll
+        for (int p = 0; p < Attend::kPieces; p++) ring.release(rounds.index(block, k + p));
+        block += k > 0 ? C.warps : 0;
+        k = Attend::kPieces - k;
       }
     };
 
@@ -351,11 +369,13 @@ struct Step {
         const int begin = share.begin(split);
         const int end = share.end(split, A.block_tokens);
         Cta::sync();  // the vector that the shared memory held is no longer needed
-        Core::prepare(a, qkv, angles, head, position, end * A.block_tokens > position, scratch);
+        typename Core::Factors factors;
+        if constexpr (A.whole_norm) factors = Core::template whole_factors<Cta>(qkv, scratch);
+        Core::prepare(a, qkv, angles, head, position, end * A.block_tokens > position, scratch, factors);
         Cta::sync();
         Blocks blocks{ring, {count.tile, end - begin}, warp_index()};
         Core::walk(position, window, begin + warp_index(), end, blocks, scratch);
-        count.tile += static_cast<std::uint32_t>(2 * (end - begin));
+        count.tile += static_cast<std::uint32_t>(blocks.rounds.tiles());
         Cta::sync();
         const int used = end - begin < C.warps ? end - begin : C.warps;
         for (int i = thread_index(); i < Core::kGroup * A.head_dim; i += Core::kThreads) {

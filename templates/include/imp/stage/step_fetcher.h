@@ -40,14 +40,15 @@ struct StepFetcher {
   __device__ __forceinline__ void prefetch_norms(int l) {
     const auto& at = args.layer[l];
     if constexpr (A.qk_norm) {
-      prefetch(at.attention.q_norm, A.head_dim);
-      prefetch(at.attention.k_norm, A.head_dim);
+      prefetch(at.attention.q_norm, A.whole_norm ? A.heads * A.head_dim : A.head_dim);
+      prefetch(at.attention.k_norm, A.whole_norm ? A.kv_heads * A.head_dim : A.head_dim);
     }
     L::each([&]<int I>() {
       using Phase = typename L::template At<I>;
       if constexpr (!Phase::kAttends) {
         if constexpr (Encoder<Phase::kEncode>::kWeighted) prefetch(Phase::of(at).norm, Phase::kEncode.cols);
         if constexpr (Phase::kEncode.post) prefetch(Phase::of(at).post, Phase::kEncode.cols);
+        if constexpr (Phase::kEncode.scaled) prefetch(Phase::of(at).scale, 1);
       }
     });
   }
@@ -81,12 +82,16 @@ struct StepFetcher {
     for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
       const int split = item / Core::kItems;
       const int begin = share.begin(split);
-      const TapeRounds<C.warps, 2> rounds{count.tile, share.end(split, A.block_tokens) - begin};
+      constexpr int kTiles = 2 * Attend::kPieces;
+      const TapeRounds<C.warps, kTiles> rounds{count.tile, share.end(split, A.block_tokens) - begin};
       fetch(rounds.tiles(), count.tile, [&](int i) {
         const auto at = rounds.place(i);
         const std::uint8_t* keys = Core::tile(a, item % Core::kItems / Core::kShares, begin + at.unit);
-        const auto piece = Core::written(keys + at.k * Core::kValues, begin + at.unit, share.position);
-        return TileAddress{piece.data, piece.bytes, 2};
+        const int row = at.k % Attend::kPieces * Attend::kPieceRows;
+        const auto piece = Core::template written<Attend::kPieceRows>(
+            keys + at.k / Attend::kPieces * Core::kValues + row * Attend::Row::kRowBytes,
+            (begin + at.unit) * A.block_tokens + row, share.position);
+        return TileAddress{piece.data, piece.bytes, kTiles};
       });
       count.tile += static_cast<std::uint32_t>(rounds.tiles());
     }

@@ -140,6 +140,15 @@ __device__ __forceinline__ const float* const* bias_of(const Product& product) {
   }
 }
 
+template <class Product>
+__device__ __forceinline__ const float* scale_of(const Product& product) {
+  if constexpr (requires { product.scale; }) {
+    return product.scale;
+  } else {
+    return nullptr;
+  }
+}
+
 struct PhaseConfig {
   int early;            // CTAs that may still be at work on the vector when the others begin to poll it
   unsigned biased = 0;  // bits of the matrices that have a bias
@@ -171,7 +180,9 @@ constexpr bool fits() {
   constexpr bool norm = requires(Product product) { product.norm; };
   constexpr bool bias = requires(Product product) { product.bias; };
   constexpr bool post = requires(Product product) { product.post; };
+  constexpr bool scale = requires(Product product) { product.scale; };
   return norm == Encoder<Phase::kEncode>::kWeighted && bias == (Phase::kConfig.biased != 0) &&
+         scale == Phase::kEncode.scaled &&
          post == Phase::kEncode.post && post == (Phase::Flow::kBranch != Vector::none);
 }
 

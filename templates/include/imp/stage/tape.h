@@ -41,14 +41,13 @@ struct Tape {
     return index < Slots || barrier_done(empty + index % Slots, (index / Slots - 1) & 1);
   }
   __device__ __forceinline__ void fetch(std::uint32_t index, const std::uint8_t* tile, int bytes) {
-    const int slot = static_cast<int>(index % Slots);
-    bulk_load(slots + slot * SlotBytes, tile, bytes, full + slot);
+    bulk_load(slot(index), tile, bytes, full + index % Slots);
   }
+  __device__ __forceinline__ std::uint8_t* slot(std::uint32_t index) const { return slots + index % Slots * SlotBytes; }
   // The whole warp that tile `index` belongs to.
   __device__ __forceinline__ std::uint8_t* take(std::uint32_t index) {
-    const int slot = static_cast<int>(index % Slots);
-    bulk_wait(full + slot, static_cast<int>(index / Slots & 1));
-    return slots + slot * SlotBytes;
+    bulk_wait(full + index % Slots, static_cast<int>(index / Slots & 1));
+    return slot(index);
   }
   __device__ __forceinline__ void release(std::uint32_t index) {
     warp_sync();
