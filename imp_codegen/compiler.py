@@ -40,7 +40,6 @@ from imp_runtime.errors import ImpError
 from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
 from imp_runtime.version import VERSION
 
-ROWS = 128  # that the larger programs run at once
 Progress = Callable[[str, int, int], None]
 
 
@@ -160,13 +159,14 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     left_out = account(checkpoint, spec, sources.values())
     weights = weights_of(checkpoint, graph, sources)
     placed = place_weights(graph, weights, checkpoint.path)
-    cache, ropes = plan_state(graph, cache_format(options.kv), spec.context, ROWS), ropes_of(graph)
+    rows = max(target.chunks[-1] for target in targets)
+    cache, ropes = plan_state(graph, cache_format(options.kv), spec.context, rows), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
     for target in targets:
         tables = tuple(table for table in options.tuning if table.fits(target))
         low = Lowering(target, placed, cache, ropes, spec.context, tables=tables, check=options.check)
-        lowered = lower(low, graph, ROWS, options.form)
+        lowered = lower(low, graph, options.form)
         made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
         emitted[target.name] = made
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
@@ -196,7 +196,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         context=spec.context,
         slots=SLOTS,
         ledgers=LEDGERS,
-        rows=ROWS,
+        rows=rows,
         table_blocks=-(-spec.context // 16),
         decode_weight_bytes=sum(k.weight_bytes for k in plans[0].program("step_r1").kernels),
         bos_token=-1 if tokenizer.bos is None else tokenizer.bos,

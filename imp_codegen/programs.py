@@ -36,17 +36,22 @@ def body(low: Lowering, graph: Graph, rows: int) -> Body:
     """The graph as kernels of that many rows take it; `low` then knows the buffers between them."""
     matches = fuse(graph, rows)
     planned = plan_buffers(matches, rows)
+    ended = rows <= low.target.chunks[0]  # by the last match
+    left_out = set() if ended else {planned.places[value].buffer for value in matches[-1].named}
     for name, nbytes in planned.nbytes.items():
-        low.buffer(name, nbytes)
+        if name not in left_out:
+            low.buffer(name, nbytes)
     return Body(replace(low, rows=rows, places=planned.places), matches)
 
 
-def lower(low: Lowering, graph: Graph, rows: int, wanted: Wanted = "graph") -> Lowered:
-    """Every program, of one row and of up to `rows`; `low` then knows their buffers.
+def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
+    """Every program, of one row and of the target's chunks; `low` then knows their buffers.
 
+    All logits and hidden states are had of the smallest chunk only: of larger ones they would take much memory.
     FusionError for what no kernel computes.
     """
-    one, many = body(low, graph, 1), body(low, graph, rows)
+    one, *chunks = (body(low, graph, rows) for rows in (1, *low.target.chunks))
+    many, rows = chunks[0], low.target.chunks[0]
     low, head, many_head = one.low, head_of(one), head_of(many)
     first, *layers, _ = (match.lower(low) for match in one.matches)
     logits = head.lower(low)
@@ -61,11 +66,11 @@ def lower(low: Lowering, graph: Graph, rows: int, wanted: Wanted = "graph") -> L
     fallback: tuple[ProgramSpec, ...] = ()
     if chosen.form == "persistent":
         steps, fallback = _steps((*first, step_kernel(step_model(one))), greedy, sampled), steps
-    forward = [kernel for match in many.matches[:-1] for kernel in match.lower(many.low)]
+    forward = tuple(_forward(chunk) for chunk in chunks)
     taken = [take_row(many.low, low, value) for block in head.reads for value in block]
     programs = (
         *steps,
-        ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(many.low))),
+        *forward,
         ProgramSpec("head_r1", 1, (*taken, *logits)),
         ProgramSpec("sample_r1", 1, sampled[STEP_SAMPLED[True, True]]),
         ProgramSpec("sieve_r1", 1, sampled["step_sieve_r1"]),
@@ -76,6 +81,13 @@ def lower(low: Lowering, graph: Graph, rows: int, wanted: Wanted = "graph") -> L
         ProgramSpec("bandwidth", 1, (read_memory(low),)),
     )
     return Lowered(programs, fallback, chosen)
+
+
+def _forward(chunk: Body) -> ProgramSpec:
+    """Rows through the model, up to the hidden states before the head, which head_r1 finds whatever the chunk was."""
+    rows = chunk.low.rows
+    kernels = (kernel for match in chunk.matches[:-1] for kernel in match.lower(chunk.low))
+    return ProgramSpec(f"forward_r{rows}", rows, (*kernels, advance(chunk.low)))
 
 
 def head_of(taken: Body) -> Head:

@@ -54,8 +54,8 @@ def compile_both(
     `quant`: of random weights, the source being a config.
     """
 
-    def lower_both(low: Any, graph: Any, rows: int, wanted: object) -> Any:
-        lowered = lower(low, graph, rows, "persistent")
+    def lower_both(low: Any, graph: Any, wanted: object) -> Any:
+        lowered = lower(low, graph, "persistent")
         kept = [p for p in lowered.programs if prefill or p.name in DECODE]
         graph = {p.name: p for p in (*kept, *lowered.fallback) if p.name in DECODE}
         renamed = [ProgramSpec(f"graph_{p.name}", p.rows, p.kernels) for p in graph.values()]

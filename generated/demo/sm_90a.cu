@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text b825ef28d63042d9
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text af18f8be035ddfb6
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -384,7 +384,7 @@ static_assert(
 static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
-// forward_r128 embed · grid (128, 1, 1), 128 threads
+// forward_r128 embed and 1 more · grid (128, 1, 1), 128 threads
 using embed_1_t = imp::EmbedRows<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -636,7 +636,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
 static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
-// forward_r128 advance · grid (1, 1, 1), 32 threads
+// forward_r128 advance and 1 more · grid (1, 1, 1), 32 threads
 using advance_0_t = imp::Advance<
     32>;
 static_assert(advance_0_t::kThreads == 32, "the plan launches another number of threads");
@@ -651,6 +651,236 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
       .sequences = sequences});
 }
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
+using encode_3_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
+    const float* x,
+    const float* norm,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_3_t::run(encode_3_t::Args{
+      .x = x,
+      .norm = norm,
+      .codes = nullptr,
+      .scales = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_3_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
+// forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
+using gemm_4_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_4_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_4_t::run(gemm_4_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
+// forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
+using append_1_t = imp::RopeAppend<
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::CacheF16<64>>;
+static_assert(append_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(append_1_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) append_1(
+    float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    const imp::StepHeader* step,
+    const imp::StepRow* rows) {
+  append_1_t::run(append_1_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .step = step,
+      .rows = rows});
+}
+static_assert(sizeof(append_1_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Attention · 0 bytes of weights, 1,048,576 of other data a launch
+// forward_r512 layers.0.attention and 5 more · grid (64, 1, 1), 128 threads
+using attend_1_t = imp::AttentionPrefill<
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 64, .spans = 2, .wgmma = true, .folds = true},
+    imp::CacheF16<64>>;
+static_assert(attend_1_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_1_t::kSharedBytes == 51216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 2) attend_1(
+    const float* q,
+    const std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
+  attend_1_t::run(attend_1_t::Args{
+      .q = q,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out,
+      .step = step,
+      .sequences = sequences});
+}
+static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
+using encode_4_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
+    const float* x,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_4_t::run(encode_4_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .codes = nullptr,
+      .scales = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_4_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
+using gemm_5_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_5_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_5_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_5_t::run(gemm_5_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
+// forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
+using gemm_6_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_6_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_6_t::run(gemm_6_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_6_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 3,932,160 of other data a launch
+// forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
+using encode_5_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true},
+    imp::Silu>;
+static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
+    const float* x_gate,
+    const float* x_up,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_5_t::run(encode_5_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .codes = nullptr,
+      .scales = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_5_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
+// forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
+using gemm_7_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_7_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_7_t::run(gemm_7_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // TakeRow · 0 bytes of weights, 2,048 of other data a launch
 // head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
@@ -671,18 +901,18 @@ static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field"
 
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
 // logits_r128 logits · grid (32, 1, 1), 384 threads
-using gemm_4_t = imp::GemmWgmma<
+using gemm_8_t = imp::GemmWgmma<
     imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_4_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+static_assert(gemm_8_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_8_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_4_t::run(gemm_4_t::Args{
+  gemm_8_t::run(gemm_8_t::Args{
       .panels = panels,
       .factors = factors,
       .plane = {plane_0},
@@ -690,7 +920,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_r128 hidden · grid (128, 1, 1), 256 threads

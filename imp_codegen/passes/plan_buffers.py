@@ -21,6 +21,8 @@ class BufferPlan:
 def plan_buffers(matches: Sequence[Match], rows: int) -> BufferPlan:
     """Buffers of programs of `rows` tokens: float32[rows, the width of a block], two blocks in one only in turns.
 
+    Programs of several rows share them, and find values at the same places.
+
     What the last group reads and writes stays: programs that follow use it. FusionError where a kernel reads together
     what lies apart, or writes over what others still need.
     """
@@ -47,7 +49,7 @@ def plan_buffers(matches: Sequence[Match], rows: int) -> BufferPlan:
                 name = min(free, key=lambda each: (abs(widths[each] - width), each))
                 free.remove(name)
             else:
-                name = f"rows{rows}.{len(set(buffers.values()) - _names(matches[: at + 1]))}"
+                name = f"{'row' if rows == 1 else 'rows'}.{len(set(buffers.values()) - _names(matches[: at + 1]))}"
             buffers[block] = name
             widths[name] = max(widths.get(name, 0), width)
         kept = {buffers[b] for b in buffers if any(last_read.get(value, at) > at for value in b)}

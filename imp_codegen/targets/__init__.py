@@ -24,7 +24,8 @@ class Target:
     and that attend in either form, as registers allow; `small_layer_warps` where a layer has less than `small_layer`
     bytes for one multiprocessor. `attention_per_sm`: CTAs a multiprocessor that one layer's decode attention is split
     over. `sample_threads`: of a CTA that samples. `card`: the usual one, unless another is asked for. `wgmma`: whether
-    four warps together multiply what lies in shared memory, as the PTX instructions of that name do.
+    four warps together multiply what lies in shared memory, as the PTX instructions of that name do. `chunks`: rows of
+    the programs of several rows, ascending; what runs takes the smallest that they fit.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Target:
     sample_threads: int
     card: Card
     wgmma: bool = False
+    chunks: tuple[int, ...] = (128,)
 
     @property
     def sms(self) -> int:

@@ -30,7 +30,7 @@ from imp_runtime.text import plain_name
 
 MAX_ARGS = 24
 MAX_GROUPS = 64
-MOST_ROWS = TOP_ENTRIES // 2  # each may choose a token, and the next step is launched before they are read
+MOST_CHOICES = TOP_ENTRIES // 2  # of tokens in a step: the next one is launched before they are read
 MAX_PACKED_ARGS = 4095  # CUDA's limit: 32,764 bytes of parameters
 MAX_BLOCK_THREADS = 1024
 MAX_SHARED_BYTES = 227 * 1024
@@ -76,7 +76,7 @@ def check_plan(plan: Plan) -> None:
         ("context", plan.context, 2, 2**28),
         ("slots", plan.slots, 1, 4096),
         ("ledgers", plan.ledgers, 1, plan.slots),
-        ("rows", plan.rows, 1, MOST_ROWS),
+        ("rows", plan.rows, 1, 2**16),
         ("table_blocks", plan.table_blocks, -(-plan.context // BLOCK_TOKENS), 2**24),
         ("decode_weight_bytes", plan.decode_weight_bytes, 0, MAX_BUFFER_BYTES),
         ("bos_token", plan.bos_token, -1, plan.vocab - 1),
@@ -92,6 +92,7 @@ def check_plan(plan: Plan) -> None:
         *((f"state buffer {name}", size, 1, MAX_BUFFER_BYTES) for name, size in state_sizes(plan).items()),
     ):
         _in_range(field, value, low, high)
+    _in_range("rows or slots, of both the smaller", min(plan.rows, plan.slots), 1, MOST_CHOICES)
     _unique("planes", (p.name for p in plan.planes))
     _unique("targets", (t.target for t in plan.targets))
     for target in plan.targets:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -24,8 +23,9 @@ BIG = ROOT / "models" / "shapes" / "qwen3-8b.json"
 
 def chunk(target: str, rows: int) -> tuple[Program, set[str]]:
     """An 8B's program for so many rows, and the buffers of the plan."""
-    with closing(random_checkpoint(BIG, "Q8_0")) as checkpoint, patch("imp_codegen.compiler.ROWS", rows):
-        (plan,) = plan_model(checkpoint, (find_target(target),), CompileOptions(form="graph")).plan.targets
+    with closing(random_checkpoint(BIG, "Q8_0")) as checkpoint:
+        chosen = replace(find_target(target), chunks=(rows,))
+        (plan,) = plan_model(checkpoint, (chosen,), CompileOptions(form="graph")).plan.targets
     (found,) = (program for program in plan.programs if program.name == f"forward_r{rows}")
     return found, {buffer.name for buffer in plan.buffers}
 

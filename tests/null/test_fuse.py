@@ -58,9 +58,10 @@ class Program:
         verify(graph)
         placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path)
         ropes = ropes_of(graph)
-        state = plan_state(graph, cache_format("f16"), self.spec.context, 128)
-        low = Lowering(find_target("sm_90a"), placed, state, ropes, self.spec.context)
-        kernels = lower(low, graph, 128, form).programs
+        target = find_target("sm_90a")
+        state = plan_state(graph, cache_format("f16"), self.spec.context, target.chunks[-1])
+        low = Lowering(target, placed, state, ropes, self.spec.context)
+        kernels = lower(low, graph, form).programs
         launches = [dataclasses.replace(d, name="", ops=(), outputs=()) for program in kernels for d in program.kernels]
         return launches, planes(placed, ropes), [rope_turns(rope).tolist() for rope in ropes]
 

@@ -118,8 +118,8 @@ def test_prompts_count_what_comes_before() -> None:
     plan = planned("qwen3-8b", "Q8_0", "h200")
     (chunk,) = (program for program in plan.targets[0].programs if program.name == f"forward_r{plan.rows}")
     early, late = (predict_us(card, chunk.kernels, end) for end in (128, 4096))
-    # 36 layers; 64 tiles of queries go through 2 and 64 of keys, which 132 multiprocessors share.
-    assert late - early == pytest.approx(36 * (ceil(64 * 64 / 132) - 2) * 1.6, rel=0.01)
+    # 36 layers; 256 tiles of queries go through 2 and 64 of keys, which 132 multiprocessors share.
+    assert late - early == pytest.approx(36 * (ceil(256 * 64 / 132) - ceil(256 * 2 / 132)) * 1.6, rel=0.01)
 
 
 def test_a_window_shortens_what_prompts_and_decode_read() -> None:

@@ -24,10 +24,10 @@ ROWS = 32
 def test_every_kernel_against_numpy(tmp_path: Path, quant: str) -> None:
     speed = fast_cards()["h200"].speed
     assert speed is not None
-    target = replace(SIM, card=replace(SIM.card, speed=replace(speed, launch_us=0.0)))
+    target = replace(SIM, card=replace(SIM.card, speed=replace(speed, launch_us=0.0)), chunks=(ROWS,))
     artifact = tmp_path / "m.impc"
     options = CompileOptions(random_weights=True, quant=quant, form="graph")
-    with patch.object(compiler, "find_targets", lambda _: (target,)), patch.object(compiler, "ROWS", ROWS):
+    with patch.object(compiler, "find_targets", lambda _: (target,)):
         compile_model(write_config(tmp_path, {}), artifact, ("sim",), options, quiet)
     with Engine.load(artifact, target="sim") as engine:
         (program,) = (p for p in engine.runner.target.programs if p.name == f"forward_r{ROWS}")

@@ -91,7 +91,7 @@ def plan_experiment(artifact: Artifact, target: str) -> Experiment:
     graph = load_named(spec.architecture).build(spec)
     sized = find_target(f"{target}:{compiled.card}")
     state = plan_state(graph, cache_format(plan.state[0].format), plan.context, plan.rows)
-    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), state, sized, plan.rows)
+    lowering = _Lowerings(spec.context, graph, _placed(graph, plan.planes), state, sized)
     low, formula = lowering.step("graph")
     taken = lowering.body()
     hindrance = obstacle(taken)
@@ -137,8 +137,9 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     graph = architecture.build(spec)
     weights = weights_of(checkpoint, graph, sources_of(architecture, checkpoint, spec, graph))
     placed = place_weights(graph, weights, checkpoint.path)
-    state = plan_state(graph, cache_format("f16"), spec.context, 128)  # which matters to no streamed stage
-    low, _ = _Lowerings(spec.context, graph, placed, state, target, rows=128).step("graph")
+    rows = target.chunks[-1]
+    state = plan_state(graph, cache_format("f16"), spec.context, rows)  # which matters to no streamed stage
+    low, _ = _Lowerings(spec.context, graph, placed, state, target).step("graph")
     return tuple(low.streams)
 
 
@@ -194,12 +195,11 @@ class _Lowerings:
     placed: Mapping[str, Placed]
     state: CachePlan
     target: Target
-    rows: int
 
     def step(self, form: Form, *tables: Table) -> tuple[Lowering, tuple[KernelSpec, ...]]:
         """The kernels of a step, and what lowering them asked for."""
         low = self._lowering(tables)
-        lowered = lower(low, self.graph, self.rows, form)
+        lowered = lower(low, self.graph, form)
         return low, next(program.kernels for program in lowered.programs if program.name == PROGRAM)
 
     def body(self) -> Body:

@@ -114,7 +114,8 @@ def _decode_speed(programs: dict[str, list[_Launch]]) -> float | None:
 
 def _prompt_speed(target: TargetPlan, programs: dict[str, list[_Launch]]) -> float | None:
     """Tokens per second of a prompt's rows as predicted."""
-    rows = next((p for p in target.programs if p.name.startswith("forward_r") and p.rows > 1), None)
+    chunks = (program for program in target.programs if program.name.startswith("forward_r") and program.rows > 1)
+    rows = max(chunks, key=lambda program: program.rows, default=None)
     times = [launch.us for launch in programs[rows.name] if launch.us is not None] if rows else []
     return 1e6 * rows.rows / sum(times) if rows and times else None
 
