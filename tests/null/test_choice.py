@@ -67,7 +67,7 @@ def kernel(name: str, nbytes: int) -> KernelSpec:
 
 
 def lowering(target: str) -> Lowering:
-    return Lowering(find_target(target), {}, CachePlan(()), (), 16, rows=2)
+    return Lowering(find_target(target), {}, CachePlan((), (), 0), (), 16, rows=2)
 
 
 def test_what_is_not_taken_leaves_no_buffers() -> None:
