@@ -5,6 +5,8 @@ The fake device reads the whole of what a window sees at every row and compares 
 
 from __future__ import annotations
 
+import dataclasses
+import json
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +19,10 @@ from tiny_artifact import ROWS, write_tiny
 
 from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint.random import random_checkpoint
+from imp_codegen.graph import Graph, Value
+from imp_codegen.kernels.state import CachePlan
 from imp_codegen.models import load_architecture
+from imp_codegen.ops import Attention
 from imp_codegen.passes.plan_state import plan_state
 from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
@@ -26,6 +31,7 @@ from imp_runtime.paging import Paging
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Scheduler
 from imp_runtime.sequence import Sequence
+from imp_server.cli import execute
 
 ROOT = Path(__file__).parents[2]
 WINDOWS = (0, 40, 40, 17)
@@ -200,17 +206,87 @@ def test_layers_that_all_have_windows_need_none_of_what_lies_before() -> None:
     assert manager.free_blocks == 40
 
 
-def test_gemma_3_12b_at_32k_takes_what_its_global_layers_and_windows_need() -> None:
-    context, position_bytes = 32768, 2 * 8 * 256 * 2  # of a layer: keys and values of 8 heads of 256 halves
+def gemma(layers: int, context: int) -> CachePlan:
+    """The cache of Gemma-3-12B, with so many of its layers, of which every sixth sees all and the others 1,024."""
     with closing(random_checkpoint(ROOT / "models" / "shapes" / "gemma-3-12b.json", "Q8_0")) as checkpoint:
         architecture = load_architecture(checkpoint)
-        graph = architecture.build(architecture.read_spec(checkpoint))
-        state = plan_state(graph, cache_format("f16"), context, 128)
+        spec = architecture.read_spec(checkpoint)
+        graph = architecture.build(dataclasses.replace(spec, layers=spec.layers[:layers]))
+        return plan_state(graph, cache_format("f16"), context, 128)
+
+
+POSITION_BYTES = 2 * 8 * 256 * 2  # of one of its layers: keys and values of 8 heads of 256 halves
+
+
+def bytes_of(state: CachePlan, context: int) -> int:
+    """Of one sequence."""
     paging = Paging(tuple(group.window for group in state.groups), 128, context // 16)
-    needed = paging.blocks(context // 16) * state.block_bytes
+    return paging.blocks(context // 16) * state.block_bytes
+
+
+def test_gemma_3_12b_at_32k_takes_what_its_global_layers_and_windows_need() -> None:
+    context = 32768
+    state = gemma(48, context)
     assert sorted(layer for group in state.groups for layer in group.layers) == list(range(48))
-    assert needed <= position_bytes * (8 * context + 40 * (1024 + 128 + 16))
-    assert needed < 0.2 * position_bytes * 48 * context
+    assert bytes_of(state, context) <= POSITION_BYTES * (8 * context + 40 * (1024 + 128 + 16))
+    assert bytes_of(state, context) < 0.2 * POSITION_BYTES * 48 * context
+
+
+@pytest.mark.parametrize("layers", [7, 26, 34, 47])
+def test_numbers_of_layers_that_do_not_divide_lose_little(layers: int) -> None:
+    context, wide = 32768, layers // 6
+    state = gemma(layers, context)
+    needed = POSITION_BYTES * (wide * context + (layers - wide) * 73 * 16)
+    assert needed <= bytes_of(state, context) <= 17 / 16 * needed
+    assert len(state.groups) <= 2 + -(-(layers - wide) // wide)
+    assert sorted(layer for group in state.groups for layer in group.layers) == list(range(layers))
+    for index, group in enumerate(state.groups):
+        ends = [0]
+        for layer in group.layers:
+            part = state.layers[layer]
+            assert (part.group, part.offset) == (index, ends[-1])
+            ends.append(part.offset + part.nbytes)
+        assert ends[-1] == group.nbytes <= state.block_bytes
+
+
+def test_a_window_that_nothing_leaves_is_none() -> None:
+    """In a context as short as a window and what programs run at once."""
+    (group,) = gemma(12, 1024 + 128).groups
+    assert (group.window, group.layers) == (0, tuple(range(12)))
+
+
+def test_who_reads_the_cache_of_another_layer_may_see_farther() -> None:
+    """Gemma 4's last layers have none of their own."""
+
+    def attention(layer: int, window: int, own: bool) -> Attention:
+        q, k, v = (Value(name, 64) for name in "qkv")
+        return Attention(
+            Value(f"{layer} {window} {own}", 64),
+            q,
+            k if own else None,
+            v if own else None,
+            layer,
+            1,
+            1,
+            64,
+            1.0,
+            window,
+        )
+
+    near, far = [attention(layer, 100, own=True) for layer in range(3)], attention(1, 200, own=False)
+    whole = attention(2, 0, own=False)
+    state = plan_state(Graph((*near, far, whole)), cache_format("f16"), 4096, 128)
+    assert [(group.window, group.layers) for group in state.groups] == [(100, (0,)), (200, (1,)), (0, (2,))]
+
+
+def test_inspect_says_what_windows_take(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_tiny(tmp_path / "tiny.impc", windows=WINDOWS)
+    assert execute(["inspect", str(file), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    windows = 64 * sum(map(most, WINDOWS[1:]))
+    assert found["kv_bytes_per_token"] == 64 // 16
+    assert found["kv_bytes_for_windows"] == windows
+    assert found["kv_bytes_of_context"] == 64 * 4096 // 16 + windows
 
 
 def test_what_unread_tokens_do_not_see_any_more_may_be_needed_again() -> None:
