@@ -6,7 +6,7 @@ import math
 
 from imp_codegen.graph import label
 from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, turns
-from imp_codegen.kernels.attention.sizes import FIRST_SPAN, ChunkTiles, chunk_tiles, span_of
+from imp_codegen.kernels.attention.sizes import FIRST_SPAN, ChunkTiles, chunk_tiles, most_spans
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Attention
@@ -50,7 +50,7 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
 def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     op, rows = parts.op, low.rows
     tiles = chunk_tiles(op, rows, low.target)
-    spans = _spans(low, op)
+    spans = most_spans(low.context, op.window, rows)
     ctas = min(tiles.per_sm * low.target.sms, spans * tiles.of(op, rows))
     sight = (("window", op.window), ("soft_cap", op.softcap * math.log2(math.e)))
     cut = (("groups", tiles.groups), ("ctas", ctas), ("spans", spans), ("wgmma", tiles.wgmma), ("folds", tiles.folds))
@@ -84,12 +84,6 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         cache_reads=(CacheRead(op.window and op.window + rows, part.position_bytes),),
         tiles=_tiles(op, tiles, rows),
     )
-
-
-def _spans(low: Lowering, op: Attention) -> int:
-    """Those that the queries of a tile see at most."""
-    last = span_of(low.context - 1) + 1
-    return min(last, -(-(op.window + low.rows) // FIRST_SPAN) + 1) if op.window else last
 
 
 def _tiles(op: Attention, tiles: ChunkTiles, rows: int) -> Tiles:

@@ -57,6 +57,12 @@ def span_of(position: int) -> int:
     return n + scaled
 
 
+def most_spans(context: int, window: int, rows: int) -> int:
+    """Spans that the queries of so many rows of a sequence see at most."""
+    whole = span_of(context - 1) + 1
+    return min(whole, -(-(window + rows) // FIRST_SPAN) + 1) if window else whole
+
+
 @dataclass(frozen=True, slots=True)
 class ChunkTiles:
     """How several rows are attended to, the twin of AttentionPrefill.
