@@ -9,6 +9,7 @@ import pytest
 
 from attention_cases import Heads
 from imp_codegen.build import Unit, build
+from imp_codegen.compiler import ROWS
 from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes, chunk_tiles
 from imp_codegen.targets import find_target
 
@@ -18,13 +19,13 @@ TILE_BYTES = 16
 CASES = {
     "qwen3_8b": Heads(32, 8, 128, qk_norm=True),
     "demo": Heads(8, 2, 32, interleaved=True),
-    "short_chunks": Heads(16, 8, 64, tokens=32),
+    "heads_of_64": Heads(16, 8, 64),
     "phi3_mini": Heads(32, 32, 96, window=2047, magnitude=1.19),
     "phi4_mini": Heads(24, 8, 128, rope_dim=96, magnitude=1.19),
     "gemma3_12b": Heads(16, 8, 256, qk_norm=True, window=1024),
     "gemma2_9b": Heads(16, 8, 256, window=4096, soft_cap=50.0),
     "gemma3_1b": Heads(4, 1, 256, qk_norm=True, window=512),
-    "groups_of_8": Heads(8, 1, 256, tokens=32),
+    "groups_of_8": Heads(8, 1, 256),
     "odd_size": Heads(8, 2, 144),
     "smollm3": Heads(16, 4, 128, rope_dim=0),
     "gemma4_12b": Heads(16, 8, 512, qk_norm=True, v_norm=True),
@@ -34,12 +35,12 @@ CASES = {
 }
 
 
-def entry(name: str, stage: str, parameters: str, arguments: str, most: int) -> str:
+def entry(name: str, stage: str, parameters: str, arguments: str, most: int, per_sm: int = 1) -> str:
     """A kernel of one stage, as the compiler emits it."""
     return (
         f"using {name}_t = {stage};\n"
         f'static_assert({name}_t::kSharedBytes <= {most}, "more shared memory than a CTA may have");\n'
-        f'extern "C" __global__ void __launch_bounds__({name}_t::kThreads, 1) {name}({parameters}) {{\n'
+        f'extern "C" __global__ void __launch_bounds__({name}_t::kThreads, {per_sm}) {name}({parameters}) {{\n'
         f"  {name}_t::run({arguments});\n}}\n"
     )
 
@@ -57,8 +58,8 @@ def source(target: str) -> str:
             for n in range(facts.step_warps, 0, -1)
             if attention_bytes(case, 2 * case.head_dim, n, LEAST_SLOTS) <= most
         )
-        tiles = chunk_tiles(case, case.tokens, facts)
-        prompts = replace(case, groups=tiles.groups, wgmma=tiles.wgmma, folds=tiles.folds)
+        tiles = chunk_tiles(case, ROWS, facts)
+        prompts = replace(case, tokens=ROWS, groups=tiles.groups, wgmma=tiles.wgmma, folds=tiles.folds)
         splits = max(facts.attention_ctas // (case.heads // case.group), 1)
         config = case.config("AttentionConfig", splits=splits, warps=warps)
         stage = f"imp::AttentionDecode<{config}, {case.row}, {LEAST_SLOTS}>"
@@ -77,7 +78,8 @@ def source(target: str) -> str:
         ):
             parameters = ", ".join(f"{each} a{i}" for i, each in enumerate(types))
             arguments = "{" + ", ".join(f"a{i}" for i in range(len(types))) + "}"
-            lines.append(entry(f"{kind}_{name}", stage, parameters, arguments, most))
+            per_sm = tiles.per_sm if kind == "attend" else 1
+            lines.append(entry(f"{kind}_{name}", stage, parameters, arguments, most, per_sm))
     return "".join(lines)
 
 
