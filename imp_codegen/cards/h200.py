@@ -2,8 +2,7 @@
 
 A tile of a product is 64 tokens x 64 rows x 128 bytes of a row of codes; what a tile takes follows from the pp512 rows
 of 2026-11-21, with 2.4 us a launch: 0.6B and 1.7B Q8_0 (41,935 and 23,583 tok/s), 1B BF16 (24,781), 8B Q4_K_M mix
-(6,842), and of 2026-11-26 8B Q6_K (5,924). Of an attention tile, 64 queries x 64 keys, these rows say only what is
-left over, about 1.6 us for heads of 128: chunks of 512 tokens have too few. No longer prompt was measured.
+(6,842), and of 2026-11-26 8B Q6_K (5,924).
 """
 
 from imp_codegen.cards import Card, Formulas, Speed
@@ -35,9 +34,11 @@ CARD = Card(
             **{"Q8_0": 0.84, "Q4_K": 1.1, "Q6_K": 1.33, "BF16": 0.74},
             **{"F16": 1.5, "F32": 2.2},  # not measured: BF16's, for each plane
             **{"half 256": 1.74, "half 128": 1.12, "half 64": 0.95},  # an H100's, gate and up of an 8B model
-            # 1.6 us for heads of 128; the others, not measured, by what the tensor cores do
-            **{"attention 64": 0.8, "attention 96": 1.2, "attention 128": 1.6},
-            **{"attention 256": 1.6, "attention 512": 0.8},
+            # 64 queries and 64 keys, one launch alone on an H100 (2026-11-27): at 64k positions 1.9 us by warps and
+            # 1.2 by warpgroups, at 16k 2.3 and 1.4. Others, not measured, by what the tensor cores do.
+            **{"attention 64": 0.95, "attention 96": 1.4, "attention 128": 1.9},
+            **{"attention 256": 1.9, "attention 512": 0.95},
+            **{"attention 64 wgmma": 0.7, "attention 128 wgmma": 1.35, "attention 256 wgmma": 2.7},
         },
     ),
 )

@@ -9,7 +9,6 @@ import pytest
 
 from attention_cases import Heads
 from imp_codegen.build import Unit, build
-from imp_codegen.compiler import ROWS
 from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes, chunk_tiles
 from imp_codegen.targets import find_target
 
@@ -48,6 +47,7 @@ def entry(name: str, stage: str, parameters: str, arguments: str, most: int, per
 def source(target: str) -> str:
     """Three entries for each case, with as many warps as the target has room for."""
     facts = find_target(target)
+    chunk = facts.chunks[-1]
     lines = [f'#include "imp/stage/{name}.h"\n' for name in ("attention_decode", "attention_prefill", "rope_append")]
     lines.append('#include "imp/layout/cache_f16.h"\n')
     header, rows, sequences = (f"const imp::Step{kind}*" for kind in ("Header", "Row", "Sequence"))
@@ -58,8 +58,8 @@ def source(target: str) -> str:
             for n in range(facts.step_warps, 0, -1)
             if attention_bytes(case, 2 * case.head_dim, n, LEAST_SLOTS) <= most
         )
-        tiles = chunk_tiles(case, ROWS, facts)
-        prompts = replace(case, tokens=ROWS, groups=tiles.groups, wgmma=tiles.wgmma, folds=tiles.folds)
+        tiles = chunk_tiles(case, chunk, facts)
+        prompts = replace(case, tokens=chunk, groups=tiles.groups, wgmma=tiles.wgmma, folds=tiles.folds)
         splits = max(facts.attention_ctas // (case.heads // case.group), 1)
         config = case.config("AttentionConfig", splits=splits, warps=warps)
         stage = f"imp::AttentionDecode<{config}, {case.row}, {LEAST_SLOTS}>"

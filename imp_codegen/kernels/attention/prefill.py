@@ -92,7 +92,8 @@ def _tiles(op: Attention, tiles: ChunkTiles, rows: int) -> Tiles:
     ops = 3 * 2 * groups * 16 * tiles.keys * op.head_dim
     sight = op.window and op.window + tiles.tokens
     ctas = tiles.of(op, rows) * tiles.groups // groups
-    return Tiles(f"attention {op.head_dim}", "f16", ops, 0, tiles.keys, sight, ctas, FIRST_SPAN // tiles.keys)
+    kind = f"attention {op.head_dim}{' wgmma' if tiles.wgmma else ''}"
+    return Tiles(kind, "f16", ops, 0, tiles.keys, sight, ctas, FIRST_SPAN // tiles.keys)
 
 
 def _heads(low: Lowering, op: Attention) -> tuple[tuple[str, int], ...]:
