@@ -1,23 +1,23 @@
 """The step kernel of every known shape compiles for both GPUs; so does the check flavour, which traps, not hangs."""
 
 import re
-from contextlib import closing, suppress
+from contextlib import closing
 
 import pytest
 
 from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, compile_model, plan_model
-from imp_codegen.targets import TargetError, find_target
+from imp_codegen.targets import find_target
 from imp_runtime.artifact import Artifact
 from model_checks import quiet
 from pieces import build_pieces
 from schedules import DEMO, SHAPES, schedule_of
 
 TARGETS = ("sm_90a", "sm_120a")
-# Bytes a thread stores and loads in all: 44 at most now (nvcc 13.0: 8B, sm_120a), 2,416 (Mistral Small) while registers
-# were held by values that some lanes never write.
-MOST_SPILLED = 48
+# Bytes a thread stores and loads in all: at most 88 now (Gemma 3, sm_120a, nvcc 13.5), else 44; 2,416 (Mistral Small)
+# while registers were held by values that some lanes never write.
+MOST_SPILLED = 88
 FRAME = r"Function properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
 
 
@@ -30,14 +30,13 @@ MODELS = [(path, "Q8_0") for path in SHAPES if path.stem in ("llama-3.2-1b", "qw
 def test_compiles_with_few_spills(source, quant):
     emitted = {}
     for name in TARGETS:
-        with suppress(TargetError):  # the largest tiles leave the smaller target no ring
-            compiled, _ = schedule_of(source, quant, find_target(name))
-            emitted[name] = compiled.emitted[name]
-    assert "sm_90a" in emitted
+        compiled, _ = schedule_of(source, quant, find_target(name))
+        emitted[name] = compiled.emitted[name]
     for target, (_, log) in build_pieces(emitted).items():
-        frames = {entry: (int(stores), int(loads)) for entry, _, stores, loads in re.findall(FRAME, log)}
-        assert sum(frames.pop("step_0")) <= MOST_SPILLED, target
-        assert set(frames.values()) == {(0, 0)}, f"{target}: {frames}"
+        frames = {entry: int(stores) + int(loads) for entry, _, stores, loads in re.findall(FRAME, log)}
+        assert frames.pop("step_0") <= MOST_SPILLED, target
+        # What attention of prompts may spill is in test_attention_compile.py.
+        assert not {entry for entry, spilled in frames.items() if spilled and not entry.startswith("attend_")}, target
 
 
 def test_the_demo_model_in_check_flavour():
