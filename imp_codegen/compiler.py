@@ -158,7 +158,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     sources = sources_of(architecture, checkpoint, spec, graph)
     left_out = account(checkpoint, spec, sources.values())
     weights = weights_of(checkpoint, graph, sources)
-    placed = place_weights(graph, weights, checkpoint.path)
+    placed = place_weights(graph, weights, checkpoint.path, [target.name for target in targets])
     rows = max(target.chunks[-1] for target in targets)
     cache, ropes = plan_state(graph, cache_format(options.kv), spec.context, rows), ropes_of(graph)
     quant = _quant_name(placed)

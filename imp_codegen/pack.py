@@ -46,8 +46,8 @@ def _counted(chunks: Iterator[Bytes], packed: Callable[[int], None]) -> Iterator
 
 
 def _pack_one(item: Placed, stored: Stored, workers: ThreadPoolExecutor) -> Iterator[Bytes]:
-    tile = item.tile
-    if tile is None:
+    layout, tile = item.layout, item.tile
+    if layout is None or tile is None:
         yield np.ascontiguousarray(item.format.dequantize(stored.rows(0, 1))).reshape(-1).view(np.uint8)
         return
     row_bytes = item.format.row_bytes(item.weight.cols)
@@ -55,7 +55,7 @@ def _pack_one(item: Placed, stored: Stored, workers: ThreadPoolExecutor) -> Iter
     starts = range(0, item.weight.rows, step)
 
     def piece(start: int) -> Bytes:
-        return item.format.pack(stored.rows(start, min(start + step, item.weight.rows)), tile)
+        return layout.pack(item.format, stored.rows(start, min(start + step, item.weight.rows)), tile)
 
     # One round of pieces at a time keeps memory bounded and both cores busy.
     for first in range(0, len(starts), _WORKERS):

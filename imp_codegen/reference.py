@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from imp_codegen.cache import CacheFormat
 from imp_codegen.cache.f16 import FORMAT as F16
+from imp_codegen.formats import format_named
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
-from imp_codegen.quant import Tile, formats
+from imp_codegen.layouts import placement
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
 
@@ -51,16 +52,15 @@ def artifact_weights(artifact: Artifact) -> Weights:
         plane, data = planes[weight.name], artifact.plane(weight.name)
         if plane.layout == VECTOR:
             return data.view("<f4").reshape(1, -1)
-        tile = Tile(*(int(n) for n in plane.layout.partition(":")[2].split("x")))
+        layout, tile = placement(plane)
         unit = plane.nbytes // -(-plane.rows // tile.rows)
         first, last = start // tile.rows, -(-stop // tile.rows)
         packed = np.ascontiguousarray(data[first * unit : last * unit])
-        whole = formats()[plane.format].unpack(
-            packed, min(last * tile.rows, plane.rows) - first * tile.rows, plane.cols, tile
-        )
+        count = min(last * tile.rows, plane.rows) - first * tile.rows
+        whole = layout.unpack(format_named(plane.format), packed, count, plane.cols, tile)
         return whole[start - first * tile.rows : stop - first * tile.rows]
 
-    return Weights(rows, lambda weight: formats()[planes[weight.name].format].activation == "q8")
+    return Weights(rows, lambda weight: placement(planes[weight.name])[0].activation == "q8")
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ one, order rows in another way, or store what a norm multiplies by without the o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
-from imp_codegen.quant import QuantFormat, formats
+from imp_codegen.formats import Format, format_named, formats
 
 Bytes = NDArray[np.uint8]
 
@@ -55,7 +56,18 @@ class Plus:
     value: float
 
 
-Source = Tensor | Rows | Permute | Plus
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A weight that a file spreads over tensors, such as codes and scales, whose format is called `format`.
+
+    A tensor with fewer rows than the first has one for each so many of that, as many for all but the last.
+    """
+
+    format: str
+    sources: tuple[Source, ...]
+
+
+Source = Tensor | Rows | Permute | Plus | Group
 
 
 class Stored(Protocol):
@@ -66,16 +78,26 @@ class Stored(Protocol):
         """In numpy order."""
 
     @property
-    def format(self) -> QuantFormat:
+    def format(self) -> Format:
         """What the bytes mean."""
 
     def rows(self, start: int, stop: int) -> Bytes:
         """The rows start..stop as they are stored, uint8[stop - start, row bytes]."""
 
 
-def tensor_of(source: Source) -> str:
-    """The name of the tensor that a source reads."""
-    return source.name if isinstance(source, Tensor) else tensor_of(source.source)
+def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
+    """The tensors that a source reads, and which rows of them, begin and end; None for all."""
+    match source:
+        case Tensor(name):
+            return {name: None}
+        case Rows(inner, begin, end):
+            (name, span), *rest = spans_of(inner).items()
+            first, _ = span or (0, 0)
+            return {name: (first + begin, first + end), **dict(rest)}
+        case Permute(inner) | Plus(inner):
+            return spans_of(inner)
+        case Group(_, sources):
+            return {name: span for each in sources for name, span in spans_of(each).items()}
 
 
 def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
@@ -89,18 +111,8 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredPermuted(open_source(inner, checkpoint), source, checkpoint, heads)
         case Plus(inner, value):
             return _StoredPlus(open_source(inner, checkpoint), source, checkpoint, value)
-
-
-def span_of(source: Source) -> tuple[int, int] | None:
-    """Which rows of its tensor a source reads, begin and end; None for all."""
-    match source:
-        case Tensor():
-            return None
-        case Rows(inner, begin, end):
-            first, _ = span_of(inner) or (0, 0)
-            return first + begin, first + end
-        case Permute(inner) | Plus(inner):
-            return span_of(inner)
+        case Group(_, sources):
+            return _StoredGroup([open_source(each, checkpoint) for each in sources], source, checkpoint)
 
 
 class _StoredTensor:
@@ -178,6 +190,36 @@ class _StoredPlus:
         return np.ascontiguousarray(floats, "<f4").view(np.uint8)
 
 
+class _StoredGroup:
+    def __init__(self, inner: Sequence[Stored], source: Group, checkpoint: Checkpoint) -> None:
+        self.format = format_named(source.format)
+        codes, *_ = self.format.parts
+        rows, values = _rows_of(inner[0])
+        self.shape = rows, inner[0].format.row_bytes(values) // codes.nbytes * codes.weights
+        self._parts = []
+        for part, stored, kind, array in zip(source.sources, inner, self.format.of, self.format.parts, strict=True):
+            count, values = _rows_of(stored)
+            each = -(-rows // count)  # rows of the weight that share one of the tensor's
+            wanted = array.row_bytes(self.shape[1])
+            if stored.format.name != kind or -(-rows // each) != count or stored.format.row_bytes(values) != wanted:
+                expected = f"{kind} with {wanted} bytes a row, for {rows} rows in {self.format.name}"
+                raise _misfit(checkpoint, part, stored, expected)
+            self._parts.append((stored, each))
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        joined: list[Bytes] = []
+        for stored, each in self._parts:
+            first = start // each
+            joined.append(stored.rows(first, -(-stop // each))[np.arange(start, stop) // each - first])
+        return np.concatenate(joined, axis=1)
+
+
+def _rows_of(stored: Stored) -> tuple[int, int]:
+    """Rows, and what one has; a vector, or a number, is one row."""
+    *_, rows, values = (1, 1, *stored.shape)
+    return rows, values
+
+
 def _check_vector(inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
     """CheckpointError if it is a vector whose elements are not stored one by one."""
     if len(inner.shape) == 1 and inner.format.block != 1:
@@ -193,4 +235,6 @@ def _take(vector: Stored, start: int, stop: int, elements: NDArray[np.int64]) ->
 
 def _misfit(checkpoint: Checkpoint, source: Source, inner: Stored, expected: str) -> CheckpointError:
     shape = f"{inner.format.name} {list(inner.shape)}"
-    return CheckpointError(f"{checkpoint.path}: tensor {tensor_of(source)!r} is {shape}, expected {expected}")
+    return CheckpointError(
+        f"{checkpoint.path}: tensor {next(iter(spans_of(source)))!r} is {shape}, expected {expected}"
+    )

@@ -83,7 +83,7 @@ def write_gguf(
     quant: str = "F32",
     split: int = 0,
 ) -> Path:
-    """Write the small model of `arch` with other, more or fewer keys and tensors, its matrices in `quant`.
+    """Write the small model of `arch` with other, more or fewer keys and tensors, its float32 matrices in `quant`.
 
     `split`: most tensors of a part, of which the first has none; they are called as llama.cpp's converter calls them.
     """
@@ -93,7 +93,7 @@ def write_gguf(
         if key != "general.architecture" and value is not None:
             add_key(writer, key, value)
     for name, array in (tensors_of(arch) | dict(tensors)).items():
-        if array is not None and array.ndim == 2:
+        if array is not None and array.ndim == 2 and array.dtype == np.float32:
             kind = gguf.GGMLQuantizationType[quant]
             writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
         elif array is not None:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo, row_range
 from imp_codegen.checkpoint.mapped import MappedFile
 from imp_codegen.checkpoint.metadata import Metadata, Value
-from imp_codegen.quant import QuantError, format_of_ggml, formats
+from imp_codegen.formats import FormatError, format_of_ggml, formats
 
 GGUF_MAGIC = b"GGUF"
 
@@ -310,7 +310,7 @@ class _Reader:
         offset = self._number("<Q", f"the offset of {what}")
         try:
             fmt = format_of_ggml(kind)
-        except QuantError:
+        except FormatError:
             raise self._error(
                 f"{what} has the type {_GGML_NAMES.get(kind, kind)}, which imp does not support; "
                 f"supported: {', '.join(formats())}"

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from imp_codegen.checkpoint.config import CONFIG, read_config
 from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo
 from imp_codegen.checkpoint.metadata import Metadata
-from imp_codegen.quant import QuantError, QuantFormat, format_named
+from imp_codegen.formats import Format, FormatError, format_named
 
 _QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K", "Q4_K_M")
 _POOL_BLOCKS = 262139  # prime; above the rows of any vocabulary
@@ -89,7 +89,7 @@ class RandomCheckpoint:
         fmt = format_named("F32" if len(shape) == 1 else _format(name, self.quant, shapes))
         try:
             fmt.row_bytes(shape[-1])
-        except QuantError as error:
+        except FormatError as error:
             raise CheckpointError(f"{self.path}: {name} cannot be {fmt.name}: {error}; choose Q8_0 or F16") from None
         if len(shape) == 1 and (name in self.fixed or name.endswith(("norm.weight", "layer_output_scale.weight"))):
             values = self.fixed.get(name, np.ones(shape, "<f4"))
@@ -109,9 +109,7 @@ class RandomWeight:
 
     __slots__ = ("_first", "_pool", "format", "shape")
 
-    def __init__(
-        self, shape: tuple[int, ...], fmt: QuantFormat, pool: Callable[[], NDArray[np.uint8]], first: int
-    ) -> None:
+    def __init__(self, shape: tuple[int, ...], fmt: Format, pool: Callable[[], NDArray[np.uint8]], first: int) -> None:
         self.shape = shape
         self.format = fmt
         self._pool = pool

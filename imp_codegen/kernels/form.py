@@ -77,7 +77,7 @@ def _main_layout(low: Lowering) -> tuple[str, float]:
     """The layout of most weight bytes, and its share."""
     nbytes: Counter[str] = Counter()
     for placed in low.placed.values():
-        if placed.tile is not None:
-            nbytes[placed.format.layout] += placed.plane.nbytes
+        if placed.layout is not None:
+            nbytes[placed.layout.name] += placed.plane.nbytes
     ((layout, most),) = nbytes.most_common(1)
     return layout, most / nbytes.total()

@@ -80,19 +80,19 @@ def gemm(
 
 def _tiles(low: Lowering, weight: Weight, block_tokens: int) -> Tiles:
     """Steps of a CTA: a line of each operand. Floats are products of one to three planes with the two of a vector."""
-    fmt = low.placed[weight.name].format
-    dense = fmt.activation == "bf16"
+    layout = low.layout(weight)
+    dense = layout.activation == "bf16"
     cols = _LINE // 2 if dense else _LINE
-    ops = 2 * block_tokens * _GEMM_ROWS * cols * (2 * fmt.prefill_planes if dense else 1)
-    return Tiles(fmt.layout, "f16" if dense else "int8", ops, -(-weight.cols // cols))
+    ops = 2 * block_tokens * _GEMM_ROWS * cols * (2 * layout.prefill_planes if dense else 1)
+    return Tiles(layout.name, "f16" if dense else "int8", ops, -(-weight.cols // cols))
 
 
 def _shared_bytes(low: Lowering, weight: Weight, block_tokens: int) -> int:
     """Shared memory of GemmQ8 and GemmBf16: two buffers of one step of both operands. The emitted source asserts it."""
-    fmt = low.placed[weight.name].format
+    layout = low.layout(weight)
     code_bytes = (block_tokens + _GEMM_ROWS) * _LINE
-    if fmt.activation == "bf16":
-        return 2 * (2 * block_tokens + fmt.prefill_planes * _GEMM_ROWS) * _LINE
+    if layout.activation == "bf16":
+        return 2 * (2 * block_tokens + layout.prefill_planes * _GEMM_ROWS) * _LINE
     blocks = _LINE // 32
     row_scales = blocks * (_GEMM_ROWS + 8) * 4
-    return 2 * (code_bytes + block_tokens * (blocks + 2) * 8 + fmt.prefill_planes * row_scales)
+    return 2 * (code_bytes + block_tokens * (blocks + 2) * 8 + layout.prefill_planes * row_scales)

@@ -24,7 +24,7 @@ _MOST_STAGES = 8
 
 def takes(low: Lowering, weights: tuple[Weight, ...]) -> bool:
     """Whether the target has such products and they can hold the weights."""
-    fits = all(low.placed[w.name].format.halfs and low.tile(w).cols % 32 == 0 for w in weights)
+    fits = all(low.layout(w).halfs and low.tile(w).cols % 32 == 0 for w in weights)
     return low.target.wgmma and fits and low.rows % 8 == 0
 
 

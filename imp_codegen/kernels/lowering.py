@@ -9,7 +9,7 @@ from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.kernel_spec import Config, Cpp, Param
 from imp_codegen.kernels.placed import Placed
 from imp_codegen.kernels.state import CachePlan
-from imp_codegen.quant import Tile, tile_bytes
+from imp_codegen.layouts import Layout, Tile, tile_bytes
 from imp_codegen.rope import RopeSpec, turns_plane
 from imp_codegen.targets import Target, TargetError
 from imp_codegen.tune.stage import Stage
@@ -115,11 +115,19 @@ class Lowering:
         assert tile is not None, f"{weight.name} is a vector"
         return tile
 
+    def layout(self, weight: Weight) -> Layout:
+        """The layout of a matrix."""
+        layout = self.placed[weight.name].layout
+        assert layout is not None, f"{weight.name} is a vector"
+        return layout
+
     def matrix(self, weight: Weight) -> Cpp:
         """The C++ type of a weight matrix."""
-        tile = self.tile(weight)
+        tile, layout = self.tile(weight), self.layout(weight)
         shape = Config("TileShape", (("rows", tile.rows), ("cols", tile.cols)))
-        return Cpp("Matrix", (Cpp(self.placed[weight.name].format.layout, (shape,)), weight.rows, weight.cols))
+        arguments = layout.arguments(self.placed[weight.name].format)
+        assert arguments is not None
+        return Cpp("Matrix", (Cpp(layout.name, (shape, *arguments)), weight.rows, weight.cols))
 
     def shape(self, weight: Weight) -> str:
         """A matrix as tuning tables write it."""
@@ -127,24 +135,24 @@ class Lowering:
         return f"{plane.rows}x{plane.cols} {plane.layout}"
 
     def weight_bytes(self, *weights: Weight) -> int:
-        """Bytes of the weights in the file's format: what a kernel must read once."""
-        return sum(self.placed[w.name].format.row_bytes(w.cols) * w.rows for w in weights if w.rows > 1)
+        """Bytes of the weights without padding: what a kernel must read once."""
+        return sum(self.layout(w).row_bytes(w.cols) * w.rows for w in weights if w.rows > 1)
 
     def tile_bytes(self, weight: Weight) -> int:
         """Bytes of one tile of a matrix's plane."""
-        return tile_bytes(self.placed[weight.name].format, self.tile(weight))
+        return tile_bytes(self.layout(weight), self.tile(weight))
 
     def wants_q8(self, *weights: Weight) -> bool:
         """Whether one of the matrices is read with int8 activations."""
-        return any(self.placed[w.name].format.activation == "q8" for w in weights)
+        return any(self.layout(w).activation == "q8" for w in weights)
 
     def wants_dense(self, *weights: Weight) -> bool:
         """Whether one of the matrices is read with float activations."""
-        return any(self.placed[w.name].format.activation == "bf16" for w in weights)
+        return any(self.layout(w).activation == "bf16" for w in weights)
 
     def headers(self, *weights: Weight) -> tuple[str, ...]:
-        """Layout headers of the matrices' formats."""
-        return tuple(sorted({f"layout/{self.placed[w.name].format.layout.lower()}" for w in weights}))
+        """Headers of the matrices' layouts."""
+        return tuple(sorted({f"layout/{self.layout(w).name.lower()}" for w in weights}))
 
     def layer_cache(self, layer: int) -> Param:
         """A parameter for one layer's part of the KV cache."""

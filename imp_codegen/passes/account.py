@@ -16,7 +16,7 @@ import numpy as np
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.models._rope import LONG_FACTORS, ROPE_FREQUENCIES, SHORT_FACTORS
 from imp_codegen.passes.harmless import FIELDS, HARMLESS_FIELDS, KEYS, NO_WEIGHTS, OTHER_PARTS, OTHERS, TOKENIZER
-from imp_codegen.sources import Source, span_of, tensor_of
+from imp_codegen.sources import Source, spans_of
 from imp_codegen.spec import ModelSpec
 
 _LAYER = re.compile(r"(?:blk|model\.layers)\.(\d+)\.", re.ASCII)
@@ -43,7 +43,7 @@ def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, sources: Colle
     used = (
         {ROPE_FREQUENCIES}
         | (_LONG_ROPE if spec.original_context else set())
-        | {tensor_of(source) for source in sources}
+        | {name for source in sources for name in spans_of(source)}
     )
     _check_spans(checkpoint, sources)
     unused = [name for name in checkpoint.tensors if name not in used]
@@ -65,8 +65,9 @@ def _check_spans(checkpoint: Checkpoint, sources: Collection[Source]) -> None:
     """CheckpointError for a tensor of which some rows are read, and others are not."""
     spans: dict[str, list[tuple[int, int]]] = {}
     for source in sources:
-        if (span := span_of(source)) is not None:
-            spans.setdefault(tensor_of(source), []).append(span)
+        for name, span in spans_of(source).items():
+            if span is not None:
+                spans.setdefault(name, []).append(span)
     for name, read in spans.items():
         if name not in checkpoint.tensors:
             continue

@@ -56,7 +56,7 @@ class Program:
     def of(self, graph: Graph, form: str) -> object:
         """All that decides what runs: kernels and launches without words for people, planes, and tables."""
         verify(graph)
-        placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path)
+        placed = place_weights(graph, weights_of(self.checkpoint, graph, {}), self.checkpoint.path, ("sim",))
         ropes = ropes_of(graph)
         target = find_target("sm_90a")
         state = plan_state(graph, cache_format("f16"), self.spec.context, target.chunks[-1])

@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 SEEDED = {  # what each of these modules must not import
     "imp_server.api.openai.chat": "imp_codegen.compiler",
-    "imp_server.operation.metrics": "imp_codegen.quant",
+    "imp_server.operation.metrics": "imp_codegen.formats",
     "imp_server.model": "subprocess",
     "imp_server.generation.stop": "imp_server.model",
     "imp_server.chat.turns": "imp_server.grammar.gbnf",
     "imp_server.api.anthropic.requests": "imp_server.api.openai.requests",
     "imp_server.api.service": "imp_server.operation.config",
-    "imp_codegen.quant.q8_0": "jinja2",
+    "imp_codegen.formats.q8_0": "jinja2",
     "imp_codegen.spec": "imp_runtime.scheduler",
     "imp_codegen.compiler": "imp_server.model",
     "imp_codegen.graph.graph": "imp_codegen.kernels",

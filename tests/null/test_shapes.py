@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
+from imp_codegen.formats import formats
 from imp_codegen.kernels.form import Wanted
-from imp_codegen.quant import formats, tile_bytes
+from imp_codegen.layouts import tile_bytes
 from imp_codegen.targets import TargetError, targets
 
 # hidden size, MLP, heads, kv heads, head size; config.json of the models
@@ -81,9 +82,9 @@ def check(compiled: Compiled) -> None:
         limit = targets()[plan.target].max_shared
         assert all(kernel.shared_bytes <= limit for program in plan.programs for kernel in program.kernels)
     for placed in compiled.placed.values():
-        if placed.tile is not None:
+        if placed.tile is not None and placed.layout is not None:
             assert placed.weight.cols % placed.tile.cols == 0
-            assert tile_bytes(placed.format, placed.tile) <= 20 << 10
+            assert tile_bytes(placed.layout, placed.tile) <= 20 << 10
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,19 +12,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from imp_codegen import sources
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
-from imp_codegen.sources import Permute, Plus, Rows, Source, Tensor, open_source, span_of, tensor_of
+from imp_codegen.formats import Format, Part, format_named
+from imp_codegen.sources import Group, Permute, Plus, Rows, Source, Tensor, open_source, spans_of
 
 HEADS, DIM, COLS = 3, 8, 5
 RNG = np.random.default_rng(1)
 MATRIX = RNG.standard_normal((HEADS * DIM, COLS)).astype(np.float32)
 VECTOR = RNG.standard_normal(HEADS * DIM).astype(np.float16)
+SCALES = {
+    name: RNG.standard_normal((rows, COLS)).astype(np.float16)
+    for name, rows in (("t", 6), ("u", 5), ("w", 1), ("odd", 7))
+}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("model")
-    tensors = {"m": MATRIX, "v": VECTOR, "i": np.arange(4), "s": np.array(1, np.float32)}
+    tensors = {"m": MATRIX, "v": VECTOR, "i": np.arange(4), "s": np.array(1, np.float32), **SCALES}
     save_file(tensors, path / "model.safetensors")
     (path / "config.json").write_text("{}", "utf-8")
     return open_checkpoint(path)
@@ -102,5 +109,48 @@ def test_vectors_of_blocks_have_no_elements() -> None:
     ],
 )
 def test_which_rows_a_source_reads(source: Source, span: tuple[int, int] | None) -> None:
-    assert tensor_of(source) == "m"
-    assert span_of(source) == span
+    assert spans_of(source) == {"m": span}
+    assert spans_of(Group("three", (source, Tensor("t")))) == {"m": span, "t": None}
+
+
+# Floats, a scale for so many rows and columns, and one for all.
+THREE = Format(
+    "three", 1, (Part(4, 1), Part(2, 1), Part(4, 0)), lambda raw: raw.view(np.float32), of=("F32", "F16", "F32")
+)
+
+
+@pytest.fixture
+def three(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "format_named", lambda name: {"three": THREE}.get(name) or format_named(name))
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize(("scales", "each"), [("t", 4), ("u", 5), ("w", 24)])
+@given(at=st.tuples(st.integers(0, 24), st.integers(0, 24)))
+def test_a_group_is_its_tensors_side_by_side(
+    checkpoint: Checkpoint, scales: str, each: int, at: tuple[int, int]
+) -> None:
+    stored = open_source(Group("three", (Tensor("m"), Tensor(scales), Tensor("s"))), checkpoint)
+    assert (stored.shape, stored.format) == (MATRIX.shape, THREE)
+    start, stop = sorted(at)
+    found = stored.rows(start, stop)
+    assert found.shape == (stop - start, THREE.row_bytes(COLS))
+    for row, taken in zip(range(start, stop), found, strict=True):
+        assert (
+            taken.tobytes() == MATRIX[row].tobytes() + SCALES[scales][row // each].tobytes() + np.float32(1).tobytes()
+        )
+
+
+@pytest.mark.usefixtures("three")
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (("m", "v", "s"), "tensor 'v' is F16 [24], expected F16 with 10 bytes a row, for 24 rows in three"),
+        (("m", "m", "s"), "tensor 'm' is F32 [24, 5], expected F16 with 10 bytes a row, for 24 rows in three"),
+        (("m", "odd", "s"), "tensor 'odd' is F16 [7, 5], expected F16 with 10 bytes a row, for 24 rows in three"),
+        (("m", "t", "m"), "tensor 'm' is F32 [24, 5], expected F32 with 4 bytes a row, for 24 rows in three"),
+    ],
+)
+def test_a_group_that_does_not_fit_together(checkpoint: Checkpoint, names: tuple[str, ...], words: str) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(words)):
+        open_source(Group("three", tuple(map(Tensor, names))), checkpoint)

@@ -1,7 +1,8 @@
-"""docs/adding.md is true: architecture, operation, kernels, formats of weights and cache, target: new files only."""
+"""docs/adding.md is true: architecture, operation, kernels, formats, layouts, cache rows, target: new files only."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from dense_truth import Truth
-from imp_codegen import cache, cards, emit, kernels, models, ops, quant, targets
+from imp_codegen import cache, cards, emit, formats, kernels, layouts, models, ops, targets
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.kernels.form import Wanted
 from imp_runtime.engine import Engine
@@ -103,48 +104,102 @@ def build(spec: ModelSpec) -> Graph:
 STORAGE = '''"""TQ2_0: blocks of 256 weights -d, 0 or d: qs[64], 2 bits each, then d (ggml-common.h, block_tq2_0)."""
 import numpy as np
 
-from imp_codegen.quant import QuantFormat, Section
+from imp_codegen.formats import Codes, Format, Part
 
 BLOCK = np.dtype([("qs", "u1", 64), ("d", "V2")])
 
 
 def split(raw):
-    """Codes as bytes from 127 to 129, then d."""
     blocks = raw.view(BLOCK)
     qs = blocks["qs"].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None]
-    codes = (qs & 3) + np.uint8(127)
-    return codes.reshape(len(raw), -1), np.ascontiguousarray(blocks["d"]).view(np.uint8).reshape(len(raw), -1)
+    return (qs & 3).reshape(len(raw), -1), np.ascontiguousarray(blocks["d"]).view(np.uint8).reshape(len(raw), -1)
 
 
-def decode(codes, d):
-    scales = np.ascontiguousarray(d).view("<f2").astype(np.float32)
-    q = codes.reshape(len(codes), -1, 256).astype(np.float32) - np.float32(128)
-    return (q * scales[:, :, None]).reshape(len(codes), -1)
+def dequantize(raw):
+    codes, d = split(np.ascontiguousarray(raw))
+    scales = d.view("<f2").astype(np.float32)
+    return ((codes.reshape(*scales.shape, 256).astype(np.float32) - 1) * scales[..., None]).reshape(len(raw), -1)
 
 
-FORMAT = QuantFormat(
-    name="TQ2_0",
-    ggml_type=35,
-    block=256,
-    block_bytes=66,
-    activation="q8",
-    layout="TQ2_0",
-    tile_weights=2048,
-    prefill_planes=1,
-    sections=(Section(1, 1), Section(2, 256)),
-    split=split,
-    decode=decode,
-    dequantize=lambda raw: decode(*split(np.ascontiguousarray(raw))),
-)
+FORMAT = Format("TQ2_0", 256, (Part(66, 256),), dequantize, ggml_type=35, codes=Codes(256, split, (-1, 0, 1)))
 '''
-LAYOUT = """// TQ2_0: unsigned codes around 128, and an f16 scale per 256.
+BYTES = '''"""I8: whole numbers, which are no weights by themselves."""
+import numpy as np
+
+from imp_codegen.formats import Format, Part
+
+FORMAT = Format("I8", 1, (Part(1, 1),), lambda raw: raw.view(np.int8).astype(np.float32), ggml_type=24)
+'''
+SPREAD = '''"""SPREAD: codes 0 to 7 for -3 to 4 in one tensor, a float16 scale for 256 columns in another."""
+import numpy as np
+
+from imp_codegen.formats import Codes, Format, Part
+
+PARTS = (Part(1, 1), Part(2, 256))
+
+
+def split(raw):
+    cols = FORMAT.cols(raw.shape[1])
+    return np.ascontiguousarray(raw[:, :cols]), np.ascontiguousarray(raw[:, cols:])
+
+
+def dequantize(raw):
+    codes, scales = split(raw)
+    return np.repeat(scales.view("<f2").astype(np.float32), 256, axis=1) * (codes.astype(np.float32) - 3)
+
+
+FORMAT = Format("SPREAD", 256, PARTS, dequantize, codes=Codes(256, split, tuple(range(-3, 5))), of=("I8", "F16"))
+'''
+SPREAD_ARCHITECTURE = '''"""Qwen2's layers; each matrix of an MLP is two tensors."""
+from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.models._source import usual
+from imp_codegen.sources import Group, Tensor
+
+build = build_decoder
+
+
+def read_spec(checkpoint):
+    return read_decoder(checkpoint, "toy_spread", Variant())
+
+
+def source(weight, spec, dialect):
+    codes = usual(weight, dialect)
+    matrix = weight.endswith(("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"))
+    return Group("SPREAD", (codes, Tensor(codes.name.replace("weight", "scale")))) if matrix else codes
+'''
+PLACING = '''"""OFFSET_CODES: a byte a code, then a float16 scale per 256; code c stands for c - offset."""
+import numpy as np
+
+from imp_codegen.formats import Part
+from imp_codegen.layouts import Layout, scaled
+
+
+def arguments(fmt):
+    if fmt.codes is None or fmt.codes.per != 256 or not fmt.codes.values:
+        return None
+    first, *_, last = fmt.codes.values
+    return (-first,) if fmt.codes.values == tuple(range(first, last + 1)) else None
+
+
+def split(fmt, raw):
+    return fmt.codes.split(raw)
+
+
+def decode(fmt, codes, scales):
+    return scaled(codes.astype(np.float32) + fmt.codes.values[0], scales)
+
+
+SECTIONS = (Part(1, 1), Part(2, 256))
+LAYOUT = Layout("OFFSET_CODES", "q8", 2048, 1, False, SECTIONS, arguments, split, decode)
+'''
+LAYOUT = """// Unsigned codes less an offset, and an f16 scale per 256.
 #pragma once
 #include "imp/layout/tile.h"
 
 namespace imp {
 
-template <TileShape T>
-struct TQ2_0 {
+template <TileShape T, int Offset>
+struct OFFSET_CODES {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
   static constexpr int kScaleGroup = 32;
@@ -161,7 +216,9 @@ struct TQ2_0 {
     uint4 x;
     float d;
   };
-  static __device__ __forceinline__ std::uint32_t centred(std::uint32_t codes) { return codes ^ 0x80808080u; }
+  static __device__ __forceinline__ std::uint32_t centred(std::uint32_t codes) {
+    return ((codes | 0x80808080u) - Offset * 0x01010101u) ^ 0x80808080u;
+  }
   static __device__ __forceinline__ std::uint16_t scale(const std::uint8_t* tile, int row, int col) {
     return reinterpret_cast<const std::uint16_t*>(tile + kScales)[row * (T.cols / 256) + col / 256];
   }
@@ -188,7 +245,8 @@ struct TQ2_0 {
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {d, d}, 0.0f};
   }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
-    return half_to_float(scale(tile, row, col)) * static_cast<float>(static_cast<int>(tile[row * T.cols + col]) - 128);
+    const int code = tile[row * T.cols + col];
+    return half_to_float(scale(tile, row, col)) * static_cast<float>(code - Offset);
   }
 };
 
@@ -327,17 +385,22 @@ FILES = {
     (ops, "toy_subtract"): OP,
     (kernels, "toy_linear_subtract"): FAMILY,
     (models, "toy"): ARCHITECTURE,
-    (quant, "tq2_0"): STORAGE,
+    (models, "toy_spread"): SPREAD_ARCHITECTURE,
+    (formats, "tq2_0"): STORAGE,
+    (formats, "i8"): BYTES,
+    (formats, "spread"): SPREAD,
+    (layouts, "offset_codes"): PLACING,
     (cache, "q8_row"): CACHE,
     (cards, "toy_card"): CARD,
     (targets, "toy"): TARGET,
 }
-HEADERS = {"layout/tq2_0.h": LAYOUT, "layout/cache_q8_row.h": CACHE_LAYOUT}
+HEADERS = {"layout/offset_codes.h": LAYOUT, "layout/cache_q8_row.h": CACHE_LAYOUT}
 CACHED = (
     kernels.families,
     models.architectures,
     models._classes,
-    quant.formats,
+    formats.formats,
+    layouts.layouts,
     cache.cache_formats,
     cards.cards,
     targets.targets,
@@ -414,17 +477,59 @@ def test_a_weight_format(toy: Path) -> None:
     """Against gguf-py's decoding, bit for bit where it can be."""
     tensors = ternary_tensors()
     source, artifact = write_gguf(toy / "small.gguf", "qwen2", WIDE, tensors, "TQ2_0"), toy / "small.impc"
-    fmt = quant.format_named("TQ2_0")
+    fmt, layout = formats.format_named("TQ2_0"), layouts.layouts()["OFFSET_CODES"]
     stored = gguf.quants.quantize(tensors["blk.0.ffn_up.weight"], gguf.GGMLQuantizationType.TQ2_0)
-    tile = quant.choose_tile(fmt, stored.shape[1] // 66 * 256)
-    unpacked = fmt.unpack(fmt.pack(stored, tile), len(stored), stored.shape[1] // 66 * 256, tile)
+    tile = layouts.choose_tile(layout, fmt.cols(stored.shape[1]))
+    unpacked = layout.unpack(fmt, layout.pack(fmt, stored, tile), len(stored), fmt.cols(stored.shape[1]), tile)
     assert np.array_equal(unpacked, gguf.quants.dequantize(stored, gguf.GGMLQuantizationType.TQ2_0))
     compile_model(source, artifact, ("sim",), CompileOptions(), quiet)
     truth = Truth(source).logits(TOKENS)
     with closing(Engine.load(artifact, target="sim")) as engine:
         assert engine.plan.quant == "TQ2_0"
+        assert {plane.layout.partition(":")[0] for plane in engine.plan.planes} == {"OFFSET_CODES", "vector"}
         assert kl_divergence(truth, engine.logits(TOKENS)).mean() < 1e-3  # of int8 activations
         check_kernels(engine)
+
+
+def spread_tensors() -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The MLPs as two tensors a matrix, a scale for four rows; and the floats that all is meant to be."""
+    rng, floats = np.random.default_rng(6), ternary_tensors()
+    stored: dict[str, np.ndarray] = dict(floats)
+    kind = gguf.GGMLQuantizationType.TQ2_0
+    for name, tensor in tuple(floats.items()):
+        if tensor.ndim == 1:
+            continue
+        floats[name] = gguf.quants.dequantize(gguf.quants.quantize(tensor, kind), kind)
+        if "ffn_" in name:
+            codes = rng.integers(0, 8, tensor.shape, np.int8)
+            scales = rng.uniform(0.01, 0.03, (len(tensor) // 4, 1)).astype(np.float16)
+            stored |= {name: codes, name.replace("weight", "scale"): scales}
+            floats[name] = np.repeat(scales, 4, axis=0).astype(np.float32) * (codes.astype(np.float32) - 3)
+    return stored, floats
+
+
+def test_a_format_of_two_tensors_that_shares_a_layout(toy: Path) -> None:
+    stored, floats = spread_tensors()
+    source = write_gguf(toy / "spread.gguf", "toy_spread", WIDE, stored, "TQ2_0")
+    truth = Truth(write_gguf(toy / "floats.gguf", "toy_spread", WIDE, floats)).logits(TOKENS)
+    artifact = toy / "spread.impc"
+    compile_model(source, artifact, ("sim",), CompileOptions(), quiet)
+    with closing(Engine.load(artifact, target="sim")) as engine:
+        assert set(engine.plan.quant.split("+")) == {"SPREAD", "TQ2_0"}
+        text = engine.artifact.read("source/sim.cu").decode()
+        offsets = set(re.findall(r"imp::OFFSET_CODES<imp::TileShape\{[^}]*\}, (\d+)>", text))
+        assert offsets == {"1", "3"}
+        assert kl_divergence(truth, engine.logits(TOKENS)).mean() < 1e-3  # of int8 activations
+        check_kernels(engine)
+
+
+def test_a_format_that_no_layout_takes(toy: Path) -> None:
+    source = write_gguf(toy / "small.gguf", "qwen2", tensors={"blk.1.ffn_up.weight": np.zeros((128, 64), np.int8)})
+    words = (
+        "blk.1.ffn_up.weight is I8, but no layout takes I8; there are BF16, F16, F32, OFFSET_CODES, Q4_K, Q6_K, Q8_0"
+    )
+    with pytest.raises(ImpError, match=words):
+        compile_model(source, toy / "small.impc", ("sim",), CompileOptions(), quiet)
 
 
 WIDE = {"embedding_length": 256, "feed_forward_length": 256, "attention.head_count": 16}

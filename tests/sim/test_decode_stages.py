@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
 from activations import ACTIVATIONS
-from imp_codegen.quant import Bytes, QuantFormat, Tile, choose_tile, format_named, formats
+from imp_codegen.formats import Bytes, Format, format_named
+from imp_codegen.layouts import Tile, choose_tile, layouts
 from imp_codegen.reference import round_activations
 
 Array = NDArray[Any]
@@ -42,7 +43,7 @@ class Product:
     in_place: bool = False
 
     def tile(self, number: int) -> Tile:
-        return choose_tile(format_named(self.matrices[number][0]), self.cols)
+        return choose_tile(layouts()[self.matrices[number][0]], self.cols)
 
     def source(self) -> str:
         q8 = any(name.startswith("Q") for name, _ in self.matrices)
@@ -136,7 +137,7 @@ PRODUCTS = (
     Product("post_logits", 640, (("F16", 101),), norm=True, post=True, epilogue="StoreLogits", cap=30.0),
 )  # fmt: skip
 
-HEADERS = (*(f"layout/{each.layout.lower()}" for each in formats().values()), "stage/gemv")
+HEADERS = (*(f"layout/{name.lower()}" for name in layouts()), "stage/gemv")
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     return SimLibrary(compile_sim(folder / "decode.cu", folder, "check"))
 
 
-def random_rows(fmt: QuantFormat, rows: int, cols: int, rng: np.random.Generator) -> Bytes:
+def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> Bytes:
     """Rows as a file holds them: random codes, finite scales of both signs."""
     raw = rng.integers(0, 256, (rows, fmt.row_bytes(cols)), dtype=np.uint8)
     if fmt.name in ("F32", "F16", "BF16"):
@@ -178,8 +179,8 @@ def rms_norm(x: Array, eps: float) -> Array:
     return normed
 
 
-def test_every_format_is_multiplied() -> None:
-    assert {name for product in PRODUCTS for name, _ in product.matrices} == set(formats())
+def test_every_layout_is_multiplied() -> None:
+    assert {name for product in PRODUCTS for name, _ in product.matrices} == set(layouts())
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
@@ -201,8 +202,8 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     for i, (name, rows) in enumerate(product.matrices):
         fmt = format_named(name)
         stored = random_rows(fmt, rows, product.cols, rng)
-        packed.append(fmt.pack(stored, product.tile(i)))
-        given_x = round_activations(raw) if fmt.activation == "q8" else raw
+        packed.append(layouts()[name].pack(fmt, stored, product.tile(i)))
+        given_x = round_activations(raw) if layouts()[name].activation == "q8" else raw
         expected.append(fmt.dequantize(stored).astype(np.float64) @ given_x)
         if i in product.biased:
             biases.append(rng.standard_normal(rows).astype(np.float32) * 3)

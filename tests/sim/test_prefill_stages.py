@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sim_library import compile_sim
 
 from activations import ACTIVATIONS
-from imp_codegen.quant import Tile, format_named, formats
+from imp_codegen.formats import format_named
+from imp_codegen.layouts import Tile, layouts
 
 Array = NDArray[Any]
 POISON = 0x7FC0BEEF  # a NaN where nothing may be read
@@ -189,7 +190,7 @@ def source() -> str:
     """All of them as one file."""
     headers = ["stage/embed", "stage/encode_activations", "stage/advance"]
     headers += ["stage/gemm_bf16", "stage/gemm_q8", "stage/norm_chunk"]
-    headers += [f"layout/{each.layout.lower()}" for each in formats().values()]
+    headers += [f"layout/{name.lower()}" for name in layouts()]
     lines = [f'#include "imp/{name}.h"' for name in headers]
     lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
     return "\n".join([*lines, *(entry.source(name) for name, entry in stages().items())])
@@ -306,8 +307,8 @@ def values_of(panels: Array) -> Array:
     return values
 
 
-def test_every_format_is_multiplied() -> None:
-    assert {case.format for case in GEMMS.values()} == set(formats())
+def test_every_layout_is_multiplied() -> None:
+    assert {case.format for case in GEMMS.values()} == set(layouts())
 
 
 @pytest.mark.parametrize("name", GEMMS)
@@ -318,7 +319,7 @@ def test_gemm(kernels: Kernels, name: str, n: int) -> None:
     rng = np.random.default_rng([n, *name.encode()])
     raw = random_weights(case, rng)
     fmt = format_named(case.format)
-    weights = placed(fmt.pack(raw, Tile(*case.tile)))
+    weights = placed(layouts()[case.format].pack(fmt, raw, Tile(*case.tile)))
     inputs, x = random_inputs(case, n, rng)
     bias = placed(rng.standard_normal(case.rows).astype(np.float32)) if case.bias else None
     y = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32))
@@ -341,7 +342,7 @@ def test_gemm(kernels: Kernels, name: str, n: int) -> None:
 def test_gemm_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
     big, small = GEMMS["q4_k"], GEMMS["q4_k_t32"]
     rng = np.random.default_rng(5)
-    weights = placed(format_named("Q4_K").pack(random_weights(big, rng), Tile(*big.tile)))
+    weights = placed(layouts()["Q4_K"].pack(format_named("Q4_K"), random_weights(big, rng), Tile(*big.tile)))
     (codes, scales), _ = random_inputs(big, 128, rng)
     whole = aligned((128, big.stride), np.float32)
     kernels.run("q4_k", weights, codes, scales, None, whole, step(128))
@@ -454,7 +455,7 @@ def test_norm(kernels: Kernels, name: str) -> None:
 def test_embeddings_are_scaled(kernels: Kernels) -> None:
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((VOCAB, WIDTH)).astype(np.float16)
-    plane = placed(format_named("F16").pack(rows.view(np.uint8), Tile(2, 32)))
+    plane = placed(layouts()["F16"].pack(format_named("F16"), rows.view(np.uint8), Tile(2, 32)))
     last = placed(rng.integers(0, VOCAB, 32).astype(np.int32))
     tokens = np.where(rng.random(32) < 0.5, -1, rng.integers(0, VOCAB, 32))
     slots = rng.permutation(32)

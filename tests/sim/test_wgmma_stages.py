@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from sim_library import compile_sim
 from test_prefill_stages import Gemm, Kernels, placed, random_weights, step, values_of
 
-from imp_codegen.quant import Tile, format_named, formats
+from imp_codegen.formats import format_named
+from imp_codegen.layouts import Tile, layouts
 
 Array = NDArray[Any]
 
@@ -103,7 +104,7 @@ PRODUCTS = {
 
 def source() -> str:
     """All of them as one file."""
-    headers = ["stage/gemm_wgmma", *(f"layout/{each.layout.lower()}" for each in formats().values())]
+    headers = ["stage/gemm_wgmma", *(f"layout/{name.lower()}" for name in layouts())]
     lines = [f'#include "imp/{name}.h"' for name in headers]
     lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
     return "\n".join([*lines, *(product.source(name) for name, product in PRODUCTS.items())])
@@ -139,7 +140,7 @@ def weights(product: Product, rng: np.random.Generator) -> tuple[list[Array], li
     for matrix in product.matrices:
         raw = random_weights(Gemm(matrix.format, matrix.rows, product.cols, 32, 1), rng)
         fmt = format_named(matrix.format)
-        planes.append(placed(fmt.pack(raw, Tile(*matrix.tile))))
+        planes.append(placed(layouts()[matrix.format].pack(fmt, raw, Tile(*matrix.tile))))
         meant.append(fmt.dequantize(raw).astype(np.float64))
     return planes, meant
 
@@ -157,7 +158,7 @@ def multiply(
 
 def test_every_format_is_multiplied() -> None:
     """But F32, whose weights a half cannot hold."""
-    assert {m.format for product in PRODUCTS.values() for m in product.matrices} == set(formats()) - {"F32"}
+    assert {m.format for product in PRODUCTS.values() for m in product.matrices} == set(layouts()) - {"F32"}
 
 
 @pytest.mark.parametrize("name", PRODUCTS)

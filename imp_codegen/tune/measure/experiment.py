@@ -9,6 +9,7 @@ from imp_codegen.build import Unit
 from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.emit import emit
+from imp_codegen.formats import format_named
 from imp_codegen.graph import Graph
 from imp_codegen.kernels.family import Body
 from imp_codegen.kernels.form import choose, obstacle
@@ -18,12 +19,12 @@ from imp_codegen.kernels.placed import VECTOR, Placed
 from imp_codegen.kernels.state import CachePlan
 from imp_codegen.kernels.step.kernel import tuned
 from imp_codegen.kernels.step.model import step_model
+from imp_codegen.layouts import placement
 from imp_codegen.models import load_architecture, load_named, sources_of, weights_of
 from imp_codegen.ops import ropes
 from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.programs import body, lower
-from imp_codegen.quant import Tile, formats
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_target
 from imp_codegen.tune.stage import Choice, Stage
@@ -136,7 +137,7 @@ def stages_of(checkpoint: Checkpoint, target: Target) -> tuple[Stage, ...]:
     spec = architecture.read_spec(checkpoint)
     graph = architecture.build(spec)
     weights = weights_of(checkpoint, graph, sources_of(architecture, checkpoint, spec, graph))
-    placed = place_weights(graph, weights, checkpoint.path)
+    placed = place_weights(graph, weights, checkpoint.path, (target.name,))
     rows = target.chunks[-1]
     state = plan_state(graph, cache_format("f16"), spec.context, rows)  # which matters to no streamed stage
     low, _ = _Lowerings(spec.context, graph, placed, state, target).step("graph")
@@ -180,9 +181,8 @@ def _placed(graph: Graph, planes: Sequence[Plane]) -> Mapping[str, Placed]:
     placed = {}
     for weight in graph.weights().values():
         plane = by_name[weight.name]
-        layout, _, shape = plane.layout.partition(":")
-        tile = None if layout == VECTOR else Tile(*(int(n) for n in shape.split("x")))
-        placed[weight.name] = Placed(weight, formats()[plane.format], tile, plane)
+        layout, tile = (None, None) if plane.layout == VECTOR else placement(plane)
+        placed[weight.name] = Placed(weight, format_named(plane.format), layout, tile, plane)
     return placed
 
 

@@ -1,8 +1,4 @@
-"""Q6_K: superblocks of 256 weights, a scale per 16, w = (d * sc) * (q - 32), q 6 bits, sc int8.
-
-In the file (ggml-common.h, block_q6_K): ql[128], qh[64], scales int8[16], d f16. Half h = 0, 1 of the superblock has
-four blocks of 32 weights; weight i of its block k takes its low four bits from byte 64h + 32(k % 2) + i of ql (the low
-half of the byte for k < 2) and its top two from bits 2k, 2k+1 of byte 32h + i of qh.
+"""Q6_K: 6-bit codes, repacked so that lanes read 16 bytes at a time.
 
 Packed: sixteen codes take three words a, b, c: the low six bits of a's bytes are q[0..3], of b's q[4..7], of c's
 q[8..11]; the upper two bits of byte i are bits 0-1 (a), 2-3 (b) and 4-5 (c) of q[12+i]. First a, b, a', b' of each
@@ -14,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.quant import Bytes, Floats, QuantFormat, Section
+from imp_codegen.formats import Bytes, Floats, Format, Part
+from imp_codegen.layouts import Layout
 
 Words = NDArray[np.uint32]
 
@@ -32,7 +29,7 @@ def _codes(ql: Bytes, qh: Bytes) -> Words:
     return codes.reshape(-1, 8, 2, 4)
 
 
-def _split(raw: Bytes) -> tuple[Bytes, Bytes, Bytes, Bytes]:
+def _split(fmt: Format, raw: Bytes) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     rows, blocks = len(raw), raw.view(_BLOCK)
     ql, qh, scales, d = (
         np.ascontiguousarray(blocks[field]).reshape(-1).view(np.uint8) for field in ("ql", "qh", "scales", "d")
@@ -48,7 +45,7 @@ def _split(raw: Bytes) -> tuple[Bytes, Bytes, Bytes, Bytes]:
     )
 
 
-def _decode(first: Bytes, rest: Bytes, scales: Bytes, d: Bytes) -> Floats:
+def _decode(fmt: Format, first: Bytes, rest: Bytes, scales: Bytes, d: Bytes) -> Floats:
     rows = len(first)
     a, b = np.moveaxis(first.reshape(rows, -1, 2, 4), 2, 0)  # rows, half a block, byte
     c = rest.reshape(rows, -1, 4)
@@ -62,22 +59,18 @@ def _decode(first: Bytes, rest: Bytes, scales: Bytes, d: Bytes) -> Floats:
     return weights
 
 
-def _dequantize(raw: Bytes) -> Floats:
-    return _decode(*_split(np.ascontiguousarray(raw)))
+def _arguments(fmt: Format) -> tuple[int, ...] | None:
+    return () if fmt.name == "Q6_K" else None
 
 
-FORMAT = QuantFormat(
+LAYOUT = Layout(
     name="Q6_K",
-    ggml_type=14,
-    block=256,
-    block_bytes=210,
     activation="q8",
-    layout="Q6_K",
     tile_weights=4096,
     prefill_planes=2,
     halfs=True,
-    sections=(Section(16, 32), Section(8, 32), Section(1, 16), Section(2, 256)),
+    sections=(Part(16, 32), Part(8, 32), Part(1, 16), Part(2, 256)),
+    arguments=_arguments,
     split=_split,
     decode=_decode,
-    dequantize=_dequantize,
 )

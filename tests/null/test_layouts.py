@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
+from pkgutil import iter_modules
+from types import ModuleType
 
 import gguf
 import numpy as np
@@ -11,25 +13,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from imp_codegen import quant
-from imp_codegen.quant import (
-    QuantError,
-    QuantFormat,
-    Tile,
-    choose_tile,
-    format_named,
-    format_of_ggml,
-    formats,
-    plane_bytes,
-    tile_bytes,
-)
-
-FOLDER = Path(quant.__file__).parent
-NAMES = tuple(sorted(path.stem.upper() for path in FOLDER.glob("*.py") if path.stem != "__init__"))
-Q4_K, Q6_K, Q8_0, F16, F32 = (format_named(name) for name in ("Q4_K", "Q6_K", "Q8_0", "F16", "F32"))
+import imp_codegen.formats
+import imp_codegen.layouts
+from imp_codegen.formats import Codes, Format, FormatError, Part, format_named, format_of_ggml, formats
+from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for, layouts, plane_bytes, tile_bytes
 
 
-def truth(fmt: QuantFormat, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+def names(package: ModuleType) -> tuple[str, ...]:
+    """What the files of a room are called."""
+    return tuple(sorted(entry.name.upper() for entry in iter_modules(package.__path__)))
+
+
+NAMES = names(imp_codegen.formats)
+PAIRS = [
+    (name, layout.name)
+    for name in NAMES
+    for layout in layouts().values()
+    if layout.arguments(format_named(name)) is not None
+]
+Q4_K, Q6_K, Q8_0, F16, F32 = (layouts()[name] for name in ("Q4_K", "Q6_K", "Q8_0", "F16", "F32"))
+
+
+def truth(fmt: Format, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
     with np.errstate(all="ignore"):
         return np.asarray(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[fmt.name]), np.float32)
 
@@ -42,64 +47,71 @@ def assert_same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> No
     assert same.all()
 
 
-def random_rows(fmt: QuantFormat, rows: int, cols: int, seed: int) -> NDArray[np.uint8]:
+def random_rows(fmt: Format, rows: int, cols: int, seed: int) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (rows, fmt.row_bytes(cols)), np.uint8)
 
 
 def test_formats_are_the_files_of_the_folder() -> None:
     assert tuple(formats()) == NAMES
     for name, fmt in formats().items():
-        assert fmt.name == fmt.layout == name
+        assert fmt.name == name
         assert fmt.ggml_type == gguf.GGMLQuantizationType[name].value
         assert (fmt.block, fmt.block_bytes) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
         assert format_of_ggml(fmt.ggml_type) is fmt
-        assert fmt.activation == ("q8" if name.startswith("Q") else "bf16")
+        assert fmt.cols(fmt.row_bytes(3 * fmt.block)) == 3 * fmt.block
+    assert tuple(layouts()) == names(imp_codegen.layouts)
+    for name, layout in layouts().items():
+        assert layout.name == name
+        assert layout.activation == ("q8" if name.startswith("Q") else "bf16")
+    # Each of today's formats has a layout of its own name, and no argument.
+    assert [(fmt, layout_for(format_named(fmt), 8, 512, ()).name) for fmt in NAMES] == [(fmt, fmt) for fmt in NAMES]
+    assert {layouts()[layout].arguments(format_named(fmt)) for fmt, layout in PAIRS} == {()}
 
 
 def test_unknown_formats_name_the_known() -> None:
-    with pytest.raises(QuantError, match=f"unknown weight format 'Q9_9'; known: {', '.join(NAMES)}"):
+    with pytest.raises(FormatError, match=f"unknown weight format 'Q9_9'; known: {', '.join(NAMES)}"):
         format_named("Q9_9")
-    with pytest.raises(QuantError, match=f"unknown GGML tensor type 77; known: {NAMES[0]}"):
+    with pytest.raises(FormatError, match=f"unknown GGML tensor type 77; known: {NAMES[0]}"):
         format_of_ggml(77)
 
 
 COLUMNS = (256, 512, 768, 2560, 4096, 4864, 5120, 9728, 11008, 12288, 14336, 17152, 17408, 18944, 22016, 256 * 97)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "layout"), PAIRS)
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_lossless(name: str, data: st.DataObject) -> None:
-    fmt = format_named(name)
+def test_lossless(name: str, layout: str, data: st.DataObject) -> None:
+    fmt, placed = format_named(name), layouts()[layout]
     small = st.integers(1, 40).map(lambda blocks: blocks * max(fmt.block, 32))
     cols = data.draw(st.one_of(st.sampled_from(COLUMNS), small), "cols")
     rows = data.draw(st.integers(1, 19), "rows")
     raw = random_rows(fmt, rows, cols, data.draw(st.integers(0, 2**32 - 1), "seed"))
-    tile = choose_tile(fmt, cols)
+    tile = choose_tile(placed, cols)
     expected = truth(fmt, raw)
     assert_same(fmt.dequantize(raw), expected)
-    packed = fmt.pack(raw, tile)
-    assert packed.nbytes == plane_bytes(fmt, rows, cols)
-    assert_same(fmt.unpack(packed, rows, cols, tile), expected)
+    packed = placed.pack(fmt, raw, tile)
+    assert packed.nbytes == plane_bytes(placed, rows, cols)
+    assert_same(placed.unpack(fmt, packed, rows, cols, tile), expected)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_many_rows_and_unaligned_read_only_input(name: str) -> None:
-    fmt = format_named(name)
+    fmt, layout = format_named(name), layouts()[name]
     cols, rows = 1024, 1501
     raw = random_rows(fmt, rows, cols, 5)
     shifted = np.frombuffer(b"\0" + raw.tobytes(), np.uint8, raw.size, 1).reshape(raw.shape)
-    tile = choose_tile(fmt, cols)
-    packed = fmt.pack(shifted, tile)
-    assert np.array_equal(packed, fmt.pack(raw, tile))
+    tile = choose_tile(layout, cols)
+    packed = layout.pack(fmt, shifted, tile)
+    assert np.array_equal(packed, layout.pack(fmt, raw, tile))
     assert_same(fmt.dequantize(shifted), truth(fmt, raw))
-    assert_same(fmt.unpack(packed, rows, cols, tile), truth(fmt, raw))
+    assert_same(layout.unpack(fmt, packed, rows, cols, tile), truth(fmt, raw))
 
 
 @pytest.mark.parametrize("name", ["Q4_K", "Q6_K", "Q8_0"])
 @pytest.mark.parametrize("scale", [0.0, -0.0, 6e-8, 65504.0, -65504.0])
 def test_extreme_scales(name: str, scale: float) -> None:
-    fmt = format_named(name)
+    fmt, layout = format_named(name), layouts()[name]
     raw = random_rows(fmt, 5, 512, 9)
     blocks = raw.reshape(-1, fmt.block_bytes)
     half = np.array([scale], "<f2").view(np.uint8)
@@ -111,12 +123,12 @@ def test_extreme_scales(name: str, scale: float) -> None:
         blocks[::2, 192:208] = 128  # scales of -128
     expected = truth(fmt, raw)
     assert np.isfinite(expected).all()
-    tile = choose_tile(fmt, 512)
-    assert_same(fmt.unpack(fmt.pack(raw, tile), 5, 512, tile), expected)
+    tile = choose_tile(layout, 512)
+    assert_same(layout.unpack(fmt, layout.pack(fmt, raw, tile), 5, 512, tile), expected)
 
 
 @pytest.mark.parametrize(
-    ("fmt", "cols", "tile"),
+    ("layout", "cols", "tile"),
     [
         (Q8_0, 96, Tile(4, 96)),
         (Q8_0, 1024, Tile(4, 1024)),
@@ -146,8 +158,8 @@ def test_extreme_scales(name: str, scale: float) -> None:
         (F32, 11008, Tile(1, 688)),
     ],
 )
-def test_tile_of_shape(fmt: QuantFormat, cols: int, tile: Tile) -> None:
-    assert choose_tile(fmt, cols) == tile
+def test_tile_of_shape(layout: Layout, cols: int, tile: Tile) -> None:
+    assert choose_tile(layout, cols) == tile
 
 
 def test_plane_sizes() -> None:
@@ -156,13 +168,65 @@ def test_plane_sizes() -> None:
     assert tile_bytes(Q4_K, Tile(2, 4096)) == 2 * (2048 + 256)
     assert tile_bytes(Q6_K, Tile(1, 4864)) == 2432 + 1216 + 304 + 48  # 38 bytes of d, rounded up
     assert plane_bytes(Q4_K, 5, 12288) == 5 * 3 * (2048 + 256)
+    fmt = format_named("Q8_0")
     for bad in (0, 48, -32):
-        with pytest.raises(QuantError, match=f"Q8_0: a row of {bad} weights"):
-            choose_tile(Q8_0, bad)
-    with pytest.raises(QuantError, match="cannot be cut into tiles"):
-        Q8_0.pack(np.zeros((2, 68), np.uint8), Tile(8, 96))
-    with pytest.raises(QuantError, match="has 816 bytes, not 800"):
-        Q8_0.unpack(np.zeros(800, np.uint8), 3, 96, Tile(8, 96))
+        with pytest.raises(FormatError, match=f"Q8_0: a row of {bad} weights"):
+            fmt.row_bytes(bad)
+    for bad in (0, 33, 69):
+        with pytest.raises(FormatError, match=f"Q8_0: {bad} bytes are no row of blocks of 32 weights"):
+            fmt.cols(bad)
+    with pytest.raises(FormatError, match="cannot be cut into tiles"):
+        Q8_0.pack(fmt, np.zeros((2, 68), np.uint8), Tile(8, 96))
+    with pytest.raises(FormatError, match="has 816 bytes, not 800"):
+        Q8_0.unpack(fmt, np.zeros(800, np.uint8), 3, 96, Tile(8, 96))
+
+
+def codes_format(per: int, values: tuple[int, ...]) -> Format:
+    """A byte a code, then the scales: a float16 for every `per` weights."""
+
+    def split(raw: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        cols = raw.shape[1] * per // (per + 2)
+        return raw[:, :cols], np.ascontiguousarray(raw[:, cols:])
+
+    def dequantize(raw: NDArray[np.uint8]) -> NDArray[np.float32]:
+        codes, scales = split(raw)
+        whole = np.array(values, np.float32)[codes] if values else codes.view(np.int8).astype(np.float32)
+        return np.repeat(scales.view("<f2").astype(np.float32), per, axis=1) * whole
+
+    return Format("toy", per, (Part(1, 1), Part(2, per)), dequantize, codes=Codes(per, split, values))
+
+
+@pytest.mark.parametrize("per", [32, 64, 256])
+@pytest.mark.parametrize("values", [(), (-1, 0, 1), (-127, -104, -83, -65, -49, 1, 13, 113)])
+def test_whole_numbers_with_scales_lie_as_int8(per: int, values: tuple[int, ...]) -> None:
+    fmt, rng = codes_format(per, values), np.random.default_rng(per)
+    codes = rng.integers(0, len(values) or 256, (7, 512), np.uint8)
+    scales = rng.standard_normal((7, 512 // per)).astype("<f2")
+    raw = np.concatenate([codes, scales.view(np.uint8)], axis=1)
+    layout = layout_for(fmt, 7, 512, ("sim", "sm_90a"))
+    assert layout is Q8_0
+    tile = choose_tile(layout, 512)
+    assert_same(layout.unpack(fmt, layout.pack(fmt, raw, tile), 7, 512, tile), fmt.dequantize(raw))
+
+
+def test_what_no_layout_takes() -> None:
+    for fmt in (codes_format(16, ()), Format("new", 1, (Part(1, 1),), lambda raw: raw.view(np.float32))):
+        with pytest.raises(FormatError, match=f"no layout takes {fmt.name}; there are BF16, F16, "):
+            layout_for(fmt, 7, 512, ("sim",))
+
+
+def test_layouts_of_some_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The smallest that every target has, or words about those that there are."""
+    fmt = format_named("Q8_0")
+    short = replace(Q8_0, name="SHORT", sections=(Part(16, 32),), targets=("sm_90a", "sm_120a"))
+    monkeypatch.setattr(imp_codegen.layouts, "layouts", lambda: {"Q8_0": Q8_0, "SHORT": short})
+    assert layout_for(fmt, 7, 512, ("sm_90a",)) is short
+    assert layout_for(fmt, 7, 512, ("sm_90a", "sim")) is Q8_0
+    other = replace(Q8_0, targets=("sim",))
+    monkeypatch.setattr(imp_codegen.layouts, "layouts", lambda: {"Q8_0": other, "SHORT": short})
+    words = "no layout that takes Q8_0 is for all of sm_90a, sim: Q8_0 is for sim; SHORT is for sm_90a, sm_120a"
+    with pytest.raises(FormatError, match=words):
+        layout_for(fmt, 7, 512, ("sm_90a", "sim"))
 
 
 def round16(raw: bytes) -> bytes:
@@ -234,4 +298,4 @@ def test_packed_bytes_are_those_of_the_layout(name: str, rows: int, cols: int, t
         for unit in range(0, padded, tile.rows)
         for t in range(tiles)
     )
-    assert fmt.pack(raw, tile).tobytes() == expected
+    assert layouts()[name].pack(fmt, raw, tile).tobytes() == expected

@@ -1,9 +1,4 @@
-"""Q4_K: superblocks of 256 weights in 8 blocks of 32, w = (d * sc) * q - (dmin * m), q 4 bits, sc and m 6 bits.
-
-In the file (ggml-common.h, block_q4_K): d f16, dmin f16, scales[12], qs[128].
-- scales, j = 0..3: bytes j hold sc_j in bits 0-5 and the top two bits of sc_{4+j} above; bytes 4+j the same for m;
-  bytes 8+j the low four bits of sc_{4+j} and, above them, of m_{4+j}.
-- qs, c = 0..3: byte 32c+i holds weight i of block 2c in its low half and of block 2c+1 in its high half.
+"""Q4_K: 4-bit codes, and scales and minima of 6 bits, repacked for few instructions a weight.
 
 Packed: codes, 16 bytes per block, byte i = q[i] | q[16+i] << 4; then per superblock 16 bytes of d, dmin,
 bytes[8] (byte j = (sc_j & 15) | (m_j >> 2) << 4) and a u32 with (m_j & 3) | (sc_j >> 4) << 2 in bits 4j..4j+3: a kernel
@@ -15,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.quant import Bytes, Floats, QuantFormat, Section
+from imp_codegen.formats import Bytes, Floats, Format, Part
+from imp_codegen.layouts import Layout
 
 _BLOCK = np.dtype([("d", "V4"), ("scales", "V12"), ("qs", "V128")])
 _LOW = np.uint64(0x0F0F0F0F0F0F0F0F)
@@ -49,7 +45,7 @@ def _nibbles(m: NDArray[np.integer], sc: NDArray[np.integer]) -> NDArray[np.inte
     return spread & 0xFF | (spread >> 8) & 0xFF00
 
 
-def _split(raw: Bytes) -> tuple[Bytes, Bytes]:
+def _split(fmt: Format, raw: Bytes) -> tuple[Bytes, Bytes]:
     rows, blocks = len(raw), raw.view(_BLOCK)
     qs = np.ascontiguousarray(blocks["qs"]).reshape(-1).view(np.uint8)
     d = np.ascontiguousarray(blocks["d"]).reshape(-1).view(np.uint8)
@@ -57,7 +53,7 @@ def _split(raw: Bytes) -> tuple[Bytes, Bytes]:
     return _codes(qs).reshape(rows, -1), _meta(d, scales).reshape(rows, -1)
 
 
-def _decode(codes: Bytes, meta: Bytes) -> Floats:
+def _decode(fmt: Format, codes: Bytes, meta: Bytes) -> Floats:
     rows = len(codes)
     packed = codes.reshape(rows, -1, 8, 16)
     q = np.concatenate([packed & 15, packed >> 4], axis=-1).astype(np.float32)
@@ -71,22 +67,18 @@ def _decode(codes: Bytes, meta: Bytes) -> Floats:
         return ((d * sc)[..., None] * q - (dmin * m)[..., None]).reshape(rows, -1)
 
 
-def _dequantize(raw: Bytes) -> Floats:
-    return _decode(*_split(np.ascontiguousarray(raw)))
+def _arguments(fmt: Format) -> tuple[int, ...] | None:
+    return () if fmt.name == "Q4_K" else None
 
 
-FORMAT = QuantFormat(
+LAYOUT = Layout(
     name="Q4_K",
-    ggml_type=12,
-    block=256,
-    block_bytes=144,
     activation="q8",
-    layout="Q4_K",
     tile_weights=4096,
     prefill_planes=2,
     halfs=True,
-    sections=(Section(16, 32), Section(16, 256)),
+    sections=(Part(16, 32), Part(16, 256)),
+    arguments=_arguments,
     split=_split,
     decode=_decode,
-    dequantize=_dequantize,
 )

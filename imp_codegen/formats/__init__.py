@@ -1,0 +1,112 @@
+"""Storage formats: what the bytes of a weight mean in a file. How a kernel wants them is another matter (`layouts/`).
+
+One file per format in this folder; each exports `FORMAT`, and its presence is its registration. A format that a file
+spreads over several tensors, such as codes and scales, is a group: a row of it is the rows of all of them side by side.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_runtime.errors import ImpError
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+class FormatError(ImpError):
+    """A format that does not exist, or a shape or buffer that does not fit a format."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """An array of a row: `nbytes` bytes for every `weights` consecutive weights, or once a row where that is 0."""
+
+    nbytes: int
+    weights: int
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of `cols` weights of one row in this array."""
+        return cols // self.weights * self.nbytes if self.weights else self.nbytes
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Weights that are `values[code]` times a float16 scale, one for every `per` consecutive weights of a row.
+
+    Layouts take formats of this kind without knowing them. `values` are whole numbers of eight bits; where there are
+    none, a code is an int8 itself. `split(raw uint8[n, row bytes])` gives the codes, uint8[n, cols], and the scales,
+    uint8[n, cols / per * 2].
+    """
+
+    per: int
+    split: Callable[[Bytes], tuple[Bytes, Bytes]]
+    values: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A storage format: weights of a row come in blocks of `block`, and its bytes are `parts` side by side.
+
+    `name` is GGML's, or safetensors' dtype; `ggml_type` GGUF's number, where it has one. `dequantize(raw uint8[n, row
+    bytes])` gives the weights, float32[n, cols]. `codes`: what they are made of, where layouts need not know more.
+    `of`: the formats of a group's tensors, one a part; empty for a format that is one tensor.
+    """
+
+    name: str
+    block: int
+    parts: tuple[Part, ...]
+    dequantize: Callable[[Bytes], Floats]
+    ggml_type: int | None = None
+    codes: Codes | None = None
+    of: tuple[str, ...] = ()
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of a block in the file, but for what a row has once."""
+        return sum(part.row_bytes(self.block) for part in self.parts if part.weights)
+
+    def row_bytes(self, cols: int) -> int:
+        """Bytes of a row of `cols` weights in the file."""
+        if cols <= 0 or cols % self.block:
+            raise FormatError(f"{self.name}: a row of {cols} weights is not a whole number of blocks of {self.block}")
+        return sum(part.row_bytes(cols) for part in self.parts)
+
+    def cols(self, row_bytes: int) -> int:
+        """Weights of a row of so many bytes."""
+        once = sum(part.nbytes for part in self.parts if not part.weights)
+        cols = (row_bytes - once) // self.block_bytes * self.block
+        if cols <= 0 or self.row_bytes(cols) != row_bytes:
+            raise FormatError(f"{self.name}: {row_bytes} bytes are no row of blocks of {self.block} weights")
+        return cols
+
+
+@functools.cache
+def formats() -> Mapping[str, Format]:
+    """Every known format by name."""
+    modules = (importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__))
+    found: list[Format] = [module.FORMAT for module in modules]
+    return {fmt.name: fmt for fmt in sorted(found, key=lambda fmt: fmt.name)}
+
+
+def format_named(name: str) -> Format:
+    """The format called `name`, such as "Q8_0"."""
+    try:
+        return formats()[name]
+    except KeyError:
+        raise FormatError(f"unknown weight format {name!r}; known: {', '.join(formats())}") from None
+
+
+def format_of_ggml(ggml_type: int) -> Format:
+    """The format that GGUF files number `ggml_type`."""
+    for fmt in formats().values():
+        if fmt.ggml_type == ggml_type:
+            return fmt
+    raise FormatError(f"unknown GGML tensor type {ggml_type}; known: {', '.join(formats())}")
