@@ -81,7 +81,7 @@ def emit(
                 first[symbols[key]] = kernel
             launches.setdefault(symbols[key], []).append(f"{program.name} {kernel.name}")
             kernels.append(_kernel(kernel, symbols[key]))
-        finished.append(Program(program.name, program.rows, tuple(kernels)))
+        finished.append(Program(program.name, program.rows, tuple(kernels), program.worth))
     entries = tuple(
         Entry(kernel, symbol, f"{symbol}_t", _comment(kernel, launches[symbol])) for symbol, kernel in first.items()
     )

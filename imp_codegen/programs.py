@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from imp_codegen.cards import Card
 from imp_codegen.graph import Graph
 from imp_codegen.kernels import export, sample
 from imp_codegen.kernels.advance import advance
@@ -14,13 +16,18 @@ from imp_codegen.kernels.form import Chosen, Wanted, choose
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
 from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.pick import pick
 from imp_codegen.kernels.sieve import sieved
 from imp_codegen.kernels.step.kernel import step_kernel
 from imp_codegen.kernels.step.model import step_model
 from imp_codegen.kernels.take_row import take_row
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.plan_buffers import plan_buffers
+from imp_codegen.predict import predict_us
 from imp_runtime.plan import STEP_SAMPLED
+
+_LEAST_WORTH = 2  # sequences
+_LOGITS_ROWS = 128  # all logits of more would take more memory than they are worth: 4 bytes each
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +43,7 @@ def body(low: Lowering, graph: Graph, rows: int) -> Body:
     """The graph as kernels of that many rows take it; `low` then knows the buffers between them."""
     matches = fuse(graph, rows)
     planned = plan_buffers(matches, rows)
-    ended = rows <= low.target.chunks[0]  # by the last match
-    left_out = set() if ended else {planned.places[value].buffer for value in matches[-1].named}
+    left_out = set() if _ended(low, rows) else {planned.places[value].buffer for value in matches[-1].named}
     for name, nbytes in planned.nbytes.items():
         if name not in left_out:
             low.buffer(name, nbytes)
@@ -47,12 +53,12 @@ def body(low: Lowering, graph: Graph, rows: int) -> Body:
 def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     """Every program, of one row and of the target's chunks; `low` then knows their buffers.
 
-    All logits and hidden states are had of the smallest chunk only: of larger ones they would take much memory.
+    All logits and hidden states are had of few rows only: of more they would take much memory.
     FusionError for what no kernel computes.
     """
     one, *chunks = (body(low, graph, rows) for rows in (1, *low.target.chunks))
-    many, rows = chunks[0], low.target.chunks[0]
-    low, head, many_head = one.low, head_of(one), head_of(many)
+    many = chunks[0]
+    low, head = one.low, head_of(one)
     first, *layers, _ = (match.lower(low) for match in one.matches)
     logits = head.lower(low)
     graph_form = (*first, *(kernel for kernels in layers for kernel in kernels), *logits)
@@ -66,16 +72,16 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     fallback: tuple[ProgramSpec, ...] = ()
     if chosen.form == "persistent":
         steps, fallback = _steps((*first, step_kernel(step_model(one))), greedy, sampled), steps
-    forward = tuple(_forward(chunk) for chunk in chunks)
+    picked = (pick(low, head),)
+    worth = partial(_worth, low.target.card, steps[0].kernels, (*picked, *sampled[STEP_SAMPLED[True, True]]))
     taken = [take_row(many.low, low, value) for block in head.reads for value in block]
     programs = (
         *steps,
-        *forward,
+        *(program for chunk in chunks for program in _several(chunk, worth)),
         ProgramSpec("head_r1", 1, (*taken, *logits)),
+        ProgramSpec("pick_r1", 1, picked),
         ProgramSpec("sample_r1", 1, sampled[STEP_SAMPLED[True, True]]),
         ProgramSpec("sieve_r1", 1, sampled["step_sieve_r1"]),
-        ProgramSpec(f"logits_r{rows}", rows, many_head.lower(many.low)),
-        ProgramSpec(f"hidden_r{rows}", rows, (many_head.hidden(many.low),)),
         ProgramSpec("export_r1", 1, export.export(low, head)),
         ProgramSpec("top_r1", 1, export.top(low, head)),
         ProgramSpec("bandwidth", 1, (read_memory(low),)),
@@ -83,11 +89,35 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     return Lowered(programs, fallback, chosen)
 
 
-def _forward(chunk: Body) -> ProgramSpec:
-    """Rows through the model, up to the hidden states before the head, which head_r1 finds whatever the chunk was."""
-    rows = chunk.low.rows
-    kernels = (kernel for match in chunk.matches[:-1] for kernel in match.lower(chunk.low))
-    return ProgramSpec(f"forward_r{rows}", rows, (*kernels, advance(chunk.low)))
+def _several(chunk: Body, worth: Callable[[Sequence[KernelSpec], int], int]) -> Iterator[ProgramSpec]:
+    """Rows through the model, up to the hidden states before the head, which head_r1 finds whatever the chunk was.
+
+    Of few rows all logits, too, so that steps of several sequences may go together.
+    """
+    low, head, rows = chunk.low, head_of(chunk), chunk.low.rows
+    forward = [kernel for match in chunk.matches[:-1] for kernel in match.lower(low)]
+    if not _ended(low, rows):
+        yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)))
+        return
+    logits = head.lower(low)
+    yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)), worth((*forward, *logits), rows))
+    yield ProgramSpec(f"logits_r{rows}", rows, logits)
+    yield ProgramSpec(f"hidden_r{rows}", rows, (head.hidden(low),))
+
+
+def _ended(low: Lowering, rows: int) -> bool:
+    """Whether there are all logits and hidden states of programs of so many rows."""
+    return rows <= max(_LOGITS_ROWS, low.target.chunks[0])
+
+
+def _worth(
+    card: Card, alone: Sequence[KernelSpec], end: Sequence[KernelSpec], together: Sequence[KernelSpec], rows: int
+) -> int:
+    """How many sequences take a step faster `together` than each `alone`, as it is predicted; `end`: of each row."""
+    if card.speed is None:
+        return _LEAST_WORTH
+    one, each, all_rows = predict_us(card, alone), predict_us(card, end), predict_us(card, together)
+    return next((n for n in range(_LEAST_WORTH, rows + 1) if all_rows + n * each < n * one), 0)
 
 
 def head_of(taken: Body) -> Head:

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 4421ece70aeead04
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 30186e31170e42cd
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -13,6 +13,7 @@
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
+#include "imp/stage/pick_logits.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sampling.h"
@@ -715,23 +716,6 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
 }
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// TakeRow · 0 bytes of weights, 2,048 of other data a launch
-// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
-using take_row_0_t = imp::TakeRow<
-    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
-static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
-    const imp::StepHeader* step,
-    const float* rows,
-    float* x) {
-  take_row_0_t::run(take_row_0_t::Args{
-      .step = step,
-      .rows = rows,
-      .x = x});
-}
-static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
-
 // Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
 // logits_r128 logits · grid (2, 32, 1), 256 threads
 using gemm_7_t = imp::GemmQ8<
@@ -773,6 +757,44 @@ extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
       .y = y});
 }
 static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
+
+// TakeRow · 0 bytes of weights, 2,048 of other data a launch
+// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
+using take_row_0_t = imp::TakeRow<
+    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
+static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
+    const imp::StepHeader* step,
+    const float* rows,
+    float* x) {
+  take_row_0_t::run(take_row_0_t::Args{
+      .step = step,
+      .rows = rows,
+      .x = x});
+}
+static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
+
+// PickLogits · 0 bytes of weights, 16,384 of other data a launch
+// pick_r1 pick · grid (2, 1, 1), 256 threads
+using pick_0_t = imp::PickLogits<
+    imp::PickConfig{.vocab = 2048, .grid = 2, .threads = 256}>;
+static_assert(pick_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(pick_0_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) pick_0(
+    const imp::StepHeader* step,
+    const float* rows,
+    float* logits,
+    float* best_value,
+    std::uint32_t* best) {
+  pick_0_t::run(pick_0_t::Args{
+      .step = step,
+      .rows = rows,
+      .logits = logits,
+      .best_value = best_value,
+      .best = best});
+}
+static_assert(sizeof(pick_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
 // export_r1 export · grid (2, 1, 1), 256 threads

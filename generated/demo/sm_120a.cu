@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text affd705fe2c60169
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6bbd6648213d6d02
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -13,6 +13,7 @@
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
+#include "imp/stage/pick_logits.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sampling.h"
@@ -383,8 +384,8 @@ static_assert(
     });
 static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
-// Embed · 0 bytes of weights, 165,888 of other data a launch
-// forward_r128 embed · grid (128, 1, 1), 128 threads
+// Embed · 0 bytes of weights, 82,944 of other data a launch
+// forward_r64 embed and 1 more · grid (64, 1, 1), 128 threads
 using embed_1_t = imp::EmbedRows<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -405,10 +406,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 }
 static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 81,920 of other data a launch
+// forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -429,10 +430,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
 }
 static_assert(sizeof(encode_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear · 69,632 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
+// Linear · 69,632 bytes of weights, 81,920 of other data a launch
+// forward_r64 layers.0.q and 5 more · grid (1, 4, 1), 256 threads
 using gemm_0_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -452,10 +453,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
 }
 static_assert(sizeof(gemm_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// forward_r128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
+// Linear · 34,816 bytes of weights, 49,152 of other data a launch
+// forward_r64 layers.0.k and 5 more · grid (1, 2, 1), 256 threads
 using gemm_1_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 64, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -475,10 +476,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
 }
 static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// forward_r128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
+// Linear · 34,816 bytes of weights, 49,152 of other data a launch
+// forward_r64 layers.0.v and 5 more · grid (1, 2, 1), 256 threads
 using gemm_2_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 64, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -498,10 +499,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
 }
 static_assert(sizeof(gemm_2_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
-// forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
+// forward_r64 layers.0.attention.append and 5 more · grid (64, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 64, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
 static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
@@ -528,10 +529,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
 }
 static_assert(sizeof(append_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Attention · 0 bytes of weights, 262,144 of other data a launch
-// forward_r128 layers.0.attention and 5 more · grid (16, 1, 1), 128 threads
+// Attention · 0 bytes of weights, 131,072 of other data a launch
+// forward_r64 layers.0.attention and 5 more · grid (8, 1, 1), 128 threads
 using attend_0_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 16, .spans = 2, .wgmma = false, .folds = false},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 64, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 8, .spans = 2, .wgmma = false, .folds = false},
     imp::CacheF16<64>>;
 static_assert(attend_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attend_0_t::kSharedBytes == 36880, "the plan gives other shared memory");
@@ -558,10 +559,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_0(
 }
 static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 81,920 of other data a launch
+// forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -581,10 +582,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
 }
 static_assert(sizeof(encode_1_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
+// Linear → Add · 69,632 bytes of weights, 81,920 of other data a launch
+// forward_r64 layers.0.attn_output and 5 more · grid (1, 4, 1), 256 threads
 using gemm_3_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -604,10 +605,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
 }
 static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// forward_r128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
+// Linear · 208,896 bytes of weights, 212,992 of other data a launch
+// forward_r64 layers.0.gate and 5 more · grid (1, 12, 1), 256 threads
 using gemm_4_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -627,10 +628,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
 }
 static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// forward_r128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
+// Linear · 208,896 bytes of weights, 212,992 of other data a launch
+// forward_r64 layers.0.up and 5 more · grid (1, 12, 1), 256 threads
 using gemm_5_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 64, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -650,10 +651,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
 }
 static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 884,736 of other data a launch
-// forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 442,368 of other data a launch
+// forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
@@ -675,10 +676,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
 }
 static_assert(sizeof(encode_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
-// forward_r128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
+// Linear → Add · 208,896 bytes of weights, 114,688 of other data a launch
+// forward_r64 layers.0.down and 5 more · grid (1, 4, 1), 256 threads
 using gemm_6_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -699,7 +700,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
 static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
-// forward_r128 advance · grid (1, 1, 1), 32 threads
+// forward_r64 advance and 1 more · grid (1, 1, 1), 32 threads
 using advance_0_t = imp::Advance<
     32>;
 static_assert(advance_0_t::kThreads == 32, "the plan launches another number of threads");
@@ -715,27 +716,10 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
 }
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// TakeRow · 0 bytes of weights, 2,048 of other data a launch
-// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
-using take_row_0_t = imp::TakeRow<
-    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
-static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
-    const imp::StepHeader* step,
-    const float* rows,
-    float* x) {
-  take_row_0_t::run(take_row_0_t::Args{
-      .step = step,
-      .rows = rows,
-      .x = x});
-}
-static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
-
-// Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
-// logits_r128 logits · grid (2, 32, 1), 256 threads
+// Linear · 557,056 bytes of weights, 540,672 of other data a launch
+// logits_r64 logits · grid (1, 32, 1), 256 threads
 using gemm_7_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");
@@ -755,8 +739,8 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
 }
 static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// RmsNorm · 0 bytes of weights, 262,144 of other data a launch
-// hidden_r128 hidden · grid (128, 1, 1), 256 threads
+// RmsNorm · 0 bytes of weights, 131,072 of other data a launch
+// hidden_r64 hidden and 1 more · grid (64, 1, 1), 256 threads
 using norm_chunk_0_t = imp::NormChunk<
     imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false}>;
 static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
@@ -773,6 +757,360 @@ extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
       .y = y});
 }
 static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 163,840 of other data a launch
+// forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
+using encode_3_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
+static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_3_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
+    const float* x,
+    const float* norm,
+    std::uint8_t* codes,
+    uint2* scales,
+    const imp::StepHeader* step) {
+  encode_3_t::run(encode_3_t::Args{
+      .x = x,
+      .norm = norm,
+      .codes = codes,
+      .scales = scales,
+      .planes = nullptr,
+      .panels = nullptr,
+      .factors = nullptr,
+      .step = step});
+}
+static_assert(sizeof(encode_3_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Linear · 69,632 bytes of weights, 163,840 of other data a launch
+// forward_r128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
+using gemm_8_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_8_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_8_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_8(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_8_t::run(gemm_8_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear · 34,816 bytes of weights, 98,304 of other data a launch
+// forward_r128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
+using gemm_9_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_9_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_9_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_9(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_9_t::run(gemm_9_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear · 34,816 bytes of weights, 98,304 of other data a launch
+// forward_r128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
+using gemm_10_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_10_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_10_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_10(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_10_t::run(gemm_10_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_10_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
+// forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
+using append_1_t = imp::RopeAppend<
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::CacheF16<64>>;
+static_assert(append_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(append_1_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) append_1(
+    float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    const imp::StepHeader* step,
+    const imp::StepRow* rows) {
+  append_1_t::run(append_1_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .step = step,
+      .rows = rows});
+}
+static_assert(sizeof(append_1_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Attention · 0 bytes of weights, 262,144 of other data a launch
+// forward_r128 layers.0.attention and 5 more · grid (16, 1, 1), 128 threads
+using attend_1_t = imp::AttentionPrefill<
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 16, .spans = 2, .wgmma = false, .folds = false},
+    imp::CacheF16<64>>;
+static_assert(attend_1_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_1_t::kSharedBytes == 36880, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 2) attend_1(
+    const float* q,
+    const std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
+  attend_1_t::run(attend_1_t::Args{
+      .q = q,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out,
+      .step = step,
+      .sequences = sequences});
+}
+static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 163,840 of other data a launch
+// forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
+using encode_4_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false}>;
+static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_4_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
+    const float* x,
+    std::uint8_t* codes,
+    uint2* scales,
+    const imp::StepHeader* step) {
+  encode_4_t::run(encode_4_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .codes = codes,
+      .scales = scales,
+      .planes = nullptr,
+      .panels = nullptr,
+      .factors = nullptr,
+      .step = step});
+}
+static_assert(sizeof(encode_4_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
+// forward_r128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
+using gemm_11_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_11_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_11_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_11(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_11_t::run(gemm_11_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_11_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear · 208,896 bytes of weights, 425,984 of other data a launch
+// forward_r128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
+using gemm_12_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_12_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_12_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_12(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_12_t::run(gemm_12_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_12_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear · 208,896 bytes of weights, 425,984 of other data a launch
+// forward_r128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
+using gemm_13_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_13_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_13_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_13(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_13_t::run(gemm_13_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 884,736 of other data a launch
+// forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
+using encode_5_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false},
+    imp::Silu>;
+static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_5_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
+    const float* x_gate,
+    const float* x_up,
+    std::uint8_t* codes,
+    uint2* scales,
+    const imp::StepHeader* step) {
+  encode_5_t::run(encode_5_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .codes = codes,
+      .scales = scales,
+      .planes = nullptr,
+      .panels = nullptr,
+      .factors = nullptr,
+      .step = step});
+}
+static_assert(sizeof(encode_5_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
+// forward_r128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
+using gemm_14_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(gemm_14_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_14_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_14(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_14_t::run(gemm_14_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_14_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
+// logits_r128 logits · grid (2, 32, 1), 256 threads
+using gemm_15_t = imp::GemmQ8<
+    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+static_assert(gemm_15_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_15_t::kSharedBytes == 41216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_15(
+    const std::uint8_t* weights,
+    const std::uint8_t* codes,
+    const uint2* scales,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_15_t::run(gemm_15_t::Args{
+      .weights = weights,
+      .codes = codes,
+      .scales = scales,
+      .bias = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_15_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// TakeRow · 0 bytes of weights, 2,048 of other data a launch
+// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
+using take_row_0_t = imp::TakeRow<
+    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
+static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
+    const imp::StepHeader* step,
+    const float* rows,
+    float* x) {
+  take_row_0_t::run(take_row_0_t::Args{
+      .step = step,
+      .rows = rows,
+      .x = x});
+}
+static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
+
+// PickLogits · 0 bytes of weights, 16,384 of other data a launch
+// pick_r1 pick · grid (170, 1, 1), 256 threads
+using pick_0_t = imp::PickLogits<
+    imp::PickConfig{.vocab = 2048, .grid = 170, .threads = 256}>;
+static_assert(pick_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(pick_0_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) pick_0(
+    const imp::StepHeader* step,
+    const float* rows,
+    float* logits,
+    float* best_value,
+    std::uint32_t* best) {
+  pick_0_t::run(pick_0_t::Args{
+      .step = step,
+      .rows = rows,
+      .logits = logits,
+      .best_value = best_value,
+      .best = best});
+}
+static_assert(sizeof(pick_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
 // export_r1 export · grid (170, 1, 1), 256 threads

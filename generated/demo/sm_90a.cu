@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text af18f8be035ddfb6
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 164821941c87af75
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -13,6 +13,7 @@
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
+#include "imp/stage/pick_logits.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sampling.h"
@@ -383,8 +384,8 @@ static_assert(
     });
 static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
-// Embed · 0 bytes of weights, 165,888 of other data a launch
-// forward_r128 embed and 1 more · grid (128, 1, 1), 128 threads
+// Embed · 0 bytes of weights, 82,944 of other data a launch
+// forward_r64 embed and 2 more · grid (64, 1, 1), 128 threads
 using embed_1_t = imp::EmbedRows<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -405,10 +406,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 }
 static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 196,608 of other data a launch
-// forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 98,304 of other data a launch
+// forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -429,10 +430,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
 }
 static_assert(sizeof(encode_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
-// forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
+// Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
+// forward_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 384 threads
 using gemm_0_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -456,10 +457,10 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
 }
 static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
-// forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
+// forward_r64 layers.0.attention.append and 5 more · grid (64, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 64, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
 static_assert(append_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_0_t::kSharedBytes == 256, "the plan gives other shared memory");
@@ -486,10 +487,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
 }
 static_assert(sizeof(append_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Attention · 0 bytes of weights, 262,144 of other data a launch
-// forward_r128 layers.0.attention and 5 more · grid (16, 1, 1), 128 threads
+// Attention · 0 bytes of weights, 131,072 of other data a launch
+// forward_r64 layers.0.attention and 5 more · grid (8, 1, 1), 128 threads
 using attend_0_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 16, .spans = 2, .wgmma = true, .folds = true},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 64, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 8, .spans = 2, .wgmma = true, .folds = true},
     imp::CacheF16<64>>;
 static_assert(attend_0_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attend_0_t::kSharedBytes == 51216, "the plan gives other shared memory");
@@ -516,10 +517,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_0(
 }
 static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 196,608 of other data a launch
-// forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 98,304 of other data a launch
+// forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -539,10 +540,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
 }
 static_assert(sizeof(encode_1_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
-// forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
+// Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
+// forward_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
 using gemm_1_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -562,10 +563,10 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
 }
 static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
-// forward_r128 layers.0.gate_up and 5 more · grid (24, 1, 1), 384 threads
+// Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
+// forward_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 384 threads
 using gemm_2_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
@@ -587,10 +588,10 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
 }
 static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 983,040 of other data a launch
-// forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 491,520 of other data a launch
+// forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -612,10 +613,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
 }
 static_assert(sizeof(encode_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
-// forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
+// Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
+// forward_r64 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
 using gemm_3_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -636,7 +637,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
 static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
-// forward_r128 advance and 1 more · grid (1, 1, 1), 32 threads
+// forward_r64 advance and 2 more · grid (1, 1, 1), 32 threads
 using advance_0_t = imp::Advance<
     32>;
 static_assert(advance_0_t::kThreads == 32, "the plan launches another number of threads");
@@ -652,10 +653,52 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
 }
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 786,432 of other data a launch
-// forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
+// Linear · 557,056 bytes of weights, 557,056 of other data a launch
+// logits_r64 logits · grid (16, 1, 1), 384 threads
+using gemm_4_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_4_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_4_t::run(gemm_4_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// RmsNorm · 0 bytes of weights, 131,072 of other data a launch
+// hidden_r64 hidden and 1 more · grid (64, 1, 1), 256 threads
+using norm_chunk_0_t = imp::NormChunk<
+    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false}>;
+static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
+    const float* x,
+    const float* norm,
+    const imp::StepHeader* step,
+    float* y) {
+  norm_chunk_0_t::run(norm_chunk_0_t::Args{
+      .x = x,
+      .norm = norm,
+      .step = step,
+      .y = y});
+}
+static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 196,608 of other data a launch
+// forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_3_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
 static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
@@ -676,16 +719,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
 }
 static_assert(sizeof(encode_3_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
-// forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
-using gemm_4_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
+// forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
+using gemm_5_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_4_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+static_assert(gemm_5_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_5_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -693,7 +736,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
     const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
-  gemm_4_t::run(gemm_4_t::Args{
+  gemm_5_t::run(gemm_5_t::Args{
       .panels = panels,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -701,12 +744,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_5_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
-// forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
+// forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
 using append_1_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
 static_assert(append_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_1_t::kSharedBytes == 256, "the plan gives other shared memory");
@@ -733,10 +776,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_1(
 }
 static_assert(sizeof(append_1_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Attention · 0 bytes of weights, 1,048,576 of other data a launch
-// forward_r512 layers.0.attention and 5 more · grid (64, 1, 1), 128 threads
+// Attention · 0 bytes of weights, 262,144 of other data a launch
+// forward_r128 layers.0.attention and 5 more · grid (16, 1, 1), 128 threads
 using attend_1_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 64, .spans = 2, .wgmma = true, .folds = true},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 128, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 16, .spans = 2, .wgmma = true, .folds = true},
     imp::CacheF16<64>>;
 static_assert(attend_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attend_1_t::kSharedBytes == 51216, "the plan gives other shared memory");
@@ -763,10 +806,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_1(
 }
 static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 786,432 of other data a launch
-// forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 196,608 of other data a launch
+// forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_4_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
 static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
@@ -786,20 +829,20 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
 }
 static_assert(sizeof(encode_4_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
-// forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
-using gemm_5_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
+// forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
+using gemm_6_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_5_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_5_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
+static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_6_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_5_t::run(gemm_5_t::Args{
+  gemm_6_t::run(gemm_6_t::Args{
       .panels = panels,
       .factors = factors,
       .plane = {plane_0},
@@ -807,24 +850,24 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
-// forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
-using gemm_6_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
+// forward_r128 layers.0.gate_up and 5 more · grid (24, 1, 1), 384 threads
+using gemm_7_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_6_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
+static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_7_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
-  gemm_6_t::run(gemm_6_t::Args{
+  gemm_7_t::run(gemm_7_t::Args{
       .panels = panels,
       .factors = factors,
       .plane = {plane_0, plane_1},
@@ -832,12 +875,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_6_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_7_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 3,932,160 of other data a launch
-// forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 983,040 of other data a launch
+// forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true},
     imp::Silu>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -859,51 +902,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
 }
 static_assert(sizeof(encode_5_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
-// forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
-using gemm_7_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_7_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
-    const std::uint8_t* panels,
-    const float* factors,
-    const std::uint8_t* plane_0,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_7_t::run(gemm_7_t::Args{
-      .panels = panels,
-      .factors = factors,
-      .plane = {plane_0},
-      .bias = {nullptr},
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// TakeRow · 0 bytes of weights, 2,048 of other data a launch
-// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
-using take_row_0_t = imp::TakeRow<
-    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
-static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
-    const imp::StepHeader* step,
-    const float* rows,
-    float* x) {
-  take_row_0_t::run(take_row_0_t::Args{
-      .step = step,
-      .rows = rows,
-      .x = x});
-}
-static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
-
-// Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
-// logits_r128 logits · grid (32, 1, 1), 384 threads
+// Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
+// forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
 using gemm_8_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+    imp::WgmmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_8_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_8_t::kSharedBytes == 66112, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
@@ -922,24 +925,296 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
 }
 static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// RmsNorm · 0 bytes of weights, 262,144 of other data a launch
-// hidden_r128 hidden · grid (128, 1, 1), 256 threads
-using norm_chunk_0_t = imp::NormChunk<
-    imp::NormChunkConfig{.cols = 256, .threads = 256, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false}>;
-static_assert(norm_chunk_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(norm_chunk_0_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
+// Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
+// logits_r128 logits · grid (32, 1, 1), 384 threads
+using gemm_9_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+static_assert(gemm_9_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_9_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_9(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_9_t::run(gemm_9_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
+using encode_6_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+static_assert(encode_6_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_6_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
     const float* x,
     const float* norm,
-    const imp::StepHeader* step,
-    float* y) {
-  norm_chunk_0_t::run(norm_chunk_0_t::Args{
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_6_t::run(encode_6_t::Args{
       .x = x,
       .norm = norm,
-      .step = step,
-      .y = y});
+      .codes = nullptr,
+      .scales = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
 }
-static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_6_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
+// forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
+using gemm_10_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_10_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_10_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_10(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_10_t::run(gemm_10_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_10_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
+// forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
+using append_2_t = imp::RopeAppend<
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::CacheF16<64>>;
+static_assert(append_2_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(append_2_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) append_2(
+    float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    const imp::StepHeader* step,
+    const imp::StepRow* rows) {
+  append_2_t::run(append_2_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .step = step,
+      .rows = rows});
+}
+static_assert(sizeof(append_2_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Attention · 0 bytes of weights, 1,048,576 of other data a launch
+// forward_r512 layers.0.attention and 5 more · grid (64, 1, 1), 128 threads
+using attend_2_t = imp::AttentionPrefill<
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 64, .spans = 2, .wgmma = true, .folds = true},
+    imp::CacheF16<64>>;
+static_assert(attend_2_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_2_t::kSharedBytes == 51216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 2) attend_2(
+    const float* q,
+    const std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
+  attend_2_t::run(attend_2_t::Args{
+      .q = q,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out,
+      .step = step,
+      .sequences = sequences});
+}
+static_assert(sizeof(attend_2_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
+using encode_7_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true}>;
+static_assert(encode_7_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_7_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
+    const float* x,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_7_t::run(encode_7_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .codes = nullptr,
+      .scales = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_7_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
+using gemm_11_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_11_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_11_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_11(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_11_t::run(gemm_11_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_11_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
+// forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
+using gemm_12_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_12_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_12_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_12(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_12_t::run(gemm_12_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_12_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 3,932,160 of other data a launch
+// forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
+using encode_8_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true},
+    imp::Silu>;
+static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_8(
+    const float* x_gate,
+    const float* x_up,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_8_t::run(encode_8_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .codes = nullptr,
+      .scales = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_8_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
+// forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
+using gemm_13_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(gemm_13_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_13_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_13_t::run(gemm_13_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// TakeRow · 0 bytes of weights, 2,048 of other data a launch
+// head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads
+using take_row_0_t = imp::TakeRow<
+    imp::TakeRowConfig{.cols = 256, .threads = 128}>;
+static_assert(take_row_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(take_row_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
+    const imp::StepHeader* step,
+    const float* rows,
+    float* x) {
+  take_row_0_t::run(take_row_0_t::Args{
+      .step = step,
+      .rows = rows,
+      .x = x});
+}
+static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
+
+// PickLogits · 0 bytes of weights, 16,384 of other data a launch
+// pick_r1 pick · grid (132, 1, 1), 256 threads
+using pick_0_t = imp::PickLogits<
+    imp::PickConfig{.vocab = 2048, .grid = 132, .threads = 256}>;
+static_assert(pick_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(pick_0_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) pick_0(
+    const imp::StepHeader* step,
+    const float* rows,
+    float* logits,
+    float* best_value,
+    std::uint32_t* best) {
+  pick_0_t::run(pick_0_t::Args{
+      .step = step,
+      .rows = rows,
+      .logits = logits,
+      .best_value = best_value,
+      .best = best});
+}
+static_assert(sizeof(pick_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
 // export_r1 export · grid (132, 1, 1), 256 threads

@@ -98,8 +98,9 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """A program before emission. `rows`: the most that one run takes."""
+    """A program before emission. `rows`: the most that one run takes; `worth` is that of the plan's Program."""
 
     name: str
     rows: int
     kernels: tuple[KernelSpec, ...]
+    worth: int = 0

@@ -18,4 +18,5 @@ TARGET = Target(
     attention_per_sm=1,
     sample_threads=256,
     card=CARD,
+    chunks=(64, 128),
 )

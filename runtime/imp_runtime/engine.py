@@ -31,7 +31,7 @@ from imp_runtime.token_ring import TokenRing
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
-PROGRAMS = (*STEPS, "head_r1", "sample_r1", SIEVE, "export_r1", "top_r1")
+PROGRAMS = (*STEPS, "head_r1", "pick_r1", "sample_r1", SIEVE, "export_r1", "top_r1")
 
 
 class RequestError(ImpError):
@@ -76,6 +76,8 @@ class Engine:
     """One model on one device. One thread at a time may use it; only `abort` may be called from any.
 
     With `prefix_cache`, what prompts and answers left in the KV cache serves those that begin with the same tokens.
+    Steps of several sequences run together where that is faster. That adds up in another order, so that the last bits
+    of a sequence's logits depend on whether others run beside it; with `deterministic` each takes its steps alone.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class Engine:
         kv_tokens: int | None = None,
         kv_share: float = 1.0,
         prefix_cache: bool = True,
+        deterministic: bool = False,
         check_weights: bool = True,
         progress: Progress | None = None,
     ) -> None:
@@ -106,7 +109,10 @@ class Engine:
             self.close()
             raise
         manager = BlockManager(self.runner.blocks, prefix_cache=prefix_cache)
-        self._scheduler = Scheduler(self.plan.slots, self.plan.ledgers, self._rows, manager, self.runner.paging)
+        together = [] if deterministic else sorted((p.rows, p.worth) for p in self.runner.programs if p.worth)
+        self._scheduler = Scheduler(
+            self.plan.slots, self.plan.ledgers, self._rows, manager, self.runner.paging, together=together
+        )
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)
         self._in_flight: deque[deque[_Token] | Mark] = deque()
@@ -121,6 +127,7 @@ class Engine:
         kv_tokens: int | None = None,
         kv_share: float = 1.0,
         prefix_cache: bool = True,
+        deterministic: bool = False,
         check_weights: bool = True,
         progress: Progress | None = None,
     ) -> Engine:
@@ -142,6 +149,7 @@ class Engine:
             kv_tokens=kv_tokens,
             kv_share=kv_share,
             prefix_cache=prefix_cache,
+            deterministic=deterministic,
             check_weights=check_weights,
             progress=progress,
         )

@@ -38,12 +38,16 @@ class Launcher:
             yield run, self._step(run)
             return
         self.forward([(run.slot, run.tokens, run.samples) for run in batch.sequences])
+        end = "head_r1"
+        if batch.steps:
+            self._runner.run(self._runner.program_for("logits", len(batch.sequences)).name)
+            end = "pick_r1"
         row = -1
         for run in batch.sequences:
             row += len(run.tokens)
             if run.samples:
                 self._runner.write_end(row, run.slot)
-                self._runner.run("head_r1")
+                self._runner.run(end)
                 yield run, self._choose(run)
 
     def forward(self, sequences: Tokens[tuple[int, Tokens[int], bool]]) -> None:

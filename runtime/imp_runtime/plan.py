@@ -19,7 +19,8 @@ Programs are named by the rows that they run, one or up to so many:
 
 - `forward_r*` runs rows through the model. That of several rows advances the positions of its sequences; of those that
   sample, the last row counts once its token is chosen. That of one row, of a sequence that samples, leaves logits.
-- `head_r1` makes logits of one of the rows that `forward_r*` has run, the one that step.rows names.
+- `head_r1` makes logits of one of the rows that `forward_r*` has run, the one that step.rows names; `pick_r1` takes
+  them from those that `logits_r*` has made of all.
 - `sample_r1` chooses a token by any record but those that need SIEVE, which chooses by any that has a temperature. Both
   work on the slot that step.rows names, and on the last logits.
 - `step_r1` is `forward_r1` and the likeliest token. Those of STEP_SAMPLED choose by the sampling record instead: with
@@ -271,11 +272,16 @@ class Kernel:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An ordered list of kernels, captured as one CUDA graph. `rows`: the most that one run takes."""
+    """An ordered list of kernels, captured as one CUDA graph. `rows`: the most that one run takes.
+
+    `worth`, of `forward_r*` of several rows: how many sequences take a step together faster than one after the other,
+    at least; 0: none do, or there are no logits of all its rows.
+    """
 
     name: Text
     rows: int
     kernels: tuple[Kernel, ...]
+    worth: int = 0
 
 
 @dataclass(frozen=True, slots=True)

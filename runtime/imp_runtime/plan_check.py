@@ -30,7 +30,6 @@ from imp_runtime.text import plain_name
 
 MAX_ARGS = 24
 MAX_GROUPS = 64
-MOST_CHOICES = TOP_ENTRIES // 2  # of tokens in a step: the next one is launched before they are read
 MAX_PACKED_ARGS = 4095  # CUDA's limit: 32,764 bytes of parameters
 MAX_BLOCK_THREADS = 1024
 MAX_SHARED_BYTES = 227 * 1024
@@ -92,7 +91,6 @@ def check_plan(plan: Plan) -> None:
         *((f"state buffer {name}", size, 1, MAX_BUFFER_BYTES) for name, size in state_sizes(plan).items()),
     ):
         _in_range(field, value, low, high)
-    _in_range("rows or slots, of both the smaller", min(plan.rows, plan.slots), 1, MOST_CHOICES)
     _unique("planes", (p.name for p in plan.planes))
     _unique("targets", (t.target for t in plan.targets))
     for target in plan.targets:

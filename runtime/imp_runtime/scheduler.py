@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
 from itertools import chain, zip_longest
 
 from imp_runtime.block_manager import BlockManager
 from imp_runtime.paging import Paging, blocks_for
-from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER
+from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER, TOP_ENTRIES
 from imp_runtime.sequence import Finish, Sequence, Status
+
+MOST_TOKENS = TOP_ENTRIES // 2  # that one batch chooses: the next is launched before they are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +38,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one program runs: rows of these sequences. `rows`: of the program, 1 or the most."""
+    """What one program runs: rows of these sequences. `rows`: of the program, 1 or the most.
+
+    `steps`: one row each of several sequences, whose logits are then made together, too.
+    """
 
     rows: int
     sequences: tuple[Run, ...]
+    steps: bool = False
 
 
 class Scheduler:
@@ -47,7 +54,8 @@ class Scheduler:
     A sequence gives back the blocks that no window of its rows to come sees. Under their names they may be found by
     others, as long as nobody needs the memory.
 
-    Rows of prompts are followed by one step of every sequence that can take one, so neither starves the other.
+    Rows of prompts are followed by one step of every sequence that can take one, so neither starves the other. Of
+    `together`, (rows, least sequences) each, ascending, a program is taken that runs steps of several at once.
     When blocks run out, the youngest sequence loses its own and is computed again later.
     Because the device works strictly in order, a block counts as computed as soon as its work has been chosen: whoever
     shares it is launched later.
@@ -55,11 +63,19 @@ class Scheduler:
     """
 
     def __init__(
-        self, slots: int, ledgers: int, rows: int, manager: BlockManager, paging: Paging | None = None
+        self,
+        slots: int,
+        ledgers: int,
+        rows: int,
+        manager: BlockManager,
+        paging: Paging | None = None,
+        *,
+        together: Sequences[tuple[int, int]] = (),
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rows = rows
+        self._together = together
         self._manager = manager
         self._paging = paging or Paging()
         self._groups = range(len(self._paging.windows))
@@ -153,9 +169,8 @@ class Scheduler:
                 if runs := self._prompts(prefilling):
                     return Batch(self._rows, runs)
             elif decodable:
-                sequence = min(decodable, key=lambda s: s.served)
-                if self._take(sequence, sequence.cached + 1):
-                    return Batch(1, (self._step(sequence),))
+                if batch := self._steps(sorted(decodable, key=lambda s: s.served)):
+                    return batch
             else:
                 return None
             if any(s.unread for s in self.running):
@@ -163,6 +178,19 @@ class Scheduler:
                 # known can be computed again.
                 return None
             self._preempt(max(self.running, key=lambda s: s.id))
+
+    def _steps(self, decodable: list[Sequence]) -> Batch | None:
+        """A step of those among `decodable` that have waited longest, together if that is worth it; None: no block."""
+        together = [s for s in decodable if s.served < self._round] or decodable
+        rows = next((rows for rows, worth in self._together if worth <= len(together) <= rows), 0)
+        if not rows and self._together and len(together) > self._together[-1][0]:
+            rows = self._together[-1][0]
+        runs: list[Run] = []
+        for sequence in together[: rows or 1]:
+            if not self._take(sequence, sequence.cached + 1):
+                break
+            runs.append(self._step(sequence))
+        return Batch(rows or 1, tuple(runs), steps=rows > 0) if runs else None
 
     def _admit(self) -> None:
         while self._free_slots and (sequence := self._first()) is not None:
@@ -267,7 +295,7 @@ class Scheduler:
         runs: list[Run] = []
         left = self._rows
         for sequence in sorted(prefilling, key=lambda s: s.served):
-            if left and (run := self._prompt(sequence, left)):
+            if left and len(runs) < MOST_TOKENS and (run := self._prompt(sequence, left)):
                 runs.append(run)
                 left -= len(run.tokens)
         return tuple(runs)

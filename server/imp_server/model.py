@@ -97,6 +97,7 @@ class Model:
         kv_tokens: int | None = None,
         kv_share: float = 1.0,
         prefix_cache: bool = True,
+        deterministic: bool = False,
         check_weights: bool = True,
         parser: str | None = None,
         chat_template: str | None = None,
@@ -107,9 +108,10 @@ class Model:
         `parser` names the family of reply parsers instead of the one that the chat template belongs to, `chat_template`
         is the source of one in place of the artifact's. `kv_tokens` limits the KV cache, in tokens, `kv_share` to a
         part of the memory that is free, 0 to 1; with `prefix_cache`, prompts take over what those before them that
-        began alike left in it; with `check_weights`, weights are compared with their checksums; `progress(step, done,
-        total)` is called while loading. Raises ImpError (one line, for people) when the file is damaged, the target is
-        not in it, or memory is short.
+        began alike left in it; with `deterministic`, sequences take their steps one by one, so that no bit of one
+        depends on who else is there; with `check_weights`, weights are compared with their checksums;
+        `progress(step, done, total)` is called while loading. Raises ImpError (one line, for people) when the file is
+        damaged, the target is not in it, or memory is short.
         """
         from imp_runtime.engine import Engine
 
@@ -119,6 +121,7 @@ class Model:
             kv_tokens=kv_tokens,
             kv_share=kv_share,
             prefix_cache=prefix_cache,
+            deterministic=deterministic,
             check_weights=check_weights,
             progress=progress,
         )

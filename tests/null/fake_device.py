@@ -370,6 +370,9 @@ class FakeDevice:
             of, end = self.forwarded[row]
             assert of == slot
             self.logits = logit_row(history(end))
+        elif entry == "pick":
+            assert self.forwarded[row][0] == slot
+            self.logits = view("logits.all", np.float32, VOCAB, row * VOCAB).copy()
         elif entry == "export":
             assert 0 <= sampling["ledger"] < self.ledgers
             view("out.logits", np.float32, VOCAB, int(sampling["ledger"]) * VOCAB)[:] = self.logits

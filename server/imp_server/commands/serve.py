@@ -79,6 +79,10 @@ def command(
     kv_share: Annotated[
         float | None, typer.Option(min=0.01, max=1.0, metavar="P", help="Most of the free memory for the KV cache.")
     ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option("--deterministic", help="Keep an answer's last bits whoever else is served: no steps together."),
+    ] = False,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:
@@ -101,6 +105,7 @@ def command(
         "server.target": target,
         "server.kv_tokens": kv_tokens,
         "server.kv_share": kv_share,
+        "server.deterministic": deterministic or None,
         "api.key": tuple(api_key) if api_key else None,
         "api.key_file": api_key_file,
     }
@@ -133,6 +138,7 @@ def serve(file: Path, config: configuration.Config) -> None:
                     kv_tokens=config.server.kv_tokens,
                     kv_share=config.server.kv_share,
                     prefix_cache=config.server.prefix_cache,
+                    deterministic=config.server.deterministic,
                     check_weights=config.server.check_weights,
                     chat_template=template,
                     progress=report,

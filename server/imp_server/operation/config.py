@@ -56,6 +56,7 @@ class ServerConfig:
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
     kv_share: float = _setting(1.0, "Most of the free memory that the KV cache takes.", least=0.01, most=1.0)
     prefix_cache: bool = _setting(True, "Do not compute again what earlier prompts began with.")
+    deterministic: bool = _setting(False, "Keep an answer's last bits whoever else is served: no steps together.")
     check_weights: bool = _setting(True, "Compare the weights with their checksums while they are loaded.")
     think_budget: int | None = _setting(None, "Most reasoning tokens of an answer, unless the request says.", least=0)
     chat_template: str | None = _setting(None, "A file with a Jinja template to use in place of the model's.")
