@@ -26,7 +26,8 @@ from imp_codegen.passes.plan_buffers import plan_buffers
 from imp_codegen.predict import predict_us
 from imp_runtime.plan import STEP_SAMPLED
 
-_LEAST_WORTH = 2  # sequences
+SIMULATED_WORTH = 0  # sequences: the simulator has no times, and keeps each to itself
+_LEAST_WORTH = 2
 _LOGITS_ROWS = 128  # all logits of more would take more memory than they are worth: 4 bytes each
 
 
@@ -115,7 +116,7 @@ def _worth(
 ) -> int:
     """How many sequences take a step faster `together` than each `alone`, as it is predicted; `end`: of each row."""
     if card.speed is None:
-        return _LEAST_WORTH
+        return SIMULATED_WORTH
     one, each, all_rows = predict_us(card, alone), predict_us(card, end), predict_us(card, together)
     return next((n for n in range(_LEAST_WORTH, rows + 1) if all_rows + n * each < n * one), 0)
 

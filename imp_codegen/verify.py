@@ -32,6 +32,7 @@ WEIGHTS_NOISE = (
     8e-4  # in its place for a chunk's attention, which rounds the softmax's weights to f16 (1.3e-4 on average)
 )
 HALF_NOISE = 5e-3  # and for products of weights and activations that are rounded to f16 (8e-4 on average in Q4_K)
+HALF_ELEMENT = 2**-10  # of what these add to an element: one product of two roundings may outweigh all others
 # Which of the codes next to a half have rounded the other way is not known, but what all of them do together: an
 # element may be off by that and so many rms of it, a row's rms by so many.
 MOST = 10.0
@@ -161,8 +162,8 @@ class _Comparison:
                 known = [found[x.name] for x in inputs(op) if x.name in found] if isinstance(op, Add) else []
                 before = known[0] if known else None
                 noise = WEIGHTS_NOISE if isinstance(op, Attention) and len(tokens) > 1 else NOISE
-                noise = HALF_NOISE if _of_halfs(kernel) else noise
-                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, noise)
+                rounds = (HALF_NOISE, HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
+                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds)
                 both[0][value] = both[1][value] = found[value] = actual
 
     def _evaluate(
@@ -201,24 +202,32 @@ class _Comparison:
         actual: Floats,
         before: Floats | None = None,
         noise: float = NOISE,
+        half: float = 0.0,
     ) -> None:
-        error, allowed = closest(expected, ties, actual, before, noise)
+        error, allowed = closest(expected, ties, actual, before, noise, half)
         scale = float(np.abs(expected).max())
         self.rows.append(VerifyRow(program, kernel.name, op, error, allowed, scale, error <= allowed))
 
 
 def closest(
-    expected: Floats, ties: Floats, actual: Floats, before: Floats | None = None, noise: float = NOISE
+    expected: Floats,
+    ties: Floats,
+    actual: Floats,
+    before: Floats | None = None,
+    noise: float = NOISE,
+    half: float = 0.0,
 ) -> tuple[float, float]:
     """The error of float32[rows, width] that comes closest to its bound or goes farthest beyond it, and that bound.
 
     Every element and the rms of every row has one. `ties`: what is expected if ties are rounded the other way.
-    `before`: what the kernel has added to, known from the device. `noise`: of the rms of what it adds.
+    `before`: what the kernel has added to, known from the device. `noise`: of the rms of what it adds, `half` of each
+    element of that.
     """
     flips = ties - expected
     error = np.where(np.isfinite(actual), actual - expected, np.float32(np.inf))
-    added = noise * _rms(expected if before is None else expected - before)
-    elements = ELEMENT * np.abs(expected) + added + np.abs(flips) + MOST * _rms(flips)
+    sums = expected if before is None else expected - before
+    added = noise * _rms(sums)
+    elements = ELEMENT * np.abs(expected) + half * np.abs(sums) + added + np.abs(flips) + MOST * _rms(flips)
     rows = ELEMENT * _rms(expected) + added + MOST_RMS * _rms(flips)
     errors = np.concatenate([np.abs(error), _rms(error)], axis=1)
     allowed = np.concatenate([elements, rows], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -20,7 +21,8 @@ DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("demo") / "demo.impc"
-    compile_model(DEMO, output, ("sim",), CompileOptions(), quiet)
+    with patch("imp_codegen.programs.SIMULATED_WORTH", 2):
+        compile_model(DEMO, output, ("sim",), CompileOptions(), quiet)
     return output
 
 
