@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from imp_codegen.build import Unit, build
 from imp_codegen.emit import Emitted
+from imp_codegen.targets import Target, find_target
 
 
 def build_pieces(emitted: Mapping[str, Emitted]) -> dict[str, tuple[tuple[bytes, ...], str]]:
@@ -16,3 +18,9 @@ def build_pieces(emitted: Mapping[str, Emitted]) -> dict[str, tuple[tuple[bytes,
         target: ((own.code, shared.code), own.log + shared.log)
         for target, own, shared in zip(emitted, built[::2], built[1::2], strict=True)
     }
+
+
+def with_one_chunk(name: str, which: int) -> Target:
+    """The target with the `which`-th of its chunks only: each takes nvcc seconds."""
+    target = find_target(name)
+    return replace(target, chunks=(target.chunks[which],))

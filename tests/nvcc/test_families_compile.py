@@ -12,8 +12,7 @@ from families import FAMILIES, read_as, source
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.targets import find_target
-from pieces import build_pieces
+from pieces import build_pieces, with_one_chunk
 
 SHAPE = Path(__file__).parents[2] / "models" / "shapes" / "llama-3.2-1b.json"
 
@@ -34,7 +33,8 @@ def test_norms_behind_branches_of_a_real_width(norms, form):
 
 
 def check(checkpoint, form):
-    emitted = plan_model(checkpoint, tuple(map(find_target, TARGETS)), CompileOptions(form=form)).emitted
+    targets = tuple(with_one_chunk(name, -1) for name in TARGETS)
+    emitted = plan_model(checkpoint, targets, CompileOptions(form=form)).emitted
     for target, (_, log) in build_pieces({name: emitted[name] for name in TARGETS}).items():
         frames = {entry: int(stores) for entry, _, stores, _ in re.findall(FRAME, log)}
         step = frames.pop("step_0", 0)

@@ -17,7 +17,7 @@ from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.targets import find_target
 from model_checks import FIXTURES
-from pieces import build_pieces
+from pieces import build_pieces, with_one_chunk
 
 ROOT = Path(__file__).parents[2]
 TARGETS = ("sm_90a", "sm_120a")
@@ -40,7 +40,8 @@ ODD = {  # one layer: hidden size, MLP, heads; format
 @pytest.mark.parametrize("name", SOURCES)
 def test_compiles_without_spills(name):
     source = SOURCES[name]
-    check_compiles(random_checkpoint(*source) if isinstance(source, tuple) else open_checkpoint(source))
+    checkpoint = random_checkpoint(*source) if isinstance(source, tuple) else open_checkpoint(source)
+    check_compiles(checkpoint, tuple(map(find_target, TARGETS)))
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -51,14 +52,12 @@ def test_odd_widths_compile_without_spills(tmp_path, name):
     one = {"num_hidden_layers": 1, "num_key_value_heads": 4, "vocab_size": 1000}
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config | sizes | one), "utf-8")
-    check_compiles(random_checkpoint(path, quant))
+    check_compiles(random_checkpoint(path, quant), tuple(with_one_chunk(target, -1) for target in TARGETS))
 
 
-def check_compiles(checkpoint):
+def check_compiles(checkpoint, targets):
     with closing(checkpoint):
-        compiled = plan_model(
-            checkpoint, tuple(find_target(target) for target in TARGETS), CompileOptions(form="graph")
-        )
+        compiled = plan_model(checkpoint, targets, CompileOptions(form="graph"))
     for target, (code, log) in build_pieces({target: compiled.emitted[target] for target in TARGETS}).items():
         assert {each[:4] for each in code} == {b"\x7fELF"}
         frames = {entry: max(map(int, sizes)) for entry, *sizes in re.findall(FRAME, log)}

@@ -14,8 +14,7 @@ import pytest
 from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.targets import find_target
-from pieces import build_pieces
+from pieces import build_pieces, with_one_chunk
 
 SHAPES = Path(__file__).resolve().parents[2] / "models" / "shapes"
 STREAMED = ("qkv", "project", "gate_up", "head")
@@ -45,7 +44,7 @@ def instructions(code: bytes, folder: Path) -> dict[str, list[str]]:
 def _compiled(shape: str, quant: str, target: str, form: str, folder: Path) -> tuple[dict[str, list[str]], list[str]]:
     """Every kernel's instructions, and the entries of a decode step."""
     with closing(random_checkpoint(SHAPES / f"{shape}.json", quant)) as checkpoint:
-        emitted = plan_model(checkpoint, (find_target(target),), CompileOptions(form=form)).emitted[target]
+        emitted = plan_model(checkpoint, (with_one_chunk(target, 0),), CompileOptions(form=form)).emitted[target]
     ((pieces, _),) = build_pieces({target: emitted}).values()
     (decode,) = (program for program in emitted.programs if program.name == "step_r1")
     sass = {entry: found for code in pieces for entry, found in instructions(code, folder).items()}

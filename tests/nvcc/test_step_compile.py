@@ -8,10 +8,9 @@ import pytest
 from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, compile_model, plan_model
-from imp_codegen.targets import find_target
 from imp_runtime.artifact import Artifact
 from model_checks import quiet
-from pieces import build_pieces
+from pieces import build_pieces, with_one_chunk
 from schedules import DEMO, SHAPES, schedule_of
 
 TARGETS = ("sm_90a", "sm_120a")
@@ -30,7 +29,7 @@ MODELS = [(path, "Q8_0") for path in SHAPES if path.stem in ("llama-3.2-1b", "qw
 def test_compiles_with_few_spills(source, quant):
     emitted = {}
     for name in TARGETS:
-        compiled, _ = schedule_of(source, quant, find_target(name))
+        compiled, _ = schedule_of(source, quant, with_one_chunk(name, 0))
         emitted[name] = compiled.emitted[name]
     for target, (_, log) in build_pieces(emitted).items():
         frames = {entry: int(stores) + int(loads) for entry, _, stores, loads in re.findall(FRAME, log)}
@@ -44,7 +43,7 @@ def test_the_demo_model_in_check_flavour():
     units: list[Unit] = []
     for form, names in (("graph", TARGETS[:1]), ("persistent", TARGETS)):
         with closing(open_checkpoint(DEMO)) as checkpoint:
-            targets = tuple(map(find_target, names))
+            targets = tuple(with_one_chunk(name, 0) for name in names)
             emitted = plan_model(checkpoint, targets, CompileOptions(form=form)).emitted
         units += [Unit(name, "nvcc", emitted[name].source, flavour) for name in names for flavour in ("plain", "check")]
     for unit, built in zip(units, build(tuple(units)), strict=True):
