@@ -83,7 +83,7 @@ def source(stages: Mapping[str, tuple[str, tuple[str, ...]]], arch: str) -> str:
         lines += [
             f"using {name} = {stage};",
             f'static_assert({name}::kSharedBytes <= {SHARED[arch]}, "more shared memory than a block may have");',
-            f'extern "C" __global__ void __launch_bounds__({name}::kThreads) {name}_0({parameters}) {{',
+            f'extern "C" __global__ void __launch_bounds__({name}::kThreads, 1) {name}_0({parameters}) {{',
             f"  {name}::run({{{arguments}}});",  # arrays' braces are left out
             "}",
         ]

@@ -16,7 +16,7 @@ from imp_codegen.targets import find_target
 
 def compile_read(change):
     """The kernel that only reads, with other arguments than its own."""
-    kernel = read_memory(Lowering(find_target("sim"), {}, CachePlan(()), (), context=16))
+    kernel = read_memory(Lowering(find_target("sim"), {}, CachePlan((), (), 0), (), context=16))
     args: Arguments = change(dict(kernel.args))
     made = emit((ProgramSpec("read", 1, (replace(kernel, args=args),)),), "llama", "Q8_0", "sim")
     build((Unit("sim", "g++", made.source),))

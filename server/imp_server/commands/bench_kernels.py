@@ -131,7 +131,8 @@ class _Saved:
         # As the device has them: those that a window has given back are written, too.
         table = runner.read_table(sequence.slot, max(map(len, sequence.blocks)))
         for block in sorted({*table[position // BLOCK_TOKENS :].flat} - {0}):
-            self._parts["kv", block * nbytes] = runner.read("kv", "u8", (nbytes,), block * nbytes)
+            at = int(block) * nbytes
+            self._parts["kv", at] = runner.read("kv", "u8", (nbytes,), at)
 
     def restore(self, position: int | None = None) -> None:
         """Put it back; the sequence then has `position` tokens in the cache, or as many as it had."""
