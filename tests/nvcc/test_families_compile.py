@@ -24,8 +24,7 @@ def test_graphs_compile_without_spills(tmp_path, name):
         check(checkpoint, "graph")
 
 
-@pytest.mark.parametrize("norms", ["both", "post"])
-@pytest.mark.parametrize("form", ["graph", "persistent"])
+@pytest.mark.parametrize(("norms", "form"), [("both", "graph"), ("post", "persistent")])
 def test_norms_behind_branches_of_a_real_width(norms, form):
     family = replace(FAMILIES["gemma"], norms=norms)
     with read_as(family), closing(random_checkpoint(SHAPE, "Q8_0")) as checkpoint:

@@ -29,7 +29,6 @@ SOURCES = {
 }
 ODD = {  # one layer: hidden size, MLP, heads; format
     "llama-2-7b Q4_K_M": (4096, 11008, 32, "Q4_K_M"),
-    "llama-2-7b F32": (4096, 11008, 32, "F32"),
     "qwen2.5-7b Q6_K": (3584, 18944, 28, "Q6_K"),
     "qwen2.5-72b Q8_0": (8192, 29568, 64, "Q8_0"),
     "qwen3-32b BF16": (5120, 25600, 64, "BF16"),
