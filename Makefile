@@ -1,11 +1,11 @@
-# make setup | demo | lint | check | test | elsewhere | gpu | bench | fuzz | golden | clean
+# make setup | demo | lint | check | test | thorough | elsewhere | gpu | bench | fuzz | golden | clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TWO    := -n 2 --dist loadfile # a file's tests share what they compile
 
-.PHONY: setup demo lint check test elsewhere gpu bench fuzz golden clean
+.PHONY: setup demo lint check test thorough elsewhere gpu bench fuzz golden clean
 
 setup: $(STAMP)
 
@@ -29,7 +29,10 @@ check: lint
 	$(BIN)/pytest tests/null $(TWO)
 
 test: setup
-	$(BIN)/pytest tests --ignore tests/gpu $(TWO)
+	$(BIN)/pytest tests --ignore tests/gpu -m 'not thorough' $(TWO)
+
+thorough: setup
+	$(BIN)/pytest tests --ignore tests/gpu -m thorough $(TWO)
 
 elsewhere: setup
 	tests/elsewhere

@@ -17,6 +17,7 @@ from pieces import build_pieces, with_one_chunk
 SHAPE = Path(__file__).parents[2] / "models" / "shapes" / "llama-3.2-1b.json"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", FAMILIES)
 def test_graphs_compile_without_spills(tmp_path, name):
     family = FAMILIES[name]

@@ -43,6 +43,7 @@ def test_compiles_without_spills(name):
     check_compiles(checkpoint, tuple(map(find_target, TARGETS)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ODD)
 def test_odd_widths_compile_without_spills(tmp_path, name):
     hidden, mlp, heads, quant = ODD[name]

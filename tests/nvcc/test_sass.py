@@ -51,6 +51,7 @@ def _compiled(shape: str, quant: str, target: str, form: str, folder: Path) -> t
     return sass, list(dict.fromkeys(kernel.entry for kernel in decode.kernels))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize(
     ("shape", "quant"),

@@ -56,6 +56,7 @@ def test_the_same_prompt_again_computes_the_last_block_only(engine: Engine, plai
     assert seen == [12]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("same", [16, 50, 130, 200])
 def test_another_last_turn(engine: Engine, plain: Engine, same: int) -> None:
     """Chunks then begin elsewhere, which changes nothing."""

@@ -43,6 +43,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SHAPES)
 def test_random_model(tmp_path, name):
     architecture, quant, changes = SHAPES[name]

@@ -43,6 +43,7 @@ def check(folder: Path, changes: dict[str, Any], quant: str, target: Target) -> 
         return engine.artifact.read("source/sim.cu").decode()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", SHAPES)
 def test_kernels_agree_with_numpy(tmp_path: Path, name: str) -> None:
     check(tmp_path, *SHAPES[name], SIM)
@@ -56,6 +57,7 @@ def test_a_vector_that_leaves_no_room_for_tiles_is_read_in_place(tmp_path: Path)
     assert f"{encode}true" not in source
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("changes", "quant"),
     [

@@ -72,6 +72,7 @@ def test_tune_measures_every_stage_and_both_forms_and_writes_a_table(usual, step
     assert "CPU simulator" in read_table(path).source
 
 
+@pytest.mark.thorough
 def test_an_artifact_that_decodes_in_one_kernel_is_measured_alike(usual, step, tmp_path, capsys):
     artifact = compile_step(step, OTHER, tmp_path / "persistent.impc")
     path = tmp_path / "sim.json"
@@ -96,6 +97,7 @@ def test_a_device_that_cannot_hold_the_step_kernel(usual, step, tmp_path, monkey
     assert read_table(path).steps[step.name].form == "graph"
 
 
+@pytest.mark.thorough
 def test_without_output_the_simulators_times_are_kept_nowhere(usual, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert execute(["tune", str(usual[0]), "--target", "sim"]) == 0

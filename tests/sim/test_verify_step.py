@@ -72,6 +72,7 @@ def test_branches_with_norms(tmp_path: Path) -> None:
     assert [row.op for row in report.rows if row.kernel == "step"] == compared
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("wrong", [COUNT.replace("? left :", "? left - 1 :"), COUNT.replace("left :", "1 :")])
 def test_positions_that_attention_leaves_out_are_seen(tmp_path: Path, wrong: str) -> None:
     failure = checked(tmp_path, SHAPE, ("attention_core.h", COUNT, wrong)).first_failure
@@ -79,6 +80,7 @@ def test_positions_that_attention_leaves_out_are_seen(tmp_path: Path, wrong: str
     assert (failure.kernel, failure.op) == ("step", "layers.0.attention")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("phase", "layer", "op"), [(4, 1, "layers.1.residual"), (0, 1, "layers.1.q")])
 def test_a_wrong_factor_is_named_where_it_is(tmp_path: Path, phase: int, layer: int, op: str) -> None:
     wrong = FACTOR.replace("scale}", f"I == {phase} && l == {layer} ? 1.01f * scale : scale}}")
