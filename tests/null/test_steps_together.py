@@ -17,6 +17,7 @@ from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Batch, Scheduler
 from imp_runtime.sequence import Sequence
+from imp_server.cli import execute
 
 PROGRAMS = ((4, 3), (16, 5))
 
@@ -135,3 +136,9 @@ def test_everybody_gets_their_own_tokens(tmp_path: Path, seed: int) -> None:
                 grammar = None if rule is None else Grammar(rule)
                 wanted, _ = expected(one.prompt, one.params, one.seed, one.limit, (STOP,), grammar)
                 assert one.generated == wanted, one.params
+
+
+def test_inspect_says_from_how_many_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_tiny(tmp_path / "m.impc", together(make_plan(), 3))
+    assert execute(["inspect", str(file)]) == 0
+    assert "forward_r8: up to 8 rows, 1 kernels, for steps of 3 sequences and more" in capsys.readouterr().out

@@ -215,6 +215,7 @@ def _program_table(program: Program, launches: list[_Launch], card: Card | None)
         )
     )
     title = f"{program.name}: up to {program.rows} rows, {len(launches)} kernels"
+    title += f", for steps of {program.worth} sequences and more" if program.worth else ""
     title += f", times predicted for {card.basis}" if card and card.speed else ""
     columns = ("kernel", "ops", "launches", "grid", "threads", "bytes", "work", "us each", "us all")
     return table(title, columns, rows, right=2)
