@@ -1,4 +1,4 @@
-"""llama.cpp's llama-bench as a peer: run on a GGUF file, its JSON read."""
+"""llama.cpp's llama-bench as a peer, and llama-batched-bench beside it: run on a GGUF file, their JSON read."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imp_runtime.errors import ImpError
+from imp_server.commands.bench_speed import name_of
 
 KIND = "llama-bench"
+BATCHED = "llama-batched-bench"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,25 +36,57 @@ def parse_peer(text: str) -> Peer:
 def run_peer(peer: Peer, model: Path, prompt: int, generate: int, depths: Sequence[int]) -> Mapping[str, float]:
     """Tokens per second by test ("pp512", "tg128 @ d4096"), one repetition after the peer's own warm-up."""
     sizes = ["-p", str(prompt), "-n", str(generate), "-d", ",".join(map(str, depths)), "-r", "1"]
-    command = [str(peer.program), "-m", str(model), *sizes, "-ngl", "99", "-fa", "1", "-o", "json"]
+    return read_peer(
+        peer, _output([str(peer.program), "-m", str(model), *sizes, "-ngl", "99", "-fa", "1", "-o", "json"])
+    )
+
+
+def run_batched_peer(
+    peer: Peer, model: Path, prompt: int, generate: int, batches: Sequence[int]
+) -> Mapping[str, float] | None:
+    """The same of several sequences at once ("pp512 b8", "tg128 b8 @ d512"); None where its program is not there."""
+    program = peer.program.with_name(BATCHED)
+    if not program.is_file():
+        return None
+    sizes = ["-npp", str(prompt), "-ntg", str(generate), "-npl", ",".join(map(str, batches))]
+    context = ["-c", str(max(batches) * (prompt + generate)), "-b", "2048", "-ub", "512"]
+    command = [str(program), "-m", str(model), *sizes, *context, "-ngl", "99", "-fa", "1", "--output-format", "jsonl"]
+    return read_batched_peer(program, _output(command))
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a program writes. Raises ImpError when it cannot be run or fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError as error:
-        raise ImpError(f"{peer.program} cannot be run: {error.strerror}") from None
+        raise ImpError(f"{command[0]} cannot be run: {error.strerror}") from None
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
-        raise ImpError(f"{peer.program} ended with {done.returncode}: {last}")
-    return read_peer(peer, done.stdout)
+        raise ImpError(f"{command[0]} ended with {done.returncode}: {last}")
+    return done.stdout
 
 
 def read_peer(peer: Peer, text: str) -> Mapping[str, float]:
-    """The same from the JSON that llama-bench wrote."""
+    """Tokens per second by test from the JSON that llama-bench wrote."""
     found: dict[str, float] = {}
     try:
         for test in json.loads(text):
-            depth = test.get("n_depth", 0)
-            name = f"pp{test['n_prompt']}" if test["n_prompt"] else f"tg{test['n_gen']}"
-            found[name + (f" @ d{depth}" if depth else "")] = float(test["avg_ts"])
+            kind, tokens = ("pp", test["n_prompt"]) if test["n_prompt"] else ("tg", test["n_gen"])
+            found[name_of(kind, tokens, test.get("n_depth", 0))] = float(test["avg_ts"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ImpError(f"{peer.program} wrote no JSON of llama-bench: {error!r}") from None
+    return found
+
+
+def read_batched_peer(program: Path, text: str) -> Mapping[str, float]:
+    """The same from the lines of JSON that llama-batched-bench wrote, among others that are none."""
+    found: dict[str, float] = {}
+    try:
+        for test in map(json.loads, [line for line in text.splitlines() if line.startswith("{")]):
+            found[name_of("pp", test["pp"], 0, sequences=test["pl"])] = float(test["speed_pp"])
+            found[name_of("tg", test["tg"], test["pp"], sequences=test["pl"])] = float(test["speed_tg"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ImpError(f"{program} wrote no JSON of {BATCHED}: {error!r}") from None
+    if not found:
+        raise ImpError(f"{program} wrote no line of JSON")
     return found

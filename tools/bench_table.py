@@ -3,6 +3,7 @@
     python tools/bench_table.py
     python tools/bench_table.py --peer llama-bench=/opt/llama.cpp/build/bin/llama-bench
     python tools/bench_table.py models/shapes/qwen3-0.6b.json:Q8_0:0,4096 -r 5 -o json
+    python tools/bench_table.py models/shapes/qwen3-8b.json:Q8_0 -b 1,8,32,64
     python tools/bench_table.py --predict --gpu rtx-5090,h200
 
 Each shape is compiled with random weights. Then imp and every peer take turns, a repetition each, on the same weights;
@@ -22,7 +23,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from bench_peer import Peer, parse_peer, run_peer
+from bench_peer import BATCHED, Peer, parse_peer, run_batched_peer, run_peer
 from bench_predict import find_cards, predictions, read_measured
 from random_gguf import write_random_gguf
 
@@ -30,17 +31,19 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.device import detect_target
 from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
+from imp_server.commands.bench_batch import measure_batches, parse_batches
 from imp_server.commands.bench_speed import Result, measure
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPES = ROOT / "models" / "shapes"
 MEASURED = ROOT / "docs" / "measured.json"
 LONG_PROMPT = 4096  # that is predicted, too
+AHEAD = 128  # more tokens than the first of several sequences can be ahead of the last
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A shape (or a GGUF file), the format of its weights, and the tokens before those of tg."""
+    """A shape (or a GGUF file), the format of its weights, and the tokens before those of a test."""
 
     shape: Path
     quant: str
@@ -78,7 +81,9 @@ def measure_case(
     case: Case, given: argparse.Namespace, peers: Sequence[Peer], folder: Path, into: Table, say: Say
 ) -> None:
     """Compile one shape into `folder` and add every repetition to `into` as soon as it is there."""
-    context = -(-(max(*case.depths, given.prompt) + given.generate + 2) // 256) * 256
+    most = max(case.depths) + max(given.prompt, given.generate) + 2
+    each = given.prompt + given.generate + AHEAD if given.batches else 0
+    context = -(-max(most, each) // 256) * 256
     artifact = folder / f"{case.shape.stem}-{case.quant}.impc"
     invented = case.shape.suffix == ".json"
     model = artifact.with_suffix(".gguf") if invented else case.shape
@@ -90,16 +95,23 @@ def measure_case(
         write_random_gguf(case.shape, case.quant, model)
     say(f"{case.title}: load")
     # No more cache than needed: a peer has to fit beside it.
-    with Engine.load(artifact, target=given.target, kv_tokens=context) as engine:
+    tokens = max([context, *(count * each for count in given.batches)])
+    with Engine.load(artifact, target=given.target, kv_tokens=tokens) as engine:
         for repetition in range(1, given.repetitions + 1):
             say(f"{case.title}: repetition {repetition} of {given.repetitions}")
             for depth in case.depths:
-                prompt = 0 if depth else given.prompt
-                for result in measure(engine, prompt, given.generate, 1, depth):
+                for result in measure(engine, given.prompt, given.generate, 1, depth):
                     into.setdefault((case, result.test), Samples()).ours.append(result)
+            for result in measure_batches(engine, given.batches, given.prompt, given.generate, 1, 0):
+                into.setdefault((case, result.test), Samples()).ours.append(result)
             for peer in peers:
                 say(f"{case.title}: repetition {repetition} of {given.repetitions}, {peer.name}")
-                rates = run_peer(peer, model, given.prompt, given.generate, case.depths)
+                rates = dict(run_peer(peer, model, given.prompt, given.generate, case.depths))
+                if given.batches:
+                    batched = run_batched_peer(peer, model, given.prompt, given.generate, given.batches)
+                    if batched is None:
+                        say(f"{case.title}: no {BATCHED} beside {peer.program}; several sequences have no peer")
+                    rates |= batched or {}
                 for (of, test), samples in into.items():
                     if of == case and test in rates:
                         samples.peers.setdefault(peer.name, []).append(rates[test])
@@ -123,8 +135,10 @@ def rows_of(table: Table) -> list[dict[str, object]]:
             "repetitions": len(rates),
         }
         if ours[0].bandwidth is not None:
-            weights, cache = ours[0].weight_bytes_per_token, ours[0].kv_bytes_per_token
-            row["bytes_per_token"] = (weights or 0) + (cache or 0)
+            weights, cache = ours[0].weight_bytes_per_step, ours[0].kv_bytes_per_step
+            row["bytes_per_step"] = (weights or 0) + (cache or 0)
+            if ours[0].each is not None:
+                row["each"] = row["tokens_per_second"] / ours[0].sequences
             for name in ("bandwidth", "read_bandwidth", "share", "busy", "host_cores"):
                 values = [value for result in ours if (value := getattr(result, name)) is not None]
                 row[name] = statistics.median(values) if values else None
@@ -137,7 +151,8 @@ _NUMBERS = {  # column: format; anything else is text
     "tokens_per_second": ("tok/s", "{:,.1f}"),
     "deviation": ("±", "{:.1f}"),
     "repetitions": ("runs", "{}"),
-    "bytes_per_token": ("bytes a token", "{:,}"),
+    "each": ("each", "{:,.1f}"),
+    "bytes_per_step": ("bytes a step", "{:,}"),
     "bandwidth": ("GB/s", "{:.0f}"),
     "read_bandwidth": ("plain read", "{:.0f}"),
     "share": ("of read", "{:.1%}"),
@@ -190,6 +205,7 @@ def run(given: argparse.Namespace) -> int:
         print("\n".join(f"[{card.name}: predicted for {card.basis}]" for card in cards), file=sys.stderr)
         write([*predictions(triples, prompts, given.generate, cards, measured)], given.output)
         return 0
+    given.batches = [] if given.batch is None else parse_batches(given.batch)
     peers = [parse_peer(text) for text in given.peer]
     given.target = given.target or detect_target()
     began = time.monotonic()
@@ -230,6 +246,7 @@ def main(arguments: Sequence[str]) -> int:
     add("--keep", type=Path, metavar="DIR", help="leave artifacts and GGUF files here")
     add("-p", "--prompt", type=int, default=512, metavar="N")
     add("-n", "--generate", type=int, default=128, metavar="N")
+    add("-b", "--batch", metavar="N,N", help="so many sequences at once, too")
     add("-r", "--repetitions", type=int, default=3, metavar="N")
     add("-o", "--output", choices=("md", "json"), default="md")
     add("--target", metavar="TARGET", help="default: this machine's")

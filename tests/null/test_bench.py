@@ -8,7 +8,9 @@ import io
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_device import FakeDevice
@@ -23,9 +25,9 @@ from imp_runtime.engine import Engine, StepOutput
 from imp_runtime.plan import CacheRead
 from imp_runtime.sampling import SamplingParams
 from imp_server.cli import execute
-from imp_server.commands import bench_speed
+from imp_server.commands import bench_batch, bench_speed
 from imp_server.commands.bench_kernels import launch_bytes, measure_kernels
-from imp_server.commands.bench_speed import device_busy
+from imp_server.commands.bench_speed import Result, device_busy, with_bandwidth
 
 
 @pytest.fixture(scope="module")
@@ -66,24 +68,70 @@ def test_rates_are_those_of_the_clock(
     monkeypatch.setattr(engine, "step", slow_step)
     monkeypatch.setattr(time, "perf_counter", lambda: now)
     monkeypatch.setattr(time, "process_time", lambda: 5 + 0.4 * now)
+    engine.cached_tokens = 4
     assert execute(["bench", str(file), "-p", "32", "-n", "8", "-r", "3", "-d", "4", "-o", "json"]) == 0
     prompt, generation = json.loads(capsys.readouterr().out)
-    assert (prompt["test"], generation["test"]) == ("pp32", "tg8 @ d4")
+    assert (prompt["test"], generation["test"]) == ("pp32 @ d4", "tg8 @ d4")
     assert prompt["mean"] == pytest.approx(3200)
     assert prompt["host_cores"] is None
     assert generation["mean"] == pytest.approx(100)
     assert generation["deviation"] == pytest.approx(0, abs=1e-6)
     assert (generation["size"], generation["parameters"]) == (256, engine.plan.parameters)
-    assert generation["weight_bytes_per_token"] == 2000
+    assert generation["weight_bytes_per_step"] == 2000
     # Of 5 to 12 positions one kernel reads all, the other the last six at most.
     cache = 256 * 8.5 + 256 * (5 + 7 * 6) / 8
-    assert generation["kv_bytes_per_token"] == pytest.approx(cache)
+    assert generation["kv_bytes_per_step"] == pytest.approx(cache)
     assert generation["bandwidth"] == pytest.approx((2000 + cache) * 100 / 1e9)
     assert generation["host_cores"] == pytest.approx(0.4)
     assert generation["busy"] == 0.75
-    assert [len(prompt) for prompt in engine.prompts] == [32] * 4 + [4] * 4
-    assert len(set(engine.prompts)) == 8
+    assert [len(prompt) for prompt in engine.prompts] == [4, 36] * 4 + [4] * 4
+    assert len(set(engine.prompts)) == 12
     assert all(params.ignore_eos and params.temperature == 0 for params in engine.params)
+
+
+def test_rates_of_several_sequences_are_those_of_all(
+    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A step of the clock's 10 ms gives each of them a token, and computes any prompt."""
+    now = 0.0
+    step = engine.step
+
+    def slow_step() -> list[StepOutput]:
+        nonlocal now
+        now += 0.010
+        return step()
+
+    monkeypatch.setattr(engine, "step", slow_step)
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
+    monkeypatch.setattr(time, "process_time", lambda: 0.4 * now)
+    monkeypatch.setattr(bench_batch, "with_bandwidth", partial(_with_bandwidth, 4e-3))
+    flags = ["-b", "1,3", "-p", "32", "-n", "8", "-r", "2", "--sampling", "-o", "json"]
+    assert execute(["bench", str(file), *flags]) == 0
+    captured = capsys.readouterr()
+    tests = {test["test"]: test for test in json.loads(captured.out)}
+    assert tests["pp32 b1"]["mean"] == pytest.approx(3200)
+    assert tests["pp32 b3"]["mean"] == pytest.approx(9600)
+    assert (tests["tg8 b1 @ d32"]["sequences"], tests["tg8 b1 @ d32"]["each"]) == (1, None)
+    several = tests["tg8 b3 @ d32"]
+    assert (several["sequences"], several["each"]) == (3, pytest.approx(100))
+    assert several["mean"] == tests["tg8 b3 @ d32 top-p"]["mean"] == pytest.approx(300)
+    assert several["deviation"] == pytest.approx(0, abs=1e-6)
+    # Weights once, the cache of three: of 33 to 40 positions one kernel reads all, the other the last six.
+    cache = 3 * (256 * 36.5 + 256 * 6)
+    assert (several["weight_bytes_per_step"], several["kv_bytes_per_step"]) == (2000, cache)
+    assert several["bandwidth"] == pytest.approx((2000 + cache) * 100 / 1e9)
+    assert several["share"] == pytest.approx(several["bandwidth"] / 4e-3)
+    # Penalties need what this artifact has of two sequences.
+    assert "tg8 b1 @ d32 the same, penalties" in tests
+    assert "tg8 b3 @ d32 the same, penalties" not in tests
+    assert "imp: the same, penalties: left out for 3 sequences, 2 can have it at once\n" in captured.err
+    assert not engine.has_work
+
+
+def _with_bandwidth(read: float, *arguments: Any) -> Result:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_speed, "read_bandwidth", lambda runner: read)
+        return with_bandwidth(*arguments)
 
 
 @pytest.mark.usefixtures("engine")
@@ -104,6 +152,15 @@ def test_forms(file: Path, capsys: pytest.CaptureFixture[str], form: str) -> Non
     [
         ("-p 600", "-p needs 601"),
         ("-p 0 -n 0", "nothing to measure"),
+        ("-d 500 -p 20", "-d and -p needs 521 tokens, the context here is 512"),
+        ("-b 2 -p 0 -n 0", "nothing to measure"),
+        ("-b 0", "-b 0: expected numbers of sequences from 1 on, such as 1,8,32,64"),
+        ("-b 1,,2", "-b 1,,2: expected numbers"),
+        ("-b -4", "-b -4: expected numbers"),
+        ("-b 2,x", "-b 2,x: expected numbers"),
+        ("-b 1,5 -p 8 -n 8", "tiny.impc serves 4 sequences at once"),
+        ("-b 2 -p 400 -n 100", "-b 2 with 400 tokens before and 100 to generate needs 534 tokens a sequence"),
+        ("-b 2 -p 400 -n 10", "2 sequences of 444 tokens need 56 blocks of the cache, 31 are there"),
         ("--plot a.txt", "must end with .png"),
         ("--plot /no/such/a.png", "/no/such does not exist"),
         ("--plot a.png -o csv", "use -o json"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import bench_table
 import pytest
-from bench_peer import Peer, read_peer, run_peer
+from bench_peer import Peer, read_batched_peer, read_peer, run_batched_peer, run_peer
 from bench_predict import predictions, read_measured
 from bench_table import CASES, MEASURED, Case, Samples, main, markdown, parse_case, rows_of
 
@@ -25,7 +25,7 @@ def result(test: str, rate: float, **measured: float) -> Result:
 def test_figures_are_medians_of_the_repetitions() -> None:
     case = Case(Path("x/tiny.json"), "Q8_0")
     tg = [
-        result("tg8", rate, weight_bytes_per_token=70, kv_bytes_per_token=7, bandwidth=rate / 2, busy=busy)
+        result("tg8", rate, weight_bytes_per_step=70, kv_bytes_per_step=7, bandwidth=rate / 2, busy=busy)
         for rate, busy in ((10.0, 0.9), (40.0, 0.99), (12.0, 0.5))
     ]
     table = {
@@ -34,7 +34,7 @@ def test_figures_are_medians_of_the_repetitions() -> None:
     }
     decode, prompt = rows_of(table)
     assert (decode["model"], decode["quant"], decode["test"], decode["gpu"]) == ("tiny", "Q8_0", "tg8", "NVIDIA H200")
-    assert (decode["tokens_per_second"], decode["repetitions"], decode["bytes_per_token"]) == (12.0, 3, 77)
+    assert (decode["tokens_per_second"], decode["repetitions"], decode["bytes_per_step"]) == (12.0, 3, 77)
     assert (decode["bandwidth"], decode["busy"], decode["share"]) == (6.0, 0.9, None)
     assert decode["peers"] == {"llama-bench": 3.0}
     assert (prompt["test"], prompt["tokens_per_second"], prompt["deviation"]) == ("pp16", 5.0, 0.0)
@@ -53,6 +53,24 @@ def test_llama_benchs_json() -> None:
         {"n_prompt": 0, "n_gen": 128, "avg_ts": 300},  # before it had depths
     ]
     assert read_peer(PEER, json.dumps(tests)) == {"pp512": 9000.5, "tg128 @ d4096": 200.0, "tg128": 300.0}
+
+
+def test_llama_batched_benchs_lines_of_json() -> None:
+    line = '{{"n_kv_max": 5120, "n_batch": 2048, "pp": 512, "tg": 128, "pl": {}, "speed_pp": {}, "speed_tg": {}}}'
+    text = "main: n_kv_max = 5120\n\n" + "\n".join([line.format(1, 9000.5, 240), "", line.format(8, 8000, 1019.25)])
+    assert read_batched_peer(Path("x"), text) == {
+        "pp512 b1": 9000.5,
+        "tg128 b1 @ d512": 240.0,
+        "pp512 b8": 8000.0,
+        "tg128 b8 @ d512": 1019.25,
+    }
+    for wrong in ("", "| PP |", '{"pp": 512}', "{x"):
+        with pytest.raises(ImpError, match="x wrote no"):
+            read_batched_peer(Path("x"), wrong)
+
+
+def test_a_peer_without_llama_batched_bench(tmp_path: Path) -> None:
+    assert run_batched_peer(Peer("llama-bench", tmp_path / "llama-bench"), tmp_path, 1, 1, [2]) is None
 
 
 @pytest.mark.parametrize("text", ["", "{}x", "[1]", '[{"n_prompt": 1}]', "null"])
@@ -84,6 +102,7 @@ def test_cases() -> None:
         (["a.json:Q8_0:-1"], "expected FILE:QUANT"),
         (["a:b:1:2"], "expected FILE:QUANT"),
         (["--predict", "--gpu", "voodoo"], "--gpu voodoo is unknown; known: h100-pcie, h100-sxm, h200"),
+        (["-b", "0"], "-b 0: expected numbers of sequences"),
         (["--peer", "vllm=/bin/sh"], "expected llama-bench=PATH"),
         (["--peer", "llama-bench=/no/such"], "there is no file /no/such"),
         (["/no/such.json:Q8_0", "--target", "sim"], "/no/such.json"),

@@ -19,7 +19,8 @@ from imp_runtime.plan import LAST_TOKEN
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Batch, Scheduler
 from imp_runtime.sequence import Sequence, Status
-from imp_server.commands import bench_speed
+from imp_server.commands import bench_batch, bench_speed
+from imp_server.commands.bench_speed import Clocks
 
 Make = Callable[..., Engine]
 LONG = SamplingParams(max_tokens=40, ignore_eos=True)
@@ -286,9 +287,57 @@ def test_switched_off(make: Make) -> None:
         assert run(engine, prompt_of(100)).prompt_cached == 0
 
 
-def test_the_bench_measures_prompts_that_are_not_cached(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bench_measures_prompts_of_which_only_the_depth_is_cached(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(bench_speed, "read_bandwidth", lambda runner: None)
     engine = make()
+    sequences = noted(engine)
+    chunks = prefilled(engine)
+    bench_speed.measure(engine, prompt=100, generate=5, repetitions=3, depth=64)
+    assert [len(s.prompt) for s in sequences] == [64, 164] * 4 + [64] * 5
+    assert [s.prompt_cached for s in sequences] == [0, 64] * 4 + [0] * 5
+    assert sum(chunks) == 4 * 164 + 5 * 64
+
+
+@pytest.mark.parametrize("depth", [0, 20])
+def test_the_bench_of_several_sequences_computes_prompts_once_and_times_steps_of_all(
+    make: Make, depth: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts run before any step, their last blocks once more; then all run, until the last token that counts."""
+    monkeypatch.setattr(bench_speed, "read_bandwidth", lambda runner: None)
+    monkeypatch.setattr(bench_batch, "with_bandwidth", lambda engine, result, start, generate: result)
+    engine = make(slots=4)
+    sequences = noted(engine)
+    chunks = prefilled(engine)
+    running: list[int] = []
+    now = Clocks.now
+
+    def look(clocks: type[Clocks]) -> Clocks:
+        running.append(sum(s.answering for s in engine._scheduler.running))
+        return now()
+
+    monkeypatch.setattr(Clocks, "now", classmethod(look))
+    before = engine._scheduler._manager.free_blocks
+    results = bench_batch.measure_batches(engine, [3], 40, 6, 1, depth)
+    end = f" @ d{depth}" if depth else ""
+    assert [result.test for result in results] == [f"pp40 b3{end}", f"tg6 b3 @ d{40 + depth}"]
+    assert all(result.each == pytest.approx(result.mean / 3) for result in results)
+    # Twice: the depth, the prompts behind it, and what is asked for again.
+    lengths = ([depth] * 3 if depth else []) + [40 + depth] * 6
+    assert [len(s.prompt) for s in sequences] == 2 * lengths
+    cached = (40 + depth - 1) // 16 * 16
+    assert [s.prompt_cached for s in sequences[-6:]] == [depth // 16 * 16] * 3 + [cached] * 3
+    once = 3 * depth + 3 * (40 + depth - depth // 16 * 16) + 3 * (40 + depth - cached)
+    assert sum(chunks) == 2 * once
+    # Around the prompts nobody answers, around the steps all do.
+    assert running == [0, 0, 3, 3] * 2
+    assert not engine.has_work
+    assert engine._scheduler._manager.free_blocks == before
+
+
+def noted(engine: Engine) -> list[Sequence]:
+    """Every sequence that is added from now on."""
     sequences: list[Sequence] = []
     add = engine.add
 
@@ -297,11 +346,7 @@ def test_the_bench_measures_prompts_that_are_not_cached(make: Make, monkeypatch:
         return sequences[-1]
 
     engine.add = noting  # type: ignore[assignment, method-assign]  # looks on
-    chunks = prefilled(engine)
-    bench_speed.measure(engine, prompt=100, generate=5, repetitions=3, depth=64)
-    assert [len(s.prompt) for s in sequences] == [100] * 4 + [64] * 5
-    assert {s.prompt_cached for s in sequences} == {0}
-    assert sum(chunks) == 4 * 100 + 5 * 64
+    return sequences
 
 
 def test_a_stop_token_of_an_answer_counts_where_it_was_run(make: Make) -> None:

@@ -86,7 +86,7 @@ def test_plot(artifact: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     moved = sum(kernel["launches"] * kernel["nbytes"] for kernel in kernels.values())
     # Matrices in Q8_0; of the cache 21 positions, two layers, keys and values of two heads.
     weights = (2 * (256 * 64 * (4 + 2 + 2 + 4) + 3 * 256 * 512) + 300 * 256) * 34 // 32
-    assert test["weight_bytes_per_token"] == weights
+    assert test["weight_bytes_per_step"] == weights
     assert weights + 21 * 2 * 2 * 2 * 64 * 2 <= moved < 1.1 * weights
 
 
@@ -108,6 +108,16 @@ def test_measuring_kernels_leaves_no_trace(artifact: Path) -> None:
         assert list(engine.generate(prompt, params)) == expected
 
 
+BATCHED = """#!{python}
+import json, sys
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+assert int(given["-c"]) == 2 * (16 + 4)
+for count in map(int, given["-npl"].split(",")):
+    sizes = dict(pp=int(given["-npp"]), tg=int(given["-ntg"]), pl=count)
+    print(json.dumps(dict(**sizes, speed_pp=1000.0 * count, speed_tg=10.0 * count)))
+"""
+
+
 def bench_table(*arguments: str) -> Sequence[str]:
     return [sys.executable, str(ROOT / "tools" / "bench_table.py"), "--target", "sim", *arguments]
 
@@ -116,17 +126,42 @@ def test_table_with_a_peer(shape: Path, tmp_path: Path) -> None:
     peer = tmp_path / "llama-bench"
     peer.write_text(PEER.format(python=sys.executable), "utf-8")
     peer.chmod(0o755)
-    flags = ["-p", "16", "-n", "4", "-r", "3", "-o", "json", "--peer", f"llama-bench={peer}", "--keep", f"{tmp_path}/k"]
+    batched = tmp_path / "llama-batched-bench"
+    batched.write_text(BATCHED.format(python=sys.executable), "utf-8")
+    batched.chmod(0o755)
+    flags = [
+        "-p",
+        "16",
+        "-n",
+        "4",
+        "-r",
+        "3",
+        "-b",
+        "1,2",
+        "-o",
+        "json",
+        "--peer",
+        f"llama-bench={peer}",
+        "--keep",
+        f"{tmp_path}/k",
+    ]
     done = subprocess.run(
         bench_table(f"{shape}:Q4_K_M:0,64", *flags), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     rows = {row["test"]: row for row in json.loads(done.stdout)}
-    assert list(rows) == ["tg4", "tg4 @ d64", "pp16"]
-    assert [row["peers"]["llama-bench"] for row in rows.values()] == [20, 84, 2000]  # of the second of three runs
+    several = ["tg4 b1 @ d16", "tg4 b2 @ d16"], ["pp16 b1", "pp16 b2"]
+    assert list(rows) == ["tg4", "tg4 @ d64", *several[0], "pp16", "pp16 @ d64", *several[1]]
+    peers = [row["peers"]["llama-bench"] for row in rows.values()]
+    assert peers == [20, 84, 10, 20, 2000, 2000, 1000, 2000]  # llama-bench's of the second of three runs
+    assert rows["tg4 b2 @ d16"]["each"] == rows["tg4 b2 @ d16"]["tokens_per_second"] / 2
+    # Of two sequences 17 to 20 positions each, beside 1 to 4 of one.
+    cache = 2 * 2 * 2 * 64 * 2
+    more = rows["tg4 b2 @ d16"]["bytes_per_step"] - rows["tg4"]["bytes_per_step"]
+    assert more == round(2 * 18.5 * cache) - round(3.5 * cache)
     assert all(row["tokens_per_second"] > 0 and row["repetitions"] == 3 for row in rows.values())
     assert rows["tg4"]["quant"] == "Q4_K_M"
-    assert rows["tg4 @ d64"]["bytes_per_token"] - rows["tg4"]["bytes_per_token"] == 63 * 2 * 2 * 2 * 64 * 2
+    assert rows["tg4 @ d64"]["bytes_per_step"] - rows["tg4"]["bytes_per_step"] == 63 * 2 * 2 * 2 * 64 * 2
     calls = (tmp_path / "llama-bench.log").read_text("utf-8").splitlines()
     assert len(calls) == 3
     assert "-p 16 -n 4 -d 0,64 -r 1" in calls[0]

@@ -9,16 +9,20 @@ import sys
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
+from imp_server.commands.bench_batch import measure_batches, most_sequences, parse_batches
 from imp_server.commands.bench_kernels import StepSpeed, measure_kernels
 from imp_server.commands.bench_plot import check_plot, draw
 from imp_server.commands.bench_speed import SAMPLINGS, Result, measure
 from imp_server.console.tables import quantity, show, table
+
+if TYPE_CHECKING:
+    from imp_runtime.plan import Plan
 
 NAME = "bench"
 
@@ -37,7 +41,11 @@ def command(
     prompt: Annotated[int, typer.Option("--prompt", "-p", min=0, metavar="N", help="Prompt tokens; 0: no pp.")] = 512,
     generate: Annotated[int, typer.Option("--generate", "-n", min=0, metavar="N", help="Tokens; 0: no tg.")] = 128,
     repetitions: Annotated[int, typer.Option("--repetitions", "-r", min=1, metavar="N")] = 5,
-    depth: Annotated[int, typer.Option("--depth", "-d", min=0, metavar="N", help="Tokens before those of tg.")] = 0,
+    depth: Annotated[int, typer.Option("--depth", "-d", min=0, metavar="N", help="Tokens before those of a test.")] = 0,
+    batches: Annotated[
+        str | None,
+        typer.Option("--batch", "-b", metavar="N,N", help="So many sequences at once, after -p tokens each."),
+    ] = None,
     sampling: Annotated[
         bool, typer.Option("--sampling", help="Beside greedy: temperature, filters, penalties, log-probabilities, ...")
     ] = False,
@@ -47,7 +55,10 @@ def command(
     ] = None,
     target: a.Target = None,
 ) -> None:
-    """Measure tok/s. pp: a prompt from an empty cache; tg: tokens one by one after DEPTH tokens, greedy at first."""
+    """Measure tok/s. pp: a prompt; tg: tokens one by one, greedy at first; both after DEPTH tokens.
+
+    With -b, tokens of several sequences at once, each after a prompt of its own.
+    """
     from imp_runtime.engine import Engine
     from imp_server.console.progress import progress
 
@@ -55,8 +66,14 @@ def command(
         check_plot(plot)
         if output is Form.CSV:
             raise ImpError("--plot gives two tables, which -o csv cannot; use -o json")
+    counts = [] if batches is None else parse_batches(batches)
+    samplings = [*SAMPLINGS] if sampling else ["greedy"]
     with progress(transient=True) as report, Engine.load(file, target=target, progress=report) as engine:
-        results = measure(engine, prompt, generate, repetitions, depth, [*SAMPLINGS] if sampling else ["greedy"])
+        if counts:
+            results = measure_batches(engine, counts, prompt, generate, repetitions, depth, samplings)
+            _tell_left_out(engine.plan, counts, samplings)
+        else:
+            results = measure(engine, prompt, generate, repetitions, depth, samplings)
         step = measure_kernels(engine, max(depth, 1)) if plot is not None else None
         title = f"{engine.plan.model} {engine.plan.quant}, {engine.device_name}"
         title += "; simulated: times mean nothing" if engine.runner.target.simulated else ""
@@ -66,6 +83,14 @@ def command(
     if step is not None and plot is not None:
         draw(step, title, plot)
         print(f"{plot}: {title}", file=sys.stderr)
+
+
+def _tell_left_out(plan: Plan, counts: Sequence[int], samplings: Sequence[str]) -> None:
+    for name in samplings:
+        most = most_sequences(plan, SAMPLINGS[name])
+        if left_out := [count for count in counts if count > most]:
+            many = ", ".join(map(str, left_out))
+            print(f"imp: {name}: left out for {many} sequences, {most} can have it at once", file=sys.stderr)
 
 
 def _print(results: Sequence[Result], step: StepSpeed | None, form: Form) -> None:
@@ -80,13 +105,21 @@ def _print(results: Sequence[Result], step: StepSpeed | None, form: Form) -> Non
         return
     tables: list[tuple[Sequence[str], Sequence[Sequence[str]], int]] = []
     if results:
-        tables.append((_COLUMNS, [*map(_cells, results)], 3))
+        tables.append(_filled(_COLUMNS, [*map(_cells, results)], 3))
     if step is not None:
         tables.append((_STEP_COLUMNS, _step_rows(step), 2))
     if form is Form.MARKDOWN:
         print("\n\n".join(_markdown(*each) for each in tables))
     else:
         show(*(table("", columns, rows, right=right) for columns, rows, right in tables))
+
+
+def _filled(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], right: int
+) -> tuple[Sequence[str], Sequence[Sequence[str]], int]:
+    """The table without columns that are empty in every row; all before `right` are filled."""
+    kept = [i for i in range(len(columns)) if any(row[i] for row in rows)]
+    return [columns[i] for i in kept], [[row[i] for i in kept] for row in rows], right
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], right: int) -> str:
@@ -96,8 +129,8 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]], right: int)
 
 
 _COLUMNS = (
-    *("model", "target", "test", "size", "params", "tok/s"),
-    *("MB/token", "KV MB/token", "GB/s", "of read", "busy", "host cores"),
+    *("model", "target", "test", "size", "params", "tok/s", "each"),
+    *("MB/step", "KV MB/step", "GB/s", "of read", "busy", "host cores"),
 )
 
 
@@ -110,8 +143,9 @@ def _cells(result: Result) -> tuple[str, ...]:
         quantity(result.size, "B"),
         quantity(result.parameters, ""),
         f"{result.mean:.2f} ± {result.deviation:.2f}",
-        _shown(result.weight_bytes_per_token, ".2f", 1e-6),
-        _shown(result.kv_bytes_per_token, ".3f", 1e-6),
+        _shown(result.each, ".2f"),
+        _shown(result.weight_bytes_per_step, ".2f", 1e-6),
+        _shown(result.kv_bytes_per_step, ".3f", 1e-6),
         _shown(result.bandwidth, ".1f") + possible,
         _shown(result.share, ".1%"),
         _shown(result.busy, ".2%"),

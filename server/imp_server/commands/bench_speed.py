@@ -1,4 +1,7 @@
-"""What `imp bench` measures: prompt processing (pp) and token generation (tg), the way llama-bench does."""
+"""What `imp bench` measures: prompt processing (pp) and token generation (tg), the way llama-bench does.
+
+With several sequences at once (`-b`) the way of llama-batched-bench: see bench_batch.py.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from imp_runtime.bandwidth import read_bandwidth
 from imp_runtime.errors import ImpError
+from imp_runtime.plan import BLOCK_TOKENS
 from imp_runtime.sampling import SamplingParams
 
 T = TypeVar("T")
@@ -21,6 +25,7 @@ T = TypeVar("T")
 if TYPE_CHECKING:
     from imp_runtime.device import Mark
     from imp_runtime.engine import Engine
+    from imp_runtime.sequence import Sequence as EngineSequence
 
 DECODE = "step_r1"
 # What people ask for, from cheap to dear: the likeliest token first, with which the others are compared.
@@ -43,11 +48,13 @@ SAMPLINGS = {
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One test. Rates are tokens per second; bandwidths GB/s; None where nothing was measured.
+    """One test. Rates are tokens per second, of all `sequences` together; bandwidths GB/s; None: nothing was measured.
 
-    `size` is bytes of all weights. `share` is bandwidth over the read bandwidth of the device, measured in the same
-    run. `busy`: the share of the time from the first decode step to the last in which the device ran one of them, by
-    its own clock, in a run of its own. `host_cores`: CPU seconds of this process per second of generating.
+    `size` is bytes of all weights. `each` is the rate of one of several sequences. A step is a token of every sequence:
+    it needs the weights once, and the cache of them all. `share` is bandwidth over the read bandwidth of the device,
+    measured in the same run. `busy`: the share of the time from the first decode step to the last in which the device
+    ran one of them, by its own clock, in a run of its own. `host_cores`: CPU seconds of this process per second of
+    generating.
     """
 
     model: str
@@ -61,8 +68,10 @@ class Result:
     mean: float
     deviation: float
     median: float
-    weight_bytes_per_token: int | None = None
-    kv_bytes_per_token: int | None = None
+    sequences: int = 1
+    each: float | None = None
+    weight_bytes_per_step: int | None = None
+    kv_bytes_per_step: int | None = None
     bandwidth: float | None = None
     read_bandwidth: float | None = None
     share: float | None = None
@@ -71,49 +80,55 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Clocks:
+class Clocks:
     """Seconds of wall time and of this process's CPU time: a moment, or the span between two."""
 
     wall: float
     cpu: float
 
     @staticmethod
-    def now() -> _Clocks:
+    def now() -> Clocks:
         """Both clocks."""
-        return _Clocks(time.perf_counter(), time.process_time())
+        return Clocks(time.perf_counter(), time.process_time())
 
-    def __sub__(self, earlier: _Clocks) -> _Clocks:
-        return _Clocks(self.wall - earlier.wall, self.cpu - earlier.cpu)
+    def __sub__(self, earlier: Clocks) -> Clocks:
+        return Clocks(self.wall - earlier.wall, self.cpu - earlier.cpu)
 
 
 def measure(
     engine: Engine, prompt: int, generate: int, repetitions: int, depth: int, samplings: Sequence[str] = ("greedy",)
 ) -> list[Result]:
-    """Results of the tests that are asked for, each after one run that does not count.
+    """Results of the tests that are asked for, each after one run that does not count, and `depth` tokens.
 
     Tokens are generated with each of `samplings` (keys of SAMPLINGS) in turn, a repetition each.
     """
     start = max(depth, 1)
-    for name, need in (("-p", prompt + 1), ("-d and -n", start + generate + 1)):
+    for name, need in (("-d and -p" if depth else "-p", depth + prompt + 1), ("-d and -n", start + generate + 1)):
         if need > engine.context:
             raise ImpError(f"{name} needs {need} tokens, the context here is {engine.context}; ask for fewer")
     results = []
     if prompt:
-        spans = _repeat(repetitions, lambda: _prompt_span(engine, prompt))
-        results.append(_result(engine, f"pp{prompt}", prompt, spans))
+        rates = repeated(repetitions, lambda: _prompt_rate(engine, depth, prompt))
+        results.append(result_of(engine, name_of("pp", prompt, depth), rates))
     if generate:
-        rounds = _repeat(
+        rounds = repeated(
             repetitions, lambda: [_generate_span(engine, start, generate, SAMPLINGS[name]) for name in samplings]
         )
         for sampling, *spans in zip(samplings, *rounds, strict=True):
-            name = f"tg{generate}" + (f" @ d{depth}" if depth else "")
+            name = name_of("tg", generate, depth, sampling=sampling)
             result = dataclasses.replace(
-                _result(engine, name if sampling == "greedy" else f"{name} {sampling}", generate, spans),
+                result_of(engine, name, [generate / span.wall for span in spans]),
                 busy=device_busy(engine, start, generate) if sampling == "greedy" else None,
                 host_cores=sum(span.cpu for span in spans) / sum(span.wall for span in spans),
             )
-            results.append(_with_bandwidth(engine, result, start, generate))
+            results.append(with_bandwidth(engine, result, start, generate))
     return results
+
+
+def name_of(kind: str, tokens: int, depth: int, *, sequences: int = 0, sampling: str = "greedy") -> str:
+    """`tg128`, `pp512 @ d4096`, `tg128 b8 @ d512 top-p`: what a test is called."""
+    name = f"{kind}{tokens}" + (f" b{sequences}" if sequences else "") + (f" @ d{depth}" if depth else "")
+    return name if sampling == "greedy" else f"{name} {sampling}"
 
 
 def random_prompt(engine: Engine, count: int) -> list[int]:
@@ -121,19 +136,34 @@ def random_prompt(engine: Engine, count: int) -> list[int]:
     return [int(token) for token in np.random.default_rng().integers(0, engine.plan.vocab, count)]
 
 
-def _repeat(repetitions: int, run: Callable[[], T]) -> list[T]:
+def repeated(repetitions: int, run: Callable[[], T]) -> list[T]:
+    """What `run` gives, so many times, after one time that does not count."""
     run()
     return [run() for _ in range(repetitions)]
 
 
-def _prompt_span(engine: Engine, count: int) -> _Clocks:
-    """From the request to its first token."""
-    prompt = random_prompt(engine, count)
-    began = _Clocks.now()
-    return _arrivals(engine, prompt, 1)[0] - began
+def _prompt_rate(engine: Engine, depth: int, count: int) -> float:
+    """Of a prompt behind `depth` tokens that the prefix cache has, from the request to its first token."""
+    prompt = random_prompt(engine, depth + count)
+    if depth:
+        _arrivals(engine, prompt[:depth], 1)
+    began = Clocks.now()
+    sequence = engine.add(prompt, dataclasses.replace(SAMPLINGS["greedy"], max_tokens=1, ignore_eos=True))
+    while not engine.step():
+        pass
+    seconds = (Clocks.now() - began).wall
+    return computed(sequence, count) / seconds
 
 
-def _generate_span(engine: Engine, start: int, count: int, params: SamplingParams) -> _Clocks:
+def computed(sequence: EngineSequence, count: int) -> int:
+    """How many tokens of a prompt ran, `count` of them behind others: those, and what makes no whole block of these."""
+    tokens = len(sequence.prompt) - sequence.prompt_cached
+    if tokens >= count + BLOCK_TOKENS:
+        raise ImpError(f"{tokens} tokens of a prompt ran and not {count}: the prefix cache has lost those before them")
+    return tokens
+
+
+def _generate_span(engine: Engine, start: int, count: int, params: SamplingParams) -> Clocks:
     """From the first token, which the prompt gives, over `count` decode steps."""
     times = _arrivals(engine, random_prompt(engine, start), count + 1, params)
     return times[-1] - times[0]
@@ -141,12 +171,12 @@ def _generate_span(engine: Engine, start: int, count: int, params: SamplingParam
 
 def _arrivals(
     engine: Engine, prompt: Sequence[int], count: int, params: SamplingParams = SAMPLINGS["greedy"]
-) -> list[_Clocks]:
+) -> list[Clocks]:
     engine.add(prompt, dataclasses.replace(params, max_tokens=count, ignore_eos=True))
-    times: list[_Clocks] = []
+    times: list[Clocks] = []
     while len(times) < count:
         outputs = engine.step()
-        times += [_Clocks.now()] * len(outputs)
+        times += [Clocks.now()] * len(outputs)
     while engine.has_work:
         engine.step()
     return times
@@ -184,9 +214,10 @@ def _marked(engine: Engine) -> Iterator[list[tuple[Mark, Mark]]]:
         del runner.run
 
 
-def _result(engine: Engine, test: str, tokens: int, spans: Sequence[_Clocks]) -> Result:
+def result_of(engine: Engine, test: str, rates: Sequence[float], sequences: int = 1) -> Result:
+    """The result of a test that ran once for each of `rates`."""
     plan = engine.plan
-    rates = [tokens / span.wall for span in spans]
+    mean = statistics.fmean(rates)
     return Result(
         model=plan.model,
         quant=plan.quant,
@@ -196,25 +227,31 @@ def _result(engine: Engine, test: str, tokens: int, spans: Sequence[_Clocks]) ->
         device=engine.device_name,
         test=test,
         repetitions=len(rates),
-        mean=statistics.fmean(rates),
+        mean=mean,
         deviation=statistics.stdev(rates) if len(rates) > 1 else 0.0,
         median=statistics.median(rates),
+        sequences=sequences,
+        each=mean / sequences if sequences > 1 else None,
     )
 
 
-def _with_bandwidth(engine: Engine, result: Result, start: int, generate: int) -> Result:
-    """Adds what a token reads: all weights once, and the KV cache as it is on average during the test."""
+def with_bandwidth(engine: Engine, result: Result, start: int, generate: int) -> Result:
+    """Adds what a step needs to read: all weights once, and the cache as it is on average during the test.
+
+    Each of the sequences generates `generate` tokens after `start`.
+    """
     weights = engine.plan.decode_weight_bytes
     kernels = engine.plan.target(engine.target).program(DECODE).kernels
     reads = [read for kernel in kernels for read in kernel.cache_reads]
     seen = range(start + 1, start + generate + 1)
-    kv = round(sum(read.nbytes(positions) for positions in seen for read in reads) / generate)
-    bandwidth = (weights + kv) * result.mean / 1e9
+    one = sum(read.nbytes(positions) for positions in seen for read in reads) / generate
+    kv = round(result.sequences * one)
+    bandwidth = (weights + kv) * result.mean / result.sequences / 1e9
     possible = read_bandwidth(engine.runner)
     return dataclasses.replace(
         result,
-        weight_bytes_per_token=weights,
-        kv_bytes_per_token=kv,
+        weight_bytes_per_step=weights,
+        kv_bytes_per_step=kv,
         bandwidth=bandwidth,
         read_bandwidth=possible,
         share=bandwidth / possible if possible else None,
