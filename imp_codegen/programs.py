@@ -13,6 +13,7 @@ from imp_codegen.kernels.advance import advance
 from imp_codegen.kernels.bandwidth import read_memory
 from imp_codegen.kernels.family import Body, FusionError
 from imp_codegen.kernels.form import Chosen, Wanted, choose
+from imp_codegen.kernels.gemm import fits
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
 from imp_codegen.kernels.lowering import Lowering
@@ -21,12 +22,12 @@ from imp_codegen.kernels.sieve import sieved
 from imp_codegen.kernels.step.kernel import step_kernel
 from imp_codegen.kernels.step.model import step_model
 from imp_codegen.kernels.take_row import take_row
+from imp_codegen.ops import Linear
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.plan_buffers import plan_buffers
 from imp_codegen.predict import predict_us
 from imp_runtime.plan import STEP_SAMPLED
 
-SIMULATED_WORTH = 0  # sequences: the simulator has no times, and keeps each to itself
 _LEAST_WORTH = 2
 _LOGITS_ROWS = 128  # all logits of more would take more memory than they are worth: 4 bytes each
 
@@ -40,25 +41,30 @@ class Lowered:
     chosen: Chosen
 
 
-def body(low: Lowering, graph: Graph, rows: int) -> Body:
-    """The graph as kernels of that many rows take it; `low` then knows the buffers between them."""
+def body(low: Lowering, graph: Graph, rows: int, *, batch: bool = False) -> Body:
+    """The graph as kernels of that many rows take it; `low` then knows the buffers between them.
+
+    `batch`: the rows are those of a step of as many sequences.
+    """
     matches = fuse(graph, rows)
     planned = plan_buffers(matches, rows)
     left_out = set() if _ended(low, rows) else {planned.places[value].buffer for value in matches[-1].named}
     for name, nbytes in planned.nbytes.items():
         if name not in left_out:
             low.buffer(name, nbytes)
-    return Body(replace(low, rows=rows, places=planned.places), matches)
+    return Body(replace(low, rows=rows, batch=batch, places=planned.places), matches)
 
 
 def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
-    """Every program, of one row and of the target's chunks; `low` then knows their buffers.
+    """Every program, of one row and of the target's chunks and batches; `low` then knows their buffers.
 
     All logits and hidden states are had of few rows only: of more they would take much memory.
     FusionError for what no kernel computes.
     """
     one, *chunks = (body(low, graph, rows) for rows in (1, *low.target.chunks))
     many = chunks[0]
+    weights = tuple(op.weight for op in graph.ops if isinstance(op, Linear))
+    batches = [body(low, graph, rows, batch=True) for rows in low.target.batches]
     low, head = one.low, head_of(one)
     first, *layers, _ = (match.lower(low) for match in one.matches)
     logits = head.lower(low)
@@ -78,7 +84,8 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     taken = [take_row(many.low, low, value) for block in head.reads for value in block]
     programs = (
         *steps,
-        *(program for chunk in chunks for program in _several(chunk, worth)),
+        *(program for chunk in chunks for program in _several(chunk)),
+        *(program for batch in batches if fits(batch.low, weights) for program in _together(batch, worth)),
         ProgramSpec("head_r1", 1, (*taken, *logits)),
         ProgramSpec("pick_r1", 1, picked),
         ProgramSpec("sample_r1", 1, sampled[STEP_SAMPLED[True, True]]),
@@ -90,20 +97,23 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     return Lowered(programs, fallback, chosen)
 
 
-def _several(chunk: Body, worth: Callable[[Sequence[KernelSpec], int], int]) -> Iterator[ProgramSpec]:
-    """Rows through the model, up to the hidden states before the head, which head_r1 finds whatever the chunk was.
-
-    Of few rows all logits, too, so that steps of several sequences may go together.
-    """
+def _several(chunk: Body) -> Iterator[ProgramSpec]:
+    """Rows through the model, up to the hidden states before the head, which head_r1 finds whatever the chunk was."""
     low, head, rows = chunk.low, head_of(chunk), chunk.low.rows
-    forward = [kernel for match in chunk.matches[:-1] for kernel in match.lower(low)]
-    if not _ended(low, rows):
-        yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)))
-        return
-    logits = head.lower(low)
-    yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)), worth((*forward, *logits), rows))
-    yield ProgramSpec(f"logits_r{rows}", rows, logits)
-    yield ProgramSpec(f"hidden_r{rows}", rows, (head.hidden(low),))
+    forward = (kernel for match in chunk.matches[:-1] for kernel in match.lower(low))
+    yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)))
+    if _ended(low, rows):
+        yield ProgramSpec(f"logits_r{rows}", rows, head.lower(low))
+        yield ProgramSpec(f"hidden_r{rows}", rows, (head.hidden(low),))
+
+
+def _together(batch: Body, worth: Callable[[Sequence[KernelSpec], int], int]) -> Iterator[ProgramSpec]:
+    """A row of each of several sequences through the model, logits of all included, where that is worth it."""
+    low, rows = batch.low, batch.low.rows
+    forward = [kernel for match in batch.matches[:-1] for kernel in match.lower(low)]
+    logits = head_of(batch).lower(low)
+    if sequences := worth((*forward, *logits), rows):
+        yield ProgramSpec(f"batch_r{rows}", rows, (*forward, advance(low), *logits), sequences)
 
 
 def _ended(low: Lowering, rows: int) -> bool:
@@ -116,7 +126,7 @@ def _worth(
 ) -> int:
     """How many sequences take a step faster `together` than each `alone`, as it is predicted; `end`: of each row."""
     if card.speed is None:
-        return SIMULATED_WORTH
+        return _LEAST_WORTH
     one, each, all_rows = predict_us(card, alone), predict_us(card, end), predict_us(card, together)
     return next((n for n in range(_LEAST_WORTH, rows + 1) if all_rows + n * each < n * one), 0)
 

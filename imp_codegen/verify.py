@@ -44,6 +44,10 @@ _SLOT = 0
 class Runner(Protocol):
     """What verify asks of a model runner."""
 
+    @property
+    def programs(self) -> Sequence[Program]:
+        """Every program."""
+
     def program_for(self, kind: str, rows: int) -> Program:
         """The program of several rows that takes so many."""
 
@@ -94,32 +98,37 @@ class VerifyReport:
 
 
 def verify(artifact: Artifact, runner: Runner, progress: Callable[[str, int, int], None]) -> VerifyReport:
-    """A prompt, then one step, each kernel's outputs against the reference.
+    """A prompt, a step, and one in each program for several sequences: each kernel's outputs against the reference.
 
     Samples two tokens behind the back of an engine that owns the runner, which therefore must not go on afterwards.
     """
     spec = ModelSpec.from_json(artifact.read("spec.json"))
     comparison = _Comparison(load_named(spec.architecture).build(spec), artifact, runner)
+    batches = [program.name for program in runner.programs if program.name.startswith("batch_r")]
+    steps = 1 + len(batches)
     rng = np.random.default_rng(0)
-    prompt = rng.integers(0, spec.vocab, min(PROMPT_TOKENS, spec.context - 2, artifact.plan.rows))
+    prompt = rng.integers(0, spec.vocab, min(PROMPT_TOKENS, spec.context - steps - 1, artifact.plan.rows))
     # Blocks in descending order: a kernel that ignores the block table reads the wrong ones.
-    paging, tokens = Paging.of(artifact.plan), len(prompt) + 1
+    paging, tokens = Paging.of(artifact.plan), len(prompt) + steps
     table = paging.table(tokens, range(paging.blocks(blocks_for(tokens)), 0, -1))
     greedy = np.zeros((), SAMPLING_DTYPE)
     greedy["top_p"] = greedy["repetition_penalty"] = 1
     greedy["ledger"] = NO_LEDGER
     runner.write_slot(_SLOT, 0, table, greedy)
     runner.write_rows([(_SLOT, prompt.tolist(), True)])
-    progress("verify", 0, 2)
+    progress("verify", 0, 1 + steps)
     comparison.program(runner.program_for("forward", len(prompt)).name, prompt, 0)
     runner.write_end(len(prompt) - 1, _SLOT)
     runner.run("head_r1")
     runner.run("sample_r1")
-    token = runner.read("seq.token", "i32", (1,), 4 * _SLOT).astype(np.int64)
     runner.write_step(_SLOT)
-    progress("verify", 1, 2)
-    comparison.program("step_r1", token, len(prompt))
-    progress("verify", 2, 2)
+    for at, program in enumerate(("step_r1", *batches)):
+        progress("verify", 1 + at, 1 + steps)
+        token = runner.read("seq.token", "i32", (1,), 4 * _SLOT).astype(np.int64)
+        if at > 0:
+            runner.write_rows([(_SLOT, token.tolist(), False)])
+        comparison.program(program, token, len(prompt) + at)
+    progress("verify", 1 + steps, 1 + steps)
     failures = [row for row in comparison.rows if not row.ok]
     return VerifyReport(tuple(comparison.rows), failures[0] if failures else None)
 
@@ -161,7 +170,7 @@ class _Comparison:
                 op = makers[value]
                 known = [found[x.name] for x in inputs(op) if x.name in found] if isinstance(op, Add) else []
                 before = known[0] if known else None
-                noise = WEIGHTS_NOISE if isinstance(op, Attention) and len(tokens) > 1 else NOISE
+                noise = WEIGHTS_NOISE if isinstance(op, Attention) and name != "step_r1" else NOISE
                 rounds = (HALF_NOISE, HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
                 self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds)
                 both[0][value] = both[1][value] = found[value] = actual

@@ -21,6 +21,6 @@ def build_pieces(emitted: Mapping[str, Emitted]) -> dict[str, tuple[tuple[bytes,
 
 
 def with_one_chunk(name: str, which: int) -> Target:
-    """The target with the `which`-th of its chunks only: each takes nvcc seconds."""
+    """The target with the `which`-th of its chunks only, and no batches: each takes nvcc seconds."""
     target = find_target(name)
-    return replace(target, chunks=(target.chunks[which],))
+    return replace(target, chunks=(target.chunks[which],), batches=())

@@ -9,8 +9,20 @@ from imp_codegen.kernels.vector import Vector
 from imp_runtime.plan import Binding
 
 
-def encode(low: Lowering, vector: Vector, *, q8: bool = False, dense: bool = False, panels: bool = False) -> KernelSpec:
-    """The vector of every row as codes and scales, as bfloat16 planes, or as panels of halfs and factors."""
+def encode(
+    low: Lowering,
+    vector: Vector,
+    *,
+    q8: bool = False,
+    dense: bool = False,
+    panels: bool = False,
+    fragments: bool = False,
+) -> KernelSpec:
+    """The vector of every row as codes and scales, as bfloat16 planes, or as halfs and factors.
+
+    Halfs lie in panels, or as `fragments` (stage/fragments.h).
+    """
+    halfs = panels or fragments
     rows, value, gated = low.rows, vector.value, vector.gated
     cols = value.width
     width = cols * (2 if gated else len(vector.reads))
@@ -28,7 +40,8 @@ def encode(low: Lowering, vector: Vector, *, q8: bool = False, dense: bool = Fal
             ("keep", bool(vector.writes)),
             ("gate_stride", low.places[gated.gate].stride if gated else 0),
             ("up_stride", low.places[gated.up].stride if gated else 0),
-            ("panels", panels),
+            ("panels", halfs),
+            ("fragments", fragments),
         ),
     )
     return KernelSpec(
@@ -41,16 +54,16 @@ def encode(low: Lowering, vector: Vector, *, q8: bool = False, dense: bool = Fal
             "codes": Param("std::uint8_t*", codes(low, cols)) if q8 else None,
             "scales": Param("uint2*", scales(low, cols)) if q8 else None,
             "planes": Param("std::uint16_t*", planes(low, cols)) if dense else None,
-            "panels": Param("std::uint8_t*", panel_buffer(low, cols)) if panels else None,
-            "factors": Param("float*", factors(low)) if panels else None,
+            "panels": Param("std::uint8_t*", panel_buffer(low, cols)) if halfs else None,
+            "factors": Param("float*", factors(low)) if halfs else None,
             "step": low.step(),
         },
         grid=(rows, 1, 1),
         threads=256,
-        shared_bytes=32 * (bool(vector.norm) + bool(vector.sum) + panels),
+        shared_bytes=32 * (bool(vector.norm) + bool(vector.sum) + halfs),
         ops=(f"Encode {value.name}",),
         outputs=tuple(output for block in vector.writes for each in block for output in low.output(each)),
-        other_bytes=rows * (width * 4 + cols * (q8 + 4 * dense + 2 * panels)),
+        other_bytes=rows * (width * 4 + cols * (q8 + 4 * dense + 2 * halfs)),
     )
 
 
@@ -70,7 +83,7 @@ def planes(low: Lowering, cols: int) -> Binding:
 
 
 def panel_buffer(low: Lowering, cols: int) -> Binding:
-    """Where panels of halfs lie (stage/panel.h)."""
+    """Where halfs lie, in panels or as fragments (stage/panel.h, fragments.h)."""
     return low.buffer("chunk.panels", round_up(cols, 128) * low.rows * 2)
 
 

@@ -6,7 +6,7 @@ from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.encode import factors, panel_buffer
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_mask, biases
+from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
 from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Binding, Tiles
 
@@ -64,7 +64,7 @@ def gemm(
         ),
     )
     return KernelSpec(
-        name=_name(linears),
+        name=name_of_all(linears),
         entry="gemm",
         headers=("stage/gemm_wgmma", *low.headers(*weights)),
         stage=Cpp("GemmWgmma", (config, *map(low.matrix, weights))),
@@ -86,13 +86,6 @@ def gemm(
         tiles=Tiles(f"half {tokens}", "f16", 2 * _ROWS * tokens * 128, groups * -(-tiles // grid)),
         flops=2 * rows * sum(weight.rows for weight in weights) * cols,
     )
-
-
-def _name(linears: tuple[Linear, ...]) -> str:
-    """Of one result itself, of several what they have in common and what each has not."""
-    first = linears[0].out.name
-    layer, _, _ = first.rpartition(".")
-    return first if len(linears) == 1 else f"{layer}.{'_'.join(op.out.name.rpartition('.')[2] for op in linears)}"
 
 
 def _tile_tokens(sms: int, row_tiles: int, rows: int) -> int:

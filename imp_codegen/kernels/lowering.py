@@ -39,10 +39,10 @@ class Place:
 class Lowering:
     """What one target's kernels for programs of `rows` tokens need to know, and what they asked for so far.
 
-    `ropes`: the graph's rotary embeddings, each with a plane. `context`: the longest sequence. `places`: where the
-    values between kernels lie. `tables`: tuning tables for the target, the first that knows a stage or the step
-    decides. `check`: kernels keep what `imp verify` would not see otherwise. `buffers`: the buffers' bytes. `streams`:
-    the streamed stages and how each was configured.
+    `ropes`: the graph's rotary embeddings, each with a plane. `context`: the longest sequence. `batch`: each row is the
+    next token of another sequence. `places`: where the values between kernels lie. `tables`: tuning tables for the
+    target, the first that knows a stage or the step decides. `check`: kernels keep what `imp verify` would not see
+    otherwise. `buffers`: the buffers' bytes. `streams`: the streamed stages and how each was configured.
     """
 
     target: Target
@@ -51,6 +51,7 @@ class Lowering:
     ropes: tuple[RopeSpec, ...]
     context: int
     rows: int = 1
+    batch: bool = False
     places: Mapping[Value, Place] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     check: bool = False

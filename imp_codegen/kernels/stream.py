@@ -58,8 +58,11 @@ def stream(low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...
 def ways_of_rows(
     low: Lowering, name: str, vector: Vector, streamed: Callable[[Lowering], KernelSpec]
 ) -> tuple[Way, ...]:
-    """That of streaming the weights for each row by itself, where that is possible and rows are few."""
-    return (each_row(name, streamed),) if low.rows <= _MOST_ROWS and vector.plain else ()
+    """That of streaming the weights for each row by itself, where that is possible and rows are few.
+
+    Not in a step of several sequences, of which no result may depend on how many there are.
+    """
+    return (each_row(name, streamed),) if low.rows <= _MOST_ROWS and vector.plain and not low.batch else ()
 
 
 def encode_config(
@@ -129,6 +132,13 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
 def bias_mask(linears: tuple[Linear, ...]) -> int:
     """The bits of the matrices that have a bias, as the stages count them (Biases of stage/epilogue.h)."""
     return sum(1 << i for i, op in enumerate(linears) if op.bias)
+
+
+def name_of_all(linears: tuple[Linear, ...]) -> str:
+    """Of one result itself, of several what they have in common and what each has not."""
+    first = linears[0].out.name
+    layer, _, _ = first.rpartition(".")
+    return first if len(linears) == 1 else f"{layer}.{'_'.join(op.out.name.rpartition('.')[2] for op in linears)}"
 
 
 def biases(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param | None, ...]:

@@ -25,7 +25,8 @@ class Target:
     bytes for one multiprocessor. `attention_per_sm`: CTAs a multiprocessor that one layer's decode attention is split
     over. `sample_threads`: of a CTA that samples. `card`: the usual one, unless another is asked for. `wgmma`: whether
     four warps together multiply what lies in shared memory, as the PTX instructions of that name do. `chunks`: rows of
-    the programs of several rows, ascending; what runs takes the smallest that they fit.
+    the programs of several rows, ascending; what runs takes the smallest that they fit. `batches`: the same of steps of
+    so many sequences.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Target:
     card: Card
     wgmma: bool = False
     chunks: tuple[int, ...] = (128,)
+    batches: tuple[int, ...] = ()
 
     @property
     def sms(self) -> int:

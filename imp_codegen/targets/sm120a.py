@@ -19,4 +19,5 @@ TARGET = Target(
     sample_threads=256,
     card=CARD,
     chunks=(64, 128),
+    batches=(8, 16, 32, 64),
 )

@@ -37,11 +37,8 @@ class Launcher:
             (run,) = batch.sequences
             yield run, self._step(run)
             return
-        self.forward([(run.slot, run.tokens, run.samples) for run in batch.sequences])
-        end = "head_r1"
-        if batch.steps:
-            self._runner.run(self._runner.program_for("logits", len(batch.sequences)).name)
-            end = "pick_r1"
+        program, end = ("batch", "pick_r1") if batch.steps else ("forward", "head_r1")
+        self.forward([(run.slot, run.tokens, run.samples) for run in batch.sequences], program)
         row = -1
         for run in batch.sequences:
             row += len(run.tokens)
@@ -50,11 +47,11 @@ class Launcher:
                 self._runner.run(end)
                 yield run, self._choose(run)
 
-    def forward(self, sequences: Tokens[tuple[int, Tokens[int], bool]]) -> None:
+    def forward(self, sequences: Tokens[tuple[int, Tokens[int], bool]], program: str = "forward") -> None:
         """Run rows: of each sequence its slot, tokens from where it stands, and whether one is chosen after them."""
         self._slot = -1
         self._runner.write_rows(sequences)
-        self._runner.run(self._runner.program_for("forward", sum(len(tokens) for _, tokens, _ in sequences)).name)
+        self._runner.run(self._runner.program_for(program, sum(len(tokens) for _, tokens, _ in sequences)).name)
 
     def _step(self, run: Run) -> npt.NDArray[np.uint32] | None:
         """One row, and the choice of a token from what the returned mask allows."""

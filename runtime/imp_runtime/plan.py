@@ -19,8 +19,9 @@ Programs are named by the rows that they run, one or up to so many:
 
 - `forward_r*` runs rows through the model. That of several rows advances the positions of its sequences; of those that
   sample, the last row counts once its token is chosen. That of one row, of a sequence that samples, leaves logits.
+- `batch_r*` does the same with one row of each of several sequences, and leaves logits of all.
 - `head_r1` makes logits of one of the rows that `forward_r*` has run, the one that step.rows names; `pick_r1` takes
-  them from those that `logits_r*` has made of all.
+  them from those that `batch_r*` has made of all.
 - `sample_r1` chooses a token by any record but those that need SIEVE, which chooses by any that has a temperature. Both
   work on the slot that step.rows names, and on the last logits.
 - `step_r1` is `forward_r1` and the likeliest token. Those of STEP_SAMPLED choose by the sampling record instead: with
@@ -46,7 +47,7 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 15
+PLAN_VERSION = 16
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -274,8 +275,7 @@ class Kernel:
 class Program:
     """An ordered list of kernels, captured as one CUDA graph. `rows`: the most that one run takes.
 
-    `worth`, of `forward_r*` of several rows: how many sequences take a step together faster than one after the other,
-    at least; 0: none do, or there are no logits of all its rows.
+    `worth`, of `batch_r*`: how many sequences take a step together faster than one after the other, at least.
     """
 
     name: Text

@@ -118,10 +118,10 @@ def _check_target(plan: Plan, target: TargetPlan) -> None:
     for program in (*target.programs, *target.fallback):
         _in_range(f"{where}.{program.name}.rows", program.rows, 1, plan.rows)
         _in_range(f"{where}.{program.name}.worth", program.worth, 0, program.rows)
-        if program.worth and not any(p.name.startswith("logits_r") and p.rows == program.rows for p in target.programs):
+        if bool(program.worth) != program.name.startswith("batch_r"):
             raise PlanError(
-                f"plan.json: {where}.{program.name}.worth is {program.worth}, but there are no logits of "
-                f"{program.rows} rows; compile the model again"
+                f"plan.json: {where}.{program.name}.worth is {program.worth}, but only batch_r* are for steps of "
+                "several sequences; compile the model again"
             )
         _unique(f"{where}.{program.name}", (k.name for k in program.kernels))
         for kernel in program.kernels:

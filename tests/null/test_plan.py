@@ -113,10 +113,10 @@ def with_target(**changes: Any) -> Plan:
     return dataclasses.replace(plan, targets=(dataclasses.replace(plan.targets[0], **changes),))
 
 
-def with_worth(worth: int) -> Plan:
+def with_worth(worth: int, name: str = "batch_r8") -> Plan:
     plan = make_plan()
     target = plan.targets[0]
-    programs = tuple(dataclasses.replace(p, worth=worth) if p.name == "forward_r8" else p for p in target.programs)
+    programs = (*target.programs, dataclasses.replace(target.program("forward_r8"), name=name, worth=worth))
     return dataclasses.replace(plan, targets=(dataclasses.replace(target, programs=programs),))
 
 
@@ -167,9 +167,10 @@ def with_output(output: Output) -> Plan:
         (with_kernel(make_plan(), tiles=Tiles("a", "f16", 1, 0, shared=-1)), r"tiles.shared is -1"),
         (with_kernel(make_plan(), shared_bytes=1 << 20), "shared_bytes is 1048576"),
         (with_kernel(make_plan(), entry="x; rm"), "entry is 'x; rm', not a C symbol"),
-        (with_worth(-1), r"forward_r8\.worth is -1"),
-        (with_worth(9), r"forward_r8\.worth is 9"),
-        (with_worth(2), r"forward_r8\.worth is 2, but there are no logits of 8 rows"),
+        (with_worth(-1), r"batch_r8\.worth is -1"),
+        (with_worth(9), r"batch_r8\.worth is 9"),
+        (with_worth(0), r"batch_r8\.worth is 0, but only batch_r\* are for steps of several sequences"),
+        (with_worth(2, "forward_r16"), r"forward_r16\.worth is 2, but only batch_r\* are for steps"),
         (with_args(Binding("nowhere")), "names 'nowhere', which is neither a buffer nor a plane"),
         (with_args(Binding("weights/gone")), "names 'weights/gone'"),
         (with_args(Binding("seq.token", -4)), "reaches bytes -4..-3 of seq.token, which has 32"),

@@ -13,7 +13,7 @@ from tiny_artifact import STOP, make_plan, write_tiny
 from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
 from imp_runtime.engine import Engine
-from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan
+from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan, Program
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Batch, Scheduler
 from imp_runtime.sequence import Sequence
@@ -92,15 +92,10 @@ def test_a_batch_chooses_no_more_tokens_than_can_be_on_their_way() -> None:
 
 
 def together(plan: Plan, worth: int) -> Plan:
-    """The plan with logits of the rows of forward_r8, whose steps are worth it for so many."""
+    """The plan with a program for steps of up to 8 sequences, which is worth it for so many."""
     target = plan.targets[0]
-    programs = tuple(
-        dataclasses.replace(p, worth=worth if p.name == "forward_r8" else 0)
-        for p in (
-            *target.programs,
-            dataclasses.replace(target.program(f"logits_r{plan.rows}"), name="logits_r8", rows=8),
-        )
-    )
+    kernels = target.program("forward_r8").kernels + target.program(f"logits_r{plan.rows}").kernels
+    programs = (*target.programs, Program("batch_r8", 8, kernels, worth))
     return dataclasses.replace(plan, targets=(dataclasses.replace(target, programs=programs),))
 
 
@@ -141,4 +136,4 @@ def test_everybody_gets_their_own_tokens(tmp_path: Path, seed: int) -> None:
 def test_inspect_says_from_how_many_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = write_tiny(tmp_path / "m.impc", together(make_plan(), 3))
     assert execute(["inspect", str(file)]) == 0
-    assert "forward_r8: up to 8 rows, 1 kernels, for steps of 3 sequences and more" in capsys.readouterr().out
+    assert "batch_r8: up to 8 rows, 2 kernels, for steps of 3 sequences and more" in capsys.readouterr().out

@@ -41,6 +41,16 @@ def wgmma(layout: str, tile_cols: int, cols: int, tokens: int, extra: str = "") 
     )
 
 
+def batch(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int, warps: int, tiles: int, slots: int) -> str:
+    """C++ type of the product of matrices of 12,288 rows each with a few rows."""
+    matrices = (f"imp::Matrix<imp::{layout}<imp::TileShape{{1, {tile_cols}}}>, 12288, {cols}>" for layout in layouts)
+    config = (
+        f".cols = {cols}, .rows = {rows}, .warps = {warps}, .stretches = 8, .tiles = {tiles}, .slots = {slots}, "
+        f".resident = {str(rows == 8).lower()}, .stride = 24576, .offset = 0, .accumulate = false, .biased = 2"
+    )
+    return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {', '.join(matrices)}>"
+
+
 def encode(cols: int, flags: str) -> str:
     """C++ type of the encoder of chunks of 128 tokens."""
     return f"imp::EncodeActivations<imp::ActivationsConfig{{.cols = {cols}, .tokens = 128, {flags}, .eps = 1e-6f}}>"
@@ -70,7 +80,14 @@ WGMMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "bf16_256": (wgmma("BF16", 2048, 4096, 256, "add"), GEMM_WGMMA),
     "f16_256": (wgmma("F16", 2048, 12288, 256), GEMM_WGMMA),
 }
-HEADERS = ("advance", "encode_activations", "gemm_bf16", "gemm_q8", "gemm_wgmma")
+BATCH: dict[str, tuple[str, tuple[str, ...]]] = {
+    "q8_0_8": (batch(("Q8_0", "Q8_0"), 4096, 4096, 8, 8, 1, 4), GEMM_WGMMA),
+    "q8_0_32": (batch(("Q8_0", "Q8_0"), 4096, 12288, 32, 8, 2, 2), GEMM_WGMMA),
+    "mixed_8": (batch(("Q4_K", "Q6_K"), 4096, 4096, 8, 8, 1, 4), GEMM_WGMMA),
+    "mixed_64": (batch(("Q4_K", "Q6_K"), 4096, 12288, 64, 8, 2, 1), GEMM_WGMMA),
+    "bf16_16": (batch(("BF16", "BF16"), 2048, 4096, 16, 16, 1, 2), GEMM_WGMMA),
+}
+HEADERS = ("advance", "encode_activations", "gemm_batch", "gemm_bf16", "gemm_q8", "gemm_wgmma")
 
 
 def source(stages: Mapping[str, tuple[str, tuple[str, ...]]], arch: str) -> str:
@@ -98,7 +115,10 @@ def nvcc() -> Path:
     return Path(spec.submodule_search_locations[0]) / "bin" / "nvcc"
 
 
-@pytest.mark.parametrize(("arch", "stages"), [("sm_90a", STAGES), ("sm_120a", STAGES), ("sm_90a", WGMMA)])
+@pytest.mark.parametrize(
+    ("arch", "stages"),
+    [("sm_90a", STAGES), ("sm_120a", STAGES), ("sm_90a", WGMMA), ("sm_90a", BATCH), ("sm_120a", BATCH)],
+)
 def test_compiles_without_spills(arch: str, stages: Mapping[str, tuple[str, tuple[str, ...]]], tmp_path: Path) -> None:
     cu = tmp_path / "prefill.cu"
     cu.write_text(source(stages, arch), "utf-8")

@@ -70,6 +70,7 @@ class Encode:
     scaled: bool = False  # the sum
     keep: bool = True
     panels: bool = False
+    fragments: bool = False
 
     @property
     def struct(self) -> int:
@@ -88,7 +89,7 @@ class Encode:
         )
         if self.source == "gated":
             config += f", .gate_stride = {self.cols}, .up_stride = {self.cols + UP}"
-        config += f", .panels = {str(self.panels).lower()}"
+        config += f", .panels = {str(self.panels).lower()}, .fragments = {str(self.fragments).lower()}"
         return f"imp::EncodeActivations<imp::ActivationsConfig{{{config}}}, imp::{self.activation}>"
 
 
@@ -140,6 +141,7 @@ ENCODERS = {
     "encode_panels": Encode(cols=224, q8=False, dense=False, panels=True),
     "encode_panels_norm": Encode(cols=1056, source="norm", q8=False, dense=False, panels=True),
     "encode_panels_gelu": Encode(cols=96, source="gated", q8=False, dense=False, panels=True, activation="Gelu"),
+    "encode_fragments": Encode(cols=224, source="norm", q8=False, dense=False, panels=True, fragments=True),
     "encode_panels_post": Encode(cols=256, source="norm", q8=False, dense=False, panels=True, post=True, scaled=True),
 }
 NORMS = {
@@ -307,6 +309,17 @@ def values_of(panels: Array) -> Array:
     return values
 
 
+def fragment_places(rows: int, cols: int) -> NDArray[np.int64]:
+    """Where fragments hold the value of a row's column, as halfs from their start, [rows, whole groups of columns]."""
+    row, k = np.arange(rows)[:, None], np.arange(-(-cols // 128) * 128)
+    group, block, value = k // 128, k % 128 // 32, k % 32
+    step, lane = value // 4, row % 8 * 4 + block
+    place = np.array((0, 2, 1, 3))[value % 4]  # of a lane's four in a step
+    return ((group * (rows // 8) + row // 8) * 1024 + (step // 2 * 32 + lane) * 8 + step % 2 * 4 + place).astype(
+        np.int64
+    )
+
+
 def test_every_layout_is_multiplied() -> None:
     assert {case.format for case in GEMMS.values()} == set(layouts())
 
@@ -418,7 +431,8 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
         np.testing.assert_allclose(values, exact, rtol=2**-16 + 1e-5, atol=left)
         np.testing.assert_allclose(from_bfloat(planes[0, :n]), exact, rtol=2**-8 + 1e-5, atol=left)
     if case.panels:
-        halfs = values_of(panels[:, :n])
+        every = panels.reshape(-1)[fragment_places(*shape)] if case.fragments else values_of(panels)
+        halfs = every[:n].astype(np.float64)
         largest = np.abs(halfs).max(-1)
         assert np.all((largest == 0) | ((largest >= 2.0**14) & (largest < 2.0**15)))
         left = 1e-6 * np.abs(exact).max() if case.post or case.activation != "Silu" else 0
@@ -428,7 +442,8 @@ def test_encode(kernels: Kernels, name: str, n: int) -> None:
             np.abs(values[:, : case.cols] - exact), np.abs(exact) * (2.0**-11 + 1e-5) + peak + left + 1e-30
         )
         assert not halfs[:, case.cols :].any()
-    assert np.isnan(panels[:, 0 if not case.panels else n :]).all()
+    others = panels.reshape(-1)[fragment_places(*shape)[n:]] if case.fragments else panels[:, n if case.panels else 0 :]
+    assert np.isnan(others).all()
     assert np.all(factors[0 if not case.panels else n :] == 99)
     assert np.all(codes[0 if not case.q8 else n :] == 99)
     assert np.all(scales[0 if not case.q8 else n :] == 99)

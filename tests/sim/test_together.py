@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
+from imp_codegen import compiler
 from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.targets import find_target
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence
@@ -21,7 +24,8 @@ DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("demo") / "demo.impc"
-    with patch("imp_codegen.programs.SIMULATED_WORTH", 2):
+    target = replace(find_target("sim"), batches=(8,))
+    with patch.object(compiler, "find_targets", lambda _: (target,)):
         compile_model(DEMO, output, ("sim",), CompileOptions(), quiet)
     return output
 

@@ -1,11 +1,12 @@
 // Activations of a chunk on their way into the matrix products: int8 codes with a scale per 32, bfloat16 hi + lo, or both
-// where one product's weights are integers and another's are not; or panels of halfs. One CTA for each token.
+// where one product's weights are integers and another's are not; or halfs, in panels or as fragments. One CTA for each token.
 #pragma once
 #include <type_traits>
 
 #include "imp/layout/tile.h"
 #include "imp/stage/chunk_row.h"
 #include "imp/stage/elementwise.h"
+#include "imp/stage/fragments.h"
 #include "imp/stage/panel.h"
 #include "imp/stage/q8_block.h"
 #include "imp/stage/rows.h"
@@ -28,6 +29,7 @@ struct ActivationsConfig {
   int gate_stride = 0;     // floats from a token's gates to the next one's
   int up_stride = 0;
   bool panels = false;
+  bool fragments = false;  // what would be panels has FragmentOrder
 };
 
 // Gates, and what they multiply.
@@ -49,8 +51,10 @@ struct EncodeActivations {
   static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
   static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
   static_assert(C.q8 || C.dense || C.panels, "no matrix product reads these activations");
+  static_assert(C.panels || !C.fragments, "fragments are an order of what is encoded as panels");
 
   using Row = ChunkRow<C.cols, kWarps>;
+  using Order = std::conditional_t<C.fragments, FragmentOrder, PanelOrder>;
   using Source = std::conditional_t<C.gated, GatedChunk, std::conditional_t<C.post, PostChunk, const float*>>;
 
   // Unused pointers: null.
@@ -61,7 +65,7 @@ struct EncodeActivations {
     uint2* scales;          // [tokens, cols / 32, rounded up to even, so that two are 16 aligned bytes]: d as float bits;
                             // the sums of the codes of both halves as int16
     std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
-    std::uint8_t* panels;   // f16, in PanelOrder; zeros where the last group ends past the columns
+    std::uint8_t* panels;   // f16, in Order; zeros where the last group ends past the columns
     float* factors;         // [tokens]: what the panels' values are to be multiplied with
     const StepHeader* step;
   };
@@ -113,7 +117,7 @@ struct EncodeActivations {
       if constexpr (C.dense) {
         if (inside) split(times(v, factor), a.planes, at);
       }
-      if constexpr (C.panels) PanelOrder::store(a.panels, C.tokens, token, k, times(v, scale.scale));
+      if constexpr (C.panels) Order::store(a.panels, C.tokens, token, k, times(v, scale.scale));
       if constexpr (C.q8) {
         quantise(v, factor, inside, a.codes + at, a.scales + static_cast<std::size_t>(token) * kScales + k / 32);
       }

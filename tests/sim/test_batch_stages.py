@@ -1,0 +1,153 @@
+"""Products of a few rows on the CPU, against float64 numpy; no bit of a row depends on how many there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sim_library import compile_sim
+from test_prefill_stages import Kernels, fragment_places, placed, step
+from test_wgmma_stages import Matrix, Product, biases, weights
+
+from imp_codegen.layouts import layouts
+
+Array = NDArray[Any]
+GRID = 3
+
+
+@dataclass(frozen=True)
+class Batch(Product):
+    """A launch of a few rows, which are the product's tokens."""
+
+    warps: int = 4
+    stretches: int = 2
+    tiles: int = 1
+    slots: int = 2
+    resident: bool = False
+
+    def stage(self) -> str:
+        config = (
+            f".cols = {self.cols}, .rows = {self.tokens}, .warps = {self.warps}, .stretches = {self.stretches}, "
+            f".tiles = {self.tiles}, .slots = {self.slots}, .resident = {str(self.resident).lower()}, "
+            f".stride = {self.stride}, .offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, "
+            f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
+        )
+        matrices = ", ".join(matrix.cpp(self.cols) for matrix in self.matrices)
+        return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {matrices}>"
+
+
+BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, warps=8, stretches=4)
+BATCHES = {
+    "q8_0": BIG,
+    "q8_0_16": replace(BIG, tokens=16, resident=True, tiles=2),
+    "q8_0_32": replace(BIG, tokens=32, warps=4, slots=1),
+    "q8_0_64": replace(BIG, tokens=64, tiles=2),
+    "odd": Batch(
+        (Matrix("Q8_0", 35, (4, 224), bias=True),),
+        **{"cols": 224, "tokens": 8, "stride": 39, "offset": 3, "accumulate": True, "scale": 0.5, "stretches": 4},
+    ),
+    "q4_k": Batch((Matrix("Q4_K", 70, (4, 256)),), cols=768, tokens=16, stride=80, offset=2, accumulate=True, slots=3),
+    "q6_k": Batch((Matrix("Q6_K", 64, (2, 256)),), cols=512, tokens=8, stride=64, scale=0.125, cap=2.0, resident=True),
+    "f16": Batch((Matrix("F16", 66, (2, 128)),), cols=256, tokens=8, stride=66, stretches=1, slots=1),
+    "bf16": Batch((Matrix("BF16", 130, (1, 96)),), cols=96, tokens=8, stride=130, resident=True),
+    "several": Batch(
+        (
+            Matrix("Q4_K", 140, (4, 256)),
+            Matrix("Q4_K", 64, (4, 256), bias=True),
+            Matrix("Q6_K", 32, (2, 256), bias=True),
+        ),
+        **{"cols": 256, "tokens": 8, "stride": 236, "resident": True},
+    ),
+}
+
+
+def source() -> str:
+    """All of them as one file."""
+    headers = ["stage/gemm_batch", *(f"layout/{name.lower()}" for name in layouts())]
+    lines = [f'#include "imp/{name}.h"' for name in headers]
+    lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
+    return "\n".join([*lines, *(batch.source(name) for name, batch in BATCHES.items())])
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
+    folder = tmp_path_factory.mktemp("batch")
+    (folder / "batch.cu").write_text(source(), "utf-8")
+    return Kernels(compile_sim(folder / "batch.cu", folder))
+
+
+def fragments_of(x: Array) -> Array:
+    """Values [rows, cols] as fragments of halfs, zeros behind the last column."""
+    rows, cols = x.shape
+    places = fragment_places(rows, cols)
+    fragments = placed(np.zeros(places.size, np.float16))
+    fragments[places[:, :cols]] = x
+    return fragments
+
+
+def inputs(batch: Batch, n: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Halfs and factors of all rows, NaN from row n on."""
+    x = rng.standard_normal((batch.tokens, batch.cols)).astype(np.float16)
+    factors = (2.0 ** rng.integers(-3, 4, batch.tokens)).astype(np.float32)
+    x[n:], factors[n:] = np.nan, np.nan
+    return x, factors
+
+
+def multiply(
+    kernels: Kernels, name: str, x: Array, factors: Array, given: list[Array | None], y: Array, n: int
+) -> None:
+    kernels.run(name, fragments_of(x), placed(factors), *given, y, step(n))
+
+
+def test_every_format_is_multiplied() -> None:
+    """But F32, whose weights a half cannot hold."""
+    assert {m.format for batch in BATCHES.values() for m in batch.matrices} == set(layouts()) - {"F32"}
+
+
+@pytest.mark.parametrize("name", BATCHES)
+@pytest.mark.parametrize("n", [1, 5, 10**9], ids=["one", "some", "all"])
+def test_product(kernels: Kernels, name: str, n: int) -> None:
+    batch = BATCHES[name]
+    n = min(n, batch.tokens)
+    rng = np.random.default_rng([n, *name.encode()])
+    planes, meant = weights(batch, rng)
+    x, factors = inputs(batch, n, rng)
+    given = biases(batch, rng)
+    y = placed(rng.standard_normal((batch.tokens, batch.stride)).astype(np.float32))
+    before = y.copy()
+    multiply(kernels, name, x, factors, [*planes, *given], y, n)
+
+    w = np.concatenate(meant)
+    added = iter(given)
+    bias = np.concatenate([next(added) if m.bias else np.zeros(m.rows) for m in batch.matrices])
+    columns = slice(batch.offset, batch.offset + batch.rows)
+    exact_x = x[:n].astype(np.float64) * factors[:n, None]
+    sums = (exact_x @ w.T + bias) * batch.scale
+    exact = batch.cap * np.tanh(sums / batch.cap) if batch.cap else sums.copy()
+    exact += before[:n, columns] if batch.accumulate else 0
+    # a weight is rounded to a half, as are the scale and the offset that it is made of
+    blocks = np.abs(w).reshape(len(w), -1, 32).max(-1).repeat(32, axis=1)
+    bound = np.abs(exact_x) @ blocks.T * 2.0**-11 * batch.scale + 1e-5
+    error = y[:n, columns] - exact
+    assert np.all(np.abs(error) < bound)
+    assert np.sqrt(np.mean(error**2)) < 5e-4 * np.sqrt(np.mean(sums**2))
+    y[:n, columns] = before[:n, columns]
+    np.testing.assert_array_equal(y, before)
+
+
+def test_no_bit_depends_on_how_many_there_are(kernels: Kernels) -> None:
+    """Nor on how many rows of the matrix a CTA has, or where activations lie."""
+    rng = np.random.default_rng(5)
+    planes, _ = weights(BIG, rng)
+    x, factors = inputs(BATCHES["q8_0_64"], 64, rng)
+    whole = placed(np.zeros((64, BIG.stride), np.float32))
+    multiply(kernels, "q8_0_64", x, factors, [*planes, None], whole, 64)
+    for name, first, n in (("q8_0", 0, 8), ("q8_0", 13, 1), ("q8_0_16", 40, 11), ("q8_0_32", 7, 32)):
+        rows = BATCHES[name].tokens
+        part = placed(np.zeros((rows, BIG.stride), np.float32))
+        some = [np.resize(a[first : first + n], (rows, *a.shape[1:])) for a in (x, factors)]
+        multiply(kernels, name, some[0], some[1], [*planes, None], part, n)
+        np.testing.assert_array_equal(part[:n], whole[first : first + n])
