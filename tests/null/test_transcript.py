@@ -73,7 +73,7 @@ def run(
     tokenizer: Tokenizer, tokens: Sequence[int], finish: str = "stop", **wishes: object
 ) -> tuple[list[Event], Transcript]:
     logprobs = wishes.pop("logprobs", False)
-    request = Request((1,), SamplingParams(), **wishes)  # type: ignore[arg-type]
+    request = Request((1,), SamplingParams(top_logprobs=1 if logprobs else None), **wishes)  # type: ignore[arg-type]
     transcript = Transcript(tokenizer, request)
     events: list[Event] = []
     outputs = [Output(token) for token in tokens]
@@ -217,7 +217,7 @@ def test_a_token_that_is_content_in_part_counts(tokenizer: Tokenizer) -> None:
 
 
 def test_no_infinite_numbers(tokenizer: Tokenizer) -> None:
-    request = Request((1,), SamplingParams())
+    request = Request((1,), SamplingParams(top_logprobs=1))
     output = Output(encode("a")[0], None, float("-inf"), ((5, float("-inf")),))
     (piece,) = Transcript(tokenizer, request).take(output)  # type: ignore[arg-type]
     assert isinstance(piece, Text)

@@ -133,12 +133,12 @@ class Service:
                     if isinstance(output, PromptProgress):
                         events += [(index, output.timings()), (index, output)]
                         continue
-                    pieces, cached = transcript.take(output), admitted.cached[index]
+                    pieces = transcript.take(output)
                     if requests[index].timed or transcript.finish is not None:
                         events.append((index, admitted.timings(index, transcript.tokens)))
                     events.extend((index, piece) for piece in pieces)
                     if transcript.finish is not None:
-                        events.append((index, transcript.finished(cached)))
+                        events.append((index, transcript.finished(admitted.cached[index])))
                         self.engine.release(admitted, index)
                         del live[index]
                 if events:

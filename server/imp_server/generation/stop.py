@@ -23,6 +23,8 @@ class StopMatcher:
         """The text that may be shown now. After a match (`matched` is set) it is empty for ever."""
         if self.matched is not None:
             return ""
+        if not self._stops:
+            return piece
         text = self._held + piece
         hits = [(start + len(stop), start, stop) for stop in self._stops if (start := text.find(stop)) >= 0]
         if hits:

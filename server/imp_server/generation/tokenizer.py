@@ -64,6 +64,7 @@ class Tokenizer:
         self._longest_beginning = max(map(len, self._beginnings), default=0)
         self._read_decoder()
         self._raw: dict[int, bytes] = {}
+        self._texts: dict[int, str | None] = {}
 
     def _read_decoder(self) -> None:
         """How tokens are spelled: bytes as letters (byte-level), or spaces as U+2581 and odd bytes as `<0x0A>`.
@@ -150,6 +151,17 @@ class Tokenizer:
             raw = self._raw[index] = self._bytes(index)
         return raw
 
+    def text(self, index: int) -> str | None:
+        """What a token spells if that is whole characters; None where they begin before it or end behind it."""
+        try:
+            return self._texts[index]
+        except KeyError:
+            try:
+                text = self.raw(index).decode()
+            except UnicodeDecodeError:
+                text = None
+            return self._texts.setdefault(index, text)
+
     def _bytes(self, index: int) -> bytes:
         spelled = self.spelling(index)
         if spelled is None:
@@ -198,14 +210,21 @@ class Detokenizer:
                 break
             tail = self._visible(token) + tail
         self._decoder.decode(tail)
+        self._between = not self._decoder.getstate()[0]  # no character has begun
 
     def push(self, token: int) -> str:
         """The text that is complete with `token`: often its own, sometimes none."""
+        if self._between and not self._at_start and token not in self._hidden:
+            text = self._tokenizer.text(token)
+            if text is not None:
+                return text
         raw = self._visible(token)
         if self._at_start and raw:
             self._at_start = False
             raw = raw.removeprefix(b" ")
-        return self._decoder.decode(raw)
+        text = self._decoder.decode(raw)
+        self._between = not self._decoder.getstate()[0]
+        return text
 
     def rest(self) -> str:
         """U+FFFD if the last token left a character incomplete; a generation that ends there does not show it."""

@@ -37,7 +37,8 @@ class Transcript:
         self._parser = request.parser() if request.parser is not None else None
         self._detokenizer = Detokenizer(tokenizer, request.prompt, special=self._parser is not None)
         self._stops = StopMatcher(request.stop)
-        self._content = ContentTokens()
+        # Which token a text belongs to is of interest for log-probabilities only.
+        self._content = ContentTokens() if request.params.top_logprobs is not None else None
         self._visible = 0  # characters of content so far, shown or held by the stop matcher
         self._shown = 0
         self._special = False
@@ -62,7 +63,7 @@ class Transcript:
                 self._unsent.append(output.token)
             special = self._parser is not None and output.token in self._tokenizer.special_ids
             self._special = self._special or special
-            if output.logprob is not None and not special:
+            if self._content is not None and output.logprob is not None and not special:
                 self._content.add(self._logprob(output))
             for piece in self._heard(self._detokenizer.push(output.token)):
                 self._show(piece, pieces)
@@ -70,7 +71,8 @@ class Transcript:
         if output.finish is not None:
             for piece in self._parser.finish(cut=output.finish == "length") if self._parser is not None else ():
                 self._show(piece, pieces)
-            self._content.end(all_is_content=self._parser is None)
+            if self._content is not None:
+                self._content.end(all_is_content=self._parser is None)
         if self._stops.matched is not None:
             self.finish = "stop"
             if self._request.keep_stop:
@@ -96,10 +98,10 @@ class Transcript:
         )
 
     def _heard(self, text: str) -> Sequence[Piece]:
-        place = self._content.heard(text)
+        places = (self._content.heard(text),) if self._content is not None else ()
         if not text:
             return ()
-        return self._parser.push(text) if self._parser is not None else (Text(text, places=(place,)),)
+        return self._parser.push(text) if self._parser is not None else (Text(text, places=places),)
 
     def _show(self, piece: Piece, pieces: list[Piece]) -> None:
         if self._stops.matched is not None:
@@ -107,9 +109,16 @@ class Transcript:
         if isinstance(piece, Text):
             self._thinking = False
             text = self._readable(piece.text)
-            self._content.content(piece.places, lambda length: self._visible + len(self._readable(piece.text[:length])))
+            if self._content is not None:
+                self._content.content(
+                    piece.places, lambda length: self._visible + len(self._readable(piece.text[:length]))
+                )
             self._visible += len(text)
-            if shown := self._stops.push(text):
+            shown = self._stops.push(text)
+            if shown is piece.text and shown and not pieces:
+                self._shown += len(shown)
+                pieces.append(piece)
+            elif shown:
                 self._append_text(shown, pieces)
             return
         if held := self._stops.flush():
@@ -132,6 +141,8 @@ class Transcript:
 
     def _with_logprobs(self, pieces: list[Piece]) -> list[Piece]:
         """`pieces` with the log-probabilities of the tokens whose text is out, on the last text."""
+        if self._content is None:
+            return pieces
         place = max((i for i, piece in enumerate(pieces) if isinstance(piece, Text)), default=None)
         if place is None and self.finish is None:
             return pieces

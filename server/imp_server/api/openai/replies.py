@@ -59,9 +59,13 @@ class _OpenAi:
         self._head = b"data: " + head
         self._tail = b'],"usage":null}\n\n' if include_usage else b"]}\n\n"
         self._prompts = 1
+        # Of a chunk that has nothing but a text, by choice, all before and behind that, too.
+        self._around: dict[int, tuple[bytes, bytes]] = {}
 
     def chunk(self, index: int, event: Event) -> bytes:
         """The chunk of one event, if it has one."""
+        if type(event) is Text and self._bare and not event.logprobs:
+            return self._text(index, event.text)
         if isinstance(event, Timings):
             self._timings[index] = event
             return b""
@@ -77,9 +81,26 @@ class _OpenAi:
     def _chunk(self, index: int, event: Event) -> bytes:
         """The chunk of one event, if it has one."""
 
+    @property
+    @abstractmethod
+    def _bare(self) -> bool:
+        """Whether a chunk with a text has nothing else to say, unless there are log-probabilities."""
+
+    @abstractmethod
+    def _with_text(self, index: int, text: str) -> bytes:
+        """A chunk of a choice with a text and nothing else."""
+
     @abstractmethod
     def _nothing(self, index: int) -> bytes:
         """A chunk of a choice that says nothing."""
+
+    def _text(self, index: int, text: str) -> bytes:
+        """The common case, without building the whole of it."""
+        around = self._around.get(index)
+        if around is None:
+            before, after = self._with_text(index, "").split(b'""', 1)
+            around = self._around[index] = before, after
+        return around[0] + dumps(text) + around[1]
 
     def end(self) -> bytes:
         """Usage where asked, then `[DONE]`."""
@@ -133,7 +154,6 @@ class Chat(_OpenAi):
         self._verbose = verbose
         self._reasoning = reasoning
         self._logprobs = logprobs
-        self._content: dict[int, tuple[bytes, bytes]] = {}
 
     def _chunk(self, index: int, event: Event) -> bytes:
         if isinstance(event, Text):
@@ -183,13 +203,12 @@ class Chat(_OpenAi):
             body["__verbose"] = dict(self._verbose(0, replies[0]))
         return body | self._told([reply.timings for reply in replies])
 
-    def _text(self, index: int, text: str) -> bytes:
-        """The common case, without building the whole of it."""
-        parts = self._content.get(index)
-        if parts is None:
-            before, after = self._delta(index, {"content": ""}).split(b'""', 1)
-            parts = self._content[index] = before, after
-        return parts[0] + dumps(text) + parts[1]
+    @property
+    def _bare(self) -> bool:
+        return not self._timed
+
+    def _with_text(self, index: int, text: str) -> bytes:
+        return self._delta(index, {"content": text})
 
     def _nothing(self, index: int) -> bytes:
         return self._delta(index, {})
@@ -223,7 +242,6 @@ class Completion(_OpenAi):
         self._echoes = echoes
         self._n = n
         self._offsets: dict[int, int] = {}
-        self._content: dict[int, tuple[bytes, bytes]] = {}
 
     def _chunk(self, index: int, event: Event) -> bytes:
         if isinstance(event, Text):
@@ -260,6 +278,13 @@ class Completion(_OpenAi):
         body = self._object(self._kind, choices) | {"usage": usage(finished, self._prompts)}
         return body | self._told([reply.timings for reply in replies])
 
+    @property
+    def _bare(self) -> bool:
+        return not self._timed and self._logprobs is None
+
+    def _with_text(self, index: int, text: str) -> bytes:
+        return self._choice(index, "text", text, None, None)
+
     def _nothing(self, index: int) -> bytes:
         return self._choice(index, "text", "", None, None)
 
@@ -294,13 +319,6 @@ class Completion(_OpenAi):
             "top_logprobs": [{text: value for text, _, value in reversed(each.top)} for each in logprobs],
             "text_offset": offsets,
         }
-
-    def _text(self, index: int, text: str) -> bytes:
-        parts = self._content.get(index)
-        if parts is None:
-            before, after = self._choice(index, "text", "", None, None).split(b'""', 1)
-            parts = self._content[index] = before, after
-        return parts[0] + dumps(text) + parts[1]
 
 
 def chat_logprobs(logprobs: Sequence[TokenLogprob]) -> JsonValue:
