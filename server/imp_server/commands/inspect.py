@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,20 +18,13 @@ from imp_runtime.paging import Paging
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
 from imp_runtime.text import visible
 from imp_server.commands import arguments as a
+from imp_server.commands.inspect_weights import Kind, Launch, Use, kinds_of, programs_of
 from imp_server.console.tables import quantity, show, table
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 NAME = "inspect"
-
-
-@dataclass(frozen=True, slots=True)
-class _Launch:
-    """A kernel of a program with its predicted time, in microseconds."""
-
-    kernel: Kernel
-    us: float | None
 
 
 def command(
@@ -61,10 +53,12 @@ def command(
     if card is None:
         card = _card_of(chosen)
     programs = {program.name: _launches(program, card) for program in chosen.programs}
+    told = programs_of(chosen)
+    kinds = kinds_of(artifact.plan, {of: programs[program.name] for of, program in told.items()})
     if as_json:
-        print(json.dumps(_document(artifact, chosen, card, programs), indent=2))
+        print(json.dumps(_document(artifact, chosen, card, programs, kinds), indent=2))
         return
-    shown = [_summary(artifact), _contents(artifact)]
+    shown = [_summary(artifact), _contents(artifact), _weights(kinds, told)]
     shown += [_program_table(program, programs[program.name], card) for program in chosen.programs]
     show(*shown)
     if card is not None and (speed := _decode_speed(programs)) is not None:
@@ -82,10 +76,10 @@ def _card_of(target: TargetPlan) -> Card | None:
     return cards().get(target.card) or find_target(f"{target.target}:{target.sms}").card
 
 
-def _launches(program: Program, card: Card | None) -> list[_Launch]:
+def _launches(program: Program, card: Card | None) -> list[Launch]:
     """With predicted times of a full run at the beginning of a sequence."""
     known = card if card is not None and card.speed is not None else None
-    return [_Launch(k, launch_us(known, k, program.rows) if known else None) for k in program.kernels]
+    return [Launch(k, launch_us(known, k, program.rows) if known else None) for k in program.kernels]
 
 
 def _card(name: str | None) -> Card | None:
@@ -106,13 +100,13 @@ def _target(plan: Plan, name: str | None, card: Card | None) -> TargetPlan:
     return (made_for or list(plan.targets))[0]
 
 
-def _decode_speed(programs: dict[str, list[_Launch]]) -> float | None:
+def _decode_speed(programs: dict[str, list[Launch]]) -> float | None:
     """Tokens per second of step_r1 as predicted."""
     times = [launch.us for launch in programs.get("step_r1", []) if launch.us is not None]
     return 1e6 / sum(times) if times else None
 
 
-def _prompt_speed(target: TargetPlan, programs: dict[str, list[_Launch]]) -> float | None:
+def _prompt_speed(target: TargetPlan, programs: dict[str, list[Launch]]) -> float | None:
     """Tokens per second of a prompt's rows as predicted."""
     chunks = (program for program in target.programs if program.name.startswith("forward_r") and program.rows > 1)
     rows = max(chunks, key=lambda program: program.rows, default=None)
@@ -175,9 +169,31 @@ def _contents(artifact: Artifact) -> Table:
     return table("contents", ("name", "bytes"), [*blobs, weights])
 
 
-def _program_table(program: Program, launches: list[_Launch], card: Card | None) -> Table:
+def _weights(weights: list[Kind], programs: dict[str, Program]) -> Table:
+    """Which kernels run the matrices, and in how many microseconds of a program's run."""
+
+    def told(use: Use) -> str:
+        time = "" if use.us is None else f" {use.us:.1f} us"
+        return f"{', '.join(use.entries)}{time}" if use.entries else "-"
+
+    rows = [
+        (
+            kind.name,
+            f"{kind.count}",
+            kind.format,
+            kind.layout,
+            quantity(kind.nbytes, "B"),
+            *(told(kind.uses[of]) for of in programs),
+        )
+        for kind in weights
+    ]
+    columns = ("weights", "", "format", "layout", "bytes", *(f"{of} ({p.name})" for of, p in programs.items()))
+    return table("matrices, and the kernels that run them", columns, rows, right=4)
+
+
+def _program_table(program: Program, launches: list[Launch], card: Card | None) -> Table:
     """Launches of one entry with the same grid stand in one row, at the place of the first."""
-    groups: dict[tuple[str, tuple[int, int, int], int], list[_Launch]] = {}
+    groups: dict[tuple[str, tuple[int, int, int], int], list[Launch]] = {}
     for launch in launches:
         kernel = launch.kernel
         groups.setdefault((kernel.entry, kernel.grid, kernel.weight_bytes), []).append(launch)
@@ -228,7 +244,7 @@ def kinds(kernel: Kernel) -> str:
 
 
 def _document(
-    artifact: Artifact, target: TargetPlan, card: Card | None, programs: dict[str, list[_Launch]]
+    artifact: Artifact, target: TargetPlan, card: Card | None, programs: dict[str, list[Launch]], weights: list[Kind]
 ) -> dict[str, object]:
     plan = artifact.plan
     fields = (
@@ -258,6 +274,17 @@ def _document(
         "gpu": card.name if card else None,
         "predicted_decode_tokens_per_second": _decode_speed(programs),
         "predicted_prompt_tokens_per_second": _prompt_speed(target, programs),
+        "weights": [
+            {
+                "name": kind.name,
+                "format": kind.format,
+                "layout": kind.layout,
+                "count": kind.count,
+                "bytes": kind.nbytes,
+                "kernels": {of: {"entries": use.entries, "predicted_us": use.us} for of, use in kind.uses.items()},
+            }
+            for kind in weights
+        ],
         "programs": {
             name: [
                 {
