@@ -3,15 +3,14 @@
 It is a folder whose config.json is real and whose tokenizer is invented. Its weights are invented, too, under the
 names that the graph has for them. They have a standard deviation of 1 / sqrt(hidden size) and norms and scales are 1,
 so that what is computed stays finite. Every tensor is a window on one pool of random blocks per format that starts
-where the tensor's name says and wraps around; the pool's length is a prime number of blocks, so rows of a tensor do
-not repeat below that many rows.
+where the tensor's name says and wraps around (`random_blocks.py`); the pool's length is a prime number of blocks, so
+rows of a tensor do not repeat below that many rows.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,11 +21,10 @@ from numpy.typing import NDArray
 from imp_codegen.checkpoint.config import CONFIG, read_config
 from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo
 from imp_codegen.checkpoint.metadata import Metadata
+from imp_codegen.checkpoint.mixtures import format_in_mixture, quantisations
+from imp_codegen.checkpoint.random_blocks import random_blocks
 from imp_codegen.formats import Format, FormatError, format_named
 
-_QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K", "Q4_K_M")
-_POOL_BLOCKS = 262139  # prime; above the rows of any vocabulary
-_POOL_WEIGHTS = 4194301  # prime; for formats whose block is one weight
 _CHAT_TEMPLATE = (
     "{%- for m in messages -%}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}"
     "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}"
@@ -86,7 +84,7 @@ class RandomCheckpoint:
     def _weight(
         self, name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], deviation: float
     ) -> RandomWeight:
-        fmt = format_named("F32" if len(shape) == 1 else _format(name, self.quant, shapes))
+        fmt = format_named("F32" if len(shape) == 1 else format_in_mixture(name, self.quant, shapes))
         try:
             fmt.row_bytes(shape[-1])
         except FormatError as error:
@@ -100,7 +98,7 @@ class RandomCheckpoint:
     def _pool(self, name: str, deviation: float) -> NDArray[np.uint8]:
         if (name, deviation) not in self._pools:
             rng = np.random.default_rng(zlib.crc32(name.encode()))
-            self._pools[name, deviation] = _POOLS[name](rng, deviation).reshape(-1).view(np.uint8)
+            self._pools[name, deviation] = random_blocks(format_named(name), rng, deviation)
         return self._pools[name, deviation]
 
 
@@ -131,25 +129,10 @@ class RandomWeight:
 
 def random_checkpoint(config: Path, quant: str) -> RandomCheckpoint:
     """A checkpoint of the numbers in a config.json (or the folder that holds one), its matrices stored as `quant`."""
-    if quant not in _QUANTS:
-        raise CheckpointError(f"unknown quantisation {quant!r} of random weights; known: {', '.join(_QUANTS)}")
+    if quant not in (known := quantisations()):
+        raise CheckpointError(f"unknown quantisation {quant!r} of random weights; known: {', '.join(known)}")
     path = config / CONFIG if config.is_dir() else config
     return RandomCheckpoint(path, read_config(path), quant)
-
-
-def _format(name: str, quant: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Format of a matrix. Q4_K_M is llama-quantize's mixture of Q4_K and Q6_K."""
-    if quant != "Q4_K_M":
-        return quant
-    if name == ("output.weight" if "output.weight" in shapes else "token_embd.weight"):
-        return "Q6_K"
-    part = re.fullmatch(r"blk\.(\d+)\.(attn_v|ffn_down)\.weight", name)
-    if part is None:
-        return "Q4_K"
-    layers = 1 + max(int(each[1]) for other in shapes if (each := re.match(r"blk\.(\d+)\.", other)))
-    layer, eighth = int(part[1]), layers // 8
-    more_bits = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
-    return "Q6_K" if more_bits else "Q4_K"
 
 
 def _tokenizer(vocab: int) -> dict[str, object]:
@@ -183,49 +166,4 @@ _TEXTS: Mapping[str, Callable[[int], dict[str, object]]] = {
     "tokenizer.json": _tokenizer,
     "tokenizer_config.json": _tokenizer_config,
     "generation_config.json": _generation_config,
-}
-
-
-def _halves(value: float, count: int) -> NDArray[np.uint8]:
-    return np.full(count, value, "<f2").view(np.uint8).reshape(count, 2)
-
-
-def _normal(rng: np.random.Generator, deviation: float) -> NDArray[np.float32]:
-    return rng.standard_normal(_POOL_WEIGHTS, np.float32) * np.float32(deviation)
-
-
-def _q8_0(rng: np.random.Generator, deviation: float) -> NDArray[np.uint8]:
-    codes = rng.integers(-127, 128, (_POOL_BLOCKS, 32), np.int8)
-    return np.hstack([_halves(deviation / _spread(codes), _POOL_BLOCKS), codes.view(np.uint8)])
-
-
-def _q4_k(rng: np.random.Generator, deviation: float) -> NDArray[np.uint8]:
-    """Each block's minimum is 7.5 steps, so that the mean is zero: dmin = 7.5 d and m = sc."""
-    sc = rng.integers(0, 256, (_POOL_BLOCKS, 4), np.uint8)
-    low = rng.integers(0, 16, (_POOL_BLOCKS, 4), np.uint8)
-    codes = rng.integers(0, 256, (_POOL_BLOCKS, 128), np.uint8)
-    step = deviation / (_spread(np.arange(64)) * np.arange(16).std())
-    d, dmin = _halves(step, _POOL_BLOCKS), _halves(7.5 * step, _POOL_BLOCKS)
-    return np.hstack([d, dmin, sc, sc, low | low << 4, codes])
-
-
-def _q6_k(rng: np.random.Generator, deviation: float) -> NDArray[np.uint8]:
-    blocks = rng.integers(0, 256, (_POOL_BLOCKS, 210), np.uint8)
-    step = deviation / (_spread(np.arange(-128, 128)) * _spread(np.arange(-32, 32)))
-    blocks[:, 208:] = _halves(step, _POOL_BLOCKS)
-    return blocks
-
-
-def _spread(values: NDArray[np.integer]) -> float:
-    """Root of the mean square."""
-    return math.sqrt(np.square(values, dtype=np.float64).mean())
-
-
-_POOLS: Mapping[str, Callable[[np.random.Generator, float], NDArray[np.generic]]] = {
-    "F32": _normal,
-    "F16": lambda rng, deviation: _normal(rng, deviation).astype("<f2"),
-    "BF16": lambda rng, deviation: (_normal(rng, deviation).view("<u4") >> 16).astype("<u2"),
-    "Q8_0": _q8_0,
-    "Q4_K": _q4_k,
-    "Q6_K": _q6_k,
 }

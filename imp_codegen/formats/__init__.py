@@ -50,6 +50,15 @@ class Codes:
     split: Callable[[Bytes], tuple[Bytes, Bytes]]
     values: tuple[int, ...] = ()
 
+    def dequantize(self, raw: Bytes) -> Floats:
+        """The weights, float32[n, cols]."""
+        codes, scales = self.split(np.ascontiguousarray(raw))
+        whole = np.array(self.values, np.float32)[codes] if self.values else codes.view(np.int8).astype(np.float32)
+        factors = scales.view("<f2").astype(np.float32)
+        with np.errstate(invalid="ignore"):  # a file may hold inf or nan scales; they are the file's values
+            weights: Floats = whole.reshape(*factors.shape, self.per) * factors[..., None]
+        return weights.reshape(len(raw), -1)
+
 
 @dataclass(frozen=True, slots=True)
 class Format:
@@ -86,6 +95,16 @@ class Format:
         if cols <= 0 or self.row_bytes(cols) != row_bytes:
             raise FormatError(f"{self.name}: {row_bytes} bytes are no row of blocks of {self.block} weights")
         return cols
+
+
+def nibbles(qs: Bytes) -> Bytes:
+    """The codes of blocks of 32, uint8[..., 32]: byte i of the 16 of a block has those of weights i and 16 + i."""
+    return np.concatenate([qs & 15, qs >> 4], axis=-1)
+
+
+def bits(words: Bytes) -> Bytes:
+    """The bits of little-endian words of 32, uint8[..., 4], the lowest first: uint8[..., 32]."""
+    return np.unpackbits(words, axis=-1, bitorder="little")
 
 
 @functools.cache

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from imp_codegen.formats import Bytes, Codes, Floats, Format, Part
+from imp_codegen.formats import Bytes, Codes, Format, Part
 
 _BLOCK = np.dtype([("d", "<f2"), ("q", "i1", 32)])
 
@@ -20,11 +20,5 @@ def _split(raw: Bytes) -> tuple[Bytes, Bytes]:
     )
 
 
-def _dequantize(raw: Bytes) -> Floats:
-    blocks = np.ascontiguousarray(raw).view(_BLOCK)
-    with np.errstate(invalid="ignore"):  # a file may hold inf or nan scales; they are the file's values
-        weights: Floats = blocks["q"].astype(np.float32) * blocks["d"].astype(np.float32)[..., None]
-    return weights.reshape(len(raw), -1)
-
-
-FORMAT = Format("Q8_0", 32, (Part(34, 32),), _dequantize, ggml_type=8, codes=Codes(32, _split))
+_CODES = Codes(32, _split)
+FORMAT = Format("Q8_0", 32, (Part(34, 32),), _CODES.dequantize, ggml_type=8, codes=_CODES)

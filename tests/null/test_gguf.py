@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
+from imp_codegen.formats import formats
 
 TESTS = Path(__file__).parents[1]
 FILES = sorted(path for path in (TESTS / "fixtures").rglob("*.gguf") if not path.stem.endswith("-keys"))  # no tensors
@@ -151,8 +152,8 @@ BAD_FILES = {
     "zero dimension": (gguf_file([], [tensor("w", (4, 0))]), "impossible shape 0 x 4"),
     "overflowing dimensions": (gguf_file([], [tensor("w", (2**32, 2**32))]), "impossible shape"),
     "unsupported type": (
-        gguf_file([], [tensor("w", (256,), kind=10)]),
-        "tensor 'w' has the type Q2_K, which imp does not support; supported: BF16, F16, F32, Q4_K, Q6_K, Q8_0",
+        gguf_file([], [tensor("w", (256,), kind=34)]),
+        f"tensor 'w' has the type TQ1_0, which imp does not support; supported: {', '.join(formats())}",
     ),
     "unknown type": (gguf_file([], [tensor("w", (256,), kind=99)]), "tensor 'w' has the type 99"),
     "half a block": (gguf_file([], [tensor("w", (48, 2), kind=8)]), "48 columns are not a whole number of"),

@@ -13,6 +13,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from imp_codegen.checkpoint.mixtures import quantisations
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.models import load_architecture, sources_of, weights_of
@@ -92,7 +93,7 @@ def test_is_like_the_real_file(name: str, config: Json, quant: str, tmp_path: Pa
     assert one.norm_eps == pytest.approx(two.norm_eps)  # a GGUF file has it in float32
 
 
-@pytest.mark.parametrize("quant", ["F32", "F16", "BF16", "Q8_0", "Q6_K", "Q4_K", "Q4_K_M"])
+@pytest.mark.parametrize("quant", quantisations())
 def test_weights_are_sane_and_do_not_repeat(quant: str, tmp_path: Path) -> None:
     found = made(tmp_path, LLAMA | {"intermediate_size": 1024, "vocab_size": 100000}, quant)
     for name in ("token_embd.weight", "blk.1.ffn_down.weight", "output.weight"):
@@ -127,6 +128,17 @@ def test_mixture_of_a_deep_model(tmp_path: Path) -> None:
     assert all(kinds[f"blk.{layer}.attn_v.weight"] == ("Q6_K" if layer in more else "Q4_K") for layer in range(36))
     assert kinds["token_embd.weight"] == "Q4_K"
     assert kinds["output.weight"] == "Q6_K"
+
+
+def test_rows_that_are_no_superblocks_fall_back(tmp_path: Path) -> None:
+    """As llama-quantize has it: of Q4_K to Q5_0, of Q5_K to Q5_1, of Q6_K to Q8_0."""
+    narrow = LLAMA | {"hidden_size": 320}
+    for quant, fmt in (("Q4_K", "Q5_0"), ("Q5_K", "Q5_1")):
+        kinds = {name: weight.format.name for name, weight in made(tmp_path, narrow, f"{quant}_M").items()}
+        assert kinds["token_embd.weight"] == kinds["blk.0.ffn_up.weight"] == fmt
+        assert kinds["blk.0.attn_output.weight"] == quant  # 256 columns
+        assert {kinds[f"blk.{layer}.ffn_down.weight"] for layer in range(2)} <= {quant, "Q6_K"}
+        assert kinds["output.weight"] == "Q8_0"
 
 
 def test_biases(tmp_path: Path) -> None:
@@ -169,8 +181,8 @@ BAD_CONFIGS = {
         "rope_scaling.rope_type is 'dynamic', expected default, linear, yarn or llama3",
     ),
     "block": (
-        LLAMA | {"hidden_size": 320},
-        "a row of 320 weights is not a whole number of blocks of 256; choose",
+        LLAMA | {"hidden_size": 336},
+        "a row of 336 weights is not a whole number of blocks of 32; choose",
     ),
     "another key": (LLAMA | {"new_thing": 3}, "key 'new_thing' is 3, but imp does not know this key"),
     "quantised": (
@@ -197,7 +209,8 @@ def test_bad_config_is_refused_by_name(name: str, tmp_path: Path) -> None:
 
 
 def test_unknown_quantisation_and_missing_file_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="unknown quantisation 'Q3_K' of random weights; known: F32, F16"):
-        random_checkpoint(write(tmp_path, LLAMA), "Q3_K")
+    known = ", ".join(quantisations())
+    with pytest.raises(CheckpointError, match=f"unknown quantisation 'Q3_X' of random weights; known: {known}"):
+        random_checkpoint(write(tmp_path, LLAMA), "Q3_X")
     with pytest.raises(CheckpointError, match=r"none\.json: does not exist"):
         random_checkpoint(tmp_path / "none.json", "Q8_0")

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from imp_codegen.formats import format_named, formats
+from imp_codegen.layouts import layouts
+from random_rows import place
+
 INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
 SHARED = {"sm_90a": 227 << 10, "sm_120a": 99 << 10}  # bytes that a block may have
 
@@ -87,13 +91,31 @@ BATCH: dict[str, tuple[str, tuple[str, ...]]] = {
     "mixed_64": (batch(("Q4_K", "Q6_K"), 4096, 12288, 64, 8, 2, 1), GEMM_WGMMA),
     "bf16_16": (batch(("BF16", "BF16"), 2048, 4096, 16, 16, 1, 2), GEMM_WGMMA),
 }
+# The formats that those above leave out, at each target's way of multiplying; float formats are all there.
+REST = sorted(set(formats()) - {"F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K"})
+
+
+def rest(arch: str) -> dict[str, tuple[str, tuple[str, ...]]]:
+    found = {}
+    for name in REST:
+        matrix = place(format_named(name), 4096, 4096)[2]
+        if arch == "sm_90a":
+            config = ".cols = 4096, .tokens = 512, .block_tokens = 256, .stride = 4096, .offset = 0, .accumulate = true"
+            stage = f"imp::GemmWgmma<imp::WgmmaConfig{{{config}, .biased = 0}}, {matrix}>"
+            found[name.lower()] = (stage, (BYTES, FLOATS, BYTES, "imp::Biases<0>", "float*", STEP))
+        else:
+            config = ".rows = 4096, .cols = 4096, .tokens = 128, .stride = 4096, .offset = 0"
+            found[name.lower()] = (f"imp::GemmQ8<imp::GemmConfig{{{config}, {PLAIN}}}, {matrix}>", GEMM_Q8)
+    return found
+
+
 HEADERS = ("advance", "encode_activations", "gemm_batch", "gemm_bf16", "gemm_q8", "gemm_wgmma")
 
 
 def source(stages: Mapping[str, tuple[str, tuple[str, ...]]], arch: str) -> str:
     """One entry for each stage, as the compiler emits it."""
     lines = [f'#include "imp/stage/{name}.h"' for name in HEADERS]
-    lines += [f'#include "imp/layout/{name}.h"' for name in ("bf16", "f16", "f32", "q4_k", "q6_k", "q8_0")]
+    lines += [f'#include "imp/layout/{name.lower()}.h"' for name in layouts()]
     for name, (stage, types) in stages.items():
         parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(types))
         arguments = ", ".join(f"a{i}" for i in range(len(types)))
@@ -117,7 +139,16 @@ def nvcc() -> Path:
 
 @pytest.mark.parametrize(
     ("arch", "stages"),
-    [("sm_90a", STAGES), ("sm_120a", STAGES), ("sm_90a", WGMMA), ("sm_90a", BATCH), ("sm_120a", BATCH)],
+    [
+        ("sm_90a", STAGES),
+        ("sm_120a", STAGES),
+        ("sm_90a", WGMMA),
+        ("sm_90a", BATCH),
+        ("sm_120a", BATCH),
+        pytest.param("sm_90a", rest("sm_90a"), marks=pytest.mark.thorough),
+        pytest.param("sm_120a", rest("sm_120a"), marks=pytest.mark.thorough),
+    ],
+    ids=["sm_90a", "sm_120a", "wgmma", "sm_90a-batch", "sm_120a-batch", "sm_90a-rest", "sm_120a-rest"],
 )
 def test_compiles_without_spills(arch: str, stages: Mapping[str, tuple[str, tuple[str, ...]]], tmp_path: Path) -> None:
     cu = tmp_path / "prefill.cu"

@@ -10,8 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from sim_library import compile_sim
 from test_prefill_stages import Kernels, fragment_places, placed, step
-from test_wgmma_stages import Matrix, Product, biases, weights
+from test_wgmma_stages import PRODUCTS, Matrix, Product, biases, weights
 
+from imp_codegen.formats import formats
 from imp_codegen.layouts import layouts
 
 Array = NDArray[Any]
@@ -35,12 +36,14 @@ class Batch(Product):
             f".stride = {self.stride}, .offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, "
             f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
         )
-        matrices = ", ".join(matrix.cpp(self.cols) for matrix in self.matrices)
+        matrices = ", ".join(matrix.place(self.cols)[2] for matrix in self.matrices)
         return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {matrices}>"
 
 
+REST = PRODUCTS["rest"]  # every format that has no case of its own
 BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, warps=8, stretches=4)
 BATCHES = {
+    "rest": Batch(REST.matrices, REST.cols, tokens=8, stride=REST.stride),
     "q8_0": BIG,
     "q8_0_16": replace(BIG, tokens=16, resident=True, tiles=2),
     "q8_0_32": replace(BIG, tokens=32, warps=4, slots=1),
@@ -104,7 +107,7 @@ def multiply(
 
 def test_every_format_is_multiplied() -> None:
     """But F32, whose weights a half cannot hold."""
-    assert {m.format for batch in BATCHES.values() for m in batch.matrices} == set(layouts()) - {"F32"}
+    assert {m.format for batch in BATCHES.values() for m in batch.matrices} == set(formats()) - {"F32"}
 
 
 @pytest.mark.parametrize("name", BATCHES)

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
 from activations import ACTIVATIONS
-from imp_codegen.formats import Bytes, Format, format_named
-from imp_codegen.layouts import Tile, choose_tile, layouts
+from imp_codegen.formats import format_named, formats
+from imp_codegen.layouts import Layout, Tile, layouts
 from imp_codegen.reference import round_activations
+from random_rows import place, random_rows
 
 Array = NDArray[Any]
 WARPS, GRID = 3, 2
@@ -42,17 +43,16 @@ class Product:
     cap: float = 0.0
     in_place: bool = False
 
-    def tile(self, number: int) -> Tile:
-        return choose_tile(layouts()[self.matrices[number][0]], self.cols)
+    def place(self, number: int) -> tuple[Layout, Tile, str]:
+        name, rows = self.matrices[number]
+        return place(format_named(name), rows, self.cols)
 
     def source(self) -> str:
-        q8 = any(name.startswith("Q") for name, _ in self.matrices)
-        dense = any(not name.startswith("Q") for name, _ in self.matrices) and not self.in_place
+        places = [self.place(i) for i in range(len(self.matrices))]
+        q8 = any(layout.activation == "q8" for layout, _, _ in places)
+        dense = any(layout.activation != "q8" for layout, _, _ in places) and not self.in_place
         flag = {True: "true", False: "false"}
-        types = []
-        for i, (name, rows) in enumerate(self.matrices):
-            tile = self.tile(i)
-            types.append(f"imp::Matrix<imp::{name}<imp::TileShape{{{tile.rows}, {tile.cols}}}>, {rows}, {self.cols}>")
+        types = [cpp for _, _, cpp in places]
         encode = (
             f"imp::EncodeConfig{{.cols = {self.cols}, .warps = {WARPS}, .q8 = {flag[q8]}, .dense = {flag[dense]}, "
             f".norm = {flag[self.norm]}, .eps = 1e-5f, .weighted = {flag[self.weighted]}, .post = {flag[self.post]}, "
@@ -99,7 +99,14 @@ class Product:
         )
 
 
+# Every format in one kernel; where blocks are shorter, in rows that are no whole superblocks.
+EVERY = tuple((name, 3) for name in formats())
+SHORT = tuple((name, 2) for name, fmt in formats().items() if fmt.block == 32)
+
 PRODUCTS = (
+    Product("every", 1536, EVERY, norm=True),
+    Product("short_rows", 32 * 131, SHORT),
+    Product("gated_short", 2880, (SHORT[0], SHORT[-1]), norm=True, epilogue="gated"),
     Product("q8_small", 64, (("Q8_0", 5),)),
     Product("q8_norm", 288, (("Q8_0", 33), ("Q8_0", 7)), norm=True),
     Product("q8_wide", 4352, (("Q8_0", 3),), epilogue="AddRows"),
@@ -148,21 +155,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     return SimLibrary(compile_sim(folder / "decode.cu", folder, "check"))
 
 
-def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> Bytes:
-    """Rows as a file holds them: random codes, finite scales of both signs."""
-    raw = rng.integers(0, 256, (rows, fmt.row_bytes(cols)), dtype=np.uint8)
-    if fmt.name in ("F32", "F16", "BF16"):
-        values = rng.standard_normal((rows, cols)).astype(np.float32)
-        wide = values.view(np.uint32)
-        stored = {"F32": values, "F16": values.astype(np.float16), "BF16": (wide >> 16).astype(np.uint16)}[fmt.name]
-        return np.ascontiguousarray(stored).view(np.uint8).reshape(rows, -1)
-    blocks = raw.reshape(-1, fmt.block_bytes)
-    scales = (rng.standard_normal((len(blocks), 2)) * 0.01).astype(np.float16)
-    at, count = {"Q8_0": (0, 1), "Q4_K": (0, 2), "Q6_K": (208, 1)}[fmt.name]
-    blocks[:, at : at + 2 * count] = scales[:, :count].copy().view(np.uint8).reshape(len(blocks), -1)
-    return raw
-
-
 def run(library: SimLibrary, entry: str, buffers: list[Array], grid: int, block: int, seed: int) -> list[Array]:
     """Launch in a random thread order; the check mode's complaint fails the test."""
     library.configure(order=2, seed=seed)
@@ -180,7 +172,7 @@ def rms_norm(x: Array, eps: float) -> Array:
 
 
 def test_every_layout_is_multiplied() -> None:
-    assert {name for product in PRODUCTS for name, _ in product.matrices} == set(layouts())
+    assert {p.place(i)[0].name for p in PRODUCTS for i in range(len(p.matrices))} == set(layouts())
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
@@ -202,8 +194,9 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     for i, (name, rows) in enumerate(product.matrices):
         fmt = format_named(name)
         stored = random_rows(fmt, rows, product.cols, rng)
-        packed.append(layouts()[name].pack(fmt, stored, product.tile(i)))
-        given_x = round_activations(raw) if layouts()[name].activation == "q8" else raw
+        layout, tile, _ = product.place(i)
+        packed.append(layout.pack(fmt, stored, tile))
+        given_x = round_activations(raw) if layout.activation == "q8" else raw
         expected.append(fmt.dequantize(stored).astype(np.float64) @ given_x)
         if i in product.biased:
             biases.append(rng.standard_normal(rows).astype(np.float32) * 3)
@@ -225,10 +218,12 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
         want = product.cap * np.tanh(want / product.cap)
     if product.epilogue == "AddRows":
         want = want + start
-    # A code may round the other way where x / scale lies on a half: one step of one of many products.
-    largest = max(np.abs(want).max(), 1e-30)  # silu of a very negative gate is below float32
-    np.testing.assert_allclose(y, want, rtol=0, atol=4e-3 * largest)
-    assert np.median(np.abs(y - want)) < 1e-4 * largest
+    ends = np.cumsum([len(e) for e in expected])[:-1]
+    for found_rows, rows in zip(np.split(y, ends), np.split(want, ends), strict=True):
+        # A code may round the other way where x / scale lies on a half: one step of one of many products.
+        largest = max(np.abs(rows).max(), 1e-30)  # silu of a very negative gate is below float32
+        np.testing.assert_allclose(found_rows, rows, rtol=0, atol=4e-3 * largest)
+        assert np.median(np.abs(found_rows - rows)) < 1e-4 * largest
     if product.post:
         np.testing.assert_allclose(found[3], stream, rtol=1e-6, atol=1e-6 * np.abs(stream).max())
         assert not (found[3].view(np.uint32) & 1).any()

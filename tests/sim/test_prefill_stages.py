@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from sim_library import compile_sim
 
 from activations import ACTIVATIONS
-from imp_codegen.formats import format_named
-from imp_codegen.layouts import Tile, layouts
+from imp_codegen.formats import format_named, formats
+from imp_codegen.layouts import Layout, Tile, layouts
+from random_rows import place, random_rows
 
 Array = NDArray[Any]
 POISON = 0x7FC0BEEF  # a NaN where nothing may be read
@@ -41,7 +42,10 @@ class Gemm:
 
     @property
     def integer(self) -> bool:
-        return self.format.startswith("Q")
+        return self.place()[0].activation == "q8"
+
+    def place(self) -> tuple[Layout, Tile, str]:
+        return place(format_named(self.format), self.rows, self.cols, Tile(*self.tile))
 
     def stage(self) -> str:
         config = (
@@ -50,8 +54,7 @@ class Gemm:
             f".scale = {self.scale}f, .cap = {self.cap}f"
         )
         kind = "GemmQ8" if self.integer else "GemmBf16"
-        layout = f"imp::{self.format}<imp::TileShape{{{self.tile[0]}, {self.tile[1]}}}>"
-        return f"imp::{kind}<imp::GemmConfig{{{config}}}, imp::Matrix<{layout}, {self.rows}, {self.cols}>>"
+        return f"imp::{kind}<imp::GemmConfig{{{config}}}, {self.place()[2]}>"
 
 
 @dataclass(frozen=True)
@@ -123,6 +126,10 @@ GEMMS = {
     "capped": Gemm("BF16", rows=33, cols=64, tokens=32, stride=33, bias=True, scale=0.125, cap=2.0, tile=(8, 64)),
     # the same sums, in a chunk of another size
     "q4_k_t32": Gemm("Q4_K", rows=130, cols=512, tokens=32, stride=140, offset=10, tile=(4, 512)),
+}
+GEMMS |= {
+    name: Gemm(name, rows=66, cols=512, tokens=32, stride=66)
+    for name in sorted(set(formats()) - {case.format for case in GEMMS.values()})
 }
 ENCODERS = {
     "encode": Encode(cols=224, dense=False),
@@ -243,21 +250,6 @@ def step(rows: int) -> Array:
     return np.array([rows, 7, 7, 7], np.int32)
 
 
-def random_weights(case: Gemm, rng: np.random.Generator) -> Array:
-    """Rows as a file holds them."""
-    if case.format in {"F32", "F16", "BF16"}:
-        values = rng.standard_normal((case.rows, case.cols)).astype(np.float32)
-        if case.format == "BF16":
-            return (values.view(np.uint32) >> 16).astype(np.uint16).view(np.uint8)
-        return values.astype(np.float16 if case.format == "F16" else np.float32).view(np.uint8)
-    fmt = format_named(case.format)
-    raw = rng.integers(0, 256, (case.rows, case.cols // fmt.block, fmt.block_bytes), np.uint8)
-    for at in {"Q8_0": [0], "Q4_K": [0, 2], "Q6_K": [208]}[case.format]:
-        scales = rng.uniform(-0.02, 0.02, raw.shape[:2]).astype(np.float16)
-        raw[:, :, at : at + 2] = scales[:, :, None].view(np.uint8)
-    return raw.reshape(case.rows, -1)
-
-
 def to_bfloat(x: Array) -> Array:
     """Bits of x rounded to nearest even (no NaN)."""
     bits = np.ascontiguousarray(x, np.float32).view(np.uint32).astype(np.uint64)
@@ -321,7 +313,7 @@ def fragment_places(rows: int, cols: int) -> NDArray[np.int64]:
 
 
 def test_every_layout_is_multiplied() -> None:
-    assert {case.format for case in GEMMS.values()} == set(layouts())
+    assert {case.place()[0].name for case in GEMMS.values()} == set(layouts())
 
 
 @pytest.mark.parametrize("name", GEMMS)
@@ -330,9 +322,10 @@ def test_gemm(kernels: Kernels, name: str, n: int) -> None:
     case = GEMMS[name]
     n = min(n, case.tokens)
     rng = np.random.default_rng([n, *name.encode()])
-    raw = random_weights(case, rng)
     fmt = format_named(case.format)
-    weights = placed(layouts()[case.format].pack(fmt, raw, Tile(*case.tile)))
+    raw = random_rows(fmt, case.rows, case.cols, rng)
+    layout, tile, _ = case.place()
+    weights = placed(layout.pack(fmt, raw, tile))
     inputs, x = random_inputs(case, n, rng)
     bias = placed(rng.standard_normal(case.rows).astype(np.float32)) if case.bias else None
     y = placed(rng.standard_normal((case.tokens, case.stride)).astype(np.float32))
@@ -355,7 +348,9 @@ def test_gemm(kernels: Kernels, name: str, n: int) -> None:
 def test_gemm_does_not_depend_on_the_chunk(kernels: Kernels) -> None:
     big, small = GEMMS["q4_k"], GEMMS["q4_k_t32"]
     rng = np.random.default_rng(5)
-    weights = placed(layouts()["Q4_K"].pack(format_named("Q4_K"), random_weights(big, rng), Tile(*big.tile)))
+    fmt = format_named("Q4_K")
+    raw = random_rows(fmt, big.rows, big.cols, rng)
+    weights = placed(layouts()["Q4_K"].pack(fmt, raw, Tile(*big.tile)))
     (codes, scales), _ = random_inputs(big, 128, rng)
     whole = aligned((128, big.stride), np.float32)
     kernels.run("q4_k", weights, codes, scales, None, whole, step(128))

@@ -43,10 +43,6 @@ struct Q6_K {
       return dp4a(d, x.w, dp4a(c, x.z, dp4a(b, x.y, dp4a(a, x.x, sum))));
     }
   };
-  // Biased codes 0..63 to signed bytes: none of the four subtractions borrows once bit 7 is set.
-  static __device__ __forceinline__ std::uint32_t unbias(std::uint32_t codes) {
-    return ((codes | 0x80808080u) - 0x20202020u) ^ 0x80808080u;
-  }
 
   template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
@@ -75,8 +71,8 @@ struct Q6_K {
     const float d = half_to_float(w[0].d);
     const int s0 = static_cast<std::int8_t>(w[0].scales & 0xffu);
     const int s1 = static_cast<std::int8_t>(w[0].scales >> 8);
-    return {{unbias(low.a), unbias(low.b), unbias(low.c), unbias(low.d), unbias(high.a), unbias(high.b), unbias(high.c),
-             unbias(high.d)},
+    return {{signed_bytes<32>(low.a), signed_bytes<32>(low.b), signed_bytes<32>(low.c), signed_bytes<32>(low.d), signed_bytes<32>(high.a), signed_bytes<32>(high.b), signed_bytes<32>(high.c),
+             signed_bytes<32>(high.d)},
             {d * static_cast<float>(s0), d * static_cast<float>(s1)},
             0.0f};
   }

@@ -100,4 +100,44 @@ struct WeightBlock {
   float offset;
 };
 
+// Codes from 0 to 127 less `Zero` as signed bytes: none of the four subtractions borrows once bit 7 is set.
+template <std::uint32_t Zero>
+__device__ __forceinline__ std::uint32_t signed_bytes(std::uint32_t codes) {
+  if constexpr (Zero == 0) return codes;
+  return ((codes | 0x80808080u) - Zero * 0x01010101u) ^ 0x80808080u;
+}
+
+// 32 codes as bytes, k ascending.
+struct WordsOf32 {
+  std::uint32_t q[8];
+
+  // Half `half` of them: weigh(pair) makes weights of two halfs, code - zero each.
+  template <std::uint32_t Zero, class Weigh>
+  __device__ __forceinline__ HalfPairs halfs(int half, const Weigh& weigh) const {
+    HalfPairs out;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+      const std::uint32_t word = half == 0 ? q[i] : q[4 + i];
+      out.pairs[2 * i] = weigh(even_halfs<Zero>(word));
+      out.pairs[2 * i + 1] = weigh(odd_halfs<Zero>(word));
+    }
+    return out;
+  }
+  // As signed bytes, code - zero.
+  template <std::uint32_t Zero>
+  __device__ __forceinline__ WeightBlock block(float scale, float offset) const {
+    WeightBlock out{{}, {scale, scale}, offset};
+#pragma unroll
+    for (int i = 0; i < 8; i++) out.q[i] = signed_bytes<Zero>(q[i]);
+    return out;
+  }
+  // Without indexing registers at run time.
+  __device__ __forceinline__ int code(int index) const {
+    std::uint32_t word = q[0];
+#pragma unroll
+    for (int i = 1; i < 8; i++) word = index / 4 == i ? q[i] : word;
+    return static_cast<int>(word >> (index % 4 * 8) & 0xffu);
+  }
+};
+
 }  // namespace imp

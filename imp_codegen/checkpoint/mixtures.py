@@ -1,0 +1,103 @@
+"""What llama-quantize's names mean: a format, and which matrices get another one.
+
+https://github.com/ggml-org/llama.cpp, src/llama-quant.cpp, without an importance matrix, for dense models.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from imp_codegen.checkpoint.random_blocks import can_be_random
+from imp_codegen.formats import format_named, formats
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A matrix of a layer: `shared`, how many heads of queries share one of values."""
+
+    part: str
+    layer: int
+    layers: int
+    shared: int
+
+    @property
+    def first_eighth(self) -> bool:
+        return self.layer < self.layers // 8
+
+    @property
+    def more_bits(self) -> bool:
+        """In the first and last eighth, and every third between."""
+        eighth = self.layers // 8
+        return self.first_eighth or self.layer >= 7 * self.layers // 8 or (self.layer - eighth) % 3 == 2
+
+
+def _usual(place: _Place, base: str) -> str:
+    return base
+
+
+def _medium(place: _Place, base: str) -> str:
+    return "Q6_K" if place.part in ("attn_v", "ffn_down") and place.more_bits else base
+
+
+def _q4_k_s(place: _Place, base: str) -> str:
+    more = {"attn_v": place.layer < 4, "ffn_down": place.first_eighth}
+    return "Q5_K" if more.get(place.part) else base
+
+
+def _q3_k_m(place: _Place, base: str) -> str:
+    down = "Q5_K" if place.layer < place.layers // 16 else "Q4_K" if place.more_bits else base
+    more = {"attn_v": "Q5_K" if place.layer < 2 else "Q4_K", "attn_output": "Q4_K", "ffn_down": down}
+    return more.get(place.part, base)
+
+
+def _q2_k(place: _Place, base: str) -> str:
+    more = {"attn_v": "Q4_K" if place.shared >= 4 else "Q3_K", "attn_output": "Q3_K", "ffn_down": "Q3_K"}
+    return more.get(place.part, base)
+
+
+def _iq4(place: _Place, base: str) -> str:
+    more = {"attn_v": place.shared >= 4, "ffn_down": place.first_eighth}
+    return "Q5_K" if more.get(place.part) else base
+
+
+# A name, its format, and what a layer's matrices get. All of them have Q6_K for the logits.
+_MIXTURES: Mapping[str, tuple[str, Callable[[_Place, str], str]]] = {
+    "Q5_K_M": ("Q5_K", _medium),
+    "Q5_K_S": ("Q5_K", _usual),
+    "Q4_K_M": ("Q4_K", _medium),
+    "Q4_K_S": ("Q4_K", _q4_k_s),
+    "Q3_K_M": ("Q3_K", _q3_k_m),
+    "Q2_K": ("Q2_K", _q2_k),
+    "IQ4_XS": ("IQ4_XS", _iq4),
+    "IQ4_NL": ("IQ4_NL", _iq4),
+    **{name: (name, _usual) for name in ("Q5_1", "Q5_0", "Q4_1", "Q4_0")},
+}
+# Where a row is no whole number of blocks.
+_FALLBACKS: Mapping[str, str] = {
+    **{"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0"},
+    **dict.fromkeys(("Q3_K", "Q2_K", "IQ4_XS"), "IQ4_NL"),
+}
+
+
+def quantisations() -> tuple[str, ...]:
+    """Every name: formats, of which all matrices then are, and mixtures."""
+    mixed = [name for name, (base, _) in _MIXTURES.items() if base in formats()]
+    pure = [name for name, fmt in formats().items() if can_be_random(fmt) and name not in mixed]
+    return (*pure, *mixed)
+
+
+def format_in_mixture(name: str, quant: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """Format of a matrix, out of those of a model by their shapes."""
+    if quant not in _MIXTURES:
+        return quant
+    base, chosen = _MIXTURES[quant]
+    fmt = base
+    if name == ("output.weight" if "output.weight" in shapes else "token_embd.weight"):
+        fmt = "Q6_K"
+    elif part := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name):
+        layers = 1 + max(int(each[1]) for other in shapes if (each := re.match(r"blk\.(\d+)\.", other)))
+        queries, values = (shapes.get(f"blk.{part[1]}.{each}.weight", (1,)) for each in ("attn_q", "attn_v"))
+        fmt = chosen(_Place(part[2], int(part[1]), layers, queries[0] // values[0]), base)
+    return _FALLBACKS.get(fmt, fmt) if shapes[name][-1] % format_named(fmt).block else fmt

@@ -1,0 +1,78 @@
+"""Random blocks of every format, with a given standard deviation and a mean of zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen.formats import Bytes, Format
+
+_BLOCKS = 262139  # of a pool: prime, and above the rows of any vocabulary
+_WEIGHTS = 4194301  # prime; for formats whose block is one weight
+_SAMPLE = 4096  # blocks that say how far weights spread
+
+
+@dataclass(frozen=True, slots=True)
+class _Scales:
+    """Where a block has its float16 scale `d`.
+
+    `minimum`: where the float16 is that is added, or subtracted, and how many steps of d it must be for a mean of zero.
+    `alike` makes the scales of blocks within a block and those of their minima the same, for that.
+    """
+
+    d: int
+    minimum: tuple[int, float] | None = None
+    alike: Callable[[Bytes], None] | None = None
+
+
+def _alike_k(blocks: Bytes) -> None:
+    """Q4_K's and Q5_K's twelve bytes at 4."""
+    blocks[:, 8:12] = blocks[:, 4:8]
+    blocks[:, 12:16] = (blocks[:, 12:16] & 15) * 17
+
+
+_SCALES: Mapping[str, _Scales] = {
+    "Q8_0": _Scales(0),
+    "Q6_K": _Scales(208),
+    "Q5_K": _Scales(0, (2, 15.5), _alike_k),
+    "Q5_1": _Scales(0, (2, -15.5)),
+    "Q5_0": _Scales(0),
+    "Q4_K": _Scales(0, (2, 7.5), _alike_k),
+    "Q4_1": _Scales(0, (2, -7.5)),
+    "Q4_0": _Scales(0),
+}
+
+
+def can_be_random(fmt: Format) -> bool:
+    """Whether it is known what makes weights of a sensible size."""
+    return fmt.name in ("F32", "F16", "BF16") or fmt.name in _SCALES
+
+
+def random_blocks(fmt: Format, rng: np.random.Generator, deviation: float) -> Bytes:
+    """A pool of blocks one after the other, uint8[bytes]."""
+    if fmt.block == 1:
+        values = rng.standard_normal(_WEIGHTS, np.float32) * np.float32(deviation)
+        halves = {"F16": values.astype("<f2"), "BF16": (values.view("<u4") >> 16).astype("<u2")}
+        return halves.get(fmt.name, values).view(np.uint8)
+    blocks = rng.integers(0, 256, (_BLOCKS, fmt.block_bytes), np.uint8)
+    scales = _SCALES[fmt.name]
+    if scales.alike:
+        scales.alike(blocks)
+    signs = np.where(np.arange(_BLOCKS) % 2, -1.0, 1.0)  # since codes go further down than up
+    _set(blocks, scales, signs)
+    _set(blocks, scales, signs * (deviation / float(fmt.dequantize(blocks[:_SAMPLE]).std())))
+    return blocks.reshape(-1)
+
+
+def _set(blocks: Bytes, scales: _Scales, steps: NDArray[np.float64]) -> None:
+    blocks[:, scales.d : scales.d + 2] = _halves(steps)
+    if scales.minimum:
+        at, count = scales.minimum
+        blocks[:, at : at + 2] = _halves(steps * count)
+
+
+def _halves(values: NDArray[np.float64]) -> NDArray[np.uint8]:
+    return values.astype("<f2")[:, None].view(np.uint8)

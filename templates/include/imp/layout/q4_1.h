@@ -1,0 +1,65 @@
+// Q4_1: blocks of 32 four-bit codes, an f16 scale and an f16 minimum. w = d * q + m.
+#pragma once
+#include "imp/layout/four_bits.h"
+
+namespace imp {
+
+template <TileShape T>
+struct Q4_1 {
+  static constexpr TileShape kTile = T;
+  static constexpr bool kInteger = true;
+  static constexpr int kScaleGroup = 32;
+  static constexpr bool kOffset = true;
+  static constexpr int kVector = 32;  // one block: 16 bytes
+  static constexpr int kRowBytes = T.cols / 2;
+  static constexpr int kPairs = T.rows * kRowBytes;
+  static constexpr int kTileBytes = round_up(kPairs + T.rows * T.cols / 8, 16);
+  static_assert(T.cols % 32 == 0, "Q4_1 has blocks of 32 weights");
+
+  struct Lane {
+    uint4 codes;
+    std::uint32_t pair;  // d | m << 16
+  };
+  struct Input {
+    uint4 low;
+    uint4 high;
+    float d16;  // scale / 16
+    float sum;  // of the 32 activations
+  };
+
+  template <class Memory = Stream>
+  static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
+    const auto* pairs = reinterpret_cast<const std::uint32_t*>(tile + kPairs) + row * (T.cols / 32);
+    return {Memory::load16(tile + row * kRowBytes + vector * 16), pairs[vector]};
+  }
+  static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
+    const uint2 scale = x.scales[vector];
+    const float d = bits_to_float(scale.x);
+    return {x.chunk(vector * 2), x.chunk(vector * 2 + 1), d * (1.0f / 16.0f),
+            d * static_cast<float>(low_sum(scale.y) + high_sum(scale.y))};
+  }
+  static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
+    const auto sum16 = static_cast<float>(FourBits::dot16(w.codes, in.low, in.high, 0));
+    const float2 d = half2_to_float2(w.pair);
+    return fma(in.d16 * d.x, sum16, fma(in.sum, d.y, before));
+  }
+
+  // Block `index` of a row.
+  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
+    const float2 d = half2_to_float2(w[0].pair);
+    return FourBits::words(w[0].codes).template block<0>(d.x, -d.y);
+  }
+  // Half `half` of a block.
+  static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
+    const std::uint32_t d = byte_permute(w[0].pair, 0, 0x1010);
+    const std::uint32_t m = byte_permute(w[0].pair, 0, 0x3232);
+    return FourBits::words(w[0].codes).template halfs<0>(half, [&](std::uint32_t pair) { return half2_fma(pair, d, m); });
+  }
+  static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
+    const auto* pairs = reinterpret_cast<const std::uint32_t*>(tile + kPairs) + row * (T.cols / 32);
+    const float2 d = half2_to_float2(pairs[col / 32]);
+    return d.x * static_cast<float>(FourBits::code(tile + row * kRowBytes + col / 32 * 16, col % 32)) + d.y;
+  }
+};
+
+}  // namespace imp

@@ -1,0 +1,44 @@
+"""Random rows of every storage format, as a file holds them, and where its scales are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from imp_codegen.formats import Format
+from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for
+
+# Of a format's blocks: where its float16 scales begin.
+HALFS = {
+    "Q8_0": (0,),
+    "Q4_0": (0,),
+    "Q4_1": (0, 2),
+    "Q5_0": (0,),
+    "Q5_1": (0, 2),
+    "Q4_K": (0, 2),
+    "Q5_K": (0, 2),
+    "Q6_K": (208,),
+}
+
+
+def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """uint8[rows, row bytes]: normal floats, or random codes with finite scales of both signs."""
+    if fmt.name in ("F32", "F16", "BF16"):
+        values = rng.standard_normal((rows, cols)).astype(np.float32)
+        wide = values.view(np.uint32)
+        stored = {"F32": values, "F16": values.astype(np.float16), "BF16": (wide >> 16).astype(np.uint16)}[fmt.name]
+        return np.ascontiguousarray(stored).view(np.uint8).reshape(rows, -1)
+    raw = rng.integers(0, 256, (rows, fmt.row_bytes(cols)), dtype=np.uint8)
+    blocks = raw.reshape(-1, fmt.block_bytes)
+    for at in HALFS[fmt.name]:
+        blocks[:, at : at + 2] = (rng.standard_normal((len(blocks), 1)) * 0.01).astype("<f2").view(np.uint8)
+    return raw
+
+
+def place(fmt: Format, rows: int, cols: int, tile: Tile | None = None) -> tuple[Layout, Tile, str]:
+    """The layout of a matrix, its tile, unless given, and the C++ type of the matrix."""
+    layout = layout_for(fmt, rows, cols, ())
+    tile = tile or choose_tile(layout, cols)
+    arguments = "".join(f", {argument}" for argument in layout.arguments(fmt) or ())
+    shape = f"imp::TileShape{{{tile.rows}, {tile.cols}}}"
+    return layout, tile, f"imp::Matrix<imp::{layout.name}<{shape}{arguments}>, {rows}, {cols}>"
