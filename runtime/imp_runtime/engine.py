@@ -214,9 +214,9 @@ class Engine:
     def _check_tokens(self, tokens: Tokens[int]) -> None:
         if not len(tokens):
             raise RequestError("prompt is empty; give at least one token")
-        for i, token in enumerate(tokens):
-            if not 0 <= token < self.plan.vocab:
-                raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
+        if min(tokens) < 0 or max(tokens) >= self.plan.vocab:
+            i, token = next((i, token) for i, token in enumerate(tokens) if not 0 <= token < self.plan.vocab)
+            raise RequestError(f"prompt[{i}] is {token}, expected a token id from 0 to {self.plan.vocab - 1}")
 
     def abort(self, sequence: Sequence) -> None:
         """End a sequence: from now on nothing is launched for it, and its slot and blocks can be had by others.

@@ -13,6 +13,7 @@ import tokenizers
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
+from imp_server.generation.pieces import Pieces
 
 _LONGEST_CHARACTER = 4  # bytes, in UTF-8
 _CONTROL = re.compile("<[|\uff5c].*|.*[|\uff5c]>")
@@ -32,6 +33,23 @@ _BYTE_OF = _byte_letters()
 def _any_of(texts: Iterable[str]) -> re.Pattern[str]:
     """Finds the longest of `texts` at each place; nothing where there are none."""
     return re.compile("|".join(map(re.escape, sorted(texts, key=len, reverse=True))) or "(?!)")
+
+
+def in_pieces(backend: tokenizers.Tokenizer) -> Pieces:
+    """What encodes texts as `backend` does, and cuts them at added tokens that take nothing but themselves."""
+
+    def whole(text: str) -> list[int]:
+        ids: list[int] = backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    # Those that are looked for in the normalized text are found in what these leave.
+    first = {index: token for index, token in backend.get_added_tokens_decoder().items() if not token.normalized}
+    plain = {
+        token.content: index
+        for index, token in first.items()
+        if not (token.lstrip or token.rstrip or token.single_word) and whole(token.content) == [index]
+    }
+    return Pieces(whole, _any_of(token.content for token in first.values()), plain)
 
 
 class Tokenizer:
@@ -63,6 +81,7 @@ class Tokenizer:
         self._beginnings = frozenset(text[:length] for text in self._control for length in range(1, len(text)))
         self._longest_beginning = max(map(len, self._beginnings), default=0)
         self._read_decoder()
+        self._pieces = in_pieces(self.backend)
         self._raw: dict[int, bytes] = {}
         self._texts: dict[int, str | None] = {}
 
@@ -126,18 +145,17 @@ class Tokenizer:
 
     def _encode(self, text: str, spelled: bool) -> list[int]:
         literal = not spelled and self._control_text.search(text) is not None
-        ids: list[int] = (self._unspelled if literal else self.backend).encode(text, add_special_tokens=False).ids
-        return ids
+        return (self._unspelled if literal else self._pieces).encode(text)
 
     @functools.cached_property
-    def _unspelled(self) -> tokenizers.Tokenizer:
+    def _unspelled(self) -> Pieces:
         """One of its own: the switch is a state of the backend, which other threads use meanwhile."""
         description = json.loads(self.backend.to_str())
         for token in description["added_tokens"]:
             token["special"] = token["content"] in self._control
         backend = tokenizers.Tokenizer.from_str(json.dumps(description))
         backend.encode_special_tokens = True
-        return backend
+        return in_pieces(backend)
 
     def token(self, index: int) -> tuple[str, bytes]:
         """Text and bytes of one token; in the text U+FFFD stands for bytes that are no character on their own."""
