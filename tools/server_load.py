@@ -25,9 +25,9 @@ import uvicorn
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from fake_engine import FakeEngine, Output, encode, write_tiny_artifact
+from hosted import HostedEngine
 from imp_server.api.app import create_app
 from imp_server.api.http import listen
-from imp_server.async_engine import AsyncEngine
 from imp_server.model import Model
 
 CONTEXT = 8192
@@ -61,7 +61,7 @@ def serve(name: str, period: float, ready: multiprocessing.Queue[int]) -> None:
     times = np.ndarray((MOST_STREAMS, MOST_TOKENS), np.float64, memory.buf)
     with tempfile.TemporaryDirectory() as folder:
         engine = TimedEngine(Path(folder) / "tiny.impc", times, period)
-        app = create_app(AsyncEngine(lambda: Model(engine)))  # type: ignore[arg-type]  # the engine's twin
+        app = create_app(HostedEngine(lambda: Model(engine)))  # type: ignore[arg-type]  # the engine's twin
         with listen("127.0.0.1", 0) as listener:
             ready.put(listener.getsockname()[1])
             uvicorn.Server(uvicorn.Config(app, log_level="error")).run(sockets=[listener])

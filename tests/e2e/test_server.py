@@ -18,10 +18,10 @@ import pytest
 import uvicorn
 
 from fake_engine import CONTEXT, FakeEngine, encode, write_tiny_artifact
+from hosted import HostedEngine
 from imp_runtime.artifact import Artifact
 from imp_server.api.app import create_app
 from imp_server.api.http import listen
-from imp_server.async_engine import AsyncEngine
 from imp_server.model import Model
 
 REPLY = "Hello 🙂🚀 wörld, this is the reply"
@@ -41,7 +41,7 @@ def reply_to(prompt: Sequence[int]) -> list[int]:
 @contextmanager
 def serving(load: Callable[[], Model], *, limit: int = 256, **options: Any) -> Iterator[str]:
     """The base address of a live server; at the end it has been shut down."""
-    engine = AsyncEngine(load, limit=limit)
+    engine = HostedEngine(load, limit=limit)
     app = create_app(engine, **options)
     with listen("127.0.0.1", 0) as listener:
         config = uvicorn.Config(app, log_level="error", timeout_graceful_shutdown=1)

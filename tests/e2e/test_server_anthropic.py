@@ -222,7 +222,10 @@ def test_a_late_error_is_an_event(artifact: Artifact) -> None:
         body = {"model": "tiny", "max_tokens": 400, "messages": ask("x"), "stream": True}
         last = blocks(http.post(PATH, json=body).text)[-1]
     assert last["type"] == "error"
-    assert last["error"] == {"type": "api_error", "message": "the engine failed: the GPU is gone"}
+    assert last["error"] == {
+        "type": "api_error",
+        "message": "the engine failed: the GPU is gone; it is being started again, try again",
+    }
 
 
 def test_a_full_server(artifact: Artifact) -> None:

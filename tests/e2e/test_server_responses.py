@@ -13,10 +13,10 @@ from test_server import Server, running, serving, wait_for
 from test_server_openai import PARAMETERS, TEMPLATE, reply_to
 
 from fake_engine import CONTEXT, FakeEngine, Output, encode, reference_tokenizer, write_tiny_artifact
+from hosted import HostedEngine
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_server.api.app import create_app
-from imp_server.async_engine import AsyncEngine
 from imp_server.model import Model
 from operated import operated
 
@@ -194,7 +194,7 @@ def test_errors(server: Server, change: dict[str, object], param: str | None) ->
 
 def test_the_end_of_the_server(artifact: Artifact) -> None:
     """OpenAI's SDK hears that the response has failed, and what there was of it."""
-    engine = AsyncEngine(lambda: Model(FakeEngine(artifact, lambda _: encode("word " * 300), seconds_per_step=0.01)))  # type: ignore[arg-type]
+    engine = HostedEngine(lambda: Model(FakeEngine(artifact, lambda _: encode("word " * 300), seconds_per_step=0.01)))  # type: ignore[arg-type]
     with operated(create_app(engine), "server.shutdown_seconds=0.2") as server:
         wait_for(lambda: server.http.get("/health").status_code == 200)
         client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)

@@ -79,10 +79,10 @@ def test_the_family_is_the_one_that_reads_what_the_template_writes(name: str) ->
     ]
     grammar = form.parsers.tool_grammar(tools)
     assert grammar is not None
-    make = masks.compile("lark", grammar, vocabulary())
+    held = masks.compile("lark", grammar, vocabulary())
     text = form.capabilities.written.removesuffix("<|stop|>")
     starts = (text[place:] for place in range(text.index("first_tool") + 1))
-    assert any(fits(make, vocabulary(), start) for start in starts), text
+    assert any(fits(held, vocabulary(), start) for start in starts), text
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from test_structured import allowed, fits, vocabulary
+from test_structured import allowed, begin, fits, vocabulary
 
 from imp_runtime.constraint import unpack_bits
 from imp_server.grammar import masks
@@ -33,28 +33,28 @@ SAME: list[tuple[str, str, str, int]] = [
 
 @pytest.mark.parametrize(("grammar", "expression", "letters", "longest"), SAME)
 def test_the_same_texts(grammar: str, expression: str, letters: str, longest: int) -> None:
-    make = masks.compile("gbnf", grammar, vocabulary())
+    held = masks.compile("gbnf", grammar, vocabulary())
     for length in range(longest + 1):
         for text in map("".join, itertools.product(letters, repeat=length)):
-            assert fits(make, vocabulary(), text) == bool(re.fullmatch(expression, text)), text
+            assert fits(held, vocabulary(), text) == bool(re.fullmatch(expression, text)), text
 
 
 @pytest.mark.parametrize("escape", [r"\u00e9", r"\xe9", r"\U000000e9", "é"])
 def test_escapes_of_characters(escape: str) -> None:
     for grammar in (f'root ::= "{escape}"', f"root ::= [{escape}]"):
-        make = masks.compile("gbnf", grammar, vocabulary())
-        assert fits(make, vocabulary(), "é")
-        assert not fits(make, vocabulary(), "e")
+        held = masks.compile("gbnf", grammar, vocabulary())
+        assert fits(held, vocabulary(), "é")
+        assert not fits(held, vocabulary(), "e")
     assert fits(masks.compile("gbnf", r'root ::= "\U0001F600" [^\U0010fffe]', vocabulary()), vocabulary(), "😀é")
 
 
 def test_rules_that_contain_themselves() -> None:
     grammar = 'root ::= list\nlist ::= "[" ws (item ("," ws item)*)? "]" ws\nitem ::= list | [0-9]+ ws\nws ::= [ ]*'
-    make = masks.compile("gbnf", grammar, vocabulary())
+    held = masks.compile("gbnf", grammar, vocabulary())
     for text in ("[]", "[1]", "[ 12 , [3], []] ", "[[[]]]"):
-        assert fits(make, vocabulary(), text), text
+        assert fits(held, vocabulary(), text), text
     for text in ("", "[", "[1,]", "[1 2]", "]", "[[]"):
-        assert not fits(make, vocabulary(), text), text
+        assert not fits(held, vocabulary(), text), text
 
 
 def test_tokens() -> None:
@@ -63,7 +63,7 @@ def test_tokens() -> None:
     by_id = f'root ::= <[{opening}]> thinking <[{closing}]> "a"\nthinking ::= !<[{closing}]>*'
     by_text = 'root ::= <think> thinking </think> "a"\nthinking ::= !</think>*'
     for grammar in (by_id, by_text):
-        mask = masks.compile("gbnf", grammar, vocab)()
+        mask = begin(masks.compile("gbnf", grammar, vocab), vocab)
         assert list(allowed(mask, vocab)) == [opening]
         for token in vocab.encode("<think>hm<|end|>"):
             mask.accept(token)

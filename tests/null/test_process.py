@@ -156,8 +156,6 @@ def none(name):
     return version(name)
 importlib.metadata.version = none
 import imp_codegen.compiler, imp_server.api.app, imp_server.cli
-from types import SimpleNamespace as Some
-from imp_server.model import _fingerprint
-_fingerprint(Some(artifact=Some(metadata={"imp_version": "1"}, weights_hash="2"), target="sim"))
+import imp_server.frontend
 """
     assert run(sys.executable, "-c", program).stderr == ""

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 from test_structured import TOOLS, Vocabulary, allowed, special_tokens, vocabulary
 
-from imp_runtime.constraint import TokenMask
 from imp_server import parsers
 from imp_server.api.conversation import Conversation, Grammar
 from imp_server.api.reply_grammar import constraint
 from imp_server.errors import ApiError
+from imp_server.generation.constraint import Constraint
+from imp_server.grammar import masks
 
 Z = Grammar(
     "json_schema",
@@ -37,17 +38,15 @@ def asked(**wishes: Any) -> Conversation:
     return replace(Conversation((), {}, tools=TOOLS), **wishes)
 
 
-def make(
-    conversation: Conversation, family: str = "hermes", template: str = "", tail: str = ""
-) -> Callable[[], TokenMask]:
+def make(conversation: Conversation, family: str = "hermes", template: str = "", tail: str = "") -> Constraint:
     made = constraint(special(), parsers.for_model(template, family), conversation, tail)  # type: ignore[arg-type]
     assert made is not None
     return made
 
 
-def fits(make: Callable[[], TokenMask], vocab: Vocabulary, text: str) -> bool:
+def fits(held: Constraint, vocab: Vocabulary, text: str) -> bool:
     """Whether all tokens of `text` are allowed, and then a stop token; while the model thinks, all are."""
-    mask = make()
+    mask = masks.start(held, vocab)
     for token in vocab.encode(text):
         if mask.mask() is not None and token not in allowed(mask, vocab):
             return False

@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import json
+import pickle
 import random
 import re
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.tokenizer.gguf import from_keys
 from imp_runtime.constraint import TokenMask
 from imp_server import parsers
+from imp_server.generation.constraint import Held, Wait
 from imp_server.generation.events import ToolArguments, ToolOpen
 from imp_server.grammar import masks
 from imp_server.grammar.masks import GrammarError
@@ -73,9 +75,14 @@ def allowed(mask: TokenMask, vocab: Vocabulary) -> np.ndarray:
     return ids
 
 
-def walk(make: Callable[[], TokenMask], vocab: Vocabulary, seed: int) -> str:
+def begin(held: Held, vocab: Vocabulary) -> TokenMask:
+    """The mask of a reply, from what has been sent to another process."""
+    return masks.start((pickle.loads(pickle.dumps(held)),), vocab)
+
+
+def walk(held: Held, vocab: Vocabulary, seed: int) -> str:
     """Text of random allowed tokens; ends at a random place where it may."""
-    choose, mask, ids = random.Random(seed), make(), []
+    choose, mask, ids = random.Random(seed), begin(held, vocab), []
     for _ in range(600):
         choices = allowed(mask, vocab)
         stops = set(choices) & set(vocab.stop_tokens)
@@ -89,9 +96,9 @@ def walk(make: Callable[[], TokenMask], vocab: Vocabulary, seed: int) -> str:
     raise AssertionError(f"the walk never ends: {vocab.decode(ids)!r}")
 
 
-def fits(make: Callable[[], TokenMask], vocab: Vocabulary, text: str) -> bool:
+def fits(held: Held, vocab: Vocabulary, text: str) -> bool:
     """Whether all tokens of `text` are allowed, one after the other, and then a stop token."""
-    mask = make()
+    mask = begin(held, vocab)
     for token in vocab.encode(text):
         if token not in allowed(mask, vocab):
             return False
@@ -153,26 +160,26 @@ KINDS: list[tuple[masks.Kind, str, Callable[[str], object], list[str], list[str]
 @pytest.mark.parametrize(("kind", "source", "check", "good", "bad"), KINDS, ids=[kind[0] for kind in KINDS])
 def test_a_kind(kind: masks.Kind, source: str, check: Callable[[str], object], good: list[str], bad: list[str]) -> None:
     vocab = vocabulary()
-    make = masks.compile(kind, source, vocab)
+    held = masks.compile(kind, source, vocab)
     for seed in range(12):
-        check(walk(make, vocab, seed))
+        check(walk(held, vocab, seed))
     for text in good:
-        assert fits(make, vocab, text), text
+        assert fits(held, vocab, text), text
     for text in bad:
-        assert not fits(make, vocab, text), text
+        assert not fits(held, vocab, text), text
 
 
 def test_any_json_object() -> None:
     vocab = vocabulary()
-    make = masks.compile("json_object", "", vocab)
-    assert fits(make, vocab, '{"a": [1, {"b": null}], "c": "é \\n"}')
-    assert fits(make, vocab, "{}")
+    held = masks.compile("json_object", "", vocab)
+    assert fits(held, vocab, '{"a": [1, {"b": null}], "c": "é \\n"}')
+    assert fits(held, vocab, "{}")
     for text in ("[]", "1", "{'a'", '{"a": }', "{}x"):
-        assert not fits(make, vocab, text)
+        assert not fits(held, vocab, text)
 
 
 def test_whitespace_has_an_end() -> None:
-    mask = masks.compile("json_object", "", vocabulary())()
+    mask = begin(masks.compile("json_object", "", vocabulary()), vocabulary())
     mask.accept(vocabulary().encode("{")[0])
     (space,) = vocabulary().encode("\n")
     for _ in range(40):
@@ -183,16 +190,16 @@ def test_whitespace_has_an_end() -> None:
 
 def test_masks_of_one_grammar_are_separate() -> None:
     vocab = vocabulary()
-    make = masks.compile("regex", "ab", vocab)
-    first, second = make(), make()
+    held = masks.compile("regex", "ab", vocab)
+    first, second = begin(held, vocab), begin(held, vocab)
     first.accept(vocab.encode("ab")[0])
     assert set(allowed(first, vocab)) != set(allowed(second, vocab))
-    assert fits(make, vocab, "ab")
+    assert fits(held, vocab, "ab")
 
 
 def test_a_token_against_the_mask_ends_the_reply() -> None:
     vocab = vocabulary()
-    mask = masks.compile("regex", "ab", vocab)()
+    mask = begin(masks.compile("regex", "ab", vocab), vocab)
     mask.accept(vocab.encode("z")[0])
     assert mask.done()
     assert set(allowed(mask, vocab)) == set(vocab.stop_tokens)
@@ -223,9 +230,9 @@ def test_bad_grammars(kind: masks.Kind, source: str, message: str) -> None:
 @pytest.mark.parametrize("tags", [False, True])
 def test_after_the_reasoning(tags: bool) -> None:
     vocab = vocabulary(tags=tags)
-    make = masks.after(parsers.Wait("</think>"), masks.compile("regex", "[0-9]{2}", vocab), vocab)
+    held = replace(masks.compile("regex", "[0-9]{2}", vocab), wait=Wait("</think>"))
     for gap in ("", "\n", "\n\n"):
-        mask = make()
+        mask = begin(held, vocab)
         for token in vocab.encode("so [42] </thin </think>" + gap):
             assert mask.mask() is None or gap
             assert not mask.done()
@@ -240,13 +247,13 @@ def test_after_the_reasoning(tags: bool) -> None:
 
 def test_reasoning_that_the_reply_may_begin_with() -> None:
     vocab = vocabulary(tags=True)
-    make = masks.after(parsers.Wait("</think>", "<think>"), masks.compile("regex", "[0-9]{2}", vocab), vocab)
+    held = replace(masks.compile("regex", "[0-9]{2}", vocab), wait=Wait("</think>", "<think>"))
     (opening,) = vocab.encode("<think>")
     (closing,) = vocab.encode("</think>")
     digits = vocab.encode("4")
-    assert {opening, *digits} <= set(allowed(make(), vocab))
+    assert {opening, *digits} <= set(allowed(begin(held, vocab), vocab))
 
-    thinks = make()
+    thinks = begin(held, vocab)
     thinks.accept(opening)
     assert thinks.mask() is None
     thinks.accept(vocab.encode("x")[0])
@@ -255,14 +262,9 @@ def test_reasoning_that_the_reply_may_begin_with() -> None:
     assert digits[0] in allowed(thinks, vocab)
     assert opening not in allowed(thinks, vocab)
 
-    answers = make()
+    answers = begin(held, vocab)
     answers.accept(digits[0])
     assert opening not in allowed(answers, vocab)
-
-
-def test_nothing_to_wait_for() -> None:
-    make = masks.compile("regex", "a", vocabulary())
-    assert masks.after(None, make, vocabulary()) is make
 
 
 TOOLS = [
@@ -348,9 +350,9 @@ def test_forced_calls(family: str, template: str, good: list[str], bad: list[str
     parser = parsers.for_model(template, family)
     grammar = parser.tool_grammar(TOOLS, special=special_tokens(vocab))
     assert grammar is not None
-    make = masks.compile("lark", grammar, vocab)
+    held = masks.compile("lark", grammar, vocab)
     for text in good:
-        assert fits(make, vocab, text), text
+        assert fits(held, vocab, text), text
         read = parser.start("<|start|>assistant", TOOLS)
         pieces = [*read.push(text), *read.finish()]
         calls = [piece for piece in pieces if isinstance(piece, ToolOpen)]
@@ -359,7 +361,7 @@ def test_forced_calls(family: str, template: str, good: list[str], bad: list[str
             arguments = "".join(p.text for p in pieces if isinstance(p, ToolArguments) and p.index == opened.index)
             assert ("city" in json.loads(arguments)) == (opened.name == "weather")
     for text in bad:
-        assert not fits(make, vocab, text), text
+        assert not fits(held, vocab, text), text
 
 
 @pytest.mark.parametrize("family", [name for name in parsers.families() if name not in ("plain", "harmony")])
@@ -375,10 +377,10 @@ def test_random_calls_are_calls(family: str) -> None:
     parser = parsers.for_model("", family)
     grammar = parser.tool_grammar(tools, parallel=False, special=special_tokens(vocab))
     assert grammar is not None
-    make = masks.compile("lark", grammar, vocab)
+    held = masks.compile("lark", grammar, vocab)
     for seed in range(8):
         read = parser.start(">>>" if family == "functionary32" else "", tools)
-        pieces = [*read.push(walk(make, vocab, seed)), *read.finish()]
+        pieces = [*read.push(walk(held, vocab, seed)), *read.finish()]
         (opened,) = (piece for piece in pieces if isinstance(piece, ToolOpen))
         assert opened.name in ("one", "two")
         value = json.loads("".join(piece.text for piece in pieces if isinstance(piece, ToolArguments)))
@@ -406,7 +408,7 @@ def test_texts_without_quotes_are_held_to_their_schema(
     tools = [{"type": "function", "function": {"name": "f", "parameters": parameters}}]
     grammar = parsers.for_model("", family).tool_grammar(tools, special=special_tokens(vocab))
     assert grammar is not None
-    make = masks.compile("lark", grammar, vocab)
+    held = masks.compile("lark", grammar, vocab)
     spellings = {
         "qwen3_coder": "<tool_call>\n<function=f>\n<parameter=q>\n%s\n</parameter>\n</function>\n</tool_call>",
         "glm": "<tool_call>f\n<arg_key>q</arg_key>\n<arg_value>%s</arg_value>\n</tool_call>",
@@ -415,14 +417,14 @@ def test_texts_without_quotes_are_held_to_their_schema(
         "lfm2": '<|tool_call_start|>[f(q="%s")]<|tool_call_end|>',
         "hermes": '<tool_call>\n{"name": "f", "arguments": {"q": "%s"}}\n</tool_call>',
     }
-    assert [text for text in (*good, *bad) if fits(make, vocab, spellings[family].replace("%s", text))] == good
+    assert [text for text in (*good, *bad) if fits(held, vocab, spellings[family].replace("%s", text))] == good
 
 
 def test_the_choice_of_a_tool() -> None:
     vocab = vocabulary()
     parser = parsers.for_model("", "hermes")
 
-    def make(choice: str | None, *, parallel: bool = True) -> Callable[[], TokenMask]:
+    def make(choice: str | None, *, parallel: bool = True) -> Held:
         grammar = parser.tool_grammar(TOOLS, choice, parallel=parallel)
         assert grammar is not None
         return masks.compile("lark", grammar, vocab)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import socket
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +17,8 @@ from tiny_artifact import ROWS, STOP, VOCAB, write_tiny
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from imp_server.async_engine import AsyncEngine
+from imp_server.engine.client import AsyncEngine
+from imp_server.engine.host import EngineHost
 from imp_server.generation.request import Request
 
 TEXT = [(5 * i) % VOCAB for i in range(5 * ROWS)]
@@ -65,22 +68,31 @@ def test_every_answer_has_a_step_between_two_parts(engine: Engine, program: str)
 
 def test_the_server_lets_answers_go_on(engine: Engine) -> None:
     ran = engine._device.ran  # type: ignore[attr-defined]
-    server = AsyncEngine(lambda: SimpleNamespace(engine=engine, close=engine.close))  # type: ignore[arg-type,return-value]
+    host = EngineHost(engine, None)  # type: ignore[arg-type]  # no grammar is asked for
+    thread = threading.Thread(target=host.run)
+    thread.start()
+    ours, theirs = socket.socketpair()
+    host.attach(ours)
+    frontend = SimpleNamespace(runs_on=lambda target, context: None)
 
     async def both() -> None:
+        server = AsyncEngine(lambda: frontend)  # type: ignore[arg-type,return-value]
         server.start()
-        while server._model is None:
+        await server.attach(theirs)
+        while not server.kv_tokens or server._frontend is None:
             await asyncio.sleep(0.001)
         request = Request((1, 2), SamplingParams(max_tokens=3000, ignore_eos=True))
         async with server.generate([request]) as admitted:
             async for _ in admitted.outputs():
                 break
             ran.clear()
-            assert len(await server.embed(TEXT, lambda hidden: hidden)) == len(TEXT)
-            assert (await server.logits(TEXT)).shape == (len(TEXT), VOCAB)
+            assert len(await server.embed(TEXT, "none")) == len(TEXT)
+            assert len(await server.score(TEXT, 1)) == len(TEXT) - 1
+        await server.close()
 
     asyncio.run(both())
-    server.close()
+    host.stop()
+    thread.join()
     texts = [entry for entry in ran if entry in ("hidden", "logits", "step")]
     parts = [n for n, entry in enumerate(texts) if entry != "step"]
     assert len(parts) == 10

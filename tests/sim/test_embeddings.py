@@ -11,7 +11,7 @@ from dense_truth import Truth
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.engine import Engine
 from imp_server.api.bodies.prompts import token_ids
-from imp_server.api.embeddings.routes import pooled
+from imp_server.engine.whole_texts import pooled
 from imp_server.model import Model
 from model_checks import quiet
 from small_gguf import VOCAB, byte_letters, write_gguf
@@ -26,7 +26,7 @@ def test_pooling_and_end_of_text(tmp_path: Path, number: int, name: str) -> None
     compile_model(source, tmp_path / "m.impc", ("sim",), CompileOptions(), quiet)
     with Model(Engine.load(tmp_path / "m.impc", target="sim")) as model:
         (tokens,) = token_ids(model, TEXT, "input", end=True)
-        found = pooled(model.engine.hidden(tokens), model.plan.pooling)
+        (found,) = pooled(model.engine.hidden(tokens), model.plan.pooling)
     letters = [*byte_letters(), "th"]
     spelled = ["th", *TEXT[2:].replace(" ", "\u0120")]
     assert tokens == [letters.index(each) for each in spelled] + [VOCAB - 1]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 
@@ -31,7 +30,7 @@ from imp_server.api.responses import routes as responses
 from imp_server.api.responses.requests import ResponsesBody
 from imp_server.api.serialiser import dumps
 from imp_server.api.service import Service, get
-from imp_server.async_engine import AsyncEngine
+from imp_server.engine.client import AsyncEngine
 from imp_server.errors import WRONG_METHOD, ApiError
 
 PING_SECONDS = 15.0
@@ -66,7 +65,7 @@ def create_app(
     concurrent: int | None = None,
     pooling: Pooling | None = None,
 ) -> FastAPI:
-    """The ASGI application, which starts `engine` and closes it.
+    """The ASGI application, which starts `engine` and leaves it.
 
     `aliases` are further names of the model; with `any_model` every name is its. `think_budget` is the most reasoning
     tokens of a reply where the request says nothing, `max_tokens` likewise of a reply. At most `concurrent` requests
@@ -78,7 +77,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
         engine.start()
         yield
-        await asyncio.to_thread(engine.close)
+        await engine.close()
 
     app = FastAPI(title="imp", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None)
     service = Service(

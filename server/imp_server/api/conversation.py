@@ -12,12 +12,12 @@ from imp_server.chat.quotation import Quotation
 from imp_server.chat.template import Json, Message
 from imp_server.errors import ApiError
 from imp_server.generation.options import Options
-from imp_server.generation.request import Request, ThinkBudget, ThinkWatch
+from imp_server.generation.request import Request, ThinkBudget
 from imp_server.grammar import masks
 from imp_server.parsers.thinking import Thinking, left_open, was_closed
 
 if TYPE_CHECKING:
-    from imp_server.model import Model
+    from imp_server.frontend import Frontend
 
 _TAIL = 4096  # characters of the prompt that tell the parser where the reply begins
 _DRY_BREAKERS = ("\n", ":", '"', "*")
@@ -58,7 +58,7 @@ class Conversation:
     dry_breakers: Sequence[str] | None = None
 
 
-def request_for(model: Model, conversation: Conversation, think_budget: int | None = None) -> Request:
+def request_for(model: Frontend, conversation: Conversation, think_budget: int | None = None) -> Request:
     """The engine's request for a conversation; `think_budget` where it names none itself. Raises ImpError."""
     text, prompt = chat_prompt(model, conversation)
     request = model.request(
@@ -72,22 +72,21 @@ def request_for(model: Model, conversation: Conversation, think_budget: int | No
         parser = functools.partial(family.start, tail, tools or None)
     tags = _tags(model, family.thinking)
     inside = left_open(tail, family.thinking)
-
-    def watch() -> ThinkWatch:
-        return ThinkWatch(*tags, inside=inside)
-
     closing = tuple(model.tokenizer.encode(family.cut_short, special=False))
     budget = think_budget if conversation.think_budget in (None, -1) else conversation.think_budget
+    limit = None
+    if budget is not None and not was_closed(tail, family.thinking):
+        limit = ThinkBudget(budget, closing, tags, inside)
     return replace(
         request,
         parser=parser,
         keep_stop=conversation.keep_stop,
-        budget=None if budget is None or was_closed(tail, family.thinking) else ThinkBudget(budget, closing, watch),
+        budget=limit,
         constraint=constraint(model.tokenizer, family, conversation, tail),
     )
 
 
-def chat_prompt(model: Model, conversation: Conversation) -> tuple[str, list[int]]:
+def chat_prompt(model: Frontend, conversation: Conversation) -> tuple[str, list[int]]:
     """The rendered chat template as text and token ids, in which what users and tools say is text.
 
     Raises ImpError when there is no template or it refuses the messages.
@@ -97,7 +96,7 @@ def chat_prompt(model: Model, conversation: Conversation) -> tuple[str, list[int
     return quotation.text(rendered), quotation.tokens(rendered)
 
 
-def _rendered(model: Model, conversation: Conversation) -> str:
+def _rendered(model: Frontend, conversation: Conversation) -> str:
     tools = conversation.tools if conversation.choice != "none" else ()
     form = model.form(tools=bool(tools))
     messages = conversation.messages
@@ -128,20 +127,20 @@ def _rendered(model: Model, conversation: Conversation) -> str:
     return text[: place + len(begun)]
 
 
-def _tags(model: Model, thinking: Thinking) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _tags(model: Frontend, thinking: Thinking) -> tuple[tuple[int, ...], tuple[int, ...]]:
     encode = model.tokenizer.encode
     return tuple(encode(thinking.opening.strip(), special=False)), tuple(encode(thinking.closing, special=False))
 
 
-def constrained(model: Model, request: Request, grammar: Grammar | None, *, keep_stop: bool) -> Request:
+def constrained(model: Frontend, request: Request, grammar: Grammar | None, *, keep_stop: bool) -> Request:
     """A plain completion held to a grammar, if there is one. Raises ImpError."""
     if grammar is None:
         return replace(request, keep_stop=keep_stop)
-    fresh = masks.compile(grammar.kind, grammar.source, model.tokenizer)
-    return replace(request, constraint=fresh, keep_stop=keep_stop)
+    held = masks.compile(grammar.kind, grammar.source, model.tokenizer)
+    return replace(request, constraint=(held,), keep_stop=keep_stop)
 
 
-def with_breakers(model: Model, options: Options, breakers: Sequence[str] | None) -> Options:
+def with_breakers(model: Frontend, options: Options, breakers: Sequence[str] | None) -> Options:
     """`options` with the strings that end a repetition for DRY as token ids, the usual ones where none are named."""
     if not options.get("dry_multiplier"):
         return options

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imp_server.errors import ApiError
+from imp_server.frontend import Frontend
 from imp_server.generation.options import Options
-from imp_server.model import Model
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ _SUFFIX_FIRST = "[SUFFIX]"
 
 
 def fill_prompt(
-    model: Model, prefix: str, suffix: str, *, files: Sequence[tuple[str, str]] = (), begun: str = ""
+    model: Frontend, prefix: str, suffix: str, *, files: Sequence[tuple[str, str]] = (), begun: str = ""
 ) -> list[int]:
     """Token ids that ask for what belongs between `prefix` and `suffix` and begins with `begun`.
 
@@ -68,7 +68,7 @@ def fill_prompt(
     return [bos, *tokens] if model.plan.add_bos and bos >= 0 else tokens
 
 
-def until_mark(model: Model, options: Options) -> Options:
+def until_mark(model: Frontend, options: Options) -> Options:
     """`options` of a filling, which ends also where a mark says that something else begins. Raises ApiError (501)."""
     if options.get("ignore_eos"):
         return options
@@ -78,7 +78,7 @@ def until_mark(model: Model, options: Options) -> Options:
     return {**options, "stop_tokens": (*(options.get("stop_tokens") or ()), *ends)}
 
 
-def _marks(model: Model) -> tuple[_Marks, list[int]]:
+def _marks(model: Frontend) -> tuple[_Marks, list[int]]:
     """The marks that the vocabulary has, and the ids of the first three."""
     id_of = model.tokenizer.backend.token_to_id
     for marks in _FAMILIES:

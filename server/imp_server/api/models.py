@@ -15,7 +15,7 @@ def add(app: FastAPI, service: Service) -> None:
     """Serve them."""
 
     async def health() -> Response:
-        _ = service.engine.model
+        _ = service.engine.frontend
         return json_response({"status": "ok"})
 
     async def root(request: Request) -> Response:
@@ -40,7 +40,7 @@ def add(app: FastAPI, service: Service) -> None:
 
 def _model_object(service: Service, name: str) -> dict[str, JsonValue]:
     """The entry of /v1/models; `aliases` are all its names, `max_model_len` is where clients look for the context."""
-    context = service.engine.model.engine.context
+    context = service.engine.frontend.context
     meta: JsonValue = {"n_ctx": context}
     return {
         "id": name,

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from imp_server.chat.template import Json
 from imp_server.errors import ApiError
+from imp_server.generation.constraint import Constraint, Held
 from imp_server.grammar import masks
 from imp_server.grammar.json_schema import SchemaError, prepared
 from imp_server.grammar.masks import GrammarError
 
 if TYPE_CHECKING:
-    from imp_runtime.constraint import TokenMask
     from imp_server.api.conversation import Conversation
     from imp_server.generation.tokenizer import Tokenizer
     from imp_server.parsers import ParserFamily
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 Tool = Mapping[str, Json]
 
 
-def constraint(
-    tokenizer: Tokenizer, family: ParserFamily, conversation: Conversation, tail: str
-) -> Callable[[], TokenMask] | None:
-    """The mask of a reply, once the reasoning is over; `tail` is the end of the prompt. Raises ImpError.
+def constraint(tokenizer: Tokenizer, family: ParserFamily, conversation: Conversation, tail: str) -> Constraint | None:
+    """What holds a reply, once the reasoning is over; `tail` is the end of the prompt. Raises ImpError.
 
     A reply that has a format may be tool calls instead, where the model may call any: as OpenAI has it.
     """
@@ -43,11 +42,11 @@ def constraint(
                 raise ApiError(f"{unknown}; use tool_choice auto", param="tool_choice")
             why = f"{unknown}, so that a reply with a format could be none; leave away the tools or the format"
             raise ApiError(f"{why}, or send tool_choice none", param="response_format")
-    made = [] if calls is None else [masks.after(family.wait(tail, for_tools=True), calls, tokenizer)]
+    made = [] if calls is None else [replace(calls, wait=family.wait(tail, for_tools=True))]
     if grammar is not None:
         content = masks.compile(grammar.kind, grammar.source, tokenizer)
-        made.append(masks.after(family.wait(tail, for_tools=False), content, tokenizer))
-    return masks.either(made)
+        made.append(replace(content, wait=family.wait(tail, for_tools=False)))
+    return tuple(made)
 
 
 def _check_choice(conversation: Conversation) -> None:
@@ -60,10 +59,10 @@ def _check_choice(conversation: Conversation) -> None:
         raise ApiError("a reply cannot be both a forced tool call and structured output", param="response_format")
 
 
-def _calls(tokenizer: Tokenizer, family: ParserFamily, conversation: Conversation) -> Callable[[], TokenMask] | None:
+def _calls(tokenizer: Tokenizer, family: ParserFamily, conversation: Conversation) -> Held | None:
     """Calls of the tools, in the model's spelling; None where that is not known."""
 
-    def compiled(tools: Sequence[Tool]) -> Callable[[], TokenMask] | None:
+    def compiled(tools: Sequence[Tool]) -> Held | None:
         lark = family.tool_grammar(
             tools,
             conversation.tool,

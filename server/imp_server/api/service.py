@@ -19,14 +19,14 @@ from imp_server.api.bodies.fields import MOST_VALUES, parse
 from imp_server.api.conversation import Conversation, chat_prompt, request_for
 from imp_server.api.http import EventStream, until_disconnect
 from imp_server.api.serialiser import Serialiser, dumps
-from imp_server.async_engine import AsyncEngine
+from imp_server.engine.client import AsyncEngine
 from imp_server.errors import ApiError
+from imp_server.frontend import Frontend
 from imp_server.generation.events import Event, Started
 from imp_server.generation.reply import Reply
 from imp_server.generation.request import Request
 from imp_server.generation.timings import PromptProgress
 from imp_server.generation.transcript import Transcript
-from imp_server.model import Model
 
 Body = TypeVar("Body", bound=BaseModel)
 T = TypeVar("T")
@@ -55,16 +55,16 @@ class Service:
 
     def names(self) -> tuple[str, ...]:
         """The names of the model: the operator's, then the file's."""
-        return (*self.aliases, self.engine.model.plan.model)
+        return (*self.aliases, self.engine.frontend.plan.model)
 
     @property
     def shown_name(self) -> str:
         """The model's name in answers to who calls it by none, and in /v1/models."""
         return self.names()[0]
 
-    def named(self, name: str | None) -> Model:
+    def named(self, name: str | None) -> Frontend:
         """The model, if a request calls it by one of its names (or by none). Raises ApiError."""
-        model = self.engine.model
+        model = self.engine.frontend
         names = self.names()
         if name is not None and name not in names and not self.any_model:
             message = f"the model {name!r:.200} does not exist; this server has {', '.join(names)}"
@@ -74,15 +74,15 @@ class Service:
     @property
     def slots(self) -> int:
         """How many requests run at the same time at most."""
-        slots = self.engine.model.plan.slots
+        slots = self.engine.frontend.plan.slots
         return slots if self.concurrent is None else min(slots, self.concurrent)
 
-    def token_limits(self, model: Model, usual: int | None = None) -> tuple[int, int]:
+    def token_limits(self, model: Frontend, usual: int | None = None) -> tuple[int, int]:
         """Most tokens of a reply where the request does not say, and where it wants no limit.
 
         `usual` is what the API has for the first, unless the server was given something; None: no limit.
         """
-        most = model.engine.context
+        most = model.context
         return self.max_tokens or usual or most, most
 
     async def body(self, request: HttpRequest, kind: type[Body]) -> Body:
@@ -92,17 +92,17 @@ class Service:
             return parse(kind, data, self.most_values)
         return await asyncio.to_thread(parse, kind, data, self.most_values)
 
-    async def conversation(self, model: Model, conversation: Callable[[], Conversation]) -> Request:
+    async def conversation(self, model: Frontend, conversation: Callable[[], Conversation]) -> Request:
         """The engine's request for a conversation. Raises ImpError."""
         # Converting, rendering and tokenizing a long prompt take a while; other streams go on meanwhile.
         return await asyncio.to_thread(lambda: request_for(model, conversation(), self.think_budget))
 
-    async def prompt_length(self, model: Model, conversation: Callable[[], Conversation]) -> int:
+    async def prompt_length(self, model: Frontend, conversation: Callable[[], Conversation]) -> int:
         """Tokens of the prompt that a conversation makes. Raises ImpError."""
         return await asyncio.to_thread(lambda: len(chat_prompt(model, conversation())[1]))
 
     async def answer(
-        self, http: HttpRequest, model: Model, requests: Sequence[Request], serialiser: Serialiser, *, stream: bool
+        self, http: HttpRequest, model: Frontend, requests: Sequence[Request], serialiser: Serialiser, *, stream: bool
     ) -> Response:
         """Run `requests` and send their events, as they come or all at the end."""
         events = self._events(model, requests)
@@ -114,7 +114,7 @@ class Service:
             return EventStream(sending, ping=serialiser.ping, ping_seconds=self.ping_seconds)
         return await until_disconnect(http.receive, _whole(serialiser, first, events))
 
-    async def _events(self, model: Model, requests: Sequence[Request]) -> AsyncGenerator[list[tuple[int, Event]]]:
+    async def _events(self, model: Frontend, requests: Sequence[Request]) -> AsyncGenerator[list[tuple[int, Event]]]:
         """(index of the request, event), as many at a time as have come. Closing it early frees the sequences."""
         live = {index: Transcript(model.tokenizer, request) for index, request in enumerate(requests)}
         async with self.engine.generate(requests) as admitted:

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import signal
 import sys
-import threading
-from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, NoReturn, cast
+from typing import Annotated
 
 import typer
 
 from imp_runtime.artifact import Artifact
-from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
 from imp_server.operation import config as configuration
-
-if TYPE_CHECKING:
-    from imp_runtime.plan import Pooling
-    from imp_server.generation.options import Options
 
 NAME = "serve"
 log = logging.getLogger("imp")
@@ -115,61 +108,12 @@ def command(
 
 def serve(file: Path, config: configuration.Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises ImpError when the file, the port or the model cannot be had."""
-    from imp_server.api.app import create_app
     from imp_server.api.http import listen
-    from imp_server.console.progress import progress
-    from imp_server.model import Model
     from imp_server.operation import logs
-    from imp_server.operation.gateway import wrap
-    from imp_server.operation.lifetime import Server
-    from imp_server.operation.metrics import Metrics, ObservedEngine
-    from imp_server.operation.sd_notify import sd_notify
+    from imp_server.processes.supervisor import Supervisor
 
     artifact = Artifact.open(file)  # a file that is no artifact is told before the port is taken
-    template = _text_of(config.server.chat_template)
-    failures: list[BaseException] = []
-
-    def load() -> Model:
-        try:
-            with progress(transient=True) as report:
-                model = Model.load(
-                    file,
-                    target=config.server.target,
-                    kv_tokens=config.server.kv_tokens,
-                    kv_share=config.server.kv_share,
-                    prefix_cache=config.server.prefix_cache,
-                    deterministic=config.server.deterministic,
-                    check_weights=config.server.check_weights,
-                    chat_template=template,
-                    progress=report,
-                )
-            defaults = {name: value for name, value in asdict(config.sampling).items() if name != "max_tokens"}
-            thinks = {"on": True, "off": False}.get(config.server.reasoning)
-            model.serve_with(cast("Options", defaults), think=thinks)
-        except BaseException as error:
-            failures.append(error)
-            server.should_exit = True
-            raise
-        sd_notify("READY=1")
-        log.info("ready: %s on %s", model.plan.model, model.engine.device_name)
-        return model
-
     logs.configure(config.log)
-    metrics = Metrics()
-    engine = ObservedEngine(load, metrics, limit=config.limits.concurrent + config.limits.queue)
-    app = create_app(
-        engine,
-        aliases=config.server.alias,
-        any_model=config.server.any_model,
-        think_budget=config.server.think_budget,
-        max_tokens=config.sampling.max_tokens,
-        ping_seconds=config.server.ping_seconds,
-        most_values=config.limits.body_values,
-        concurrent=config.limits.concurrent,
-        pooling=cast("Pooling | None", config.server.pooling),
-    )
-    gateway = wrap(app, config, metrics)
-    server = Server(gateway, config)
     with contextlib.ExitStack() as held:
         listeners, port = [], config.server.port
         for host in config.server.host:
@@ -181,27 +125,11 @@ def serve(file: Path, config: configuration.Config) -> None:
             print(f"imp: chat at {addresses[0]}/", file=sys.stderr)
         if not (config.api.key or config.api.key_file or all(map(_is_local, config.server.host))):
             log.warning("anybody who reaches this port may use the model; --api-key or --api-key-file asks for a key")
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _leave)  # uvicorn raises it again when it has ended
-        server.run(sockets=listeners)
-    if failures:
-        raise failures[0]
-
-
-def _leave(_: int, __: FrameType | None) -> NoReturn:
-    sys.exit(0)
-
-
-def _text_of(path: str | None) -> str | None:
-    """The text of a chat template's file. Raises ImpError."""
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text("utf-8")
-    except OSError as error:
-        raise ImpError(f"--chat-template {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ImpError(f"--chat-template {path} is no text in UTF-8: byte {error.start}") from None
+        ended_by = asyncio.run(Supervisor(file, artifact.plan.model, config, listeners).run())
+    if ended_by == signal.SIGINT:
+        raise KeyboardInterrupt
+    if ended_by == signal.SIGHUP:
+        sys.exit(128 + signal.SIGHUP)
 
 
 def _printable(host: str) -> str:

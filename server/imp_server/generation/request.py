@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from imp_runtime.sampling import SamplingParams
+from imp_server.generation.constraint import Constraint
 from imp_server.generation.events import ReplyParser
-
-if TYPE_CHECKING:
-    from imp_runtime.constraint import TokenMask
 
 
 class ThinkWatch:
@@ -41,18 +38,26 @@ class ThinkWatch:
 
 @dataclass(frozen=True, slots=True)
 class ThinkBudget:
-    """At most `tokens` tokens of reasoning; then `closing` is put in the model's mouth."""
+    """At most `tokens` tokens of reasoning; then `closing` is put in the model's mouth.
+
+    `tags` are the token ids that open and close reasoning; `inside` says whether the prompt has opened it.
+    """
 
     tokens: int
     closing: tuple[int, ...]
-    watch: Callable[[], ThinkWatch]
+    tags: tuple[tuple[int, ...], tuple[int, ...]]
+    inside: bool
+
+    def watch(self) -> ThinkWatch:
+        """What follows one reply."""
+        return ThinkWatch(*self.tags, inside=self.inside)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """One generation, whatever protocol it came by: token ids in, sampling, strings that end it.
 
-    `parser` and `constraint` make a fresh one for every run. Without a parser all text is content, and special tokens
+    `parser` makes a fresh one for every run. Without a parser all text is content, and special tokens
     are left out of it. `keep_stop` leaves the stop string in the text. Beside it the events tell the `progress` of the
     prompt, if `timed` the times of every piece, and if `with_tokens` the ids behind each text.
     """
@@ -61,7 +66,7 @@ class Request:
     params: SamplingParams
     stop: tuple[str, ...] = ()
     parser: Callable[[], ReplyParser] | None = None
-    constraint: Callable[[], TokenMask] | None = None
+    constraint: Constraint | None = None
     budget: ThinkBudget | None = None
     keep_stop: bool = False
     progress: bool = False

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from imp_server.generation.content_tokens import ContentTokens
 from imp_server.generation.events import (
@@ -17,12 +16,10 @@ from imp_server.generation.events import (
     TokenLogprob,
     ToolOpen,
 )
+from imp_server.generation.output import Token
 from imp_server.generation.request import Request
 from imp_server.generation.stop import StopMatcher
 from imp_server.generation.tokenizer import Detokenizer, Tokenizer
-
-if TYPE_CHECKING:
-    from imp_runtime.engine import StepOutput
 
 
 class Transcript:
@@ -49,7 +46,7 @@ class Transcript:
         self.reasoning_tokens = 0
         self.finish: FinishReason | None = None
 
-    def take(self, output: StepOutput) -> list[Piece]:
+    def take(self, output: Token) -> list[Piece]:
         """The pieces to show after `output`, often none. Sets `finish` at the end or when a stop string is complete.
 
         The token that ended the generation is not shown, nor is a character that the end cuts in two; a held beginning
@@ -171,7 +168,7 @@ class Transcript:
         self._unsent = []
         return pieces
 
-    def _logprob(self, output: StepOutput) -> TokenLogprob:
+    def _logprob(self, output: Token) -> TokenLogprob:
         assert output.logprob is not None
         token, raw = self._tokenizer.token(output.token)
         top = tuple((*self._tokenizer.token(index), max(value, FLOOR)) for index, value in output.top)

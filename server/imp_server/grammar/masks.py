@@ -1,17 +1,19 @@
 """Structured output: grammars that say which token may come next, by llguidance.
 
-A grammar is compiled once per model and kept; every generation gets a copy of its own, a TokenMask that the engine asks
-before a step and tells the outcome.
+Where a request comes in, `compile` writes what it asks for as llguidance reads it, and tries it. That text goes to the
+engine, where `start` makes of it the TokenMask that the engine asks before a step and tells the outcome. A grammar is
+compiled once in each process and kept; every generation gets a copy of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from threading import Lock
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import llguidance
 import llguidance.numpy
@@ -21,13 +23,15 @@ import tokenizers
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.errors import ImpError
+from imp_server.generation.constraint import Constraint, Held, Wait
 from imp_server.grammar.gbnf import gbnf_to_lark
 from imp_server.grammar.json_schema import prepared
 from imp_server.grammar.schema_places import one_of_places
-from imp_server.parsers.family import Wait
 
 Kind = Literal["json_object", "json_schema", "regex", "lark", "gbnf"]
 
+K = TypeVar("K")
+V = TypeVar("V")
 _KEPT = 64  # compiled grammars per model
 _LONGEST_SOURCE = 1 << 20
 _SPACE = r"[ \t\r\n]{1,40}"  # in JSON; without a limit a model that is unsure writes line breaks for ever
@@ -48,28 +52,28 @@ class GrammarTokenizer(Protocol):
     def stop_tokens(self) -> Sequence[int]: ...  # noqa: D102
 
 
-def compile(  # noqa: A001  read as masks.compile
-    kind: Kind, source: str, tokenizer: GrammarTokenizer
-) -> Callable[[], TokenMask]:
-    """A maker of masks for replies that fit `source`: a JSON schema, a regular expression, a Lark or GBNF grammar.
+def compile(kind: Kind, source: str, tokenizer: GrammarTokenizer) -> Held:  # noqa: A001  read as masks.compile
+    """Replies that fit `source`: a JSON schema, a regular expression, a Lark or GBNF grammar.
 
     With `json_object` any JSON object fits and `source` is not read. Raises GrammarError.
     """
-    return _vocabulary(tokenizer).compile(kind, source)
+    return Held(_vocabulary(tokenizer).read(kind, source))
 
 
-def after(wait: Wait | None, make: Callable[[], TokenMask], tokenizer: GrammarTokenizer) -> Callable[[], TokenMask]:
-    """`make`, but every mask begins when what `wait` names has come."""
-    if wait is None:
-        return make
-    return lambda: _Waiting(make(), wait, _vocabulary(tokenizer))
+def start(constraint: Constraint, tokenizer: GrammarTokenizer) -> TokenMask:
+    """The mask of one generation. Raises GrammarError for what `compile` has not made."""
+    vocabulary = _vocabulary(tokenizer)
+    masks: list[TokenMask] = []
+    for held in constraint:
+        mask: TokenMask = vocabulary.start(held.grammar)
+        masks.append(mask if held.wait is None else _Waiting(mask, held.wait, vocabulary))
+    return masks[0] if len(masks) == 1 else _Either(masks)
 
 
-def either(makes: Sequence[Callable[[], TokenMask]]) -> Callable[[], TokenMask]:
-    """A mask of replies that fit one of several, of which there is at least one."""
-    if len(makes) == 1:
-        return makes[0]
-    return lambda: _Either([make() for make in makes])
+def prepare(tokenizer: GrammarTokenizer) -> None:
+    """Make what all grammars of a model share: with 150,000 tokens it takes a second, in which no other thread runs."""
+    with contextlib.suppress(GrammarError):  # said to whoever asks for a grammar
+        _vocabulary(tokenizer)
 
 
 class _Either:
@@ -135,26 +139,40 @@ class _Vocabulary:
         bits = np.zeros(-(-tokenizer.vocab // 32) * 32, np.uint8)
         bits[stops] = 1
         self._stops: npt.NDArray[np.uint32] = np.packbits(bits, bitorder="little").view(np.uint32)
-        self._compiled: OrderedDict[tuple[str, str], llguidance.LLMatcher] = OrderedDict()
+        self._read: OrderedDict[tuple[Kind, str], str] = OrderedDict()
+        self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
         self._lock = Lock()
 
-    def compile(self, kind: Kind, source: str) -> Callable[[], TokenMask]:
-        key = (kind, source)
+    def read(self, kind: Kind, source: str) -> str:
+        """The grammar that `source` is, which can be compiled."""
+        grammar = self._kept(self._read, (kind, source), lambda: _grammar(kind, source, self.token))
+        matcher = self._matcher(grammar)
+        if matcher.is_error():
+            why = self._one_of(source) if kind == "json_schema" and "oneOf" in matcher.get_error() else None
+            raise GrammarError(f"the {_NAMES[kind]} cannot be used: {why or _line(matcher.get_error())}")
+        return grammar
+
+    def start(self, grammar: str) -> _Grammar:
+        matcher = self._matcher(grammar)
+        if matcher.is_error():
+            raise GrammarError(f"the grammar cannot be used: {_line(matcher.get_error())}")
+        return _Grammar(matcher.deep_copy(), self._stops)
+
+    def _matcher(self, grammar: str) -> llguidance.LLMatcher:
+        return self._kept(self._compiled, grammar, lambda: llguidance.LLMatcher(self.tokens, grammar, log_level=0))
+
+    def _kept(self, kept: OrderedDict[K, V], key: K, make: Callable[[], V]) -> V:
+        """`make()`, or what it gave when it was last asked for `key`."""
         with self._lock:
-            matcher = self._compiled.get(key)
-            if matcher is not None:
-                self._compiled.move_to_end(key)
-        if matcher is None:
-            matcher = llguidance.LLMatcher(self.tokens, _grammar(kind, source, self.token), log_level=0)
-            if matcher.is_error():
-                why = self._one_of(source) if kind == "json_schema" and "oneOf" in matcher.get_error() else None
-                raise GrammarError(f"the {_NAMES[kind]} cannot be used: {why or _line(matcher.get_error())}")
-            with self._lock:
-                self._compiled[key] = matcher
-                if len(self._compiled) > _KEPT:
-                    self._compiled.popitem(last=False)
-        made = matcher
-        return lambda: _Grammar(made.deep_copy(), self._stops)
+            if key in kept:
+                kept.move_to_end(key)
+                return kept[key]
+        made = make()
+        with self._lock:
+            kept[key] = made
+            if len(kept) > _KEPT:
+                kept.popitem(last=False)
+        return made
 
     def _one_of(self, source: str) -> str:
         """Which `oneOf` of a schema llguidance cannot tell the alternatives of apart."""

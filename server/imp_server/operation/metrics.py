@@ -8,23 +8,24 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol
 
+import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from imp_server.async_engine import Admitted, AsyncEngine, Hidden
+from imp_runtime.plan import Pooling
+from imp_server.engine.admitted import Admitted
+from imp_server.engine.client import AsyncEngine
 from imp_server.errors import ApiError
+from imp_server.frontend import Frontend
+from imp_server.generation.output import Output
 from imp_server.generation.request import Request
 from imp_server.generation.timings import PromptProgress
-from imp_server.model import Model
 from imp_server.operation.request_log import current
 
-if TYPE_CHECKING:
-    from imp_runtime.engine import StepOutput
-
-T = TypeVar("T")
 _FIRST = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _BETWEEN = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2)
 _WHOLE = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
@@ -159,7 +160,7 @@ class _Observed(Admitted):
 
     observers: dict[int, Observer]
 
-    async def outputs(self) -> AsyncIterator[list[tuple[int, StepOutput | PromptProgress]]]:
+    async def outputs(self) -> AsyncIterator[list[tuple[int, Output | PromptProgress]]]:
         """As Admitted.outputs."""
         async for arrived in Admitted.outputs(self):
             for index, output in arrived:
@@ -175,10 +176,10 @@ class _Observed(Admitted):
 class ObservedEngine(AsyncEngine):
     """An AsyncEngine whose generations are counted."""
 
-    def __init__(self, load: Callable[[], Model], metrics: Metrics, *, limit: int) -> None:
+    def __init__(self, load: Callable[[], Frontend], metrics: Metrics, *, limit: int) -> None:
         super().__init__(load, limit=limit)
         self._metrics = metrics
-        metrics.kv_tokens.set_function(self._kv_tokens)
+        metrics.kv_tokens.set_function(lambda: self.kv_tokens)
 
     @contextlib.asynccontextmanager
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Admitted]:
@@ -195,15 +196,8 @@ class ObservedEngine(AsyncEngine):
                 for index, observer in observers.items():
                     observer.finished(reason, admitted.cached[index])
 
-    async def embed(self, tokens: Sequence[int], pooled: Callable[[Hidden], T]) -> T:
+    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> npt.NDArray[np.float32]:
         """As AsyncEngine.embed."""
-        found = await super().embed(tokens, pooled)
+        found = await super().embed(tokens, pooling)
         self._metrics.embedded(len(tokens))
         return found
-
-    def _kv_tokens(self) -> int:
-        """Tokens that the KV cache holds; 0 while the model is loading."""
-        try:
-            return self.model.engine.runner.kv_tokens
-        except ApiError:
-            return 0

@@ -9,8 +9,9 @@ from importlib import import_module
 from pkgutil import iter_modules
 
 from imp_runtime.errors import ImpError
+from imp_server.generation.constraint import Wait
 from imp_server.generation.events import ReplyParser, ToolArguments, ToolOpen
-from imp_server.parsers.family import Family, ParserFamily, Wait, bind
+from imp_server.parsers.family import Family, ParserFamily, bind
 from imp_server.parsers.reader import Tools
 
 __all__ = ["ParserFamily", "Wait", "families", "for_model", "readers_of", "recognise"]

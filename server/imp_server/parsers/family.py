@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from imp_server.generation.constraint import Wait
 from imp_server.generation.events import ReplyParser
 from imp_server.parsers.grammar import ToolSyntax, tool_grammar
 from imp_server.parsers.reader import Reader, Tools, schemas
 from imp_server.parsers.thinking import THINK, Thinking, left_open, tags_of, was_closed
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A constraint begins after `tag`; where there is an `opening`, only if the reply begins with that."""
-
-    tag: str
-    opening: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

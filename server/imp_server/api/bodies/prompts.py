@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, model_validator
 from imp_server.api.bodies.fields import Strict, Token
 from imp_server.api.bodies.messages import Part, not_text
 from imp_server.errors import ApiError
-from imp_server.model import Model
+from imp_server.frontend import Frontend
 
 MOST_PROMPTS = 2048
 
@@ -55,7 +55,7 @@ def several(prompts: Prompts) -> bool:
     return isinstance(prompts, list) and not any(isinstance(each, int) for each in prompts)
 
 
-def token_ids(model: Model, prompts: Prompts, where: str, *, end: bool = False) -> list[list[int]]:
+def token_ids(model: Frontend, prompts: Prompts, where: str, *, end: bool = False) -> list[list[int]]:
     """The token ids of each prompt; with `end` as a model that has an end-of-sequence token behind a text wants them.
 
     `where` is the field's name. Raises ImpError naming what in it is wrong.
@@ -71,7 +71,7 @@ def token_ids(model: Model, prompts: Prompts, where: str, *, end: bool = False) 
     return [_ids(model, prompt, f"{where}.{i}", end) for i, prompt in enumerate(prompts)]
 
 
-def _ids(model: Model, prompt: object, where: str, end: bool) -> list[int]:
+def _ids(model: Frontend, prompt: object, where: str, end: bool) -> list[int]:
     parts: Sequence[object] = prompt if isinstance(prompt, list) else [prompt]
     field, last = where.split(".")[0], model.plan.vocab - 1
     found: list[int] = []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,7 +19,7 @@ from imp_server.api.embeddings.requests import EmbeddingBody
 from imp_server.api.http import until_disconnect
 from imp_server.api.service import Service, json_response
 from imp_server.errors import ApiError
-from imp_server.model import Model
+from imp_server.frontend import Frontend
 
 Vector = npt.NDArray[np.float32]
 
@@ -74,9 +73,9 @@ async def _embedded(
     return body, body.model or service.shown_name, inputs, vectors
 
 
-def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
+def _tokens(model: Frontend, body: EmbeddingBody) -> list[list[int]]:
     field, texts = body.texts
-    context = model.engine.context
+    context = model.context
     found = token_ids(model, texts, field, end=True)
     for i, tokens in enumerate(found):
         if len(tokens) > context:
@@ -89,18 +88,7 @@ def _tokens(model: Model, body: EmbeddingBody) -> list[list[int]]:
 
 async def _vectors(service: Service, inputs: Sequence[Sequence[int]], pooling: Pooling) -> list[Sequence[Vector]]:
     # One at a time, so that generations go on in between.
-    return [await service.engine.embed(tokens, functools.partial(_of_text, pooling)) for tokens in inputs]
-
-
-def _of_text(pooling: Pooling, hidden: npt.NDArray[np.float32]) -> Sequence[Vector]:
-    return list(hidden) if pooling == "none" else [pooled(hidden, pooling)]
-
-
-def pooled(hidden: npt.NDArray[np.float32], pooling: Pooling) -> Vector:
-    """The embedding of a text whose final hidden states are `hidden` [tokens, width]: float32 [width] of length one."""
-    places = {"cls": slice(1), "last": slice(-1, None)}
-    mean: npt.NDArray[np.float64] = hidden[places.get(pooling, slice(None))].mean(axis=0, dtype=np.float64)
-    return (mean / max(float(np.linalg.norm(mean)), 1e-12)).astype(np.float32)
+    return [list(await service.engine.embed(tokens, pooling)) for tokens in inputs]
 
 
 def _written(vector: Vector, encoding: str | None) -> JsonValue:

@@ -14,11 +14,11 @@ from pydantic import JsonValue
 from imp_runtime.sampling import SamplingParams
 from imp_server.api.serialiser import PING, sse
 from imp_server.errors import ApiError, openai_error
+from imp_server.frontend import Frontend
 from imp_server.generation.events import Event, Finished, Text, TokenLogprob
 from imp_server.generation.reply import Reply
 from imp_server.generation.request import Request
 from imp_server.generation.timings import PromptProgress, Timings
-from imp_server.model import Model
 
 _SAMPLERS: JsonValue = ["penalties", "dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"]
 
@@ -48,7 +48,7 @@ class NativeCompletion:
 
     ping = PING
 
-    def __init__(self, model: Model, name: str, requests: Sequence[Request], wishes: Wishes) -> None:
+    def __init__(self, model: Frontend, name: str, requests: Sequence[Request], wishes: Wishes) -> None:
         self._model = model
         self._name = name
         self._requests = requests
@@ -131,7 +131,7 @@ class NativeCompletion:
             "generation_settings": generation_settings(self._model, request.params, self._wishes, request.stop),
             "prompt": self._model.tokenizer.decode(request.prompt, special=True),
             "has_new_line": newline,
-            "truncated": limit and held >= self._model.engine.context,
+            "truncated": limit and held >= self._model.context,
             "stop_type": "limit" if limit else "word" if finished.stop_string is not None else "eos",
             "stopping_word": finished.stop_string or "",
             "tokens_cached": finished.cached_tokens,
@@ -169,7 +169,7 @@ class NativeCompletion:
 
 
 def generation_settings(
-    model: Model, params: SamplingParams, wishes: Wishes, stop: Sequence[str] = ()
+    model: Frontend, params: SamplingParams, wishes: Wishes, stop: Sequence[str] = ()
 ) -> dict[str, JsonValue]:
     """`generation_settings` of an answer; those of samplers that are not here say that they are off."""
     biases: list[JsonValue] = [{"token": token, "bias": bias} for token, bias in params.logit_bias]

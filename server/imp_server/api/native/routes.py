@@ -18,9 +18,10 @@ from imp_server.api.native.replies import NativeCompletion, Wishes, generation_s
 from imp_server.api.native.requests import DetokenizeBody, InfillBody, NativeBody, NativeCompletionBody, TokenizeBody
 from imp_server.api.openai.requests import ChatBody
 from imp_server.api.service import Service, copies, get, json_response
+from imp_server.engine.messages import Slot
 from imp_server.errors import ApiError
+from imp_server.frontend import Frontend
 from imp_server.generation.request import Request as Generation
-from imp_server.model import Model
 
 
 def add(app: FastAPI, service: Service) -> None:
@@ -45,12 +46,10 @@ def add(app: FastAPI, service: Service) -> None:
         return json_response({"prompt": await asyncio.to_thread(render)})
 
     async def props() -> Response:
-        return json_response(_props(service.engine.model, service))
+        return json_response(_props(service.engine.frontend, service))
 
     async def slots() -> Response:
-        return json_response(
-            await service.engine.call(lambda model: _slots(model, service.slots, service.engine.running()))
-        )
+        return json_response(_slots(service.engine.frontend, service.slots, await service.engine.slots()))
 
     async def completion(request: Request) -> Response:
         body = await service.body(request, NativeCompletionBody)
@@ -65,7 +64,7 @@ def add(app: FastAPI, service: Service) -> None:
         return await answered(request, model, body, requests, several=False)
 
     async def answered(
-        http: Request, model: Model, body: NativeBody, requests: Sequence[Generation], *, several: bool
+        http: Request, model: Frontend, body: NativeBody, requests: Sequence[Generation], *, several: bool
     ) -> Response:
         wishes = body.wishes(service.max_tokens, several=several)
         serialiser = NativeCompletion(model, body.model or service.shown_name, requests, wishes)
@@ -81,7 +80,7 @@ def add(app: FastAPI, service: Service) -> None:
     app.post("/infill")(infill)
 
 
-def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
+def _tokenize(model: Frontend, body: TokenizeBody) -> Mapping[str, JsonValue]:
     if body.messages is not None:
         chat = ChatBody(
             messages=body.messages,
@@ -105,7 +104,7 @@ def _tokenize(model: Model, body: TokenizeBody) -> Mapping[str, JsonValue]:
     return {"tokens": list(tokens)}
 
 
-def _detokenize(model: Model, tokens: Sequence[int]) -> str:
+def _detokenize(model: Frontend, tokens: Sequence[int]) -> str:
     for i, token in enumerate(tokens):
         if token >= model.plan.vocab:
             message = f"tokens.{i} is {token}, expected a token id from 0 to {model.plan.vocab - 1}"
@@ -113,11 +112,11 @@ def _detokenize(model: Model, tokens: Sequence[int]) -> str:
     return model.tokenizer.decode(tokens, special=True)
 
 
-def _counted(model: Model, tokens: Sequence[int], body: TokenizeBody) -> Mapping[str, JsonValue]:
+def _counted(model: Frontend, tokens: Sequence[int], body: TokenizeBody) -> Mapping[str, JsonValue]:
     strings: JsonValue = None
     if body.return_token_strs:
         strings = [model.tokenizer.spelling(token) for token in tokens]
-    context = model.engine.context
+    context = model.context
     return {"count": len(tokens), "max_model_len": context, "tokens": list(tokens), "token_strs": strings}
 
 
@@ -129,16 +128,16 @@ def _piece(text: str, raw: bytes) -> JsonValue:
         return list(raw)
 
 
-def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
+def _props(model: Frontend, service: Service) -> Mapping[str, JsonValue]:
     plan, tokenizer = model.plan, model.tokenizer
     return {
         "default_generation_settings": {
-            "n_ctx": model.engine.context,
+            "n_ctx": model.context,
             "params": generation_settings(model, model.http_defaults, Wishes(service.max_tokens or -1)),
         },
         "total_slots": service.slots,
         "model_alias": service.shown_name,
-        "model_path": str(model.engine.artifact.path),
+        "model_path": str(model.path),
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
         "bos_token": tokenizer.spelling(plan.bos_token) or "",
         "eos_token": tokenizer.spelling(plan.eos_token) or "",
@@ -148,27 +147,27 @@ def _props(model: Model, service: Service) -> Mapping[str, JsonValue]:
     }
 
 
-def _slots(model: Model, slots: int, running: Sequence[tuple[int, int, int, int]]) -> list[JsonValue]:
+def _slots(model: Frontend, slots: int, running: Sequence[Slot]) -> list[JsonValue]:
     """Every slot of the engine, and which of them work; nothing of what is said in them."""
-    busy = {slot: numbers for slot, *numbers in running}
-    context = model.engine.context
+    busy = {each.slot: each for each in running}
+    context = model.context
     found: list[JsonValue] = []
     for slot in range(max([slots, *(slot + 1 for slot in busy)])):  # a request of several prompts has several
-        prompt, cached, generated = busy.get(slot, (0, 0, 0))
+        at = busy.get(slot, Slot(slot, 0, 0, 0))
         found.append(
             {
                 "id": slot,
                 "n_ctx": context,
                 "is_processing": slot in busy,
-                "n_prompt_tokens": prompt,
-                "n_prompt_tokens_cache": cached,
-                "n_decoded": generated,
+                "n_prompt_tokens": at.prompt,
+                "n_prompt_tokens_cache": at.cached,
+                "n_decoded": at.generated,
             }
         )
     return found
 
 
-def _completions(model: Model, body: NativeCompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
+def _completions(model: Frontend, body: NativeCompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
     """One request per prompt and choice. Raises ImpError."""
     options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
     grammar = body.constraint()
@@ -178,7 +177,7 @@ def _completions(model: Model, body: NativeCompletionBody, token_limits: tuple[i
     return found
 
 
-def _infill(model: Model, body: InfillBody, token_limits: tuple[int, int]) -> list[Generation]:
+def _infill(model: Frontend, body: InfillBody, token_limits: tuple[int, int]) -> list[Generation]:
     files = [(file.filename, file.text) for file in body.input_extra or ()]
     prompt = fill_prompt(model, body.input_prefix, body.input_suffix, files=files, begun=body.prompt or "")
     options = with_breakers(model, until_mark(model, body.options(*token_limits)), body.dry_sequence_breakers)
@@ -186,7 +185,7 @@ def _infill(model: Model, body: InfillBody, token_limits: tuple[int, int]) -> li
     return copies(_told(model, body, generation, body.constraint()), body.choices)
 
 
-def _told(model: Model, body: NativeBody, generation: Generation, grammar: Grammar | None) -> Generation:
+def _told(model: Frontend, body: NativeBody, generation: Generation, grammar: Grammar | None) -> Generation:
     """`generation`, held to a grammar if there is one, with events that tell what the answer wants."""
     held = constrained(model, generation, grammar, keep_stop=bool(body.include_stop_str_in_output))
     return replace(held, timed=bool(body.timings_per_token), progress=bool(body.return_progress), with_tokens=True)

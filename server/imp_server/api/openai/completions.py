@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,10 +16,10 @@ from imp_server.api.openai.replies import Completion
 from imp_server.api.openai.requests import CompletionBody
 from imp_server.api.service import Service, copies, json_response
 from imp_server.errors import ApiError
-from imp_server.generation.events import FLOOR, Finished, Started, TokenLogprob
+from imp_server.frontend import Frontend
+from imp_server.generation.events import Finished, Started, TokenLogprob
 from imp_server.generation.reply import Reply
 from imp_server.generation.request import Request as Generation
-from imp_server.model import Model
 
 _USUAL_TOKENS = 16  # OpenAI's; a chat answers until it is done
 
@@ -55,7 +54,7 @@ def add(app: FastAPI, service: Service) -> None:
     app.post("/v1/completions")(completions)  # without /v1 it is llama-server's
 
 
-def _generations(model: Model, body: CompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
+def _generations(model: Frontend, body: CompletionBody, token_limits: tuple[int, int]) -> list[Generation]:
     """One request per prompt. Raises ImpError."""
     options = with_breakers(model, body.options(*token_limits), body.dry_sequence_breakers)
     if body.limit == 0:
@@ -88,7 +87,7 @@ def _nothing(generation: Generation) -> Reply:
 
 
 async def _echo(
-    service: Service, model: Model, prompt: Sequence[int], top: int | None
+    service: Service, model: Frontend, prompt: Sequence[int], top: int | None
 ) -> tuple[str, list[TokenLogprob | None], list[str]]:
     """The prompt as text, what the model says of each of its tokens, and their texts."""
     tokenizer = model.tokenizer
@@ -96,16 +95,9 @@ async def _echo(
     text = tokenizer.decode(prompt, special=True)
     if top is None:
         return text, [], tokens
-    logits = await service.engine.logits(prompt)
-    return text, await asyncio.to_thread(_logprobs, model, prompt, logits, top), tokens
-
-
-def _logprobs(model: Model, prompt: Sequence[int], logits: np.ndarray, top: int) -> list[TokenLogprob | None]:
-    found: list[TokenLogprob | None] = [None]
-    for token, row in zip(prompt[1:], logits[:-1], strict=True):
-        shifted = row.astype(np.float64) - row.max()
-        logprobs = np.maximum(shifted - np.log(np.exp(shifted).sum()), FLOOR)
-        best = np.argsort(-logprobs, kind="stable")[:top]
-        tops = tuple((*model.tokenizer.token(int(index)), float(logprobs[index])) for index in best)
-        found.append(TokenLogprob(*model.tokenizer.token(token), float(logprobs[token]), tops))
-    return found
+    scores = await service.engine.score(prompt, top)
+    known: list[TokenLogprob | None] = [None]
+    for token, score in zip(prompt[1:], scores, strict=True):
+        best = tuple((*tokenizer.token(index), logprob) for index, logprob in score.top)
+        known.append(TokenLogprob(*tokenizer.token(token), score.logprob, best))
+    return text, known, tokens

@@ -1,0 +1,100 @@
+"""What the parent and a child say to each other: a packet a message, and with it sockets for the child.
+
+The pair of sockets ends with either process, however that ends: so each sees that the other is gone.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn, TypeAlias
+
+from imp_server.operation.config import Config
+
+_LONGEST = 1 << 17  # bytes of a packet
+_MOST_SOCKETS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """To a child, first of all: what to do. With it go the sockets on which a worker is to listen."""
+
+    file: Path
+    config: Config
+
+
+@dataclass(frozen=True, slots=True)
+class Attach:
+    """To the engine, with a socket: a worker is at its other end. To a worker: the engine is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """To a worker: take no more requests, give those that are open their time, unless there is a `hurry`, and end."""
+
+    hurry: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """To the parent: the model is loaded, as far as this child needs it; the engine's says on which `device`."""
+
+    device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """To the parent: why the child cannot go on, for people."""
+
+    why: str
+
+
+ToChild: TypeAlias = Begin | Attach | Stop
+ToParent: TypeAlias = Loaded | Ended
+
+
+def send(control: socket.socket, message: ToChild | ToParent, sockets: Sequence[socket.socket] = ()) -> None:
+    """Send a message; it is lost where the other end is gone, as whoever reads there will see."""
+    try:
+        socket.send_fds(control, [pickle.dumps(message)], [each.fileno() for each in sockets])
+    except OSError:
+        return
+
+
+def receive(control: socket.socket) -> tuple[ToChild, list[socket.socket]] | None:
+    """The next message from the parent, with its sockets; None once there is no parent any more."""
+    data, descriptors, _, _ = socket.recv_fds(control, _LONGEST, _MOST_SOCKETS)
+    sockets = [socket.socket(fileno=each) for each in descriptors]
+    if not data:
+        return None
+    message: ToChild = pickle.loads(data)
+    return message, sockets
+
+
+def child(main: Callable[[socket.socket, Begin, list[socket.socket]], None]) -> NoReturn:
+    """Run `main` with the control socket, and what it begins with, as the process that Child.start starts.
+
+    A child ends when its parent says so, or is gone: signals that are sent to all processes of a service, or of a
+    terminal, are the parent's business.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    control = socket.socket(fileno=int(sys.argv[1]))
+    begun = receive(control)
+    if begun is not None:
+        message, sockets = begun
+        assert isinstance(message, Begin)
+        main(control, message, sockets)
+    sys.exit(0)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process on the spot: the system frees what it has, also where a thread waits for a device for ever."""
+    sys.stderr.flush()
+    os._exit(status)

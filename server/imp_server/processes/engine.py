@@ -1,0 +1,82 @@
+"""The engine's process: loads the model and runs it for the workers that the parent links to it."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from imp_runtime.artifact import Artifact
+from imp_runtime.engine import Engine
+from imp_runtime.errors import ImpError
+from imp_server.console.progress import progress
+from imp_server.engine.host import EngineHost
+from imp_server.generation.tokenizer import Tokenizer
+from imp_server.grammar import masks
+from imp_server.operation import logs
+from imp_server.processes.control import Begin, Ended, Loaded, child, leave, receive, send
+
+log = logging.getLogger("imp")
+_CLOSE_SECONDS = 2.0  # in which the device must be given back
+
+
+def run(control: socket.socket, begin: Begin) -> None:
+    """Load, serve, and end with the parent."""
+    logs.configure(begin.config.log)
+    loaded: Future[EngineHost] = Future()
+    threading.Thread(target=_listen, args=(control, loaded), name="imp-control", daemon=True).start()
+    try:
+        host = _load(begin)
+        loaded.set_result(host)
+        send(control, Loaded(host.ready.device))
+        host.run()
+    except BaseException as error:
+        if not isinstance(error, ImpError):
+            log.exception("the engine failed")
+        send(control, Ended(str(error) if isinstance(error, ImpError) else f"{type(error).__name__}: {error}"))
+        leave(1)
+
+
+def _load(begin: Begin) -> EngineHost:
+    server = begin.config.server
+    with progress(transient=True) as report, ThreadPoolExecutor(1) as beside:
+        preparing = beside.submit(_tokenizer, begin.file)
+        engine = Engine.load(
+            begin.file,
+            target=server.target,
+            kv_tokens=server.kv_tokens,
+            kv_share=server.kv_share,
+            prefix_cache=server.prefix_cache,
+            deterministic=server.deterministic,
+            check_weights=server.check_weights,
+            progress=report,
+        )
+        return EngineHost(engine, preparing.result())
+
+
+def _tokenizer(file: Path) -> Tokenizer:
+    tokenizer = Tokenizer(Artifact.open(file))
+    masks.prepare(tokenizer)
+    return tokenizer
+
+
+def _listen(control: socket.socket, loaded: Future[EngineHost]) -> None:
+    """Link workers; when the parent is gone, end, whatever the engine's thread is at."""
+
+    def attach(worker: socket.socket) -> None:
+        loaded.add_done_callback(lambda host: host.result().attach(worker))
+
+    while (received := receive(control)) is not None:
+        for worker in received[1]:
+            attach(worker)
+    if loaded.done():
+        loaded.result().stop()
+        time.sleep(_CLOSE_SECONDS)
+    leave(0)
+
+
+if __name__ == "__main__":
+    child(lambda control, begin, _: run(control, begin))
