@@ -35,6 +35,17 @@ class Process:
         self.process = process
         self.url = url
 
+    def child(self, kind: str) -> int:
+        """The process id of the engine or of the worker."""
+        (found,) = self.children(kind)
+        return found
+
+    def children(self, kind: str) -> list[int]:
+        """The process ids of all children of a kind, "engine" or "worker"."""
+        told = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
+        name = f"imp_server.processes.{kind}".encode()
+        return [int(pid) for pid in told if name in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[float, int, str]:
         """Seconds until it has ended after the signal, its exit status, and the rest of stderr."""
         began = time.monotonic()

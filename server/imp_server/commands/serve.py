@@ -110,9 +110,11 @@ def serve(file: Path, config: configuration.Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises ImpError when the file, the port or the model cannot be had."""
     from imp_server.api.http import listen
     from imp_server.operation import logs
+    from imp_server.operation.chat_template import read_template
     from imp_server.processes.supervisor import Supervisor
 
     artifact = Artifact.open(file)  # a file that is no artifact is told before the port is taken
+    read_template(config.server)
     logs.configure(config.log)
     with contextlib.ExitStack() as held:
         listeners, port = [], config.server.port

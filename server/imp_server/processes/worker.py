@@ -17,6 +17,7 @@ from imp_server.api.app import create_app
 from imp_server.frontend import Frontend
 from imp_server.grammar import masks
 from imp_server.operation import logs
+from imp_server.operation.chat_template import read_template
 from imp_server.operation.config import Config
 from imp_server.operation.gateway import wrap
 from imp_server.operation.lifetime import Server
@@ -99,24 +100,12 @@ class _Worker:
 
 def load_frontend(file: Path, config: Config) -> Frontend:
     """The model's frontend with the settings that requests over HTTP get where they do not say. Raises ImpError."""
-    frontend = Frontend(Artifact.open(file), chat_template=_text_of(config.server.chat_template))
+    frontend = Frontend(Artifact.open(file), chat_template=read_template(config.server))
     defaults = {name: value for name, value in asdict(config.sampling).items() if name != "max_tokens"}
     thinks = {"on": True, "off": False}.get(config.server.reasoning)
     frontend.serve_with(cast("Options", defaults), think=thinks)
     masks.prepare(frontend.tokenizer)
     return frontend
-
-
-def _text_of(path: str | None) -> str | None:
-    """The text of a chat template's file. Raises ImpError."""
-    if path is None:
-        return None
-    try:
-        return Path(path).read_text("utf-8")
-    except OSError as error:
-        raise ImpError(f"--chat-template {path}: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ImpError(f"--chat-template {path} is no text in UTF-8: byte {error.start}") from None
 
 
 if __name__ == "__main__":
