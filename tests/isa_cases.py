@@ -113,6 +113,9 @@ def _gemms(rng: np.random.Generator) -> list[Case]:
     half = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(product))
     bfloat = (*(_same((v.view(np.uint32) >> 16).astype(np.uint16)) for v in (x, y)), _out(product))
     cases += [Case("gemm_f16", half, shared_bytes=shared), Case("gemm_bf16", bfloat, shared_bytes=shared)]
+    x, y = (np.trunc(_eighths(rng, rows, 64) * 2) / 2 for rows in (16, 8))  # sums are exact as halfs, too
+    half = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(x @ y.T))
+    cases += [Case("gemm_f16_half", half, shared_bytes=shared)]
     x, y = _eighths(rng, 16, 16), _eighths(rng, 16, 8)
     trans = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(x.T @ y))
     return [*cases, Case("gemm_f16_trans", trans, shared_bytes=768)]

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 7e16cfde11031d5f
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text b76044d15b5210c7
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -9,7 +9,7 @@
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
-#include "imp/stage/gemm_q8.h"
+#include "imp/stage/gemm_mma.h"
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
@@ -406,98 +406,54 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 }
 static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 163,840 of other data a launch
+// Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
+static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
     const float* x,
     const float* norm,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_0_t::run(encode_0_t::Args{
       .x = x,
       .norm = norm,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 69,632 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
-using gemm_0_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+// Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
+// forward_r128 layers.0.q_k_v and 5 more · grid (2, 1, 1), 384 threads
+using gemm_0_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_0_t::kSharedBytes == 98736, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
   gemm_0_t::run(gemm_0_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// forward_r128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
-using gemm_1_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_1_t::run(gemm_1_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// forward_r128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
-using gemm_2_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_2_t::run(gemm_2_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_2_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -559,145 +515,120 @@ extern "C" __global__ void __launch_bounds__(256, 1) attend_0(
 }
 static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 163,840 of other data a launch
+// Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
+static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
     const float* x,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_1_t::run(encode_1_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_1_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
-using gemm_3_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
+// forward_r128 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
+using gemm_1_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_1_t::kSharedBytes == 98736, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_3_t::run(gemm_3_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_1_t::run(gemm_1_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// forward_r128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
-using gemm_4_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
+// forward_r128 layers.0.gate_up and 5 more · grid (2, 1, 1), 384 threads
+using gemm_2_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_2_t::kSharedBytes == 98736, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
-  gemm_4_t::run(gemm_4_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_2_t::run(gemm_2_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// forward_r128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
-using gemm_5_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_5_t::run(gemm_5_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 884,736 of other data a launch
+// Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false, .fragments = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
+static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
     const float* x_gate,
     const float* x_up,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_2_t::run(encode_2_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_2_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
-// forward_r128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
-using gemm_6_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
+// forward_r128 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
+using gemm_3_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_3_t::kSharedBytes == 98736, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_6_t::run(gemm_6_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_3_t::run(gemm_3_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
 // forward_r128 advance · grid (1, 1, 1), 32 threads
@@ -716,28 +647,28 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
 }
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
-// logits_r128 logits · grid (2, 32, 1), 256 threads
-using gemm_7_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
+// logits_r128 logits · grid (2, 1, 1), 384 threads
+using gemm_4_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_4_t::kSharedBytes == 98736, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_7_t::run(gemm_7_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_4_t::run(gemm_4_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_r128 hidden · grid (128, 1, 1), 256 threads

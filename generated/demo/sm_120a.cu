@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 5964ee76be584bcb
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text d0c3ea8fe170b52a
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -10,7 +10,7 @@
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
 #include "imp/stage/gemm_batch.h"
-#include "imp/stage/gemm_q8.h"
+#include "imp/stage/gemm_mma.h"
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
@@ -386,7 +386,7 @@ static_assert(
 static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 82,944 of other data a launch
-// forward_r64 embed and 5 more · grid (64, 1, 1), 128 threads
+// forward_r64 embed and 6 more · grid (64, 1, 1), 128 threads
 using embed_1_t = imp::EmbedRows<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -407,98 +407,54 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_1(
 }
 static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 81,920 of other data a launch
+// Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_0_t::kSharedBytes == 32, "the plan gives other shared memory");
+static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
     const float* x,
     const float* norm,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_0_t::run(encode_0_t::Args{
       .x = x,
       .norm = norm,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 69,632 bytes of weights, 81,920 of other data a launch
-// forward_r64 layers.0.q and 5 more · grid (1, 4, 1), 256 threads
-using gemm_0_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_0_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+// Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
+// forward_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 384 threads
+using gemm_0_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_0_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_0_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
   gemm_0_t::run(gemm_0_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 34,816 bytes of weights, 49,152 of other data a launch
-// forward_r64 layers.0.k and 5 more · grid (1, 2, 1), 256 threads
-using gemm_1_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 64, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_1_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_1_t::run(gemm_1_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 34,816 bytes of weights, 49,152 of other data a launch
-// forward_r64 layers.0.v and 5 more · grid (1, 2, 1), 256 threads
-using gemm_2_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 64, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_2_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_2_t::run(gemm_2_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_2_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
 // forward_r64 layers.0.attention.append and 11 more · grid (64, 1, 1), 256 threads
@@ -560,148 +516,123 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_0(
 }
 static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 81,920 of other data a launch
+// Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_1_t::kSharedBytes == 0, "the plan gives other shared memory");
+static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
     const float* x,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_1_t::run(encode_1_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_1_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 81,920 of other data a launch
-// forward_r64 layers.0.attn_output and 5 more · grid (1, 4, 1), 256 threads
-using gemm_3_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
+// forward_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
+using gemm_1_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_3_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_1_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_1_t::run(gemm_1_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
+// forward_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 384 threads
+using gemm_2_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_2_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_2_t::run(gemm_2_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 491,520 of other data a launch
+// forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
+using encode_2_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
+    imp::Silu>;
+static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
+    const float* x_gate,
+    const float* x_up,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_2_t::run(encode_2_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
+// forward_r64 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
+using gemm_3_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_3_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
   gemm_3_t::run(gemm_3_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
 static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 212,992 of other data a launch
-// forward_r64 layers.0.gate and 5 more · grid (1, 12, 1), 256 threads
-using gemm_4_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_4_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_4_t::run(gemm_4_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 208,896 bytes of weights, 212,992 of other data a launch
-// forward_r64 layers.0.up and 5 more · grid (1, 12, 1), 256 threads
-using gemm_5_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 64, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_5_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_5_t::run(gemm_5_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_5_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 442,368 of other data a launch
-// forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
-using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false, .fragments = false},
-    imp::Silu>;
-static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_2_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
-    const float* x_gate,
-    const float* x_up,
-    std::uint8_t* codes,
-    uint2* scales,
-    const imp::StepHeader* step) {
-  encode_2_t::run(encode_2_t::Args{
-      .x = {.gate = x_gate, .up = x_up},
-      .norm = nullptr,
-      .codes = codes,
-      .scales = scales,
-      .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_2_t::Args) == 9 * 8, "the plan leaves out a field");
-
-// Linear → Add · 208,896 bytes of weights, 114,688 of other data a launch
-// forward_r64 layers.0.down and 5 more · grid (1, 4, 1), 256 threads
-using gemm_6_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_6_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_6_t::run(gemm_6_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
-
 // Advance · 0 bytes of weights, 8 of other data a launch
-// forward_r64 advance and 5 more · grid (1, 1, 1), 32 threads
+// forward_r64 advance and 6 more · grid (1, 1, 1), 32 threads
 using advance_0_t = imp::Advance<
     32>;
 static_assert(advance_0_t::kThreads == 32, "the plan launches another number of threads");
@@ -717,28 +648,28 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
 }
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 540,672 of other data a launch
-// logits_r64 logits · grid (1, 32, 1), 256 threads
-using gemm_7_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear · 557,056 bytes of weights, 557,056 of other data a launch
+// logits_r64 logits · grid (16, 1, 1), 384 threads
+using gemm_4_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_7_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_4_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_7_t::run(gemm_7_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_4_t::run(gemm_4_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_7_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 131,072 of other data a launch
 // hidden_r64 hidden and 1 more · grid (64, 1, 1), 256 threads
@@ -759,98 +690,54 @@ extern "C" __global__ void __launch_bounds__(256, 1) norm_chunk_0(
 }
 static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 163,840 of other data a launch
+// Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_3_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = true, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_3_t::kSharedBytes == 32, "the plan gives other shared memory");
+static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
     const float* x,
     const float* norm,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_3_t::run(encode_3_t::Args{
       .x = x,
       .norm = norm,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_3_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 69,632 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.q and 5 more · grid (2, 4, 1), 256 threads
-using gemm_8_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_8_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_8_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_8(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_8_t::run(gemm_8_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// forward_r128 layers.0.k and 5 more · grid (2, 2, 1), 256 threads
-using gemm_9_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 256, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
+// forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
+using gemm_5_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_9_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_9_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_9(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_5_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_5_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
-  gemm_9_t::run(gemm_9_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_5_t::run(gemm_5_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 34,816 bytes of weights, 98,304 of other data a launch
-// forward_r128 layers.0.v and 5 more · grid (2, 2, 1), 256 threads
-using gemm_10_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 128, .cols = 256, .tokens = 128, .stride = 512, .offset = 384, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_10_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_10_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_10(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_10_t::run(gemm_10_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_10_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_5_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -912,173 +799,148 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_1(
 }
 static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 163,840 of other data a launch
+// Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_4_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = false, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_4_t::kSharedBytes == 0, "the plan gives other shared memory");
+static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
     const float* x,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_4_t::run(encode_4_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_4_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 163,840 of other data a launch
-// forward_r128 layers.0.attn_output and 5 more · grid (2, 4, 1), 256 threads
-using gemm_11_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 256, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
+// forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
+using gemm_6_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_11_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_11_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_11(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_6_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_11_t::run(gemm_11_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_6_t::run(gemm_6_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_11_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// forward_r128 layers.0.gate and 5 more · grid (2, 12, 1), 256 threads
-using gemm_12_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
+// forward_r128 layers.0.gate_up and 5 more · grid (24, 1, 1), 384 threads
+using gemm_7_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_12_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_12_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_12(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_7_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
-  gemm_12_t::run(gemm_12_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_7_t::run(gemm_7_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_12_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_7_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear · 208,896 bytes of weights, 425,984 of other data a launch
-// forward_r128 layers.0.up and 5 more · grid (2, 12, 1), 256 threads
-using gemm_13_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 768, .cols = 256, .tokens = 128, .stride = 1536, .offset = 768, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_13_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_13_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_13(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_13_t::run(gemm_13_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 884,736 of other data a launch
+// Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = false, .fragments = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
     imp::Silu>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_5_t::kSharedBytes == 0, "the plan gives other shared memory");
+static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
     const float* x_gate,
     const float* x_up,
-    std::uint8_t* codes,
-    uint2* scales,
+    std::uint8_t* panels,
+    float* factors,
     const imp::StepHeader* step) {
   encode_5_t::run(encode_5_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = codes,
-      .scales = scales,
       .planes = nullptr,
-      .panels = nullptr,
-      .factors = nullptr,
+      .panels = panels,
+      .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_5_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_5_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 229,376 of other data a launch
-// forward_r128 layers.0.down and 5 more · grid (2, 4, 1), 256 threads
-using gemm_14_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 256, .cols = 768, .tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
+// forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
+using gemm_8_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_14_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_14_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_14(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_8_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_8_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_14_t::run(gemm_14_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_8_t::run(gemm_8_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_14_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 1,081,344 of other data a launch
-// logits_r128 logits · grid (2, 32, 1), 256 threads
-using gemm_15_t = imp::GemmQ8<
-    imp::GemmConfig{.rows = 2048, .cols = 256, .tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .bias = false, .scale = 1.0f, .cap = 0.0f},
+// Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
+// logits_r128 logits · grid (32, 1, 1), 384 threads
+using gemm_9_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_15_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_15_t::kSharedBytes == 41216, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_15(
-    const std::uint8_t* weights,
-    const std::uint8_t* codes,
-    const uint2* scales,
+static_assert(gemm_9_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_9_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_9(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_15_t::run(gemm_15_t::Args{
-      .weights = weights,
-      .codes = codes,
-      .scales = scales,
-      .bias = nullptr,
+  gemm_9_t::run(gemm_9_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_15_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_norm.encode and 12 more · grid (8, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
 using encode_6_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_6_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
@@ -1090,46 +952,44 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
   encode_6_t::run(encode_6_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_6_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 20,480 of other data a launch
-// batch_r8 layers.0.q_k_v and 5 more · grid (8, 1, 1), 256 threads
-using gemm_16_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
+// forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
+using gemm_10_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_16_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_16_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_16(
-    const std::uint8_t* fragments,
+static_assert(gemm_10_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_10_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_10(
+    const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
-  gemm_16_t::run(gemm_16_t::Args{
-      .fragments = fragments,
+  gemm_10_t::run(gemm_10_t::Args{
+      .panels = panels,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_16_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_10_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 32,768 of other data a launch
-// batch_r8 layers.0.attention.append and 5 more · grid (8, 1, 1), 256 threads
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
+// forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
 using append_2_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 8, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
 static_assert(append_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_2_t::kSharedBytes == 256, "the plan gives other shared memory");
@@ -1156,14 +1016,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_2(
 }
 static_assert(sizeof(append_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Attention · 0 bytes of weights, 16,384 of other data a launch
-// batch_r8 layers.0.attention and 5 more · grid (4, 1, 1), 32 threads
+// Attention · 0 bytes of weights, 1,048,576 of other data a launch
+// forward_r512 layers.0.attention and 5 more · grid (64, 1, 1), 128 threads
 using attend_2_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 8, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 1, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 512, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 64, .spans = 2, .wgmma = false, .folds = false},
     imp::CacheF16<64>>;
-static_assert(attend_2_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(attend_2_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attend_2_t::kSharedBytes == 36880, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 2) attend_2(
+extern "C" __global__ void __launch_bounds__(128, 2) attend_2(
     const float* q,
     const std::uint8_t* cache,
     const std::int32_t* table,
@@ -1186,10 +1046,10 @@ extern "C" __global__ void __launch_bounds__(32, 2) attend_2(
 }
 static_assert(sizeof(attend_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_7_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
 static_assert(encode_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_7_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
@@ -1200,67 +1060,65 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
   encode_7_t::run(encode_7_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_7_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_7_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_output and 5 more · grid (4, 1, 1), 256 threads
-using gemm_17_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
+// forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
+using gemm_11_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_17_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_17_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_17(
-    const std::uint8_t* fragments,
+static_assert(gemm_11_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_11_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_11(
+    const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_17_t::run(gemm_17_t::Args{
-      .fragments = fragments,
+  gemm_11_t::run(gemm_11_t::Args{
+      .panels = panels,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_17_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_11_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 53,248 of other data a launch
-// batch_r8 layers.0.gate_up and 5 more · grid (24, 1, 1), 256 threads
-using gemm_18_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
+// forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
+using gemm_12_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_18_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_18_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_18(
-    const std::uint8_t* fragments,
+static_assert(gemm_12_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_12_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_12(
+    const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
-  gemm_18_t::run(gemm_18_t::Args{
-      .fragments = fragments,
+  gemm_12_t::run(gemm_12_t::Args{
+      .panels = panels,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_18_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_12_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 61,440 of other data a launch
-// batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 3,932,160 of other data a launch
+// forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_8_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
     imp::Silu>;
 static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1273,65 +1131,40 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_8(
   encode_8_t::run(encode_8_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_8_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_8_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
-// batch_r8 layers.0.down and 5 more · grid (8, 1, 1), 256 threads
-using gemm_19_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 8, .warps = 8, .stretches = 4, .tiles = 1, .slots = 4, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
+// forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
+using gemm_13_t = imp::GemmMma<
+    imp::MmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_19_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_19_t::kSharedBytes == 16928, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_19(
-    const std::uint8_t* fragments,
+static_assert(gemm_13_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_13_t::kSharedBytes == 49584, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
+    const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_19_t::run(gemm_19_t::Args{
-      .fragments = fragments,
+  gemm_13_t::run(gemm_13_t::Args{
+      .panels = panels,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_19_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 69,632 of other data a launch
-// batch_r8 logits · grid (32, 1, 1), 256 threads
-using gemm_20_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_20_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_20_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_20(
-    const std::uint8_t* fragments,
-    const float* factors,
-    const std::uint8_t* plane_0,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_20_t::run(gemm_20_t::Args{
-      .fragments = fragments,
-      .factors = factors,
-      .plane = {plane_0},
-      .bias = {nullptr},
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_20_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attn_norm.encode and 12 more · grid (16, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 12,288 of other data a launch
+// batch_r8 layers.0.attn_norm.encode and 12 more · grid (8, 1, 1), 256 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_9_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_9_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
@@ -1343,25 +1176,23 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
   encode_9_t::run(encode_9_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_9_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_9_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 40,960 of other data a launch
-// batch_r16 layers.0.q_k_v and 5 more · grid (4, 1, 1), 512 threads
-using gemm_21_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear → Linear · 139,264 bytes of weights, 20,480 of other data a launch
+// batch_r8 layers.0.q_k_v and 5 more · grid (8, 1, 1), 256 threads
+using gemm_14_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_21_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_21_t::kSharedBytes == 25104, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
+static_assert(gemm_14_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_14_t::kSharedBytes == 8464, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_14(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1369,7 +1200,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
     const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
-  gemm_21_t::run(gemm_21_t::Args{
+  gemm_14_t::run(gemm_14_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -1377,12 +1208,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_21_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_14_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 65,536 of other data a launch
-// batch_r16 layers.0.attention.append and 5 more · grid (16, 1, 1), 256 threads
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 32,768 of other data a launch
+// batch_r8 layers.0.attention.append and 5 more · grid (8, 1, 1), 256 threads
 using append_3_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 16, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 8, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
 static_assert(append_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_3_t::kSharedBytes == 256, "the plan gives other shared memory");
@@ -1409,14 +1240,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_3(
 }
 static_assert(sizeof(append_3_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Attention · 0 bytes of weights, 32,768 of other data a launch
-// batch_r16 layers.0.attention and 5 more · grid (4, 1, 1), 64 threads
+// Attention · 0 bytes of weights, 16,384 of other data a launch
+// batch_r8 layers.0.attention and 5 more · grid (4, 1, 1), 32 threads
 using attend_3_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 16, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 2, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 8, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 1, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
     imp::CacheF16<64>>;
-static_assert(attend_3_t::kThreads == 64, "the plan launches another number of threads");
+static_assert(attend_3_t::kThreads == 32, "the plan launches another number of threads");
 static_assert(attend_3_t::kSharedBytes == 36880, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(64, 2) attend_3(
+extern "C" __global__ void __launch_bounds__(32, 2) attend_3(
     const float* q,
     const std::uint8_t* cache,
     const std::int32_t* table,
@@ -1439,10 +1270,10 @@ extern "C" __global__ void __launch_bounds__(64, 2) attend_3(
 }
 static_assert(sizeof(attend_3_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 12,288 of other data a launch
+// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 256 threads
 using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_10_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_10_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
@@ -1453,29 +1284,27 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
   encode_10_t::run(encode_10_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_10_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_10_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
-using gemm_22_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 69,632 bytes of weights, 12,288 of other data a launch
+// batch_r8 layers.0.attn_output and 5 more · grid (4, 1, 1), 256 threads
+using gemm_15_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_22_t::kSharedBytes == 25104, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
+static_assert(gemm_15_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_15_t::kSharedBytes == 8464, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_15(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_22_t::run(gemm_22_t::Args{
+  gemm_15_t::run(gemm_15_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1483,24 +1312,24 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_22_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_15_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 106,496 of other data a launch
-// batch_r16 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
-using gemm_23_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear · 417,792 bytes of weights, 53,248 of other data a launch
+// batch_r8 layers.0.gate_up and 5 more · grid (24, 1, 1), 256 threads
+using gemm_16_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_23_t::kSharedBytes == 25104, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
+static_assert(gemm_16_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_16_t::kSharedBytes == 8464, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_16(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
-  gemm_23_t::run(gemm_23_t::Args{
+  gemm_16_t::run(gemm_16_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
@@ -1508,12 +1337,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_23_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_16_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 122,880 of other data a launch
-// batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 61,440 of other data a launch
+// batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 256 threads
 using encode_11_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
     imp::Silu>;
 static_assert(encode_11_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_11_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1526,29 +1355,27 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_11(
   encode_11_t::run(encode_11_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_11_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
-// batch_r16 layers.0.down and 5 more · grid (4, 1, 1), 512 threads
-using gemm_24_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 16, .warps = 16, .stretches = 4, .tiles = 1, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
+// batch_r8 layers.0.down and 5 more · grid (8, 1, 1), 256 threads
+using gemm_17_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 768, .rows = 8, .warps = 8, .stretches = 4, .tiles = 1, .slots = 4, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_24_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_24_t::kSharedBytes == 42016, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
+static_assert(gemm_17_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_17_t::kSharedBytes == 16928, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_17(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_24_t::run(gemm_24_t::Args{
+  gemm_17_t::run(gemm_17_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1556,22 +1383,22 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_24_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_17_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 139,264 of other data a launch
-// batch_r16 logits · grid (16, 1, 1), 512 threads
-using gemm_25_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear · 557,056 bytes of weights, 69,632 of other data a launch
+// batch_r8 logits · grid (32, 1, 1), 256 threads
+using gemm_18_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_25_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_25_t::kSharedBytes == 25104, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
+static_assert(gemm_18_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_18_t::kSharedBytes == 8464, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_18(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_25_t::run(gemm_25_t::Args{
+  gemm_18_t::run(gemm_18_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1579,12 +1406,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_25_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_18_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attn_norm.encode and 12 more · grid (32, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 24,576 of other data a launch
+// batch_r16 layers.0.attn_norm.encode and 12 more · grid (16, 1, 1), 256 threads
 using encode_12_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_12_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_12_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_12(
@@ -1596,25 +1423,23 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_12(
   encode_12_t::run(encode_12_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_12_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_12_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 81,920 of other data a launch
-// batch_r32 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
-using gemm_26_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Linear → Linear · 139,264 bytes of weights, 40,960 of other data a launch
+// batch_r16 layers.0.q_k_v and 5 more · grid (4, 1, 1), 512 threads
+using gemm_19_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_26_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_26_t::kSharedBytes == 50192, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_26(
+static_assert(gemm_19_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_19_t::kSharedBytes == 25104, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1622,7 +1447,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_26(
     const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
-  gemm_26_t::run(gemm_26_t::Args{
+  gemm_19_t::run(gemm_19_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -1630,12 +1455,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_26(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_26_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_19_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 131,072 of other data a launch
-// batch_r32 layers.0.attention.append and 5 more · grid (32, 1, 1), 256 threads
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 65,536 of other data a launch
+// batch_r16 layers.0.attention.append and 5 more · grid (16, 1, 1), 256 threads
 using append_4_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 32, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 16, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
 static_assert(append_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(append_4_t::kSharedBytes == 256, "the plan gives other shared memory");
@@ -1662,14 +1487,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_4(
 }
 static_assert(sizeof(append_4_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Attention · 0 bytes of weights, 65,536 of other data a launch
-// batch_r32 layers.0.attention and 5 more · grid (4, 1, 1), 128 threads
+// Attention · 0 bytes of weights, 32,768 of other data a launch
+// batch_r16 layers.0.attention and 5 more · grid (4, 1, 1), 64 threads
 using attend_4_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 32, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 16, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 2, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
     imp::CacheF16<64>>;
-static_assert(attend_4_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_4_t::kThreads == 64, "the plan launches another number of threads");
 static_assert(attend_4_t::kSharedBytes == 36880, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 2) attend_4(
+extern "C" __global__ void __launch_bounds__(64, 2) attend_4(
     const float* q,
     const std::uint8_t* cache,
     const std::int32_t* table,
@@ -1692,10 +1517,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_4(
 }
 static_assert(sizeof(attend_4_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 24,576 of other data a launch
+// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 256 threads
 using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_13_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_13_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_13(
@@ -1706,22 +1531,338 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_13(
   encode_13_t::run(encode_13_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_13_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_13_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Add · 69,632 bytes of weights, 24,576 of other data a launch
+// batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
+using gemm_20_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_20_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_20_t::kSharedBytes == 25104, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_20_t::run(gemm_20_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_20_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear · 417,792 bytes of weights, 106,496 of other data a launch
+// batch_r16 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
+using gemm_21_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_21_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_21_t::kSharedBytes == 25104, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_21_t::run(gemm_21_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_21_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 122,880 of other data a launch
+// batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 256 threads
+using encode_14_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::Silu>;
+static_assert(encode_14_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_14_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_14(
+    const float* x_gate,
+    const float* x_up,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_14_t::run(encode_14_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_14_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
+// batch_r16 layers.0.down and 5 more · grid (4, 1, 1), 512 threads
+using gemm_22_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 768, .rows = 16, .warps = 16, .stretches = 4, .tiles = 1, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_22_t::kSharedBytes == 42016, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_22_t::run(gemm_22_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_22_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear · 557,056 bytes of weights, 139,264 of other data a launch
+// batch_r16 logits · grid (16, 1, 1), 512 threads
+using gemm_23_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_23_t::kSharedBytes == 25104, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_23_t::run(gemm_23_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_23_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 49,152 of other data a launch
+// batch_r32 layers.0.attn_norm.encode and 12 more · grid (32, 1, 1), 256 threads
+using encode_15_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
+static_assert(encode_15_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_15_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_15(
+    const float* x,
+    const float* norm,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_15_t::run(encode_15_t::Args{
+      .x = x,
+      .norm = norm,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_15_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear → Linear · 139,264 bytes of weights, 81,920 of other data a launch
+// batch_r32 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
+using gemm_24_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_24_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_24_t::kSharedBytes == 50192, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_24(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_24_t::run(gemm_24_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_24_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 131,072 of other data a launch
+// batch_r32 layers.0.attention.append and 5 more · grid (32, 1, 1), 256 threads
+using append_5_t = imp::RopeAppend<
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 32, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::CacheF16<64>>;
+static_assert(append_5_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(append_5_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) append_5(
+    float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    const imp::StepHeader* step,
+    const imp::StepRow* rows) {
+  append_5_t::run(append_5_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .step = step,
+      .rows = rows});
+}
+static_assert(sizeof(append_5_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Attention · 0 bytes of weights, 65,536 of other data a launch
+// batch_r32 layers.0.attention and 5 more · grid (4, 1, 1), 128 threads
+using attend_5_t = imp::AttentionPrefill<
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 32, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
+    imp::CacheF16<64>>;
+static_assert(attend_5_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_5_t::kSharedBytes == 36880, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 2) attend_5(
+    const float* q,
+    const std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
+  attend_5_t::run(attend_5_t::Args{
+      .q = q,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out,
+      .step = step,
+      .sequences = sequences});
+}
+static_assert(sizeof(attend_5_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 49,152 of other data a launch
+// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 256 threads
+using encode_16_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
+static_assert(encode_16_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_16_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_16(
+    const float* x,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_16_t::run(encode_16_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_16_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
-using gemm_27_t = imp::GemmBatch<
+using gemm_25_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_25_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_25_t::kSharedBytes == 50192, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_25(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_25_t::run(gemm_25_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_25_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear · 417,792 bytes of weights, 212,992 of other data a launch
+// batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 256 threads
+using gemm_26_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_26_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_26_t::kSharedBytes == 50192, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_26(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_26_t::run(gemm_26_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_26_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 245,760 of other data a launch
+// batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 256 threads
+using encode_17_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::Silu>;
+static_assert(encode_17_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_17_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_17(
+    const float* x_gate,
+    const float* x_up,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_17_t::run(encode_17_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_17_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 81,920 of other data a launch
+// batch_r32 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
+using gemm_27_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 768, .rows = 32, .warps = 8, .stretches = 4, .tiles = 2, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_27_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_27_t::kSharedBytes == 50192, "the plan gives other shared memory");
+static_assert(gemm_27_t::kSharedBytes == 84000, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
     const std::uint8_t* fragments,
     const float* factors,
@@ -1738,70 +1879,20 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
 }
 static_assert(sizeof(gemm_27_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 212,992 of other data a launch
-// batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 256 threads
+// Linear · 557,056 bytes of weights, 278,528 of other data a launch
+// batch_r32 logits · grid (16, 1, 1), 256 threads
 using gemm_28_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_28_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_28_t::kSharedBytes == 50192, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_28(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
-    const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
   gemm_28_t::run(gemm_28_t::Args{
-      .fragments = fragments,
-      .factors = factors,
-      .plane = {plane_0, plane_1},
-      .bias = {nullptr},
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_28_t::Args) == 7 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 245,760 of other data a launch
-// batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 256 threads
-using encode_14_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
-    imp::Silu>;
-static_assert(encode_14_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_14_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_14(
-    const float* x_gate,
-    const float* x_up,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_14_t::run(encode_14_t::Args{
-      .x = {.gate = x_gate, .up = x_up},
-      .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .step = step});
-}
-static_assert(sizeof(encode_14_t::Args) == 9 * 8, "the plan leaves out a field");
-
-// Linear → Add · 208,896 bytes of weights, 81,920 of other data a launch
-// batch_r32 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
-using gemm_29_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 32, .warps = 8, .stretches = 4, .tiles = 2, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_29_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_29_t::kSharedBytes == 84000, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_29(
-    const std::uint8_t* fragments,
-    const float* factors,
-    const std::uint8_t* plane_0,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_29_t::run(gemm_29_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1809,15 +1900,85 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_29(
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_29_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_28_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 278,528 of other data a launch
-// batch_r32 logits · grid (16, 1, 1), 256 threads
+// Encode · 0 bytes of weights, 98,304 of other data a launch
+// batch_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
+using encode_18_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
+static_assert(encode_18_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_18_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_18(
+    const float* x,
+    const float* norm,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_18_t::run(encode_18_t::Args{
+      .x = x,
+      .norm = norm,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_18_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
+// batch_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
+using gemm_29_t = imp::GemmBatch<
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_29_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_29_t::kSharedBytes == 100368, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_29(
+    const std::uint8_t* fragments,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_29_t::run(gemm_29_t::Args{
+      .fragments = fragments,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_29_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 98,304 of other data a launch
+// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
+using encode_19_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
+static_assert(encode_19_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_19_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_19(
+    const float* x,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_19_t::run(encode_19_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .step = step});
+}
+static_assert(sizeof(encode_19_t::Args) == 6 * 8, "the plan leaves out a field");
+
+// Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
+// batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
 using gemm_30_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_30_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_30_t::kSharedBytes == 50192, "the plan gives other shared memory");
+static_assert(gemm_30_t::kSharedBytes == 100368, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_30(
     const std::uint8_t* fragments,
     const float* factors,
@@ -1834,37 +1995,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_30(
 }
 static_assert(sizeof(gemm_30_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
-using encode_15_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
-static_assert(encode_15_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_15_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_15(
-    const float* x,
-    const float* norm,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_15_t::run(encode_15_t::Args{
-      .x = x,
-      .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .step = step});
-}
-static_assert(sizeof(encode_15_t::Args) == 8 * 8, "the plan leaves out a field");
-
-// Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
-// batch_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
+// Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
+// batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 256 threads
 using gemm_31_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_31_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_31_t::kSharedBytes == 100368, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
@@ -1872,49 +2008,48 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
-    const std::uint8_t* plane_2,
     float* y,
     const imp::StepHeader* step) {
   gemm_31_t::run(gemm_31_t::Args{
       .fragments = fragments,
       .factors = factors,
-      .plane = {plane_0, plane_1, plane_2},
+      .plane = {plane_0, plane_1},
       .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_31_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_31_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
-using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
-static_assert(encode_16_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_16_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_16(
-    const float* x,
+// Encode · 0 bytes of weights, 491,520 of other data a launch
+// batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
+using encode_20_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::Silu>;
+static_assert(encode_20_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_20_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_20(
+    const float* x_gate,
+    const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_16_t::run(encode_16_t::Args{
-      .x = x,
+  encode_20_t::run(encode_20_t::Args{
+      .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_16_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_20_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
+// Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
+// batch_r64 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
 using gemm_32_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+    imp::BatchConfig{.cols = 768, .rows = 64, .warps = 8, .stretches = 4, .tiles = 2, .slots = 1, .resident = false, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_32_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_32_t::kSharedBytes == 100368, "the plan gives other shared memory");
+static_assert(gemm_32_t::kSharedBytes == 69632, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
     const std::uint8_t* fragments,
     const float* factors,
@@ -1931,101 +2066,28 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
 }
 static_assert(sizeof(gemm_32_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
-// batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 256 threads
+// Linear · 557,056 bytes of weights, 557,056 of other data a launch
+// batch_r64 logits · grid (16, 1, 1), 256 threads
 using gemm_33_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_33_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_33_t::kSharedBytes == 100368, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_33(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
-    const std::uint8_t* plane_1,
     float* y,
     const imp::StepHeader* step) {
   gemm_33_t::run(gemm_33_t::Args{
       .fragments = fragments,
       .factors = factors,
-      .plane = {plane_0, plane_1},
-      .bias = {nullptr},
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_33_t::Args) == 7 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 491,520 of other data a launch
-// batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
-using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
-    imp::Silu>;
-static_assert(encode_17_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_17_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_17(
-    const float* x_gate,
-    const float* x_up,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_17_t::run(encode_17_t::Args{
-      .x = {.gate = x_gate, .up = x_up},
-      .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .step = step});
-}
-static_assert(sizeof(encode_17_t::Args) == 9 * 8, "the plan leaves out a field");
-
-// Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
-// batch_r64 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
-using gemm_34_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 64, .warps = 8, .stretches = 4, .tiles = 2, .slots = 1, .resident = false, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_34_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_34_t::kSharedBytes == 69632, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_34(
-    const std::uint8_t* fragments,
-    const float* factors,
-    const std::uint8_t* plane_0,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_34_t::run(gemm_34_t::Args{
-      .fragments = fragments,
-      .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_34_t::Args) == 6 * 8, "the plan leaves out a field");
-
-// Linear · 557,056 bytes of weights, 557,056 of other data a launch
-// batch_r64 logits · grid (16, 1, 1), 256 threads
-using gemm_35_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
-    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_35_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_35_t::kSharedBytes == 100368, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_35(
-    const std::uint8_t* fragments,
-    const float* factors,
-    const std::uint8_t* plane_0,
-    float* y,
-    const imp::StepHeader* step) {
-  gemm_35_t::run(gemm_35_t::Args{
-      .fragments = fragments,
-      .factors = factors,
-      .plane = {plane_0},
-      .bias = {nullptr},
-      .y = y,
-      .step = step});
-}
-static_assert(sizeof(gemm_35_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_33_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // TakeRow · 0 bytes of weights, 2,048 of other data a launch
 // head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads

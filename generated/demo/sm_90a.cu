@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 3d9a668b1d3d8435
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 4d47fedd01a462d5
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -410,7 +410,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -422,14 +422,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
   encode_0_t::run(encode_0_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
 // forward_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 384 threads
@@ -521,7 +519,7 @@ static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -532,14 +530,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
   encode_1_t::run(encode_1_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_1_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
@@ -592,7 +588,7 @@ static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 14},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -605,14 +601,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
   encode_2_t::run(encode_2_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_2_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
 // forward_r64 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
@@ -699,7 +693,7 @@ static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_3_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14}>;
 static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
@@ -711,14 +705,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
   encode_3_t::run(encode_3_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_3_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_3_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
@@ -810,7 +802,7 @@ static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_4_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14}>;
 static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
@@ -821,14 +813,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
   encode_4_t::run(encode_4_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_4_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_4_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
@@ -881,7 +871,7 @@ static_assert(sizeof(gemm_7_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 14},
     imp::Silu>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -894,14 +884,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
   encode_5_t::run(encode_5_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_5_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_5_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
@@ -952,7 +940,7 @@ static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
 using encode_6_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14}>;
 static_assert(encode_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_6_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
@@ -964,14 +952,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
   encode_6_t::run(encode_6_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_6_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_6_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
 // forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
@@ -1063,7 +1049,7 @@ static_assert(sizeof(attend_2_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_7_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14}>;
 static_assert(encode_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_7_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
@@ -1074,14 +1060,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
   encode_7_t::run(encode_7_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_7_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_7_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
@@ -1134,7 +1118,7 @@ static_assert(sizeof(gemm_12_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 3,932,160 of other data a launch
 // forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_8_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 14},
     imp::Silu>;
 static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1147,14 +1131,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_8(
   encode_8_t::run(encode_8_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_8_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_8_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
 // forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
@@ -1182,7 +1164,7 @@ static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attn_norm.encode and 12 more · grid (8, 1, 1), 256 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_9_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_9_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
@@ -1194,14 +1176,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
   encode_9_t::run(encode_9_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_9_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_9_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 20,480 of other data a launch
 // batch_r8 layers.0.q_k_v and 5 more · grid (8, 1, 1), 256 threads
@@ -1293,7 +1273,7 @@ static_assert(sizeof(attend_3_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 256 threads
 using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_10_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_10_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
@@ -1304,14 +1284,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
   encode_10_t::run(encode_10_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_10_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_10_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (4, 1, 1), 256 threads
@@ -1364,7 +1342,7 @@ static_assert(sizeof(gemm_16_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 61,440 of other data a launch
 // batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 256 threads
 using encode_11_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
     imp::Silu>;
 static_assert(encode_11_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_11_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1377,14 +1355,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_11(
   encode_11_t::run(encode_11_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_11_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (8, 1, 1), 256 threads
@@ -1435,7 +1411,7 @@ static_assert(sizeof(gemm_18_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_norm.encode and 12 more · grid (16, 1, 1), 256 threads
 using encode_12_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_12_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_12_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_12(
@@ -1447,14 +1423,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_12(
   encode_12_t::run(encode_12_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_12_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_12_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 40,960 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (4, 1, 1), 512 threads
@@ -1546,7 +1520,7 @@ static_assert(sizeof(attend_4_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 256 threads
 using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_13_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_13_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_13(
@@ -1557,14 +1531,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_13(
   encode_13_t::run(encode_13_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_13_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_13_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -1617,7 +1589,7 @@ static_assert(sizeof(gemm_21_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 122,880 of other data a launch
 // batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 256 threads
 using encode_14_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
     imp::Silu>;
 static_assert(encode_14_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_14_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1630,14 +1602,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_14(
   encode_14_t::run(encode_14_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_14_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_14_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (4, 1, 1), 512 threads
@@ -1688,7 +1658,7 @@ static_assert(sizeof(gemm_23_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_norm.encode and 12 more · grid (32, 1, 1), 256 threads
 using encode_15_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_15_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_15_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_15(
@@ -1700,14 +1670,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_15(
   encode_15_t::run(encode_15_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_15_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_15_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 81,920 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
@@ -1799,7 +1767,7 @@ static_assert(sizeof(attend_5_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 256 threads
 using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_16_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_16_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_16(
@@ -1810,14 +1778,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_16(
   encode_16_t::run(encode_16_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_16_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_16_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
@@ -1870,7 +1836,7 @@ static_assert(sizeof(gemm_26_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 256 threads
 using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
     imp::Silu>;
 static_assert(encode_17_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_17_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1883,14 +1849,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_17(
   encode_17_t::run(encode_17_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_17_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_17_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 81,920 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
@@ -1941,7 +1905,7 @@ static_assert(sizeof(gemm_28_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_18_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .q8 = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_18_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_18_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_18(
@@ -1953,14 +1917,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_18(
   encode_18_t::run(encode_18_t::Args{
       .x = x,
       .norm = norm,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_18_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_18_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
@@ -1992,7 +1954,7 @@ static_assert(sizeof(gemm_29_t::Args) == 8 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_19_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_19_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_19(
@@ -2003,14 +1965,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_19(
   encode_19_t::run(encode_19_t::Args{
       .x = x,
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_19_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_19_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
@@ -2063,7 +2023,7 @@ static_assert(sizeof(gemm_31_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_20_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .q8 = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
     imp::Silu>;
 static_assert(encode_20_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_20_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -2076,14 +2036,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_20(
   encode_20_t::run(encode_20_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
-      .codes = nullptr,
-      .scales = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_20_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_20_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (4, 1, 1), 256 threads

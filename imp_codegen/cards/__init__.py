@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-Mma = Literal["int8", "f16", "fp8", "mxfp8", "fp4", "nvfp4"]
-"""Kinds of matrix instructions: `f16` is bf16, too, with float32 sums; `mxfp8` and `nvfp4` have block scales."""
+Mma = Literal["int8", "f16", "half", "fp8", "mxfp8", "fp4", "nvfp4"]
+"""Kinds of matrix instructions: `f16` is bf16, too, with float32 sums; `half` is f16 with halfs as sums; `mxfp8` and
+`nvfp4` have block scales."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ CARD = Card(
     speed=Speed(
         bandwidth=1880,  # of 2,039 GB/s
         clock=1.755,
-        rates={"int8": 980, "f16": 487, "fp8": 1379},
+        rates={"int8": 980, "f16": 487, "half": 487, "fp8": 1379},
         launch_us=2.4,
         phase_us=1.1,
     ),

@@ -14,7 +14,7 @@ CARD = Card(
     speed=Speed(
         bandwidth=880,  # of 896 GB/s, as others measured
         clock=2.45,
-        rates={"int8": 351, "f16": 87.8, "fp8": 175.6, "mxfp8": 351, "fp4": 175.6, "nvfp4": 702},
+        rates={"int8": 351, "f16": 87.8, "half": 175.6, "fp8": 175.6, "mxfp8": 351, "fp4": 175.6, "nvfp4": 702},
         launch_us=2.0,
         phase_us=1.6,
     ),

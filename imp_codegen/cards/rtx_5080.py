@@ -14,7 +14,7 @@ CARD = Card(
     speed=Speed(
         bandwidth=890,  # of 960 GB/s
         clock=2.62,
-        rates={"int8": 450, "f16": 112.5, "fp8": 225, "mxfp8": 450, "fp4": 225, "nvfp4": 900},
+        rates={"int8": 450, "f16": 112.5, "half": 225, "fp8": 225, "mxfp8": 450, "fp4": 225, "nvfp4": 900},
         launch_us=2.0,
         phase_us=1.6,
     ),

@@ -27,7 +27,7 @@ CARD = Card(
     speed=Speed(
         bandwidth=1670,
         clock=2.41,
-        rates={"int8": 838, "f16": 209.5, "fp8": 419, "mxfp8": 838, "fp4": 419, "nvfp4": 1676},
+        rates={"int8": 838, "f16": 209.5, "half": 419, "fp8": 419, "mxfp8": 838, "fp4": 419, "nvfp4": 1676},
         launch_us=2.0,
         phase_us=1.6,
     ),

@@ -15,7 +15,7 @@ CARD = Card(
         bandwidth=1670,
         clock=2.6,
         # Unlike GeForce cards, float32 sums at full rate.
-        rates={"int8": 1001, "f16": 501, "fp8": 1001, "mxfp8": 1001, "fp4": 1001, "nvfp4": 2002},
+        rates={"int8": 1001, "f16": 501, "half": 501, "fp8": 1001, "mxfp8": 1001, "fp4": 1001, "nvfp4": 2002},
         launch_us=2.0,
         phase_us=1.6,
     ),

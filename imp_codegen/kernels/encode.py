@@ -8,21 +8,17 @@ from imp_codegen.kernels.stream import activation, norm_fields
 from imp_codegen.kernels.vector import Vector
 from imp_runtime.plan import Binding
 
+PEAK = 14  # a row's largest value in panels is then below 2^15: it fits a half, whose precision reaches far down
+
 
 def encode(
-    low: Lowering,
-    vector: Vector,
-    *,
-    q8: bool = False,
-    dense: bool = False,
-    panels: bool = False,
-    fragments: bool = False,
+    low: Lowering, vector: Vector, *, dense: bool = False, peak: int | None = None, fragments: bool = False
 ) -> KernelSpec:
-    """The vector of every row as codes and scales, as bfloat16 planes, or as halfs and factors.
+    """The vector of every row as bfloat16 planes, or as halfs and factors, or both.
 
-    Halfs lie in panels, or as `fragments` (stage/fragments.h).
+    `peak`: of the halfs, the exponent of each row's largest value. They lie in panels, or as `fragments`.
     """
-    halfs = panels or fragments
+    halfs = peak is not None
     rows, value, gated = low.rows, vector.value, vector.gated
     cols = value.width
     width = cols * (2 if gated else len(vector.reads))
@@ -34,7 +30,6 @@ def encode(
             ("tokens", rows),
             ("norm", norms.pop("norm")),
             ("gated", gated is not None),
-            ("q8", q8),
             ("dense", dense),
             *norms.items(),
             ("keep", bool(vector.writes)),
@@ -42,6 +37,7 @@ def encode(
             ("up_stride", low.places[gated.up].stride if gated else 0),
             ("panels", halfs),
             ("fragments", fragments),
+            ("peak", peak or 0),
         ),
     )
     return KernelSpec(
@@ -51,8 +47,6 @@ def encode(
         stage=Cpp("EncodeActivations", (config, activation(gated)) if gated else (config,)),
         args={
             **vector.args(low),
-            "codes": Param("std::uint8_t*", codes(low, cols)) if q8 else None,
-            "scales": Param("uint2*", scales(low, cols)) if q8 else None,
             "planes": Param("std::uint16_t*", planes(low, cols)) if dense else None,
             "panels": Param("std::uint8_t*", panel_buffer(low, cols)) if halfs else None,
             "factors": Param("float*", factors(low)) if halfs else None,
@@ -63,18 +57,8 @@ def encode(
         shared_bytes=32 * (bool(vector.norm) + bool(vector.sum) + halfs),
         ops=(f"Encode {value.name}",),
         outputs=tuple(output for block in vector.writes for each in block for output in low.output(each)),
-        other_bytes=rows * (width * 4 + cols * (q8 + 4 * dense + 2 * halfs)),
+        other_bytes=rows * (width * 4 + cols * (4 * dense + 2 * halfs)),
     )
-
-
-def codes(low: Lowering, cols: int) -> Binding:
-    """Where int8 codes lie between an encoder and its products."""
-    return low.buffer("chunk.codes", low.rows * cols)
-
-
-def scales(low: Lowering, cols: int) -> Binding:
-    """Where the codes' scales lie."""
-    return low.buffer("chunk.scales", low.rows * round_up(cols // 32, 2) * 8)
 
 
 def planes(low: Lowering, cols: int) -> Binding:
@@ -84,7 +68,7 @@ def planes(low: Lowering, cols: int) -> Binding:
 
 def panel_buffer(low: Lowering, cols: int) -> Binding:
     """Where halfs lie, in panels or as fragments (stage/panel.h, fragments.h)."""
-    return low.buffer("chunk.panels", round_up(cols, 128) * low.rows * 2)
+    return low.buffer("chunk.panels", round_up(cols, 128) * round_up(low.rows, 8) * 2)
 
 
 def factors(low: Lowering) -> Binding:

@@ -1,15 +1,18 @@
 """Matrix products of several rows: activations are encoded once, then multiplied on the tensor cores.
 
 In a step of several sequences the matrices of one vector are one launch that streams them (gemm_batch.py). For a chunk
-they are one launch of halfs where warpgroups multiply (`Target.wgmma`, gemm_wgmma.py). Elsewhere, and for F32 weights,
-each is a launch of warps (gemm_mma.py).
+those that halfs can hold are one launch, by warpgroups (gemm_wgmma.py) where the target has them, else by warps
+(gemm_mma.py); others are a launch each (gemm_planes.py).
 """
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from imp_codegen.graph import Value, Weight
-from imp_codegen.kernels import gemm_batch, gemm_mma, gemm_wgmma
-from imp_codegen.kernels.encode import encode
+from imp_codegen.kernels import gemm_batch, gemm_mma, gemm_planes, gemm_wgmma
+from imp_codegen.kernels.encode import PEAK, encode
+from imp_codegen.kernels.gemm_panels import takes
 from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.vector import Vector
@@ -17,8 +20,8 @@ from imp_codegen.ops import Add, Linear
 
 
 def fits(low: Lowering, weights: tuple[Weight, ...]) -> bool:
-    """Whether there are products of the matrices for the rows of `low`; those of warps come in tiles of 32 rows."""
-    return gemm_batch.takes(low, weights) or gemm_wgmma.takes(low, weights) or low.rows % 32 == 0
+    """Whether there are products of the matrices for the rows of `low`; those of planes come in tiles of 32 rows."""
+    return gemm_batch.takes(low, weights) or all(takes(low, w) for w in weights) or low.rows % 32 == 0
 
 
 def products(
@@ -37,10 +40,14 @@ def products(
     """
     weights = tuple(op.weight for op in linears)
     if gemm_batch.takes(low, weights):
-        encoded = encode(low, vector, fragments=True)
+        encoded = encode(low, vector, peak=PEAK, fragments=True)
         return (encoded, gemm_batch.gemm(low, linears, add, out=out, scale=scale, cap=cap))
-    if gemm_wgmma.takes(low, weights):
-        encoded = encode(low, vector, panels=True)
-        return (encoded, gemm_wgmma.gemm(low, linears, add, out=out, scale=scale, cap=cap))
-    encoded = encode(low, vector, q8=low.wants_q8(*weights), dense=low.wants_dense(*weights))
-    return (encoded, *(gemm_mma.gemm(low, op, add, out=out, scale=scale, cap=cap) for op in linears))
+    by = gemm_wgmma if low.target.wgmma else gemm_mma
+    halfs = tuple(w for w in weights if takes(low, w))
+    found = [encode(low, vector, dense=len(halfs) < len(weights), peak=by.peak(low, halfs) if halfs else None)]
+    for fit, run in groupby(linears, lambda op: takes(low, op.weight)):  # neighbours in the result are one launch
+        if fit:
+            found.append(by.gemm(low, tuple(run), add, out=out, scale=scale, cap=cap))
+        else:
+            found += [gemm_planes.gemm(low, op, add, out=out, scale=scale, cap=cap) for op in run]
+    return tuple(found)

@@ -1,98 +1,86 @@
-"""A matrix product of several rows by warps: int8 codes, or bfloat16 planes (stage/gemm_q8.h, gemm_bf16.h)."""
+"""Matrix products of several rows by warps (stage/gemm_mma.h): weights become halfs in registers."""
 
 from __future__ import annotations
 
-from imp_codegen.graph import Value, Weight, label
-from imp_codegen.kernels.encode import codes, planes, scales
-from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param
+from dataclasses import dataclass
+
+from imp_codegen.graph import Value, Weight
+from imp_codegen.kernels.encode import PEAK
+from imp_codegen.kernels.gemm_panels import LINE, PanelTile, panel_gemm, ring_bytes, row_tiles
+from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Add, Linear
-from imp_runtime.plan import Binding, Tiles
 
-_GEMM_THREADS = 256
-_GEMM_ROWS = 64
-_LINE = 128  # bytes of one token or weight row that a step of a matrix product takes
+_RING = 96 << 10  # bytes of panels in flight at most
+_MOST_STAGES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """A tile: warps, those of them that share its rows, and times 16 rows of a warp. `time`: of the first shape's."""
+
+    tokens: int
+    warps: int
+    token_warps: int
+    row_tiles: int
+    time: float
+
+    @property
+    def rows(self) -> int:
+        return self.warps // self.token_warps * self.row_tiles * 16
+
+
+_SHAPES = (_Shape(128, 8, 2, 2, 1.0), _Shape(64, 8, 1, 2, 1.0), _Shape(64, 8, 1, 1, 0.58))
+
+
+def _half_sums(low: Lowering, weights: tuple[Weight, ...]) -> bool:
+    """Whether the weights have so few bits that sums of halfs, which are twice as fast, lose nothing beside them."""
+    return not low.wants_dense(*weights)
+
+
+def peak(low: Lowering, weights: tuple[Weight, ...]) -> int:
+    """As encode takes it: 64 products of values below 2^5 and weights up to 32 add up to what a half holds."""
+    return 4 if _half_sums(low, weights) else PEAK
 
 
 def gemm(
     low: Lowering,
-    op: Linear,
+    linears: tuple[Linear, ...],
     add: Add | None = None,
     *,
     out: Value | None = None,
     scale: float = 1.0,
     cap: float = 0.0,
 ) -> KernelSpec:
-    """The encoded activations times the matrix; with `add` added to what lies where its result goes.
-
-    `out`: the result of what `scale` and a soft `cap` (0: none) stand for.
-    """
-    out = add.out if add else out or op.out
-    weight, rows, cols = op.weight, low.rows, op.x.width
-    block_tokens = 64 if rows % 64 == 0 else 32
-    place = low.places[out]
-    config = Config(
-        "GemmConfig",
-        (
-            ("rows", weight.rows),
-            ("cols", cols),
-            ("tokens", rows),
-            ("stride", place.stride),
-            ("offset", place.column),
-            ("accumulate", add is not None),
-            ("bias", op.bias is not None),
-            ("scale", float(add.scale if add else scale)),
-            ("cap", cap),
+    """One launch, as panel_gemm says it."""
+    shape, halfs = _shape(low, linears), _half_sums(low, tuple(op.weight for op in linears))
+    stages = min(_MOST_STAGES, _RING // (shape.tokens * LINE))
+    tile = PanelTile(
+        stage="GemmMma",
+        header="stage/gemm_mma",
+        config="MmaConfig",
+        fields=(
+            ("warps", shape.warps),
+            ("token_warps", shape.token_warps),
+            ("row_tiles", shape.row_tiles),
+            ("stages", stages),
+            ("half_sums", halfs),
         ),
+        kind=f"half {shape.rows}x{shape.tokens}{'' if halfs else ' float'}",
+        mma="half" if halfs else "f16",
+        rows=shape.rows,
+        tokens=shape.tokens,
+        threads=(shape.warps + 4) * 32,
+        shared_bytes=ring_bytes(shape.tokens, stages, shape.warps),
     )
-    q8 = low.wants_q8(weight)
-    activations: Arguments = (
-        {
-            "codes": Param("const std::uint8_t*", codes(low, cols)),
-            "scales": Param("const uint2*", scales(low, cols)),
-        }
-        if q8
-        else {"planes": Param("const std::uint16_t*", planes(low, cols))}
-    )
-    return KernelSpec(
-        name=op.out.name,
-        entry="gemm",
-        headers=("stage/gemm_q8" if q8 else "stage/gemm_bf16", *low.headers(weight)),
-        stage=Cpp("GemmQ8" if q8 else "GemmBf16", (config, low.matrix(weight))),
-        args={
-            "weights": low.plane(weight),
-            **activations,
-            "bias": low.plane(op.bias) if op.bias else None,
-            "y": Param("float*", Binding(place.buffer)),
-            "step": low.step(),
-        },
-        grid=(-(-rows // block_tokens), -(-weight.rows // _GEMM_ROWS), 1),
-        threads=_GEMM_THREADS,
-        shared_bytes=_shared_bytes(low, weight, block_tokens),
-        ops=tuple(map(label, (op, add) if add else (op,))),
-        outputs=low.output(out),
-        weight_bytes=low.weight_bytes(weight),
-        other_bytes=rows * (cols + weight.rows * 4),
-        tiles=_tiles(low, weight, block_tokens),
-        flops=2 * rows * weight.rows * weight.cols,
-    )
+    return panel_gemm(low, tile, linears, add, out=out, scale=scale, cap=cap)
 
 
-def _tiles(low: Lowering, weight: Weight, block_tokens: int) -> Tiles:
-    """Steps of a CTA: a line of each operand. Floats are products of one to three planes with the two of a vector."""
-    layout = low.layout(weight)
-    dense = layout.activation == "bf16"
-    cols = _LINE // 2 if dense else _LINE
-    ops = 2 * block_tokens * _GEMM_ROWS * cols * (2 * layout.prefill_planes if dense else 1)
-    return Tiles(layout.name, "f16" if dense else "int8", ops, -(-weight.cols // cols))
+def _shape(low: Lowering, linears: tuple[Linear, ...]) -> _Shape:
+    """That with which the waves of tiles take the least time; of two that are alike, the larger."""
 
+    def time(shape: _Shape) -> float:
+        tiles = row_tiles(shape.rows, linears) * -(-low.rows // shape.tokens)
+        return -(-tiles // low.target.sms) * shape.time
 
-def _shared_bytes(low: Lowering, weight: Weight, block_tokens: int) -> int:
-    """Shared memory of GemmQ8 and GemmBf16: two buffers of one step of both operands. The emitted source asserts it."""
-    layout = low.layout(weight)
-    code_bytes = (block_tokens + _GEMM_ROWS) * _LINE
-    if layout.activation == "bf16":
-        return 2 * (2 * block_tokens + layout.prefill_planes * _GEMM_ROWS) * _LINE
-    blocks = _LINE // 32
-    row_scales = blocks * (_GEMM_ROWS + 8) * 4
-    return 2 * (code_bytes + block_tokens * (blocks + 2) * 8 + layout.prefill_planes * row_scales)
+    return min(_SHAPES, key=time)

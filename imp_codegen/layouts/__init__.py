@@ -50,21 +50,21 @@ class Layout:
     `split(format, raw uint8[n, row bytes])` gives the sections of n rows, uint8[n, section bytes of a row] each, and
     `decode(format, *sections)` their weights as float32[n, k].
     `tile_weights` bounds rows * cols of a tile, so that tiles have 2 to 4 KB. `activation` is what the kernels multiply
-    the weights with: int8 codes with a scale per 32, or floats. `prefill_planes` is what a step of prefill's product
-    keeps of a weight: scales per 32 (or twice per 16), and offsets; of floats, the bfloat16 terms that hold it exactly.
-    `halfs`: a product may round weights to float16, as they have not more bits than are then left of them.
-    `targets`: those that have its instructions; empty for all.
+    the weights with: int8 codes with a scale per 32, or floats. `halfs`: a prompt's products may round weights to
+    float16, as they have not more bits than are then left of them; those of codes always do. `planes`: the bfloat16
+    terms that hold a float exactly, for products that may not. `targets`: those that have its instructions; empty for
+    all.
     """
 
     name: str
     activation: Literal["q8", "bf16"]
     tile_weights: int
-    prefill_planes: int
     halfs: bool
     sections: tuple[Part, ...]
     arguments: Callable[[Format], tuple[int, ...] | None]
     split: Callable[[Format, Bytes], tuple[Bytes, ...]]
     decode: Callable[..., Floats]
+    planes: int = 0
     targets: tuple[str, ...] = ()
 
     @property

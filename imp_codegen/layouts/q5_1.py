@@ -32,7 +32,6 @@ LAYOUT = Layout(
     name="Q5_1",
     activation="q8",
     tile_weights=4096,
-    prefill_planes=2,
     halfs=True,
     sections=(Part(16, 32), Part(4, 32), Part(4, 32)),
     arguments=_arguments,

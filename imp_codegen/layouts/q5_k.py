@@ -49,7 +49,6 @@ LAYOUT = Layout(
     name="Q5_K",
     activation="q8",
     tile_weights=4096,
-    prefill_planes=2,
     halfs=True,
     sections=(Part(16, 32), Part(4, 32), Part(16, 256)),
     arguments=_arguments,

@@ -67,7 +67,6 @@ LAYOUT = Layout(
     name="Q6_K",
     activation="q8",
     tile_weights=4096,
-    prefill_planes=2,
     halfs=True,
     sections=(Part(16, 32), Part(8, 32), Part(1, 16), Part(2, 256)),
     arguments=_arguments,

@@ -34,7 +34,6 @@ LAYOUT = Layout(
     name="Q8_0",
     activation="q8",
     tile_weights=4096,
-    prefill_planes=1,
     halfs=True,
     sections=(Part(32, 32), Part(2, 32)),
     arguments=_arguments,

@@ -18,6 +18,6 @@ TARGET = Target(
     attention_per_sm=1,
     sample_threads=256,
     card=CARD,
-    chunks=(64, 128),
+    chunks=(64, 128, 512),
     batches=(8, 16, 32, 64),
 )

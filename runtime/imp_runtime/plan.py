@@ -227,7 +227,7 @@ class Tiles:
     """
 
     kind: Text
-    mma: Literal["int8", "f16"]
+    mma: Literal["int8", "f16", "half"]
     ops: int
     steps: int
     keys: int = 0

@@ -18,6 +18,7 @@ INSTRUCTIONS = {
         "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
         "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32",
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+        "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16",
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
         "ldmatrix.sync.aligned.m8n8.x4.shared.b16",
         "ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16",

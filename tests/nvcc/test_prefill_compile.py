@@ -20,10 +20,9 @@ SHARED = {"sm_90a": 227 << 10, "sm_120a": 99 << 10}  # bytes that a block may ha
 BYTES = "const std::uint8_t*"
 FLOATS = "const float*"
 STEP = "const imp::StepHeader*"
-GEMM_Q8 = (BYTES, BYTES, "const uint2*", FLOATS, "float*", STEP)
 GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", STEP)
-GEMM_WGMMA = (BYTES, FLOATS, BYTES, BYTES, FLOATS, "float*", STEP)
-ENCODE = (FLOATS, FLOATS, "std::uint8_t*", "uint2*", "std::uint16_t*", "std::uint8_t*", "float*", STEP)
+GEMM_PANELS = (BYTES, FLOATS, BYTES, BYTES, FLOATS, "float*", STEP)
+ENCODE = (FLOATS, FLOATS, "std::uint16_t*", "std::uint8_t*", "float*", STEP)
 ENCODE_GATED = ("imp::GatedChunk", *ENCODE[1:])
 ADVANCE = ("std::int32_t*", STEP, "const imp::StepSequence*")
 
@@ -36,13 +35,33 @@ def gemm(kind: str, layout: str, tile_rows: int, tile_cols: int, rows: int, cols
     )
 
 
-def wgmma(layout: str, tile_cols: int, cols: int, tokens: int, extra: str = "") -> str:
-    """C++ type of the product of two matrices, 12,288 rows each, with chunks of 512 tokens."""
-    matrix = f"imp::Matrix<imp::{layout}<imp::TileShape{{1, {tile_cols}}}>, 12288, {cols}>"
+def panels(stage: str, config: str, matrices: tuple[str, ...], cols: int, tokens: int, fields: str) -> str:
+    """C++ type of the product of matrices of 24,576 rows in all, with chunks of 512 tokens."""
     return (
-        f"imp::GemmWgmma<imp::WgmmaConfig{{.cols = {cols}, .tokens = 512, .block_tokens = {tokens}, .stride = 24576, "
-        f".offset = 0, .accumulate = {str(bool(extra)).lower()}, .biased = 2}}, {matrix}, {matrix}>"
+        f"imp::{stage}<imp::{config}{{.cols = {cols}, .tokens = 512, .block_tokens = {tokens}, .stride = 24576, "
+        f".offset = 0, {fields}}}, {', '.join(matrices)}>"
     )
+
+
+def pair(layout: str, tile_cols: int, cols: int) -> tuple[str, str]:
+    """Two matrices of 12,288 rows each."""
+    return (f"imp::Matrix<imp::{layout}<imp::TileShape{{1, {tile_cols}}}>, 12288, {cols}>",) * 2
+
+
+def wgmma(layout: str, tile_cols: int, cols: int, tokens: int, extra: str = "") -> str:
+    """C++ type of the product of two by warpgroups."""
+    fields = f".accumulate = {str(bool(extra)).lower()}, .biased = 2"
+    return panels("GemmWgmma", "WgmmaConfig", pair(layout, tile_cols, cols), cols, tokens, fields)
+
+
+# Warps of a tile of 128 rows and as many tokens.
+WARPS = ".scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true"
+
+
+def mma(layout: str, tile_cols: int, cols: int, warps: str = WARPS, tokens: int = 128) -> str:
+    """C++ type of the product of two by warps."""
+    fields = f".accumulate = true, .biased = 2, {warps}"
+    return panels("GemmMma", "MmaConfig", pair(layout, tile_cols, cols), cols, tokens, fields)
 
 
 def batch(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int, warps: int, tiles: int, slots: int) -> str:
@@ -62,34 +81,38 @@ def encode(cols: int, flags: str) -> str:
 
 PLAIN = ".accumulate = false, .bias = false"
 ADD = ".accumulate = true, .bias = false"
-BIAS = ".accumulate = false, .bias = true"
 STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "q8_0": (gemm("imp::GemmQ8", "Q8_0", 2, 4096, 6144, 4096, 128, BIAS), GEMM_Q8),
-    "q8_0_small": (gemm("imp::GemmQ8", "Q8_0", 8, 576, 192, 576, 32, PLAIN), GEMM_Q8),
-    "q4_k": (gemm("imp::GemmQ8", "Q4_K", 2, 4096, 24576, 4096, 128, PLAIN), GEMM_Q8),
-    "q6_k": (gemm("imp::GemmQ8", "Q6_K", 2, 4096, 4096, 12288, 128, ADD), GEMM_Q8),
     "f32": (gemm("imp::GemmBf16", "F32", 1, 2048, 1024, 2048, 128, PLAIN), GEMM_BF16),
     "f16": (gemm("imp::GemmBf16", "F16", 1, 4096, 1024, 4096, 128, ADD), GEMM_BF16),
     "bf16": (gemm("imp::GemmBf16", "BF16", 1, 4096, 6144, 4096, 32, PLAIN), GEMM_BF16),
-    "encode_norm": (encode(4096, ".norm = true, .gated = false, .q8 = true, .dense = false"), ENCODE),
-    "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .q8 = true, .dense = true"), ENCODE_GATED),
+    "encode_norm": (encode(4096, ".norm = true, .gated = false, .dense = true"), ENCODE),
+    "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .dense = true"), ENCODE_GATED),
     "advance": ("imp::Advance<32>", ADVANCE),
 }
-WGMMA: dict[str, tuple[str, tuple[str, ...]]] = {
-    "q8_0_256": (wgmma("Q8_0", 4096, 4096, 256), GEMM_WGMMA),
-    "q8_0_64": (wgmma("Q8_0", 4096, 12288, 64), GEMM_WGMMA),
-    "q4_k_256": (wgmma("Q4_K", 4096, 4096, 256, "add"), GEMM_WGMMA),
-    "q6_k_256": (wgmma("Q6_K", 4096, 12288, 256), GEMM_WGMMA),
-    "q6_k_128": (wgmma("Q6_K", 4096, 4096, 128), GEMM_WGMMA),
-    "bf16_256": (wgmma("BF16", 2048, 4096, 256, "add"), GEMM_WGMMA),
-    "f16_256": (wgmma("F16", 2048, 12288, 256), GEMM_WGMMA),
+NARROW = WARPS.replace(".token_warps = 2", ".token_warps = 1")
+MMA: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mma_q8_0": (mma("Q8_0", 4096, 4096), GEMM_PANELS),
+    "mma_q4_k": (mma("Q4_K", 4096, 12288), GEMM_PANELS),
+    "mma_q6_k": (mma("Q6_K", 4096, 4096), GEMM_PANELS),
+    "mma_bf16": (mma("BF16", 2048, 4096, WARPS.replace("half_sums = true", "half_sums = false")), GEMM_PANELS),
+    "mma_q8_0_64": (mma("Q8_0", 4096, 4096, NARROW, 64), GEMM_PANELS),
+    "mma_q4_k_64": (mma("Q4_K", 4096, 4096, NARROW.replace(".row_tiles = 2", ".row_tiles = 1"), 64), GEMM_PANELS),
 }
 BATCH: dict[str, tuple[str, tuple[str, ...]]] = {
-    "q8_0_8": (batch(("Q8_0", "Q8_0"), 4096, 4096, 8, 8, 1, 4), GEMM_WGMMA),
-    "q8_0_32": (batch(("Q8_0", "Q8_0"), 4096, 12288, 32, 8, 2, 2), GEMM_WGMMA),
-    "mixed_8": (batch(("Q4_K", "Q6_K"), 4096, 4096, 8, 8, 1, 4), GEMM_WGMMA),
-    "mixed_64": (batch(("Q4_K", "Q6_K"), 4096, 12288, 64, 8, 2, 1), GEMM_WGMMA),
-    "bf16_16": (batch(("BF16", "BF16"), 2048, 4096, 16, 16, 1, 2), GEMM_WGMMA),
+    "q8_0_8": (batch(("Q8_0", "Q8_0"), 4096, 4096, 8, 8, 1, 4), GEMM_PANELS),
+    "q8_0_32": (batch(("Q8_0", "Q8_0"), 4096, 12288, 32, 8, 2, 2), GEMM_PANELS),
+    "mixed_8": (batch(("Q4_K", "Q6_K"), 4096, 4096, 8, 8, 1, 4), GEMM_PANELS),
+    "mixed_64": (batch(("Q4_K", "Q6_K"), 4096, 12288, 64, 8, 2, 1), GEMM_PANELS),
+    "bf16_16": (batch(("BF16", "BF16"), 2048, 4096, 16, 16, 1, 2), GEMM_PANELS),
+}
+WGMMA: dict[str, tuple[str, tuple[str, ...]]] = {
+    "q8_0_256": (wgmma("Q8_0", 4096, 4096, 256), GEMM_PANELS),
+    "q8_0_64": (wgmma("Q8_0", 4096, 12288, 64), GEMM_PANELS),
+    "q4_k_256": (wgmma("Q4_K", 4096, 4096, 256, "add"), GEMM_PANELS),
+    "q6_k_256": (wgmma("Q6_K", 4096, 12288, 256), GEMM_PANELS),
+    "q6_k_128": (wgmma("Q6_K", 4096, 4096, 128), GEMM_PANELS),
+    "bf16_256": (wgmma("BF16", 2048, 4096, 256, "add"), GEMM_PANELS),
+    "f16_256": (wgmma("F16", 2048, 12288, 256), GEMM_PANELS),
 }
 # The formats that those above leave out, at each target's way of multiplying; float formats are all there.
 REST = sorted(set(formats()) - {"F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K"})
@@ -100,16 +123,14 @@ def rest(arch: str) -> dict[str, tuple[str, tuple[str, ...]]]:
     for name in REST:
         matrix = place(format_named(name), 4096, 4096)[2]
         if arch == "sm_90a":
-            config = ".cols = 4096, .tokens = 512, .block_tokens = 256, .stride = 4096, .offset = 0, .accumulate = true"
-            stage = f"imp::GemmWgmma<imp::WgmmaConfig{{{config}, .biased = 0}}, {matrix}>"
-            found[name.lower()] = (stage, (BYTES, FLOATS, BYTES, "imp::Biases<0>", "float*", STEP))
+            stage = panels("GemmWgmma", "WgmmaConfig", (matrix,), 4096, 256, ".accumulate = true, .biased = 0")
         else:
-            config = ".rows = 4096, .cols = 4096, .tokens = 128, .stride = 4096, .offset = 0"
-            found[name.lower()] = (f"imp::GemmQ8<imp::GemmConfig{{{config}, {PLAIN}}}, {matrix}>", GEMM_Q8)
+            stage = panels("GemmMma", "MmaConfig", (matrix,), 4096, 128, f".accumulate = true, .biased = 0, {WARPS}")
+        found[name.lower()] = (stage, (BYTES, FLOATS, BYTES, "imp::Biases<0>", "float*", STEP))
     return found
 
 
-HEADERS = ("advance", "encode_activations", "gemm_batch", "gemm_bf16", "gemm_q8", "gemm_wgmma")
+HEADERS = ("advance", "encode_activations", "gemm_batch", "gemm_bf16", "gemm_mma", "gemm_wgmma")
 
 
 def source(stages: Mapping[str, tuple[str, tuple[str, ...]]], arch: str) -> str:
@@ -140,15 +161,13 @@ def nvcc() -> Path:
 @pytest.mark.parametrize(
     ("arch", "stages"),
     [
-        ("sm_90a", STAGES),
-        ("sm_120a", STAGES),
+        ("sm_90a", STAGES | BATCH),
+        ("sm_120a", STAGES | MMA | BATCH),
         ("sm_90a", WGMMA),
-        ("sm_90a", BATCH),
-        ("sm_120a", BATCH),
         pytest.param("sm_90a", rest("sm_90a"), marks=pytest.mark.thorough),
         pytest.param("sm_120a", rest("sm_120a"), marks=pytest.mark.thorough),
     ],
-    ids=["sm_90a", "sm_120a", "wgmma", "sm_90a-batch", "sm_120a-batch", "sm_90a-rest", "sm_120a-rest"],
+    ids=["sm_90a", "sm_120a", "wgmma", "sm_90a-rest", "sm_120a-rest"],
 )
 def test_compiles_without_spills(arch: str, stages: Mapping[str, tuple[str, tuple[str, ...]]], tmp_path: Path) -> None:
     cu = tmp_path / "prefill.cu"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sim_library import compile_sim
+from test_panel_stages import BY_WARPGROUPS, Matrix, Product, biases, weights
 from test_prefill_stages import Kernels, fragment_places, placed, step
-from test_wgmma_stages import PRODUCTS, Matrix, Product, biases, weights
 
 from imp_codegen.formats import formats
 from imp_codegen.layouts import layouts
@@ -40,7 +40,7 @@ class Batch(Product):
         return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {matrices}>"
 
 
-REST = PRODUCTS["rest"]  # every format that has no case of its own
+REST = BY_WARPGROUPS["rest"]  # every format that has no case of its own
 BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, warps=8, stretches=4)
 BATCHES = {
     "rest": Batch(REST.matrices, REST.cols, tokens=8, stride=REST.stride),

@@ -71,6 +71,14 @@ extern "C" __global__ void gemm_f16(const std::uint8_t* a, const std::uint8_t* b
 extern "C" __global__ void gemm_bf16(const std::uint8_t* a, const std::uint8_t* b, float* c) {
   gemm(a, b, c, [](auto& d, auto& left, auto& right) { mma_bf16_k16(d, left, right); });
 }
+extern "C" __global__ void gemm_f16_half(const std::uint8_t* a, const std::uint8_t* b, float* c) {
+  gemm(a, b, c, [](auto& d, auto& left, auto& right) {
+    std::uint32_t halfs[2] = {floats_to_half2(d[0], d[1]), floats_to_half2(d[2], d[3])};
+    mma_f16_k16(halfs, left, right);
+    const float2 upper = half2_to_float2(halfs[0]), lower = half2_to_float2(halfs[1]);
+    d[0] = upper.x, d[1] = upper.y, d[2] = lower.x, d[3] = lower.y;
+  });
+}
 // Of the four matrices of A and two of B, the halves by k make two products of k = 16.
 extern "C" __global__ void gemm_s8_k16(const std::uint8_t* a, const std::uint8_t* b, int* c) {
   gemm(a, b, c, [](auto& d, auto& left, auto& right) {

@@ -48,10 +48,10 @@ struct Q8_0 {
     const float scale = half_to_float(w[0].d);
     return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {scale, scale}, 0.0f};
   }
-  // Half `half` of a block.
+  // Half `half` of a block. The scale is the second lane's in both, so that nobody loads it twice.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[2], int, int half) {
     const Lane& lane = w[half];
-    const std::uint32_t d = byte_permute(lane.d, 0, 0x1010);
+    const std::uint32_t d = byte_permute(w[1].d, 0, 0x1010);
     const std::uint32_t words[4] = {lane.codes.x, lane.codes.y, lane.codes.z, lane.codes.w};
     HalfPairs out;
 #pragma unroll

@@ -62,4 +62,12 @@ __device__ __forceinline__ void mma_bf16_k16(float (&d)[4], const std::uint32_t 
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// The same with sums that are halfs: d[0] has what d[0] and d[1] have above, d[1] the others.
+__device__ __forceinline__ void mma_f16_k16(std::uint32_t (&d)[2], const std::uint32_t (&a)[4],
+                                            const std::uint32_t (&b)[2]) {
+  asm volatile("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%0, %1}, {%2, %3, %4, %5}, {%6, %7}, {%0, %1};"
+               : "+r"(d[0]), "+r"(d[1])
+               : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
 }  // namespace imp

@@ -143,4 +143,15 @@ inline void mma_bf16_k16(float (&d)[4], const std::uint32_t (&a)[4], const std::
   sim::mma<sim::ElementBf16, 4>(d, a, b, "mma_bf16_k16", where);
 }
 
+// Products and their sum of 16 are exact to float32, and rounded once as they are added to what was there.
+inline void mma_f16_k16(std::uint32_t (&d)[2], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
+                        sim::Location where = sim::Location::current()) {
+  const float2 upper = half2_to_float2(d[0]);
+  const float2 lower = half2_to_float2(d[1]);
+  float sums[4] = {upper.x, upper.y, lower.x, lower.y};
+  sim::mma<sim::ElementF16, 4>(sums, a, b, "mma_f16_k16", where);
+  d[0] = floats_to_half2(sums[0], sums[1]);
+  d[1] = floats_to_half2(sums[2], sums[3]);
+}
+
 }  // namespace imp

@@ -1,5 +1,5 @@
-// Activations of a chunk on their way into the matrix products: int8 codes with a scale per 32, bfloat16 hi + lo, or both
-// where one product's weights are integers and another's are not; or halfs, in panels or as fragments. One CTA for each token.
+// Activations of a chunk on their way into the matrix products: halfs, in panels or as fragments, or bfloat16 hi + lo, or both
+// where halfs cannot hold the weights of one product. One CTA for each token.
 #pragma once
 #include <type_traits>
 
@@ -8,7 +8,6 @@
 #include "imp/stage/elementwise.h"
 #include "imp/stage/fragments.h"
 #include "imp/stage/panel.h"
-#include "imp/stage/q8_block.h"
 #include "imp/stage/rows.h"
 
 namespace imp {
@@ -18,7 +17,6 @@ struct ActivationsConfig {
   int tokens;   // of a full chunk
   bool norm;    // RMS norm: x * weight / rms(x)
   bool gated;   // F(gate) * up
-  bool q8;
   bool dense;
   float eps;
   bool weighted = true;    // the norm has a weight
@@ -30,6 +28,7 @@ struct ActivationsConfig {
   int up_stride = 0;
   bool panels = false;
   bool fragments = false;  // what would be panels has FragmentOrder
+  int peak = 14;  // of these: the exponent of a row's largest value
 };
 
 // Gates, and what they multiply.
@@ -47,10 +46,9 @@ struct EncodeActivations {
   static constexpr int kGridX = C.tokens;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
-  static constexpr int kScales = round_up(C.cols / 32, 2);  // of a token
-  static_assert(C.cols % (C.q8 ? 32 : 16) == 0, "codes come in blocks of 32, floats in those of a tensor-core product");
+  static_assert(C.cols % 16 == 0, "a tensor-core product takes 16 columns");
   static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
-  static_assert(C.q8 || C.dense || C.panels, "no matrix product reads these activations");
+  static_assert(C.dense || C.panels, "no matrix product reads these activations");
   static_assert(C.panels || !C.fragments, "fragments are an order of what is encoded as panels");
 
   using Row = ChunkRow<C.cols, kWarps>;
@@ -61,9 +59,6 @@ struct EncodeActivations {
   struct Args {
     Source x;               // f32 [tokens, cols]
     const float* norm;      // [cols]
-    std::uint8_t* codes;    // int8 [tokens, cols]
-    uint2* scales;          // [tokens, cols / 32, rounded up to even, so that two are 16 aligned bytes]: d as float bits;
-                            // the sums of the codes of both halves as int16
     std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
     std::uint8_t* panels;   // f16, in Order; zeros where the last group ends past the columns
     float* factors;         // [tokens]: what the panels' values are to be multiplied with
@@ -117,10 +112,7 @@ struct EncodeActivations {
       if constexpr (C.dense) {
         if (inside) split(times(v, factor), a.planes, at);
       }
-      if constexpr (C.panels) Order::store(a.panels, C.tokens, token, k, times(v, scale.scale));
-      if constexpr (C.q8) {
-        quantise(v, factor, inside, a.codes + at, a.scales + static_cast<std::size_t>(token) * kScales + k / 32);
-      }
+      if constexpr (C.panels) Order::store(a.panels, round_up(C.tokens, 8), token, k, times(v, scale.scale));
     }
   }
 
@@ -136,8 +128,8 @@ struct EncodeActivations {
     }
   }
 
-  // A power of two that brings a row's largest value to 2^14 or above, but below 2^15: it fits a half, whose precision then
-  // reaches far down. Its inverse goes into the row's factor, as that of the norm does.
+  // A power of two that brings a row's largest value to 2^C.peak or above, but below twice that. Its inverse goes into the row's
+  // factor, as that of the norm does.
   struct PanelScale {
     float scale = 1.0f;
     float inverse = 1.0f;
@@ -146,7 +138,7 @@ struct EncodeActivations {
       constexpr int kBias = 127;
       const int exponent = static_cast<int>(float_to_bits(peak) >> 23 & 255u);
       if (exponent == 255) return;  // not finite, which the halfs are to show
-      const int shift = max(exponent, 20) - kBias - 14;  // 2^-shift must be a float
+      const int shift = max(exponent, C.peak + 6) - kBias - C.peak;  // 2^-shift must be a float
       scale = bits_to_float(static_cast<std::uint32_t>(kBias - shift) << 23);
       inverse = bits_to_float(static_cast<std::uint32_t>(kBias + shift) << 23);
     }
@@ -171,15 +163,6 @@ struct EncodeActivations {
   }
   static __device__ __forceinline__ std::uint32_t rest(float a, float b, std::uint32_t high) {
     return floats_to_bfloat2(a - bits_to_float(high << 16), b - bits_to_float(high & 0xffff0000u));
-  }
-
-  // The row's factor goes into the scale: the codes do not depend on it.
-  static __device__ __forceinline__ void quantise(float4 v, float factor, bool inside, std::uint8_t* codes,
-                                                  uint2* scale) {
-    const Q8Block block = Q8Block::encode(v);
-    if (!inside) return;
-    *reinterpret_cast<std::uint32_t*>(codes) = block.codes;
-    if (lane_index() % 8 == 0) *scale = block.scale(factor);
   }
 };
 

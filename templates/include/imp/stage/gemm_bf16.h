@@ -29,7 +29,7 @@ struct GemmBf16 : GemmTile<C> {
   static constexpr int kBufferBytes = kRowsAt + kTerms * kRowPlane;
   static constexpr int kSharedBytes = 2 * kBufferBytes;
 
-  static_assert(!Layout::kInteger, "GemmBf16 multiplies float weights; GemmQ8 takes the others");
+  static_assert(!Layout::kInteger, "GemmBf16 multiplies float weights; halfs hold the others");
   static_assert(C.rows == M::kRows && C.cols == M::kCols, "the matrix must have the configured shape");
   static_assert(C.cols % 16 == 0, "a tensor-core product takes 16 columns");
 

@@ -1,0 +1,110 @@
+"""Matrix products of several rows whose activations are panels of halfs: what all have (stage/gemm_panels.h)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from imp_codegen.graph import Value, Weight, label
+from imp_codegen.kernels.encode import factors, panel_buffer
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
+from imp_codegen.kernels.lowering import Lowering, round_up
+from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
+from imp_codegen.ops import Add, Linear
+from imp_runtime.plan import Binding, Tiles
+
+LINE = 128  # bytes of a token in a panel, of 64 columns
+
+
+@dataclass(frozen=True, slots=True)
+class PanelTile:
+    """How a family cuts a product: `rows` and `tokens` of a tile, `kind` and `mma` as the cost model calls them.
+
+    `stage`: the C++ template, in `header`; `config`: its configuration's type, with `fields` beside those of all.
+    """
+
+    stage: str
+    header: str
+    config: str
+    fields: tuple[tuple[str, Scalar], ...]
+    kind: str
+    mma: Literal["f16", "half"]
+    rows: int
+    tokens: int
+    threads: int
+    shared_bytes: int
+
+
+def takes(low: Lowering, weight: Weight) -> bool:
+    """Whether halfs can hold the weights."""
+    return low.layout(weight).halfs and low.tile(weight).cols % 32 == 0
+
+
+def panel_gemm(
+    low: Lowering,
+    tile: PanelTile,
+    linears: tuple[Linear, ...],
+    add: Add | None,
+    *,
+    out: Value | None,
+    scale: float,
+    cap: float,
+) -> KernelSpec:
+    """One launch, whose results lie side by side; with `add` added to what lies where the one result goes.
+
+    `out`: the one result of what `scale` and a soft `cap` (0: none) stand for.
+    """
+    outs = (add.out,) if add else (out,) if out else tuple(op.out for op in linears)
+    weights = tuple(op.weight for op in linears)
+    rows, cols, place = low.rows, weights[0].cols, low.places[outs[0]]
+    tiles = row_tiles(tile.rows, linears) * -(-rows // tile.tokens)
+    grid = min(low.target.sms, tiles)
+    groups = -(-cols // 128)  # two panels each
+    config = Config(
+        tile.config,
+        (
+            ("cols", cols),
+            ("tokens", round_up(rows, 8)),
+            ("block_tokens", tile.tokens),
+            ("stride", place.stride),
+            ("offset", place.column),
+            ("accumulate", add is not None),
+            ("biased", bias_mask(linears)),
+            ("scale", float(add.scale if add else scale)),
+            ("cap", cap),
+            *tile.fields,
+        ),
+    )
+    return KernelSpec(
+        name=name_of_all(linears),
+        entry="gemm",
+        headers=(tile.header, *low.headers(*weights)),
+        stage=Cpp(tile.stage, (config, *map(low.matrix, weights))),
+        args={
+            "panels": Param("const std::uint8_t*", panel_buffer(low, cols)),
+            "factors": Param("const float*", factors(low)),
+            "plane": tuple(map(low.plane, weights)),
+            "bias": biases(low, linears),
+            "y": Param("float*", Binding(place.buffer)),
+            "step": low.step(),
+        },
+        grid=(grid, 1, 1),
+        threads=tile.threads,
+        shared_bytes=tile.shared_bytes,
+        ops=tuple(map(label, (*linears, add) if add else linears)),
+        outputs=tuple(output for value in outs for output in low.output(value)),
+        weight_bytes=low.weight_bytes(*weights),
+        other_bytes=rows * (cols * 2 + sum(weight.rows for weight in weights) * 4),
+        tiles=Tiles(tile.kind, tile.mma, 2 * tile.rows * tile.tokens * 128, groups * -(-tiles // grid)),
+        flops=2 * rows * sum(weight.rows for weight in weights) * cols,
+    )
+
+
+def row_tiles(rows: int, linears: tuple[Linear, ...]) -> int:
+    """Tiles of so many rows of all matrices."""
+    return sum(-(-op.weight.rows // rows) for op in linears)
+
+
+def ring_bytes(tokens: int, stages: int, warps: int) -> int:
+    """Panels in flight; barriers that each has landed and that a warp has read it. The emitted source asserts it."""
+    return stages * (tokens * LINE + (1 + warps) * 8)

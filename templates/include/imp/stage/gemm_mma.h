@@ -1,0 +1,165 @@
+// Prefill's matrix product by warps: see gemm_panels.h. Each warp has some of a tile's rows and of its tokens, one more has panels
+// copied; none waits for all.
+//
+// Where sums are halfs, which cards with slow float sums take twice as fast, a panel's 64 columns are added up in halfs, by
+// four tensor-core steps, and the panels in float32. A row's values are then encoded so small that such a sum stays finite.
+#pragma once
+#include "imp/stage/gemm_panels.h"
+
+namespace imp {
+
+struct MmaConfig {
+  int cols;          // K
+  int tokens;        // of a full chunk
+  int block_tokens;  // of a tile
+  int stride;        // floats from one token of y to the next
+  int offset;        // y's first column
+  bool accumulate;   // y += (the residual stream) instead of y =
+  unsigned biased;   // bits of the matrices that have a bias
+  float scale;       // of the sums, their bias included
+  float cap;         // soft cap; 0: none
+  int warps;         // that multiply
+  int token_warps;   // of them, that share a tile's rows, each with its part of the tokens
+  int row_tiles;     // 16 rows each, of a warp
+  int stages;        // panels in shared memory
+  bool half_sums;    // of a panel
+};
+
+constexpr int mma_rows(MmaConfig c) { return c.warps / c.token_warps * c.row_tiles * 16; }  // of a tile
+
+template <MmaConfig C, class... Ms>
+struct GemmMma : GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...> {
+  using Base = GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...>;
+  using typename Base::Args;
+  using typename Base::Part;
+  using Base::kBytes;
+  using Base::kGroups;
+  static constexpr int kWarps = C.warps;
+  static constexpr int kThreads = (kWarps + 4) * kWarp;  // registers are given to four warps at a time
+  static constexpr int kTokens = C.block_tokens / C.token_warps;  // of a warp
+  static constexpr int kColumns = kTokens / 8;                    // tensor-core tiles of them
+  // A multiprocessor has 64K registers, of which those that only copy leave the others theirs.
+  static constexpr int kIdle = 24;
+  static constexpr int kRegisters = (65536 / kThreads / 8 * 8 * kThreads - 4 * kWarp * kIdle) / (kWarps * kWarp) / 8 * 8;
+  using Ring = PanelRing<kBytes, C.stages, kWarps>;
+  static constexpr int kSharedBytes = Ring::kSharedBytes;
+  static_assert(kWarps % C.token_warps == 0 && C.block_tokens % (8 * C.token_warps) == 0, "warps share tokens evenly");
+
+  static __device__ __forceinline__ void run(const Args& a) {
+    Ring ring(shared_memory());
+    if (thread_index() == 0) ring.prepare();
+    block_sync();
+    if (warp_index() >= kWarps) {
+      registers_keep<kIdle>();
+      if (warp_index() == kWarps) Base::fetch_tiles(a, ring);
+    } else {
+      registers_take<kRegisters>();
+      Base::multiply_tiles(a, ring);
+    }
+  }
+
+  // A tile's rows of a matrix times the tokens `first` on. Of the 16 rows of a tensor-core tile, row 2 g is where the first
+  // eight are, row 2 g + 1 where the others are, so that a lane's sums are neighbours in y.
+  template <class M>
+  static __device__ __forceinline__ void multiply(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
+    using Weights = WeightFragments<M>;
+    const int own = warp_index() / C.token_warps * C.row_tiles * 16 + lane_index() / 4 * 2;
+    const int token = warp_index() % C.token_warps * kTokens;
+    Weights weights[C.row_tiles];
+#pragma unroll
+    for (int r = 0; r < C.row_tiles; r++) {
+      const int row = part.row + own + r * 16;
+      weights[r] = {Base::plane(a, part.matrix), {min(row, part.rows - 1), min(row + 1, part.rows - 1)}, {}};
+      weights[r].load(0, 0);
+      if constexpr (Weights::kLanes > 1) weights[r].load(0, 1);
+    }
+    float sums[C.row_tiles][kColumns][4] = {};
+#pragma unroll 1
+    for (int group = 0; group < kGroups; group++) {
+#pragma unroll
+      for (int half = 0; half < 2; half++) {
+        std::uint32_t fragments[C.row_tiles][4][4];
+#pragma unroll
+        for (int r = 0; r < C.row_tiles; r++) {
+          weights[r].unpack(group, half, fragments[r]);
+          if (Weights::kLanes > 1 || half == 1) weights[r].load(group + 1, half);
+        }
+        multiply_panel(ring.take() + token * PanelOrder::kLine, fragments, sums);
+        warp_sync();
+        ring.template release<0>();
+      }
+    }
+#pragma unroll
+    for (int r = 0; r < C.row_tiles; r++) {
+      Base::store(a, part, part.row + own + r * 16, first + token, tokens,
+                  reinterpret_cast<const float(&)[kColumns * 4]>(sums[r]));
+    }
+  }
+
+ private:
+  // The B fragments of a panel's four steps for eight tokens.
+  struct Tokens {
+    std::uint32_t steps[4][2];
+    __device__ __forceinline__ void load(const std::uint8_t* lines) {
+      const int line = lane_index() % 8;
+      const int at = line * PanelOrder::kLine + (lane_index() / 8 ^ line) * 16;
+#pragma unroll
+      for (int i = 0; i < 2; i++) {
+        ldmatrix_x4(reinterpret_cast<std::uint32_t(&)[4]>(steps[2 * i]), lines + (at ^ i * 64));
+      }
+    }
+  };
+
+  static __device__ __forceinline__ void multiply_panel(const std::uint8_t* panel,
+                                                        const std::uint32_t (&fragments)[C.row_tiles][4][4],
+                                                        float (&sums)[C.row_tiles][kColumns][4]) {
+    constexpr int kTogether = kColumns % 2 == 0 ? 2 : 1;  // so that few sums wait for one another
+    Tokens next[kTogether];
+#pragma unroll
+    for (int j = 0; j < kTogether; j++) next[j].load(panel + j * 8 * PanelOrder::kLine);
+#pragma unroll
+    for (int column = 0; column < kColumns; column += kTogether) {
+      Tokens now[kTogether];
+#pragma unroll
+      for (int j = 0; j < kTogether; j++) now[j] = next[j];
+      if (column + kTogether < kColumns) {
+#pragma unroll
+        for (int j = 0; j < kTogether; j++) next[j].load(panel + (column + kTogether + j) * 8 * PanelOrder::kLine);
+      }
+      if constexpr (C.half_sums) {
+        std::uint32_t parts[C.row_tiles][kTogether][2] = {};
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+#pragma unroll
+          for (int r = 0; r < C.row_tiles; r++) {
+#pragma unroll
+            for (int j = 0; j < kTogether; j++) mma_f16_k16(parts[r][j], fragments[r][k], now[j].steps[k]);
+          }
+        }
+#pragma unroll
+        for (int r = 0; r < C.row_tiles; r++) {
+#pragma unroll
+          for (int j = 0; j < kTogether; j++) {
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+              const float2 part = half2_to_float2(parts[r][j][half]);
+              sums[r][column + j][2 * half] += part.x;
+              sums[r][column + j][2 * half + 1] += part.y;
+            }
+          }
+        }
+      } else {
+#pragma unroll
+        for (int k = 0; k < 4; k++) {
+#pragma unroll
+          for (int r = 0; r < C.row_tiles; r++) {
+#pragma unroll
+            for (int j = 0; j < kTogether; j++) mma_f16_k16(sums[r][column + j], fragments[r][k], now[j].steps[k]);
+          }
+        }
+      }
+    }
+  }
+};
+
+}  // namespace imp
