@@ -1,11 +1,11 @@
-# make setup | demo | lint | check | test | thorough | elsewhere | gpu | bench | fuzz | golden | clean
+# make setup | demo | lint | check | test | thorough | elsewhere | gpu | bench | load | fuzz | golden | clean
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 TWO    := -n 2 --dist loadfile # a file's tests share what they compile
 
-.PHONY: setup demo lint check test thorough elsewhere gpu bench fuzz golden clean
+.PHONY: setup demo lint check test thorough elsewhere gpu bench load fuzz golden clean
 
 setup: $(STAMP)
 
@@ -42,6 +42,10 @@ gpu: setup
 
 bench: setup
 	$(BIN)/python tools/bench_table.py $(if $(PEER),--peer llama-bench=$(PEER)) $(BENCH)
+
+load: setup
+	[ -n "$(LOAD)" ] || [ -e build/demo.impc ] || { mkdir -p build && $(BIN)/imp compile models/demo.gguf -o build/demo.impc; }
+	$(BIN)/python tools/load.py $(or $(LOAD),build/demo.impc --kill)
 
 fuzz: setup
 	$(BIN)/python tests/fuzz/fuzz_gguf.py --cases 20000

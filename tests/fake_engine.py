@@ -199,6 +199,10 @@ class FakeEngine:
     def has_work(self) -> bool:
         return bool(self.live)
 
+    @property
+    def free(self) -> tuple[int, int]:
+        return self.plan.slots - len(self.live), self.runner.blocks - 1
+
     def add(self, prompt: Sequence[int], params: SamplingParams, constraint: Any = None) -> Request:
         self.threads.add(threading.get_ident())
         if not prompt:

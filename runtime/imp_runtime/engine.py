@@ -177,6 +177,11 @@ class Engine:
         return self._scheduler.has_work
 
     @property
+    def free(self) -> tuple[int, int]:
+        """Slots and blocks of the KV cache that can be had, those that are kept for prompts to come included."""
+        return self._scheduler.free
+
+    @property
     def owes_steps(self) -> bool:
         """Whether a sequence has had no step since rows of prompts, or of a whole text, ran last."""
         return self._scheduler.owes_steps

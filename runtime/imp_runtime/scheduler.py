@@ -91,6 +91,12 @@ class Scheduler:
         return bool(self.waiting or self.running)
 
     @property
+    def free(self) -> tuple[int, int]:
+        """Slots and blocks that nobody has."""
+        with self._lock:
+            return len(self._free_slots), self._manager.free_blocks
+
+    @property
     def owes_steps(self) -> bool:
         """Whether an answer has had no step since rows of prompts, or what counts as such, ran last."""
         with self._lock:

@@ -101,6 +101,7 @@ def test_props_slots_health(server: Server) -> None:
     props = server.http.get("/props").json()
     assert props["default_generation_settings"]["n_ctx"] == CONTEXT
     assert props["chat_template"].encode() == TEMPLATE
+    assert (props["free_slots"], props["free_kv_blocks"]) == (4, CONTEXT // 16 - 1)
     assert (props["total_slots"], props["modalities"]) == (4, {"vision": False, "audio": False})
     assert [slot["is_processing"] for slot in server.http.get("/slots").json()] == [False] * 4
     for path in ("/health", "/v1/health", "/ready"):

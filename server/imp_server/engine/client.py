@@ -109,6 +109,10 @@ class AsyncEngine:
         """What runs in the engine, whoever has asked for it. Raises ApiError."""
         return cast("list[m.Slot]", await self._call(m.AskSlots))
 
+    async def free(self) -> m.Free:
+        """What can be had of the engine. Raises ApiError."""
+        return cast("m.Free", await self._call(m.AskFree))
+
     async def embed(self, tokens: Sequence[int], pooling: Pooling) -> npt.NDArray[np.float32]:
         """The final hidden states of `tokens`, pooled: float32 [vectors, width]. Raises ApiError."""
         given = tuple(tokens)

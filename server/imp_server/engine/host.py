@@ -136,6 +136,8 @@ class EngineHost:
                 self._call(link, message.call, lambda: self._score(link, message))
             case m.AskSlots():
                 self._call(link, message.call, lambda: link.send(m.Answer(message.call, self._slots())))
+            case m.AskFree():
+                self._call(link, message.call, lambda: link.send(m.Answer(message.call, m.Free(*self._engine.free))))
 
     def _gone(self, link: Link) -> None:
         """A worker has ended, and what it had asked for with it."""

@@ -75,7 +75,14 @@ class AskSlots:
     call: int
 
 
-ToEngine: TypeAlias = Admit | Abort | Embed | Score | AskSlots
+@dataclass(frozen=True, slots=True)
+class AskFree:
+    """The answer: a Free."""
+
+    call: int
+
+
+ToEngine: TypeAlias = Admit | Abort | Embed | Score | AskSlots | AskFree
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +135,14 @@ class Slot:
     prompt: int
     cached: int
     generated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    """Slots that can be had, and blocks of the KV cache, those that are kept for prompts to come included."""
+
+    slots: int
+    blocks: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from imp_server.api.native.replies import NativeCompletion, Wishes, generation_s
 from imp_server.api.native.requests import DetokenizeBody, InfillBody, NativeBody, NativeCompletionBody, TokenizeBody
 from imp_server.api.openai.requests import ChatBody
 from imp_server.api.service import Service, copies, get, json_response
-from imp_server.engine.messages import Slot
+from imp_server.engine.messages import Free, Slot
 from imp_server.errors import ApiError
 from imp_server.frontend import Frontend
 from imp_server.generation.request import Request as Generation
@@ -46,7 +46,7 @@ def add(app: FastAPI, service: Service) -> None:
         return json_response({"prompt": await asyncio.to_thread(render)})
 
     async def props() -> Response:
-        return json_response(_props(service.engine.frontend, service))
+        return json_response(_props(service.engine.frontend, service, await service.engine.free()))
 
     async def slots() -> Response:
         return json_response(_slots(service.engine.frontend, service.slots, await service.engine.slots()))
@@ -128,7 +128,7 @@ def _piece(text: str, raw: bytes) -> JsonValue:
         return list(raw)
 
 
-def _props(model: Frontend, service: Service) -> Mapping[str, JsonValue]:
+def _props(model: Frontend, service: Service, free: Free) -> Mapping[str, JsonValue]:
     plan, tokenizer = model.plan, model.tokenizer
     return {
         "default_generation_settings": {
@@ -136,6 +136,8 @@ def _props(model: Frontend, service: Service) -> Mapping[str, JsonValue]:
             "params": generation_settings(model, model.http_defaults, Wishes(service.max_tokens or -1)),
         },
         "total_slots": service.slots,
+        "free_slots": free.slots,
+        "free_kv_blocks": free.blocks,
         "model_alias": service.shown_name,
         "model_path": str(model.path),
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
