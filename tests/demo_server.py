@@ -44,7 +44,8 @@ class Process:
         """The process ids of all children of a kind, "engine" or "worker"."""
         told = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text("ascii").split()
         name = f"imp_server.processes.{kind}".encode()
-        return [int(pid) for pid in told if name in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")]
+        commands = {pid: Path(f"/proc/{pid}/cmdline") for pid in told}
+        return [int(pid) for pid, command in commands.items() if command.exists() and name in command.read_bytes()]
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> tuple[float, int, str]:
         """Seconds until it has ended after the signal, its exit status, and the rest of stderr."""
