@@ -11,6 +11,10 @@ from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for
 # Of a format's blocks: where its float16 scales begin.
 HALFS = {
     "Q8_0": (0,),
+    "IQ4_NL": (0,),
+    "IQ4_XS": (0,),
+    "Q2_K": (80, 82),
+    "Q3_K": (108,),
     "Q4_0": (0,),
     "Q4_1": (0, 2),
     "Q5_0": (0,),
@@ -19,6 +23,8 @@ HALFS = {
     "Q5_K": (0, 2),
     "Q6_K": (208,),
 }
+# And those that are a byte, an exponent or an e4m3.
+BYTES = {"MXFP4": (0,), "NVFP4": (0, 1, 2, 3)}
 
 
 def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -30,7 +36,9 @@ def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> 
         return np.ascontiguousarray(stored).view(np.uint8).reshape(rows, -1)
     raw = rng.integers(0, 256, (rows, fmt.row_bytes(cols)), dtype=np.uint8)
     blocks = raw.reshape(-1, fmt.block_bytes)
-    for at in HALFS[fmt.name]:
+    for at in BYTES.get(fmt.name, ()):
+        blocks[:, at] = rng.integers(115, 124, len(blocks)) if fmt.name == "MXFP4" else rng.integers(0, 40, len(blocks))
+    for at in HALFS.get(fmt.name, ()):
         blocks[:, at : at + 2] = (rng.standard_normal((len(blocks), 1)) * 0.01).astype("<f2").view(np.uint8)
     return raw
 

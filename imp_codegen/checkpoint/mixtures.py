@@ -47,7 +47,7 @@ def _q4_k_s(place: _Place, base: str) -> str:
 
 
 def _q3_k_m(place: _Place, base: str) -> str:
-    down = "Q5_K" if place.layer < place.layers // 16 else "Q4_K" if place.more_bits else base
+    down = "Q5_K" if place.layer < place.layers // 16 else "Q4_K"
     more = {"attn_v": "Q5_K" if place.layer < 2 else "Q4_K", "attn_output": "Q4_K", "ffn_down": down}
     return more.get(place.part, base)
 

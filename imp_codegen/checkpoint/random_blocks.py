@@ -34,8 +34,19 @@ def _alike_k(blocks: Bytes) -> None:
     blocks[:, 12:16] = (blocks[:, 12:16] & 15) * 17
 
 
+def _alike_q2_k(blocks: Bytes) -> None:
+    blocks[:, :16] = (blocks[:, :16] & 15) * 17
+
+
+# Where scales are bytes, the larger the byte the larger the scale.
+_BYTES: Mapping[str, tuple[int, ...]] = {"MXFP4": (0,), "NVFP4": (0, 1, 2, 3)}
+
 _SCALES: Mapping[str, _Scales] = {
     "Q8_0": _Scales(0),
+    "IQ4_NL": _Scales(0),
+    "IQ4_XS": _Scales(0),
+    "Q2_K": _Scales(80, (82, 1.5), _alike_q2_k),
+    "Q3_K": _Scales(108),
     "Q6_K": _Scales(208),
     "Q5_K": _Scales(0, (2, 15.5), _alike_k),
     "Q5_1": _Scales(0, (2, -15.5)),
@@ -48,7 +59,7 @@ _SCALES: Mapping[str, _Scales] = {
 
 def can_be_random(fmt: Format) -> bool:
     """Whether it is known what makes weights of a sensible size."""
-    return fmt.name in ("F32", "F16", "BF16") or fmt.name in _SCALES
+    return fmt.name in ("F32", "F16", "BF16") or fmt.name in _SCALES or fmt.name in _BYTES
 
 
 def random_blocks(fmt: Format, rng: np.random.Generator, deviation: float) -> Bytes:
@@ -58,6 +69,9 @@ def random_blocks(fmt: Format, rng: np.random.Generator, deviation: float) -> By
         halves = {"F16": values.astype("<f2"), "BF16": (values.view("<u4") >> 16).astype("<u2")}
         return halves.get(fmt.name, values).view(np.uint8)
     blocks = rng.integers(0, 256, (_BLOCKS, fmt.block_bytes), np.uint8)
+    if fmt.name in _BYTES:
+        blocks[:, _BYTES[fmt.name]] = _bytes(fmt, blocks[:_SAMPLE].copy(), rng, deviation)
+        return blocks.reshape(-1)
     scales = _SCALES[fmt.name]
     if scales.alike:
         scales.alike(blocks)
@@ -65,6 +79,20 @@ def random_blocks(fmt: Format, rng: np.random.Generator, deviation: float) -> By
     _set(blocks, scales, signs)
     _set(blocks, scales, signs * (deviation / float(fmt.dequantize(blocks[:_SAMPLE]).std())))
     return blocks.reshape(-1)
+
+
+def _bytes(fmt: Format, sample: Bytes, rng: np.random.Generator, deviation: float) -> NDArray[np.uint8]:
+    """Scales of one byte, two neighbours mixed so that the variance is right: uint8[blocks, scales of a block]."""
+
+    def variance(scale: int) -> float:
+        sample[:, _BYTES[fmt.name]] = scale
+        return float(np.square(fmt.dequantize(sample), dtype=np.float64).mean())
+
+    above = next(scale for scale in range(1, 127) if variance(scale) > deviation**2)
+    low, high = variance(above - 1), variance(above)
+    share = (deviation**2 - low) / (high - low)
+    more = rng.random((_BLOCKS, len(_BYTES[fmt.name]))) < share
+    return np.where(more, above, above - 1).astype(np.uint8)
 
 
 def _set(blocks: Bytes, scales: _Scales, steps: NDArray[np.float64]) -> None:

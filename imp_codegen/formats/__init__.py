@@ -20,6 +20,11 @@ from imp_runtime.errors import ImpError
 Bytes = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
+IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
+"""What IQ4_NL's codes stand for, and IQ4_XS's."""
+E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+"""Twice what the codes of e2m1 stand for, in MXFP4 and NVFP4."""
+
 
 class FormatError(ImpError):
     """A format that does not exist, or a shape or buffer that does not fit a format."""
@@ -98,8 +103,14 @@ class Format:
 
 
 def nibbles(qs: Bytes) -> Bytes:
-    """The codes of blocks of 32, uint8[..., 32]: byte i of the 16 of a block has those of weights i and 16 + i."""
+    """The codes of blocks: byte i of the n of a block has those of weights i and n + i. uint8[..., n] to [..., 2 n]."""
     return np.concatenate([qs & 15, qs >> 4], axis=-1)
+
+
+def two_bits(qs: Bytes) -> Bytes:
+    """The codes of superblocks of 256, uint8[..., 256], two bits each: Q2_K's and Q3_K's 64 bytes."""
+    halves = qs.reshape(*qs.shape[:-1], 2, 1, 32) >> np.arange(0, 8, 2, dtype=np.uint8)[:, None]
+    return (halves & np.uint8(3)).reshape(*qs.shape[:-1], 256)
 
 
 def bits(words: Bytes) -> Bytes:

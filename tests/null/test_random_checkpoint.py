@@ -79,8 +79,14 @@ def rows(weight: Stored) -> int:
     return weight.shape[0] if len(weight.shape) > 1 else 1
 
 
-@pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M"])
-@pytest.mark.parametrize(("name", "config"), [("llama", LLAMA), ("qwen3", QWEN3)])
+@pytest.mark.parametrize(
+    ("name", "config", "quant"),
+    [
+        ("qwen3", QWEN3, "Q8_0"),
+        ("qwen3", QWEN3, "Q4_K_M"),
+        *(("llama", LLAMA, quant) for quant in ("Q8_0", "Q4_K_M", "Q3_K_M", "Q2_K", "IQ4_XS")),
+    ],
+)
 def test_is_like_the_real_file(name: str, config: Json, quant: str, tmp_path: Path) -> None:
     invented = random_checkpoint(write(tmp_path, config).parent, quant)
     real = open_checkpoint(FIXTURES / name / f"{name}-{quant}.gguf")

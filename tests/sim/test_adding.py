@@ -190,7 +190,7 @@ def decode(fmt, codes, scales):
 
 
 SECTIONS = (Part(1, 1), Part(2, 256))
-LAYOUT = Layout("OFFSET_CODES", "q8", 2048, 1, False, SECTIONS, arguments, split, decode)
+LAYOUT = Layout("OFFSET_CODES", "q8", 2048, True, SECTIONS, arguments, split, decode)
 '''
 LAYOUT = """// Unsigned codes less an offset, and an f16 scale per 256.
 #pragma once
@@ -202,8 +202,6 @@ template <TileShape T, int Offset>
 struct OFFSET_CODES {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = false;
   static constexpr int kVector = 16;
   static constexpr int kScales = round_up(T.rows * T.cols, 16);
   static constexpr int kTileBytes = kScales + round_up(T.rows * T.cols / 128, 16);
@@ -238,11 +236,10 @@ struct OFFSET_CODES {
     sum = dp4a(w.codes.w, in.x.w, sum);
     return fma(static_cast<float>(sum), half_to_float(w.d) * in.d, before);
   }
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[2], int) {
-    const uint4 a = w[0].codes;
-    const uint4 b = w[1].codes;
-    const float d = half_to_float(w[0].d);
-    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {d, d}, 0.0f};
+  static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[2], int, int half) {
+    const uint4& c = w[half].codes;
+    const std::uint32_t d = twice(half_to_float(w[half].d));
+    return WordsOf32{{c.x, c.y, c.z, c.w}}.halfs<128>(0, [&](std::uint32_t pair) { return half2_multiply(pair, d); });
   }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
     const int code = tile[row * T.cols + col];

@@ -8,8 +8,6 @@ template <TileShape T, int First>
 struct Q4_0 {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = false;
   static constexpr int kVector = 32;  // one block: 16 bytes
   static constexpr int kRowBytes = T.cols / 2;
   static constexpr int kScales = T.rows * kRowBytes;
@@ -43,10 +41,6 @@ struct Q4_0 {
     return fma(static_cast<float>(sum16), half_to_float(w.d) * in.d16, before);
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
-    return FourBits::words(w[0].codes).template block<-First>(half_to_float(w[0].d), 0.0f);
-  }
   // Half `half` of a block.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
     const std::uint32_t d = byte_permute(w[0].d, 0, 0x1010);

@@ -8,8 +8,6 @@ template <TileShape T>
 struct Q4_1 {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = true;
   static constexpr int kVector = 32;  // one block: 16 bytes
   static constexpr int kRowBytes = T.cols / 2;
   static constexpr int kPairs = T.rows * kRowBytes;
@@ -44,11 +42,6 @@ struct Q4_1 {
     return fma(in.d16 * d.x, sum16, fma(in.sum, d.y, before));
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
-    const float2 d = half2_to_float2(w[0].pair);
-    return FourBits::words(w[0].codes).template block<0>(d.x, -d.y);
-  }
   // Half `half` of a block.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
     const std::uint32_t d = byte_permute(w[0].pair, 0, 0x1010);

@@ -9,8 +9,6 @@ template <TileShape T>
 struct Q4_K {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = true;
   static constexpr int kVector = 32;  // one block: 16 bytes
   static constexpr int kRowBytes = T.cols / 2;
   static constexpr int kMeta = T.rows * kRowBytes;
@@ -46,11 +44,6 @@ struct Q4_K {
     return fma(in.d16, d.x * sum16, fma(-in.sum4, d.y * static_cast<float>(f.minimum4), before));
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int index) {
-    const KScales::Scale s = KScales::scale_of(w[0].meta, index & 7);
-    return FourBits::words(w[0].codes).template block<0>(s.scale, s.offset);
-  }
   // Half `half` of block `index` of a row. The scale times the code is a whole number below 2^11, which a half holds: so
   // only the offset and the result are rounded. Upper nibbles are 16 times too large, which the same operation mends.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int index, int half) {

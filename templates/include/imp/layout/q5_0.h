@@ -8,8 +8,6 @@ template <TileShape T, int First>
 struct Q5_0 {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = false;
   static constexpr int kVector = 32;  // five words
   static constexpr int kRest = T.rows * (T.cols / 2);
   static constexpr int kScales = kRest + round_up(T.rows * (T.cols / 8), 16);
@@ -46,10 +44,6 @@ struct Q5_0 {
     return fma(static_cast<float>(sum8), half_to_float(w.d) * in.d8, before);
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
-    return w[0].codes().words().template block<-First>(half_to_float(w[0].d), 0.0f);
-  }
   // Half `half` of a block.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
     const std::uint32_t d = byte_permute(w[0].d, 0, 0x1010);

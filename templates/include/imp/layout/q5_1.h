@@ -8,8 +8,6 @@ template <TileShape T>
 struct Q5_1 {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = true;
   static constexpr int kVector = 32;  // five words
   static constexpr int kRest = T.rows * (T.cols / 2);
   static constexpr int kPairs = kRest + round_up(T.rows * (T.cols / 8), 16);
@@ -47,11 +45,6 @@ struct Q5_1 {
     return fma(in.d8 * d.x, sum8, fma(in.sum, d.y, before));
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
-    const float2 d = half2_to_float2(w[0].pair);
-    return w[0].codes().words().template block<0>(d.x, -d.y);
-  }
   // Half `half` of a block.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
     const std::uint32_t d = byte_permute(w[0].pair, 0, 0x1010);

@@ -9,8 +9,6 @@ template <TileShape T>
 struct Q5_K {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = true;
   static constexpr int kVector = 32;  // five words
   static constexpr int kRest = T.rows * (T.cols / 2);
   static constexpr int kMeta = kRest + T.rows * (T.cols / 8);
@@ -50,11 +48,6 @@ struct Q5_K {
     return fma(in.d8, d.x * sum8, fma(-in.sum4, d.y * static_cast<float>(f.minimum4), before));
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int index) {
-    const KScales::Scale s = KScales::scale_of(w[0].meta, index & 7);
-    return w[0].codes().words().template block<0>(s.scale, s.offset);
-  }
   // Half `half` of block `index` of a row.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int index, int half) {
     return KScales::halfs(w[0].codes().words(), w[0].meta, index & 7, half);

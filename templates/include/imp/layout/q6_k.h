@@ -8,8 +8,6 @@ template <TileShape T>
 struct Q6_K {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 16;
-  static constexpr bool kOffset = false;
   static constexpr int kVector = 32;  // six words
   static constexpr int kRest = T.rows * (T.cols / 2);
   static constexpr int kScales = kRest + T.rows * (T.cols / 4);
@@ -64,18 +62,6 @@ struct Q6_K {
     return fma(static_cast<float>(s0 * low + s1 * high), half_to_float(w.d) * in.d, before);
   }
 
-  // Block `index` of a row.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[1], int) {
-    const Codes low(w[0].first.x, w[0].first.y, w[0].rest.x);
-    const Codes high(w[0].first.z, w[0].first.w, w[0].rest.y);
-    const float d = half_to_float(w[0].d);
-    const int s0 = static_cast<std::int8_t>(w[0].scales & 0xffu);
-    const int s1 = static_cast<std::int8_t>(w[0].scales >> 8);
-    return {{signed_bytes<32>(low.a), signed_bytes<32>(low.b), signed_bytes<32>(low.c), signed_bytes<32>(low.d), signed_bytes<32>(high.a), signed_bytes<32>(high.b), signed_bytes<32>(high.c),
-             signed_bytes<32>(high.d)},
-            {d * static_cast<float>(s0), d * static_cast<float>(s1)},
-            0.0f};
-  }
   // Half `half` of a block.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
     const Lane& lane = w[0];
@@ -93,13 +79,12 @@ struct Q6_K {
     return out;
   }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
-    const Lane lanes[1] = {load(tile, row, col / 32)};
-    const WeightBlock b = unpack(lanes, col / 32);
-    const int i = col % 32;
-    std::uint32_t word = 0;
-#pragma unroll
-    for (int j = 0; j < 8; j++) word = i / 4 == j ? b.q[j] : word;
-    return (i < 16 ? b.scale[0] : b.scale[1]) * static_cast<float>(static_cast<std::int8_t>(word >> (i % 4 * 8)));
+    const Lane lane = load(tile, row, col / 32);
+    const Codes low(lane.first.x, lane.first.y, lane.rest.x);
+    const Codes high(lane.first.z, lane.first.w, lane.rest.y);
+    const WordsOf32 words{{low.a, low.b, low.c, low.d, high.a, high.b, high.c, high.d}};
+    const int scale = static_cast<std::int8_t>(lane.scales >> 8 * (col % 32 / 16) & 0xffu);
+    return half_to_float(lane.d) * static_cast<float>(scale) * static_cast<float>(words.code(col % 32) - 32);
   }
 };
 

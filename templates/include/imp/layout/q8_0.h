@@ -8,8 +8,6 @@ template <TileShape T>
 struct Q8_0 {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = true;
-  static constexpr int kScaleGroup = 32;
-  static constexpr bool kOffset = false;
   static constexpr int kVector = 16;  // weights of one lane's 16-byte load: half a block
   static constexpr int kScales = T.rows * T.cols;
   static constexpr int kTileBytes = round_up(kScales + T.rows * T.cols / 16, 16);
@@ -41,13 +39,6 @@ struct Q8_0 {
     return fma(static_cast<float>(sum), half_to_float(w.d) * in.d, before);
   }
 
-  // Block `index` of a row, from its two lanes.
-  static __device__ __forceinline__ WeightBlock unpack(const Lane (&w)[2], int) {
-    const uint4 a = w[0].codes;
-    const uint4 b = w[1].codes;
-    const float scale = half_to_float(w[0].d);
-    return {{a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w}, {scale, scale}, 0.0f};
-  }
   // Half `half` of a block. The scale is the second lane's in both, so that nobody loads it twice.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[2], int, int half) {
     const Lane& lane = w[half];

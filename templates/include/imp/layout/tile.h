@@ -93,20 +93,6 @@ __device__ __forceinline__ std::uint32_t odd_halfs(std::uint32_t word) {
 }
 __device__ __forceinline__ std::uint32_t twice(float value) { return floats_to_half2(value, value); }
 
-// 32 weights as signed bytes, k ascending: w[i] = scale[i / 16] * q[i] - offset.
-struct WeightBlock {
-  std::uint32_t q[8];
-  float scale[2];
-  float offset;
-};
-
-// Codes from 0 to 127 less `Zero` as signed bytes: none of the four subtractions borrows once bit 7 is set.
-template <std::uint32_t Zero>
-__device__ __forceinline__ std::uint32_t signed_bytes(std::uint32_t codes) {
-  if constexpr (Zero == 0) return codes;
-  return ((codes | 0x80808080u) - Zero * 0x01010101u) ^ 0x80808080u;
-}
-
 // 32 codes as bytes, k ascending.
 struct WordsOf32 {
   std::uint32_t q[8];
@@ -121,14 +107,6 @@ struct WordsOf32 {
       out.pairs[2 * i] = weigh(even_halfs<Zero>(word));
       out.pairs[2 * i + 1] = weigh(odd_halfs<Zero>(word));
     }
-    return out;
-  }
-  // As signed bytes, code - zero.
-  template <std::uint32_t Zero>
-  __device__ __forceinline__ WeightBlock block(float scale, float offset) const {
-    WeightBlock out{{}, {scale, scale}, offset};
-#pragma unroll
-    for (int i = 0; i < 8; i++) out.q[i] = signed_bytes<Zero>(q[i]);
     return out;
   }
   // Without indexing registers at run time.

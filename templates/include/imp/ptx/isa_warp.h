@@ -19,6 +19,14 @@ __device__ __forceinline__ int opaque(int value) {
   return value;
 }
 
+// A constant in a register of the lane's own. The compiler keeps constants in a warp's, which some instructions cannot read,
+// and moves them again and again; that a mask of one bit has no other is nothing that it knows.
+__device__ __forceinline__ std::uint32_t lane_constant(std::uint32_t value) {
+  std::uint32_t mask;
+  asm("mov.u32 %0, %%lanemask_eq;" : "=r"(mask));
+  return value ^ (mask & (mask - 1));
+}
+
 __device__ __forceinline__ void block_sync() { __syncthreads(); }
 __device__ __forceinline__ void warp_sync() { __syncwarp(); }
 __device__ __forceinline__ void fence_gpu() { __threadfence(); }
