@@ -16,6 +16,7 @@ from imp_server.parsers.thinking import Thinking, left_open
 Tools = Sequence[Mapping[str, object]]
 
 _ID = re.compile(r"[\w-]{1,64}")
+_WITH_TEXT = (Text, Reasoning, ToolArguments)
 
 
 def schemas(tools: Tools | None) -> dict[str, Mapping[str, object]]:
@@ -272,11 +273,11 @@ class Reader(TextReader):
         self._emit(Text(text, places=((end - len(text), end),)))
 
     def _emit(self, piece: Piece) -> None:
-        if isinstance(piece, Text | Reasoning | ToolArguments):
+        if isinstance(piece, _WITH_TEXT):
             if not piece.text:
                 return
             last = self._pieces[-1] if self._pieces else None
-            if isinstance(last, Text | Reasoning | ToolArguments) and type(last) is type(piece):
+            if isinstance(last, _WITH_TEXT) and type(last) is type(piece):
                 joined = replace(piece, text=last.text + piece.text)
                 if isinstance(last, Text) and isinstance(piece, Text):
                     joined = Text(joined.text, places=(*last.places, *piece.places))

@@ -99,15 +99,17 @@ class TextReader:
         """Pass the text before the first of `tags` to `emit`, consume that tag and return it."""
         found, prefixes, starts = _tags(tags)
         while True:
-            if hit := found.search(self._text):
-                emit(self._consume(hit.start()))
-                return self._consume(len(hit[0]))
             border = len(self._text)
-            if not self._ended or self._cut:
-                for start in starts.finditer(self._text):
-                    if self._text[start.start() :] in prefixes:
-                        border = start.start()
-                        break
+            first = starts.search(self._text)
+            if first is not None:
+                if hit := found.search(self._text, first.start()):
+                    emit(self._consume(hit.start()))
+                    return self._consume(len(hit[0]))
+                if not self._ended or self._cut:
+                    for start in starts.finditer(self._text, first.start()):
+                        if self._text[start.start() :] in prefixes:
+                            border = start.start()
+                            break
             emit(self._consume(border))
             yield from self.more()
 
