@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+import socket
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -67,6 +68,7 @@ def command(
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", "-n", metavar="N", help="Most tokens of an answer.")
     ] = None,
+    workers: Annotated[int | None, typer.Option(metavar="N", help="Processes that speak HTTP.  [default: 1]")] = None,
     target: a.Target = None,
     kv_tokens: a.KvTokens = None,
     kv_share: Annotated[
@@ -95,6 +97,7 @@ def command(
         "sampling.min_p": min_p,
         "sampling.seed": seed,
         "sampling.max_tokens": max_tokens,
+        "server.workers": workers,
         "server.target": target,
         "server.kv_tokens": kv_tokens,
         "server.kv_share": kv_share,
@@ -117,10 +120,15 @@ def serve(file: Path, config: configuration.Config) -> None:
     read_template(config.server)
     logs.configure(config.log)
     with contextlib.ExitStack() as held:
-        listeners, port = [], config.server.port
+        workers, port = config.server.workers, config.server.port
+        listeners: list[list[socket.socket]] = [[] for _ in range(workers)]
         for host in config.server.host:
-            listeners.append(held.enter_context(listen(host, port)))
-            port = listeners[0].getsockname()[1]  # where any was asked for, all take the same
+            if workers > 1:  # whether somebody else has the port shows only where it is not to be shared
+                with listen(host, port) as alone:
+                    port = alone.getsockname()[1]
+            for each in listeners:
+                each.append(held.enter_context(listen(host, port, shared=workers > 1)))
+                port = each[0].getsockname()[1]  # where any was asked for, all take the same
         addresses = [f"http://{_printable(host)}:{port}" for host in config.server.host]
         print(f"imp: {artifact.plan.model} at {', '.join(f'{each}/v1' for each in addresses)}", file=sys.stderr)
         if config.server.web:

@@ -52,6 +52,7 @@ class ServerConfig:
     port: int = _setting(8080, "Port to listen on; 0 takes one that is free.", least=0, most=65535)
     alias: tuple[str, ...] = _setting((), "Further names of the model; the first is the one that is shown.")
     any_model: bool = _setting(False, "Answer whatever model a request names, instead of 404.")
+    workers: int = _setting(1, "Processes that speak HTTP, on one port.", least=1, most=64)
     target: str | None = _setting(None, "Code to run: sm_120a, sm_90a or sim. Default: this machine's.")
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
     kv_share: float = _setting(1.0, "Most of the free memory that the KV cache takes.", least=0.01, most=1.0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prometheus_client import make_asgi_app
+from prometheus_client import CollectorRegistry, make_asgi_app
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.api.refusal import PUBLIC_PATHS, refusal
 from imp_server.errors import WRONG_METHOD, ApiError
 from imp_server.operation.config import Config, ServerConfig
+from imp_server.operation.desk import Desk, LocalDesk
 from imp_server.operation.metrics import Metrics
 from imp_server.operation.middleware.admission import Admission
 from imp_server.operation.middleware.api_key import ApiKey, read_keys
@@ -21,6 +22,7 @@ from imp_server.operation.middleware.deadline import Deadline
 from imp_server.operation.middleware.rate_limit import RateLimit
 from imp_server.operation.middleware.trace import Trace
 from imp_server.operation.request_log import RequestLog
+from imp_server.operation.samples import Samples
 
 _WEB = Path(__file__).parents[1] / "web"
 _PAGE = {
@@ -57,23 +59,24 @@ class Gateway:
         await self._app(scope, receive, send)
 
 
-def wrap(app: ASGIApp, config: Config, metrics: Metrics) -> Gateway:
+def wrap(app: ASGIApp, config: Config, metrics: Metrics, desk: Desk | None = None) -> Gateway:
     """The application inside its layers, from the outermost: trace, CORS, time-out, API key, rate, admission.
 
-    Raises ConfigError when the key file or the request log cannot be had.
+    `desk` is what it shares with other workers, if there are any. Raises ConfigError when the key file or the request
+    log cannot be had.
     """
     pages = {path: _page(*file) for path, file in _PAGE.items()} if config.server.web else {}
     limits = config.limits
+    desk = desk or LocalDesk(limits)
     admission = Admission(
-        _Beside(app, {"/metrics": make_asgi_app(metrics.registry), **pages, **_switched_off(config.server)}),
+        _Beside(app, {"/metrics": _metrics(metrics, desk), **pages, **_switched_off(config.server)}),
         Bodies(most=limits.body_bytes, seconds=limits.body_seconds),
-        concurrent=limits.concurrent,
-        queue=limits.queue,
+        desk,
     )
     metrics.queue.set_function(lambda: admission.waiting)
     inner: ASGIApp = admission
     if limits.rate is not None:
-        inner = RateLimit(inner, limits.rate)
+        inner = RateLimit(inner, desk, limits.rate)
     if keys := read_keys(config.api):
         inner = ApiKey(inner, keys, PUBLIC_PATHS | set(pages))
     inner = deadline = Deadline(inner, limits.request_seconds)
@@ -93,6 +96,17 @@ def _switched_off(config: ServerConfig) -> Mapping[str, ASGIApp]:
         await refusal(scope, ApiError(message, status=501, kind="not_supported_error"))(scope, receive, send)
 
     return {path: refused for path, told in (("/metrics", config.metrics), ("/slots", config.slots)) if not told}
+
+
+def _metrics(metrics: Metrics, desk: Desk) -> ASGIApp:
+    """The counters of all workers, in the format that the client asks for."""
+
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        registry = CollectorRegistry()
+        registry.register(await desk.everyone(Samples.of(metrics.registry)))
+        await make_asgi_app(registry)(scope, receive, send)
+
+    return told
 
 
 def _page(name: str, media_type: str) -> ASGIApp:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NoReturn, TypeAlias
 
 from imp_server.operation.config import Config
+from imp_server.operation.samples import Samples
 
 _LONGEST = 1 << 17  # bytes of a packet
 _MOST_SOCKETS = 64
@@ -42,6 +43,19 @@ class Stop:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """To a worker: the answer to what it has asked at the desk."""
+
+    call: int
+    result: object
+
+
+@dataclass(frozen=True, slots=True)
+class GiveCounters:
+    """To a worker: its Counters are wanted."""
+
+
+@dataclass(frozen=True, slots=True)
 class Loaded:
     """To the parent: the model is loaded, as far as this child needs it; the engine's says on which `device`."""
 
@@ -55,8 +69,46 @@ class Ended:
     why: str
 
 
-ToChild: TypeAlias = Begin | Attach | Stop
-ToParent: TypeAlias = Loaded | Ended
+@dataclass(frozen=True, slots=True)
+class Enter:
+    """To the desk: a place for a request that generates. The answer: None once it is there, or why it cannot be."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """To the desk: the place that was asked for in `call` is wanted no more, whether it has come yet or not."""
+
+    call: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """To the desk: a client has come. The answer: 0, or the seconds until it may come in."""
+
+    call: int
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """To the desk: the counters of all workers are wanted; `own` are those of who asks. The answer: Samples."""
+
+    call: int
+    own: Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """To the desk: a worker's counters, as it was asked."""
+
+    own: Samples
+
+
+ToChild: TypeAlias = Begin | Attach | Stop | Done | GiveCounters
+ToDesk: TypeAlias = Enter | Leave | Hit | Everyone | Counters
+ToParent: TypeAlias = Loaded | Ended | ToDesk
 
 
 def send(control: socket.socket, message: ToChild | ToParent, sockets: Sequence[socket.socket] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The parent: starts the engine's process and the worker, links them, and starts again what ends by itself.
+"""The parent: starts the engine's process and the workers, links them, and starts again what ends by itself.
 
 It has no other work, so that nothing in it fails. A child learns from the end of its socket that the parent is gone.
 """
@@ -6,13 +6,14 @@ It has no other work, so that nothing in it fails. A child learns from the end o
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import pickle
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +21,7 @@ from imp_runtime.errors import ImpError
 from imp_server.operation.config import Config
 from imp_server.operation.sd_notify import sd_notify
 from imp_server.processes.control import Attach, Begin, Ended, Loaded, Stop, ToChild, ToParent, send
+from imp_server.processes.desk import ParentDesk
 
 log = logging.getLogger("imp")
 _LONGEST = 1 << 17  # bytes of a packet
@@ -62,6 +64,12 @@ class Child:
         while data := await loop.sock_recv(self._control, _LONGEST):
             yield pickle.loads(data)
 
+    async def ended(self, why: str) -> str:
+        """Why it ended: what it has said itself, or what the system says."""
+        status = await self.process.wait()
+        self._control.close()
+        return why or (f"signal {-status}" if status < 0 else f"status {status}")
+
     def leave(self) -> None:
         """Let the child see that there is no parent any more."""
         self._control.close()
@@ -77,13 +85,15 @@ class Child:
 
 
 class Supervisor:
-    """Serves the `model` in a file on `listeners`."""
+    """Serves the `model` in a file: the engine's process, and a worker on each list of `listeners`."""
 
-    def __init__(self, file: Path, model: str, config: Config, listeners: Sequence[socket.socket]) -> None:
+    def __init__(self, file: Path, model: str, config: Config, listeners: Sequence[Sequence[socket.socket]]) -> None:
         self._model = model
         self._begin = Begin(file, config)
         self._listeners = listeners
-        self._children: dict[str, Child] = {}
+        self._desk = ParentDesk(config.limits)
+        self._engine: Child | None = None
+        self._workers: dict[int, Child] = {}
         self._loaded: set[str] = set()  # children that have been ready once
         self._signal = 0
         self._stopping = asyncio.Event()
@@ -94,84 +104,107 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stop, number)
-        lives = [asyncio.create_task(self._keep("engine")), asyncio.create_task(self._keep("worker"))]
-        stopping = asyncio.create_task(self._stopping.wait())
+        tasks = [asyncio.create_task(self._keep("engine", self._run_engine))]
+        for index in range(len(self._listeners)):
+            name = "worker" if len(self._listeners) == 1 else f"worker {index + 1}"
+            tasks.append(asyncio.create_task(self._keep(name, functools.partial(self._run_worker, index))))
+        tasks.append(asyncio.create_task(self._until_stopped()))
         try:
-            done, _ = await asyncio.wait([*lives, stopping], return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
         finally:
             self._stopping.set()
             await self._end()
-            for task in [*lives, stopping]:
+            for task in tasks:
                 task.cancel()
-            await asyncio.wait([*lives, stopping])
+            await asyncio.wait(tasks)
         return self._signal
+
+    async def _until_stopped(self) -> None:
+        await self._stopping.wait()
 
     def _stop(self, number: int) -> None:
         hurry = self._signal != 0
         self._signal = self._signal or number
         self._stopping.set()
-        if hurry and (worker := self._children.get("worker")) is not None:
-            worker.send(Stop(hurry=True))
+        if hurry:
+            for worker in self._workers.values():
+                worker.send(Stop(hurry=True))
 
     async def _end(self) -> None:
-        """The worker first, so that open requests can go on in their time; then the engine."""
+        """The workers first, so that open requests can go on in their time; then the engine."""
         sd_notify("STOPPING=1")
-        if (worker := self._children.get("worker")) is not None:
+        workers = list(self._workers.values())
+        for worker in workers:
             worker.send(Stop(hurry=False))
-            await worker.end(self._begin.config.server.shutdown_seconds + _WORKER_SECONDS)
-        if (engine := self._children.get("engine")) is not None:
-            engine.leave()
-            await engine.end(_ENGINE_SECONDS)
+        seconds = self._begin.config.server.shutdown_seconds + _WORKER_SECONDS
+        await asyncio.gather(*(worker.end(seconds) for worker in workers))
+        if self._engine is not None:
+            self._engine.leave()
+            await self._engine.end(_ENGINE_SECONDS)
 
-    async def _keep(self, kind: Literal["engine", "worker"]) -> None:
+    async def _keep(self, name: str, run: Callable[[str], Coroutine[None, None, str]]) -> None:
         """Start a child, and again whenever it has ended; the longer it waits, the more often that was."""
         loop = asyncio.get_running_loop()
         wait = 0.0
         while not self._stopping.is_set():
             began = loop.time()
-            why = await self._live(kind)
+            why = await run(name)
             if self._stopping.is_set():
                 return
-            if kind not in self._loaded:
+            if name not in self._loaded:
                 raise ImpError(why)
             wait = 0.0 if loop.time() - began > _STEADY_SECONDS else min(2 * wait + 1, _LONGEST_WAIT)
-            log.error("the %s has ended (%s) and is started again", kind, why)
+            log.error("the %s has ended (%s) and is started again", name, why)
             await asyncio.sleep(wait)
 
-    async def _live(self, kind: Literal["engine", "worker"]) -> str:
-        """One child from its beginning to its end; why it ended."""
-        child = await Child.start(kind, self._begin, self._listeners if kind == "worker" else ())
-        self._children[kind] = child
-        self._link()
+    async def _run_engine(self, name: str) -> str:
+        """An engine from its beginning to its end; why it ended."""
+        self._engine = engine = await Child.start("engine", self._begin)
+        for worker in self._workers.values():
+            _link(worker, engine)
         why = ""
-        async for message in child.messages():
+        async for message in engine.messages():
             match message:
                 case Loaded():
-                    self._is_loaded(kind, message)
+                    log.info("ready: %s on %s", self._model, message.device)
+                    self._is_loaded(name)
                 case Ended():
                     why = message.why
-        status = await child.process.wait()
-        if self._children.get(kind) is child:
-            del self._children[kind]
-        child.leave()
-        return why or (f"signal {-status}" if status < 0 else f"status {status}")
+        why = await engine.ended(why)
+        self._engine = None
+        return why
 
-    def _is_loaded(self, kind: str, message: Loaded) -> None:
-        if message.device:
-            log.info("ready: %s on %s", self._model, message.device)
-        complete = len(self._loaded) == 2
-        self._loaded.add(kind)
-        if len(self._loaded) == 2 and not complete:
+    async def _run_worker(self, index: int, name: str) -> str:
+        """A worker from its beginning to its end; why it ended."""
+        self._workers[index] = worker = await Child.start("worker", self._begin, self._listeners[index])
+        if self._engine is not None:
+            _link(worker, self._engine)
+        visitor = self._desk.come(worker.send)
+        why = ""
+        async for message in worker.messages():
+            match message:
+                case Loaded():
+                    self._is_loaded(name)
+                case Ended():
+                    why = message.why
+                case _:
+                    self._desk.heard(visitor, message)
+        self._desk.gone(visitor)
+        why = await worker.ended(why)
+        del self._workers[index]
+        return why
+
+    def _is_loaded(self, name: str) -> None:
+        everybody = 1 + len(self._listeners)
+        if name not in self._loaded and len(self._loaded) == everybody - 1:
             sd_notify("READY=1")
+        self._loaded.add(name)
 
-    def _link(self) -> None:
-        """Link the worker and the engine, of which one is new."""
-        worker, engine = self._children.get("worker"), self._children.get("engine")
-        if worker is None or engine is None:
-            return
-        one, other = socket.socketpair()
-        with one, other:
-            worker.send(Attach(), [one])
-            engine.send(Attach(), [other])
+
+def _link(worker: Child, engine: Child) -> None:
+    one, other = socket.socketpair()
+    with one, other:
+        worker.send(Attach(), [one])
+        engine.send(Attach(), [other])

@@ -22,7 +22,22 @@ from imp_server.operation.config import Config
 from imp_server.operation.gateway import wrap
 from imp_server.operation.lifetime import Server
 from imp_server.operation.metrics import Metrics, ObservedEngine
-from imp_server.processes.control import Attach, Begin, Ended, Loaded, Stop, child, leave, receive, send
+from imp_server.operation.samples import Samples
+from imp_server.processes.control import (
+    Attach,
+    Begin,
+    Counters,
+    Done,
+    Ended,
+    GiveCounters,
+    Loaded,
+    Stop,
+    child,
+    leave,
+    receive,
+    send,
+)
+from imp_server.processes.desk import RemoteDesk
 
 if TYPE_CHECKING:
     from imp_runtime.plan import Pooling
@@ -50,7 +65,8 @@ class _Worker:
         self._file = begin.file
         self._config = config = begin.config
         self._failure: BaseException | None = None
-        metrics = Metrics()
+        self._metrics = metrics = Metrics()
+        self._desk = RemoteDesk(control)
         limits = config.limits
         self._engine = ObservedEngine(self._load, metrics, limit=limits.concurrent + limits.queue)
         app = create_app(
@@ -64,7 +80,7 @@ class _Worker:
             concurrent=limits.concurrent,
             pooling=cast("Pooling | None", config.server.pooling),
         )
-        self._server = Server(wrap(app, config, metrics), config)
+        self._server = Server(wrap(app, config, metrics, self._desk), config)
 
     def serve(self, listeners: Sequence[socket.socket]) -> None:
         """Serve on these sockets."""
@@ -93,9 +109,16 @@ class _Worker:
                 asyncio.run_coroutine_threadsafe(self._engine.attach(sockets[0]), loop)
             elif isinstance(message, Stop):
                 self._server.end(hurry=message.hurry)
+            elif isinstance(message, Done):
+                loop.call_soon_threadsafe(self._desk.heard, message)
+            elif isinstance(message, GiveCounters):
+                loop.call_soon_threadsafe(self._give_counters)
         self._server.end(hurry=True)
         threading.Event().wait(_LAST_SECONDS)
         leave(1)
+
+    def _give_counters(self) -> None:
+        send(self._control, Counters(Samples.of(self._metrics.registry)))
 
 
 def load_frontend(file: Path, config: Config) -> Frontend:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
-import time
-
-from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.api.refusal import refusal
 from imp_server.errors import ApiError
+from imp_server.operation.desk import Desk
 
 
 class RateLimit:
-    """Answers 429 with Retry-After beyond `rate` ("60/minute") in a moving window."""
+    """Answers 429 with Retry-After to whom the desk tells to wait; `rate` is how it was set ("60/minute")."""
 
-    def __init__(self, app: ASGIApp, rate: str) -> None:
+    def __init__(self, app: ASGIApp, desk: Desk, rate: str) -> None:
         self._app = app
-        self._rate = parse(rate)
-        self._limiter = MovingWindowRateLimiter(MemoryStorage())
+        self._desk = desk
+        self._rate = rate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI application."""
@@ -28,11 +23,10 @@ class RateLimit:
             await self._app(scope, receive, send)
             return
         client = scope.get("imp.client") or (scope["client"][0] if scope.get("client") else "unknown")
-        if self._limiter.hit(self._rate, client):
+        seconds = await self._desk.hit(client)
+        if not seconds:
             await self._app(scope, receive, send)
             return
-        free = self._limiter.get_window_stats(self._rate, client).reset_time
-        seconds = max(1, math.ceil(free - time.time()))
         message = f"more than {self._rate}; try again in {seconds} s"
         error = ApiError(message, status=429, kind="rate_limit_error", code="rate_limit_exceeded")
         await refusal(scope, error, {"Retry-After": str(seconds)})(scope, receive, send)
