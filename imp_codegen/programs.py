@@ -13,11 +13,11 @@ from imp_codegen.kernels.advance import advance
 from imp_codegen.kernels.bandwidth import read_memory
 from imp_codegen.kernels.family import Body, FusionError
 from imp_codegen.kernels.form import Chosen, Wanted, choose
+from imp_codegen.kernels.gather_rows import gather_rows
 from imp_codegen.kernels.gemm import fits
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.pick import pick
 from imp_codegen.kernels.sieve import sieved
 from imp_codegen.kernels.step.kernel import step_kernel
 from imp_codegen.kernels.step.model import step_model
@@ -79,15 +79,13 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     fallback: tuple[ProgramSpec, ...] = ()
     if chosen.form == "persistent":
         steps, fallback = _steps((*first, step_kernel(step_model(one))), greedy, sampled), steps
-    picked = (pick(low, head),)
-    worth = partial(_worth, low.target.card, steps[0].kernels, (*picked, *sampled[STEP_SAMPLED[True, True]]))
+    worth = partial(_worth, low.target.card, steps[0].kernels)
     taken = [take_row(many.low, low, value) for block in head.reads for value in block]
     programs = (
         *steps,
         *(program for chunk in chunks for program in _several(chunk)),
         *(program for batch in batches if fits(batch.low, weights) for program in _together(batch, worth)),
         ProgramSpec("head_r1", 1, (*taken, *logits)),
-        ProgramSpec("pick_r1", 1, picked),
         ProgramSpec("sample_r1", 1, sampled[STEP_SAMPLED[True, True]]),
         ProgramSpec("sieve_r1", 1, sampled["step_sieve_r1"]),
         ProgramSpec("export_r1", 1, export.export(low, head)),
@@ -98,7 +96,7 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
 
 
 def _several(chunk: Body) -> Iterator[ProgramSpec]:
-    """Rows through the model, up to the hidden states before the head, which head_r1 finds whatever the chunk was."""
+    """Rows through the model, up to the hidden states before the head, which head_r* finds whatever the chunk was."""
     low, head, rows = chunk.low, head_of(chunk), chunk.low.rows
     forward = (kernel for match in chunk.matches[:-1] for kernel in match.lower(low))
     yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)))
@@ -108,12 +106,21 @@ def _several(chunk: Body) -> Iterator[ProgramSpec]:
 
 
 def _together(batch: Body, worth: Callable[[Sequence[KernelSpec], int], int]) -> Iterator[ProgramSpec]:
-    """A row of each of several sequences through the model, logits of all included, where that is worth it."""
-    low, rows = batch.low, batch.low.rows
+    """A row of each of several sequences through the model, logits of all included, where that is worth it.
+
+    And the ends of as many, of prompts, too, whose last rows the head then takes.
+    """
+    low, ends, head, rows = batch.low, batch.low.ended(), head_of(batch), batch.low.rows
     forward = [kernel for match in batch.matches[:-1] for kernel in match.lower(low)]
-    logits = head_of(batch).lower(low)
-    if sequences := worth((*forward, *logits), rows):
+    logits, chosen = head.lower(low), sample.sampled(ends, head, score=True, weigh=True)
+    gathered = (gather_rows(ends, value) for block in head.reads for value in block)
+    if sequences := worth((*forward, *logits, *chosen), rows):
         yield ProgramSpec(f"batch_r{rows}", rows, (*forward, advance(low), *logits), sequences)
+        yield ProgramSpec(f"head_r{rows}", rows, (*gathered, *head.lower(ends)))
+        yield ProgramSpec(f"sample_r{rows}", rows, chosen)
+        yield ProgramSpec(f"sieve_r{rows}", rows, sieved(ends, head))
+        yield ProgramSpec(f"export_r{rows}", rows, export.export(ends, head))
+        yield ProgramSpec(f"top_r{rows}", rows, export.top(ends, head))
 
 
 def _ended(low: Lowering, rows: int) -> bool:
@@ -121,14 +128,12 @@ def _ended(low: Lowering, rows: int) -> bool:
     return rows <= max(_LOGITS_ROWS, low.target.chunks[0])
 
 
-def _worth(
-    card: Card, alone: Sequence[KernelSpec], end: Sequence[KernelSpec], together: Sequence[KernelSpec], rows: int
-) -> int:
-    """How many sequences take a step faster `together` than each `alone`, as it is predicted; `end`: of each row."""
+def _worth(card: Card, alone: Sequence[KernelSpec], together: Sequence[KernelSpec], rows: int) -> int:
+    """How many sequences take a step faster `together` than each `alone`, ends included, as it is predicted."""
     if card.speed is None:
         return _LEAST_WORTH
-    one, each, all_rows = predict_us(card, alone), predict_us(card, end), predict_us(card, together)
-    return next((n for n in range(_LEAST_WORTH, rows + 1) if all_rows + n * each < n * one), 0)
+    one, all_rows = predict_us(card, alone), predict_us(card, together)
+    return next((n for n in range(_LEAST_WORTH, rows + 1) if all_rows < n * one), 0)
 
 
 def head_of(taken: Body) -> Head:

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text b76044d15b5210c7
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text b1143816e19ce9b2
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -13,7 +13,6 @@
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
-#include "imp/stage/pick_logits.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sampling.h"
@@ -212,13 +211,15 @@ extern "C" __global__ void __launch_bounds__(64, 1) greedy_0(
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
   greedy_0_t::run(greedy_0_t::Args{
       .best_value = best_value,
       .best = best,
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
 }
-static_assert(sizeof(greedy_0_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(greedy_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // step_draw_r1 draw and 1 more · grid (2, 1, 1), 64 threads
@@ -243,15 +244,17 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_0(
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
   draw_0_t::run(draw_0_t::Args{
       .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
       .memory = {.history = memory_history, .seen = memory_seen},
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
 }
-static_assert(sizeof(draw_0_t::Args) == 17 * 8, "the plan leaves out a field");
+static_assert(sizeof(draw_0_t::Args) == 20 * 8, "the plan leaves out a field");
 
 // Score · 0 bytes of weights, 16,384 of other data a launch
 // step_score_r1 score and 2 more · grid (2, 1, 1), 64 threads
@@ -270,16 +273,19 @@ extern "C" __global__ void __launch_bounds__(64, 1) score_0(
     const std::uint32_t* adjust_mask,
     const float* adjust_bias,
     std::uint32_t* adjust_longest,
+    const imp::StepSequence* adjust_sequences,
     float* scores,
     float* best_value,
     std::uint32_t* best) {
   score_0_t::run(score_0_t::Args{
-      .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+      .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest, .sequences = adjust_sequences},
       .scores = scores,
       .best_value = best_value,
-      .best = best});
+      .best = best,
+      .logit_value = nullptr,
+      .logit_best = nullptr});
 }
-static_assert(sizeof(score_0_t::Args) == 13 * 8, "the plan leaves out a field");
+static_assert(sizeof(score_0_t::Args) == 16 * 8, "the plan leaves out a field");
 
 // Weigh · 0 bytes of weights, 8,192 of other data a launch
 // step_weigh_r1 weigh and 2 more · grid (2, 1, 1), 64 threads
@@ -293,14 +299,16 @@ extern "C" __global__ void __launch_bounds__(64, 1) weigh_0(
     const float* scores_values,
     const float* scores_best_value,
     const std::uint32_t* scores_best,
-    std::uint64_t* histogram) {
+    std::uint64_t* histogram,
+    const imp::StepSequence* sequences) {
   weigh_0_t::run(weigh_0_t::Args{
       .step = step,
       .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
-      .histogram = histogram});
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
+      .histogram = histogram,
+      .sequences = sequences});
 }
-static_assert(sizeof(weigh_0_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(weigh_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // step_weigh_r1 draw and 2 more · grid (2, 1, 1), 64 threads
@@ -325,15 +333,17 @@ extern "C" __global__ void __launch_bounds__(64, 1) draw_weighed_0(
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
   draw_weighed_0_t::run(draw_weighed_0_t::Args{
       .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
       .memory = {.history = memory_history, .seen = memory_seen},
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
 }
-static_assert(sizeof(draw_weighed_0_t::Args) == 17 * 8, "the plan leaves out a field");
+static_assert(sizeof(draw_weighed_0_t::Args) == 20 * 8, "the plan leaves out a field");
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
 // step_sieve_r1 sieve and 1 more · grid (2, 1, 1), 64 threads
@@ -348,16 +358,17 @@ extern "C" __global__ void __launch_bounds__(64, 2) sieve_0(
 // The plan's pointers lie where these fields do.
 static_assert(
     requires(
-        const float* adjust_logits,
-        const imp::StepHeader* adjust_step,
-        const Sampling* adjust_sampling,
-        const std::int32_t* adjust_positions,
-        const std::int32_t* adjust_history,
-        const std::int32_t* adjust_breakers,
-        const Seen* adjust_seen,
-        const std::uint32_t* adjust_mask,
-        const float* adjust_bias,
-        std::uint32_t* adjust_longest,
+        const float* source_logits,
+        const imp::StepHeader* source_step,
+        const Sampling* source_sampling,
+        const std::int32_t* source_positions,
+        const std::int32_t* source_history,
+        const std::int32_t* source_breakers,
+        const Seen* source_seen,
+        const std::uint32_t* source_mask,
+        const float* source_bias,
+        std::uint32_t* source_longest,
+        const imp::StepSequence* source_sequences,
         float* surprise_limits,
         float* scores,
         std::uint64_t* shares,
@@ -370,9 +381,11 @@ static_assert(
         std::int32_t* delivery_tokens,
         std::int32_t* delivery_positions,
         std::uint32_t* delivery_count,
-        std::uint64_t* delivery_ring) {
+        std::uint64_t* delivery_ring,
+        const imp::StepSequence* delivery_sequences,
+        const std::uint32_t* delivery_first) {
       sieve_0_t::Args{
-          .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+          .source = {.logits = source_logits, .step = source_step, .sampling = source_sampling, .positions = source_positions, .history = source_history, .breakers = source_breakers, .seen = source_seen, .mask = source_mask, .bias = source_bias, .longest = source_longest, .sequences = source_sequences},
           .surprise_limits = surprise_limits,
           .scores = scores,
           .shares = shares,
@@ -380,9 +393,9 @@ static_assert(
           .arrived = arrived,
           .surprises = surprises,
           .memory = {.history = memory_history, .seen = memory_seen},
-          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}};
+          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}};
     });
-static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
+static_assert(sizeof(sieve_0_t::Args) == 26 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 165,888 of other data a launch
 // forward_r128 embed · grid (128, 1, 1), 128 threads
@@ -706,27 +719,6 @@ extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
 }
 static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// PickLogits · 0 bytes of weights, 16,384 of other data a launch
-// pick_r1 pick · grid (2, 1, 1), 256 threads
-using pick_0_t = imp::PickLogits<
-    imp::PickConfig{.vocab = 2048, .grid = 2, .threads = 256}>;
-static_assert(pick_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(pick_0_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) pick_0(
-    const imp::StepHeader* step,
-    const float* rows,
-    float* logits,
-    float* best_value,
-    std::uint32_t* best) {
-  pick_0_t::run(pick_0_t::Args{
-      .step = step,
-      .rows = rows,
-      .logits = logits,
-      .best_value = best_value,
-      .best = best});
-}
-static_assert(sizeof(pick_0_t::Args) == 5 * 8, "the plan leaves out a field");
-
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
 // export_r1 export · grid (2, 1, 1), 256 threads
 using export_logits_0_t = imp::ExportLogits<
@@ -737,14 +729,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
     const float* logits,
     const imp::StepHeader* step,
     const Sampling* sampling,
-    float* rows) {
+    float* rows,
+    const imp::StepSequence* sequences) {
   export_logits_0_t::run(export_logits_0_t::Args{
       .logits = logits,
       .step = step,
       .sampling = sampling,
-      .rows = rows});
+      .rows = rows,
+      .sequences = sequences});
 }
-static_assert(sizeof(export_logits_0_t::Args) == 4 * 8, "the plan leaves out a field");
+static_assert(sizeof(export_logits_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // TopLogits · 0 bytes of weights, 8,192 of other data a launch
 // top_r1 top · grid (2, 1, 1), 64 threads
@@ -764,16 +758,19 @@ extern "C" __global__ void __launch_bounds__(64, 1) top_logits_0(
     std::uint64_t* work_part_mass,
     std::uint64_t* work_listed,
     std::uint32_t* work_arrived,
-    imp::TopEntry* entries) {
+    imp::TopEntry* entries,
+    const imp::StepSequence* sequences) {
   top_logits_0_t::run(top_logits_0_t::Args{
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
       .step = step,
       .tokens = tokens,
       .sampled = sampled,
       .work = {.part_mass = work_part_mass, .listed = work_listed, .arrived = work_arrived},
-      .entries = entries});
+      .entries = entries,
+      .sequences = sequences,
+      .sampling = nullptr});
 }
-static_assert(sizeof(top_logits_0_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Read · 0 bytes of weights, 0 of other data a launch
 // bandwidth read · grid (16, 1, 1), 512 threads

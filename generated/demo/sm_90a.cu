@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 4d47fedd01a462d5
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 3d2f5e7517590b84
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -9,12 +9,12 @@
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
+#include "imp/stage/gather_rows.h"
 #include "imp/stage/gemm_batch.h"
 #include "imp/stage/gemm_wgmma.h"
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
 #include "imp/stage/norm_chunk.h"
-#include "imp/stage/pick_logits.h"
 #include "imp/stage/read.h"
 #include "imp/stage/rope_append.h"
 #include "imp/stage/sampling.h"
@@ -213,13 +213,15 @@ extern "C" __global__ void __launch_bounds__(256, 1) greedy_0(
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
   greedy_0_t::run(greedy_0_t::Args{
       .best_value = best_value,
       .best = best,
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
 }
-static_assert(sizeof(greedy_0_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(greedy_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // step_draw_r1 draw and 1 more · grid (132, 1, 1), 256 threads
@@ -244,15 +246,17 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_0(
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
   draw_0_t::run(draw_0_t::Args{
       .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
       .memory = {.history = memory_history, .seen = memory_seen},
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
 }
-static_assert(sizeof(draw_0_t::Args) == 17 * 8, "the plan leaves out a field");
+static_assert(sizeof(draw_0_t::Args) == 20 * 8, "the plan leaves out a field");
 
 // Score · 0 bytes of weights, 16,384 of other data a launch
 // step_score_r1 score and 2 more · grid (132, 1, 1), 256 threads
@@ -271,16 +275,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) score_0(
     const std::uint32_t* adjust_mask,
     const float* adjust_bias,
     std::uint32_t* adjust_longest,
+    const imp::StepSequence* adjust_sequences,
     float* scores,
     float* best_value,
     std::uint32_t* best) {
   score_0_t::run(score_0_t::Args{
-      .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+      .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest, .sequences = adjust_sequences},
       .scores = scores,
       .best_value = best_value,
-      .best = best});
+      .best = best,
+      .logit_value = nullptr,
+      .logit_best = nullptr});
 }
-static_assert(sizeof(score_0_t::Args) == 13 * 8, "the plan leaves out a field");
+static_assert(sizeof(score_0_t::Args) == 16 * 8, "the plan leaves out a field");
 
 // Weigh · 0 bytes of weights, 8,192 of other data a launch
 // step_weigh_r1 weigh and 2 more · grid (132, 1, 1), 256 threads
@@ -294,14 +301,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) weigh_0(
     const float* scores_values,
     const float* scores_best_value,
     const std::uint32_t* scores_best,
-    std::uint64_t* histogram) {
+    std::uint64_t* histogram,
+    const imp::StepSequence* sequences) {
   weigh_0_t::run(weigh_0_t::Args{
       .step = step,
       .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
-      .histogram = histogram});
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
+      .histogram = histogram,
+      .sequences = sequences});
 }
-static_assert(sizeof(weigh_0_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(weigh_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Sample · 0 bytes of weights, 8,192 of other data a launch
 // step_weigh_r1 draw and 2 more · grid (132, 1, 1), 256 threads
@@ -326,15 +335,17 @@ extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_0(
     std::int32_t* delivery_tokens,
     std::int32_t* delivery_positions,
     std::uint32_t* delivery_count,
-    std::uint64_t* delivery_ring) {
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
   draw_weighed_0_t::run(draw_weighed_0_t::Args{
       .sampling = sampling,
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
       .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
       .memory = {.history = memory_history, .seen = memory_seen},
-      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}});
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
 }
-static_assert(sizeof(draw_weighed_0_t::Args) == 17 * 8, "the plan leaves out a field");
+static_assert(sizeof(draw_weighed_0_t::Args) == 20 * 8, "the plan leaves out a field");
 
 // 1 operations · 0 bytes of weights, 16,384 of other data a launch
 // step_sieve_r1 sieve and 1 more · grid (40, 1, 1), 256 threads
@@ -349,16 +360,17 @@ extern "C" __global__ void __launch_bounds__(256, 2) sieve_0(
 // The plan's pointers lie where these fields do.
 static_assert(
     requires(
-        const float* adjust_logits,
-        const imp::StepHeader* adjust_step,
-        const Sampling* adjust_sampling,
-        const std::int32_t* adjust_positions,
-        const std::int32_t* adjust_history,
-        const std::int32_t* adjust_breakers,
-        const Seen* adjust_seen,
-        const std::uint32_t* adjust_mask,
-        const float* adjust_bias,
-        std::uint32_t* adjust_longest,
+        const float* source_logits,
+        const imp::StepHeader* source_step,
+        const Sampling* source_sampling,
+        const std::int32_t* source_positions,
+        const std::int32_t* source_history,
+        const std::int32_t* source_breakers,
+        const Seen* source_seen,
+        const std::uint32_t* source_mask,
+        const float* source_bias,
+        std::uint32_t* source_longest,
+        const imp::StepSequence* source_sequences,
         float* surprise_limits,
         float* scores,
         std::uint64_t* shares,
@@ -371,9 +383,11 @@ static_assert(
         std::int32_t* delivery_tokens,
         std::int32_t* delivery_positions,
         std::uint32_t* delivery_count,
-        std::uint64_t* delivery_ring) {
+        std::uint64_t* delivery_ring,
+        const imp::StepSequence* delivery_sequences,
+        const std::uint32_t* delivery_first) {
       sieve_0_t::Args{
-          .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest},
+          .source = {.logits = source_logits, .step = source_step, .sampling = source_sampling, .positions = source_positions, .history = source_history, .breakers = source_breakers, .seen = source_seen, .mask = source_mask, .bias = source_bias, .longest = source_longest, .sequences = source_sequences},
           .surprise_limits = surprise_limits,
           .scores = scores,
           .shares = shares,
@@ -381,9 +395,9 @@ static_assert(
           .arrived = arrived,
           .surprises = surprises,
           .memory = {.history = memory_history, .seen = memory_seen},
-          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring}};
+          .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}};
     });
-static_assert(sizeof(sieve_0_t::Args) == 23 * 8, "the plan leaves out a field");
+static_assert(sizeof(sieve_0_t::Args) == 26 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 82,944 of other data a launch
 // forward_r64 embed and 6 more · grid (64, 1, 1), 128 threads
@@ -1162,7 +1176,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
 static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_norm.encode and 12 more · grid (8, 1, 1), 256 threads
+// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 256 threads
 using encode_9_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_9_t::kThreads == 256, "the plan launches another number of threads");
@@ -1386,7 +1400,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_17(
 static_assert(sizeof(gemm_17_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 69,632 of other data a launch
-// batch_r8 logits · grid (32, 1, 1), 256 threads
+// batch_r8 logits and 1 more · grid (32, 1, 1), 256 threads
 using gemm_18_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -1408,8 +1422,213 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_18(
 }
 static_assert(sizeof(gemm_18_t::Args) == 6 * 8, "the plan leaves out a field");
 
+// GatherRows · 0 bytes of weights, 16,384 of other data a launch
+// head_r8 rows.layers.5.residual and 3 more · grid (2, 1, 1), 128 threads
+using gather_rows_0_t = imp::GatherRows<
+    imp::GatherConfig{.cols = 256, .stride = 256, .threads = 128}>;
+static_assert(gather_rows_0_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(gather_rows_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) gather_rows_0(
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences,
+    float* rows) {
+  gather_rows_0_t::run(gather_rows_0_t::Args{
+      .step = step,
+      .sequences = sequences,
+      .rows = rows});
+}
+static_assert(sizeof(gather_rows_0_t::Args) == 3 * 8, "the plan leaves out a field");
+
+// Score · 0 bytes of weights, 131,072 of other data a launch
+// sample_r8 score and 3 more · grid (132, 8, 1), 256 threads
+using score_1_t = imp::Score<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .several = true}>;
+static_assert(score_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(score_1_t::kSharedBytes == 80, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) score_1(
+    const float* adjust_logits,
+    const imp::StepHeader* adjust_step,
+    const Sampling* adjust_sampling,
+    const std::int32_t* adjust_positions,
+    const std::int32_t* adjust_history,
+    const std::int32_t* adjust_breakers,
+    const Seen* adjust_seen,
+    const std::uint32_t* adjust_mask,
+    const float* adjust_bias,
+    std::uint32_t* adjust_longest,
+    const imp::StepSequence* adjust_sequences,
+    float* scores,
+    float* best_value,
+    std::uint32_t* best,
+    float* logit_value,
+    std::uint32_t* logit_best) {
+  score_1_t::run(score_1_t::Args{
+      .adjust = {.logits = adjust_logits, .step = adjust_step, .sampling = adjust_sampling, .positions = adjust_positions, .history = adjust_history, .breakers = adjust_breakers, .seen = adjust_seen, .mask = adjust_mask, .bias = adjust_bias, .longest = adjust_longest, .sequences = adjust_sequences},
+      .scores = scores,
+      .best_value = best_value,
+      .best = best,
+      .logit_value = logit_value,
+      .logit_best = logit_best});
+}
+static_assert(sizeof(score_1_t::Args) == 16 * 8, "the plan leaves out a field");
+
+// Weigh · 0 bytes of weights, 65,536 of other data a launch
+// sample_r8 weigh and 3 more · grid (132, 8, 1), 256 threads
+using weigh_1_t = imp::Weigh<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .several = true}>;
+static_assert(weigh_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(weigh_1_t::kSharedBytes == 16448, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) weigh_1(
+    const imp::StepHeader* step,
+    const Sampling* sampling,
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    const float* scores_adjusted,
+    std::uint64_t* histogram,
+    const imp::StepSequence* sequences) {
+  weigh_1_t::run(weigh_1_t::Args{
+      .step = step,
+      .sampling = sampling,
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = scores_adjusted},
+      .histogram = histogram,
+      .sequences = sequences});
+}
+static_assert(sizeof(weigh_1_t::Args) == 8 * 8, "the plan leaves out a field");
+
+// Sample · 0 bytes of weights, 65,536 of other data a launch
+// sample_r8 draw and 3 more · grid (132, 8, 1), 256 threads
+using draw_weighed_1_t = imp::Draw<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .several = true}>;
+static_assert(draw_weighed_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(draw_weighed_1_t::kSharedBytes == 36016, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) draw_weighed_1(
+    const Sampling* sampling,
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    const float* scores_adjusted,
+    std::uint64_t* work_histogram,
+    float* work_winner_value,
+    std::uint32_t* work_winner,
+    float* work_list_scores,
+    std::uint32_t* work_list_ids,
+    std::uint32_t* work_arrived,
+    std::int32_t* memory_history,
+    Seen* memory_seen,
+    const imp::StepHeader* delivery_step,
+    std::int32_t* delivery_tokens,
+    std::int32_t* delivery_positions,
+    std::uint32_t* delivery_count,
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
+  draw_weighed_1_t::run(draw_weighed_1_t::Args{
+      .sampling = sampling,
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = scores_adjusted},
+      .work = {.histogram = work_histogram, .winner_value = work_winner_value, .winner = work_winner, .list_scores = work_list_scores, .list_ids = work_list_ids, .arrived = work_arrived},
+      .memory = {.history = memory_history, .seen = memory_seen},
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
+}
+static_assert(sizeof(draw_weighed_1_t::Args) == 20 * 8, "the plan leaves out a field");
+
+// Sample · 0 bytes of weights, 131,072 of other data a launch
+// sieve_r8 sieve and 3 more · grid (1, 8, 1), 512 threads
+using sieve_1_t = imp::Sieve<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 1, .threads = 512, .listed = 8192, .ring = 1024, .weighed = true, .several = true}>;
+static_assert(sieve_1_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(sieve_1_t::kSharedBytes == 16672, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) sieve_1(
+    const imp::StepHeader* source_step,
+    const Sampling* source_sampling,
+    const imp::StepSequence* source_sequences,
+    const float* source_scores_values,
+    const float* source_scores_best_value,
+    const std::uint32_t* source_scores_best,
+    const float* source_scores_adjusted,
+    float* surprise_limits,
+    std::uint64_t* shares,
+    std::uint64_t* histograms,
+    std::uint32_t* arrived,
+    float* surprises,
+    std::int32_t* memory_history,
+    Seen* memory_seen,
+    const imp::StepHeader* delivery_step,
+    std::int32_t* delivery_tokens,
+    std::int32_t* delivery_positions,
+    std::uint32_t* delivery_count,
+    std::uint64_t* delivery_ring,
+    const imp::StepSequence* delivery_sequences,
+    const std::uint32_t* delivery_first) {
+  sieve_1_t::run(sieve_1_t::Args{
+      .source = {.step = source_step, .sampling = source_sampling, .sequences = source_sequences, .scores = {.values = source_scores_values, .best_value = source_scores_best_value, .best = source_scores_best, .adjusted = source_scores_adjusted}},
+      .surprise_limits = surprise_limits,
+      .scores = nullptr,
+      .shares = shares,
+      .histograms = histograms,
+      .arrived = arrived,
+      .surprises = surprises,
+      .memory = {.history = memory_history, .seen = memory_seen},
+      .delivery = {.step = delivery_step, .tokens = delivery_tokens, .positions = delivery_positions, .count = delivery_count, .ring = delivery_ring, .sequences = delivery_sequences, .first = delivery_first}});
+}
+static_assert(sizeof(sieve_1_t::Args) == 22 * 8, "the plan leaves out a field");
+
+// ExportLogits · 0 bytes of weights, 131,072 of other data a launch
+// export_r8 export and 3 more · grid (132, 8, 1), 256 threads
+using export_logits_0_t = imp::ExportLogits<
+    imp::ExportConfig{.vocab = 2048, .threads = 256, .several = true}>;
+static_assert(export_logits_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(export_logits_0_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
+    const float* logits,
+    const imp::StepHeader* step,
+    const Sampling* sampling,
+    float* rows,
+    const imp::StepSequence* sequences) {
+  export_logits_0_t::run(export_logits_0_t::Args{
+      .logits = logits,
+      .step = step,
+      .sampling = sampling,
+      .rows = rows,
+      .sequences = sequences});
+}
+static_assert(sizeof(export_logits_0_t::Args) == 5 * 8, "the plan leaves out a field");
+
+// TopLogits · 0 bytes of weights, 65,536 of other data a launch
+// top_r8 top and 3 more · grid (132, 8, 1), 256 threads
+using top_logits_0_t = imp::TopLogits<
+    imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true, .several = true},
+    64,
+    256>;
+static_assert(top_logits_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(top_logits_0_t::kSharedBytes == 3792, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) top_logits_0(
+    const float* scores_values,
+    const float* scores_best_value,
+    const std::uint32_t* scores_best,
+    const imp::StepHeader* step,
+    const std::int32_t* tokens,
+    const std::uint32_t* sampled,
+    std::uint64_t* work_part_mass,
+    std::uint64_t* work_listed,
+    std::uint32_t* work_arrived,
+    imp::TopEntry* entries,
+    const imp::StepSequence* sequences,
+    const Sampling* sampling) {
+  top_logits_0_t::run(top_logits_0_t::Args{
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
+      .step = step,
+      .tokens = tokens,
+      .sampled = sampled,
+      .work = {.part_mass = work_part_mass, .listed = work_listed, .arrived = work_arrived},
+      .entries = entries,
+      .sequences = sequences,
+      .sampling = sampling});
+}
+static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a field");
+
 // Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attn_norm.encode and 12 more · grid (16, 1, 1), 256 threads
+// batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 256 threads
 using encode_12_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_12_t::kThreads == 256, "the plan launches another number of threads");
@@ -1633,7 +1852,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
 static_assert(sizeof(gemm_22_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 139,264 of other data a launch
-// batch_r16 logits · grid (16, 1, 1), 512 threads
+// batch_r16 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_23_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -1656,7 +1875,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
 static_assert(sizeof(gemm_23_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attn_norm.encode and 12 more · grid (32, 1, 1), 256 threads
+// batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 256 threads
 using encode_15_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_15_t::kThreads == 256, "the plan launches another number of threads");
@@ -1880,7 +2099,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
 static_assert(sizeof(gemm_27_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 278,528 of other data a launch
-// batch_r32 logits · grid (16, 1, 1), 256 threads
+// batch_r32 logits and 1 more · grid (16, 1, 1), 256 threads
 using gemm_28_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -1903,7 +2122,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_28(
 static_assert(sizeof(gemm_28_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
+// batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 256 threads
 using encode_18_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
 static_assert(encode_18_t::kThreads == 256, "the plan launches another number of threads");
@@ -2067,7 +2286,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
 static_assert(sizeof(gemm_32_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 557,056 of other data a launch
-// batch_r64 logits · grid (16, 1, 1), 256 threads
+// batch_r64 logits and 1 more · grid (16, 1, 1), 256 threads
 using gemm_33_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -2106,55 +2325,36 @@ extern "C" __global__ void __launch_bounds__(128, 1) take_row_0(
 }
 static_assert(sizeof(take_row_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
-// PickLogits · 0 bytes of weights, 16,384 of other data a launch
-// pick_r1 pick · grid (132, 1, 1), 256 threads
-using pick_0_t = imp::PickLogits<
-    imp::PickConfig{.vocab = 2048, .grid = 132, .threads = 256}>;
-static_assert(pick_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(pick_0_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) pick_0(
-    const imp::StepHeader* step,
-    const float* rows,
-    float* logits,
-    float* best_value,
-    std::uint32_t* best) {
-  pick_0_t::run(pick_0_t::Args{
-      .step = step,
-      .rows = rows,
-      .logits = logits,
-      .best_value = best_value,
-      .best = best});
-}
-static_assert(sizeof(pick_0_t::Args) == 5 * 8, "the plan leaves out a field");
-
 // ExportLogits · 0 bytes of weights, 16,384 of other data a launch
 // export_r1 export · grid (132, 1, 1), 256 threads
-using export_logits_0_t = imp::ExportLogits<
+using export_logits_1_t = imp::ExportLogits<
     imp::ExportConfig{.vocab = 2048, .threads = 256}>;
-static_assert(export_logits_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(export_logits_0_t::kSharedBytes == 0, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) export_logits_0(
+static_assert(export_logits_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(export_logits_1_t::kSharedBytes == 0, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) export_logits_1(
     const float* logits,
     const imp::StepHeader* step,
     const Sampling* sampling,
-    float* rows) {
-  export_logits_0_t::run(export_logits_0_t::Args{
+    float* rows,
+    const imp::StepSequence* sequences) {
+  export_logits_1_t::run(export_logits_1_t::Args{
       .logits = logits,
       .step = step,
       .sampling = sampling,
-      .rows = rows});
+      .rows = rows,
+      .sequences = sequences});
 }
-static_assert(sizeof(export_logits_0_t::Args) == 4 * 8, "the plan leaves out a field");
+static_assert(sizeof(export_logits_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // TopLogits · 0 bytes of weights, 8,192 of other data a launch
 // top_r1 top · grid (132, 1, 1), 256 threads
-using top_logits_0_t = imp::TopLogits<
+using top_logits_1_t = imp::TopLogits<
     imp::SampleConfig{.vocab = 2048, .context = 1024, .breakers = 1024, .parts = 132, .threads = 256, .listed = 8192, .ring = 1024, .weighed = true},
     64,
     256>;
-static_assert(top_logits_0_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(top_logits_0_t::kSharedBytes == 3792, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) top_logits_0(
+static_assert(top_logits_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(top_logits_1_t::kSharedBytes == 3792, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) top_logits_1(
     const float* scores_values,
     const float* scores_best_value,
     const std::uint32_t* scores_best,
@@ -2164,16 +2364,19 @@ extern "C" __global__ void __launch_bounds__(256, 1) top_logits_0(
     std::uint64_t* work_part_mass,
     std::uint64_t* work_listed,
     std::uint32_t* work_arrived,
-    imp::TopEntry* entries) {
-  top_logits_0_t::run(top_logits_0_t::Args{
-      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best},
+    imp::TopEntry* entries,
+    const imp::StepSequence* sequences) {
+  top_logits_1_t::run(top_logits_1_t::Args{
+      .scores = {.values = scores_values, .best_value = scores_best_value, .best = scores_best, .adjusted = nullptr},
       .step = step,
       .tokens = tokens,
       .sampled = sampled,
       .work = {.part_mass = work_part_mass, .listed = work_listed, .arrived = work_arrived},
-      .entries = entries});
+      .entries = entries,
+      .sequences = sequences,
+      .sampling = nullptr});
 }
-static_assert(sizeof(top_logits_0_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(top_logits_1_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Read · 0 bytes of weights, 0 of other data a launch
 // bandwidth read · grid (1056, 1, 1), 512 threads

@@ -15,7 +15,7 @@ from imp_codegen.targets import Target, TargetError
 from imp_codegen.tune.stage import Stage
 from imp_codegen.tune.step import Step, StepChoice
 from imp_codegen.tune.table import Chosen, Table, choose_step
-from imp_runtime.plan import BLOCK_TOKENS, STEP_LINE, Binding, Buffer, Output
+from imp_runtime.plan import BLOCK_TOKENS, SEQUENCES_HEADER, STEP_LINE, Binding, Buffer, Output
 
 SLOTS = 64  # sequences that have state on the GPU at once
 LEDGERS = 16  # of these have rows of the vocabulary at once: 43 MB in all with 152k tokens and a context of 40k
@@ -42,7 +42,8 @@ class Lowering:
     `ropes`: the graph's rotary embeddings, each with a plane. `context`: the longest sequence. `batch`: each row is the
     next token of another sequence. `places`: where the values between kernels lie. `tables`: tuning tables for the
     target, the first that knows a stage or the step decides. `check`: kernels keep what `imp verify` would not see
-    otherwise. `buffers`: the buffers' bytes. `streams`: the streamed stages and how each was configured.
+    otherwise. `counted`: the state buffer whose header says how many rows there are. `buffers`: the buffers' bytes.
+    `streams`: the streamed stages and how each was configured.
     """
 
     target: Target
@@ -55,6 +56,7 @@ class Lowering:
     places: Mapping[Value, Place] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
     check: bool = False
+    counted: str = "step.rows"
     buffers: dict[str, int] = field(default_factory=dict)
     streams: dict[Stage, Chosen] = field(default_factory=dict)
 
@@ -91,7 +93,16 @@ class Lowering:
 
     def step(self) -> Param:
         """A parameter for what the program works on."""
-        return Param("const imp::StepHeader*", Binding("step.rows"))
+        return Param("const imp::StepHeader*", Binding(self.counted))
+
+    @property
+    def several(self) -> bool:
+        """Whether its programs are of several rows."""
+        return self.rows > 1
+
+    def ended(self) -> Lowering:
+        """The same for programs whose rows are those that have logits, of which tokens are chosen."""
+        return replace(self, counted="step.sequences") if self.several else self
 
     def step_rows(self) -> Param:
         """A parameter for its rows."""
@@ -99,7 +110,11 @@ class Lowering:
 
     def step_sequences(self) -> Param:
         """A parameter for its sequences, which only programs of several rows are told."""
-        return Param("const imp::StepSequence*", Binding("step.sequences"))
+        return Param("const imp::StepSequence*", Binding("step.sequences", SEQUENCES_HEADER))
+
+    def ends(self) -> dict[str, Param]:
+        """What stages of a token's choice take last; those of one row do not look at it."""
+        return {"sequences": self.step_sequences()}
 
     def plane(self, weight: Weight) -> Param:
         """A parameter for a weight's plane; a vector is floats."""

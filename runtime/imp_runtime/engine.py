@@ -20,18 +20,18 @@ from imp_runtime.constraint import TokenMask, unpack_bits
 from imp_runtime.device import Device, Mark, detect_target, open_device
 from imp_runtime.errors import ImpError, NotFiniteError
 from imp_runtime.host_sampler import HostSampler, logprobs, top_logprobs
-from imp_runtime.launcher import Launcher
+from imp_runtime.launcher import Launched, Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
 from imp_runtime.plan import MIROSTAT, NO_LEDGER, RING, SIEVE, STEPS, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Batch, Run, Scheduler
+from imp_runtime.scheduler import Batch, Scheduler
 from imp_runtime.sequence import Sequence, Status
 from imp_runtime.token_ring import TokenRing
 
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
 # sequence turns out to have ended.
 IN_FLIGHT = 2
-PROGRAMS = (*STEPS, "head_r1", "pick_r1", "sample_r1", SIEVE, "export_r1", "top_r1")
+PROGRAMS = (*STEPS, "head_r1", "sample_r1", SIEVE, "export_r1", "top_r1")
 
 
 class RequestError(ImpError):
@@ -53,23 +53,6 @@ class StepOutput:
     finish: Literal["stop", "length", "error"] | None
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class _Token:
-    """A launched token: entry `index` of the ring's history will hold it. `slot` and `ledger` are those at launch.
-
-    `injections` is the sequence's count at launch. Once `exported` has passed, the logits are in host memory; for a
-    sequence that samples on the host, `mask` is what may be chosen from them.
-    """
-
-    sequence: Sequence
-    slot: int
-    ledger: int
-    index: int
-    injections: int
-    exported: Mark | None = None
-    mask: npt.NDArray[np.uint32] | None = None
 
 
 class Engine:
@@ -115,8 +98,7 @@ class Engine:
         )
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)
-        self._in_flight: deque[deque[_Token] | Mark] = deque()
-        self._sampled = 0
+        self._in_flight: deque[deque[Launched] | Mark] = deque()
         self._next_id = 0
 
     @staticmethod
@@ -317,17 +299,8 @@ class Engine:
 
     def _launch(self, batch: Batch) -> None:
         """Launch a batch; its tokens, or a mark where there are none, are in flight from now on."""
-        tokens = deque(self._expected(run, mask) for run, mask in self._launcher.launch(batch))
+        tokens = deque(self._launcher.launch(batch))
         self._in_flight.append(tokens or self._device.mark())
-
-    def _expected(self, run: Run, mask: npt.NDArray[np.uint32] | None) -> _Token:
-        """The token whose choice has just been launched, and what its sequence wants to see of the logits."""
-        sequence, exported = run.sequence, None
-        if sequence.exports or sequence.params.top_logprobs is not None:
-            self.runner.run("export_r1" if sequence.exports else "top_r1")
-            exported = self._device.mark()
-        self._sampled += 1
-        return _Token(sequence, run.slot, run.ledger, self._sampled - 1, sequence.injections, exported, mask)
 
     def _arrivals(self, *, wait: bool) -> Iterator[StepOutput]:
         """Tokens that are here, in order, one of a sequence; with `wait`, all of the oldest batch in any case."""
@@ -349,7 +322,7 @@ class Engine:
             self._in_flight.popleft()
             wait = False
 
-    def _receive(self, tokens: deque[_Token]) -> Iterator[StepOutput]:
+    def _receive(self, tokens: deque[Launched]) -> Iterator[StepOutput]:
         """Wait for the first of `tokens` and take it; an output, unless its sequence has ended meanwhile."""
         head = tokens[0]
         token = self._ring.wait(head.index)
@@ -379,7 +352,7 @@ class Engine:
             sequence.constraint.accept(token)
         yield StepOutput(sequence, token, finish, logprob, top)
 
-    def _logprobs(self, head: _Token, token: int) -> tuple[float | None, tuple[tuple[int, float], ...]]:
+    def _logprobs(self, head: Launched, token: int) -> tuple[float | None, tuple[tuple[int, float], ...]]:
         """What StepOutput says of `token`, the one just launched as `head` or chosen here."""
         sequence, count = head.sequence, head.sequence.params.top_logprobs
         if count is None:

@@ -18,8 +18,8 @@ from imp_runtime.plan import (
     BLOCK_TOKENS,
     BREAKER_WORDS,
     LAST_TOKEN,
+    NO_END,
     RING,
-    SAMPLES,
     SAMPLING_DTYPE,
     STEP_LINE,
     TOP_DTYPE,
@@ -99,6 +99,10 @@ class ModelRunner:
             self.target = self._fitting(module)
             self._launches = {p.name: tuple(self.bind(k, module) for k in p.kernels) for p in self.target.programs}
             self._replays = {}
+            self._several: dict[str, list[Program]] = {}
+            for program in sorted(self.target.programs, key=lambda p: p.rows):
+                if program.rows > 1:
+                    self._several.setdefault(program.name.rsplit("_r", 1)[0], []).append(program)
             for i, (name, launches) in enumerate(self._launches.items()):
                 progress("capturing programs", i, len(self._launches))
                 self._replays[name] = device.capture(launches)
@@ -230,9 +234,7 @@ class ModelRunner:
 
         ImpError without any.
         """
-        found = sorted(
-            (p for p in self.programs if p.name.startswith(f"{kind}_r") and p.rows > 1), key=lambda p: p.rows
-        )
+        found = self._several.get(kind)
         if not found:
             raise ImpError(f"{self.artifact.path}: has no {kind}_r program of several rows; compile the model again")
         return next((p for p in found if p.rows >= rows), found[-1])
@@ -262,18 +264,21 @@ class ModelRunner:
         """The next programs of one row run what the slot's sequence has chosen last, and choose its next token."""
         self.write("step.rows", np.array([(1, 1, 0, slot), (slot, 0, LAST_TOKEN, 0)], "<i4"))
 
-    def write_rows(self, sequences: Sequence[tuple[int, Sequence[int], bool]]) -> None:
-        """What the next program of several rows runs.
+    def write_rows(self, sequences: Sequence[tuple[int, Sequence[int], bool]], index: int = 0) -> None:
+        """What the next programs of several rows run.
 
-        Of each sequence its slot, its tokens from where it stands, and whether one is chosen after them.
+        Of each sequence its slot, its tokens from where it stands, and whether one is chosen after them. `index`: how
+        many tokens have been chosen before these.
         """
         rows = [(slot, i, token, 0) for slot, tokens, _ in sequences for i, token in enumerate(tokens)]
-        lines, first = [], 0
+        lines, first, ends = [], 0, 0
         for slot, tokens, samples in sequences:
-            lines.append((first, len(tokens), slot, SAMPLES if samples else 0))
+            lines.append((first, len(tokens), slot, ends if samples else NO_END))
             first += len(tokens)
-        self.write("step.sequences", np.array(lines, "<i4"))
-        self.write("step.rows", np.array([(len(rows), len(lines), 0, 0), *rows], "<i4"))
+            ends += samples
+        header = ((ends, len(lines), 0, 0), (index, 0, 0, 0))
+        self.write("step.sequences", np.array([*header, *lines], "<i8").astype("<i4"))  # the index is a u32
+        self.write("step.rows", np.array([(first, len(lines), 0, 0), *rows], "<i4"))
 
     def write_end(self, row: int, slot: int) -> None:
         """Of the rows that have been run, the one whose logits are wanted, and the slot of its sequence."""

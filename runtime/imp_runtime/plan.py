@@ -14,20 +14,54 @@ sequence's. Counts and history are kept up to date by whatever chooses by the re
 State buffers (all little-endian; S = `plan.slots`, L = `plan.ledgers`, V = vocabulary, R = `plan.rows`,
 B = `plan.table_blocks`, G groups of layers in `plan.state`)
 
-===============  ====================  =========================================================================
+===============  ====================  ================================================================================
+name             type                  meaning
+===============  ====================  ================================================================================
+step.rows        int32[1 + R, 4]       {rows, sequences, row, slot}: how many there are, which row `head_r1` takes, and
+                                       the sequence whose token is chosen; then of each row {slot, offset, token, 0}. It
+                                       stands at seq.position + offset; its token is an id, or LAST_TOKEN for seq.token
+step.sequences   int32[2 + R, 4]       read by programs of several rows only: {ends, sequences, 0, 0};
+                                       {tokens chosen before these, 0, 0, 0}; of each sequence {first row, rows, slot,
+                                       end}. The end: its place among those after whose last row a token is chosen,
+                                       which counts only then, or NO_END
+seq.token        int32[S]              last sampled token
+seq.position     int32[S]              tokens of the sequence already in the KV cache = position of the next token
+seq.table        int32[S, B, G]        KV block tables: of each group the block of positions 16i .. 16i+15
+seq.sampling     SAMPLING_DTYPE[S]     sampling parameters
+seq.surprise     float32[S]            Mirostat's limit, in bits; read where the record says MIROSTAT
+ledger.mask      uint32[L, V / 32]     V / 32 rounded up; bit t % 32 of word t / 32: token t may be chosen; read where
+                                       the record says MASKED
+ledger.bias      float32[L, V]         added to the logits; read where the record says BIASED
+ledger.seen      uint32[L, V, 2]       per token id: times generated, times among the last `repeat_last_n` tokens
+ledger.history   int32[L, C]           C = `plan.context`: the tokens of prompt and answer; read where the record has
+                                       DRY or a `repeat_last_n`
+ledger.breakers  int32[L, N]           N = BREAKER_WORDS: the length of each of DRY's breakers and its tokens; at last 0
+out.count        uint32[1]             tokens chosen since load, by any program, each of which adds what it has chosen:
+                                       the index of the next ring entry
+out.ring         uint64[RING]          pinned host memory: entry `count % RING` = (count + 1) << 32 | token, or NO_TOKEN
+                                       where the logits were no finite numbers
+out.logits       float32[L, V]         pinned host memory: a sequence's last logits, as `export_r*` left them
+out.surprise     float32[RING]         pinned host memory: for the token at the same place of the ring, seq.surprise
+                                       after it, if Mirostat chose it
+out.top          TOP_DTYPE[N]          pinned host memory, N = TOP_ENTRIES: of token `i` of all chosen, entry `i % N`
+kv               bytes                 the paged cache, `blocks * plan.block_bytes`; block 0 is never handed out
+===============  ====================  ================================================================================
+
 Programs are named by the rows that they run, one or up to so many:
 
 - `forward_r*` runs rows through the model. That of several rows advances the positions of its sequences; of those that
   sample, the last row counts once its token is chosen. That of one row, of a sequence that samples, leaves logits.
 - `batch_r*` does the same with one row of each of several sequences, and leaves logits of all.
-- `head_r1` makes logits of one of the rows that `forward_r*` has run, the one that step.rows names; `pick_r1` takes
-  them from those that `batch_r*` has made of all.
+- `head_r1` makes logits of one of the rows that `forward_r*` has run, the one that step.rows names; `head_r*` of all
+  after which a token is chosen.
 - `sample_r1` chooses a token by any record but those that need SIEVE, which chooses by any that has a temperature. Both
-  work on the slot that step.rows names, and on the last logits.
+  work on the slot that step.rows names, and on the last logits. `sample_r*` and `sieve_r*` choose those of several
+  sequences, out of what `batch_r*` or `head_r*` has made, each of those whose record is for it.
 - `step_r1` is `forward_r1` and the likeliest token. Those of STEP_SAMPLED choose by the sampling record instead: with
   `score` also where it adjusts the logits, with `weigh` fast also where its filters need a histogram; STEP_SIEVE
   chooses as SIEVE does. None of them needs anything from the host between two steps of the same sequence.
-- `export_r1` copies the last logits to out.logits; `top_r1` leaves in out.top what log-probabilities take.
+- `export_r1` copies the last logits to out.logits; `top_r1` leaves in out.top what log-probabilities take; `export_r*`
+  and `top_r*` those of the sequences whose records have EXPORTED and LISTED.
 - `logits_r*` computes the logits of every row just run, `hidden_r*` the hidden states after the final norm.
 """
 
@@ -55,10 +89,13 @@ NO_LEDGER = -1  # of a sampling record
 MASKED = 1  # bits of the sampling record's flags
 BIASED = 2
 MIROSTAT = 4
+EXPORTED = 8
+LISTED = 16
 NO_TOKEN = 2**32 - 1
 LAST_TOKEN = -1  # of a row: what its sequence has chosen last
-SAMPLES = 1  # of a sequence's flags
-STEP_LINE = 16  # bytes of the header of step.rows, and of each row
+NO_END = -1  # of a sequence in step.sequences: no token is chosen after its rows
+STEP_LINE = 16  # bytes of the header of step.rows, of each row, and of each sequence
+SEQUENCES_HEADER = 2 * STEP_LINE  # of step.sequences
 
 STEP_SAMPLED = {
     (False, False): "step_draw_r1",
@@ -83,7 +120,7 @@ SAMPLING_DTYPE = np.dtype(
         ("repetition_penalty", "<f4"),  # 1: off
         ("frequency_penalty", "<f4"),
         ("presence_penalty", "<f4"),
-        ("flags", "<u4"),  # MASKED | BIASED | MIROSTAT
+        ("flags", "<u4"),  # MASKED | BIASED | MIROSTAT | EXPORTED | LISTED
         ("seed", "<u8"),
         ("typical_p", "<f4"),  # 1: off
         ("xtc_probability", "<f4"),  # 0: off

@@ -16,6 +16,7 @@ from imp_runtime.plan import (
     MAX_SMS,
     RING,
     SAMPLING_DTYPE,
+    SEQUENCES_HEADER,
     STEP_LINE,
     STEPS,
     TOP_DTYPE,
@@ -44,7 +45,7 @@ def state_sizes(plan: Plan) -> dict[str, int]:
     """Bytes of every state buffer that the runtime keeps for `plan`, except `kv`, whose size it chooses at load."""
     return {
         "step.rows": STEP_LINE * (1 + plan.rows),
-        "step.sequences": STEP_LINE * plan.rows,
+        "step.sequences": SEQUENCES_HEADER + STEP_LINE * plan.rows,
         "seq.token": 4 * plan.slots,
         "seq.position": 4 * plan.slots,
         "seq.table": 4 * plan.slots * plan.table_blocks * len(plan.state),

@@ -176,7 +176,7 @@ class SamplingParams:
 
     @property
     def flags(self) -> int:
-        """Those of the record that do not change from token to token."""
+        """Those of the record that say how the kernels choose, and do not change from token to token."""
         return (BIASED if self.logit_bias else 0) | (MIROSTAT if self.mirostat and self.temperature > 0 else 0)
 
     def breakers(self) -> npt.NDArray[np.int32]:

@@ -40,12 +40,12 @@ class Run:
 class Batch:
     """What one program runs: rows of these sequences. `rows`: of the program, 1 or the most.
 
-    `steps`: one row each of several sequences, whose logits are then made together, too.
+    `together`: the tokens that are chosen after them are chosen in the same launches.
     """
 
     rows: int
     sequences: tuple[Run, ...]
-    steps: bool = False
+    together: bool = False
 
 
 class Scheduler:
@@ -76,6 +76,7 @@ class Scheduler:
         self.running: list[Sequence] = []
         self._rows = rows
         self._together = together
+        self._ends = min(MOST_TOKENS, together[-1][0]) if together else MOST_TOKENS  # of a batch
         self._manager = manager
         self._paging = paging or Paging()
         self._groups = range(len(self._paging.windows))
@@ -173,7 +174,7 @@ class Scheduler:
             decodable = [s for s in self.running if s.decodable]
             if prefilling and not self.owes_steps:
                 if runs := self._prompts(prefilling):
-                    return Batch(self._rows, runs)
+                    return Batch(self._rows, runs, together=bool(self._together))
             elif decodable:
                 if batch := self._steps(sorted(decodable, key=lambda s: s.served)):
                     return batch
@@ -196,7 +197,7 @@ class Scheduler:
             if not self._take(sequence, sequence.cached + 1):
                 break
             runs.append(self._step(sequence))
-        return Batch(rows or 1, tuple(runs), steps=rows > 0) if runs else None
+        return Batch(rows or 1, tuple(runs), together=rows > 0) if runs else None
 
     def _admit(self) -> None:
         while self._free_slots and (sequence := self._first()) is not None:
@@ -301,7 +302,7 @@ class Scheduler:
         runs: list[Run] = []
         left = self._rows
         for sequence in sorted(prefilling, key=lambda s: s.served):
-            if left and len(runs) < MOST_TOKENS and (run := self._prompt(sequence, left)):
+            if left and len(runs) < self._ends and (run := self._prompt(sequence, left)):
                 runs.append(run)
                 left -= len(run.tokens)
         return tuple(runs)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from imp_runtime.constraint import TokenMask
 from imp_runtime.host_sampler import HostSampler
-from imp_runtime.plan import BLOCK_TOKENS, NO_LEDGER, TOP_LOGPROBS
+from imp_runtime.plan import BLOCK_TOKENS, EXPORTED, LISTED, MASKED, NO_LEDGER, TOP_LOGPROBS
 from imp_runtime.sampling import SamplingParams
 
 Finish = Literal["stop", "length", "abort", "error"]
@@ -105,6 +105,17 @@ class Sequence:
     def exports(self) -> bool:
         """Whether the host needs all logits of every step."""
         return self.sampler is not None or (self.params.top_logprobs or 0) > TOP_LOGPROBS
+
+    @property
+    def lists(self) -> bool:
+        """Whether the host needs the best logits of every step."""
+        return self.params.top_logprobs is not None and not self.exports
+
+    @property
+    def flags(self) -> int:
+        """Those of its sampling record; where the host chooses, what the kernels choose is of no matter."""
+        flags = 0 if self.sampler else self.params.flags | (MASKED if self.masked else 0)
+        return flags | (EXPORTED if self.exports else 0) | (LISTED if self.lists else 0)
 
     @property
     def wants_ledger(self) -> bool:

@@ -22,12 +22,14 @@ from imp_runtime.host_sampler import HostSampler
 from imp_runtime.plan import (
     BIASED,
     BREAKER_WORDS,
+    EXPORTED,
     LAST_TOKEN,
+    LISTED,
     MASKED,
     MIROSTAT,
+    NO_END,
     NO_LEDGER,
     RING,
-    SAMPLES,
     SAMPLING_DTYPE,
     TOP_DTYPE,
     TOP_ENTRIES,
@@ -65,6 +67,12 @@ def further(record: np.ndarray, breakers: Sequence[int], surprise: float) -> obj
         ends.append(breakers[at + 1 : at + 1 + breakers[at]])
         at += 1 + breakers[at]
     return [float(record[name]) for name in names], ends, surprise if mirostat else 0
+
+
+def sieving(record: np.ndarray) -> bool:
+    """Whether the filters of a record look at all candidates together."""
+    filters = record["typical_p"] < 1 or record["xtc_probability"] > 0 or record["flags"] & MIROSTAT
+    return bool(record["temperature"] > 0 and filters)
 
 
 def surprised(surprise: float, token: int) -> float:
@@ -313,16 +321,6 @@ class FakeDevice:
         count, sequences, row, slot = view("step.rows", np.int32, 4).tolist()
         rows = view("step.rows", np.int32, 4 * count, 4).reshape(count, 4).tolist()
         assert entry in ("export", "top", "sample", "sample_sieve") or all(flags == 0 for *_, flags in rows)
-        position = view("seq.position", np.int32, 1, slot)
-        token = view("seq.token", np.int32, 1, slot)
-        sampling = view("seq.sampling", SAMPLING_DTYPE, 1, slot)[0]
-        surprise = view("seq.surprise", np.float32, 1, slot)
-
-        def ledger(name: str, dtype: type, count: int) -> np.ndarray:
-            """The sequence's row of what ledgers hold."""
-            assert 0 <= sampling["ledger"] < self.ledgers
-            return view(f"ledger.{name}", dtype, count, int(sampling["ledger"]) * count)
-
         groups = len(self.windows)
 
         def cell(at: int, of: int = slot, group: int = 0) -> np.ndarray:
@@ -348,20 +346,94 @@ class FakeDevice:
                 for at in range(max(end - window, 0), end) if window else ():
                     assert cell(at, of, group) == cell(at, of), f"window {window} of row {end - 1} lost {at}"
 
+        def ledger(of: int, name: str, dtype: type, count: int) -> np.ndarray:
+            """The sequence's row of what ledgers hold."""
+            number = int(view("seq.sampling", SAMPLING_DTYPE, 1, of)[0]["ledger"])
+            assert 0 <= number < self.ledgers
+            return view(name, dtype, count, number * count)
+
+        def export(of: int) -> None:
+            ledger(of, "out.logits", np.float32, VOCAB)[:] = self.logits
+
+        def top(of: int, index: int) -> None:
+            top = view("out.top", TOP_DTYPE, 1, index % TOP_ENTRIES)
+            top["count"], top["peak"] = VOCAB, self.logits.max()
+            top["chosen"] = self.logits[view("seq.token", np.int32, 1, of)[0]]
+            top["mass"] = int(np.exp(self.logits.astype(np.float64) - self.logits.max()).sum() * 2**32)
+            top["listed"]["logit"][0, :VOCAB] = self.logits[::-1]
+            top["listed"]["token"][0, :VOCAB] = np.arange(VOCAB)[::-1]
+
+        def choose(of: int, index: int, entry: str, sieves: bool) -> None:
+            position = view("seq.position", np.int32, 1, of)
+            token = view("seq.token", np.int32, 1, of)
+            sampling = view("seq.sampling", SAMPLING_DTYPE, 1, of)[0]
+            surprise = view("seq.surprise", np.float32, 1, of)
+            position += 1
+            penalises = sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"]
+            penalises = penalises or sampling["presence_penalty"]
+            if entry == "step" and not sieves:
+                chooses = sampling["temperature"] != 0 or sampling["flags"] & (MASKED | BIASED | MIROSTAT) or penalises
+                assert not chooses, "this program is greedy"
+            counts = None
+            if penalises:
+                seen = ledger(of, "ledger.seen", np.uint32, 2 * VOCAB).reshape(VOCAB, 2)
+                both = seen if sampling["repetition_penalty"] != 1 else seen * np.array([1, 0], np.uint32)
+                counts = {int(t): (int(both[t, 0]), int(both[t, 1])) for t in np.flatnonzero(both.any(axis=1))}
+            place, last_n = int(position[0]), int(sampling["repeat_last_n"])
+            if sampling["dry_multiplier"] > 0 or (sampling["repetition_penalty"] != 1 and last_n > 0):
+                assert ledger(of, "ledger.history", np.int32, self.context)[:place].tolist() == history(place, of)
+            assert sieves == sieving(sampling)
+            allowed = list(range(VOCAB))
+            if sampling["flags"] & MASKED:
+                mask = ledger(of, "ledger.mask", np.uint32, -(-VOCAB // 32)).tolist()
+                allowed = [t for t in allowed if mask[t // 32] >> t % 32 & 1]
+            bias = ledger(of, "ledger.bias", np.float32, VOCAB).tolist() if sampling["flags"] & BIASED else None
+            breakers = (
+                ledger(of, "ledger.breakers", np.int32, BREAKER_WORDS).tolist()
+                if sampling["dry_multiplier"] > 0
+                else []
+            )
+            token[0] = next_token(
+                history(int(position[0]), of),
+                int(sampling["seed"]),
+                float(sampling["temperature"]),
+                counts,
+                allowed,
+                bias,
+                further(sampling, breakers, float(surprise[0])),
+            )
+            if sampling["ledger"] >= 0 and (sieves or entry != "step"):
+                seen = ledger(of, "ledger.seen", np.uint32, 2 * VOCAB).reshape(VOCAB, 2)
+                remembered = ledger(of, "ledger.history", np.int32, self.context)
+                seen[token[0]] += np.uint32(1)
+                remembered[place] = token[0]
+                if 0 < last_n <= place:
+                    seen[remembered[place - last_n], 1] -= np.uint32(1)
+            surprise[0] = surprised(float(surprise[0]), int(token[0]))
+            view("out.surprise", np.float32, RING)[index % RING] = surprise[0]
+            view("out.ring", np.uint64, RING)[index % RING] = (index + 1) << 32 | int(token[0])
+
         if entry == "rows":
             assert 1 <= count <= ROWS
             self.forwarded = [run(each) for each in rows]
             for of, end in self.forwarded:
                 look(of, end)
-            at = 0
-            for first, n, of, flags in view("step.sequences", np.int32, 4 * sequences).reshape(-1, 4).tolist():
+            at = ends = 0
+            for first, n, of, end in view("step.sequences", np.int32, 4 * sequences, 8).reshape(-1, 4).tolist():
                 assert (first, n >= 1, {slot for slot, *_ in rows[at : at + n]}) == (at, True, {of})
                 assert [offset for _, offset, *_ in rows[at : at + n]] == list(range(n))
                 at += n
                 moved = view("seq.position", np.int32, 1, of)
-                moved += n - (flags & SAMPLES)
+                moved += n - (end != NO_END)
+                assert end in (ends, NO_END)
+                ends += end != NO_END
             assert at == count
-        elif entry in ("logits", "hidden"):
+            assert view("step.sequences", np.int32, 2).tolist() == [ends, sequences]
+        elif entry in ("logits", "hidden", "head_several"):
+            if entry == "head_several":
+                lines = view("step.sequences", np.int32, 4 * sequences, 8).reshape(-1, 4).tolist()
+                self.forwarded = [self.forwarded[first + n - 1] for first, n, _, end in lines if end != NO_END]
+            entry = entry.replace("head_several", "logits")
             kind, width = {"logits": (logit_row, VOCAB), "hidden": (hidden_row, HIDDEN)}[entry]
             out = view(f"{entry}.all", np.float32, ROWS * width).reshape(ROWS, width)
             for i, (of, end) in enumerate(self.forwarded):
@@ -370,19 +442,26 @@ class FakeDevice:
             of, end = self.forwarded[row]
             assert of == slot
             self.logits = logit_row(history(end))
-        elif entry == "pick":
-            assert self.forwarded[row][0] == slot
-            self.logits = view("logits.all", np.float32, VOCAB, row * VOCAB).copy()
         elif entry == "export":
-            assert 0 <= sampling["ledger"] < self.ledgers
-            view("out.logits", np.float32, VOCAB, int(sampling["ledger"]) * VOCAB)[:] = self.logits
+            export(slot)
         elif entry == "top":
-            step = int(view("out.count", np.uint32, 1)[0]) - 1
-            top = view("out.top", TOP_DTYPE, 1, step % TOP_ENTRIES)
-            top["count"], top["peak"], top["chosen"] = VOCAB, self.logits.max(), self.logits[token[0]]
-            top["mass"] = int(np.exp(self.logits.astype(np.float64) - self.logits.max()).sum() * 2**32)
-            top["listed"]["logit"][0, :VOCAB] = self.logits[::-1]
-            top["listed"]["token"][0, :VOCAB] = np.arange(VOCAB)[::-1]
+            top(slot, int(view("out.count", np.uint32, 1)[0]) - 1)
+        elif entry.endswith("_several"):
+            lines = view("step.sequences", np.int32, 4 * sequences, 8).reshape(-1, 4).tolist()
+            ends = [of for _, _, of, end in lines if end != NO_END]
+            assert [of for of, _ in self.forwarded] == ends
+            first = int(view("step.sequences", np.uint32, 1, 4)[0])
+            for i, of in enumerate(ends):
+                self.logits = view("logits.all", np.float32, VOCAB, i * VOCAB).copy()
+                record = view("seq.sampling", SAMPLING_DTYPE, 1, of)[0]
+                if entry == "export_several" and record["flags"] & EXPORTED:
+                    export(of)
+                elif entry == "top_several" and record["flags"] & LISTED:
+                    top(of, first + i)
+                elif entry in ("sample_several", "sieve_several") and sieving(record) == (entry == "sieve_several"):
+                    choose(of, first + i, "sample", sieving(record))
+                    if of == ends[-1]:
+                        view("out.count", np.uint32, 1)[0] = first + len(ends)
         else:
             sieves = entry.endswith("sieve")
             entry = entry.removesuffix("_sieve")
@@ -393,46 +472,6 @@ class FakeDevice:
                 self.logits = logit_row(history(end))
             if entry == "forward":
                 return
-            position += 1
-            penalises = sampling["repetition_penalty"] != 1 or sampling["frequency_penalty"]
-            penalises = penalises or sampling["presence_penalty"]
-            if entry == "step" and not sieves:
-                chooses = sampling["temperature"] != 0 or sampling["flags"] != 0 or penalises
-                assert not chooses, "this program is greedy"
-            counts = None
-            if penalises:
-                seen = ledger("seen", np.uint32, 2 * VOCAB).reshape(VOCAB, 2)
-                both = seen if sampling["repetition_penalty"] != 1 else seen * np.array([1, 0], np.uint32)
-                counts = {int(t): (int(both[t, 0]), int(both[t, 1])) for t in np.flatnonzero(both.any(axis=1))}
-            place, last_n = int(position[0]), int(sampling["repeat_last_n"])
-            if sampling["dry_multiplier"] > 0 or (sampling["repetition_penalty"] != 1 and last_n > 0):
-                assert ledger("history", np.int32, self.context)[:place].tolist() == history(place)
-            filters = sampling["typical_p"] < 1 or sampling["xtc_probability"] > 0 or sampling["flags"] & MIROSTAT
-            assert sieves == bool(sampling["temperature"] > 0 and filters)
-            allowed = list(range(VOCAB))
-            if sampling["flags"] & MASKED:
-                mask = ledger("mask", np.uint32, -(-VOCAB // 32)).tolist()
-                allowed = [t for t in allowed if mask[t // 32] >> t % 32 & 1]
-            bias = ledger("bias", np.float32, VOCAB).tolist() if sampling["flags"] & BIASED else None
-            breakers = ledger("breakers", np.int32, BREAKER_WORDS).tolist() if sampling["dry_multiplier"] > 0 else []
-            token[0] = next_token(
-                history(int(position[0])),
-                int(sampling["seed"]),
-                float(sampling["temperature"]),
-                counts,
-                allowed,
-                bias,
-                further(sampling, breakers, float(surprise[0])),
-            )
-            if sampling["ledger"] >= 0 and (sieves or entry != "step"):
-                seen = ledger("seen", np.uint32, 2 * VOCAB).reshape(VOCAB, 2)
-                remembered = ledger("history", np.int32, self.context)
-                seen[token[0]] += np.uint32(1)
-                remembered[place] = token[0]
-                if 0 < last_n <= place:
-                    seen[remembered[place - last_n], 1] -= np.uint32(1)
-            surprise[0] = surprised(float(surprise[0]), int(token[0]))
             chosen = view("out.count", np.uint32, 1)
-            view("out.surprise", np.float32, RING)[chosen[0] % RING] = surprise[0]
-            view("out.ring", np.uint64, RING)[chosen[0] % RING] = (int(chosen[0]) + 1) << 32 | int(token[0])
+            choose(slot, int(chosen[0]), entry, sieves)
             chosen += np.uint32(1)

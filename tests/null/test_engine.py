@@ -144,7 +144,7 @@ def test_chunk_boundaries(make: Make) -> None:
 def test_the_ring_wraps_around(make: Make) -> None:
     engine = make()
     run_all(engine, [([1, 2, 3], SamplingParams(max_tokens=1100, ignore_eos=True))], check_every=50)
-    assert engine._sampled == 1100 > RING
+    assert engine._launcher.chosen == 1100 > RING
 
 
 def test_context_end_is_a_length_finish(make: Make) -> None:
@@ -173,7 +173,7 @@ def test_decode_is_launched_before_the_token_before_it_is_read(make: Make) -> No
         ahead.append(sequence.unread)
         engine.step()
     assert ahead[:40] == [1] * 40
-    assert engine._sampled == 50, "nothing may be launched beyond max_tokens"
+    assert engine._launcher.chosen == 50, "nothing may be launched beyond max_tokens"
 
 
 def test_a_stop_token_ends_and_overshoot_is_dropped(make: Make) -> None:

@@ -84,7 +84,7 @@ def test_sizes_of_the_state() -> None:
     plan = make_plan(slots=3, ledgers=2, context=100, rows=24)
     assert state_sizes(plan) == {
         "step.rows": 16 * (1 + 24),
-        "step.sequences": 16 * 24,
+        "step.sequences": 32 + 16 * 24,
         "seq.token": 12,
         "seq.position": 12,
         "seq.table": 3 * 7 * 4,

@@ -75,7 +75,6 @@ def make_plan(
         Program("step_sieve_r1", 1, (kernel("step_sieve"),)),
         Program("forward_r1", 1, (kernel("forward"),)),
         Program("head_r1", 1, (kernel("head"),)),
-        Program("pick_r1", 1, (kernel("pick"),)),
         Program("sample_r1", 1, (kernel("sample"),)),
         Program("sieve_r1", 1, (kernel("sample_sieve"),)),
         Program("export_r1", 1, (kernel("export"),)),

@@ -156,6 +156,7 @@ class Sampler:
             "history": remembered, "breakers": ends, "longest": np.full(self.vocab, 77, np.uint32),
             "surprise": np.array([-1, self.surprise], np.float32), "surprises": np.zeros(8, np.float32),
             "seen": np.stack([counts, counts, counts]), "count": np.array([11], np.uint32),
+            "sequences": np.zeros(4, np.int32), "first": np.zeros(1, np.uint32),  # nobody looks at them
             "ring": np.zeros(8, np.uint64), **self.scratch}.items()}  # fmt: skip
         logits_best, scores_best = ("logits", "value", "best"), ("scores", "score_value", "score_best")
         memory, delivery = ("history", "seen"), ("step", "tokens", "positions", "count", "ring")
@@ -164,7 +165,8 @@ class Sampler:
             self.launch("greedy", 1, b, "value", "best", *delivery, seed=seed)
         elif sieve:
             scratch = ("surprise", "scores", "shares", "histograms", "sieved", "surprises")
-            self.launch("sieve", self.parts, b, "logits", *state, *scratch, *memory, *delivery, seed=seed)
+            ends = ("logits", *state, "sequences", *scratch, *memory, *delivery, "sequences", "first")
+            self.launch("sieve", self.parts, b, *ends, seed=seed)
         else:
             penalises = p["repetition_penalty"] != 1 or p["frequency_penalty"] or p["presence_penalty"]
             adjusts = p["flags"] or penalises or p["dry_multiplier"]

@@ -22,7 +22,7 @@ struct Advance {
   static __device__ __forceinline__ void run(const Args& a) {
     for (int i = thread_index(); i < a.step->sequences; i += Threads) {
       const StepSequence& s = a.sequences[i];
-      a.positions[s.slot] += s.rows - ((s.flags & kSamples) != 0 ? 1 : 0);
+      a.positions[s.slot] += s.rows - (s.end >= 0 ? 1 : 0);
     }
   }
 };

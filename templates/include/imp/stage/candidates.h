@@ -11,6 +11,21 @@ struct Scores {
   const float* values;        // [vocab]
   const float* best_value;    // [parts]
   const std::uint32_t* best;  // [parts]
+  const float* adjusted = nullptr;  // of several, all of which have a row of each: [ledgers, vocab]
+
+  // Logits of one end.
+  __device__ __forceinline__ Scores of(const StepEnd& end) const {
+    const std::size_t place = static_cast<std::size_t>(end.place);
+    return {values + place * C.vocab, best_value + place * C.parts, best + place * C.parts};
+  }
+  // Scores of one end: of several they lie elsewhere if its record makes other numbers of the logits.
+  __device__ __forceinline__ Scores of(const StepEnd& end, const Sampling& s) const {
+    Scores mine = of(end);
+    if constexpr (C.several) {
+      if (s.adjusts()) mine.values = adjusted + s.row(C.vocab);
+    }
+    return mine;
+  }
 
   // Top-k so small that the k-th best of the parts bounds it closely from below: about -n ln(1 - k/n) tokens are above
   // the k-th best of n parts, so at 3/4 of the parts less than twice k.

@@ -24,7 +24,7 @@ struct Draw {
   static constexpr int kSharedBytes = kList + (C.listed > kOwn * 2 ? C.listed * 4 : kOwn * 8);
   static_assert(C.listed >= C.parts, "the bests of all parts are ranked where lists lie");
 
-  // Scratch of the sampling kernels; histogram and `arrived` are zero between steps.
+  // Scratch of the sampling kernels, for each end; histogram and `arrived` are zero between steps.
   struct Work {
     std::uint64_t* histogram;
     float* winner_value;    // [parts]
@@ -32,6 +32,12 @@ struct Draw {
     float* list_scores;     // [listed]
     std::uint32_t* list_ids;
     std::uint32_t* arrived;  // {CTAs, listed candidates}
+
+    __device__ __forceinline__ Work of(const StepEnd& end) const {
+      const std::size_t place = static_cast<std::size_t>(end.place);
+      return {histogram + place * kBins,        winner_value + place * C.parts, winner + place * C.parts,
+              list_scores + place * C.listed, list_ids + place * C.listed,    arrived + place * 2};
+    }
   };
 
   struct Args {
@@ -42,21 +48,25 @@ struct Draw {
     Delivery<C> delivery;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const Scores<C>& scores = a.scores;
-    const Work& work = a.work;
     const Delivery<C>& delivery = a.delivery;
     std::uint8_t* shared = shared_memory();
     grid_wait();
-    // What takes its time is asked for first: nothing here depends on the sequence.
+    const StepEnd end = delivery.end();
+    const Sampling& s = a.sampling[end.slot];
+    if constexpr (C.several) {
+      if (end.place < 0 || s.sieves() || (s.temperature <= 0.0f && block_index() > 0)) return;
+    }
+    const Scores<C> scores = a.scores.of(end, s);
+    const Work work = a.work.of(end);
+    // What takes its time is asked for first: of one end nothing here depends on the sequence.
     const Slice<C> slice;
     float score[kHeld];
 #pragma unroll
     for (int e = 0; e < kHeld; e++) score[e] = token_of(slice, e) < slice.end ? scores.values[token_of(slice, e)] : 0;
     Best best;
     for (int i = thread_index(); i < C.parts; i += C.threads) best.offer(scores.best_value[i], scores.best[i]);
-    const Sampling& s = a.sampling[delivery.slot()];
     if (s.temperature <= 0.0f && block_index() > 0) return;
-    const auto turn = delivery.turn();
+    const auto turn = delivery.turn(end);
     const Own own(shared);
     best = cta_best<kWarps>(best, shared + kBest);
     if (s.temperature <= 0.0f || best.value != best.value) {

@@ -15,7 +15,7 @@ struct Greedy {
     Delivery<C> delivery;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const auto turn = a.delivery.turn();
+    const auto turn = a.delivery.turn(a.delivery.end());
     grid_wait();
     const Best chosen = best_of_parts<C>(a.best_value, a.best, shared_memory());
     if (thread_index() == 0) a.delivery.deliver(turn, chosen);

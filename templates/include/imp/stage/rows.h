@@ -4,7 +4,8 @@
 
 namespace imp {
 
-// Before the first row. `row`: the one that the head takes; `slot`: of the sequence whose token is chosen.
+// Before the first row. `row`: the one that the head takes; `slot`: of the sequence whose token is chosen. Before the first of
+// several sequences `rows` counts those after which a token is chosen.
 struct StepHeader {
   std::int32_t rows;
   std::int32_t sequences;
@@ -30,8 +31,24 @@ struct StepSequence {
   std::int32_t first;
   std::int32_t rows;
   std::int32_t slot;
-  std::int32_t flags;
+  std::int32_t end;  // its place among those after whose last row a token is chosen; that row then counts. -1: none is
 };
-inline constexpr std::int32_t kSamples = 1;  // flags: a token is chosen after its last row, which then counts
+
+// Whose token a CTA helps to choose, and the place of its logits.
+struct StepEnd {
+  std::int32_t slot;
+  std::int32_t place;  // -1: nobody's
+};
+// The one that the step names, or of several sequences that of the CTA's y.
+template <bool Several>
+__device__ __forceinline__ StepEnd step_end(const StepHeader* step, const StepSequence* sequences) {
+  if constexpr (!Several) {
+    return {step->slot, 0};
+  } else {
+    const int y = block_index_y();
+    if (y >= step->sequences) return {0, -1};
+    return {sequences[y].slot, sequences[y].end};
+  }
+}
 
 }  // namespace imp

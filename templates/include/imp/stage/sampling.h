@@ -10,6 +10,13 @@
 
 namespace imp {
 
+// Flags of a sampling record.
+inline constexpr std::uint32_t kMasked = 1;
+inline constexpr std::uint32_t kBiased = 2;
+inline constexpr std::uint32_t kMirostat = 4;
+inline constexpr std::uint32_t kExported = 8;  // the host wants all logits
+inline constexpr std::uint32_t kListed = 16;   // the host wants the best
+
 // Matches SAMPLING_DTYPE of the launch plan.
 struct Sampling {
   float temperature;
@@ -37,15 +44,20 @@ struct Sampling {
   __device__ __forceinline__ bool penalises() const {
     return repetition_penalty != 1.0f || frequency_penalty != 0.0f || presence_penalty != 0.0f;
   }
+  // Whether scores are other numbers than logits.
+  __device__ __forceinline__ bool adjusts() const {
+    return (flags & (kMasked | kBiased)) != 0 || penalises() || dry_multiplier > 0.0f;
+  }
+  // Whether the filters look at all candidates together.
+  __device__ __forceinline__ bool sieves() const {
+    return temperature > 0.0f && (typical_p < 1.0f || xtc_probability > 0.0f || (flags & kMirostat) != 0);
+  }
   // Where the sequence's row begins among those of `width` elements a ledger. Without one nothing of it may be read.
   __device__ __forceinline__ std::size_t row(int width) const {
     return static_cast<std::size_t>(max(ledger, 0)) * static_cast<std::size_t>(width);
   }
 };
 static_assert(sizeof(Sampling) == 88, "the host writes 88 bytes a slot");
-inline constexpr std::uint32_t kMasked = 1;  // flags
-inline constexpr std::uint32_t kBiased = 2;
-inline constexpr std::uint32_t kMirostat = 4;
 inline constexpr std::uint32_t kNoToken = ~0u;  // in the ring: the logits were no finite numbers
 
 struct SampleConfig {
@@ -57,6 +69,7 @@ struct SampleConfig {
   int listed;  // candidates that a list holds
   int ring;
   bool weighed;  // the histogram is made where it is of use, else the last CTA goes through all tokens then
+  bool several = false;  // ends in one launch, an end for each y of the grid
 };
 
 // How often a sequence has a token: among those that it has generated, and among its last repeat_last_n of all.
@@ -137,6 +150,9 @@ struct Delivery {
   std::int32_t* positions;
   std::uint32_t* count;
   std::uint64_t* ring;
+  // Of several ends, whose header `step` then is: their sequences, and the index of the first token.
+  const StepSequence* sequences = nullptr;
+  const std::uint32_t* first = nullptr;
 
   // Read early, and before grid_wait if need be: only the end of a program writes it, and programs do not overlap.
   struct Turn {
@@ -144,8 +160,16 @@ struct Delivery {
     int position;  // of the token to be chosen: behind the last row, which counts from now on
     std::uint32_t index;
   };
-  __device__ __forceinline__ int slot() const { return step->slot; }
-  __device__ __forceinline__ Turn turn() const { return {slot(), positions[slot()] + 1, *count}; }
+  __device__ __forceinline__ StepEnd end() const { return step_end<C.several>(step, sequences); }
+  __device__ __forceinline__ Turn turn(const StepEnd& end) const {
+    std::uint32_t index;
+    if constexpr (C.several) {
+      index = *first + static_cast<std::uint32_t>(end.place);
+    } else {
+      index = *count;
+    }
+    return {end.slot, positions[end.slot] + 1, index};
+  }
 
   // One thread delivers.
   __device__ __forceinline__ void deliver(const Turn& turn, Best chosen) const {
@@ -153,7 +177,9 @@ struct Delivery {
     // A step after this one may be under way already: it needs a token that exists.
     tokens[turn.slot] = good ? static_cast<std::int32_t>(chosen.index) : 0;
     positions[turn.slot] = turn.position;
-    *count = turn.index + 1;
+    bool last = true;
+    if constexpr (C.several) last = turn.index + 1 == *first + static_cast<std::uint32_t>(step->rows);
+    if (last) *count = turn.index + 1;
     const std::uint64_t token = good ? chosen.index : kNoToken;
     store_system(ring + turn.index % C.ring, static_cast<std::uint64_t>(turn.index + 1) << 32 | token);
   }

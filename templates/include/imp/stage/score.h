@@ -19,7 +19,8 @@ struct Adjust {
     const Seen* seen;              // [ledgers, vocab]
     const std::uint32_t* mask;     // [ledgers, ceil(vocab / 32)]: bits of the tokens that may be chosen, if kMasked
     const float* bias;             // [ledgers, vocab]: added to the logits, if kBiased
-    std::uint32_t* longest;        // [vocab]: scratch of DRY
+    std::uint32_t* longest;        // [vocab]: scratch of DRY; of several ends [ledgers, vocab]
+    const StepSequence* sequences = nullptr;  // of several ends, whose logits are [ends, vocab]
   };
 
   const float* logits;
@@ -31,18 +32,19 @@ struct Adjust {
   bool masked, biased, penalised, repeated;
 
   // Before grid_wait: none of this is written before the end of a program.
-  __device__ __forceinline__ Adjust(const Args& a, std::uint8_t* shared)
-      : logits(a.logits),
-        s(a.sampling[a.step->slot]),
+  __device__ __forceinline__ Adjust(const Args& a, const StepEnd& end, std::uint8_t* shared)
+      : logits(a.logits + static_cast<std::size_t>(end.place) * C.vocab),
+        s(a.sampling[end.slot]),
         seen(a.seen + s.row(C.vocab)),
         mask(a.mask + s.row(ceil_div(C.vocab, 32))),
         bias(a.bias + s.row(C.vocab)),
-        repetition{a.history + s.row(C.context), a.breakers + s.row(C.breakers), a.longest},
+        repetition{a.history + s.row(C.context), a.breakers + s.row(C.breakers),
+                   a.longest + (C.several ? s.row(C.vocab) : 0)},
         masked((s.flags & kMasked) != 0),
         biased((s.flags & kBiased) != 0),
         penalised(s.penalises()),
         repeated(s.dry_multiplier > 0.0f) {
-    if (repeated) repetition.find(s, a.positions[a.step->slot] + 1, shared);
+    if (repeated) repetition.find(s, a.positions[end.slot] + 1, shared);
   }
 
   __device__ __forceinline__ float operator()(int i) const {
@@ -66,14 +68,25 @@ struct Score {
 
   struct Args {
     typename Adjust<C>::Args adjust;
-    float* scores;        // [vocab]
-    float* best_value;    // [parts]
+    float* scores;        // [vocab]; of several ends [ledgers, vocab], for those whose scores are other numbers than logits
+    float* best_value;    // [parts] of each end
     std::uint32_t* best;  // [parts]
+    float* logit_value = nullptr;  // of several ends the same of their logits, as the LM head of one row leaves it
+    std::uint32_t* logit_best = nullptr;
   };
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
-    const Adjust<C> score_of(a.adjust, shared_memory());
+    const StepEnd end = step_end<C.several>(a.adjust.step, a.adjust.sequences);
+    if (end.place < 0) {
+      grid_wait();
+      return;
+    }
+    const Adjust<C> score_of(a.adjust, end, shared_memory());
     grid_wait();
+    if constexpr (C.several) {
+      run_several(a, end, score_of);
+      return;
+    }
     Best mine;
     const Slice<C> slice;
 #pragma unroll 4
@@ -86,6 +99,31 @@ struct Score {
     if (thread_index() != 0) return;
     a.best_value[block_index()] = mine.value;
     a.best[block_index()] = mine.index;
+  }
+
+ private:
+  static __device__ __forceinline__ void run_several(const Args& a, const StepEnd& end, const Adjust<C>& score_of) {
+    const bool adjusts = score_of.s.adjusts();
+    float* const scores = a.scores + score_of.s.row(C.vocab);
+    Best largest, mine;
+    const Slice<C> slice;
+#pragma unroll 4
+    for (int i = slice.first + thread_index(); i < slice.end; i += C.threads) {
+      largest.offer_next(score_of.logits[i], static_cast<std::uint32_t>(i));
+      if (!adjusts) continue;
+      const float score = score_of(i);
+      scores[i] = score;
+      mine.offer(score, static_cast<std::uint32_t>(i));
+    }
+    std::uint8_t* const shared = shared_memory() + kBest;
+    largest = cta_best<C.threads / kWarp>(largest, shared);
+    mine = adjusts ? cta_best<C.threads / kWarp>(mine, shared) : largest;
+    if (thread_index() != 0) return;
+    const int part = end.place * C.parts + block_index();
+    a.logit_value[part] = largest.value;
+    a.logit_best[part] = largest.index;
+    a.best_value[part] = mine.value;
+    a.best[part] = mine.index;
   }
 };
 

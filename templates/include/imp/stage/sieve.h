@@ -7,6 +7,26 @@
 
 namespace imp {
 
+// Scores that are there already, of several ends.
+template <SampleConfig C>
+struct Scored {
+  static constexpr int kSharedBytes = 0;
+
+  struct Args {
+    const StepHeader* step;
+    const Sampling* sampling;
+    const StepSequence* sequences;
+    Scores<C> scores;
+  };
+
+  const Sampling& s;
+  const float* values;
+
+  __device__ __forceinline__ Scored(const Args& a, const StepEnd& end, std::uint8_t*)
+      : s(a.sampling[end.slot]), values(a.scores.of(end, s).values) {}
+  __device__ __forceinline__ float operator()(int i) const { return values[i]; }
+};
+
 template <SampleConfig C>
 struct Sieve {
   static constexpr int kThreads = C.threads;
@@ -19,37 +39,52 @@ struct Sieve {
   };
   static constexpr int kShareWords = 3;
 
+  using Source = std::conditional_t<C.several, Scored<C>, Adjust<C>>;
   struct Args {
-    typename Adjust<C>::Args adjust;
+    typename Source::Args source;
     float* surprise_limits;  // [slots]: Mirostat's, in bits
-    float* scores;           // [vocab]
-    std::uint64_t* shares;   // [2, parts, 3]
-    std::uint64_t* histograms;  // [3, kBins]
-    std::uint32_t* arrived;  // zero between steps
+    float* scores;           // [vocab]; null of several ends
+    std::uint64_t* shares;   // [2, parts, 3] of each end
+    std::uint64_t* histograms;  // [3, kBins] of each end
+    std::uint32_t* arrived;  // of each end; zero between steps
     float* surprises;        // [ring]: each token's surprise limit, for the host
     Memory<C> memory;
     Delivery<C> delivery;
   };
 
   static constexpr int kAdjust = kBins * 8;
-  static constexpr int kBest = kAdjust + Adjust<C>::kSharedBytes;
+  static constexpr int kBest = kAdjust + Source::kSharedBytes;
   static constexpr int kSums = kBest + best_bytes(kWarps);
   static constexpr int kCrossing = kSums + 16;
   static constexpr int kScores = kCrossing + crossing_bytes(kWarps);
-  // A slice's scores are read again and again: from shared memory, unless it is too long, as it may be on the simulator.
-  static constexpr bool kNear = Slice<C>::kTokens <= 8192;
+  // A slice's scores are read again and again: from shared memory, unless it is too long, as it may be on the simulator, and
+  // as it is where an end has one CTA.
+  static constexpr bool kNear = !C.several && Slice<C>::kTokens <= 8192;
+  static constexpr int kAhead = C.several ? 4 : 1;  // scores that a thread loads at once
   static constexpr int kSharedBytes = kScores + (kNear ? Slice<C>::kTokens * 4 : 0);
 
   static __device__ __forceinline__ void run(const Args& a) {
-    Sieve sieve(a);
-    sieve.choose();
+    const StepEnd end = step_end<C.several>(a.delivery.step, a.delivery.sequences);
+    if constexpr (C.several) {
+      if (end.place < 0 || !a.source.sampling[end.slot].sieves()) {
+        grid_wait();
+        return;
+      }
+    }
+    Sieve sieve(a, end);
+    sieve.choose(end);
   }
 
  private:
   const Args& a;
   std::uint8_t* shared = shared_memory();
   Slice<C> slice;
-  float* scores;                 // of the slice
+  const Source score_of;
+  float* scores;  // of the slice, unless they are all there already
+  std::uint64_t* shares;
+  std::uint64_t* histograms;
+  std::uint32_t* arrived;
+  float heat = 1;  // what scores are divided by while they are read
   int rounds = 0;      // that all CTAs have ended together
   int selections = 0;  // of these, with a histogram
   float peak = 0;
@@ -60,24 +95,29 @@ struct Sieve {
   std::int64_t top = -1;
   std::uint32_t spared = 0;
 
-  __device__ __forceinline__ explicit Sieve(const Args& args)
-      : a(args), scores(kNear ? reinterpret_cast<float*>(shared + kScores) : args.scores + slice.first) {}
+  __device__ __forceinline__ Sieve(const Args& args, const StepEnd& end)
+      : a(args),
+        score_of(args.source, end, shared + kAdjust),
+        scores(kNear ? reinterpret_cast<float*>(shared + kScores) : args.scores + slice.first),
+        shares(args.shares + end.place * 2 * C.parts * kShareWords),
+        histograms(args.histograms + end.place * 3 * kBins),
+        arrived(args.arrived + end.place) {}
 
-  __device__ __forceinline__ void choose() {
-    const auto turn = a.delivery.turn();
-    const Adjust<C> score_of(a.adjust, shared + kAdjust);
+  __device__ __forceinline__ void choose(const StepEnd& end) {
+    const auto turn = a.delivery.turn(end);
     const Sampling& s = score_of.s;
     const bool mirostat = (s.flags & kMirostat) != 0;
     const int each = ceil_div(3 * kBins, C.parts);
     for (int i = thread_index(); i < each; i += C.threads) {
-      if (block_index() * each + i < 3 * kBins) a.histograms[block_index() * each + i] = 0;
+      if (block_index() * each + i < 3 * kBins) histograms[block_index() * each + i] = 0;
     }
     grid_wait();
+    if (C.several && mirostat) heat = s.temperature;
     Share share;
 #pragma unroll 4
     for (int i = slice.first + thread_index(); i < slice.end; i += C.threads) {
       const float score = mirostat ? score_of(i) / s.temperature : score_of(i);
-      a.scores[i] = score;
+      if constexpr (!C.several) a.scores[i] = score;
       if constexpr (kNear) scores[i - slice.first] = score;
       share.best.offer(score, static_cast<std::uint32_t>(i));
     }
@@ -108,9 +148,15 @@ struct Sieve {
     const Share all = collect();
     if (thread_index() != 0) return;
     fence_gpu();
-    *a.arrived = 0;
+    *arrived = 0;
     if (good && mirostat) {
-      const float surprise = (peak - load_fresh(a.scores + all.best.index)) * kLog2E + log2f(in_units(all.mass));
+      float score;
+      if constexpr (C.several) {
+        score = score_at(static_cast<int>(all.best.index));
+      } else {
+        score = load_fresh(a.scores + all.best.index);
+      }
+      const float surprise = (peak - score) * kLog2E + log2f(in_units(all.mass));
       const float most = a.surprise_limits[turn.slot] - s.mirostat_eta * (surprise - s.mirostat_tau);
       a.surprise_limits[turn.slot] = a.surprises[turn.index % C.ring] = most;
     }
@@ -193,13 +239,31 @@ struct Sieve {
   template <class Use>
   __device__ __forceinline__ void each_kept(const Use& use) const {
 #pragma unroll 1
-    for (int i = slice.first + thread_index(); i < slice.end; i += C.threads) {
-      const float score = scores[i - slice.first];
-      if (score == -INFINITY) continue;
-      const std::uint32_t key = score_key(score, peak);
-      if (key > limit || apart(key, centre) > reach) continue;
-      if (static_cast<std::int64_t>(key) <= top && static_cast<std::uint32_t>(i) != spared) continue;
-      use(i, score, key);
+    for (int first = slice.first + thread_index(); first < slice.end; first += kAhead * C.threads) {
+      float ahead[kAhead];
+#pragma unroll
+      for (int e = 0; e < kAhead; e++) {
+        const int i = first + e * C.threads;
+        ahead[e] = e == 0 || i < slice.end ? score_at(i) : -INFINITY;
+      }
+#pragma unroll
+      for (int e = 0; e < kAhead; e++) {
+        const int i = first + e * C.threads;
+        const float score = ahead[e];
+        if (score == -INFINITY) continue;
+        const std::uint32_t key = score_key(score, peak);
+        if (key > limit || apart(key, centre) > reach) continue;
+        if (static_cast<std::int64_t>(key) <= top && static_cast<std::uint32_t>(i) != spared) continue;
+        use(i, score, key);
+      }
+    }
+  }
+
+  __device__ __forceinline__ float score_at(int i) const {
+    if constexpr (C.several) {
+      return heat != 1.0f ? score_of(i) / heat : score_of(i);
+    } else {
+      return scores[i - slice.first];
     }
   }
 
@@ -222,8 +286,8 @@ struct Sieve {
       const int width = bits > 22 ? 10 : 11;
       static_assert(kBins == 1 << 11 && 10 + 11 + 11 == 32);
       bits -= width;
-      std::uint64_t* histogram = a.histograms + selections % 3 * kBins;
-      std::uint64_t* next = a.histograms + (selections + 1) % 3 * kBins;
+      std::uint64_t* histogram = histograms + selections % 3 * kBins;
+      std::uint64_t* next = histograms + (selections + 1) % 3 * kBins;
       for (int i = thread_index(); i < kBins; i += C.threads) bins[i] = 0;
       // Nobody reads the next one any more: it is that of the last selection but one.
       for (int i = block_index() * C.threads + thread_index(); i < kBins && selections > 1; i += C.parts * C.threads) {
@@ -278,7 +342,7 @@ struct Sieve {
     }
     block_sync();
     if (thread_index() != 0) return;
-    std::uint64_t* words = a.shares + (rounds % 2 * C.parts + block_index()) * kShareWords;
+    std::uint64_t* words = shares + (rounds % 2 * C.parts + block_index()) * kShareWords;
     words[0] = sums[0];
     words[1] = sums[1];
     words[2] = static_cast<std::uint64_t>(best.index) << 32 | float_to_bits(best.value);
@@ -292,7 +356,7 @@ struct Sieve {
     block_sync();
     Share all;
     for (int i = thread_index(); i < C.parts; i += C.threads) {
-      const std::uint64_t* words = a.shares + ((rounds + 1) % 2 * C.parts + i) * kShareWords;
+      const std::uint64_t* words = shares + ((rounds + 1) % 2 * C.parts + i) * kShareWords;
       all.mass += load_fresh(words);
       all.moment += load_fresh(words + 1);
       const std::uint64_t best = load_fresh(words + 2);
@@ -314,9 +378,9 @@ struct Sieve {
     if (thread_index() == 0) {
       const auto all = static_cast<std::uint32_t>(rounds * C.parts);
       fence_gpu();
-      add_fresh(a.arrived, 1);
+      add_fresh(arrived, 1);
       Poll poll("round", all);
-      while (load_fresh(a.arrived) < all) poll.pause();
+      while (load_fresh(arrived) < all) poll.pause();
       fence_gpu();
     }
     block_sync();
@@ -329,7 +393,7 @@ struct Sieve {
     block_sync();
     if (thread_index() == 0) {
       fence_gpu();
-      *flag = atomic_add(a.arrived, 1u) == static_cast<std::uint32_t>(rounds * C.parts - 1);
+      *flag = atomic_add(arrived, 1u) == static_cast<std::uint32_t>(rounds * C.parts - 1);
     }
     block_sync();
     return *flag != 0;

@@ -29,24 +29,35 @@ struct TopLogits {
   static constexpr bool kBounded = Top <= Scores<C>::kFewest;  // else the last CTA goes through all logits
   static_assert(Top <= TopEntry::kListed, "there is room for all");
 
-  // Scratch; `arrived` is zero between steps.
+  // Scratch, for each end; `arrived` is zero between steps.
   struct Work {
     std::uint64_t* part_mass;  // [parts]
     std::uint64_t* listed;     // [TopEntry::kListed]
     std::uint32_t* arrived;    // {CTAs, listed tokens}
+
+    __device__ __forceinline__ Work of(const StepEnd& end) const {
+      const std::size_t place = static_cast<std::size_t>(end.place);
+      return {part_mass + place * C.parts, listed + place * TopEntry::kListed, arrived + place * 2};
+    }
   };
 
   struct Args {
     Scores<C> scores;
     const StepHeader* step;
     const std::int32_t* tokens;    // [slots]
-    const std::uint32_t* sampled;  // tokens so far, of all sequences
+    const std::uint32_t* sampled;  // tokens so far, of all sequences; of several ends those before theirs
     Work work;
     TopEntry* entries;  // [Entries]
+    const StepSequence* sequences = nullptr;  // of several ends, of which those whose record says so are listed
+    const Sampling* sampling = nullptr;       // [slots], of several ends
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const Scores<C>& scores = a.scores;
-    const Work& work = a.work;
+    const StepEnd end = step_end<C.several>(a.step, a.sequences);
+    if constexpr (C.several) {
+      if (end.place < 0 || (a.sampling[end.slot].flags & kListed) == 0) return;
+    }
+    const Scores<C> scores = a.scores.of(end);
+    const Work work = a.work.of(end);
     std::uint8_t* shared = shared_memory();
     const float peak = best_of_parts<C>(scores.best_value, scores.best, shared + kBest).value;
     if (peak != peak) return;  // no token was chosen
@@ -71,7 +82,7 @@ struct TopLogits {
     if (thread_index() == 0) work.part_mass[block_index()] = *mass;
     if (!last_to_arrive<C>(work.arrived, shared + kFlag)) return;
 
-    TopEntry& entry = a.entries[(*a.sampled - 1) % Entries];
+    TopEntry& entry = a.entries[(*a.sampled + static_cast<std::uint32_t>(end.place) - (C.several ? 0 : 1)) % Entries];
     const std::uint32_t count = load_fresh(work.arrived + 1);
     block_sync();
     if (thread_index() == 0) {
@@ -94,7 +105,7 @@ struct TopLogits {
     if (thread_index() != 0) return;
     entry.peak = peak;
     entry.mass = *mass;
-    entry.chosen = scores.values[a.tokens[a.step->slot]];
+    entry.chosen = scores.values[a.tokens[end.slot]];
   }
 
  private:

@@ -15,14 +15,17 @@ struct Weigh {
     const StepHeader* step;
     const Sampling* sampling;  // [slots]
     Scores<C> scores;
-    std::uint64_t* histogram;  // [kBins]
+    std::uint64_t* histogram;  // [kBins] of each end
+    const StepSequence* sequences = nullptr;  // of several ends
   };
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
-    const Scores<C>& scores = a.scores;
-    const Sampling& s = a.sampling[a.step->slot];
-    const bool needed = scores.needs_histogram(s);
+    const StepEnd end = step_end<C.several>(a.step, a.sequences);
+    const Sampling& s = a.sampling[end.slot];
+    const Scores<C> scores = a.scores.of(end, s);
+    bool needed = scores.needs_histogram(s);
+    if constexpr (C.several) needed = needed && end.place >= 0 && !s.sieves();
     auto* bins = reinterpret_cast<std::uint64_t*>(shared);
     if (needed) {
       for (int i = thread_index(); i < kBins; i += C.threads) bins[i] = 0;
@@ -40,7 +43,7 @@ struct Weigh {
     }
     block_sync();
     for (int i = thread_index(); i < kBins; i += C.threads) {
-      if (bins[i] > 0) atomic_add(a.histogram + i, bins[i]);
+      if (bins[i] > 0) atomic_add(a.histogram + end.place * kBins + i, bins[i]);
     }
   }
 };
