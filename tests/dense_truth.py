@@ -21,7 +21,8 @@ class Truth:
         self.tensors = {
             t.name: np.asarray(gguf.quants.dequantize(t.data, t.tensor_type), np.float64) for t in reader.tensors
         }
-
+        for name in [name for name in self.tensors if name.endswith(".scale")]:
+            self.tensors[name.replace(".scale", ".weight")] *= self.tensors.pop(name)  # NVFP4's factor
         if self.arch == "phi3":
             self.take_apart()
 

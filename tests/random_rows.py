@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.formats import Format
+from imp_codegen.formats import Format, format_named
 from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for
 
 # Of a format's blocks: where its float16 scales begin.
@@ -34,6 +34,9 @@ def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> 
         wide = values.view(np.uint32)
         stored = {"F32": values, "F16": values.astype(np.float16), "BF16": (wide >> 16).astype(np.uint16)}[fmt.name]
         return np.ascontiguousarray(stored).view(np.uint8).reshape(rows, -1)
+    if fmt.of:
+        factors = rng.uniform(0.25, 2, (rows, 1)).astype("<f4")
+        return np.hstack([random_rows(format_named(fmt.of[0]), rows, cols, rng), factors.view(np.uint8)])
     raw = rng.integers(0, 256, (rows, fmt.row_bytes(cols)), dtype=np.uint8)
     blocks = raw.reshape(-1, fmt.block_bytes)
     for at in BYTES.get(fmt.name, ()):

@@ -85,6 +85,8 @@ def write_gguf(
 ) -> Path:
     """Write the small model of `arch` with other, more or fewer keys and tensors, its float32 matrices in `quant`.
 
+    Matrices of uint8 are rows of bytes that are `quant` already.
+
     `split`: most tensors of a part, of which the first has none; they are called as llama.cpp's converter calls them.
     """
     writer = gguf.GGUFWriter(path, arch, split_max_tensors=split, small_first_shard=split > 0)
@@ -96,6 +98,8 @@ def write_gguf(
         if array is not None and array.ndim == 2 and array.dtype == np.float32:
             kind = gguf.GGMLQuantizationType[quant]
             writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        elif array is not None and array.ndim == 2 and array.dtype == np.uint8:
+            writer.add_tensor(name, array, raw_dtype=gguf.GGMLQuantizationType[quant])
         elif array is not None:
             writer.add_tensor(name, array)
     writer.write_header_to_file()

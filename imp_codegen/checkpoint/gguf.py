@@ -313,7 +313,7 @@ class _Reader:
         except FormatError:
             raise self._error(
                 f"{what} has the type {_GGML_NAMES.get(kind, kind)}, which imp does not support; "
-                f"supported: {', '.join(formats())}"
+                f"supported: {', '.join(name for name, fmt in formats().items() if fmt.ggml_type is not None)}"
             ) from None
         weights = 1
         for size in shape:

@@ -9,8 +9,9 @@ What a layout says of instructions is what ptxas makes of `dot` for sm_90a (sm_1
 shared memory included, the vector in registers: Q8_0 takes 0.62 a weight, Q6_K 1.28.
 
 The packed plane of a matrix [rows, cols]: units of `tile.rows` consecutive rows (the last one padded with zero bytes),
-each unit cut along the columns into tiles of `tile.cols`. A tile is its sections one after the other, each row-major
-[tile.rows][...] and starting at a multiple of 16 bytes; the tile's length is rounded up to a multiple of 16.
+each unit cut along the columns into tiles of `tile.cols`. A tile is its sections one after the other (what a row has
+once, in each tile), each row-major [tile.rows][...] and starting at a multiple of 16 bytes; the tile's length is
+rounded up to a multiple of 16.
 """
 
 from __future__ import annotations
@@ -92,11 +93,11 @@ class Layout:
         step = max(1, _WORKING_SET // (row_bytes * tile.rows)) * tile.rows
         for start in range(0, whole, step):
             stop = min(start + step, whole)
-            _store(views, self.split(fmt, np.ascontiguousarray(raw[start:stop])), start // tile.rows, tile)
+            _store(views, self._cut(fmt, np.ascontiguousarray(raw[start:stop]), tile), start // tile.rows, tile)
         if whole < rows:
             last = np.zeros((tile.rows, row_bytes), np.uint8)
             last[: rows - whole] = raw[whole:]
-            _store(views, self.split(fmt, last), whole // tile.rows, tile)
+            _store(views, self._cut(fmt, last, tile), whole // tile.rows, tile)
         return plane
 
     def unpack(self, fmt: Format, packed: Bytes, rows: int, cols: int, tile: Tile) -> Floats:
@@ -106,7 +107,18 @@ class Layout:
             raise FormatError(f"{self.name}: a plane of {rows} x {cols} has {expected} bytes, not {packed.size}")
         views = _section_views(self, packed, cols, tile)
         flat = [view.transpose(0, 2, 1, 3).reshape(len(view) * tile.rows, -1)[:rows] for view in views]
-        return self.decode(fmt, *flat)
+        return self.decode(
+            fmt, *(part[:, : section.row_bytes(cols)] for part, section in zip(flat, self.sections, strict=True))
+        )
+
+    def _cut(self, fmt: Format, raw: Bytes, tile: Tile) -> tuple[Bytes, ...]:
+        """The sections of rows; what a row has once, each of its tiles has."""
+        sections = self.split(fmt, raw)
+        tiles = fmt.cols(raw.shape[1]) // tile.cols
+        return tuple(
+            each if section.weights else np.tile(each, (1, tiles))
+            for each, section in zip(sections, self.sections, strict=True)
+        )
 
 
 def whole_values(fmt: Format, codes: Bytes) -> Bytes:

@@ -86,6 +86,9 @@ def _changes_nothing(checkpoint: Checkpoint, spec: ModelSpec, name: str) -> bool
     """Whether a tensor is one that transformers computes itself, or does not look at."""
     if NO_WEIGHTS.search(name):
         return True
+    if name.endswith(".input_scale"):  # for activations of four bits, which imp's are not
+        weight = checkpoint.tensors.get(f"{name.removesuffix('.input_scale')}.weight")
+        return weight is not None and weight.format == "NVFP4"
     if (found := _KEYS_AND_VALUES.fullmatch(name)) and int(found[1]) < len(spec.layers):
         return spec.layers[int(found[1])].mixer.shares is not None
     if not spec.tied_embeddings or name != _HEAD:
