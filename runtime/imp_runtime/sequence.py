@@ -17,6 +17,7 @@ from imp_runtime.host_sampler import HostSampler
 from imp_runtime.plan import BLOCK_TOKENS, EXPORTED, LISTED, MASKED, NO_LEDGER, TOP_LOGPROBS
 from imp_runtime.sampling import SamplingParams
 
+NAMED_AT_ONCE = 64  # places: a prompt may find nothing, and many at a time cost half as much each
 Finish = Literal["stop", "length", "abort", "error"]
 
 
@@ -132,11 +133,17 @@ class Sequence:
         """Names of places `begin` to `end`, full of known tokens: hashes of a place's tokens and the name before it."""
         for index in range(begin, end):
             while index >= len(self.names):
-                first = len(self.names) * BLOCK_TOKENS
-                tokens = struct.pack(f"<{BLOCK_TOKENS}i", *self.tokens(first, first + BLOCK_TOKENS))
-                before = self.names[-1] if self.names else b""
-                self.names.append(hashlib.blake2b(before + tokens, digest_size=32).digest())
+                self._name(min(end, len(self.names) + NAMED_AT_ONCE))
             yield self.names[index]
+
+    def _name(self, end: int) -> None:
+        first = len(self.names)
+        known = self.tokens(first * BLOCK_TOKENS, end * BLOCK_TOKENS)
+        tokens = struct.pack(f"<{len(known)}i", *known)
+        name = self.names[-1] if self.names else b""
+        for start in range(0, len(tokens), 4 * BLOCK_TOKENS):
+            name = hashlib.blake2b(name + tokens[start : start + 4 * BLOCK_TOKENS], digest_size=32).digest()
+            self.names.append(name)
 
     def seen(self, vocab: int) -> npt.NDArray[np.uint32]:
         """The row of ledger.seen: uint32 [vocab, 2], times generated and times among the last tokens."""
