@@ -82,11 +82,11 @@ def write_gguf(
     tensors: Tensors = {},  # noqa: B006
     quant: str = "F32",
     split: int = 0,
+    kinds: Mapping[str, str] = {},
 ) -> Path:
     """Write the small model of `arch` with other, more or fewer keys and tensors, its float32 matrices in `quant`.
 
-    Matrices of uint8 are rows of bytes that are `quant` already.
-
+    Matrices of uint8 are rows of bytes that are `quant` already. `kinds`: formats of some, in place of `quant`.
     `split`: most tensors of a part, of which the first has none; they are called as llama.cpp's converter calls them.
     """
     writer = gguf.GGUFWriter(path, arch, split_max_tensors=split, small_first_shard=split > 0)
@@ -95,11 +95,11 @@ def write_gguf(
         if key != "general.architecture" and value is not None:
             add_key(writer, key, value)
     for name, array in (tensors_of(arch) | dict(tensors)).items():
+        kind = gguf.GGMLQuantizationType[kinds.get(name, quant)]
         if array is not None and array.ndim == 2 and array.dtype == np.float32:
-            kind = gguf.GGMLQuantizationType[quant]
             writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
         elif array is not None and array.ndim == 2 and array.dtype == np.uint8:
-            writer.add_tensor(name, array, raw_dtype=gguf.GGMLQuantizationType[quant])
+            writer.add_tensor(name, array, raw_dtype=kind)
         elif array is not None:
             writer.add_tensor(name, array)
     writer.write_header_to_file()
