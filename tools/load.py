@@ -26,9 +26,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
-from load_client import Answer, ask
+from load_client import Address, Answer, ask
 from load_requests import Asked, Limits, random_request
 
 from imp_runtime.errors import ImpError
@@ -112,9 +113,9 @@ class Free:
     blocks: int
 
 
-async def state(port: int) -> tuple[Free, Limits]:
+async def state(at: Address) -> tuple[Free, Limits]:
     """Of a server that is ready. Raises ImpError where it does not say."""
-    answer = await ask(port, "GET", "/props", None, timeout=60)
+    answer = await ask(at, "GET", "/props", None, timeout=60)
     try:
         props = json.loads(answer.body)
         limits = Limits(int(props["default_generation_settings"]["n_ctx"]))
@@ -123,28 +124,26 @@ async def state(port: int) -> tuple[Free, Limits]:
         raise ImpError(f"/props answers {answer.status} and does not say what is free: {answer.body[:200]!r}") from None
 
 
-async def client(port: int, seed: int, until: float, limits: Limits, aborts: float, report: Report) -> None:
+async def client(at: Address, seed: int, until: float, limits: Limits, aborts: float, report: Report) -> None:
     """Ask for one thing after another until the time is up."""
     rng = random.Random(seed)
     while time.monotonic() < until:
         asked = random_request(rng, limits)
         leaves = rng.randrange(20) if rng.random() < aborts else None
-        answer = await ask(
-            port, "POST", asked.path, asked.body, leaves=leaves, timeout=_ANSWER_SECONDS, ends=asked.ends
-        )
+        answer = await ask(at, "POST", asked.path, asked.body, leaves=leaves, timeout=_ANSWER_SECONDS, ends=asked.ends)
         report.add(asked, answer)
         if answer.retry_after:
             await asyncio.sleep(min(answer.retry_after, max(until - time.monotonic(), 0)))
 
 
-async def kill(pid: int, port: int, seconds: float, report: Report) -> None:
+async def kill(pid: int, at: Address, seconds: float, report: Report) -> None:
     """End a process in its middle after a time, and wait until the server has another."""
     await asyncio.sleep(seconds)
     report.killed = time.monotonic()
     os.kill(pid, signal.SIGKILL)
     gone = False
     while time.monotonic() - report.killed < _START_SECONDS:
-        healthy = (await ask(port, "GET", "/health", None, timeout=60)).status == 200
+        healthy = (await ask(at, "GET", "/health", None, timeout=60)).status == 200
         if gone and healthy:
             print(f"the engine was killed, and there again after {time.monotonic() - report.killed:.1f} s")
             return
@@ -153,20 +152,20 @@ async def kill(pid: int, port: int, seconds: float, report: Report) -> None:
     report.faults["the engine was killed and did not come again"] += 1
 
 
-async def run(port: int, given: argparse.Namespace, victim: int | None) -> int:
+async def run(at: Address, given: argparse.Namespace, victim: int | None) -> int:
     """Load the server; the exit code."""
-    before, limits = await state(port)
+    before, limits = await state(at)
     report = Report()
     until = time.monotonic() + given.seconds
     tasks = [
-        client(port, given.seed * 1000 + number, until, limits, given.aborts, report) for number in range(given.clients)
+        client(at, given.seed * 1000 + number, until, limits, given.aborts, report) for number in range(given.clients)
     ]
     if victim is not None:
-        tasks.append(kill(victim, port, given.seconds / 2, report))
+        tasks.append(kill(victim, at, given.seconds / 2, report))
     await asyncio.gather(*tasks)
     report.show()
     deadline = time.monotonic() + _IDLE_SECONDS
-    while (after := (await state(port))[0]) != before and time.monotonic() < deadline:
+    while (after := (await state(at))[0]) != before and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
     print(f"free: {after.slots} of {before.slots} slots, {after.blocks} of {before.blocks} blocks")
     if after != before:
@@ -179,8 +178,8 @@ async def run(port: int, given: argparse.Namespace, victim: int | None) -> int:
 
 
 @contextmanager
-def server(model: str, arguments: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """A server of an artifact, as a process of its own; its port, and the process id of its engine."""
+def server(model: str, arguments: Sequence[str]) -> Iterator[tuple[Address, int]]:
+    """A server of an artifact, as a process of its own; its address, and the process id of its engine."""
     command = [sys.executable, "-m", "imp_server", "serve", model, "--port", "0", "--any-model"]
     command += ["--set", "log.level=warning", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -192,9 +191,9 @@ def server(model: str, arguments: Sequence[str]) -> Iterator[tuple[int, int]]:
                 raise ImpError((line + said.read()).strip().splitlines()[-1].removeprefix("imp: error: "))
             rest = threading.Thread(target=lambda: sys.stderr.writelines(said))
             rest.start()
-            port = int(line.strip().removesuffix("/v1").rsplit(":", 1)[1])
-            asyncio.run(ready(port, process))
-            yield port, engine_of(process.pid)
+            at = "127.0.0.1", int(line.strip().removesuffix("/v1").rsplit(":", 1)[1])
+            asyncio.run(ready(at, process))
+            yield at, engine_of(process.pid)
             process.terminate()
             process.wait(30)
             rest.join()
@@ -203,10 +202,10 @@ def server(model: str, arguments: Sequence[str]) -> Iterator[tuple[int, int]]:
                 process.kill()
 
 
-async def ready(port: int, process: subprocess.Popen[str]) -> None:
+async def ready(at: Address, process: subprocess.Popen[str]) -> None:
     """Wait until the model is loaded. Raises ImpError when the server ends instead."""
     for _ in range(_START_SECONDS * 10):
-        if (await ask(port, "GET", "/health", None, timeout=60)).status == 200:
+        if (await ask(at, "GET", "/health", None, timeout=60)).status == 200:
             return
         if process.poll() is not None:
             raise ImpError(f"the server ended with {process.returncode}")
@@ -245,10 +244,10 @@ def main(arguments: Sequence[str]) -> int:
         parser.error("--kill needs the engine's process id where the server runs already")
     try:
         if remote:
-            port = int(given.server.removeprefix("http://").strip("/").rpartition(":")[2])
-            return asyncio.run(run(port, given, given.kill))
-        with server(given.server, given.serve.split()) as (port, engine):
-            return asyncio.run(run(port, given, None if given.kill is None else given.kill or engine))
+            url = urlsplit(given.server)
+            return asyncio.run(run((url.hostname or "", url.port or 80), given, given.kill))
+        with server(given.server, given.serve.split()) as (at, engine):
+            return asyncio.run(run(at, given, None if given.kill is None else given.kill or engine))
     except (ImpError, OSError, ValueError) as error:
         print(f"load: error: {error}", file=sys.stderr)
         return 2

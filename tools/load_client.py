@@ -32,8 +32,11 @@ class Answer:
     retry_after: float = 0.0
 
 
+Address = tuple[str, int]  # host, port
+
+
 async def ask(
-    port: int,
+    server: Address,
     method: str,
     path: str,
     body: bytes | None,
@@ -42,7 +45,7 @@ async def ask(
     leaves: int | None = None,
     ends: re.Pattern[bytes] | None = None,
 ) -> Answer:
-    """Send a request to this machine and take its answer.
+    """Send a request to a server and take its answer.
 
     `leaves`: go away after so many pieces of a stream, if it has as many; else after so many hundredths of a second.
     `ends` is found in the last event of a stream that is complete; None: the answer is no stream.
@@ -50,7 +53,7 @@ async def ask(
     answer = Answer()
     try:
         async with asyncio.timeout(timeout):
-            exchange = _exchange(answer, port, method, path, body or b"", leaves if ends is not None else None)
+            exchange = _exchange(answer, server, method, path, body or b"", leaves if ends is not None else None)
             if leaves is not None and ends is None:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(exchange, leaves / 100)
@@ -67,10 +70,10 @@ async def ask(
     return answer
 
 
-async def _exchange(answer: Answer, port: int, method: str, path: str, body: bytes, leaves: int | None) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+async def _exchange(answer: Answer, server: Address, method: str, path: str, body: bytes, leaves: int | None) -> None:
+    reader, writer = await asyncio.open_connection(*server, limit=1 << 20)
     try:
-        head = f"{method} {path} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n"
+        head = f"{method} {path} HTTP/1.1\r\nHost: {server[0]}:{server[1]}\r\nConnection: close\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)
         lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")

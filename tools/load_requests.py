@@ -62,7 +62,8 @@ def random_request(rng: random.Random, limits: Limits) -> Asked:
 
 def _length(rng: random.Random, most: int) -> int:
     """1 to `most`, short ones as often as long ones."""
-    return max(1, min(most, round(most ** rng.random())))
+    length: float = most ** rng.random()
+    return max(1, min(most, round(length)))
 
 
 def _text(rng: random.Random, context: int) -> str:
