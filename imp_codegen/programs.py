@@ -78,7 +78,9 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     steps = _steps(graph_form, greedy, sampled)
     fallback: tuple[ProgramSpec, ...] = ()
     if chosen.form == "persistent":
-        steps, fallback = _steps((*first, step_kernel(step_model(one))), greedy, sampled), steps
+        model = step_model(one)
+        before = (*first, *(kernel for match in model.before for kernel in match.lower(low)))
+        steps, fallback = _steps((*before, step_kernel(model)), greedy, sampled), steps
     worth = partial(_worth, low.target.card, steps[0].kernels)
     taken = [take_row(many.low, low, value) for block in head.reads for value in block]
     programs = (

@@ -10,7 +10,7 @@ from typing import Literal
 from imp_codegen.kernels.family import Body
 from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.step.kernel import least_units, step_kernel, tuned
+from imp_codegen.kernels.step.kernel import least_units, shortage, step_kernel, tuned
 from imp_codegen.kernels.step.model import misfit, step_model
 from imp_codegen.predict import predict_us
 from imp_codegen.targets import TargetError
@@ -67,10 +67,7 @@ def choose(body: Body, graph: Sequence[KernelSpec], wanted: Wanted) -> Chosen:
 
 def obstacle(body: Body) -> str | None:
     """Why one kernel cannot decode the model on this target, or None."""
-    found = misfit(body)
-    if found is None and not tuned(step_model(body)).possible:
-        found = f"{body.low.target.name} has too little shared memory for its tiles"
-    return found
+    return misfit(body) or shortage(step_model(body))
 
 
 def _main_layout(low: Lowering) -> tuple[str, float]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from imp_codegen.targets import Target
 
-_LEAST_TILES = 4  # 16 KB, what the card with the least bandwidth wants in flight
+LEAST_TILES = 4  # 16 KB, what the card with the least bandwidth wants in flight
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Step:
     @property
     def possible(self) -> bool:
         """Whether the ring is long enough to stream."""
-        return self.ring_tiles >= _LEAST_TILES
+        return self.ring_tiles >= LEAST_TILES
 
     def takes(self, choice: StepChoice) -> bool:
         """Whether each lane looks at another tile, and the ring has room for all of them."""

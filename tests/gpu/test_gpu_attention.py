@@ -30,7 +30,7 @@ def test_kernels_agree_with_numpy(tmp_path: Path, target: str, name: str) -> Non
 def test_the_step_kernel_equals_the_graph(tmp_path: Path, target: str, name: str) -> None:
     case = MIXED[name]
     if target == "sm_120a" and case.config.get("head_dim") == 256:
-        with case.built(), pytest.raises(TargetError, match="too little shared memory for its tiles"):
+        with case.built(), pytest.raises(TargetError, match=r"tiles of [0-9,]+ fit beside them"):
             compile_config(tmp_path, find_target(target), case.config)
         return
     with case.built():

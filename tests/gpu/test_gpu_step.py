@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from gemma4_shapes import e2b, large
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.targets import find_target
 from imp_runtime.artifact import Artifact
 from imp_runtime.device import detect_gpu, open_device
 from imp_runtime.engine import Engine
 from model_checks import FIXTURES, check_against_truth, quiet
-from two_forms import BothForms, compile_both, compile_config
+from two_forms import CONFIG, BothForms, compile_both
 
-DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
 CONTEXTS = (5, 40, 300, 3000)
 # Two layers of Qwen3-1.7B, with few tokens to choose from.
-QWEN3 = {
+QWEN3 = CONFIG | {
     "hidden_size": 2048,
     "intermediate_size": 6144,
     "num_attention_heads": 16,
@@ -28,7 +29,11 @@ QWEN3 = {
     "max_position_embeddings": 4096,
 }
 MODELS = {
-    "demo": None,
+    "demo": Path(__file__).parents[2] / "models" / "demo.gguf",
+    "heads of two sizes": FIXTURES / "gemma4" / "gemma4-Q4_K_M.gguf",
+    "caches that are shared, inputs of the token's own": FIXTURES / "gemma4_e2b" / "hf",
+    "heads of 256 and 512, one KV head": e2b(layers=10, shared=4, vocab=5003),
+    "heads of 256 and 512, values that are keys": large(layers=6, vocab=5003),
     "Q8_0": QWEN3,
     "Q4_K_M": QWEN3,
     "BF16": QWEN3,
@@ -44,12 +49,13 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_equals_the_graph(tmp_path, target, name):
-    changes = MODELS[name]
-    if changes is None:
-        artifact = compile_both(DEMO, tmp_path / "demo.impc", find_target(target))
+    changes, artifact, sized = MODELS[name], tmp_path / "model.impc", find_target(target)
+    if isinstance(changes, Path):
+        compile_both(changes, artifact, sized)
     else:
         quant = name if name in ("Q8_0", "Q4_K_M", "BF16") else "Q8_0"
-        artifact = compile_config(tmp_path, find_target(target), changes, quant)
+        (tmp_path / "config.json").write_text(json.dumps(changes), "utf-8")
+        compile_both(tmp_path / "config.json", artifact, sized, quant)
     with BothForms(artifact, open_device(target), sequences=2) as forms:
         last = min(max(CONTEXTS) + 8, forms.runner.plan.context)
         tokens = np.random.default_rng(0).integers(0, forms.vocab, last).tolist()

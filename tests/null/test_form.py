@@ -104,28 +104,20 @@ def test_a_model_that_the_step_kernel_does_not_take(uneven):
         plan(uneven, form="persistent")
 
 
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        (
-            "gemma4/gemma4-Q4_K_M.gguf",
-            "Attention layers.2.attention: its size of a head (128) is not that of Attention layers.0.attention (64)",
-        ),
-        (
-            "gemma4_e2b/hf",
-            "its layers are not all attention and a gated MLP (Embed per_layer_embed to Add per_layer_inputs)",
-        ),
-    ],
-)
-def test_what_the_step_kernel_leaves_to_the_graph(name, words):
+@pytest.mark.parametrize("name", ["gemma4/gemma4-Q4_K_M.gguf", "gemma4_e2b/hf"])
+def test_layers_of_several_kinds_are_taken(name):
     with closing(open_checkpoint(FIXTURES / name)) as checkpoint:
-        found = plan_model(checkpoint, (H200,), CompileOptions()).plan.targets[0]
-    assert (found.form, found.reason) == ("graph", words)
+        found = plan_model(checkpoint, (H200,), CompileOptions(form="persistent")).plan.targets[0]
+    assert found.form == "persistent"
 
 
 def test_too_little_shared_memory(tmp_path):
     chosen = plan(BIG, target=replace(H200, max_shared=48 << 10, gemv_shared=44 << 10))
-    assert (chosen.form, chosen.reason) == ("graph", "sm_90a has too little shared memory for its tiles")
+    words = (
+        "sm_90a has 49,152 bytes of shared memory, its phases take 15,888, and 7 tiles of 4,352 fit beside them; "
+        "8 are needed"
+    )
+    assert (chosen.form, chosen.reason) == ("graph", words)
 
 
 def test_obstacles_in_the_graph(tmp_path):
@@ -142,8 +134,8 @@ def test_obstacles_in_the_graph(tmp_path):
     assert obstacle(Body(low, groups[1:])) == f"{words} (RmsNorm layers.0.attn_norm to Linear layers.0.v)"
     qkv = groups[1]
     assert isinstance(qkv, NormLinear)
-    two = (groups[0], replace(qkv, linears=qkv.linears[:-1]), *groups[2:])
-    assert obstacle(Body(low, two)) == "blk.0.attn_q.weight: q, k and v are not three matrices"
+    two = (groups[0], replace(qkv, writes=(qkv.writes[0][:-1],)), *groups[2:])
+    assert obstacle(Body(low, two)) == f"{words} (HeadNorm layers.0.q_norm to Attention layers.0.attention)"
     key = low.placed["blk.1.attn_k.weight"]
     cut = replace(key, tile=replace(key.tile, cols=key.tile.cols // 2))
     placed = {**low.placed, "blk.1.attn_k.weight": cut}

@@ -8,7 +8,17 @@ from dataclasses import replace
 import pytest
 
 from imp_codegen.kernels.step import schedule as module
-from imp_codegen.kernels.step.schedule import Count, Flow, Order, Phase, Schedule, ScheduleError, check, flows
+from imp_codegen.kernels.step.schedule import (
+    Attending,
+    Count,
+    Flow,
+    Order,
+    Phase,
+    Schedule,
+    ScheduleError,
+    check,
+    flows,
+)
 from imp_codegen.targets import TargetError, find_target
 from schedules import DEMO, SHAPES, schedule_of
 
@@ -33,13 +43,14 @@ def test_known_shapes(target, refused):
 def test_the_demo_model(target):
     _, schedule = schedule_of(DEMO, "", find_target(target))
     check(schedule)
-    few = [phase for layer in schedule.layers for phase in layer if phase.units < schedule.grid]
+    few = [phase for phase in schedule.products() if phase.units < schedule.grid]
     assert bool(few) == (target != "sim")
 
 
 # Four warps and three CTAs; the last phase's units do not come out even.
-LAYER = (
+LAYER: tuple[Phase | Attending, ...] = (
     Phase("q, k and v", 24, 1, 64, 96),
+    Attending(96, 64, window=0, items=2, splits=1, warps=4),
     Phase("output projection", 16, 1, 64, 64),
     Phase("gate and up", 37, 2, 64, 148),
     Phase("down projection", 16, 3, 148, 64, may_sweep=True),
@@ -50,14 +61,9 @@ GOOD = Schedule(
     slots=12,
     in_flight=5,
     lanes=4,
-    layers=(LAYER,),
+    layers=(LAYER, (LAYER[0], replace(LAYER[1], window=40), *LAYER[2:])),
     head=Phase("LM head", 76, 1, 64, 301),
-    windows=(0, 40),
-    items=2,
-    splits=1,
     blocks=50,
-    qkv=96,
-    attention=64,
 )
 
 
@@ -66,21 +72,23 @@ def flowing(number: int, flow: Flow) -> Schedule:
 
 
 def phase(number: int, **changes: object) -> Schedule:
-    layer = list(LAYER)
-    layer[number] = replace(layer[number], **changes)  # type: ignore[arg-type]
-    return replace(GOOD, layers=(LAYER, tuple(layer)))
+    return replace(GOOD, layers=(LAYER, changed(number, **changes)))
+
+
+def changed(number: int, **changes: object) -> tuple[Phase | Attending, ...]:
+    return (*LAYER[:number], replace(LAYER[number], **changes), *LAYER[number + 1 :])  # type: ignore[arg-type]
 
 
 def test_a_good_one():
     check(GOOD)
     check(replace(GOOD, slots=9))  # a round of four and five in flight; too few for sweeps, which are then not made
-    check(replace(GOOD, layers=(LAYER, tuple(replace(p, early=2) for p in LAYER))))
+    check(replace(GOOD, layers=(LAYER, tuple(replace(p, early=2) if isinstance(p, Phase) else p for p in LAYER))))
 
 
 @pytest.mark.parametrize(("slots", "ends"), [(12, False), (13, True)])
 def test_tiles_of_a_cache_block_in_pieces(slots, ends):
     """Four warps that each wait for four pieces of their keys: the first one's last is the thirteenth."""
-    schedule = replace(GOOD, pieces=4, slots=slots, in_flight=3, lanes=2)
+    schedule = replace(phase(1, pieces=4), slots=slots, in_flight=3, lanes=2)
     if ends:
         check(schedule)
         return
@@ -88,8 +96,35 @@ def test_tiles_of_a_cache_block_in_pieces(slots, ends):
         check(schedule)
 
 
-def test_branches_with_norms():
-    check(replace(GOOD, flows=flows(normed=True)))
+EXTRA = (Phase("input gate", 16, 1, 64, 16), Phase("input projection", 16, 1, 16, 64))
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_branches_with_norms_and_a_third_one(normed):
+    check(replace(GOOD, flows=flows(normed=normed)))
+    with_inputs = tuple((*layer, *EXTRA) for layer in GOOD.layers)
+    check(replace(GOOD, flows=flows(normed=normed, extra=True), layers=with_inputs))
+
+
+# Rows of gate and up are 148 or 296; with an odd number of layers of a kind, and an even one.
+WIDE = (*LAYER[:3], replace(LAYER[3], units=74, rows=296), replace(LAYER[4], cols=296))
+
+
+@pytest.mark.parametrize("wide", [0, 1, 2, 3])
+def test_vectors_of_several_lengths(wide):
+    check(replace(GOOD, layers=(LAYER, *(WIDE,) * wide, LAYER)))
+
+
+def test_a_length_whose_writes_were_not_counted_apart(monkeypatch):
+    """As if all lengths lay in the same words: every second layer's tag is not that of every second write."""
+    monkeypatch.setattr(module, "_written", lambda flow, phase: tuple((name, 0) for name in flow.written()))
+    with pytest.raises(ScheduleError, match="waits for a qkv that nobody writes"):
+        check(replace(GOOD, layers=(LAYER, WIDE, LAYER)))
+
+
+def test_fewer_warps_attend_than_multiply():
+    layer = changed(1, warps=2, pieces=4)
+    check(replace(GOOD, layers=(layer, LAYER)))
 
 
 @pytest.mark.parametrize(
@@ -104,17 +139,17 @@ def test_branches_with_norms():
             "with 5 tiles in flight that takes 9 slots, the ring has 8",
         ),
         (replace(GOOD, in_flight=9), "with 9 tiles in flight that takes 13 slots, the ring has 12"),
-        (phase(0, rows=95), "q, k and v: 95 values are published, 96 are waited for"),
-        (replace(GOOD, attention=48), "output projection: 48 values are published, 64 are waited for"),
-        (phase(2, rows=144), "down projection: 144 values are published, 148 are waited for"),
-        (phase(3, rows=60), "q, k and v: 60 values are published, 64 are waited for"),
+        (phase(0, rows=95), "attention: 95 values are published, 96 are waited for"),
+        (phase(1, rows=48), "output projection: 48 values are published, 64 are waited for"),
+        (phase(3, rows=144), "down projection: 144 values are published, 148 are waited for"),
+        (phase(4, rows=60), "q, k and v: 60 values are published, 64 are waited for"),
         (replace(GOOD, head=replace(GOOD.head, cols=128)), "LM head: 64 values are published, 128 are waited for"),
         (flowing(3, Flow("sum", "gated")), "phase 3 of a layer waits for a sum that nobody writes"),
         (flowing(3, Flow("x", "x")), "phase 3 of a layer writes x, which it reads"),
         (flowing(0, Flow("x", "qkv", "branch", "x")), "phase 0 of a layer waits for a branch that nobody writes"),
-        (phase(1, early=-1), "output projection: begins when all but -1 CTAs have arrived"),
+        (phase(2, early=-1), "output projection: begins when all but -1 CTAs have arrived"),
         (
-            replace(phase(2, early=2), grid=20),
+            replace(phase(3, early=2), grid=20),
             "gate and up: begins when all but 2 CTAs have arrived, and output projection has 16 units for 20 CTAs",
         ),
     ],
@@ -154,8 +189,12 @@ class OneForgotten(Count):
         ("Order", FetchedByUnits, "a tile is not taken where it was fetched"),
         ("Order", TakenFromTheEnd, "against the order of fetching"),
         ("Count", OneForgotten, "q, k and v: its 24 units are not each done once by 3 CTAs"),
-        ("splits_of", lambda schedule, blocks: [blocks - 1], "attention: 1 blocks are cut into [0], 1 splits at most"),
-        ("splits_of", lambda schedule, blocks: [1] * blocks, "attention: 3 blocks are cut into [1, 1, 1], 1 splits"),
+        ("splits_of", lambda attending, blocks: [blocks - 1], "attention: 1 blocks are cut into [0], 1 splits at most"),
+        (
+            "splits_of",
+            lambda attending, blocks: [1] * blocks,
+            "attention: 4 blocks are cut into [1, 1, 1, 1], 1 splits",
+        ),
     ],
 )
 def test_wrong_counting(monkeypatch, name, wrong, words):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from sim_library import INCLUDE, KERNELS, SIM, SimLibrary, aligned, compile_sim
 
-from imp_codegen.kernels.step.schedule import Count, Order, Phase, Schedule, seen, splits_of
+from imp_codegen.kernels.step.schedule import Attending, Count, Order, Phase, seen, splits_of
 from imp_codegen.targets import find_target
 from schedules import ROOT, schedule_of
 
@@ -54,10 +54,9 @@ def test_splits(tape: SimLibrary, window: int) -> None:
     positions = np.arange(0, 16 * 40, 7, dtype=np.int32)
     out = aligned(np.zeros((len(positions), 1 + SPLITS), np.int32))
     assert tape.launch(f"splits_{window}", [out, aligned(positions)], (len(positions), 1, 1)) == ""
-    phase = Phase("", 1, 1, 1, 1)
-    schedule = Schedule(GRID, WARPS, 8, 4, 4, (), phase, (window,), 1, SPLITS, 100, 1, 1)
+    attending = Attending(1, 1, window, 1, SPLITS, WARPS)
     for position, (active, *blocks) in zip(positions.tolist(), out.tolist(), strict=True):
-        assert blocks[:active] == splits_of(schedule, seen(position, window))
+        assert blocks[:active] == splits_of(attending, seen(position, window))
 
 
 # Numbers of the emitted type, each as an expression of the phase's units U.
@@ -66,29 +65,39 @@ template <class T> struct Numbers;
 template <class Args, imp::StepConfig C, class L, class H>
 struct Numbers<imp::Step<Args, C, L, H>> {
   using Kernel = imp::Step<Args, C, L, H>;
-  template <class P> struct Of;
-  template <class At, class F, imp::EncodeConfig E, imp::PhaseConfig P, class O, class... Units>
-  struct Of<imp::StepPhase<At, F, E, P, O, Units...>> {
+  template <class P>
+  struct Of {
     static constexpr bool has(int units, int tiles, bool may_sweep, int cols, int early) {
-      return E.cols == cols && P.early == early && ((Units::kUnits == units && Units::kTiles == tiles &&
-             (may_sweep || !Kernel::template Shape<Units>::kSweeps)) || ...);
+      return P::kConfig.early == early &&
+             any<typename P::Encoders>([=]<class E>(E*) { return E::kConfig.cols == cols; }) &&
+             any<typename P::Matrices>([=]<class U>(U*) {
+               return U::kUnits == units && U::kTiles == tiles && (may_sweep || !Kernel::template Shape<U>::kSweeps);
+             });
     }
-    static constexpr int kVariants = sizeof...(Units);
   };
+  template <class Ts, class Is>
+  static constexpr bool any(const Is& is) { return Ts::most([&]<class T>(T* one) { return is(one) ? 1 : 0; }) == 1; }
+  static constexpr bool attends(int window, int items, int splits, int warps, int pieces) {
+    return any<typename Kernel::Attend::Kinds>([=]<class K>(K*) {
+      return K::kConfig.window >= window && K::Core::kItems == items && K::kConfig.splits == splits &&
+             K::kConfig.warps == warps && K::kPieces == pieces;
+    });
+  }
   static constexpr bool kRing = C.grid == %d && C.warps == %d && C.slots == %d && C.in_flight == %d && C.lanes == %d;
-  static constexpr bool kAttention = Kernel::Core::kItems == %d && Kernel::A.splits == %d && Kernel::A.window == %d;
-  using Qkv = Of<typename L::template At<0>>; using Out = Of<typename L::template At<2>>;
-  using GateUp = Of<typename L::template At<3>>; using Down = Of<typename L::template At<4>>; using Head = Of<H>;
+  template <int I> using Phase = Of<typename L::template At<I>>;
+  using Head = Of<H>;
 };
 static_assert(Numbers<step_0_t>::kRing, "ring");
-static_assert(Numbers<step_0_t>::kAttention, "attention");
 """
 
 
-def _assertion(name: str, phase: Phase) -> str:
+def _assertion(phase: Phase | Attending, name: str) -> str:
+    if isinstance(phase, Attending):
+        numbers = f"{phase.window}, {phase.items}, {phase.splits}, {phase.warps}, {phase.pieces}"
+        return f'static_assert(Numbers<step_0_t>::attends({numbers}), "attention");\n'
     may_sweep = "true" if phase.may_sweep else "false"
     numbers = f"{phase.units}, {phase.tiles}, {may_sweep}, {phase.cols}, {phase.early}"
-    return f'static_assert(Numbers<step_0_t>::{name}::has({numbers}), "{name}");\n'
+    return f'static_assert(Numbers<step_0_t>::{name}::has({numbers}), "{phase.name}");\n'
 
 
 @pytest.mark.parametrize(
@@ -98,19 +107,17 @@ def _assertion(name: str, phase: Phase) -> str:
         ("models/shapes/qwen3-1.7b.json", "BF16", "sm_90a"),
         ("models/shapes/qwen3-0.6b.json", "Q8_0", "sm_120a"),
         ("models/demo.gguf", "", "sm_120a"),
+        ("tests/fixtures/gemma4_e2b/hf", "", "sm_90a"),
     ],
 )
 def test_the_numbers_are_those_of_the_emitted_type(source: str, quant: str, target: str) -> None:
     compiled, schedule = schedule_of(ROOT / source, quant, find_target(target))
     s = schedule
     text = compiled.emitted[target].source
-    text += TRAITS % (s.grid, s.warps, s.slots, s.in_flight, s.lanes, s.items, s.splits, max(s.windows))
-    for layer in s.layers:
-        text += "".join(map(_assertion, ("Qkv", "Out", "GateUp", "Down"), layer))
-    text += _assertion("Head", s.head)
-    for i, name in enumerate(("Qkv", "Out", "GateUp", "Down")):
-        kinds = len({layer[i] for layer in s.layers})
-        text += f'static_assert(Numbers<step_0_t>::{name}::kVariants >= {kinds}, "kinds of {name}");\n'
+    text += TRAITS % (s.grid, s.warps, s.slots, s.in_flight, s.lanes)
+    for layer in s.kinds():
+        text += "".join(_assertion(phase, f"Phase<{i}>") for i, phase in enumerate(layer))
+    text += _assertion(s.head, "Head")
     command = [
         "g++",
         "-std=c++20",

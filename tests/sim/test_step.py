@@ -90,12 +90,20 @@ def test_norms_of_all_heads_together(tmp_path: Path, name: str) -> None:
         forms.compare(tokens(40, forms.vocab))
 
 
+@pytest.mark.parametrize("name", ["gemma4/gemma4-Q4_K_M.gguf", "gemma4_e2b/hf"])
+def test_layers_of_several_kinds(tmp_path: Path, name: str) -> None:
+    """Heads of two sizes; caches that later layers read, MLPs of two widths, an input of the token's own."""
+    artifact = compile_both(FIXTURES / name, tmp_path / "m.impc", sim(4, 3))
+    with BothForms(artifact, SimDevice(threads=1)) as forms:
+        forms.compare(tokens(40, forms.vocab))
+
+
 def test_the_count_of_layers_may_wrap(tmp_path: Path) -> None:
     """After 2^32 layers, in the middle of a step of three: days of decoding."""
     changes, quant, target, _ = SHAPES["three layers, heads of 128, no groups"]
     with BothForms(compile_config(tmp_path, target, changes, quant), SimDevice(threads=1)) as forms:
         turn = 2**32 - 2
-        counters = np.zeros((5, 32), np.uint32)
+        counters = np.zeros((6, 32), np.uint32)
         counters[0, 0] = turn
         counters[1:, 0] = turn * target.sms % 2**32
         forms.runner.write("step.counters", counters)

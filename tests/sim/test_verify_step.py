@@ -15,7 +15,7 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.verify import NOISE, VerifyReport, verify
 from imp_runtime.engine import Engine
-from model_checks import quiet
+from model_checks import FIXTURES, quiet
 from two_forms import CONFIG
 
 # Found among sixteen shapes: one code of the step differs from the reference's.
@@ -33,8 +33,8 @@ GEMMA = {
 PHASES = ("q", "k", "v", "attention", "attention.cache", "attn_residual", "gated", "residual")
 
 
-def checked(folder: Path, shape: dict[str, Any], fault: tuple[str, str, str] | None = None) -> VerifyReport:
-    """The report; `fault`: a header, a text in it, and what replaces it.
+def checked(folder: Path, model: Path | dict[str, Any], fault: tuple[str, str, str] | None = None) -> VerifyReport:
+    """The report of a checkpoint, or of a shape; `fault`: a header, a text in it, and what replaces it.
 
     The phases are kept as in a check build, but nobody watches the threads, which takes its time.
     """
@@ -45,12 +45,15 @@ def checked(folder: Path, shape: dict[str, Any], fault: tuple[str, str, str] | N
         text = header.read_text("utf-8")
         assert text.count(fault[1]) == 1
         header.write_text(text.replace(*fault[1:]), "utf-8")
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **shape}), "utf-8")
-    options = CompileOptions(random_weights=True, form="persistent")
+    config = folder / "config.json"
+    if isinstance(model, dict):
+        config.write_text(json.dumps({**CONFIG, **model}), "utf-8")
+    source = config if isinstance(model, dict) else model
+    options = CompileOptions(random_weights=source is config, form="persistent")
     kept = patch.object(compiler, "Lowering", lambda *args, **named: Lowering(*args, **{**named, "check": True}))
     with patch.object(emit, "templates", lambda: templates):
         with kept:
-            compile_model(folder / "config.json", artifact, ("sim",), options, quiet)
+            compile_model(source, artifact, ("sim",), options, quiet)
         with Engine.load(artifact, target="sim") as engine:
             return verify(engine.artifact, engine.runner, quiet)
 
@@ -70,6 +73,17 @@ def test_branches_with_norms(tmp_path: Path) -> None:
     compared = [f"layers.{layer}.{phase}" for layer in (0, 1) for phase in each]
     compared[-1] = "logits"  # the head keeps no sum
     assert [row.op for row in report.rows if row.kernel == "step"] == compared
+
+
+def test_layers_of_several_kinds(tmp_path: Path) -> None:
+    """Who reads another's cache appends nothing; an input of the token's own is one more branch."""
+    report = checked(tmp_path, FIXTURES / "gemma4_e2b" / "hf")
+    assert report.first_failure is None
+    compared = {row.op for row in report.rows if row.kernel == "step"}
+    each = (*PHASES, "attn_output", "down", "ffn_residual", "inp_gated", "inp_proj", "scaled")
+    own, shared = set(each) - {"residual"}, set(each) - {"residual", "k", "v", "attention.cache"}
+    assert compared >= {f"layers.1.{phase}" for phase in own}
+    assert {name for name in compared if name.startswith("layers.3.")} == {f"layers.3.{phase}" for phase in shared}
 
 
 @pytest.mark.thorough

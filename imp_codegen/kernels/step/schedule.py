@@ -1,14 +1,14 @@
 """The step kernel's schedule, checked by counting before anything is compiled: every wait in it must end.
 
 Mirrors who fetches and takes which tile in which order: TapeCount, TapeRounds and TapeSweeps of stage/tape.h,
-AttentionShare of stage/attention_core.h, and the waits of stage/step.h.
+AttentionShare of stage/attention_core.h, and the waits of stage/step.h and step_attend.h.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from imp_runtime.errors import ImpError
@@ -37,6 +37,24 @@ class Phase:
 
 
 @dataclass(frozen=True, slots=True)
+class Attending:
+    """The attention of a layer, from a vector of `cols` values to one of `rows`.
+
+    `window`: 0 for none. `items`: CTAs that one split of the keys has; `splits`: most of them; `warps`: of a CTA that
+    attend; `pieces`: tiles that a block's keys are, and its values, which a warp gives back together.
+    """
+
+    cols: int
+    rows: int
+    window: int
+    items: int
+    splits: int
+    warps: int
+    pieces: int = 1
+    name: str = "attention"
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """What a phase reads and writes (Flow of stage/step_phase.h): names of vectors, empty for none.
 
@@ -54,8 +72,11 @@ class Flow:
         return tuple(name for name in (self.kept, self.writes) if name)
 
 
-def flows(normed: bool) -> tuple[Flow, ...]:
-    """Those of a layer's phases and of the head. `normed`: its branches have norms before they are added."""
+def flows(*, normed: bool, extra: bool = False) -> tuple[Flow, ...]:
+    """Those of a layer's phases and of the head.
+
+    `normed`: its branches have norms before they are added. `extra`: the token's own input makes a third one.
+    """
     if not normed:
         return (
             Flow("x", "qkv"),
@@ -63,26 +84,34 @@ def flows(normed: bool) -> tuple[Flow, ...]:
             Flow("attention", "x", adds=True),
             Flow("x", "gated"),
             Flow("gated", "x", adds=True),
+            *((Flow("x", "extra"), Flow("extra", "x", adds=True)) if extra else ()),
             Flow("x", ""),
         )
+    middle = "middle" if extra else "x"
     return (
         Flow("x", "qkv", "branch", "sum"),
         Flow("qkv", "attention"),
         Flow("attention", "branch"),
-        Flow("sum", "gated", "branch", "x"),
+        Flow("sum", "gated", "branch", middle),
         Flow("gated", "branch"),
+        *((Flow("middle", "extra", "branch", "x"), Flow("extra", "branch")) if extra else ()),
         Flow("x", "", "branch"),
     )
 
 
+Words = tuple[str, int]
+"""A vector and its length, of which each has words of its own; 0 of the stream and its branches, which have one."""
+
+_STREAM = ("x", "sum", "middle", "branch")
+
+_Flowing = list[tuple[Phase | Attending, Flow]]
+
+
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """The numbers of a step kernel: StepConfig's; the four products of every different layer, in order; attention's.
+    """The numbers of a step kernel: StepConfig's, and the phases of every layer, in order.
 
-    `windows`: the different ones of attention, 0 for none. `items`: CTAs that one split of the keys has; `splits`: most
-    of them; `blocks`: of 16 positions, of the longest sequence; `qkv`, `attention`: values of the vectors that
-    attention reads and writes; `flows`: of the phases, attention's among them, and of the head; `pieces`: tiles that a
-    block's keys are, and its values, which a warp gives back together.
+    `blocks`: of 16 positions, of the longest sequence; `flows`: of the phases and of the head.
     """
 
     grid: int
@@ -90,16 +119,24 @@ class Schedule:
     slots: int
     in_flight: int
     lanes: int
-    layers: tuple[tuple[Phase, ...], ...]
+    layers: tuple[tuple[Phase | Attending, ...], ...]
     head: Phase
-    windows: tuple[int, ...]
-    items: int
-    splits: int
     blocks: int
-    qkv: int
-    attention: int
     flows: tuple[Flow, ...] = flows(normed=False)
-    pieces: int = 1
+
+    def products(self) -> tuple[Phase, ...]:
+        """All different phases but attention, and the head."""
+        each = (phase for layer in self.kinds() for phase in layer if isinstance(phase, Phase))
+        return (*dict.fromkeys(each), self.head)
+
+    def attention(self) -> tuple[Attending, ...]:
+        """The different ones."""
+        each = (phase for layer in self.kinds() for phase in layer if isinstance(phase, Attending))
+        return tuple(dict.fromkeys(each))
+
+    def kinds(self) -> tuple[tuple[Phase | Attending, ...], ...]:
+        """The different layers."""
+        return tuple(dict.fromkeys(self.layers))
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,9 +208,9 @@ def seen(position: int, window: int) -> int:
     return position // BLOCK_TOKENS + 1 - first // BLOCK_TOKENS
 
 
-def splits_of(schedule: Schedule, blocks: int) -> list[int]:
+def splits_of(attending: Attending, blocks: int) -> list[int]:
     """How many of the blocks in sight each split takes; those that take none are not there."""
-    chunk = max(-(-blocks // schedule.splits), schedule.warps)
+    chunk = max(-(-blocks // attending.splits), attending.warps)
     return [min(blocks - begin, chunk) for begin in range(0, blocks, chunk)]
 
 
@@ -184,17 +221,18 @@ def check(schedule: Schedule) -> None:
     _check_vectors(schedule)
     _check_tags(schedule)
     orders: dict[Order, str] = {}
-    for phase in _phases(schedule):
+    for phase in schedule.products():
         _check_cover(schedule, phase)
         for units in {phase.units // schedule.grid, -(-phase.units // schedule.grid)}:
             for sweeps in {False, phase.may_sweep}:
                 orders.setdefault(Order(schedule.warps, phase.tiles, units, sweeps), phase.name)
     contexts = _contexts(schedule)
-    for blocks in sorted({seen(position, window) for position in contexts for window in schedule.windows}):
-        _check_splits(schedule, blocks)
-        for split in splits_of(schedule, blocks):
-            order = Order(schedule.warps, 2 * schedule.pieces, split)
-            orders.setdefault(order, f"attention over {blocks} blocks")
+    for attending in schedule.attention():
+        for blocks in sorted({seen(position, attending.window) for position in contexts}):
+            _check_splits(attending, blocks)
+            for split in splits_of(attending, blocks):
+                order = Order(attending.warps, 2 * attending.pieces, split)
+                orders.setdefault(order, f"attention over {blocks} blocks")
     for order, name in orders.items():
         _check_order(schedule, order, name)
     for block in _blocks(schedule):
@@ -202,25 +240,20 @@ def check(schedule: Schedule) -> None:
             _check_ring(schedule, block, position)
 
 
-def _phases(schedule: Schedule) -> Iterator[Phase]:
-    for layer in schedule.layers:
-        yield from layer
-    yield schedule.head
-
-
 def _contexts(schedule: Schedule) -> list[int]:
     """Positions: with few blocks, those at which a second split begins, and many; of a window, whole ones and parts."""
-    some = (1, schedule.warps, schedule.warps + 1, 5 * schedule.warps * schedule.splits + 1)
+    each = schedule.attention()
+    some = {n for a in each for n in (1, a.warps, a.warps + 1, 5 * a.warps * a.splits + 1)}
     ends = {min(n, schedule.blocks) * BLOCK_TOKENS - 1 for n in some}
-    return sorted(ends | {end - BLOCK_TOKENS + 1 for end in ends if any(schedule.windows)})
+    return sorted(ends | {end - BLOCK_TOKENS + 1 for end in ends if any(a.window for a in each)})
 
 
 def _blocks(schedule: Schedule) -> list[int]:
-    """The first CTA, the last one, and those with the fewest and the most tiles of a layer."""
+    """The first CTA, the last one, and those with the fewest and the most tiles of all different layers."""
     tiles = []
     for block in range(schedule.grid):
         count = Count(schedule.grid, schedule.warps, block)
-        for phase in schedule.layers[0]:
+        for phase in schedule.products()[:-1]:
             count.next(phase.units, phase.tiles)
         tiles.append(count.tile)
     return sorted({0, schedule.grid - 1, tiles.index(min(tiles)), tiles.index(max(tiles))})
@@ -228,20 +261,18 @@ def _blocks(schedule: Schedule) -> list[int]:
 
 def _check_vectors(schedule: Schedule) -> None:
     """Each phase publishes all that the next one polls, and nobody can write it again before all have read it."""
-    for phases in schedule.layers:
-        qkv, out, gate_up, down = phases
-        for name, made, wanted in (
-            (qkv.name, qkv.rows, schedule.qkv),
-            (out.name, schedule.attention, out.cols),
-            (gate_up.name, out.rows, gate_up.cols),
-            (down.name, gate_up.rows, down.cols),
-            (qkv.name, down.rows, qkv.cols),
-            (schedule.head.name, down.rows, schedule.head.cols),
-        ):
-            if made != wanted:
-                raise _wrong(f"{name}: {made} values are published, {wanted} are waited for")
-    least = min((phase for layer in schedule.layers for phase in layer), key=lambda phase: phase.units)
-    for phase in _phases(schedule):
+    *flows_of_layer, last = schedule.flows
+    for layer in schedule.kinds():
+        made: dict[str, int] = {}
+        steps = [*zip(layer, flows_of_layer, strict=True)] * 2  # a layer finds what one before has left
+        for phase, flow in (*steps, (schedule.head, last)):
+            for vector in filter(None, (flow.reads, flow.branch)):
+                if made.get(vector, phase.cols) != phase.cols:
+                    raise _wrong(f"{phase.name}: {made[vector]} values are published, {phase.cols} are waited for")
+            made |= {flow.kept: phase.cols, flow.writes: phase.rows}
+    products = schedule.products()
+    least = min(products[:-1], key=lambda phase: phase.units)
+    for phase in products:
         # A CTA without a unit holds nobody up: others must wait until it, too, has read the vector.
         if phase.early < 0 or (phase.early > 0 and least.units < schedule.grid):
             raise _wrong(
@@ -250,42 +281,56 @@ def _check_vectors(schedule: Schedule) -> None:
             )
 
 
-def tag(layer: Sequence[Flow], vector: str, phase: int, done: int, turn: int, times: int) -> int:
+def tag(flows_of_layer: Sequence[Flow], vector: str, phase: int, before: int, times: int) -> int:
     """A vector's tag once it was written `times` more times than before `phase` of a layer, as the kernel counts.
 
-    `done`: layers of this step before, `turn`: of all steps.
+    `before`: layers that have written the same words: of this step if the embedding begins them anew, else of all.
     """
-    each = sum(flow.written().count(vector) for flow in layer)
-    before = sum(flow.written().count(vector) for flow in layer[:phase])
-    return ((done if vector == "x" else turn) * each + before + times) % 2
+    each = sum(flow.written().count(vector) for flow in flows_of_layer)
+    already = sum(flow.written().count(vector) for flow in flows_of_layer[:phase])
+    return (before * each + already + times) % 2
+
+
+def _written(flow: Flow, phase: Phase | Attending) -> tuple[Words, ...]:
+    return tuple(_words(vector, phase.rows if vector == flow.writes else phase.cols) for vector in flow.written())
+
+
+def _words(vector: str, length: int) -> Words:
+    return vector, 0 if vector in _STREAM else length
 
 
 def _check_tags(schedule: Schedule) -> None:
-    """Whoever reads a vector waits for what was written last, and nobody writes it while others may still read it."""
-    *layer, head = schedule.flows
-    tags: dict[str, int] = {}
-    last_read: dict[str, int] = {}
-    made_by_someone = {"x", *(vector for flow in layer for vector in flow.written())}
+    """Whoever reads words waits for what was written last, and nobody writes them while others may still read them."""
+    *flows_of_layer, last = schedule.flows
+    layers: list[_Flowing] = [[*zip(layer, flows_of_layer, strict=True)] for layer in schedule.layers]
+    ending: _Flowing = [(schedule.head, last)]
+    writers = [Counter({words for phase, flow in layer for words in _written(flow, phase)}) for layer in layers]
+    so_far = [*itertools.accumulate(writers, initial=Counter[Words]())]  # layers that have written some words
+    x = _words("x", schedule.head.cols)
+    tags: dict[Words, int] = {}
+    last_read: dict[Words, int] = {}
     now = itertools.count()
-    layers = 3
-    for step, done in itertools.product(range(3), range(layers + 1)):
+    for step, (done, layer) in itertools.product(range(3), enumerate([*layers, ending])):
         if done == 0:
-            tags["x"] = 0  # as the embedding leaves it
-        for phase, flow in enumerate(layer if done < layers else [head]):
-            at, turn = next(now), step * layers + done
-            for vector in filter(None, (flow.reads, flow.branch)):
-                expected = tag(layer, vector, phase, done, turn, 0)
-                if vector not in made_by_someone or expected != tags.get(vector, 0):
-                    raise _wrong(f"phase {phase} of a layer waits for a {vector} that nobody writes")
-                last_read[vector] = at
-            for times, vector in enumerate(flow.written()):
-                again = flow.written()[:times].count(vector)
-                made = tag(layer, vector, phase, done, turn, 1 + again)
-                if made == tags.get(vector, 0):
-                    raise _wrong(f"phase {phase} of a layer writes {vector} as it was tagged before")
-                if last_read.get(vector) == at:
-                    raise _wrong(f"phase {phase} of a layer writes {vector}, which it reads")
-                tags[vector] = made
+            tags[x] = 0  # as the embedding leaves it
+
+        def expected(words: Words, phase: int, times: int, step: int = step, done: int = done) -> int:
+            before = so_far[done][words] + (0 if words == x else step * so_far[-1][words])
+            return tag(flows_of_layer, words[0], phase, before, times)
+
+        for index, (phase, flow) in enumerate(layer):
+            at = next(now)
+            for words in (_words(vector, phase.cols) for vector in (flow.reads, flow.branch) if vector):
+                if (words != x and not so_far[-1][words]) or expected(words, index, 0) != tags.get(words, 0):
+                    raise _wrong(f"phase {index} of a layer waits for a {words[0]} that nobody writes")
+                last_read[words] = at
+            for times, words in enumerate(written := _written(flow, phase)):
+                made = expected(words, index, 1 + written[:times].count(words))
+                if made == tags.get(words, 0):
+                    raise _wrong(f"phase {index} of a layer writes {words[0]} as it was tagged before")
+                if last_read.get(words) == at:
+                    raise _wrong(f"phase {index} of a layer writes {words[0]}, which it reads")
+                tags[words] = made
 
 
 def _check_cover(schedule: Schedule, phase: Phase) -> None:
@@ -299,10 +344,10 @@ def _check_cover(schedule: Schedule, phase: Phase) -> None:
             raise _wrong(f"{phase.name}: its {phase.units} units are not each done once by {schedule.grid} CTAs")
 
 
-def _check_splits(schedule: Schedule, blocks: int) -> None:
-    splits = splits_of(schedule, blocks)
-    if sum(splits) != blocks or min(splits) < 1 or len(splits) > schedule.splits:
-        raise _wrong(f"attention: {blocks} blocks are cut into {splits}, {schedule.splits} splits at most")
+def _check_splits(attending: Attending, blocks: int) -> None:
+    splits = splits_of(attending, blocks)
+    if sum(splits) != blocks or min(splits) < 1 or len(splits) > attending.splits:
+        raise _wrong(f"attention: {blocks} blocks are cut into {splits}, {attending.splits} splits at most")
 
 
 def _check_order(schedule: Schedule, order: Order, name: str) -> None:
@@ -360,7 +405,7 @@ def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, li
 
     def step(name: str, order: Order, first: int, warp: int, pieces: int = 1) -> None:
         queues = [deque[tuple[int, ...]]() for _ in range(schedule.warps)]
-        for w in range(schedule.warps):
+        for w in range(order.warps):
             tiles = (first + i for i in order.taken(w))
             queues[(warp + w) % schedule.warps].extend(zip(*[tiles] * pieces, strict=True))
         found.append((name, queues))
@@ -369,14 +414,17 @@ def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, li
         share = count.next(phase.units, phase.tiles)
         step(phase.name, Order(schedule.warps, phase.tiles, share.units, phase.may_sweep), share.tile, share.warp)
 
-    for layer, window in itertools.product(schedule.layers, schedule.windows):
-        splits = splits_of(schedule, seen(position, window))
-        product(layer[0])
-        for item in range(block, schedule.items * len(splits), schedule.grid):
-            order = Order(schedule.warps, 2 * schedule.pieces, splits[item // schedule.items])
-            step("attention", order, count.tile, 0, schedule.pieces)
+    def attention(phase: Attending) -> None:
+        splits = splits_of(phase, seen(position, phase.window))
+        for item in range(block, phase.items * len(splits), schedule.grid):
+            order = Order(phase.warps, 2 * phase.pieces, splits[item // phase.items])
+            step(phase.name, order, count.tile, 0, phase.pieces)
             count.tile += order.units * order.tiles
-        for phase in layer[1:]:
+
+    for phase in itertools.chain.from_iterable(schedule.kinds()):
+        if isinstance(phase, Attending):
+            attention(phase)
+        else:
             product(phase)
     product(schedule.head)
     return found

@@ -54,13 +54,13 @@ struct AttentionShare {
   }
 };
 
-// `Row`: the format of the cache's rows (layout/cache.h).
-template <AttentionConfig C, class RowFormat>
+// `Row`: the format of the cache's rows (layout/cache.h). `Held`: columns of a warp's output that stay in registers.
+template <AttentionConfig C, class RowFormat, int Held = C.head_dim>
 struct AttentionCore {
   using Row = RowFormat;
   using Rotary = Rope<RopeConfig{
       .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
-  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap>;
+  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap, Held>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kGroup = attention_group(C.heads / C.kv_heads, 8);  // queries of a CTA: tensor cores take eight
   static constexpr int kShares = C.heads / C.kv_heads / kGroup;
@@ -177,7 +177,9 @@ struct AttentionCore {
                                               std::uint8_t* shared) {
     if (first >= end) return;
     const TileQueries<C.head_dim> queries(shared + kQueries, kGroup);
+    const TilePart part{reinterpret_cast<float*>(shared + kParts) + warp_index() * kGroup * kPart, kGroup, kPart};
     Tile attention;
+    attention.begin(part);
     for (int block = first; block < end; block += C.warps) {
       const int left = position + 1 - block * C.block_tokens;
       const int count = left < C.block_tokens ? left : C.block_tokens;
@@ -200,11 +202,11 @@ struct AttentionCore {
           warp_sync();
         }
       }
-      attention.values(values, weights);
+      attention.values(values, weights, part);
       if (own) bulk_fence();
       fetch.release();
     }
-    attention.store(reinterpret_cast<float*>(shared + kParts) + warp_index() * kGroup * kPart, kGroup, kPart);
+    attention.store(part);
   }
 
   // Parts of an output in a fixed order, a few at a time so that their loads overlap: read(first, parts) gives those of

@@ -54,11 +54,21 @@ struct TileQueries<HeadDim, true> {
   __device__ __forceinline__ const QueryWords& operator[](int k) const { return words[k]; }
 };
 
-// `Row`: a format of the cache. `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the scores, 0 for none.
-template <class Row, bool Windowed, float SoftCap>
+// Where a warp's part of the output will lie, or lies: of each of `count` queries HeadDim floats, maximum, sum; `stride`
+// floats apart.
+struct TilePart {
+  float* values;
+  int count;
+  int stride;
+};
+
+// `Row`: a format of the cache. `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the
+// scores, 0 for none. `Held`: columns of the output that stay in registers; the others lie where the part will.
+template <class Row, bool Windowed, float SoftCap, int Held>
 struct TileAttention {
   static constexpr int kHeadDim = Row::kHeadDim;
   static constexpr int kDepth = kHeadDim / 16;
+  static constexpr int kHeld = Held < kHeadDim ? Held / 16 : kDepth;
   static constexpr float kMasked = -1e30f;
   static_assert(kCacheTokens == 16, "a head's share of a block is one operand of the tensor cores");
   static_assert(kHeadDim % 16 == 0, "a head consists of tensor-core steps of 16");
@@ -67,11 +77,12 @@ struct TileAttention {
   struct Weights {
     std::uint32_t high[2];
     std::uint32_t low[2];
+    float correction[2];  // of what was added up before
   };
 
   float largest[2] = {kMasked, kMasked};  // of queries 2t and 2t + 1, t = lane % 4
   float total[2] = {0, 0};                // this lane's part of their sums of weights
-  float out[kDepth][4] = {};              // columns 16 d + g and 16 d + g + 8, g = lane / 4, of both queries
+  float out[kHeld][4] = {};               // columns 16 d + g and 16 d + g + 8, g = lane / 4, of both queries
 
   // The block's positions from `begin` (0 without a window) to `end` count, at least one.
   template <class Keys>
@@ -92,7 +103,7 @@ struct TileAttention {
       if constexpr (SoftCap != 0) scores[i] = soft_cap(scores[i], SoftCap);
     }
     Weights weights;
-    float correction[2];
+    float (&correction)[2] = weights.correction;
 #pragma unroll
     for (int q = 0; q < 2; q++) {
       const float first = counts(lane_index() / 4, begin, end) ? scores[q] : kMasked;
@@ -113,35 +124,54 @@ struct TileAttention {
       weights.low[i] = transpose8x8(low);
     }
 #pragma unroll
-    for (int d = 0; d < kDepth; d++) {
+    for (int d = 0; d < kHeld; d++) {
 #pragma unroll
       for (int i = 0; i < 4; i++) out[d][i] *= correction[i % 2];
     }
     return weights;
   }
 
-  // Every row of the block must hold numbers, also those that nobody has written yet: their weight is zero.
-  template <class Values>
-  __device__ __forceinline__ void values(const Values& block, const Weights& weights) {
-#pragma unroll
-    for (int d = 0; d < kDepth; d++) {
-      std::uint32_t a[4];
-      Row::values(a, block, d);
-      mma_f16_k16(out[d], a, weights.low);
-      mma_f16_k16(out[d], a, weights.high);
+  // Before the first block.
+  __device__ __forceinline__ void begin(const TilePart& part) const {
+    if constexpr (kHeld < kDepth) {
+      for (int q = 0; q < part.count; q++) {
+        for (int k = kHeld * 16 + lane_index(); k < kHeadDim; k += kWarp) part.values[q * part.stride + k] = 0;
+      }
+      warp_sync();
     }
   }
 
-  // To shared memory, for each of the `count` queries: HeadDim floats, maximum, sum; `stride` floats apart.
-  __device__ __forceinline__ void store(float* part, int count, int stride) const {
+  // Every row of the block must hold numbers, also those that nobody has written yet: their weight is zero.
+  template <class Values>
+  __device__ __forceinline__ void values(const Values& block, const Weights& weights, const TilePart& part) {
+#pragma unroll
+    for (int d = 0; d < kHeld; d++) add(block, d, weights, out[d]);
+#pragma unroll 4
+    for (int d = kHeld; d < kDepth; d++) {
+      float sums[4];
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        const float* at = column(part, d, i);
+        sums[i] = at != nullptr ? *at * weights.correction[i % 2] : 0;
+      }
+      add(block, d, weights, sums);
+#pragma unroll
+      for (int i = 0; i < 4; i++) {
+        if (float* at = column(part, d, i)) *at = sums[i];
+      }
+    }
+  }
+
+  // The rest of the part.
+  __device__ __forceinline__ void store(const TilePart& part) const {
 #pragma unroll
     for (int q = 0; q < 2; q++) {
       const int query = lane_index() % 4 * 2 + q;
       const float sum = column_sum(total[q]);
-      if (query >= count) continue;
-      float* line = part + query * stride;
+      if (query >= part.count) continue;
+      float* line = part.values + query * part.stride;
 #pragma unroll
-      for (int d = 0; d < kDepth; d++) {
+      for (int d = 0; d < kHeld; d++) {
         line[d * 16 + lane_index() / 4] = out[d][q];
         line[d * 16 + lane_index() / 4 + 8] = out[d][q + 2];
       }
@@ -153,6 +183,18 @@ struct TileAttention {
   }
 
  private:
+  template <class Values>
+  static __device__ __forceinline__ void add(const Values& block, int d, const Weights& weights, float (&sums)[4]) {
+    std::uint32_t a[4];
+    Row::values(a, block, d);
+    mma_f16_k16(sums, a, weights.low);
+    mma_f16_k16(sums, a, weights.high);
+  }
+  // Of the four sums of step `d` the i-th; null where there is no such query.
+  static __device__ __forceinline__ float* column(const TilePart& part, int d, int i) {
+    const int query = lane_index() % 4 * 2 + i % 2;
+    return query < part.count ? part.values + query * part.stride + d * 16 + i / 2 * 8 + lane_index() / 4 : nullptr;
+  }
   static __device__ __forceinline__ bool counts(int position, int begin, int end) {
     return position < end && (!Windowed || position >= begin);
   }

@@ -35,6 +35,7 @@ struct PostSource {
 // of a branch does not: its squares are summed first. No result depends on the number of warps.
 template <EncodeConfig C, class Cta = WholeCta>
 struct Encoder {
+  static constexpr EncodeConfig kConfig = C;
   static constexpr int kCodes = C.q8 ? round_up(C.cols, 128) : 0;  // a swizzle moves a chunk within 128 codes
   static constexpr int kScales = C.q8 ? round_up(C.cols / 4, 16) : 0;
   static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;

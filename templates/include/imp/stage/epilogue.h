@@ -112,6 +112,25 @@ struct PublishSum {
   __device__ __forceinline__ float at(int row) const { return TaggedInput::value(load_fresh(y.words + row)); }
 };
 
+// y = F(value) * up likewise; `up` lies in memory since before the launch.
+template <unsigned Biased, class F, bool Copied>
+struct PublishGated {
+  static constexpr int kReads = 4;
+  Published<Copied> y;
+  const float* const* bias;
+  const float* up;
+  float ahead[kReads] = {};
+  int units = 0;
+  __device__ __forceinline__ void read(int unit, int row) { ahead[unit] = row >= 0 ? up[row] : 0; }
+  __device__ __forceinline__ float biased(int matrix, int row, float value) {
+    return add_bias<Biased>(bias, matrix, row, value);
+  }
+  __device__ __forceinline__ void store(int row, float value) {
+    y.put(row, F::of(value) * (units < kReads ? pick(ahead, units) : up[row]));
+    units++;
+  }
+};
+
 struct LogitsConfig {
   int warps;
   unsigned biased = 0;  // bits of the matrices that have a bias

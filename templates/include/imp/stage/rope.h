@@ -16,6 +16,20 @@ __device__ __forceinline__ float2 rotate_pair(float2 x, float2 angle) {
   return make_float2(fma(x.x, angle.x, -(x.y * angle.y)), fma(x.y, angle.x, x.x * angle.y));
 }
 
+// Cosine and sine of a pair that turns, times the magnitude.
+__device__ __forceinline__ float2 rope_angle(const std::uint64_t* turns, int pair, int position, float magnitude) {
+  const std::uint64_t fraction = turns[pair] * static_cast<std::uint64_t>(position);
+  const auto signed_turn = static_cast<std::int32_t>(fraction >> 32);
+  float s = 0;
+  float c = 0;
+  sincospi(static_cast<float>(signed_turn) * 0x1p-31f, s, c);
+  if (magnitude != 1) {
+    s *= magnitude;
+    c *= magnitude;
+  }
+  return make_float2(c, s);
+}
+
 // A head as pairs: those that turn, then neighbours that stay as they are.
 template <RopeConfig C>
 struct Rope {
@@ -32,19 +46,8 @@ struct Rope {
   static __device__ __forceinline__ int first(int pair) { return adjacent(pair) ? 2 * pair : pair; }
   static __device__ __forceinline__ int second(int pair) { return adjacent(pair) ? 2 * pair + 1 : pair + kTurned; }
 
-  // Cosine and sine of a pair that turns, times the magnitude.
-  static __device__ __forceinline__ float2 angle(const std::uint64_t* turns, int pair, int position,
-                                                 float magnitude = C.magnitude) {
-    const std::uint64_t fraction = turns[pair] * static_cast<std::uint64_t>(position);
-    const auto signed_turn = static_cast<std::int32_t>(fraction >> 32);
-    float s = 0;
-    float c = 0;
-    sincospi(static_cast<float>(signed_turn) * 0x1p-31f, s, c);
-    if (magnitude != 1) {
-      s *= magnitude;
-      c *= magnitude;
-    }
-    return make_float2(c, s);
+  static __device__ __forceinline__ float2 angle(const std::uint64_t* turns, int pair, int position) {
+    return rope_angle(turns, pair, position, C.magnitude);
   }
 };
 

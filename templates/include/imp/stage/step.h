@@ -10,6 +10,9 @@
 //
 // Where a branch has a norm before it is added, its product stays in a vector of its own. Who reads the stream next adds it
 // while encoding, each CTA for itself; the CTAs together publish the sum in another vector than the one that is still read.
+//
+// Layers may differ in the shapes and formats of their matrices, in their heads, and in whether they keep a cache of their
+// own (ByLayer): each kind is a piece of code, and all of them are at hand in one kernel.
 #pragma once
 #include <initializer_list>
 #include <type_traits>
@@ -17,7 +20,7 @@
 #include "imp/stage/encode.h"
 #include "imp/stage/epilogue.h"
 #include "imp/stage/rows.h"
-#include "imp/stage/step_attention.h"
+#include "imp/stage/step_attend.h"
 #include "imp/stage/step_fetcher.h"
 #include "imp/stage/step_phase.h"
 #include "imp/stage/tape.h"
@@ -32,20 +35,25 @@ struct Step {
   //   qkv        u32 [heads + 2 kv heads, head_dim]
   //   attention  u32 [heads, head_dim]
   //   gated      u32
+  //   extra      u32, what gates have made of the token's own input to a layer, if there is one
+  //              These four in layer[].vectors where layers have any of them in several lengths, else once for all.
   //   partial    u64 [items, splits, queries, head_dim + 2]: a float, and which layer of which step made it
-  //   counters   u32: layers so far; then, 128 bytes apart, arrivals of each kind of phase
+  //   handed     u64 [layers, StepAttention::kHandedWords]: likewise words of new rows, if others read a layer's cache
+  //   counters   u32: layers so far, and steps, if anybody wants to know; then, 128 bytes apart, arrivals of each kind of phase
   //   turns      of each table, where heads turn
-  //   rows, positions; cache, table: of all layers, where these are one group
-  //   branch     u32 [hidden], what a branch has made; sum: where branches have norms
+  //   rows, positions; cache, table: of all layers, where these are one group and alike
+  //   branch     u32 [hidden], what a branch has made; sum, and with three branches middle: where branches have norms
   //   head       its products' weights; logits, best_value and best [grid] as StoreLogits has them
-  //   layer[]    qkv, out, gate_up, down: norm, post (the norm of the branch that it adds) and scale (of that sum) where
-  //              there are any, bias[] of the matrices that have one, plane[]; attention: q_norm, k_norm, if heads have
-  //              norms or q and k have, and its own cache and table, if layers are several groups. In a check build each
-  //              has `copy`, where the values of its vector stay, and qkv and gate_up `sum_copy`, if they keep a sum.
+  //   layer[]    qkv, out, gate_up, down, perhaps gate and proj: norm, post (the norm of the branch that it adds) and scale
+  //              (of that sum) where there are any, bias[] of the matrices that have one, plane[], of gate `up`, f32, what
+  //              it multiplies; attention: q_norm, k_norm, if heads have norms or q and k have, and its own cache and
+  //              table, if there are not those of all. In a check build each has `copy`, where the values of its vector
+  //              stay, and `sum_copy` if it keeps a sum. What some layers have fewer of is filled up, and not read.
   using Args = Pointers;
   using Attend = typename L::template At<L::kAttention>;
-  static constexpr AttentionConfig A = Attend::kConfig;
-  using Core = AttentionCore<A, typename Attend::Row>;
+  static constexpr int kWarps = C.warps;
+  static constexpr int kGrid = C.grid;
+  static constexpr int kTableEntries = Attend::kConfig.table_blocks * Attend::kConfig.block_groups;  // of a sequence
   using Cta = FirstWarps<C.warps>;
   static constexpr LogitsConfig kLogits{
       .warps = C.warps, .biased = Head::kConfig.biased, .scale = Head::kConfig.scale, .cap = Head::kConfig.cap};
@@ -53,6 +61,14 @@ struct Step {
   using Count = TapeCount<C.grid, C.warps>;
   static constexpr int kLayers = L::kLayers;
   static constexpr int kThreads = (C.warps + 1) * kWarp;
+
+  static_assert(sizeof(Args::layer) / sizeof(Args::layer[0]) == kLayers, "the arguments are those of other layers");
+  using Layer = std::remove_cvref_t<decltype(Args::layer[0])>;
+  static constexpr bool kCopied = requires(Layer layer) { layer.qkv.copy; };
+  using Publishes = Published<kCopied>;
+  // Whether layers have qkv, attention, gated and extra in several lengths, each of which has words of its own: a word that
+  // only some layers wrote would not bear every second layer's tag.
+  static constexpr bool kVaries = requires(Layer layer) { layer.vectors; };
 
   static constexpr int kSlotBytes = L::kTileBytes > Head::kTileBytes ? L::kTileBytes : Head::kTileBytes;
   static constexpr int kHeadBytes = Head::kScratchBytes + Logits::kSharedBytes;
@@ -64,17 +80,14 @@ struct Step {
     std::int32_t slot;
     std::int32_t position;
     std::uint32_t turn;  // layers of all steps before
-    float2 angles[Attend::kAngles][Core::kPairs];  // at the step's position
+    float2 angles[Attend::kAngles][Attend::kPairs];  // at the step's position
   };
   static constexpr int kShared = Ring::kSharedBytes + kScratchBytes;
-  static constexpr int kSharedBytes = kShared + round_up(sizeof(Shared), 16);
-  static_assert(A.warps == C.warps, "the same warps attend and multiply");
+  static constexpr int kOdd = kShared + round_up(sizeof(Shared), 16);
+  static constexpr int kSharedBytes = kOdd + (kVaries ? round_up(kLayers * 2, 16) : 0);
   static_assert(C.lanes <= C.in_flight && C.lanes <= C.slots, "each lane looks at another slot");
   static_assert(Ring::safe(C.warps), "the ring is too short for its warps and for what is in flight");
 
-  static_assert(sizeof(Args::layer) / sizeof(Args::layer[0]) == kLayers, "the arguments are those of other layers");
-  using Layer = std::remove_cvref_t<decltype(Args::layer[0])>;
-  static constexpr bool kCopied = requires(Layer layer) { layer.qkv.copy; };
   // The order of a phase's tiles.
   template <class Units>
   struct Shape {
@@ -88,8 +101,9 @@ struct Step {
                                    TapeRounds<C.warps, Units::kTiles>>;
 
   // Layer l's part of the cache and its blocks, of a sequence whose block table begins with the entry `first`.
-  static __device__ __forceinline__ typename Core::Args cached(const Args& args, int l, int first) {
-    if constexpr (A.block_groups == 1) {
+  template <class Heads>
+  static __device__ __forceinline__ typename Heads::Core::Args cached(const Args& args, int l, int first) {
+    if constexpr (requires { args.cache; }) {
       return {nullptr, nullptr, args.cache + static_cast<std::size_t>(l) * C.layer_bytes, args.table + first};
     } else {
       const auto& at = args.layer[l].attention;
@@ -130,13 +144,24 @@ struct Step {
         shared.position = position;
         shared.turn = load_fresh(args.counters);
       }
-      if constexpr (Attend::kTables > 0) {
-        for (int pair = thread_index(); pair < Core::Rotary::kTurned; pair += Core::kThreads) {
+      if constexpr (kVaries) {
+        const std::uint32_t steps = load_fresh(args.counters + 1);
+        for (int l = thread_index(); l < kLayers; l += C.warps * kWarp) {
+          unsigned bits = odd<Vector::qkv>(l, steps) | odd<Vector::attention>(l, steps) | odd<Vector::gated>(l, steps);
+          if constexpr (L::writes(Vector::extra) > 0) bits |= odd<Vector::extra>(l, steps);
+          odd_of()[l] = static_cast<std::uint16_t>(bits);
+        }
+      }
+      if constexpr (Attend::Turns::kCount > 0) {
+        for (int pair = thread_index(); pair < Attend::Turns::kPairs; pair += C.warps * kWarp) {
 #pragma unroll
           for (int t = 0; t < Attend::kAngles; t++) {
-            shared.angles[t][pair] =
-                t < Attend::kTables ? Core::Rotary::angle(args.turns[t], pair, position, Attend::magnitude(t))
-                                    : make_float2(1, 0);
+            const RopeTable table = Attend::Turns::at(t);
+            if (t == Attend::Turns::kCount) {
+              shared.angles[t][pair] = make_float2(1, 0);
+            } else if (pair < table.pairs) {
+              shared.angles[t][pair] = rope_angle(args.turns[t], pair, position, table.magnitude);
+            }
           }
         }
       }
@@ -151,7 +176,10 @@ struct Step {
       multiply<Head, 0>(kLayers, args.head, epilogue);
       epilogue.finish();
       // Everybody has read it long ago: this CTA has heard from all.
-      if (block_index() == 0 && thread_index() == 0) store_fresh(args.counters, turn(kLayers));
+      if (block_index() == 0 && thread_index() == 0) {
+        store_fresh(args.counters, turn(kLayers));
+        if constexpr (kVaries) store_fresh(args.counters + 1, load_fresh(args.counters + 1) + 1);
+      }
     }
 
     __device__ __forceinline__ typename Logits::Args logits() const {
@@ -169,10 +197,13 @@ struct Step {
       } else {
         using Flow = typename Phase::Flow;
         const auto& at = Phase::of(args.layer[l]);
-        const auto to = published(words<Flow::kTo>(), written<Flow::kTo, I, Flow::kKept == Flow::kTo>(l), at);
+        const auto to = published(words<Flow::kTo>(l), written<Flow::kTo, I, Flow::kKept == Flow::kTo>(l), at);
         if constexpr (Flow::kAdds) {
           PublishSum<Phase::kConfig.biased, Phase::kConfig.scale, kCopied> sum{to, bias_of(at)};
           multiply<Phase, I>(l, at, sum);
+        } else if constexpr (requires { at.up; }) {
+          PublishGated<Phase::kConfig.biased, typename Phase::Gate, kCopied> gated{to, bias_of(at), at.up};
+          multiply<Phase, I>(l, at, gated);
         } else {
           PublishRows<Phase::kConfig.biased, kCopied> rows{to, bias_of(at)};
           multiply<Phase, I>(l, at, rows);
@@ -182,27 +213,54 @@ struct Step {
     }
 
     template <Vector V>
-    __device__ __forceinline__ std::uint32_t* words() const {
+    __device__ __forceinline__ std::uint32_t* words(int l) const {
       if constexpr (V == Vector::x) return args.x;
       if constexpr (V == Vector::sum) return args.sum;
+      if constexpr (V == Vector::middle) return args.middle;
       if constexpr (V == Vector::branch) return args.branch;
-      if constexpr (V == Vector::qkv) return args.qkv;
-      if constexpr (V == Vector::attention) return args.attention;
-      if constexpr (V == Vector::gated) return args.gated;
+      const auto& vectors = vectors_of(l);
+      if constexpr (V == Vector::qkv) return vectors.qkv;
+      if constexpr (V == Vector::attention) return vectors.attention;
+      if constexpr (V == Vector::gated) return vectors.gated;
+      if constexpr (V == Vector::extra) return vectors.extra;
+    }
+    __device__ __forceinline__ const auto& vectors_of(int l) const {
+      if constexpr (kVaries) {
+        return args.layer[l].vectors;
+      } else {
+        return args;
+      }
     }
     // The tag of a vector once layer l has written it `Times` times. All words are zero at first.
     template <Vector V, int Times>
     __device__ __forceinline__ std::uint32_t tag(int l) const {
       if constexpr (L::writes(V) % 2 == 0) {
         return Times % 2;
+      } else if constexpr (kVaries && (V == Vector::qkv || V == Vector::attention || V == Vector::gated || V == Vector::extra)) {
+        return (static_cast<std::uint32_t>(odd_of()[l]) >> static_cast<int>(V) ^ Times) & 1u;
       } else {
         return ((V == Vector::x ? static_cast<std::uint32_t>(l) : turn(l)) + Times) & 1u;
       }
     }
+    // Of each layer, bit V: whether those before have written its words of vector V an odd number of times.
+    __device__ __forceinline__ std::uint16_t* odd_of() const {
+      return reinterpret_cast<std::uint16_t*>(scratch + (kOdd - Ring::kSharedBytes));
+    }
+    // Whether the layers before layer l, of this step and of all before, have written its words of a vector an odd number of
+    // times: one each.
+    template <Vector V>
+    __device__ __forceinline__ unsigned odd(int l, std::uint32_t steps) const {
+      static_assert(L::writes(V) == 1, "a layer writes a vector of several lengths once");
+      std::uint32_t times = 0;
+      for (int other = 0; other < kLayers; other++) {
+        if (words<V>(other) == words<V>(l)) times += steps + (other < l ? 1 : 0);
+      }
+      return (times & 1u) << static_cast<int>(V);
+    }
     // As phase I of layer l finds it, and as it leaves it.
     template <Vector V, int I>
     __device__ __forceinline__ TaggedInput input(int l) const {
-      return {words<V>(), tag<V, L::writes_before(V, I)>(l)};
+      return {words<V>(l), tag<V, L::writes_before(V, I)>(l)};
     }
     template <Vector V, int I, bool Again = false>
     __device__ __forceinline__ std::uint32_t written(int l) const {
@@ -234,7 +292,7 @@ struct Step {
         return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), true, at.post, scale_of(at), {nullptr, 0, nullptr}};
       } else {
         const bool added = L::writes_before(Flow::kBranch, I) > 0 || l > 0;
-        const auto kept = published_sum(words<Flow::kKept>(), written<Flow::kKept, I>(l), at);
+        const auto kept = published_sum(words<Flow::kKept>(l), written<Flow::kKept, I>(l), at);
         return Sum{input<Flow::kFrom, I>(l), input<Flow::kBranch, I>(l), added, at.post, scale_of(at), kept};
       }
     }
@@ -253,7 +311,7 @@ struct Step {
       const auto input = encoded<typename Phase::Flow, I>(l, at);
       const float* norm = norm_of(at);
       TapeShare s;
-      Phase::with(l, [&]<class Units>() {
+      Phase::Matrices::with(l, [&]<class Units>() {
         s = count.template next<Units::kUnits, Units::kTiles>();
         if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
@@ -262,7 +320,6 @@ struct Step {
           }
         }
       });
-      using Encode = Encoder<Phase::kEncode, Cta>;
       const auto wait = [&] {
         if (thread_index() == 0) {
           const std::uint32_t target = times * C.grid - Phase::kConfig.early;
@@ -271,23 +328,27 @@ struct Step {
         }
         Cta::sync();
       };
-      float scale;
-      if constexpr (Phase::kEncode.post) {
-        typename Encode::Weights weights = Encode::weights(norm, input.weight, input.scale);
-        if (!input.added) weights.scale = 1.0f;
-        const typename Encode::Columns old = Encode::columns(input.x);  // made by a phase long past
-        wait();
-        const auto keep = [&](int k, float4 v) {
-          if (input.sum.words != nullptr && k / 128 % C.grid == block_index()) input.sum.put4(k, v);
-        };
-        scale = Encode::run_sum(old, input, weights, keep, scratch);
-      } else {
-        const typename Encode::Weights weights = Encode::weights(norm);
-        wait();
-        scale = Encode::run(input, weights, scratch);
-      }
-      const Activations<FloatActivations> x{Encode::q8(scratch), Encode::dense(scratch), scale};
-      Phase::with(l, [&]<class Units>() { work<Units>(s, x, epilogue); });
+      Activations<FloatActivations> x{};
+      Phase::Encoders::with(l, [&]<class OfLength>() {
+        using Encode = Encoder<OfLength::kConfig, Cta>;
+        float scale;
+        if constexpr (Phase::kEncode.post) {
+          typename Encode::Weights weights = Encode::weights(norm, input.weight, input.scale);
+          if (!input.added) weights.scale = 1.0f;
+          const typename Encode::Columns old = Encode::columns(input.x);  // made by a phase long past
+          wait();
+          const auto keep = [&](int k, float4 v) {
+            if (input.sum.words != nullptr && k / 128 % C.grid == block_index()) input.sum.put4(k, v);
+          };
+          scale = Encode::run_sum(old, input, weights, keep, scratch);
+        } else {
+          const typename Encode::Weights weights = Encode::weights(norm);
+          wait();
+          scale = Encode::run(input, weights, scratch);
+        }
+        x = {Encode::q8(scratch), Encode::dense(scratch), scale};
+      });
+      Phase::Matrices::with(l, [&]<class Units>() { work<Units>(s, x, epilogue); });
     }
 
     template <class Units, class X, class Epilogue>
@@ -319,154 +380,28 @@ struct Step {
       if (atomic_add(&shared.done, 1u) % C.warps == C.warps - 1) add_fresh(args.counters + (phase + 1) * 32, 1);
     }
 
-    struct SharedAngles {
-      const float2* angles;
-      __device__ __forceinline__ float2 operator()(int, int pair) const { return angles[pair]; }
-    };
-    // Keys, then values, of each block of this warp, in as many pieces as they have.
-    struct Blocks {
-      using Rounds = TapeRounds<C.warps, 2 * Attend::kPieces>;
-      Ring& ring;
-      Rounds rounds;
-      int block;
-      int k = 0;
-      struct Tile {
-        const Ring& ring;
-        std::uint32_t first;
-        int stride;
-        __device__ __forceinline__ std::uint8_t* row(int i) const {
-          const std::uint32_t piece = first + static_cast<std::uint32_t>(i / Attend::kPieceRows * stride);
-          return ring.slot(piece) + i % Attend::kPieceRows * Attend::Row::kRowBytes;
-        }
-      };
-      __device__ __forceinline__ Tile take() {
-#pragma unroll
-        for (int p = 0; p < Attend::kPieces; p++) ring.take(rounds.index(block, k + p));
-        return {ring, rounds.index(block, k), rounds.width(block / C.warps)};
-      }
-      __device__ __forceinline__ void release() {
-#pragma unroll
-        for (int p = 0; p < Attend::kPieces; p++) ring.release(rounds.index(block, k + p));
-        block += k > 0 ? C.warps : 0;
-        k = Attend::kPieces - k;
-      }
-    };
-
     template <int I>
     __device__ __forceinline__ void attend(int l) {
       using Flow = typename Attend::Flow;
-      const int position = shared.position;
-      const int window = Attend::window(l);
-      const AttentionShare share = AttentionShare::of<A>(position, window);
-      const int items = Core::kItems * share.active;
-      const typename Core::Args a = core_args(l);
-      const SharedAngles angles{shared.angles[Attend::table(l)]};
       const TaggedInput qkv = input<Flow::kFrom, I>(l);
-      const auto to = attended_to(l, words<Flow::kTo>(), written<Flow::kTo, I>(l));
-      for (int item = block_index(); item < items; item += C.grid) {
-        const int split = item / Core::kItems;
-        const int head = item % Core::kItems;
-        const int begin = share.begin(split);
-        const int end = share.end(split, A.block_tokens);
-        Cta::sync();  // the vector that the shared memory held is no longer needed
-        typename Core::Factors factors;
-        if constexpr (A.whole_norm) factors = Core::template whole_factors<Cta>(qkv, scratch);
-        Core::prepare(a, qkv, angles, head, position, end * A.block_tokens > position, scratch, factors);
-        Cta::sync();
-        Blocks blocks{ring, {count.tile, end - begin}, warp_index()};
-        Core::walk(position, window, begin + warp_index(), end, blocks, scratch);
-        count.tile += static_cast<std::uint32_t>(blocks.rounds.tiles());
-        Cta::sync();
-        const int used = end - begin < C.warps ? end - begin : C.warps;
-        for (int i = thread_index(); i < Core::kGroup * A.head_dim; i += Core::kThreads) {
-          const auto m = Core::merge_warps(scratch, used, i / A.head_dim, i % A.head_dim);
-          if (share.active == 1) {
-            to.put(head * Core::kGroup * A.head_dim + i, divide_fast(m.value, m.total));
-          } else {
-            publish_partial(head, split, i, m, turn(l + 1));
-          }
+      const auto to = attended_to(l, words<Flow::kTo>(l), written<Flow::kTo, I>(l));
+      Attend::Kinds::with(l, [&]<class Heads>() {
+        using Attending = StepAttend<Step, Heads, Cta>;
+        auto a = cached<Heads>(args, l, shared.slot * kTableEntries);
+        if constexpr (Heads::kConfig.qk_norm) {
+          a.q_weight = args.layer[l].attention.q_norm;
+          a.k_weight = args.layer[l].attention.k_norm;
         }
-      }
-      if (share.active > 1) merge(share.active, to, turn(l + 1));
+        const typename Attending::Angles angles{shared.angles[Attend::table(l)]};
+        Attending{args, ring, scratch, shared, l}.run(a, qkv, angles, to, count.tile);
+      });
     }
 
-    __device__ __forceinline__ Published<kCopied> attended_to(int l, std::uint32_t* to, std::uint32_t tag) const {
+    __device__ __forceinline__ Publishes attended_to(int l, std::uint32_t* to, std::uint32_t tag) const {
       if constexpr (kCopied) {
         return published(to, tag, args.layer[l].attention);
       } else {
         return {to, tag, nullptr};
-      }
-    }
-
-    __device__ __forceinline__ typename Core::Args core_args(int l) const {
-      auto a = cached(args, l, shared.slot * (A.table_blocks * A.block_groups));
-      if constexpr (A.qk_norm) {
-        a.q_weight = args.layer[l].attention.q_norm;
-        a.k_weight = args.layer[l].attention.k_norm;
-      }
-      return a;
-    }
-
-    __device__ __forceinline__ std::uint64_t* partial_of(int head, int split, int g) const {
-      return args.partial + ((head * A.splits + split) * Core::kGroup + g) * Core::kPart;
-    }
-    static __device__ __forceinline__ std::uint64_t stamped(float value, std::uint32_t stamp) {
-      return static_cast<std::uint64_t>(stamp) << 32 | float_to_bits(value);
-    }
-    __device__ __forceinline__ void publish_partial(int head, int split, int i, const typename Core::Merged& m,
-                                                    std::uint32_t stamp) const {
-      std::uint64_t* words = partial_of(head, split, i / A.head_dim);
-      const int d = i % A.head_dim;
-      store_fresh(words + d, stamped(m.value, stamp));
-      if (d != 0) return;
-      store_fresh(words + A.head_dim, stamped(m.largest, stamp));
-      store_fresh(words + A.head_dim + 1, stamped(m.total, stamp));
-    }
-    // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
-    __device__ __forceinline__ void merge(int active, const Published<kCopied>& to, std::uint32_t stamp) const {
-      constexpr int outputs = Core::kGroup * A.head_dim;
-      const int each = (outputs + active - 1) / active;
-      for (int item = block_index(); item < Core::kItems * active; item += C.grid) {
-        const int head = item % Core::kItems;
-        const int begin = item / Core::kItems * each;
-        const int end = begin + each < outputs ? begin + each : outputs;
-        for (int i = begin + thread_index(); i < end; i += Core::kThreads) {
-          const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
-            read_partials(head, first, active, i / A.head_dim, i % A.head_dim, stamp, parts);
-          });
-          to.put(head * outputs + i, divide_fast(m.value, m.total));
-        }
-      }
-    }
-    __device__ __forceinline__ void read_partials(int head, int split, int active, int g, int d, std::uint32_t stamp,
-                                                  typename Core::Parts& parts) const {
-      std::uint64_t words[Core::kMergeWidth][3] = {};
-      bool old;
-      Poll poll("partial results of", head);
-      do {
-        old = false;
-#pragma unroll
-        for (int s = 0; s < Core::kMergeWidth; s++) {
-          if (split + s >= active) continue;
-          const std::uint64_t* partial = partial_of(head, split + s, g);
-          words[s][0] = load_fresh(partial + d);
-          words[s][1] = load_fresh(partial + A.head_dim);
-          words[s][2] = load_fresh(partial + A.head_dim + 1);
-        }
-#pragma unroll
-        for (int s = 0; s < Core::kMergeWidth; s++) {
-          if (split + s >= active) continue;
-#pragma unroll
-          for (int i = 0; i < 3; i++) old |= words[s][i] >> 32 != stamp;
-        }
-        if (old) poll.pause();
-      } while (old);
-#pragma unroll
-      for (int s = 0; s < Core::kMergeWidth; s++) {
-        if (split + s >= active) continue;
-        parts.value[s] = bits_to_float(static_cast<std::uint32_t>(words[s][0]));
-        parts.largest[s] = bits_to_float(static_cast<std::uint32_t>(words[s][1]));
-        parts.total[s] = bits_to_float(static_cast<std::uint32_t>(words[s][2]));
       }
     }
   };

@@ -12,9 +12,7 @@ struct Step;
 template <class Args, StepConfig C, class L, class Head>
 struct StepFetcher {
   using Kernel = Step<Args, C, L, Head>;
-  using Core = typename Kernel::Core;
   using Attend = typename Kernel::Attend;
-  static constexpr AttentionConfig A = Attend::kConfig;
 
   const Args& args;
   typename Kernel::Ring& ring;
@@ -26,11 +24,14 @@ struct StepFetcher {
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
     const int slot = args.rows[0].slot;
     const int position = args.positions[slot];
-    const int table = slot * (A.table_blocks * A.block_groups);
+    const int table = slot * Kernel::kTableEntries;
     for (int l = 0; l < Kernel::kLayers; l++) {
       if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
       if (l > 0) products<0, L::kAttention>(l);
-      cache(Kernel::cached(args, l, table), AttentionShare::of<A>(position, Attend::window(l)));
+      Attend::Kinds::with(l, [&]<class Heads>() {
+        cache<Heads>(Kernel::template cached<Heads>(args, l, table),
+                     AttentionShare::of<Heads::kConfig>(position, Attend::window(l)));
+      });
       products<L::kAttention + 1, L::kCount>(l);
     }
     matrices<Head>(0, args.head.plane);
@@ -39,10 +40,13 @@ struct StepFetcher {
   // sharing the work.
   __device__ __forceinline__ void prefetch_norms(int l) {
     const auto& at = args.layer[l];
-    if constexpr (A.qk_norm) {
-      prefetch(at.attention.q_norm, A.whole_norm ? A.heads * A.head_dim : A.head_dim);
-      prefetch(at.attention.k_norm, A.whole_norm ? A.kv_heads * A.head_dim : A.head_dim);
-    }
+    Attend::Kinds::with(l, [&]<class Heads>() {
+      constexpr AttentionConfig A = Heads::kConfig;
+      if constexpr (A.qk_norm) {
+        prefetch(at.attention.q_norm, A.whole_norm ? A.heads * A.head_dim : A.head_dim);
+        prefetch(at.attention.k_norm, A.whole_norm ? A.kv_heads * A.head_dim : A.head_dim);
+      }
+    });
     L::each([&]<int I>() {
       using Phase = typename L::template At<I>;
       if constexpr (!Phase::kAttends) {
@@ -68,7 +72,7 @@ struct StepFetcher {
   }
   template <class Phase>
   __device__ __forceinline__ void matrices(int l, const std::uint8_t* const* planes) {
-    Phase::with(l, [&]<class Units>() {
+    Phase::Matrices::with(l, [&]<class Units>() {
       const TapeShare s = count.template next<Units::kUnits, Units::kTiles>();
       const typename Kernel::template Order<Units> order{s.tile, s.units};
       fetch(order.tiles(), s.tile, [&](int i) {
@@ -78,18 +82,21 @@ struct StepFetcher {
     });
   }
   // Keys, then values, of each block of this CTA's splits.
-  __device__ __forceinline__ void cache(const typename Core::Args& a, const AttentionShare& share) {
+  template <class Heads>
+  __device__ __forceinline__ void cache(const typename Heads::Core::Args& a, const AttentionShare& share) {
+    using Core = typename Heads::Core;
+    constexpr AttentionConfig A = Heads::kConfig;
     for (int item = block_index(); item < Core::kItems * share.active; item += C.grid) {
       const int split = item / Core::kItems;
       const int begin = share.begin(split);
-      constexpr int kTiles = 2 * Attend::kPieces;
-      const TapeRounds<C.warps, kTiles> rounds{count.tile, share.end(split, A.block_tokens) - begin};
+      constexpr int kTiles = 2 * Heads::kPieces;
+      const TapeRounds<A.warps, kTiles> rounds{count.tile, share.end(split, A.block_tokens) - begin};
       fetch(rounds.tiles(), count.tile, [&](int i) {
         const auto at = rounds.place(i);
         const std::uint8_t* keys = Core::tile(a, item % Core::kItems / Core::kShares, begin + at.unit);
-        const int row = at.k % Attend::kPieces * Attend::kPieceRows;
-        const auto piece = Core::template written<Attend::kPieceRows>(
-            keys + at.k / Attend::kPieces * Core::kValues + row * Attend::Row::kRowBytes,
+        const int row = at.k % Heads::kPieces * Heads::kPieceRows;
+        const auto piece = Core::template written<Heads::kPieceRows>(
+            keys + at.k / Heads::kPieces * Core::kValues + row * Heads::Row::kRowBytes,
             (begin + at.unit) * A.block_tokens + row, share.position);
         return TileAddress{piece.data, piece.bytes, kTiles};
       });

@@ -20,7 +20,7 @@ struct StepConfig {
   int layer_bytes;  // of a cache block
 };
 
-// Which of a phase's variants each layer has.
+// A number of each layer, often which of several variants it has.
 template <int... Variants>
 struct LayerOrder {
   static constexpr int kLayers = sizeof...(Variants);
@@ -39,10 +39,47 @@ struct LayerOrder {
       return variant;
     }
   }
+  // Whether another layer has the number `layer`.
+  static __device__ __forceinline__ bool others(int layer) {
+    int index = 0;
+    bool found = false;
+    ((found |= index++ != layer && Variants == layer), ...);
+    return found;
+  }
+};
+
+// What layers have in different variants.
+template <class Order, class... Ts>
+struct ByLayer {
+  using First = std::tuple_element_t<0, std::tuple<Ts...>>;
+  static constexpr int kLayers = Order::kLayers;
+  static_assert(Order::kMost < static_cast<int>(sizeof...(Ts)), "a layer has a variant that there is not");
+  // f.operator()<T>() for that of the layer.
+  template <class F>
+  static __device__ __forceinline__ void with(int layer, const F& f) {
+    if constexpr (sizeof...(Ts) == 1) {
+      f.template operator()<First>();
+    } else {
+      const int variant = Order::at(layer);
+      int index = 0;
+      ((index++ == variant ? f.template operator()<Ts>() : void()), ...);
+    }
+  }
+  // The largest `of(T*)`.
+  template <class Of>
+  static constexpr int most(const Of& of) {
+    int most = 0;
+    ((most = of(static_cast<Ts*>(nullptr)) > most ? of(static_cast<Ts*>(nullptr)) : most), ...);
+    return most;
+  }
+  template <class Is>
+  static constexpr bool all(const Is& is) {
+    return (is(static_cast<Ts*>(nullptr)) && ...);
+  }
 };
 
 // The vectors that phases hand on. The embedding begins x anew in each step; the others go on from the step before.
-enum class Vector { none, x, sum, branch, qkv, attention, gated };
+enum class Vector { none, x, sum, middle, branch, qkv, attention, gated, extra };
 
 // What a phase reads and writes. It reads `From`; with a `Branch` the sum of both, which it publishes as `Kept` on the way.
 // It writes `To`, or adds to it.
@@ -72,6 +109,15 @@ struct AtGateUp {
 };
 struct AtDown {
   static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.down; }
+};
+// A gate of the token's own input to the layer, through F, and what that becomes.
+template <class F>
+struct AtGate {
+  using Gate = F;
+  static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.gate; }
+};
+struct AtProj {
+  static __device__ __forceinline__ const auto& of(const auto& layer) { return layer.proj; }
 };
 struct AtHead {
   static __device__ __forceinline__ const auto& of(const auto& args) { return args.head; }
@@ -186,33 +232,22 @@ constexpr bool fits() {
          post == Phase::kEncode.post && post == (Phase::Flow::kBranch != Vector::none);
 }
 
-// A product with one encoded vector, the same in all layers but for the formats of its matrices.
-template <class Place, class Moves, EncodeConfig E, PhaseConfig P, class Order, class... Units>
+// A product with one encoded vector: how it is encoded, which only differs in its length, and the units of the matrices.
+template <class Place, class Moves, PhaseConfig P, class Inputs, class Units>
 struct StepPhase : Place {
   using Flow = Moves;
+  using Encoders = Inputs;
+  using Matrices = Units;
   static constexpr bool kAttends = false;
   static constexpr PhaseConfig kConfig = P;
-  static constexpr EncodeConfig kEncode = E;
-  static constexpr int kLayers = Order::kLayers;
-  static constexpr int kScratchBytes = Encoder<E>::kSharedBytes;
-  static constexpr int kTileBytes = [] {
-    int most = 0;
-    ((most = Units::kMostBytes > most ? Units::kMostBytes : most), ...);
-    return most;
-  }();
-  static_assert((Units::kUniform && ...), "all units of a phase have the same number of tiles");
-
-  // f.operator()<Units>() for the units of the layer.
-  template <class F>
-  static __device__ __forceinline__ void with(int layer, const F& f) {
-    if constexpr (sizeof...(Units) == 1) {
-      (f.template operator()<Units>(), ...);
-    } else {
-      const int variant = Order::at(layer);
-      int index = 0;
-      ((index++ == variant ? f.template operator()<Units>() : void()), ...);
-    }
-  }
+  static constexpr EncodeConfig kEncode = Inputs::First::kConfig;
+  static constexpr int kLayers = Units::kLayers;
+  static constexpr int kScratchBytes = Inputs::most([]<class E>(E*) { return E::kSharedBytes; });
+  static constexpr int kTileBytes = Units::most([]<class U>(U*) { return U::kMostBytes; });
+  static_assert(Units::all([]<class U>(U*) { return U::kUniform; }), "all units of a phase have the same number of tiles");
+  static_assert(Inputs::all([]<class E>(E*) {
+    return E::kConfig.cols == kEncode.cols || (!E::kConfig.norm && !E::kConfig.post);
+  }), "the residual stream has one length");
 };
 
 }  // namespace imp
