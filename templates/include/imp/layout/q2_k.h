@@ -16,15 +16,15 @@ struct Q2_K {
 
   struct Lane {
     uint2 codes;
-    std::uint16_t scales;  // of each half s | m << 4
+    std::uint16_t scales;  // s1 | s0 << 4 | m0 << 8 | m1 << 12: of the first half and of the second
     std::uint32_t d;       // d | dmin << 16
   };
   struct Input {
     uint4 low;
     uint4 high;
-    float d;
-    float d64;  // scale / 64
-    int sum_low;
+    float d64;    // scale / 64
+    float d4096;  // scale / 4096
+    int sum_low;  // sixteen times that of the first half's activations
     int sum_high;
   };
 
@@ -37,8 +37,8 @@ struct Q2_K {
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];
     const float d = bits_to_float(scale.x);
-    return {x.chunk(vector * 2),  x.chunk(vector * 2 + 1), d, d * (1.0f / 64.0f), low_sum(scale.y),
-            high_sum(scale.y)};
+    return {x.chunk(vector * 2),   x.chunk(vector * 2 + 1), d * (1.0f / 64.0f),
+            d * (1.0f / 4096.0f), 16 * low_sum(scale.y),    high_sum(scale.y)};
   }
   // Bits 2k, 2k + 1 of all bytes of both words are the codes 8k to 8k + 7. They stay where they are, 4^k times too large.
   static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
@@ -48,11 +48,12 @@ struct Q2_K {
     const int q2 = dp4a(b & 0x30303030u, in.high.y, dp4a(a & 0x30303030u, in.high.x, 0));
     const int q3 = dp4a_unsigned(b & 0xc0c0c0c0u, in.high.w, dp4a_unsigned(a & 0xc0c0c0c0u, in.high.z, 0));
     const int s = w.scales;
-    // 64 times what the codes make: below 2^24, exact as a float.
-    const int codes = (q0 * 4 + q1) * ((s & 15) * 16) + (q2 * 4 + q3) * (s >> 8 & 15);
-    const int minima = in.sum_low * (s >> 4 & 15) + in.sum_high * (s >> 12);
+    // Scales and minima stay where they are, too: 64 times what the codes make, and 4096 times what the minima do. One is
+    // below 2^24, the other a multiple of 4096, both exact as floats.
+    const int codes = (q0 * 4 + q1) * (s & 0xf0) + (q2 * 4 + q3) * (s & 0x0f);
+    const int minima = in.sum_low * (s & 0xf00) + in.sum_high * (s & 0xf000);
     const float2 d = half2_to_float2(w.d);
-    return fma(d.x * in.d64, static_cast<float>(codes), fma(-(d.y * in.d), static_cast<float>(minima), before));
+    return fma(d.x * in.d64, static_cast<float>(codes), fma(-(d.y * in.d4096), static_cast<float>(minima), before));
   }
 
   static __device__ __forceinline__ WordsOf32 words(const Lane& w) {
@@ -61,18 +62,18 @@ struct Q2_K {
     return {{a & kCode, b & kCode, (a >> 2) & kCode, (b >> 2) & kCode, (a >> 4) & kCode, (b >> 4) & kCode,
              (a >> 6) & kCode, (b >> 6) & kCode}};
   }
+  static __device__ __forceinline__ int scale_number(const Lane& w, int half) { return w.scales >> (4 - 4 * half) & 15; }
   struct Scale {
     float scale;
     float offset;
   };
   static __device__ __forceinline__ Scale scale_of(const Lane& w, int half) {
-    const int s = w.scales >> 8 * half;
     const float2 d = half2_to_float2(w.d);
-    return {d.x * static_cast<float>(s & 15), d.y * static_cast<float>(s >> 4 & 15)};
+    return {d.x * static_cast<float>(scale_number(w, half)), d.y * static_cast<float>(w.scales >> (8 + 4 * half) & 15)};
   }
   // Half `half` of a block. The scale times the code is a whole number: only the offset and the result are rounded.
   static __device__ __forceinline__ HalfPairs halfs(const Lane (&w)[1], int, int half) {
-    const std::uint32_t s = twice(static_cast<float>(w[0].scales >> 8 * half & 15));
+    const std::uint32_t s = twice(static_cast<float>(scale_number(w[0], half)));
     const std::uint32_t d = byte_permute(w[0].d, 0, 0x1010);
     const std::uint32_t offset = twice(-scale_of(w[0], half).offset);
     return words(w[0]).template halfs<0>(half, [&](std::uint32_t pair) {
