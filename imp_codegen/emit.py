@@ -81,7 +81,9 @@ def emit(
                 first[symbols[key]] = kernel
             launches.setdefault(symbols[key], []).append(f"{program.name} {kernel.name}")
             kernels.append(_kernel(kernel, symbols[key]))
-        finished.append(Program(program.name, program.rows, tuple(kernels), program.worth))
+        finished.append(
+            Program(program.name, program.rows, tuple(kernels), program.worth, program.first_us, program.last_us)
+        )
     entries = tuple(
         Entry(kernel, symbol, f"{symbol}_t", _comment(kernel, launches[symbol])) for symbol, kernel in first.items()
     )

@@ -100,8 +100,9 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
 def _several(chunk: Body) -> Iterator[ProgramSpec]:
     """Rows through the model, up to the hidden states before the head, which head_r* finds whatever the chunk was."""
     low, head, rows = chunk.low, head_of(chunk), chunk.low.rows
-    forward = (kernel for match in chunk.matches[:-1] for kernel in match.lower(low))
-    yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)))
+    forward = [kernel for match in chunk.matches[:-1] for kernel in match.lower(low)]
+    first_us, last_us = _chunk_us(low, forward)
+    yield ProgramSpec(f"forward_r{rows}", rows, (*forward, advance(low)), first_us=first_us, last_us=last_us)
     if _ended(low, rows):
         yield ProgramSpec(f"logits_r{rows}", rows, head.lower(low))
         yield ProgramSpec(f"hidden_r{rows}", rows, (head.hidden(low),))
@@ -128,6 +129,14 @@ def _together(batch: Body, worth: Callable[[Sequence[KernelSpec], int], int]) ->
 def _ended(low: Lowering, rows: int) -> bool:
     """Whether there are all logits and hidden states of programs of so many rows."""
     return rows <= max(_LOGITS_ROWS, low.target.chunks[0])
+
+
+def _chunk_us(low: Lowering, forward: Sequence[KernelSpec]) -> tuple[float, float]:
+    """Predicted microseconds of a sequence's first rows, and of those at the end of the context; whole ones."""
+    if low.target.card.speed is None:
+        return 0, 0
+    first, last = (predict_us(low.target.card, forward, positions) for positions in (low.rows, low.context))
+    return float(round(first)), float(round(max(first, last)))
 
 
 def _worth(card: Card, alone: Sequence[KernelSpec], together: Sequence[KernelSpec], rows: int) -> int:

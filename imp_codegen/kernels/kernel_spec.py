@@ -98,9 +98,11 @@ class KernelSpec:
 
 @dataclass(frozen=True, slots=True)
 class ProgramSpec:
-    """A program before emission. `rows`: the most that one run takes; `worth` is that of the plan's Program."""
+    """A program before emission. `rows`: the most that one run takes; the others are those of the plan's Program."""
 
     name: str
     rows: int
     kernels: tuple[KernelSpec, ...]
     worth: int = 0
+    first_us: float = 0
+    last_us: float = 0

@@ -24,7 +24,7 @@ from imp_runtime.launcher import Launched, Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
 from imp_runtime.plan import MIROSTAT, NO_LEDGER, RING, SIEVE, STEPS, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Batch, Scheduler
+from imp_runtime.scheduler import Batch, Chunk, Scheduler
 from imp_runtime.sequence import Sequence, Status
 from imp_runtime.token_ring import TokenRing
 
@@ -94,7 +94,14 @@ class Engine:
         manager = BlockManager(self.runner.blocks, prefix_cache=prefix_cache)
         together = [] if deterministic else sorted((p.rows, p.worth) for p in self.runner.programs if p.worth)
         self._scheduler = Scheduler(
-            self.plan.slots, self.plan.ledgers, self._rows, manager, self.runner.paging, together=together
+            self.plan.slots,
+            self.plan.ledgers,
+            self._rows,
+            manager,
+            self.runner.paging,
+            together=together,
+            chunks=[Chunk(p.rows, p.first_us, p.last_us) for p in self.runner.programs_of("forward")],
+            context=self.plan.context,
         )
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)

@@ -229,12 +229,16 @@ class ModelRunner:
         """The programs of this target."""
         return self.target.programs
 
+    def programs_of(self, kind: str) -> Sequence[Program]:
+        """The programs `<kind>_r*` of several rows, the smallest first."""
+        return self._several.get(kind, [])
+
     def program_for(self, kind: str, rows: int) -> Program:
         """Of the programs `<kind>_r*` of several rows the smallest that takes `rows`, else the largest.
 
         ImpError without any.
         """
-        found = self._several.get(kind)
+        found = self.programs_of(kind)
         if not found:
             raise ImpError(f"{self.artifact.path}: has no {kind}_r program of several rows; compile the model again")
         return next((p for p in found if p.rows >= rows), found[-1])

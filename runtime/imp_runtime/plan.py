@@ -312,6 +312,8 @@ class Kernel:
 class Program:
     """An ordered list of kernels, captured as one CUDA graph. `rows`: the most that one run takes.
 
+    `first_us` and `last_us`, of `forward_r*` of several rows: how long a full run of one sequence should take, of its
+    first rows and of those up to the end of the context; 0 where nobody knows.
     `worth`, of `batch_r*`: how many sequences take a step together faster than one after the other, at least.
     """
 
@@ -319,6 +321,8 @@ class Program:
     rows: int
     kernels: tuple[Kernel, ...]
     worth: int = 0
+    first_us: float = 0
+    last_us: float = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ MAX_SHARED_BYTES = 227 * 1024
 MAX_GRID = (2**31 - 1, 65535, 65535)
 MAX_BLOCKS_LAUNCHED = 2**31 - 1
 MAX_BUFFER_BYTES = 1 << 44
+MAX_US = 1e9  # of a program, as it is predicted
 WEIGHTS = "weights/"
 _SYMBOL = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,511}")
 
@@ -119,6 +120,8 @@ def _check_target(plan: Plan, target: TargetPlan) -> None:
     for program in (*target.programs, *target.fallback):
         _in_range(f"{where}.{program.name}.rows", program.rows, 1, plan.rows)
         _in_range(f"{where}.{program.name}.worth", program.worth, 0, program.rows)
+        _in_range(f"{where}.{program.name}.first_us", program.first_us, 0, MAX_US)
+        _in_range(f"{where}.{program.name}.last_us", program.last_us, program.first_us, MAX_US)
         if bool(program.worth) != program.name.startswith("batch_r"):
             raise PlanError(
                 f"plan.json: {where}.{program.name}.worth is {program.worth}, but only batch_r* are for steps of "
@@ -199,7 +202,7 @@ def _check_binding(where: str, binding: Binding, nbytes: int, sizes: dict[str, i
         )
 
 
-def _in_range(field: str, value: int, low: int, high: int) -> None:
+def _in_range(field: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise PlanError(f"plan.json: {field} is {value}, expected {low} to {high}; compile the model again")
 

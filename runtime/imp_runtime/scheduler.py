@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence as Sequences
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, takewhile, zip_longest
 
 from imp_runtime.block_manager import BlockManager
 from imp_runtime.paging import Paging, blocks_for
@@ -14,6 +14,7 @@ from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER, TOP_ENTRIES
 from imp_runtime.sequence import Finish, Sequence, Status
 
 MOST_TOKENS = TOP_ENTRIES // 2  # that one batch chooses: the next is launched before they are read
+CHUNK_US = 20_000  # predicted time of rows of prompts that running answers wait for
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +49,26 @@ class Batch:
     together: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A program of `rows` rows, and how long a full run of one sequence takes: its first rows, and its last ones."""
+
+    rows: int
+    first_us: float
+    last_us: float
+
+
 class Scheduler:
     """Queues of sequences over `slots` slots, `ledgers` ledgers and the blocks of `manager`; `rows` rows at a time.
 
     A sequence gives back the blocks that no window of its rows to come sees. Under their names they may be found by
     others, as long as nobody needs the memory.
 
-    Rows of prompts are followed by one step of every sequence that can take one, so neither starves the other. Of
-    `together`, (rows, least sequences) each, ascending, a program is taken that runs steps of several at once.
+    With rows of prompts, or behind them, comes one step of every sequence that can take one, so neither starves the
+    other. Of `together`, (rows, least sequences) each, ascending, a program is taken that runs steps of several at
+    once; without any, each sequence takes its steps alone. `chunks`, ascending, are the programs of prompts: while
+    there are answers, as many rows are taken as CHUNK_US is enough for, of a context of `context`; all, where that is
+    not known.
     When blocks run out, the youngest sequence loses its own and is computed again later.
     Because the device works strictly in order, a block counts as computed as soon as its work has been chosen: whoever
     shares it is launched later.
@@ -71,11 +84,15 @@ class Scheduler:
         paging: Paging | None = None,
         *,
         together: Sequences[tuple[int, int]] = (),
+        chunks: Sequences[Chunk] = (),
+        context: int = 1,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
         self._rows = rows
         self._together = together
+        self._chunks = [chunk for chunk in chunks if chunk.first_us]
+        self._context = context
         self._ends = min(MOST_TOKENS, together[-1][0]) if together else MOST_TOKENS  # of a batch
         self._manager = manager
         self._paging = paging or Paging()
@@ -173,8 +190,8 @@ class Scheduler:
             prefilling = [s for s in self.running if s.prefilling]
             decodable = [s for s in self.running if s.decodable]
             if prefilling and not self.owes_steps:
-                if runs := self._prompts(prefilling):
-                    return Batch(self._rows, runs, together=bool(self._together))
+                if batch := self._chunk(prefilling, sorted(decodable, key=lambda s: s.served)):
+                    return batch
             elif decodable:
                 if batch := self._steps(sorted(decodable, key=lambda s: s.served)):
                     return batch
@@ -192,12 +209,42 @@ class Scheduler:
         rows = next((rows for rows, worth in self._together if worth <= len(together) <= rows), 0)
         if not rows and self._together and len(together) > self._together[-1][0]:
             rows = self._together[-1][0]
-        runs: list[Run] = []
-        for sequence in together[: rows or 1]:
-            if not self._take(sequence, sequence.cached + 1):
-                break
-            runs.append(self._step(sequence))
-        return Batch(rows or 1, tuple(runs), together=rows > 0) if runs else None
+        runs = self._steps_of(together[: rows or 1])
+        return Batch(rows or 1, runs, together=rows > 0) if runs else None
+
+    def _steps_of(self, sequences: list[Sequence]) -> tuple[Run, ...]:
+        """A step of each, up to the first that finds no block."""
+        found = takewhile(lambda s: self._take(s, s.cached + 1), sequences)
+        return tuple(self._step(sequence) for sequence in found)
+
+    def _chunk(self, prefilling: list[Sequence], decodable: list[Sequence]) -> Batch | None:
+        """Rows of prompts, and if steps go together those of `decodable` with them; None: no blocks."""
+        self.begin_round()
+        riding = decodable[: min(self._ends - 1, self._rows // 2)] if self._together else []
+        rows = self._rows
+        if any(s.answering for s in self.running):
+            rows = self._rows_in_time(max(s.cached for s in prefilling))
+        left = max(rows - len(riding), rows // 2)
+        prompts = self._prompts(prefilling, left, self._ends - len(riding))
+        if not prompts:
+            return None
+        return Batch(self._rows, prompts + self._steps_of(riding), together=bool(self._together))
+
+    def _rows_in_time(self, position: int) -> int:
+        """As many rows of a prompt as CHUNK_US is enough for from `position` on, of the smallest program at least.
+
+        Numbers of rows between those of two programs take times between theirs.
+        """
+        rows, before = self._rows, 0.0
+        for i, chunk in enumerate(self._chunks):
+            time = chunk.first_us + (chunk.last_us - chunk.first_us) * min(position / self._context, 1)
+            if time > CHUNK_US:
+                if i == 0:
+                    return chunk.rows
+                smaller = self._chunks[i - 1].rows
+                return smaller + int((chunk.rows - smaller) * max(CHUNK_US - before, 0) / (time - before))
+            before = time
+        return rows
 
     def _admit(self) -> None:
         while self._free_slots and (sequence := self._first()) is not None:
@@ -293,16 +340,14 @@ class Scheduler:
                 if blocks[place]:
                     self._manager.name(blocks[place], _of_group(name, group))
 
-    def _prompts(self, prefilling: list[Sequence]) -> tuple[Run, ...]:
-        """As many rows as there are, of one prompt after the other: first the one that has waited longest.
+    def _prompts(self, prefilling: list[Sequence], left: int, most: int) -> tuple[Run, ...]:
+        """`left` rows, of one prompt after the other, `most` at most: first the one that has waited longest.
 
         Without those that find no blocks.
         """
-        self.begin_round()
         runs: list[Run] = []
-        left = self._rows
         for sequence in sorted(prefilling, key=lambda s: s.served):
-            if left and len(runs) < self._ends and (run := self._prompt(sequence, left)):
+            if left and len(runs) < most and (run := self._prompt(sequence, left)):
                 runs.append(run)
                 left -= len(run.tokens)
         return tuple(runs)

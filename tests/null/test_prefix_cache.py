@@ -70,9 +70,9 @@ def prefilled(engine: Engine) -> list[int]:
     chunks: list[int] = []
     write = engine.runner.write_rows
 
-    def count(sequences: list[tuple[int, list[int], bool]]) -> None:
+    def count(sequences: list[tuple[int, list[int], bool]], index: int) -> None:
         chunks.extend(len(tokens) for _, tokens, _ in sequences if tokens != (LAST_TOKEN,))
-        write(sequences)
+        write(sequences, index)
 
     engine.runner.write_rows = count  # type: ignore[method-assign]  # counts
     return chunks

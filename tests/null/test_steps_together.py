@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import random
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from fake_device import FakeDevice, Grammar, expected
@@ -15,7 +16,7 @@ from imp_runtime.block_manager import BlockManager
 from imp_runtime.engine import Engine
 from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan, Program
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Batch, Scheduler
+from imp_runtime.scheduler import Batch, Chunk, Scheduler
 from imp_runtime.sequence import Sequence
 from imp_server.cli import execute
 
@@ -23,15 +24,18 @@ PROGRAMS = ((4, 3), (16, 5))
 
 
 def running(
-    count: int, blocks: int = 1000, programs: tuple[tuple[int, int], ...] = PROGRAMS
+    count: int,
+    blocks: int = 1000,
+    programs: tuple[tuple[int, int], ...] = PROGRAMS,
+    chunks: list[Chunk] | None = None,
 ) -> tuple[Scheduler, list[Sequence]]:
     """`count` sequences whose prompts have been run."""
-    scheduler = Scheduler(64, 1, 300, BlockManager(blocks))
+    scheduler = Scheduler(64, 1, 300, BlockManager(blocks), together=programs, chunks=chunks or [])
     every = [Sequence(i, tuple(range(3)), SamplingParams(), 0, 1000) for i in range(count)]
     for sequence in every:
         scheduler.add(sequence)
-    scheduler.next()
-    scheduler._together = programs  # only now, since a batch ends no more prompts than a program takes
+    with patch.object(scheduler, "_ends", count):  # all in one batch, more than those programs would take
+        scheduler.next()
     return scheduler, every
 
 
@@ -64,12 +68,68 @@ def test_who_has_waited_longest_goes_first() -> None:
     assert ids(scheduler.next())[:4] == [16, 17, 18, 19]
 
 
-def test_prompts_come_between() -> None:
-    """One step of all after each part of a prompt, and no more."""
-    scheduler, _ = running(3)
+def rows_of(batch: Batch | None) -> dict[int, int]:
+    assert batch is not None
+    assert sum(len(run.tokens) for run in batch.sequences) <= batch.rows
+    return {run.sequence.id: len(run.tokens) for run in batch.sequences}
+
+
+def test_steps_ride_along_with_prompts() -> None:
+    """Every part of a prompt has a row of each answer beside it, and the answers go on together."""
+    scheduler, every = running(3)
     scheduler.add(Sequence(3, tuple(range(800)), SamplingParams(), 0, 1000))
+    found = [scheduler.next() for _ in range(4)]
+    assert [rows_of(batch) for batch in found] == [
+        {3: 297, 0: 1, 1: 1, 2: 1},
+        {3: 297, 0: 1, 1: 1, 2: 1},
+        {3: 206, 0: 1, 1: 1, 2: 1},
+        {0: 1, 1: 1, 2: 1, 3: 1},
+    ]
+    assert all(batch and batch.together for batch in found)
+    assert [sequence.launched for sequence in every] == [5, 5, 5]
+
+
+def test_steps_come_between_where_each_is_alone() -> None:
+    """One step of all after each part of a prompt, and no more."""
+    scheduler, _ = running(2, programs=())
+    scheduler.add(Sequence(2, tuple(range(800)), SamplingParams(), 0, 1000))
     found = [scheduler.next() for _ in range(6)]
-    assert [batch and len(batch.sequences) for batch in found] == [1, 3, 1, 3, 1, 3]
+    assert [rows_of(batch) for batch in found] == [{2: 300}, {0: 1}, {1: 1}, {2: 300}, {0: 1}, {1: 1}]
+    assert not any(batch and batch.together for batch in found)
+
+
+def test_who_waits_for_the_host_has_a_step_between() -> None:
+    """Its token is on its way when the next rows of a prompt are chosen; they wait until it has had its step."""
+    scheduler, every = running(3)
+    every[1].constraint = Grammar(1)
+    scheduler.add(Sequence(3, tuple(range(800)), SamplingParams(), 0, 1000))
+    assert rows_of(scheduler.next()) == {3: 298, 0: 1, 2: 1}
+    assert rows_of(scheduler.next()) == {0: 1}, "others need not wait"
+    every[1].generated.append(5)
+    assert rows_of(scheduler.next()) == {1: 1}
+    every[1].generated.append(5)
+    assert rows_of(scheduler.next()) == {3: 297, 0: 1, 1: 1, 2: 1}
+
+
+def test_answers_wait_for_as_many_rows_as_there_is_time_for() -> None:
+    chunks = [Chunk(64, 4_000, 8_000), Chunk(512, 30_000, 60_000)]
+    scheduler = Scheduler(64, 1, 512, BlockManager(1000), together=PROGRAMS, chunks=chunks, context=10_000)
+    scheduler.add(Sequence(0, tuple(range(700)), SamplingParams(), 0, 1000))
+    assert [rows_of(scheduler.next()) for _ in range(3)] == [{0: 512}, {0: 188}, {0: 1}], "nobody waits"
+    long = Sequence(1, tuple(range(1, 9_001)), SamplingParams(), 0, 10)
+    scheduler.add(long)
+    assert rows_of(scheduler.next()) == {1: 64 + int(448 * (20 - 4) / (30 - 4)) - 1, 0: 1}
+    while long.cached < 5_000:
+        at, rows = long.cached / 10_000, rows_of(scheduler.next())
+        least, most = 4 + 4 * at, 30 + 30 * at  # ms
+        assert rows == {1: 64 + int(448 * (20 - least) / (most - least)) - 1, 0: 1}
+
+
+def test_a_slow_model_takes_the_least_rows() -> None:
+    chunks = [Chunk(64, 50_000, 90_000), Chunk(512, 300_000, 600_000)]
+    scheduler, _ = running(40, chunks=chunks)
+    scheduler.add(Sequence(40, tuple(range(800)), SamplingParams(), 0, 1000))
+    assert rows_of(scheduler.next()) == {40: 49, **dict.fromkeys(range(15), 1)}
 
 
 def test_as_many_as_there_are_blocks_for() -> None:

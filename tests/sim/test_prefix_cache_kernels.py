@@ -39,9 +39,9 @@ def chunks(engine: Engine) -> list[int]:
     found: list[int] = []
     write = engine.runner.write_rows
 
-    def noting(sequences: list[tuple[int, list[int], bool]]) -> None:
+    def noting(sequences: list[tuple[int, list[int], bool]], index: int) -> None:
         found.extend(len(tokens) for _, tokens, _ in sequences)
-        write(sequences)
+        write(sequences, index)
 
     engine.runner.write_rows = noting  # type: ignore[method-assign]  # looks on
     return found

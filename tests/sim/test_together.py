@@ -66,10 +66,10 @@ def answers(
 
     engine.runner.run = counted  # type: ignore[method-assign]
     every = [engine.add(prompt_of(5 + 2 * i, i), params, (masks or {}).get(i)) for i, params in enumerate(several)]
-    outputs: dict[int, list[StepOutput]] = {sequence.id: [] for sequence in every}
+    outputs: dict[int, list[StepOutput]] = {}
     while engine.has_work:
         for output in engine.step():
-            outputs[output.sequence.id].append(output)
+            outputs.setdefault(output.sequence.id, []).append(output)
     return every, ran, outputs
 
 
@@ -139,3 +139,18 @@ def test_every_kind_of_sampling_side_by_side(artifact: Path) -> None:
                 wide -= wide.max() + np.log(np.exp(wide - wide.max()).sum())
                 assert output.logprob == pytest.approx(wide[output.token], abs=3e-5)
                 assert [p for _, p in output.top] == pytest.approx(np.sort(wide)[::-1][: len(output.top)], abs=3e-5)
+
+
+def test_steps_ride_along_with_a_prompt(artifact: Path) -> None:
+    """Answers go on while the rows of a long prompt run, in the same program; all tokens are those of the logits."""
+    params = SamplingParams(max_tokens=5, ignore_eos=True)
+    with Engine.load(artifact, target="sim", prefix_cache=False) as engine:
+        every = [engine.add(prompt_of(4 + i, i), params) for i in range(2)]
+        engine.step()
+        every.append(engine.add(prompt_of(150, 7), params))
+        _, ran, _ = answers(engine, [])
+        assert (ran["forward_r128"], ran["head_r8"]) == (2, 2)
+        for sequence in every:
+            best = engine.logits(sequence.tokens(0, sequence.known)).argmax(axis=1)
+            first = len(sequence.prompt) - 1
+            assert sequence.generated == best[first : first + 5].tolist()
