@@ -5,13 +5,14 @@ The pair of sockets ends with either process, however that ends: so each sees th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import signal
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn, TypeAlias
 
@@ -19,12 +20,12 @@ from imp_server.operation.config import Config
 from imp_server.operation.samples import Samples
 
 _LONGEST = 1 << 17  # bytes of a packet
-_MOST_SOCKETS = 64
+_MOST_DESCRIPTORS = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """To a child, first of all: what to do. With it go the sockets on which a worker is to listen."""
+    """To a child, first of all: what to do. With it go the open file, and the sockets on which a worker listens."""
 
     file: Path
     config: Config
@@ -111,22 +112,21 @@ ToDesk: TypeAlias = Enter | Leave | Hit | Everyone | Counters
 ToParent: TypeAlias = Loaded | Ended | ToDesk
 
 
-def send(control: socket.socket, message: ToChild | ToParent, sockets: Sequence[socket.socket] = ()) -> None:
+def send(control: socket.socket, message: ToChild | ToParent, descriptors: Sequence[int] = ()) -> None:
     """Send a message; it is lost where the other end is gone, as whoever reads there will see."""
     try:
-        socket.send_fds(control, [pickle.dumps(message)], [each.fileno() for each in sockets])
+        socket.send_fds(control, [pickle.dumps(message)], descriptors)
     except OSError:
         return
 
 
-def receive(control: socket.socket) -> tuple[ToChild, list[socket.socket]] | None:
-    """The next message from the parent, with its sockets; None once there is no parent any more."""
-    data, descriptors, _, _ = socket.recv_fds(control, _LONGEST, _MOST_SOCKETS)
-    sockets = [socket.socket(fileno=each) for each in descriptors]
+def receive(control: socket.socket) -> tuple[ToChild, list[int]] | None:
+    """The next message from the parent, with its descriptors; None once there is no parent any more."""
+    data, descriptors, _, _ = socket.recv_fds(control, _LONGEST, _MOST_DESCRIPTORS)
     if not data:
         return None
     message: ToChild = pickle.loads(data)
-    return message, sockets
+    return message, descriptors
 
 
 def child(main: Callable[[socket.socket, Begin, list[socket.socket]], None]) -> NoReturn:
@@ -140,10 +140,19 @@ def child(main: Callable[[socket.socket, Begin, list[socket.socket]], None]) -> 
     control = socket.socket(fileno=int(sys.argv[1]))
     begun = receive(control)
     if begun is not None:
-        message, sockets = begun
+        message, (file, *listeners) = begun
         assert isinstance(message, Begin)
-        main(control, message, sockets)
+        begin = replace(message, file=_same_file(message.file, file))
+        main(control, begin, [socket.socket(fileno=each) for each in listeners])
     sys.exit(0)
+
+
+def _same_file(path: Path, opened: int) -> Path:
+    """The path of the file that the parent has opened, also where another has taken its name, or none has it."""
+    with contextlib.suppress(OSError):
+        if os.path.samestat(path.stat(), os.fstat(opened)):
+            return path
+    return Path(f"/proc/self/fd/{opened}")
 
 
 def leave(status: int) -> NoReturn:

@@ -71,7 +71,7 @@ def _listen(control: socket.socket, loaded: Future[EngineHost]) -> None:
 
     while (received := receive(control)) is not None:
         for worker in received[1]:
-            attach(worker)
+            attach(socket.socket(fileno=worker))
     if loaded.done():
         loaded.result().stop()
         time.sleep(_CLOSE_SECONDS)

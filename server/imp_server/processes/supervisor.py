@@ -39,7 +39,7 @@ class Child:
         self._control = control
 
     @staticmethod
-    async def start(kind: Literal["engine", "worker"], begin: Begin, sockets: Sequence[socket.socket] = ()) -> Child:
+    async def start(kind: Literal["engine", "worker"], begin: Begin, descriptors: Sequence[int]) -> Child:
         """A new process that runs the module `kind` of this package. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
@@ -51,12 +51,12 @@ class Child:
             )
         ours.setblocking(False)
         child = Child(process, ours)
-        child.send(begin, sockets)
+        child.send(begin, descriptors)
         return child
 
-    def send(self, message: ToChild, sockets: Sequence[socket.socket] = ()) -> None:
+    def send(self, message: ToChild, descriptors: Sequence[int] = ()) -> None:
         """Tell the child something."""
-        send(self._control, message, sockets)
+        send(self._control, message, descriptors)
 
     async def messages(self) -> AsyncIterator[ToParent]:
         """What the child says, until it has ended."""
@@ -90,6 +90,7 @@ class Supervisor:
     def __init__(self, file: Path, model: str, config: Config, listeners: Sequence[Sequence[socket.socket]]) -> None:
         self._model = model
         self._begin = Begin(file, config)
+        self._file = file.open("rb")  # so that a child that is started again finds the same
         self._listeners = listeners
         self._desk = ParentDesk(config.limits)
         self._engine: Child | None = None
@@ -161,7 +162,7 @@ class Supervisor:
 
     async def _run_engine(self, name: str) -> str:
         """An engine from its beginning to its end; why it ended."""
-        self._engine = engine = await Child.start("engine", self._begin)
+        self._engine = engine = await Child.start("engine", self._begin, [self._file.fileno()])
         for worker in self._workers.values():
             _link(worker, engine)
         why = ""
@@ -178,7 +179,8 @@ class Supervisor:
 
     async def _run_worker(self, index: int, name: str) -> str:
         """A worker from its beginning to its end; why it ended."""
-        self._workers[index] = worker = await Child.start("worker", self._begin, self._listeners[index])
+        descriptors = [self._file.fileno(), *(each.fileno() for each in self._listeners[index])]
+        self._workers[index] = worker = await Child.start("worker", self._begin, descriptors)
         if self._engine is not None:
             _link(worker, self._engine)
         visitor = self._desk.come(worker.send)
@@ -206,5 +208,5 @@ class Supervisor:
 def _link(worker: Child, engine: Child) -> None:
     one, other = socket.socketpair()
     with one, other:
-        worker.send(Attach(), [one])
-        engine.send(Attach(), [other])
+        worker.send(Attach(), [one.fileno()])
+        engine.send(Attach(), [other.fileno()])

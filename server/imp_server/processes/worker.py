@@ -104,9 +104,9 @@ class _Worker:
     def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: what the parent says."""
         while (received := receive(self._control)) is not None:
-            message, sockets = received
+            message, descriptors = received
             if isinstance(message, Attach):
-                asyncio.run_coroutine_threadsafe(self._engine.attach(sockets[0]), loop)
+                asyncio.run_coroutine_threadsafe(self._engine.attach(socket.socket(fileno=descriptors[0])), loop)
             elif isinstance(message, Stop):
                 self._server.end(hurry=message.hurry)
             elif isinstance(message, Done):
