@@ -220,6 +220,7 @@ def completions(server: Process) -> float:
     return found
 
 
+@pytest.mark.thorough
 def test_a_file_that_is_replaced(file: Path, server: Process, http: httpx.Client) -> None:
     """What is started again goes on with the file that the server was started with."""
     before = complete(http)
