@@ -388,15 +388,19 @@ struct Step {
       Attend::Kinds::with(l, [&]<class Heads>() {
         using Attending = StepAttend<Step, Heads, Cta>;
         auto a = cached<Heads>(args, l, shared.slot * kTableEntries);
-        if constexpr (Heads::kConfig.qk_norm) {
-          a.q_weight = args.layer[l].attention.q_norm;
-          a.k_weight = args.layer[l].attention.k_norm;
-        }
+        take_norms<Heads>(a, args.layer[l]);
         const typename Attending::Angles angles{shared.angles[Attend::table(l)]};
         Attending{args, ring, scratch, shared, l}.run(a, qkv, angles, to, count.tile);
       });
     }
 
+    template <class Heads>
+    static __device__ __forceinline__ void take_norms(typename Heads::Core::Args& a, const auto& layer) {
+      if constexpr (Heads::kConfig.qk_norm) {
+        a.q_weight = layer.attention.q_norm;
+        a.k_weight = layer.attention.k_norm;
+      }
+    }
     __device__ __forceinline__ Publishes attended_to(int l, std::uint32_t* to, std::uint32_t tag) const {
       if constexpr (kCopied) {
         return published(to, tag, args.layer[l].attention);

@@ -40,13 +40,7 @@ struct StepFetcher {
   // sharing the work.
   __device__ __forceinline__ void prefetch_norms(int l) {
     const auto& at = args.layer[l];
-    Attend::Kinds::with(l, [&]<class Heads>() {
-      constexpr AttentionConfig A = Heads::kConfig;
-      if constexpr (A.qk_norm) {
-        prefetch(at.attention.q_norm, A.whole_norm ? A.heads * A.head_dim : A.head_dim);
-        prefetch(at.attention.k_norm, A.whole_norm ? A.kv_heads * A.head_dim : A.head_dim);
-      }
-    });
+    Attend::Kinds::with(l, [&]<class Heads>() { prefetch_head_norms<Heads::kConfig>(at); });
     L::each([&]<int I>() {
       using Phase = typename L::template At<I>;
       if constexpr (!Phase::kAttends) {
@@ -55,6 +49,13 @@ struct StepFetcher {
         if constexpr (Phase::kEncode.scaled) prefetch(Phase::of(at).scale, 1);
       }
     });
+  }
+  template <AttentionConfig A>
+  static __device__ __forceinline__ void prefetch_head_norms(const auto& layer) {
+    if constexpr (A.qk_norm) {
+      prefetch(layer.attention.q_norm, A.whole_norm ? A.heads * A.head_dim : A.head_dim);
+      prefetch(layer.attention.k_norm, A.whole_norm ? A.kv_heads * A.head_dim : A.head_dim);
+    }
   }
   static __device__ __forceinline__ void prefetch(const float* vector, int count) {
 #pragma unroll 1
