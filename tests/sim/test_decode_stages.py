@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
@@ -20,6 +20,7 @@ from random_rows import place, random_rows
 
 Array = NDArray[Any]
 WARPS, GRID = 3, 2
+STEEPEST = 1.13  # slope of an activation
 
 
 @dataclass(frozen=True)
@@ -171,11 +172,21 @@ def rms_norm(x: Array, eps: float) -> Array:
     return normed
 
 
+def doubtful_steps(x: Array) -> Array:
+    """float64[cols]: a step where an int8 code of x lies so near a half that it may round either way, else 0."""
+    blocks = x.astype(np.float64).reshape(-1, 32)
+    steps = np.abs(blocks).max(axis=1, keepdims=True) / 127
+    parts = np.divide(blocks, steps, out=np.zeros_like(blocks), where=steps > 0) % 1
+    doubtful: Array = np.where(np.abs(parts - 0.5) < 1e-3, steps, 0).reshape(-1)
+    return doubtful
+
+
 def test_every_layout_is_multiplied() -> None:
     assert {p.place(i)[0].name for p in PRODUCTS for i in range(len(p.matrices))} == set(layouts())
 
 
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
+@example(seed=100000001)  # of `capped` a code lies on a half
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_product(library: SimLibrary, product: Product, seed: int) -> None:
@@ -189,7 +200,7 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
         stream = (stream + rms_norm(branch, 1e-3) * post) * (0.75 if product.scaled else 1)
     normed = rms_norm(stream, 1e-5) * (g if product.weighted else 1) if product.norm else stream
     raw = normed.astype(np.float32)
-    packed, expected = [], []
+    packed, expected, doubts = [], [], []
     biases = []
     for i, (name, rows) in enumerate(product.matrices):
         fmt = format_named(name)
@@ -197,7 +208,9 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
         layout, tile, _ = product.place(i)
         packed.append(layout.pack(fmt, stored, tile))
         given_x = round_activations(raw) if layout.activation == "q8" else raw
-        expected.append(fmt.dequantize(stored).astype(np.float64) @ given_x)
+        weights = fmt.dequantize(stored).astype(np.float64)
+        expected.append(weights @ given_x)
+        doubts.append(np.abs(weights) @ (doubtful_steps(raw) if layout.activation == "q8" else 0 * raw))
         if i in product.biased:
             biases.append(rng.standard_normal(rows).astype(np.float32) * 3)
             expected[-1] = expected[-1] + biases[-1]
@@ -206,9 +219,13 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     if product.epilogue == "gated":
         gate, up = expected
         expected, start = [ACTIVATIONS[product.activation](gate) * up], start[: len(gate)]
+        doubts = [
+            STEEPEST * doubts[0] * (np.abs(up) + doubts[1]) + np.abs(ACTIVATIONS[product.activation](gate)) * doubts[1]
+        ]
     if product.epilogue == "StoreGated":
         extra = [rng.standard_normal(len(start)).astype(np.float32)]
         expected = [ACTIVATIONS[product.activation](expected[0]) * extra[0]]
+        doubts = [STEEPEST * doubts[0] * np.abs(extra[0])]
     given = [x, branch, post, np.zeros_like(x)] if product.post else [x]
     given += [np.array([0.75], np.float32)] if product.scaled else []
     found = run(library, product.name, [*given, g, start, *extra, *biases, *packed], GRID, WARPS * 32, seed)
@@ -219,11 +236,10 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     if product.epilogue == "AddRows":
         want = want + start
     ends = np.cumsum([len(e) for e in expected])[:-1]
-    for found_rows, rows in zip(np.split(y, ends), np.split(want, ends), strict=True):
-        # A code may round the other way where x / scale lies on a half: one step of one of many products.
+    # A code that rounds the other way is in all rows; a cap is nowhere steeper than 1.
+    for found_rows, rows, doubt in zip(np.split(y, ends), np.split(want, ends), doubts, strict=True):
         largest = max(np.abs(rows).max(), 1e-30)  # silu of a very negative gate is below float32
-        np.testing.assert_allclose(found_rows, rows, rtol=0, atol=4e-3 * largest)
-        assert np.median(np.abs(found_rows - rows)) < 1e-4 * largest
+        assert (np.abs(found_rows - rows) <= 1e-4 * largest + product.scale * doubt).all()
     if product.post:
         np.testing.assert_allclose(found[3], stream, rtol=1e-6, atol=1e-6 * np.abs(stream).max())
         assert not (found[3].view(np.uint32) & 1).any()
