@@ -68,6 +68,9 @@ class Layout:
     planes: int = 0
     targets: tuple[str, ...] = ()
 
+    def __post_init__(self) -> None:
+        assert self.halfs or self.planes, f"{self.name}: a prompt's products want halfs, or bfloat16 terms"
+
     @property
     def block(self) -> int:
         """Weights that a tile cannot cut through."""
