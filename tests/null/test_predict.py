@@ -103,9 +103,9 @@ def test_a_tile_on_a_card_that_nobody_measured() -> None:
     """The tensor cores' part by their rate for a multiprocessor, the rest by the clock."""
     card, like = fast_cards()["rtx-5090"], fast_cards()["h200"]
     tiles = Tiles("Q8_0", "int8", 2**20, 1)
-    there, here = 2**20 / (1281e6 / 132), 2**20 / (838e6 / 170)
+    there, here = 2**20 / (1281e6 / 132), 2**20 / (969e6 / 170)
     assert tile_us(like, tiles) == 0.84
-    assert tile_us(card, tiles) == pytest.approx((0.84 - there) * 1.98 / 2.41 + here)
+    assert tile_us(card, tiles) == pytest.approx((0.84 - there) * 1.98 / 2.82 + here)
     unknown = replace(tiles, kind="unheard of")
     assert tile_us(like, unknown) == pytest.approx(there)
     assert tile_us(card, unknown) == pytest.approx(here)
