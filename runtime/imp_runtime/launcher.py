@@ -76,6 +76,8 @@ class Launcher:
     def _ends(self, batch: Batch, *, logits: bool) -> Iterator[Launched]:
         """Of the rows that have been run, the choice of all tokens together; `logits`: they are there."""
         runs = [run for run in batch.sequences if run.samples]
+        # An end is found by its sequence's place, and there are as many as the program has rows.
+        assert all(run.samples for run in batch.sequences[: len(runs)])
         if not runs:
             return
         if not logits:

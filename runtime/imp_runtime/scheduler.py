@@ -41,7 +41,8 @@ class Run:
 class Batch:
     """What one program runs: rows of these sequences. `rows`: of the program, 1 or the most.
 
-    `together`: the tokens that are chosen after them are chosen in the same launches.
+    `together`: the tokens that are chosen after them are chosen in the same launches. No sequence after which one is
+    chosen comes behind one after which none is.
     """
 
     rows: int
@@ -228,7 +229,7 @@ class Scheduler:
         prompts = self._prompts(prefilling, left, self._ends - len(riding))
         if not prompts:
             return None
-        return Batch(self._rows, prompts + self._steps_of(riding), together=bool(self._together))
+        return Batch(self._rows, self._steps_of(riding) + prompts, together=bool(self._together))
 
     def _rows_in_time(self, position: int) -> int:
         """As many rows of a prompt as CHUNK_US is enough for from `position` on, of the smallest program at least.

@@ -275,7 +275,7 @@ class FakeDevice:
 
     def launch(self, launch: Launch) -> None:
         assert not launch.resident or math.prod(launch.grid) <= self.blocks
-        self.push(lambda: self.run(self.entries[launch.kernel], launch.args))
+        self.push(lambda: self.run(self.entries[launch.kernel], launch.args, launch.grid[1]))
 
     def capture(self, launches: Sequence[Launch]) -> FakeReplay:
         return FakeReplay(self, launches)
@@ -309,7 +309,7 @@ class FakeDevice:
 
     # the programs
 
-    def run(self, entry: str, args: tuple[int, ...]) -> None:
+    def run(self, entry: str, args: tuple[int, ...], several: int) -> None:
         self.ran.append(entry)
         entry = entry.removeprefix("resident_")
         address = dict(zip(ARGS, args, strict=False))
@@ -451,7 +451,8 @@ class FakeDevice:
             ends = [of for _, _, of, end in lines if end != NO_END]
             assert [of for of, _ in self.forwarded] == ends
             first = int(view("step.sequences", np.uint32, 1, 4)[0])
-            for i, of in enumerate(ends):
+            # The grid has a row for so many sequences; others have no end.
+            for i, of in enumerate(of for _, _, of, end in lines[:several] if end != NO_END):
                 self.logits = view("logits.all", np.float32, VOCAB, i * VOCAB).copy()
                 record = view("seq.sampling", SAMPLING_DTYPE, 1, of)[0]
                 if entry == "export_several" and record["flags"] & EXPORTED:

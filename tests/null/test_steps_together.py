@@ -155,13 +155,15 @@ def test_a_batch_chooses_no_more_tokens_than_can_be_on_their_way() -> None:
 
 
 def together(plan: Plan, worth: int) -> Plan:
-    """The plan with a program for steps of up to 8 sequences, which is worth it for so many."""
+    """The plan with programs for steps of up to 4 and 8 sequences, which are worth it for so many."""
     target = plan.targets[0]
     kernels = target.program("forward_r8").kernels + target.program(f"logits_r{plan.rows}").kernels
     ends = (
-        Program(f"{name}_r8", 8, (kernel(f"{name}_several"),)) for name in ("head", "sample", "sieve", "export", "top")
+        Program(f"{name}_r{rows}", rows, (kernel(f"{name}_several", ends=rows),))
+        for name in ("head", "sample", "sieve", "export", "top")
+        for rows in (4, 8)
     )
-    programs = (*target.programs, Program("batch_r8", 8, kernels, worth), *ends)
+    programs = (*target.programs, *(Program(f"batch_r{rows}", rows, kernels, worth) for rows in (4, 8)), *ends)
     return dataclasses.replace(plan, targets=(dataclasses.replace(target, programs=programs),))
 
 

@@ -55,10 +55,12 @@ ARGS = (
 )
 
 
-def kernel(entry: str, outputs: tuple[Output, ...] = ()) -> Kernel:
+def kernel(entry: str, outputs: tuple[Output, ...] = (), ends: int = 2) -> Kernel:
     args = (*(Binding(name) for name in ARGS), Binding("weights/embed", 4), Binding("weights/head"))
     reads = (CacheRead(0, 4),)
-    return Kernel(entry, entry, (3, 2, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, None, 20)
+    return Kernel(
+        entry, entry, (3, ends, 1), 64, 1024, False, False, args, ("op",), outputs, 1, 300, 10, reads, None, 20
+    )
 
 
 def make_plan(

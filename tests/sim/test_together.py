@@ -31,7 +31,7 @@ DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("demo") / "demo.impc"
-    target = replace(find_target("sim"), batches=(8,))
+    target = replace(find_target("sim"), batches=(8, 16))
     with patch.object(compiler, "find_targets", lambda _: (target,)):
         compile_model(DEMO, output, ("sim",), CompileOptions(), quiet)
     return output
@@ -143,14 +143,14 @@ def test_every_kind_of_sampling_side_by_side(artifact: Path) -> None:
 
 def test_steps_ride_along_with_a_prompt(artifact: Path) -> None:
     """Answers go on while the rows of a long prompt run, in the same program; all tokens are those of the logits."""
-    params = SamplingParams(max_tokens=5, ignore_eos=True)
+    params = SamplingParams(max_tokens=4, ignore_eos=True)
     with Engine.load(artifact, target="sim", prefix_cache=False) as engine:
-        every = [engine.add(prompt_of(4 + i, i), params) for i in range(2)]
+        every = [engine.add(prompt_of(3 + i, i), params) for i in range(8)]  # with the prompt more than head_r8 takes
         engine.step()
-        every.append(engine.add(prompt_of(150, 7), params))
+        every.append(engine.add(prompt_of(125, 7), params))
         _, ran, _ = answers(engine, [])
-        assert (ran["forward_r128"], ran["head_r8"]) == (2, 2)
-        for sequence in every:
+        assert (ran["forward_r128"], ran["head_r8"], ran["head_r16"]) == (2, 1, 1)
+        for sequence in (every[0], *every[-2:]):
             best = engine.logits(sequence.tokens(0, sequence.known)).argmax(axis=1)
             first = len(sequence.prompt) - 1
-            assert sequence.generated == best[first : first + 5].tolist()
+            assert sequence.generated == best[first : first + 4].tolist()
