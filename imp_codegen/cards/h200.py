@@ -33,9 +33,10 @@ CARD = Card(
         tiles={
             **{"Q8_0": 0.84, "Q4_K": 1.1, "Q6_K": 1.33, "BF16": 0.74},
             **{"F16": 1.5, "F32": 2.2},  # not measured: BF16's, for each plane
-            # Products by warps, an H100's (2026-11-27): the same matrices, 128 columns of a tile of rows x tokens.
-            **{"half 128x128": 1.79, "half 256x64": 1.76, "half 128x64": 1.15},
-            **{"half 128x128 float": 1.59, "half 256x64 float": 1.61, "half 128x64 float": 1.03},
+            # Products by warps, an H100's (2026-11-27): 512 rows of an 8B in Q8_0 and, with float sums, in BF16; for
+            # 128 columns of a tile of rows x tokens. 256 x 64 from a product alone, with float sums not measured.
+            **{"half 128x128": 1.89, "half 256x64": 1.76, "half 128x64": 1.17},
+            **{"half 128x128 float": 2.03, "half 256x64 float": 2.03, "half 128x64 float": 1.29},
             **{"half 256": 1.74, "half 128": 1.12, "half 64": 0.95},  # an H100's, gate and up of an 8B model
             # 64 queries and 64 keys, one launch alone on an H100 (2026-11-27): at 64k positions 1.9 us by warps and
             # 1.2 by warpgroups, at 16k 2.3 and 1.4. Others, not measured, by what the tensor cores do.
