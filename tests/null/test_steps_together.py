@@ -16,7 +16,7 @@ from imp_runtime.block_manager import BlockManager
 from imp_runtime.engine import Engine
 from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan, Program
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Batch, Chunk, Scheduler
+from imp_runtime.scheduler import CHUNK_US, Batch, Chunk, Scheduler
 from imp_runtime.sequence import Sequence
 from imp_server.cli import execute
 
@@ -116,13 +116,14 @@ def test_answers_wait_for_as_many_rows_as_there_is_time_for() -> None:
     scheduler = Scheduler(64, 1, 512, BlockManager(1000), together=PROGRAMS, chunks=chunks, context=10_000)
     scheduler.add(Sequence(0, tuple(range(700)), SamplingParams(), 0, 1000))
     assert [rows_of(scheduler.next()) for _ in range(3)] == [{0: 512}, {0: 188}, {0: 1}], "nobody waits"
+    time = CHUNK_US / 1000
     long = Sequence(1, tuple(range(1, 9_001)), SamplingParams(), 0, 10)
     scheduler.add(long)
-    assert rows_of(scheduler.next()) == {1: 64 + int(448 * (20 - 4) / (30 - 4)) - 1, 0: 1}
+    assert rows_of(scheduler.next()) == {1: 64 + int(448 * (time - 4) / (30 - 4)) - 1, 0: 1}
     while long.cached < 5_000:
         at, rows = long.cached / 10_000, rows_of(scheduler.next())
         least, most = 4 + 4 * at, 30 + 30 * at  # ms
-        assert rows == {1: 64 + int(448 * (20 - least) / (most - least)) - 1, 0: 1}
+        assert rows == {1: 64 + int(448 * (time - least) / (most - least)) - 1, 0: 1}
 
 
 def test_a_slow_model_takes_the_least_rows() -> None:
