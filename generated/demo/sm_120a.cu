@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 1139c5e3c1337ca6
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6e20790242376bba
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -105,9 +105,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
       .table = table,
       .partial = partial,
       .arrived = arrived,
-      .out = out});
+      .out = out,
+      .step = nullptr});
 }
-static_assert(sizeof(attention_0_t::Args) == 11 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_0_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // step_r1 layers.0.attn_output and 41 more · grid (170, 1, 1), 256 threads
@@ -424,7 +425,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -471,7 +472,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
 static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
-// forward_r64 layers.0.attention.append and 11 more · grid (64, 1, 1), 256 threads
+// forward_r64 layers.0.attention.append and 5 more · grid (64, 1, 1), 256 threads
 using append_0_t = imp::RopeAppend<
     imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 64, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
     imp::CacheF16<64>>;
@@ -501,7 +502,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) append_0(
 static_assert(sizeof(append_0_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Attention · 0 bytes of weights, 131,072 of other data a launch
-// forward_r64 layers.0.attention and 11 more · grid (8, 1, 1), 128 threads
+// forward_r64 layers.0.attention and 5 more · grid (8, 1, 1), 128 threads
 using attend_0_t = imp::AttentionPrefill<
     imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 64, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 8, .spans = 2, .wgmma = false, .folds = false},
     imp::CacheF16<64>>;
@@ -533,7 +534,7 @@ static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -602,7 +603,7 @@ static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -707,7 +708,7 @@ static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_3_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
 static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
@@ -816,7 +817,7 @@ static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_4_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
 static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
@@ -885,7 +886,7 @@ static_assert(sizeof(gemm_7_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
     imp::Silu>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -954,7 +955,7 @@ static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
 using encode_6_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
 static_assert(encode_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_6_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
@@ -1063,7 +1064,7 @@ static_assert(sizeof(attend_2_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_7_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
 static_assert(encode_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_7_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
@@ -1132,7 +1133,7 @@ static_assert(sizeof(gemm_12_t::Args) == 7 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 3,932,160 of other data a launch
 // forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_8_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4},
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
     imp::Silu>;
 static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1176,12 +1177,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
 static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 256 threads
+// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 1024 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_9_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_9_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_9_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_9_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_9(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -1197,100 +1198,83 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
 }
 static_assert(sizeof(encode_9_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 20,480 of other data a launch
-// batch_r8 layers.0.q_k_v and 5 more · grid (8, 1, 1), 256 threads
+// Linear → Linear → Linear · 139,264 bytes of weights, 118,784 of other data a launch
+// batch_r8 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_14_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_14_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_14_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_14(
+static_assert(gemm_14_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_14_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     const std::uint8_t* plane_2,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_14_t::run(gemm_14_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_14_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_14_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 32,768 of other data a launch
-// batch_r8 layers.0.attention.append and 5 more · grid (8, 1, 1), 256 threads
-using append_3_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 8, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
-    imp::CacheF16<64>>;
-static_assert(append_3_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(append_3_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) append_3(
-    float* qkv,
+// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 24,576 of other data a launch
+// batch_r8 layers.0.attention and 5 more · grid (4, 16, 1), 128 threads
+using attention_1_t = imp::AttentionDecode<
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::CacheF16<64>,
+    4,
+    8,
+    512>;
+static_assert(attention_1_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_1_t::kSharedBytes == 35792, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
+    const float* qkv,
     const float* q_norm,
     const float* k_norm,
     const std::uint64_t* turns,
     std::uint8_t* cache,
-    const std::int32_t* table,
+    const imp::StepRow* rows,
     const std::int32_t* positions,
-    const imp::StepHeader* step,
-    const imp::StepRow* rows) {
-  append_3_t::run(append_3_t::Args{
+    const std::int32_t* table,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step) {
+  attention_1_t::run(attention_1_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
       .k_norm = k_norm,
       .turns = turns,
       .cache = cache,
-      .table = table,
+      .rows = rows,
       .positions = positions,
-      .step = step,
-      .rows = rows});
-}
-static_assert(sizeof(append_3_t::Args) == 9 * 8, "the plan leaves out a field");
-
-// Attention · 0 bytes of weights, 16,384 of other data a launch
-// batch_r8 layers.0.attention and 5 more · grid (4, 1, 1), 32 threads
-using attend_3_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 8, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 1, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
-    imp::CacheF16<64>>;
-static_assert(attend_3_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(attend_3_t::kSharedBytes == 36880, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 2) attend_3(
-    const float* q,
-    const std::uint8_t* cache,
-    const std::int32_t* table,
-    const std::int32_t* positions,
-    float* partial,
-    std::uint32_t* arrived,
-    float* out,
-    const imp::StepHeader* step,
-    const imp::StepSequence* sequences) {
-  attend_3_t::run(attend_3_t::Args{
-      .q = q,
-      .cache = cache,
       .table = table,
-      .positions = positions,
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step,
-      .sequences = sequences});
+      .step = step});
 }
-static_assert(sizeof(attend_3_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_1_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 256 threads
+// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 1024 threads
 using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_10_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_10_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_10_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_10_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_10(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -1305,62 +1289,70 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
 }
 static_assert(sizeof(encode_10_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_output and 5 more · grid (4, 1, 1), 256 threads
+// Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
+// batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_15_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_15_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_15_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_15(
+static_assert(gemm_15_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_15_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_15(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_15_t::run(gemm_15_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_15_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_15_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 53,248 of other data a launch
-// batch_r8 layers.0.gate_up and 5 more · grid (24, 1, 1), 256 threads
+// Linear → Linear · 417,792 bytes of weights, 249,856 of other data a launch
+// batch_r8 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_16_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_16_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_16_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_16(
+static_assert(gemm_16_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_16_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_16_t::run(gemm_16_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_16_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_16_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 61,440 of other data a launch
-// batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 256 threads
+// batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 1024 threads
 using encode_11_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
     imp::Silu>;
-static_assert(encode_11_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_11_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_11(
+static_assert(encode_11_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_11_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_11(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -1376,51 +1368,59 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_11(
 }
 static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
-// batch_r8 layers.0.down and 5 more · grid (8, 1, 1), 256 threads
+// Linear → Add · 208,896 bytes of weights, 118,784 of other data a launch
+// batch_r8 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_17_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 8, .warps = 8, .stretches = 4, .tiles = 1, .slots = 4, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 768, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_17_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_17_t::kSharedBytes == 16928, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_17(
+static_assert(gemm_17_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_17_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_17(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_17_t::run(gemm_17_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_17_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_17_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 69,632 of other data a launch
-// batch_r8 logits and 1 more · grid (32, 1, 1), 256 threads
+// Linear · 557,056 bytes of weights, 331,776 of other data a launch
+// batch_r8 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_18_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 8, .stretches = 2, .tiles = 1, .slots = 4, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_18_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_18_t::kSharedBytes == 8464, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_18(
+static_assert(gemm_18_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_18_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_18_t::run(gemm_18_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_18_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_18_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // GatherRows · 0 bytes of weights, 16,384 of other data a launch
 // head_r8 rows.layers.5.residual and 3 more · grid (2, 1, 1), 128 threads
@@ -1628,12 +1628,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) top_logits_0(
 static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 256 threads
+// batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 1024 threads
 using encode_12_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_12_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_12_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_12(
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_12_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_12_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_12(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -1649,15 +1649,15 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_12(
 }
 static_assert(sizeof(encode_12_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 40,960 of other data a launch
-// batch_r16 layers.0.q_k_v and 5 more · grid (4, 1, 1), 512 threads
+// Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
+// batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_19_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_19_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_19_t::kSharedBytes == 25104, "the plan gives other shared memory");
+static_assert(gemm_19_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     const std::uint8_t* fragments,
     const float* factors,
@@ -1665,84 +1665,67 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     const std::uint8_t* plane_1,
     const std::uint8_t* plane_2,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_19_t::run(gemm_19_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_19_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_19_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 65,536 of other data a launch
-// batch_r16 layers.0.attention.append and 5 more · grid (16, 1, 1), 256 threads
-using append_4_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 16, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
-    imp::CacheF16<64>>;
-static_assert(append_4_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(append_4_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) append_4(
-    float* qkv,
+// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 49,152 of other data a launch
+// batch_r16 layers.0.attention and 5 more · grid (4, 32, 1), 128 threads
+using attention_2_t = imp::AttentionDecode<
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::CacheF16<64>,
+    4,
+    16,
+    512>;
+static_assert(attention_2_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_2_t::kSharedBytes == 35792, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
+    const float* qkv,
     const float* q_norm,
     const float* k_norm,
     const std::uint64_t* turns,
     std::uint8_t* cache,
-    const std::int32_t* table,
+    const imp::StepRow* rows,
     const std::int32_t* positions,
-    const imp::StepHeader* step,
-    const imp::StepRow* rows) {
-  append_4_t::run(append_4_t::Args{
+    const std::int32_t* table,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step) {
+  attention_2_t::run(attention_2_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
       .k_norm = k_norm,
       .turns = turns,
       .cache = cache,
-      .table = table,
+      .rows = rows,
       .positions = positions,
-      .step = step,
-      .rows = rows});
-}
-static_assert(sizeof(append_4_t::Args) == 9 * 8, "the plan leaves out a field");
-
-// Attention · 0 bytes of weights, 32,768 of other data a launch
-// batch_r16 layers.0.attention and 5 more · grid (4, 1, 1), 64 threads
-using attend_4_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 16, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 2, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
-    imp::CacheF16<64>>;
-static_assert(attend_4_t::kThreads == 64, "the plan launches another number of threads");
-static_assert(attend_4_t::kSharedBytes == 36880, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(64, 2) attend_4(
-    const float* q,
-    const std::uint8_t* cache,
-    const std::int32_t* table,
-    const std::int32_t* positions,
-    float* partial,
-    std::uint32_t* arrived,
-    float* out,
-    const imp::StepHeader* step,
-    const imp::StepSequence* sequences) {
-  attend_4_t::run(attend_4_t::Args{
-      .q = q,
-      .cache = cache,
       .table = table,
-      .positions = positions,
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step,
-      .sequences = sequences});
+      .step = step});
 }
-static_assert(sizeof(attend_4_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_2_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 256 threads
+// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 1024 threads
 using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_13_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_13_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_13(
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_13_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_13_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_13(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -1757,62 +1740,70 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_13(
 }
 static_assert(sizeof(encode_13_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 24,576 of other data a launch
+// Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_20_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_20_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_20_t::kSharedBytes == 25104, "the plan gives other shared memory");
+static_assert(gemm_20_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_20_t::run(gemm_20_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_20_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_20_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 106,496 of other data a launch
+// Linear → Linear · 417,792 bytes of weights, 499,712 of other data a launch
 // batch_r16 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_21_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_21_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_21_t::kSharedBytes == 25104, "the plan gives other shared memory");
+static_assert(gemm_21_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_21_t::run(gemm_21_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_21_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_21_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 122,880 of other data a launch
-// batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 256 threads
+// batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 1024 threads
 using encode_14_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
     imp::Silu>;
-static_assert(encode_14_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_14_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_14(
+static_assert(encode_14_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_14_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_14(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -1828,59 +1819,67 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_14(
 }
 static_assert(sizeof(encode_14_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
-// batch_r16 layers.0.down and 5 more · grid (4, 1, 1), 512 threads
+// Linear → Add · 208,896 bytes of weights, 237,568 of other data a launch
+// batch_r16 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_22_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 16, .warps = 16, .stretches = 4, .tiles = 1, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 768, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_22_t::kSharedBytes == 42016, "the plan gives other shared memory");
+static_assert(gemm_22_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_22_t::run(gemm_22_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_22_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_22_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 139,264 of other data a launch
+// Linear · 557,056 bytes of weights, 663,552 of other data a launch
 // batch_r16 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_23_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .stretches = 2, .tiles = 1, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_23_t::kSharedBytes == 25104, "the plan gives other shared memory");
+static_assert(gemm_23_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_23_t::run(gemm_23_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_23_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_23_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 256 threads
+// batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 1024 threads
 using encode_15_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_15_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_15_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_15(
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_15_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_15_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_15(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -1896,100 +1895,83 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_15(
 }
 static_assert(sizeof(encode_15_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 81,920 of other data a launch
-// batch_r32 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
+// Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
+// batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_24_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_24_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_24_t::kSharedBytes == 50192, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_24(
+static_assert(gemm_24_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_24_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     const std::uint8_t* plane_2,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_24_t::run(gemm_24_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_24_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_24_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 131,072 of other data a launch
-// batch_r32 layers.0.attention.append and 5 more · grid (32, 1, 1), 256 threads
-using append_5_t = imp::RopeAppend<
-    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 32, .values = 6, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
-    imp::CacheF16<64>>;
-static_assert(append_5_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(append_5_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) append_5(
-    float* qkv,
+// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 98,304 of other data a launch
+// batch_r32 layers.0.attention and 5 more · grid (4, 64, 1), 128 threads
+using attention_3_t = imp::AttentionDecode<
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::CacheF16<64>,
+    4,
+    32,
+    512>;
+static_assert(attention_3_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_3_t::kSharedBytes == 35792, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
+    const float* qkv,
     const float* q_norm,
     const float* k_norm,
     const std::uint64_t* turns,
     std::uint8_t* cache,
-    const std::int32_t* table,
+    const imp::StepRow* rows,
     const std::int32_t* positions,
-    const imp::StepHeader* step,
-    const imp::StepRow* rows) {
-  append_5_t::run(append_5_t::Args{
+    const std::int32_t* table,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step) {
+  attention_3_t::run(attention_3_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
       .k_norm = k_norm,
       .turns = turns,
       .cache = cache,
-      .table = table,
+      .rows = rows,
       .positions = positions,
-      .step = step,
-      .rows = rows});
-}
-static_assert(sizeof(append_5_t::Args) == 9 * 8, "the plan leaves out a field");
-
-// Attention · 0 bytes of weights, 65,536 of other data a launch
-// batch_r32 layers.0.attention and 5 more · grid (4, 1, 1), 128 threads
-using attend_5_t = imp::AttentionPrefill<
-    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 32, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 4, .spans = 2, .wgmma = false, .folds = false},
-    imp::CacheF16<64>>;
-static_assert(attend_5_t::kThreads == 128, "the plan launches another number of threads");
-static_assert(attend_5_t::kSharedBytes == 36880, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(128, 2) attend_5(
-    const float* q,
-    const std::uint8_t* cache,
-    const std::int32_t* table,
-    const std::int32_t* positions,
-    float* partial,
-    std::uint32_t* arrived,
-    float* out,
-    const imp::StepHeader* step,
-    const imp::StepSequence* sequences) {
-  attend_5_t::run(attend_5_t::Args{
-      .q = q,
-      .cache = cache,
       .table = table,
-      .positions = positions,
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step,
-      .sequences = sequences});
+      .step = step});
 }
-static_assert(sizeof(attend_5_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_3_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 256 threads
+// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_16_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_16_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_16(
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_16_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_16_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_16(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -2004,62 +1986,70 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_16(
 }
 static_assert(sizeof(encode_16_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
+// Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
+// batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_25_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_25_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_25_t::kSharedBytes == 50192, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_25(
+static_assert(gemm_25_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_25_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_25_t::run(gemm_25_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_25_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_25_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 212,992 of other data a launch
-// batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 256 threads
+// Linear → Linear · 417,792 bytes of weights, 999,424 of other data a launch
+// batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_26_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_26_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_26_t::kSharedBytes == 50192, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_26(
+static_assert(gemm_26_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_26_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_26_t::run(gemm_26_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_26_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 245,760 of other data a launch
-// batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 256 threads
+// batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
     imp::Silu>;
-static_assert(encode_17_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_17_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_17(
+static_assert(encode_17_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_17_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_17(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -2075,59 +2065,67 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_17(
 }
 static_assert(sizeof(encode_17_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 81,920 of other data a launch
-// batch_r32 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
+// Linear → Add · 208,896 bytes of weights, 475,136 of other data a launch
+// batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_27_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 32, .warps = 8, .stretches = 4, .tiles = 2, .slots = 2, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 768, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_27_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_27_t::kSharedBytes == 84000, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
+static_assert(gemm_27_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_27_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_27_t::run(gemm_27_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_27_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_27_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 278,528 of other data a launch
-// batch_r32 logits and 1 more · grid (16, 1, 1), 256 threads
+// Linear · 557,056 bytes of weights, 1,327,104 of other data a launch
+// batch_r32 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_28_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 8, .stretches = 2, .tiles = 2, .slots = 2, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_28_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_28_t::kSharedBytes == 50192, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_28(
+static_assert(gemm_28_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_28_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_28_t::run(gemm_28_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_28_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_28_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 256 threads
+// batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 1024 threads
 using encode_18_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_18_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_18_t::kSharedBytes == 64, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_18(
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_18_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_18_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_18(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -2143,40 +2141,83 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_18(
 }
 static_assert(sizeof(encode_18_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
-// batch_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 256 threads
+// Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
+// batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_29_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_29_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_29_t::kSharedBytes == 100368, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_29(
+static_assert(gemm_29_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_29_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     const std::uint8_t* plane_2,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_29_t::run(gemm_29_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
       .y = y,
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
+}
+static_assert(sizeof(gemm_29_t::Args) == 10 * 8, "the plan leaves out a field");
+
+// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 196,608 of other data a launch
+// batch_r64 layers.0.attention and 5 more · grid (4, 128, 1), 128 threads
+using attention_4_t = imp::AttentionDecode<
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::CacheF16<64>,
+    4,
+    64,
+    512>;
+static_assert(attention_4_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attention_4_t::kSharedBytes == 35792, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
+    const float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const imp::StepRow* rows,
+    const std::int32_t* positions,
+    const std::int32_t* table,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step) {
+  attention_4_t::run(attention_4_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .rows = rows,
+      .positions = positions,
+      .table = table,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out,
       .step = step});
 }
-static_assert(sizeof(gemm_29_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_4_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
+// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14}>;
-static_assert(encode_19_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_19_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_19(
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+static_assert(encode_19_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_19_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_19(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -2191,62 +2232,70 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_19(
 }
 static_assert(sizeof(encode_19_t::Args) == 6 * 8, "the plan leaves out a field");
 
-// Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 256 threads
+// Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
+// batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_30_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_30_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_30_t::kSharedBytes == 100368, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_30(
+static_assert(gemm_30_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_30_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_30_t::run(gemm_30_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_30_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_30_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
-// batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 256 threads
+// Linear → Linear · 417,792 bytes of weights, 1,998,848 of other data a launch
+// batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_31_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_31_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_31_t::kSharedBytes == 100368, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
+static_assert(gemm_31_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_31_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_31_t::run(gemm_31_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_31_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
-// batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
+// batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_20_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
     imp::Silu>;
-static_assert(encode_20_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(encode_20_t::kSharedBytes == 32, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) encode_20(
+static_assert(encode_20_t::kThreads == 1024, "the plan launches another number of threads");
+static_assert(encode_20_t::kSharedBytes == 128, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(1024, 1) encode_20(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -2262,51 +2311,59 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_20(
 }
 static_assert(sizeof(encode_20_t::Args) == 7 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
-// batch_r64 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
+// Linear → Add · 208,896 bytes of weights, 950,272 of other data a launch
+// batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_32_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 64, .warps = 8, .stretches = 4, .tiles = 2, .slots = 1, .resident = false, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 768, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_32_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_32_t::kSharedBytes == 69632, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
+static_assert(gemm_32_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_32_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_32_t::run(gemm_32_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_32_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_32_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear · 557,056 bytes of weights, 557,056 of other data a launch
-// batch_r64 logits and 1 more · grid (16, 1, 1), 256 threads
+// Linear · 557,056 bytes of weights, 2,654,208 of other data a launch
+// batch_r64 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_33_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 8, .stretches = 2, .tiles = 2, .slots = 1, .resident = true, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_33_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_33_t::kSharedBytes == 100368, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_33(
+static_assert(gemm_33_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_33_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    float4* partial,
+    std::uint32_t* arrived) {
   gemm_33_t::run(gemm_33_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
       .y = y,
-      .step = step});
+      .step = step,
+      .partial = partial,
+      .arrived = arrived});
 }
-static_assert(sizeof(gemm_33_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_33_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // TakeRow · 0 bytes of weights, 2,048 of other data a launch
 // head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads

@@ -9,6 +9,8 @@ from imp_codegen.kernels.vector import Vector
 from imp_runtime.plan import Binding
 
 PEAK = 14  # a row's largest value in panels is then below 2^15: it fits a half, whose precision reaches far down
+_WARPS = 8
+_BATCH_WARPS = 32  # a CTA that is alone on its multiprocessor
 
 
 def encode(
@@ -19,6 +21,7 @@ def encode(
     `peak`: of the halfs, the exponent of each row's largest value. They lie in panels, or as `fragments`.
     """
     halfs = peak is not None
+    warps = _BATCH_WARPS if low.batch else _WARPS
     rows, value, gated = low.rows, vector.value, vector.gated
     cols = value.width
     width = cols * (2 if gated else len(vector.reads))
@@ -38,6 +41,7 @@ def encode(
             ("panels", halfs),
             ("fragments", fragments),
             ("peak", peak or 0),
+            ("warps", warps),
         ),
     )
     return KernelSpec(
@@ -53,8 +57,9 @@ def encode(
             "step": low.step(),
         },
         grid=(rows, 1, 1),
-        threads=256,
-        shared_bytes=32 * (bool(vector.norm) + bool(vector.sum) + halfs),
+        threads=warps * 32,
+        overlap=low.batch,
+        shared_bytes=warps * 4 * (bool(vector.norm) + bool(vector.sum) + halfs),
         ops=(f"Encode {value.name}",),
         outputs=tuple(output for block in vector.writes for each in block for output in low.output(each)),
         other_bytes=rows * (width * 4 + cols * (4 * dense + 2 * halfs)),

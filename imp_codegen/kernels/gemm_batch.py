@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.encode import factors, panel_buffer
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
@@ -13,26 +11,22 @@ from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Binding, Tiles
 
 _GROUP = 128  # columns that a warp multiplies at a time
-_STRETCHES = 8  # parts of the columns, whatever the rows: their order decides the last bits of a sum
-_ROWS = 16  # of a matrix, the least that a warp takes
+_WARPS = 16  # of a CTA
+_BLOCK_ROWS = 16 * _WARPS  # of a matrix, that a CTA has
+_MOST_STRETCHES = 16
+_MOST_ITEMS = 512  # stretches of a CTA's rows: what is left of them in memory is 32 MB with 64 rows
+_STRETCH = 1.0  # of a group's time: what a stretch costs beside its groups
+_RING = 98 << 10  # bytes of activations on their way through shared memory at most
+_MOST_STAGES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Tiling:
-    """How a CTA multiplies so many rows: its warps, tiles of 16 of a matrix's rows a warp, groups asked for at once."""
-
-    warps: int
-    tiles: int
-    slots: int
-
-
-_TILINGS = {8: Tiling(8, 1, 4), 16: Tiling(16, 1, 2), 32: Tiling(8, 2, 2), 64: Tiling(8, 2, 1)}
+_SLOTS = {8: 2, 16: 1, 32: 1, 64: 1}  # by rows: groups whose weights a warp has asked for at once, as registers allow
 
 
 def takes(low: Lowering, weights: tuple[Weight, ...]) -> bool:
     """Whether it is a step of few sequences, and halfs can hold the weights."""
     fits = all(low.layout(w).halfs and low.tile(w).cols % 32 == 0 for w in weights)
-    return low.batch and low.rows in _TILINGS and fits
+    return low.batch and low.rows in _SLOTS and fits
 
 
 def gemm(
@@ -51,19 +45,19 @@ def gemm(
     outs = (add.out,) if add else (out,) if out else tuple(op.out for op in linears)
     weights = tuple(op.weight for op in linears)
     rows, cols, place = low.rows, weights[0].cols, low.places[outs[0]]
-    tiling, stretches = _TILINGS[rows], min(_STRETCHES, _power_of_two(-(-cols // _GROUP)))
-    block_rows = tiling.warps // stretches * tiling.tiles * _ROWS
-    shared, resident = _shared_bytes(low, cols, stretches, block_rows)
+    groups = -(-cols // _GROUP)
+    row_tiles = sum(-(-weight.rows // _BLOCK_ROWS) for weight in weights)
+    stretches, stages = _stretches(low.target.sms, row_tiles, groups), _stages(low)
+    grid = min(low.target.sms, row_tiles * stretches)
     config = Config(
         "BatchConfig",
         (
             ("cols", cols),
             ("rows", rows),
-            ("warps", tiling.warps),
+            ("warps", _WARPS),
+            ("slots", _SLOTS[rows]),
+            ("stages", stages),
             ("stretches", stretches),
-            ("tiles", tiling.tiles),
-            ("slots", tiling.slots),
-            ("resident", resident),
             ("stride", place.stride),
             ("offset", place.column),
             ("accumulate", add is not None),
@@ -73,9 +67,7 @@ def gemm(
         ),
     )
     total = sum(weight.rows for weight in weights)
-    row_tiles = sum(-(-weight.rows // block_rows) for weight in weights)
-    grid = min(low.target.sms, row_tiles)
-    steps = -(-row_tiles // grid) * -(-cols // _GROUP)
+    split = row_tiles * stretches if stretches > 1 else 1
     return KernelSpec(
         name=name_of_all(linears),
         entry="gemm",
@@ -88,28 +80,43 @@ def gemm(
             "bias": biases(low, linears),
             "y": Param("float*", Binding(place.buffer)),
             "step": low.step(),
+            "partial": Param("float4*", low.buffer("batch.partials", split * rows * _BLOCK_ROWS * 4)),
+            "arrived": Param("std::uint32_t*", low.buffer("batch.arrivals", row_tiles * _WARPS * 4)),
         },
         grid=(grid, 1, 1),
-        threads=tiling.warps * 32,
-        shared_bytes=shared,
+        threads=_WARPS * 32,
+        shared_bytes=_shared_bytes(rows, stages),
         overlap=True,
         ops=tuple(map(label, (*linears, add) if add else linears)),
         outputs=tuple(output for value in outs for output in low.output(value)),
         weight_bytes=low.weight_bytes(*weights),
-        other_bytes=rows * (cols * 2 + total * 4),
-        tiles=Tiles(f"half batch {rows}", "f16", 2 * block_rows * rows * _GROUP, steps),
+        other_bytes=rows * (cols * 2 + total * 4) + 2 * (split * rows * _BLOCK_ROWS * 4 if stretches > 1 else 0),
+        tiles=Tiles(
+            f"half batch {rows}",
+            "f16",
+            2 * _BLOCK_ROWS * rows * _GROUP,
+            -(-row_tiles * stretches // grid) * -(-groups // stretches),
+        ),
         flops=2 * rows * total * cols,
     )
 
 
-def _power_of_two(most: int) -> int:
-    """The largest up to `most`."""
-    return 1 << most.bit_length() - 1
+def _stretches(sms: int, row_tiles: int, groups: int) -> int:
+    """Parts of the columns with which the waves of CTAs take the least time."""
+
+    def cost(stretches: int) -> float:
+        return -(-row_tiles * stretches // sms) * (-(-groups // stretches) + _STRETCH)
+
+    most = min(_MOST_STRETCHES, groups, _MOST_ITEMS // row_tiles)
+    return min(range(1, most + 1), key=cost, default=1)
 
 
-def _shared_bytes(low: Lowering, cols: int, stretches: int, block_rows: int) -> tuple[int, bool]:
-    """Of the sums of all stretches and, where there is room, of the activations; the emitted source asserts it."""
-    sums = stretches * low.rows * (block_rows + 4) * 4
-    copied = -(-cols // _GROUP) * _GROUP * low.rows * 2 + stretches * 8
-    resident = sums + copied <= low.target.max_shared
-    return sums + copied * resident, resident
+def _stages(low: Lowering) -> int:
+    """Groups of activations that there is room for."""
+    room = min(_RING, low.target.max_shared)
+    return next(n for n in range(_MOST_STAGES, 0, -1) if n == 1 or _shared_bytes(low.rows, n) <= room)
+
+
+def _shared_bytes(rows: int, stages: int) -> int:
+    """Groups of activations; barriers that each is there and that a warp has read it. The emitted source asserts it."""
+    return stages * (rows * _GROUP * 2 + (1 + _WARPS) * 8)

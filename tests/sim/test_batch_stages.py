@@ -16,23 +16,22 @@ from imp_codegen.formats import formats
 from imp_codegen.layouts import layouts
 
 Array = NDArray[Any]
-GRID = 3
 
 
 @dataclass(frozen=True)
 class Batch(Product):
     """A launch of a few rows, which are the product's tokens."""
 
-    warps: int = 4
-    stretches: int = 2
-    tiles: int = 1
+    cta_warps: int = 2
     slots: int = 2
-    resident: bool = False
+    stages: int = 3
+    stretches: int = 2
+    more = ("partial", "arrived")
 
     def stage(self) -> str:
         config = (
-            f".cols = {self.cols}, .rows = {self.tokens}, .warps = {self.warps}, .stretches = {self.stretches}, "
-            f".tiles = {self.tiles}, .slots = {self.slots}, .resident = {str(self.resident).lower()}, "
+            f".cols = {self.cols}, .rows = {self.tokens}, .warps = {self.cta_warps}, "
+            f".slots = {self.slots}, .stages = {self.stages}, .stretches = {self.stretches}, "
             f".stride = {self.stride}, .offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, "
             f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
         )
@@ -41,28 +40,28 @@ class Batch(Product):
 
 
 REST = BY_WARPGROUPS["rest"]  # every format that has no case of its own
-BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, warps=8, stretches=4)
+BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, stretches=4)
 BATCHES = {
     "rest": Batch(REST.matrices, REST.cols, tokens=8, stride=REST.stride),
     "q8_0": BIG,
-    "q8_0_16": replace(BIG, tokens=16, resident=True, tiles=2),
-    "q8_0_32": replace(BIG, tokens=32, warps=4, slots=1),
-    "q8_0_64": replace(BIG, tokens=64, tiles=2),
+    "q8_0_16": replace(BIG, tokens=16, cta_warps=4),
+    "q8_0_32": replace(BIG, tokens=32, slots=1),
+    "q8_0_64": replace(BIG, tokens=64, slots=3),
     "odd": Batch(
         (Matrix("Q8_0", 35, (4, 224), bias=True),),
-        **{"cols": 224, "tokens": 8, "stride": 39, "offset": 3, "accumulate": True, "scale": 0.5, "stretches": 4},
+        **{"cols": 224, "tokens": 8, "stride": 39, "offset": 3, "accumulate": True, "scale": 0.5},
     ),
     "q4_k": Batch((Matrix("Q4_K", 70, (4, 256)),), cols=768, tokens=16, stride=80, offset=2, accumulate=True, slots=3),
-    "q6_k": Batch((Matrix("Q6_K", 64, (2, 256)),), cols=512, tokens=8, stride=64, scale=0.125, cap=2.0, resident=True),
+    "q6_k": Batch((Matrix("Q6_K", 64, (2, 256)),), cols=512, tokens=8, stride=64, scale=0.125, cap=2.0, stages=1),
     "f16": Batch((Matrix("F16", 66, (2, 128)),), cols=256, tokens=8, stride=66, stretches=1, slots=1),
-    "bf16": Batch((Matrix("BF16", 130, (1, 96)),), cols=96, tokens=8, stride=130, resident=True),
+    "bf16": Batch((Matrix("BF16", 130, (1, 96)),), cols=96, tokens=8, stride=130, stretches=1),
     "several": Batch(
         (
             Matrix("Q4_K", 140, (4, 256)),
             Matrix("Q4_K", 64, (4, 256), bias=True),
             Matrix("Q6_K", 32, (2, 256), bias=True),
         ),
-        **{"cols": 256, "tokens": 8, "stride": 236, "resident": True},
+        **{"cols": 256, "tokens": 8, "stride": 236},
     ),
 }
 
@@ -102,7 +101,13 @@ def inputs(batch: Batch, n: int, rng: np.random.Generator) -> tuple[Array, Array
 def multiply(
     kernels: Kernels, name: str, x: Array, factors: Array, given: list[Array | None], y: Array, n: int
 ) -> None:
-    kernels.run(name, fragments_of(x), placed(factors), *given, y, step(n))
+    batch = BATCHES[name]
+    row_tiles = sum(-(-m.rows // (batch.cta_warps * 16)) for m in batch.matrices)
+    warps = row_tiles * batch.cta_warps
+    partial = placed(np.full(warps * batch.stretches * batch.tokens * 16, np.nan, np.float32))
+    arrived = placed(np.zeros(warps, np.uint32))
+    kernels.run(name, fragments_of(x), placed(factors), *given, y, step(n), partial, arrived)
+    assert not arrived.any()
 
 
 def test_every_format_is_multiplied() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -63,6 +63,7 @@ class Product:
     scale: float = 1.0
     cap: float = 0.0
     warps: Warps | None = None
+    more: ClassVar[tuple[str, ...]] = ()  # pointers behind the others
 
     @property
     def rows(self) -> int:
@@ -87,13 +88,14 @@ class Product:
         biases = max(self.biased.bit_count(), 1)
         planes = ", ".join(f"Any{{w{i}}}" for i in range(len(self.matrices)))
         pointers = ["panels", "factors", *(f"w{i}" for i in range(len(self.matrices)))]
-        pointers += [*(f"b{i}" for i in range(biases)), "y", "step"]
+        pointers += [*(f"b{i}" for i in range(biases)), "y", "step", *self.more]
         bias = ", ".join(f"Any{{b{i}}}" for i in range(biases))
-        given = f"{{Any{{panels}}, Any{{factors}}, {{{planes}}}, {{{{{bias}}}}}, Any{{y}}, Any{{step}}}}"
+        given = f"Any{{panels}}, Any{{factors}}, {{{planes}}}, {{{{{bias}}}}}, Any{{y}}, Any{{step}}"
+        given += "".join(f", Any{{{name}}}" for name in self.more)
         return (
             f"using s_{name} = {self.stage()};\n"
             f'extern "C" void {name}({", ".join(f"void* {each}" for each in pointers)}) {{\n'
-            f"  s_{name}::run({given});\n}}\n"
+            f"  s_{name}::run({{{given}}});\n}}\n"
             f'extern "C" const int {name}_shape[5] = {{3, 1, 1, s_{name}::kThreads, s_{name}::kSharedBytes}};\n'
         )
 

@@ -1,4 +1,4 @@
-"""Attention of one row: split over the keys, the last CTA of each kv head merges."""
+"""Attention of one row of each sequence: split over the keys, the last CTA of each kv head merges."""
 
 from __future__ import annotations
 
@@ -16,25 +16,31 @@ from imp_codegen.kernels.lowering import Lowering
 from imp_runtime.plan import BLOCK_TOKENS, CacheRead
 
 _MOST_SLOTS = 8  # tiles in flight, a warp: keys and values of four blocks
+_BATCH_SPLITS = 4  # of each of several sequences
+_BATCH_WARPS = 4
+_BATCH_SLOTS = 4
 
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
-    """`attention_ctas` CTAs of the target."""
-    op = parts.op
+    """One row: `attention_ctas` CTAs of the target. Several sequences: a few small CTAs each, whatever their number."""
+    op, rows = parts.op, low.rows
     queries = queries_of_cta(op)
     items = op.heads // queries
-    splits = max(low.target.attention_ctas // items, 1)
-    warps = attention_warps(low, op)
     cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
     tile = BLOCK_TOKENS * part.row_bytes
+    splits, warps, most = max(low.target.attention_ctas // items, 1), attention_warps(low, op), _MOST_SLOTS
+    if low.batch:
+        splits, warps, most = _BATCH_SPLITS, min(warps, _BATCH_WARPS), _BATCH_SLOTS
     fit = (low.target.gemv_shared - core_bytes(op, part.row_bytes, warps)) // (warps * (tile + 8))
-    slots = min(max(fit, LEAST_SLOTS), _MOST_SLOTS)
-    partial = low.buffer("attn.partial", items * splits * queries * (op.head_dim + 2) * 4)
+    slots = min(max(fit, LEAST_SLOTS), most)
+    several: tuple[int, ...] = (rows, parts.width) if low.batch else ()
+    core = core_config(low, parts, splits, op.window, warps)
+    partial = low.buffer("attn.partial", rows * items * splits * queries * (op.head_dim + 2) * 4)
     kernel = KernelSpec(
         name=op.out.name,
         entry="attention",
         headers=("stage/attention_decode", low.cache_header(op.layer)),
-        stage=Cpp("AttentionDecode", (core_config(low, parts, splits, op.window), low.cache_row(op.layer), slots)),
+        stage=Cpp("AttentionDecode", (core, low.cache_row(op.layer), slots, *several)),
         args={
             "qkv": low.value("const float*", parts.inputs[0]),
             **norm_weights(low, parts),
@@ -44,16 +50,17 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             "positions": low.state("const std::int32_t*", "seq.position"),
             "table": low.layer_table(op.layer),
             "partial": Param("float*", partial),
-            "arrived": Param("std::uint32_t*", low.buffer("attn.arrived", items * 4)),
+            "arrived": Param("std::uint32_t*", low.buffer("attn.arrived", rows * items * 4)),
             "out": low.value("float*", op.out),
+            "step": low.step() if low.batch else None,
         },
-        grid=(splits, items, 1),
+        grid=(splits, items * rows, 1),
         threads=warps * 32,
         shared_bytes=attention_bytes(op, part.row_bytes, warps, slots),
         overlap=True,
         ops=tuple(map(label, parts.ops)),
         outputs=(*low.output(op.out), *appended(low, op)),
-        other_bytes=parts.width * 4 + op.out.width * 4,
-        cache_reads=(CacheRead(op.window, part.position_bytes),),
+        other_bytes=rows * (parts.width * 4 + op.out.width * 4),
+        cache_reads=(CacheRead(op.window, rows * part.position_bytes),),
     )
     return (kernel,)

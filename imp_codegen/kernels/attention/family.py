@@ -20,8 +20,8 @@ class CachedAttention(Match):
     parts: Parts
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """One row: one kernel. Several: two."""
-        return decode.lower(low, self.parts) if low.rows == 1 else prefill.lower(low, self.parts)
+        """One row, or one of each of several sequences: one kernel. Else two."""
+        return decode.lower(low, self.parts) if low.rows == 1 or low.batch else prefill.lower(low, self.parts)
 
 
 def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:

@@ -60,8 +60,11 @@ class Parts:
         return self.width // self.op.head_dim - self.op.kv_heads if self.op.v else 0
 
 
-def core_config(low: Lowering, parts: Parts, splits: int, window: int) -> Config:
-    """The config of both forms of decode attention. `window`: the largest, where several layers share it."""
+def core_config(low: Lowering, parts: Parts, splits: int, window: int, warps: int = 0) -> Config:
+    """The config of both forms of decode attention.
+
+    `window`: the largest, where several layers share it. `warps`: of a CTA; 0: as many as attend to one token.
+    """
     op = parts.op
     return Config(
         "AttentionConfig",
@@ -73,7 +76,7 @@ def core_config(low: Lowering, parts: Parts, splits: int, window: int) -> Config
             ("block_tokens", BLOCK_TOKENS),
             *low.paging(),
             ("splits", splits),
-            ("warps", attention_warps(low, op)),
+            ("warps", warps or attention_warps(low, op)),
             ("window", window),
             *rotation(parts),
             ("soft_cap", op.softcap * math.log2(math.e)),

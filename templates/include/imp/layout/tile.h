@@ -14,8 +14,8 @@ struct TileShape {
 constexpr int round_up(int value, int multiple) { return (value + multiple - 1) / multiple * multiple; }
 constexpr int ceil_div(int value, int by) { return (value + by - 1) / by; }
 
-// Where a tile is read from: global memory, once and past the caches, or for others to find it there, or a copy in shared
-// memory.
+// Where a tile is read from: global memory, once and past the caches, or for others to find it there, or in lines of which the
+// rest is wanted next; or a copy in shared memory.
 struct Stream {
   static __device__ __forceinline__ uint4 load16(const void* pointer) { return load_stream(pointer); }
   static __device__ __forceinline__ uint2 load8(const void* pointer) { return load_stream8(pointer); }
@@ -23,6 +23,10 @@ struct Stream {
 struct Cached {
   static __device__ __forceinline__ uint4 load16(const void* pointer) { return load_cached(pointer); }
   static __device__ __forceinline__ uint2 load8(const void* pointer) { return load_cached8(pointer); }
+};
+struct Ahead {
+  static __device__ __forceinline__ uint4 load16(const void* pointer) { return load_ahead(pointer); }
+  static __device__ __forceinline__ uint2 load8(const void* pointer) { return load_ahead8(pointer); }
 };
 struct Landed {
   static __device__ __forceinline__ uint4 load16(const void* pointer) { return *static_cast<const uint4*>(pointer); }

@@ -49,6 +49,20 @@ __device__ __forceinline__ uint2 load_cached8(const void* pointer) {
   return v;
 }
 
+// The same, and the 256 bytes around the address are likely to be in L2 then: for who reads on there.
+__device__ __forceinline__ uint4 load_ahead(const void* pointer) {
+  uint4 v;
+  asm volatile("ld.global.nc.L2::256B.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(pointer));
+  return v;
+}
+__device__ __forceinline__ uint2 load_ahead8(const void* pointer) {
+  uint2 v;
+  asm volatile("ld.global.nc.L2::256B.v2.b32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(pointer));
+  return v;
+}
+
 // Makes the 128 bytes around an address likely to be in L2 soon.
 __device__ __forceinline__ void prefetch_l2(const void* pointer) {
   asm volatile("prefetch.global.L2 [%0];" ::"l"(pointer));

@@ -36,6 +36,14 @@ __forceinline__ uint2 load_cached8(const void* pointer, sim::Location where = si
   sim::require_aligned(pointer, 8, "load_cached8", where);
   return *static_cast<const uint2*>(pointer);
 }
+__forceinline__ uint4 load_ahead(const void* pointer, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(pointer, 16, "load_ahead", where);
+  return *static_cast<const uint4*>(pointer);
+}
+__forceinline__ uint2 load_ahead8(const void* pointer, sim::Location where = sim::Location::current()) {
+  sim::require_aligned(pointer, 8, "load_ahead8", where);
+  return *static_cast<const uint2*>(pointer);
+}
 __forceinline__ void prefetch_l2(const void*) {}
 template <class T>
 __forceinline__ T load_fresh(const T* pointer, sim::Location where = sim::Location::current()) {

@@ -1,5 +1,6 @@
-// One token's attention over the paged cache as a kernel: QK-norm and RoPE of its heads, append to the cache, split-KV
-// attention, and the merge of the splits by whichever CTA comes last.
+// Attention over the paged cache, of one token, or of one token each of several sequences, as a kernel: QK-norm and RoPE of
+// its heads, append to the cache, split-KV attention, and the merge of the splits by whichever CTA comes last. Splits depend on
+// a sequence's own length alone.
 #pragma once
 #include "imp/stage/attention_core.h"
 #include "imp/stage/ring.h"
@@ -7,7 +8,8 @@
 
 namespace imp {
 
-template <AttentionConfig C, class Row, int Slots>
+// `Tokens`: at most; `Stride`: floats from one token's heads to those of the next.
+template <AttentionConfig C, class Row, int Slots, int Tokens = 1, int Stride = 0>
 struct AttentionDecode {
   using Core = AttentionCore<C, Row>;
   using Ring = WarpRing<C.warps, Slots, Core::kTileBytes>;
@@ -17,7 +19,7 @@ struct AttentionDecode {
   static_assert(Slots >= 2, "a block's keys and values are in flight together");
 
   struct Args {
-    const float* qkv;  // heads of q, k and v, where there are k and v, [head_dim] each
+    const float* qkv;  // [tokens]: heads of q, k and v, where there are k and v, [head_dim] each
     const float* q_norm;
     const float* k_norm;
     const std::uint64_t* turns;
@@ -26,16 +28,31 @@ struct AttentionDecode {
     const std::int32_t* positions;
     const std::int32_t* table;  // its group's entries
     float* partial;
-    std::uint32_t* arrived;  // [items], zero between launches
-    float* out;              // [heads, head_dim]
+    std::uint32_t* arrived;  // [tokens, items], zero between launches
+    float* out;              // [tokens, heads, head_dim]
+    const StepHeader* step = nullptr;  // of several tokens
   };
 
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
-    const int slot = args.rows[0].slot;
+    if constexpr (Tokens == 1) {
+      attend(args, args.rows[0].slot, block_index_y());
+    } else {
+      const int token = block_index_y() / Core::kItems;
+      if (token >= args.step->rows) return;
+      Args of = args;
+      of.qkv += token * Stride;
+      of.partial += static_cast<std::size_t>(token) * Core::kItems * C.splits * Core::kGroup * Core::kPart;
+      of.arrived += token * Core::kItems;
+      of.out += token * (C.heads * C.head_dim);
+      attend(of, args.rows[token].slot, block_index_y() % Core::kItems);
+    }
+  }
+
+ private:
+  static __device__ __forceinline__ void attend(const Args& args, int slot, int item) {
     const int position = args.positions[slot];
     const int split = block_index();
-    const int item = block_index_y();
     const AttentionShare share = AttentionShare::of<C>(position, C.window);
     if (split >= share.active) return;  // the CTAs that work wait for the kernel before this one
     std::uint8_t* shared = shared_memory();
@@ -80,7 +97,6 @@ struct AttentionDecode {
     if (last_to_arrive(args, shared, item, share.active)) merge(args, item, share.active);
   }
 
- private:
   // The warp's blocks through its ring: keys and values in turn, as many in flight as there are slots.
   struct Fetch {
     Ring ring;

@@ -29,6 +29,7 @@ struct ActivationsConfig {
   bool panels = false;
   bool fragments = false;  // what would be panels has FragmentOrder
   int peak = 14;  // of these: the exponent of a row's largest value
+  int warps = 8;
 };
 
 // Gates, and what they multiply.
@@ -39,7 +40,7 @@ struct GatedChunk {
 
 template <ActivationsConfig C, class F = Silu>
 struct EncodeActivations {
-  static constexpr int kWarps = 8;
+  static constexpr int kWarps = C.warps;
   static constexpr int kThreads = kWarps * kWarp;
   static constexpr int kPeaks = kWarps * (C.norm + C.post);  // floats of shared memory before them
   static constexpr int kSharedBytes = (kPeaks + kWarps * C.panels) * 4;
@@ -65,6 +66,8 @@ struct EncodeActivations {
     const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
+    grid_launch_next();
+    grid_wait();
     const int token = block_index();
     if (token >= a.step->rows) return;
     auto* partial = reinterpret_cast<float*>(shared_memory());

@@ -2,11 +2,11 @@
 // matrix or for several that read the same x, whose rows lie side by side in y.
 //
 // Weights pass through once. They are the left operand: a lane loads its block of 32 of a group of 128 columns as it is
-// packed, a few groups ahead, and makes halfs of it in registers. Activations are the right operand, in the order in which
-// lanes take them (FragmentOrder): where they fit, a CTA has all of them copied to shared memory once, else lanes load them
-// from L2, where they lie. Nobody waits for anybody before a tile's end.
-// Warps that share rows have a stretch of the columns each, and add up their sums in pairs: an order that depends on the
-// columns alone. So no bit of a row depends on how many others there are.
+// packed, a few groups ahead, and makes halfs of it in registers. Activations are the right operand: warps in turn have one
+// group of them after the other copied to shared memory, in the order in which lanes take them (FragmentOrder).
+// Columns are cut into stretches, so that there is work for all CTAs. A warp leaves its rows' sums of a stretch in memory,
+// and the one that comes last adds all up in the order of the columns. Where stretches begin depends on the matrix alone, so
+// no bit of a row depends on how many others there are.
 #pragma once
 #include <type_traits>
 
@@ -19,12 +19,11 @@ namespace imp {
 
 struct BatchConfig {
   int cols;        // K
-  int rows;        // of x and y at most: 8, 16, 32 or 64
-  int warps;       // of a CTA
-  int stretches;   // warps that share rows, a power of two
-  int tiles;       // of 16 of a matrix's rows, a warp
-  int slots;       // groups of columns that a warp has asked for at once
-  bool resident;   // activations are copied to shared memory
+  int rows;        // of x and y at most, a multiple of 8
+  int warps;       // of a CTA, 16 of a matrix's rows each
+  int slots;       // groups of columns whose weights a warp has asked for at once
+  int stages;      // groups of activations in shared memory
+  int stretches;   // of columns
   int stride;      // floats from one row of y to the next
   int offset;      // y's first column
   bool accumulate;  // y += (the residual stream) instead of y =
@@ -37,21 +36,20 @@ template <BatchConfig C, class... Ms>
 struct GemmBatch {
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kMatrices = sizeof...(Ms);
-  static constexpr int kWarpRows = C.tiles * 16;
-  static constexpr int kBlockRows = C.warps / C.stretches * kWarpRows;
+  static constexpr int kWarpRows = 16;
+  static constexpr int kBlockRows = C.warps * kWarpRows;
   static constexpr int kRowTiles = (ceil_div(Ms::kRows, kBlockRows) + ...);
   static constexpr int kGroups = ceil_div(C.cols, FragmentOrder::kGroup);
   static constexpr int kEights = C.rows / 8;
-  static constexpr int kLine = kBlockRows + 4;  // floats of a row's sums: lanes that store two hit all banks
-  static constexpr int kSums = C.rows * kLine;  // of a stretch
-  static constexpr int kCopied = C.resident ? kGroups * kEights * FragmentOrder::kBytes : 0;  // bytes, before the sums
-  static constexpr int kBarriers = kCopied + C.stretches * kSums * 4;
-  static constexpr int kSharedBytes = kBarriers + (C.resident ? C.stretches * 8 : 0);
+  static constexpr int kItems = kRowTiles * C.stretches;  // a stretch of a CTA's rows each; those of the same rows follow
+  static constexpr int kBytes = kEights * FragmentOrder::kBytes;  // of a group's activations
+  static constexpr int kBarriers = C.stages * kBytes;
+  static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");
   static_assert(C.rows % 8 == 0, "a tensor core's right operand has eight rows");
-  static_assert((C.stretches & (C.stretches - 1)) == 0, "sums are added up in pairs");
-  static_assert(C.warps % C.stretches == 0, "all rows of a CTA have as many warps");
+  static_assert(C.warps <= kWarp, "a lane waits for each warp");
+  static_assert(C.stretches >= 1 && C.stretches <= kGroups, "every stretch has columns");
   static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) <= C.stride, "y's columns must lie within a row's stride");
 
   struct Args {
@@ -61,39 +59,78 @@ struct GemmBatch {
     Biases<C.biased> bias;
     float* y;
     const StepHeader* step;
+    float4* partial;         // [row tiles, warps, stretches, rows / 8, lanes]; unused with one stretch, as is
+    std::uint32_t* arrived;  // [row tiles, warps], zero between launches
   };
 
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
-    if constexpr (C.resident) {
-      if (thread_index() == 0) {
-        for (int s = 0; s < C.stretches; s++) barrier_init(landed(s));
-        barrier_init_fence();
-      }
-      block_sync();
-    }
-    run_from<0, Ms...>(a, block_index(), 0);
+    Activations ring(a.fragments);
+    ring.prepare();
+    block_sync();
+    run_from<0, Ms...>(a, block_index(), 0, ring);
   }
 
  private:
   static __device__ __forceinline__ int begin_of(int stretch) { return kGroups * stretch / C.stretches; }
-  static __device__ __forceinline__ std::uint64_t* landed(int stretch) {
-    return reinterpret_cast<std::uint64_t*>(shared_memory() + kBarriers) + stretch;
-  }
-  // Where the activations are, once the kernel before is complete and the stretch has landed; `first`: nobody has called it.
-  static __device__ __forceinline__ const std::uint8_t* activations(const Args& a, int stretch, bool first) {
-    grid_wait();
-    if constexpr (!C.resident) return a.fragments;
-    if (first && warp_index() < C.stretches && lane_index() == 0) {
-      const std::size_t from = FragmentOrder::at(C.rows, begin_of(warp_index()), 0);
-      const std::size_t bytes = FragmentOrder::at(C.rows, begin_of(warp_index() + 1), 0) - from;
-      std::uint8_t* to = shared_memory() + from;
-      if (bytes > 0) bulk_load_cached(to, a.fragments + from, static_cast<int>(bytes), landed(warp_index()));
+
+  // The groups of all items of the CTA on their way through shared memory. Warps have them copied in turn, each once all
+  // warps have read what lies there.
+  struct Activations {
+    static constexpr int kBehind = C.stages > 2 ? 2 : 1;  // groups: a warp does not wait for others that are so near
+    const std::uint8_t* fragments;
+    int item = block_index();  // of the next copy
+    int group = begin_of(block_index() % C.stretches);
+    int copies = 0;
+    int stage = 0;
+    int parity = 0;
+
+    __device__ __forceinline__ explicit Activations(const std::uint8_t* from) : fragments(from) {}
+    static __device__ __forceinline__ std::uint64_t* full(int stage) {
+      return reinterpret_cast<std::uint64_t*>(shared_memory() + kBarriers) + stage;
     }
-    warp_sync();
-    if (begin_of(stretch) < begin_of(stretch + 1)) bulk_wait(landed(stretch), 0);
-    return shared_memory();
-  }
+    static __device__ __forceinline__ std::uint64_t* empty(int stage, int warp) {
+      return full(C.stages + stage * C.warps + warp);
+    }
+    // The whole CTA calls it, and meets before any warp uses the ring.
+    __device__ __forceinline__ void prepare() const {
+      if (lane_index() != 0) return;
+      for (int s = 0; s < C.stages; s++) barrier_init(empty(s, warp_index()));
+      for (int s = warp_index(); s < C.stages; s += C.warps) barrier_init(full(s));
+      barrier_init_fence();
+    }
+    // Once the kernel before is complete.
+    __device__ __forceinline__ void start() {
+      for (int i = 0; i < C.stages - kBehind; i++) fill();
+    }
+    __device__ __forceinline__ const std::uint8_t* take() {
+      fill();
+      bulk_wait(full(stage), parity);
+      return shared_memory() + stage * kBytes;
+    }
+    __device__ __forceinline__ void release() {
+      warp_sync();
+      if (lane_index() == 0) barrier_arrive(empty(stage, warp_index()));
+      stage = stage + 1 == C.stages ? 0 : stage + 1;
+      parity ^= stage == 0 ? 1 : 0;
+    }
+
+   private:
+    __device__ __forceinline__ void fill() {
+      if (item >= kItems) return;
+      if (copies % C.warps == warp_index()) {
+        const int to = copies % C.stages;
+        if (lane_index() < C.warps) barrier_wait(empty(to, lane_index()), ((copies / C.stages) & 1) ^ 1);
+        warp_sync();
+        const std::uint8_t* from = fragments + FragmentOrder::at(C.rows, group, 0);
+        if (lane_index() == 0) bulk_load_cached(shared_memory() + to * kBytes, from, kBytes, full(to));
+      }
+      copies++;
+      if (++group < begin_of(item % C.stretches + 1)) return;
+      item += grid_size();
+      group = begin_of(item % C.stretches);
+    }
+  };
 
   // Rows of one of the matrices.
   struct Part {
@@ -112,15 +149,21 @@ struct GemmBatch {
     }
     return {a.plane[Matrix], row, M::kRows, column, Matrix};
   }
+  static constexpr int tiles_before(int matrix) {
+    int before = 0;
+    int which = 0;
+    ((before += which++ < matrix ? ceil_div(Ms::kRows, kBlockRows) : 0), ...);
+    return before;
+  }
 
-  // The CTA's tiles from number `tile` of the matrices left on. Those of one layout share the code.
+  // The CTA's items of the matrices left. Those of one layout share the code.
   template <int Matrix, class M, class... Rest>
-  static __device__ __forceinline__ void run_from(const Args& a, int tile, int column) {
+  static __device__ __forceinline__ void run_from(const Args& a, int item, int column, Activations& ring) {
     if constexpr ((std::is_same_v<typename M::Layout, typename Rest::Layout> && ...)) {
-      multiply<Matrix, M, Rest...>(a, tile, column);
+      multiply<Matrix, M, Rest...>(a, item, column, ring);
     } else {
-      tile = multiply<Matrix, M>(a, tile, column);
-      run_from<Matrix + 1, Rest...>(a, tile - ceil_div(M::kRows, kBlockRows), column + M::kRows);
+      item = multiply<Matrix, M>(a, item, column, ring);
+      run_from<Matrix + 1, Rest...>(a, item, column + M::kRows, ring);
     }
   }
 
@@ -131,148 +174,180 @@ struct GemmBatch {
     static constexpr int kLanes = 32 / L::kVector;
     static constexpr int kBlocks = C.cols / 32;
     static constexpr int kTileBlocks = L::kTile.cols / 32;
-    typename L::Lane lanes[C.tiles][2][kLanes];
+    typename L::Lane lanes[2][kLanes];
 
     // In a last group that is not whole, the last block is there again: its activations are zeros.
     __device__ __forceinline__ void load(const Part& part, int group) {
       const int block = min(group * 4 + lane_index() % 4, kBlocks - 1);
 #pragma unroll
-      for (int i = 0; i < C.tiles * 2; i++) {
-        const int row = min(part.row + i / 2 * 16 + i % 2, part.rows - 1);
+      for (int r = 0; r < 2; r++) {
+        const int row = min(part.row + r, part.rows - 1);
         const std::uint8_t* tile = M::tile(part.plane, row, block / kTileBlocks);
 #pragma unroll
         for (int v = 0; v < kLanes; v++) {
-          lanes[i / 2][i % 2][v] =
-              L::template load<Cached>(tile, row % L::kTile.rows, block % kTileBlocks * kLanes + v);
+          lanes[r][v] = L::template load<Ahead>(tile, row % L::kTile.rows, block % kTileBlocks * kLanes + v);
         }
       }
     }
-    // The left operands of four steps of tile `t`: row 2 g of 16 where the first eight are, 2 g + 1 where the others are.
-    __device__ __forceinline__ void unpack(int t, int group, int half, std::uint32_t (&a)[4][4]) const {
+    // The left operands of four steps: row 2 g of 16 where the first eight are, 2 g + 1 where the others are.
+    __device__ __forceinline__ void unpack(int group, int half, std::uint32_t (&a)[4][4]) const {
       const int block = (group * 4 + lane_index() % 4) % kTileBlocks;
 #pragma unroll
       for (int r = 0; r < 2; r++) {
-        const HalfPairs w = L::halfs(lanes[t][r], block, half);
+        const HalfPairs w = L::halfs(lanes[r], block, half);
 #pragma unroll
         for (int i = 0; i < 8; i++) a[i / 2][i % 2 * 2 + r] = w.pairs[i];
       }
     }
   };
 
-  using Sums = float[C.tiles][kEights][4];
+  using Sums = float[kEights][4];
 
   template <class M>
   static __device__ __forceinline__ void add(Sums& sums, const Slot<M>& slot, const std::uint8_t* fragments, int group) {
-    const std::uint8_t* first = fragments + FragmentOrder::at(C.rows, group, 0);
 #pragma unroll
     for (int half = 0; half < 2; half++) {
-      std::uint32_t left[C.tiles][4][4];
-#pragma unroll
-      for (int t = 0; t < C.tiles; t++) slot.unpack(t, group, half, left[t]);
+      std::uint32_t left[4][4];
+      slot.unpack(group, half, left);
 #pragma unroll
       for (int eight = 0; eight < kEights; eight++) {
 #pragma unroll
         for (int i = 0; i < 2; i++) {
-          const uint4 v = FragmentOrder::load(first + eight * FragmentOrder::kBytes, half * 2 + i);
-#pragma unroll
-          for (int t = 0; t < C.tiles; t++) {
-            mma_f16_k16(sums[t][eight], left[t][2 * i], {v.x, v.y});
-            mma_f16_k16(sums[t][eight], left[t][2 * i + 1], {v.z, v.w});
-          }
+          const uint4 v = FragmentOrder::load(fragments + eight * FragmentOrder::kBytes, half * 2 + i);
+          mma_f16_k16(sums[eight], left[2 * i], {v.x, v.y});
+          mma_f16_k16(sums[eight], left[2 * i + 1], {v.z, v.w});
         }
       }
     }
   }
 
-  static constexpr int tiles_before(int matrix) {
-    int before = 0;
-    int which = 0;
-    ((before += which++ < matrix ? ceil_div(Ms::kRows, kBlockRows) : 0), ...);
-    return before;
-  }
-
-  // The first tile of the CTA's behind these matrices comes back.
+  // The first item of the CTA's behind these matrices comes back.
   template <int Matrix, class M, class... Rest>
-  static __device__ __forceinline__ int multiply(const Args& a, int tile, int column) {
-    constexpr int kTiles = ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0);
+  static __device__ __forceinline__ int multiply(const Args& a, int item, int column, Activations& ring) {
     constexpr int kBefore = tiles_before(Matrix);
-    const int stretch = warp_index() % C.stretches;
-    const int begin = begin_of(stretch);
-    const int end = begin_of(stretch + 1);
-    const int mine = warp_index() / C.stretches * kWarpRows + lane_index() / 4 * 2;
+    constexpr int kEnd =
+        (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * C.stretches;
     const auto part_of = [&](int which) {
-      Part part = found<Matrix, M, Rest...>(a, which * kBlockRows, column);
-      part.row += mine;
+      Part part = found<Matrix, M, Rest...>(a, (which / C.stretches - kBefore) * kBlockRows, column);
+      part.row += warp_index() * kWarpRows + lane_index() / 4 * 2;
       return part;
     };
-    if (tile >= kTiles) return tile;
+    if (item >= kEnd) return item;
     Slot<M> slots[C.slots];
-    Part next = part_of(tile);
+    Part next = part_of(item);
+    int begin = begin_of(item % C.stretches);
+    int end = begin_of(item % C.stretches + 1);
 #pragma unroll
     for (int s = 0; s < C.slots; s++) {
       if (begin + s < end) slots[s].load(next, begin + s);
     }
-    const std::uint8_t* fragments = activations(a, stretch, kBefore + tile == block_index());
+    if (ring.copies == 0) {
+      grid_wait();
+      ring.start();
+    }
     const int rows = a.step->rows;
-    for (; tile < kTiles; tile += grid_size()) {
+    for (; item < kEnd; item += grid_size()) {
       const Part part = next;
+      const int this_end = end;
       Sums sums = {};
 #pragma unroll 1
-      for (int group = begin; group < end; group += C.slots) {
-        // Behind this tile's last groups come the first ones of the CTA's next tile.
-        const bool last = group + C.slots >= end;
-        const int from = last ? begin : group + C.slots;
-        const bool more = !last || tile + grid_size() < kTiles;
-        if (last && more) next = part_of(tile + grid_size());
+      for (int group = begin; group < this_end; group += C.slots) {
+        // Behind this item's last groups come the first ones of the CTA's next item.
+        int from = group + C.slots;
+        const int following = item + grid_size();
+        if (from >= this_end && following < kEnd) {
+          next = part_of(following);
+          from = begin = begin_of(following % C.stretches);
+          end = begin_of(following % C.stretches + 1);
+        }
 #pragma unroll
         for (int s = 0; s < C.slots; s++) {
-          if (group + s < end) add<M>(sums, slots[s], fragments, group + s);
-          if (more && from + s < end) slots[s].load(next, from + s);
+          if (group + s < this_end) {
+            add<M>(sums, slots[s], ring.take(), group + s);
+            ring.release();
+          }
+          if (from + s < end) slots[s].load(next, from + s);
         }
       }
-      // A stretch without groups asks for nothing.
-      if (begin == end && tile + grid_size() < kTiles) next = part_of(tile + grid_size());
-      finish(a, part, mine, stretch, rows, sums);
+      finish(a, part, item, rows, sums);
     }
-    return tile;
+    return item;
   }
 
-  // Sums of all stretches, then y.
-  static __device__ __forceinline__ void finish(const Args& a, const Part& part, int mine, int stretch, int rows,
-                                                const Sums& sums) {
-    auto* shared = reinterpret_cast<float*>(shared_memory() + kCopied);
-    float* own = shared + stretch * kSums + mine;
+  static __device__ __forceinline__ void finish(const Args& a, const Part& part, int item, int rows, Sums& sums) {
+    if constexpr (C.stretches > 1) {
+      if (!gathered(a, item, rows, sums)) return;
+    }
 #pragma unroll
-    for (int t = 0; t < C.tiles; t++) {
+    for (int eight = 0; eight < kEights; eight++) {
+      store(a, part, eight * 8 + lane_index() % 4 * 2, rows, sums[eight]);
+    }
+  }
+
+  // Whether the warp's rows have sums of all stretches, which `sums` then are, added up in order.
+  static __device__ __forceinline__ bool gathered(const Args& a, int item, int rows, Sums& sums) {
+    constexpr int kStretch = kEights * kWarp;  // of float4
+    const int place = item / C.stretches * C.warps + warp_index();
+    float4* const first = a.partial + static_cast<std::size_t>(place) * (C.stretches * kStretch) + lane_index();
 #pragma unroll
-      for (int eight = 0; eight < kEights; eight++) {
-        const float(&s)[4] = sums[t][eight];
-        float* at = own + (eight * 8 + lane_index() % 4 * 2) * kLine + t * 16;
-        *reinterpret_cast<float2*>(at) = make_float2(s[0], s[2]);
-        *reinterpret_cast<float2*>(at + kLine) = make_float2(s[1], s[3]);
+    for (int eight = 0; eight < kEights; eight++) {
+      if (eight * 8 >= rows) break;
+      const float(&s)[4] = sums[eight];
+      first[item % C.stretches * kStretch + eight * kWarp] = make_float4(s[0], s[1], s[2], s[3]);
+    }
+    fence_gpu();
+    warp_sync();
+    std::uint32_t before = 0;
+    if (lane_index() == 0) {
+      before = atomic_add(a.arrived + place, 1u);
+      fence_gpu();
+    }
+    before = shuffle(before, 0);
+    warp_sync();
+    if (before != C.stretches - 1) return false;
+    if (lane_index() == 0) a.arrived[place] = 0;
+#pragma unroll
+    for (int eight = 0; eight < kEights; eight++) {
+      if (eight * 8 >= rows) break;
+      const float4* from = first + eight * kWarp;
+      float4 sum = *from;
+#pragma unroll
+      for (int s = 1; s < C.stretches; s++) {
+        const float4 v = from[s * kStretch];
+        sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
+      }
+      float(&s)[4] = sums[eight];
+      s[0] = sum.x, s[1] = sum.y, s[2] = sum.z, s[3] = sum.w;
+    }
+    return true;
+  }
+
+  // The lane's two rows of a matrix, of two rows of y from `first` on; those from `rows` on are not written.
+  static __device__ __forceinline__ void store(const Args& a, const Part& part, int first, int rows,
+                                               const float (&sums)[4]) {
+    const int row = part.row;
+    constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && C.stride % 2 == 0 && C.offset % 2 == 0;
+    if (row >= part.rows) return;
+    const bool both = row + 1 < part.rows;
+    const float bias[2] = {a.bias.add(part.matrix, row, 0.0f), both ? a.bias.add(part.matrix, row + 1, 0.0f) : 0.0f};
+#pragma unroll
+    for (int i = 0; i < 2; i++) {
+      if (first + i >= rows) return;
+      const float factor = a.factors[first + i];
+      const float value[2] = {fma(sums[i], factor, bias[0]), fma(sums[2 + i], factor, bias[1])};
+      float* line = a.y + static_cast<std::size_t>(first + i) * C.stride + C.offset + part.column + row;
+      if constexpr (kPairs) {
+        auto* out = reinterpret_cast<float2*>(line);
+        const float2 old = C.accumulate ? *out : make_float2(0, 0);
+        *out = make_float2(leave(value[0], old.x), leave(value[1], old.y));
+      } else {
+        line[0] = leave(value[0], C.accumulate ? line[0] : 0);
+        if (both) line[1] = leave(value[1], C.accumulate ? line[1] : 0);
       }
     }
-    block_sync();
-    const int first = part.row - mine;
-    for (int i = thread_index(); i < rows * kBlockRows; i += kThreads) {
-      const int row = i / kBlockRows;
-      const int r = i % kBlockRows;
-      if (first + r >= part.rows) continue;
-      const float sum = pairs<C.stretches>(shared + row * kLine + r);
-      const float value = a.bias.add(part.matrix, first + r, 0.0f);
-      float* y = a.y + static_cast<std::size_t>(row) * C.stride + C.offset + part.column + first + r;
-      *y = leave_product<C.accumulate, C.scale, C.cap>(fma(sum, a.factors[row], value), C.accumulate ? *y : 0);
-    }
-    block_sync();
   }
-  // Of so many stretches.
-  template <int Count>
-  static __device__ __forceinline__ float pairs(const float* sums) {
-    if constexpr (Count == 1) {
-      return *sums;
-    } else {
-      return pairs<Count / 2>(sums) + pairs<Count / 2>(sums + Count / 2 * kSums);
-    }
+  static __device__ __forceinline__ float leave(float value, float old) {
+    return leave_product<C.accumulate, C.scale, C.cap>(value, old);
   }
 };
 
