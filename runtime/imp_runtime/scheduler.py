@@ -283,11 +283,16 @@ class Scheduler:
         first = end = sequence.cached // BLOCK_TOKENS
         begins = sequence.begins or [0 for _ in self._groups]  # from here on a group has all
         cached: list[list[int]] = [[] for _ in self._groups]  # from `first` on, 0 where there is none
+        complete = True  # so far no block is missing
         for place, name in enumerate(sequence.block_names(first, (sequence.known - 1) // BLOCK_TOKENS), first):
             for group, blocks in enumerate(cached):
                 blocks.append(self._manager.find(_of_group(name, group)) or 0)
                 if not blocks[-1]:
+                    complete = False
                     begins = [*begins[:group], place + 1, *begins[group + 1 :]]
+            if complete:
+                end = place + 1
+                continue
             if any(begin > 0 and not window for begin, window in zip(begins, self._paging.windows, strict=True)):
                 break
             if all(begins[group] <= self._paging.first(group, (place + 1) * BLOCK_TOKENS) for group in self._groups):
