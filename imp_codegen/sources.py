@@ -57,17 +57,24 @@ class Plus:
 
 
 @dataclass(frozen=True, slots=True)
+class Float32:
+    """Floats as float32."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """A weight that a file spreads over tensors, such as codes and scales, whose format is called `format`.
 
-    A tensor with fewer rows than the first has one for each so many of that, as many for all but the last.
+    A tensor has as many rows as the first, or one for so many of that as the format says, or one for all.
     """
 
     format: str
     sources: tuple[Source, ...]
 
 
-Source = Tensor | Rows | Permute | Plus | Group
+Source = Tensor | Rows | Permute | Plus | Float32 | Group
 
 
 class Stored(Protocol):
@@ -94,7 +101,7 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             (name, span), *rest = spans_of(inner).items()
             first, _ = span or (0, 0)
             return {name: (first + begin, first + end), **dict(rest)}
-        case Permute(inner) | Plus(inner):
+        case Permute(inner) | Plus(inner) | Float32(inner):
             return spans_of(inner)
         case Group(_, sources):
             return {name: span for each in sources for name, span in spans_of(each).items()}
@@ -111,6 +118,8 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredPermuted(open_source(inner, checkpoint), source, checkpoint, heads)
         case Plus(inner, value):
             return _StoredPlus(open_source(inner, checkpoint), source, checkpoint, value)
+        case Float32(inner):
+            return _StoredFloat32(open_source(inner, checkpoint), source, checkpoint)
         case Group(_, sources):
             return _StoredGroup([open_source(each, checkpoint) for each in sources], source, checkpoint)
 
@@ -124,7 +133,7 @@ class _StoredTensor:
         if fmt is None:
             raise CheckpointError(
                 f"{checkpoint.path}: tensor {name!r} is {tensor.format}, which imp does not support; supported: "
-                f"{', '.join(formats())}"
+                f"{', '.join(name for name, fmt in formats().items() if not fmt.of)}"
             )
         self.shape = tensor.shape
         self.format = fmt
@@ -190,6 +199,19 @@ class _StoredPlus:
         return np.ascontiguousarray(floats, "<f4").view(np.uint8)
 
 
+class _StoredFloat32:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
+        if inner.format.name not in ("F32", "F16", "BF16"):
+            raise _misfit(checkpoint, source, inner, "F32, F16 or BF16")
+        self.shape = inner.shape
+        self.format = formats()["F32"]
+        self._inner = inner
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        floats = self._inner.format.dequantize(self._inner.rows(start, stop))
+        return np.ascontiguousarray(floats, "<f4").view(np.uint8)
+
+
 class _StoredGroup:
     def __init__(self, inner: Sequence[Stored], source: Group, checkpoint: Checkpoint) -> None:
         self.format = format_named(source.format)
@@ -199,7 +221,7 @@ class _StoredGroup:
         self._parts = []
         for part, stored, kind, array in zip(source.sources, inner, self.format.of, self.format.parts, strict=True):
             count, values = _rows_of(stored)
-            each = -(-rows // count)  # rows of the weight that share one of the tensor's
+            each = rows if count == 1 else 1 if count == rows else array.rows  # that share one of the tensor's
             wanted = array.row_bytes(self.shape[1])
             if stored.format.name != kind or -(-rows // each) != count or stored.format.row_bytes(values) != wanted:
                 expected = f"{kind} with {wanted} bytes a row, for {rows} rows in {self.format.name}"

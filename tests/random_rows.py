@@ -34,6 +34,12 @@ def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> 
         wide = values.view(np.uint32)
         stored = {"F32": values, "F16": values.astype(np.float16), "BF16": (wide >> 16).astype(np.uint16)}[fmt.name]
         return np.ascontiguousarray(stored).view(np.uint8).reshape(rows, -1)
+    if fmt.name in ("F8_E4M3", "FP8_BLOCKS", "FP8_ROWS"):
+        codes = rng.integers(0, 254, (rows, cols), dtype=np.uint8)
+        codes += codes >= 0x7F  # which is no number, as 0xff
+        scales = (fmt.row_bytes(cols) - cols) // 4
+        drawn = (rng.standard_normal((rows, scales)) * 1e-4).astype("<f4")  # below what a half holds well
+        return np.hstack([codes, drawn.view(np.uint8)])
     if fmt.of:
         factors = rng.uniform(0.25, 2, (rows, 1)).astype("<f4")
         return np.hstack([random_rows(format_named(fmt.of[0]), rows, cols, rng), factors.view(np.uint8)])

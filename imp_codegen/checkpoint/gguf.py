@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from imp_codegen.checkpoint.contract import CheckpointError, Dialect, TensorInfo, row_range
 from imp_codegen.checkpoint.mapped import MappedFile
 from imp_codegen.checkpoint.metadata import Metadata, Value
-from imp_codegen.formats import FormatError, format_of_ggml, formats
+from imp_codegen.formats import FormatError, format_of_ggml, ggml_formats
 
 GGUF_MAGIC = b"GGUF"
 
@@ -313,7 +313,7 @@ class _Reader:
         except FormatError:
             raise self._error(
                 f"{what} has the type {_GGML_NAMES.get(kind, kind)}, which imp does not support; "
-                f"supported: {', '.join(name for name, fmt in formats().items() if fmt.ggml_type is not None)}"
+                f"supported: {', '.join(ggml_formats())}"
             ) from None
         weights = 1
         for size in shape:

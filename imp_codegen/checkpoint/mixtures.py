@@ -62,7 +62,7 @@ def _iq4(place: _Place, base: str) -> str:
     return "Q5_K" if more.get(place.part) else base
 
 
-# A name, its format, and what a layer's matrices get. All of them have Q6_K for the logits.
+# A name, its format, and what a layer's matrices get. All of them have Q6_K for the logits, but for FP8, as published.
 _MIXTURES: Mapping[str, tuple[str, Callable[[_Place, str], str]]] = {
     "Q5_K_M": ("Q5_K", _medium),
     "Q5_K_S": ("Q5_K", _usual),
@@ -72,6 +72,7 @@ _MIXTURES: Mapping[str, tuple[str, Callable[[_Place, str], str]]] = {
     "Q2_K": ("Q2_K", _q2_k),
     "IQ4_XS": ("IQ4_XS", _iq4),
     "IQ4_NL": ("IQ4_NL", _iq4),
+    "FP8": ("FP8_BLOCKS", _usual),
     **{name: (name, _usual) for name in ("Q5_1", "Q5_0", "Q4_1", "Q4_0")},
 }
 # Where a row is no whole number of blocks.
@@ -95,7 +96,7 @@ def format_in_mixture(name: str, quant: str, shapes: Mapping[str, tuple[int, ...
     base, chosen = _MIXTURES[quant]
     fmt = base
     if name == ("output.weight" if "output.weight" in shapes else "token_embd.weight"):
-        fmt = "Q6_K"
+        fmt = "BF16" if quant == "FP8" else "Q6_K"
     elif part := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name):
         layers = 1 + max(int(each[1]) for other in shapes if (each := re.match(r"blk\.(\d+)\.", other)))
         queries, values = (shapes.get(f"blk.{part[1]}.{each}.weight", (1,)) for each in ("attn_q", "attn_v"))

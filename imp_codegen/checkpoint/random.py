@@ -58,7 +58,7 @@ class RandomCheckpoint:
         """What the model is called."""
         return "random weights"
 
-    def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, RandomWeight]:
+    def weights(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, RandomWeight | RandomGroup]:
         """Weights of these shapes, vectors one-dimensional; their names are GGUF's."""
         hidden = self.metadata.integer("random.embedding_length", minimum=1)
         return {name: self._weight(name, shape, shapes, 1 / math.sqrt(hidden)) for name, shape in shapes.items()}
@@ -83,7 +83,7 @@ class RandomCheckpoint:
 
     def _weight(
         self, name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]], deviation: float
-    ) -> RandomWeight:
+    ) -> RandomWeight | RandomGroup:
         fmt = format_named("F32" if len(shape) == 1 else format_in_mixture(name, self.quant, shapes))
         try:
             fmt.row_bytes(shape[-1])
@@ -93,6 +93,9 @@ class RandomCheckpoint:
             values = self.fixed.get(name, np.ones(shape, "<f4"))
             return RandomWeight(shape, fmt, lambda: values.view(np.uint8), 0)
         first = zlib.crc32(name.encode())
+        if fmt.of:
+            codes = format_named(fmt.of[0])
+            return RandomGroup(RandomWeight(shape, codes, lambda: self._pool(codes.name, deviation), first), fmt)
         return RandomWeight(shape, fmt, lambda: self._pool(fmt.name, deviation), first)
 
     def _pool(self, name: str, deviation: float) -> NDArray[np.uint8]:
@@ -125,6 +128,23 @@ class RandomWeight:
             rows[done : done + count] = pool[at : at + count]
             done, at = done + count, 0
         return rows.reshape(stop - start, row_bytes)
+
+
+class RandomGroup:
+    """Random codes with float32 scales of 1 beside them."""
+
+    __slots__ = ("_codes", "format", "shape")
+
+    def __init__(self, codes: RandomWeight, fmt: Format) -> None:
+        self.shape = codes.shape
+        self.format = fmt
+        self._codes = codes
+
+    def rows(self, start: int, stop: int) -> NDArray[np.uint8]:
+        """Bytes of the rows start..stop, uint8[stop - start, row bytes]."""
+        codes = self._codes.rows(start, stop)
+        scales = (self.format.row_bytes(self.shape[-1]) - codes.shape[1]) // 4
+        return np.hstack([codes, np.ones((stop - start, scales), "<f4").view(np.uint8)])
 
 
 def random_checkpoint(config: Path, quant: str) -> RandomCheckpoint:

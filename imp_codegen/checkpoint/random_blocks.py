@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.formats import Bytes, Format
+from imp_codegen.formats import E4M3, Bytes, Format
 
 _BLOCKS = 262139  # of a pool: prime, and above the rows of any vocabulary
 _WEIGHTS = 4194301  # prime; for formats whose block is one weight
@@ -59,13 +59,16 @@ _SCALES: Mapping[str, _Scales] = {
 
 def can_be_random(fmt: Format) -> bool:
     """Whether it is known what makes weights of a sensible size."""
-    return fmt.name in ("F32", "F16", "BF16") or fmt.name in _SCALES or fmt.name in _BYTES
+    floats = ("F32", "F16", "BF16", "F8_E4M3", "FP8_BLOCKS", "FP8_ROWS")
+    return fmt.name in floats or fmt.name in _SCALES or fmt.name in _BYTES
 
 
 def random_blocks(fmt: Format, rng: np.random.Generator, deviation: float) -> Bytes:
     """A pool of blocks one after the other, uint8[bytes]."""
     if fmt.block == 1:
         values = rng.standard_normal(_WEIGHTS, np.float32) * np.float32(deviation)
+        if fmt.name == "F8_E4M3":
+            return _nearest_e4m3(values)
         halves = {"F16": values.astype("<f2"), "BF16": (values.view("<u4") >> 16).astype("<u2")}
         return halves.get(fmt.name, values).view(np.uint8)
     blocks = rng.integers(0, 256, (_BLOCKS, fmt.block_bytes), np.uint8)
@@ -93,6 +96,14 @@ def _bytes(fmt: Format, sample: Bytes, rng: np.random.Generator, deviation: floa
     share = (deviation**2 - low) / (high - low)
     more = rng.random((_BLOCKS, len(_BYTES[fmt.name]))) < share
     return np.where(more, above, above - 1).astype(np.uint8)
+
+
+def _nearest_e4m3(values: NDArray[np.float32]) -> Bytes:
+    """The code next to each value, all of which lie within -448 and 448."""
+    positive = E4M3[:0x7F]
+    codes = np.searchsorted((positive[1:] + positive[:-1]) / 2, np.abs(values)).astype(np.uint8)
+    codes[np.signbit(values)] |= 0x80
+    return codes
 
 
 def _set(blocks: Bytes, scales: _Scales, steps: NDArray[np.float64]) -> None:

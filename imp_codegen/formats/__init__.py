@@ -26,16 +26,33 @@ E2M1 = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 """Twice what the codes of e2m1 stand for, in MXFP4 and NVFP4."""
 
 
+def _e4m3() -> Floats:
+    code = np.arange(128)
+    mantissa, exponent = code & 7, code >> 3
+    size = np.where(exponent > 0, 8 + mantissa, mantissa) * np.exp2(np.maximum(exponent, 1) - 10.0)
+    size[0x7F] = np.nan
+    return np.concatenate([size, -size]).astype(np.float32)
+
+
+E4M3 = _e4m3()
+"""What a code of eight bits stands for: a sign, four bits of exponent (bias 7), three of mantissa; no infinities, and
+0x7f and 0xff are no numbers. https://onnx.ai/onnx/technical/float8.html (e4m3fn)"""
+
+
 class FormatError(ImpError):
     """A format that does not exist, or a shape or buffer that does not fit a format."""
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """An array of a row: `nbytes` bytes for every `weights` consecutive weights, or once a row where that is 0."""
+    """An array of a row: `nbytes` bytes for every `weights` consecutive weights, or once a row where that is 0.
+
+    `rows`: consecutive rows that share it, where a group's tensor has it once for all of them.
+    """
 
     nbytes: int
     weights: int
+    rows: int = 1
 
     def row_bytes(self, cols: int) -> int:
         """Bytes of `cols` weights of one row in this array."""
@@ -134,9 +151,14 @@ def format_named(name: str) -> Format:
         raise FormatError(f"unknown weight format {name!r}; known: {', '.join(formats())}") from None
 
 
+def ggml_formats() -> tuple[str, ...]:
+    """The names of those that GGUF files have."""
+    return tuple(name for name, fmt in formats().items() if fmt.ggml_type is not None)
+
+
 def format_of_ggml(ggml_type: int) -> Format:
     """The format that GGUF files number `ggml_type`."""
     for fmt in formats().values():
         if fmt.ggml_type == ggml_type:
             return fmt
-    raise FormatError(f"unknown GGML tensor type {ggml_type}; known: {', '.join(formats())}")
+    raise FormatError(f"unknown GGML tensor type {ggml_type}; known: {', '.join(ggml_formats())}")

@@ -240,4 +240,8 @@ def layout_for(fmt: Format, rows: int, cols: int, targets: Collection[str]) -> L
     if not common:
         where = "; ".join(f"{layout.name} is for {', '.join(layout.targets) or 'every target'}" for layout in taking)
         raise FormatError(f"no layout that takes {fmt.name} is for all of {', '.join(targets)}: {where}")
+    if all(cols % layout.block for layout in common):
+        blocks = " or ".join(f"{layout.block} ({layout.name})" for layout in common)
+        raise FormatError(f"a row of {cols} weights is not a whole number of blocks of {blocks}")
+    common = [layout for layout in common if cols % layout.block == 0]
     return min(common, key=lambda layout: plane_bytes(layout, rows, cols))

@@ -12,7 +12,8 @@ from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.checkpoint.metadata import Value
 from imp_codegen.checkpoint.random import RandomCheckpoint
 from imp_codegen.graph import Graph
-from imp_codegen.models._source import usual_source, with_factor
+from imp_codegen.models._source import usual_source
+from imp_codegen.quantized import with_scales
 from imp_codegen.sources import Source, Stored, open_source
 from imp_codegen.spec import ModelSpec
 
@@ -88,7 +89,7 @@ def sources_of(
     if isinstance(checkpoint, RandomCheckpoint):
         return {}
     source = getattr(architecture, "source", usual_source)
-    return {name: with_factor(source(name, spec, checkpoint.dialect), checkpoint) for name in graph.weights()}
+    return {name: with_scales(source(name, spec, checkpoint.dialect), checkpoint) for name in graph.weights()}
 
 
 def weights_of(checkpoint: Checkpoint, graph: Graph, sources: Mapping[str, Source]) -> Mapping[str, Stored]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from imp_codegen.checkpoint import Checkpoint, Dialect
-from imp_codegen.sources import Group, Permute, Plus, Rows, Source, Tensor
+from imp_codegen.checkpoint import Dialect
+from imp_codegen.sources import Permute, Plus, Source, Tensor
 from imp_codegen.spec import ModelSpec
 
 # transformers' modules, by GGUF's names.
@@ -57,18 +57,6 @@ def usual(weight: str, dialect: Dialect, layer: Mapping[str, str] = LAYER) -> Te
 def usual_source(weight: str, spec: ModelSpec, dialect: Dialect) -> Source:
     """A tensor of the usual name."""
     return usual(weight, dialect)
-
-
-def with_factor(source: Source, checkpoint: Checkpoint) -> Source:
-    """The same with the factor that a GGUF file has for an NVFP4 tensor, in a tensor of its own."""
-    match source:
-        case Rows(inner, begin, end):
-            return Rows(with_factor(inner, checkpoint), begin, end)
-        case Tensor(name) if checkpoint.dialect == "gguf":
-            tensor, factor = checkpoint.tensors.get(name), f"{name.removesuffix('.weight')}.scale"
-            if tensor is not None and tensor.format == "NVFP4" and factor in checkpoint.tensors:
-                return Group("NVFP4_SCALED", (source, Tensor(factor)))
-    return source
 
 
 def interleaved_source(weight: str, spec: ModelSpec, dialect: Dialect) -> Source:

@@ -16,6 +16,7 @@ import numpy as np
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.models._rope import LONG_FACTORS, ROPE_FREQUENCIES, SHORT_FACTORS
 from imp_codegen.passes.harmless import FIELDS, HARMLESS_FIELDS, KEYS, NO_WEIGHTS, OTHER_PARTS, OTHERS, TOKENIZER
+from imp_codegen.quantized import PREFIX, check_key
 from imp_codegen.sources import Source, spans_of
 from imp_codegen.spec import ModelSpec
 
@@ -25,6 +26,8 @@ _KEYS_AND_VALUES = re.compile(
     r"(?:blk|model\.layers)\.(\d+)\.(?:attn_(?:k|v|k_norm)|self_attn\.(?:k_proj|v_proj|k_norm))\.(?:weight|bias)",
     re.ASCII,
 )
+# What activations and the cache would be rounded with, were they: here they are not.
+_SCALES_OF_OTHERS = re.compile(r"(.+)\.(?:input_scale|[kv]_scale)", re.ASCII)
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -86,9 +89,9 @@ def _changes_nothing(checkpoint: Checkpoint, spec: ModelSpec, name: str) -> bool
     """Whether a tensor is one that transformers computes itself, or does not look at."""
     if NO_WEIGHTS.search(name):
         return True
-    if name.endswith(".input_scale"):  # for activations of four bits, which imp's are not
-        weight = checkpoint.tensors.get(f"{name.removesuffix('.input_scale')}.weight")
-        return weight is not None and weight.format == "NVFP4"
+    if (found := _SCALES_OF_OTHERS.fullmatch(name)) is not None:  # beside a weight that has scales of its own
+        weight = checkpoint.tensors.get(f"{found[1]}.weight")
+        return weight is not None and weight.format in ("NVFP4", "F8_E4M3")
     if (found := _KEYS_AND_VALUES.fullmatch(name)) and int(found[1]) < len(spec.layers):
         return spec.layers[int(found[1])].mixer.shares is not None
     if not spec.tied_embeddings or name != _HEAD:
@@ -104,11 +107,9 @@ def _changes_nothing(checkpoint: Checkpoint, spec: ModelSpec, name: str) -> bool
 def _account_for_key(checkpoint: Checkpoint, spec: ModelSpec, key: str) -> None:
     metadata = checkpoint.metadata
     if checkpoint.dialect == "hf":
-        if key.startswith("quantization_config."):
-            raise CheckpointError(
-                f"{metadata.path}: the weights are quantised ({key[:80]!r} is {metadata.shown(key)}); of folders imp "
-                "reads F32, F16 and BF16: choose the model that is not quantised, or a GGUF file"
-            )
+        if key.startswith(PREFIX):
+            check_key(checkpoint, key)
+            return
         if key.partition(".")[0] in HARMLESS_FIELDS:
             return
         rule = FIELDS.get(key)

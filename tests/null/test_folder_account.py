@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from converted import stored
+from edited_folder import hold, say, weights
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
 from imp_codegen.pack import pack
@@ -19,7 +19,6 @@ from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import find_target
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-Tensors = dict[str, tuple[str, list[int], bytes]]
 VECTOR = ("BF16", [256], bytes(512))
 
 
@@ -31,29 +30,6 @@ def llama(tmp_path: Path) -> Path:
 def copied(name: str, tmp_path: Path) -> Path:
     shutil.copytree(FIXTURES / name / "hf", tmp_path / name)
     return tmp_path / name
-
-
-def say(folder: Path, **fields: Any) -> Path:
-    """Other fields in config.json; ... takes one away."""
-    path = folder / "config.json"
-    config = json.loads(path.read_text("utf-8")) | fields
-    path.write_text(json.dumps({key: value for key, value in config.items() if value is not ...}), "utf-8")
-    return folder
-
-
-def hold(folder: Path, tensors: Tensors) -> Path:
-    """Write the weights anew."""
-    header, data = {}, b""
-    for name, (dtype, shape, raw) in tensors.items():
-        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    (folder / "model.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + data)
-    return folder
-
-
-def weights(folder: Path) -> Tensors:
-    return stored(folder / "model.safetensors")
 
 
 def planned(folder: Path) -> Compiled:
@@ -111,7 +87,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "quantised weights": (
         {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-        "config.json: the weights are quantised ('quantization_config.quant_method' is 'gptq'); of folders imp reads",
+        "config.json: quantization_config.quant_method is 'gptq', expected fp8, compressed-tensors, modelopt: choose",
     ),
     "a scale of logits": ({"logits_scaling": 8.0}, "config.json: logits_scaling is 8.0, expected 1: imp does"),
     "a soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, expected 0"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pkgutil import iter_modules
 from types import ModuleType
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import imp_codegen.formats
 import imp_codegen.layouts
+from fp8_folder import e4m3
 from imp_codegen.formats import Codes, Format, FormatError, Part, format_named, format_of_ggml, formats
 from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for, layouts, plane_bytes, tile_bytes
 from random_rows import HALFS
@@ -38,8 +40,13 @@ Q4_K, Q6_K, Q8_0, F16, F32 = (layouts()[name] for name in ("Q4_K", "Q6_K", "Q8_0
 
 def truth(fmt: Format, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
     with np.errstate(all="ignore"):
-        if fmt.of:  # codes and scales, and a factor
+        if fmt.name == "NVFP4_SCALED":
             return truth(format_named(fmt.of[0]), raw[:, :-4]) * np.ascontiguousarray(raw[:, -4:]).view("<f4")
+        if fmt.ggml_type is None:
+            cols = fmt.cols(raw.shape[1])
+            codes = np.array([e4m3(code) for code in range(256)], np.float32)[raw[:, :cols]]
+            scales = np.ascontiguousarray(raw[:, cols:]).view("<f4")
+            return codes * (np.repeat(scales, cols // scales.shape[1], 1) if scales.size else np.float32(1))
         return np.asarray(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[fmt.name]), np.float32)
 
 
@@ -60,7 +67,7 @@ def test_formats_are_the_files_of_the_folder() -> None:
     for name, fmt in formats().items():
         assert fmt.name == name
         assert fmt.cols(fmt.row_bytes(3 * fmt.block)) == 3 * fmt.block
-        if fmt.of:
+        if fmt.ggml_type is None:
             continue
         assert fmt.ggml_type == gguf.GGMLQuantizationType[name].value
         assert (fmt.block, fmt.block_bytes) == gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
@@ -68,7 +75,7 @@ def test_formats_are_the_files_of_the_folder() -> None:
     assert tuple(layouts()) == names(imp_codegen.layouts)
     for name, layout in layouts().items():
         assert layout.name == name
-        assert layout.activation == ("bf16" if name in ("F32", "F16", "BF16") else "q8")
+        assert layout.activation == ("bf16" if name in ("F32", "F16", "BF16", "FP8") else "q8")
 
 
 def test_a_plane_is_hardly_larger_than_the_file() -> None:
@@ -93,7 +100,7 @@ COLUMNS = (256, 512, 768, 2560, 4096, 4864, 5120, 9728, 11008, 12288, 14336, 171
 @given(data=st.data())
 def test_lossless(name: str, layout: str, data: st.DataObject) -> None:
     fmt, placed = format_named(name), layouts()[layout]
-    small = st.integers(1, 40).map(lambda blocks: blocks * max(fmt.block, 32))
+    small = st.integers(1, 40).map(lambda blocks: blocks * math.lcm(fmt.block, placed.block, 32))
     cols = data.draw(st.one_of(st.sampled_from(COLUMNS), small), "cols")
     rows = data.draw(st.integers(1, 19), "rows")
     raw = random_rows(fmt, rows, cols, data.draw(st.integers(0, 2**32 - 1), "seed"))

@@ -193,7 +193,7 @@ BAD_CONFIGS = {
     "another key": (LLAMA | {"new_thing": 3}, "key 'new_thing' is 3, but imp does not know this key"),
     "quantised": (
         LLAMA | {"quantization_config": {"quant_method": "fp8"}},
-        "quant_method' is 'fp8'); of folders imp",
+        "quantization_config.quant_method is 'fp8', but no tensor is F8_E4M3",
     ),
 }
 

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 from imp_codegen import sources
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.formats import Format, Part, format_named
-from imp_codegen.sources import Group, Permute, Plus, Rows, Source, Tensor, open_source, spans_of
+from imp_codegen.sources import Float32, Group, Permute, Plus, Rows, Source, Tensor, open_source, spans_of
 
 HEADS, DIM, COLS = 3, 8, 5
 RNG = np.random.default_rng(1)
@@ -23,7 +23,7 @@ MATRIX = RNG.standard_normal((HEADS * DIM, COLS)).astype(np.float32)
 VECTOR = RNG.standard_normal(HEADS * DIM).astype(np.float16)
 SCALES = {
     name: RNG.standard_normal((rows, COLS)).astype(np.float16)
-    for name, rows in (("t", 6), ("u", 5), ("w", 1), ("odd", 7))
+    for name, rows in (("t", 6), ("u", 5), ("n", 3), ("w", 1), ("odd", 7))
 }
 
 
@@ -53,6 +53,7 @@ CASES: dict[str, tuple[Source, Callable[[], np.ndarray]]] = {
     "elements": (Rows(Tensor("v"), 2, 7), lambda: VECTOR[2:7]),
     "heads of a vector": (Permute(Tensor("v"), HEADS), lambda: interleaved(VECTOR, HEADS)),
     "one more": (Plus(Tensor("v"), 1.0), lambda: VECTOR.astype(np.float32) + np.float32(1)),
+    "as float32": (Float32(Tensor("t")), lambda: SCALES["t"].astype(np.float32)),
     "one more of some": (Plus(Rows(Tensor("v"), 2, 7), 1.0), lambda: VECTOR[2:7].astype(np.float32) + np.float32(1)),
 }
 
@@ -114,27 +115,27 @@ def test_which_rows_a_source_reads(source: Source, span: tuple[int, int] | None)
 
 
 # Floats, a scale for so many rows and columns, and one for all.
-THREE = Format(
-    "three", 1, (Part(4, 1), Part(2, 1), Part(4, 0)), lambda raw: raw.view(np.float32), of=("F32", "F16", "F32")
-)
-
-
 @pytest.fixture
-def three(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "format_named", lambda name: {"three": THREE}.get(name) or format_named(name))
+def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`each`: rows that share a scale, if the test says so."""
+    parts = (Part(4, 1), Part(2, 1, rows=request.node.callspec.params.get("each", 4)), Part(4, 0))
+    three = Format("three", 1, parts, lambda raw: raw.view(np.float32), of=("F32", "F16", "F32"))
+    monkeypatch.setattr(sources, "format_named", lambda name: {"three": three}.get(name) or format_named(name))
 
 
 @pytest.mark.usefixtures("three")
-@pytest.mark.parametrize(("scales", "each"), [("t", 4), ("u", 5), ("w", 24)])
+@pytest.mark.parametrize(("scales", "each"), [("t", 4), ("u", 5), ("n", 9), ("w", 24), ("w", 5)])
 @given(at=st.tuples(st.integers(0, 24), st.integers(0, 24)))
 def test_a_group_is_its_tensors_side_by_side(
     checkpoint: Checkpoint, scales: str, each: int, at: tuple[int, int]
 ) -> None:
+    three = sources.format_named("three")
     stored = open_source(Group("three", (Tensor("m"), Tensor(scales), Tensor("s"))), checkpoint)
-    assert (stored.shape, stored.format) == (MATRIX.shape, THREE)
+    assert (stored.shape, stored.format) == (MATRIX.shape, three)
+    each = each if len(SCALES[scales]) > 1 else len(MATRIX)
     start, stop = sorted(at)
     found = stored.rows(start, stop)
-    assert found.shape == (stop - start, THREE.row_bytes(COLS))
+    assert found.shape == (stop - start, three.row_bytes(COLS))
     for row, taken in zip(range(start, stop), found, strict=True):
         assert (
             taken.tobytes() == MATRIX[row].tobytes() + SCALES[scales][row // each].tobytes() + np.float32(1).tobytes()

@@ -88,6 +88,12 @@ __device__ __forceinline__ std::uint32_t floats_to_bfloat2(float low, float high
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+// Two e4m3 numbers, which halfs hold exactly.
+__device__ __forceinline__ std::uint32_t e4m3x2_to_half2(std::uint16_t pair) {
+  std::uint32_t halfs;
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halfs) : "h"(pair));
+  return halfs;
+}
 
 // Pairs of halfs, the lower one in the lower bits; each result is rounded once.
 __device__ __forceinline__ std::uint32_t half2_subtract(std::uint32_t a, std::uint32_t b) {

@@ -111,6 +111,18 @@ __forceinline__ std::uint32_t floats_to_bfloat2(float low, float high) {
 }
 
 namespace sim {
+// Exponent and mantissa moved to where a half has them: 2^8 too small.
+__forceinline__ std::uint32_t e4m3_to_half(std::uint32_t code) {
+  if ((code & 0x7f) == 0x7f) return 0x7fff;
+  const std::uint32_t small = (code & 0x80) << 8 | (code & 0x7f) << 7;
+  return float_to_half(half_to_float(static_cast<std::uint16_t>(small)) * 256.0f);
+}
+}  // namespace sim
+__forceinline__ std::uint32_t e4m3x2_to_half2(std::uint16_t pair) {
+  return sim::e4m3_to_half(pair & 0xff) | sim::e4m3_to_half(pair >> 8) << 16;
+}
+
+namespace sim {
 
 // The half next to value + rest, rest being too small for a double to show: by way of a float whose last bit says that
 // something was cut off.
