@@ -135,7 +135,7 @@ import numpy as np
 
 from imp_codegen.formats import Codes, Format, Part
 
-PARTS = (Part(1, 1), Part(2, 256))
+PARTS = (Part(1, 1), Part(2, 256, rows=4))
 
 
 def split(raw):
