@@ -15,6 +15,7 @@ from imp_codegen.kernels.family import Body, FusionError
 from imp_codegen.kernels.form import Chosen, Wanted, choose
 from imp_codegen.kernels.gather_rows import gather_rows
 from imp_codegen.kernels.gemm import fits
+from imp_codegen.kernels.gemm_wgmma import pairs
 from imp_codegen.kernels.head import Head
 from imp_codegen.kernels.kernel_spec import KernelSpec, ProgramSpec
 from imp_codegen.kernels.lowering import Lowering
@@ -46,13 +47,14 @@ def body(low: Lowering, graph: Graph, rows: int, *, batch: bool = False) -> Body
 
     `batch`: the rows are those of a step of as many sequences.
     """
-    matches = fuse(graph, rows)
+    several = replace(low, rows=rows, batch=batch)
+    matches = fuse(graph, rows, partial(pairs, several))
     planned = plan_buffers(matches, rows)
     left_out = set() if _ended(low, rows) else {planned.places[value].buffer for value in matches[-1].named}
     for name, nbytes in planned.nbytes.items():
         if name not in left_out:
             low.buffer(name, nbytes)
-    return Body(replace(low, rows=rows, batch=batch, places=planned.places), matches)
+    return Body(replace(several, places=planned.places), matches)
 
 
 def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:

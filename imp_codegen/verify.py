@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imp_codegen.cache import cache_format
 from imp_codegen.graph import Floats, Graph, Op, inputs
 from imp_codegen.models import load_named
-from imp_codegen.ops import Add, Attention, Linear
+from imp_codegen.ops import Add, Attention, Gated, Linear
 from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
@@ -172,7 +172,8 @@ class _Comparison:
                 before = known[0] if known else None
                 noise = WEIGHTS_NOISE if isinstance(op, Attention) and name != "step_r1" else NOISE
                 rounds = (HALF_NOISE, HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
-                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds)
+                gates = _gates(op, both[0]) if _of_halfs(kernel) and isinstance(op, Gated) else 0.0
+                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds, gates)
                 both[0][value] = both[1][value] = found[value] = actual
 
     def _evaluate(
@@ -212,8 +213,9 @@ class _Comparison:
         before: Floats | None = None,
         noise: float = NOISE,
         half: float = 0.0,
+        more: Floats | float = 0.0,
     ) -> None:
-        error, allowed = closest(expected, ties, actual, before, noise, half)
+        error, allowed = closest(expected, ties, actual, before, noise, half, more)
         scale = float(np.abs(expected).max())
         self.rows.append(VerifyRow(program, kernel.name, op, error, allowed, scale, error <= allowed))
 
@@ -225,23 +227,34 @@ def closest(
     before: Floats | None = None,
     noise: float = NOISE,
     half: float = 0.0,
+    more: Floats | float = 0.0,
 ) -> tuple[float, float]:
     """The error of float32[rows, width] that comes closest to its bound or goes farthest beyond it, and that bound.
 
     Every element and the rms of every row has one. `ties`: what is expected if ties are rounded the other way.
     `before`: what the kernel has added to, known from the device. `noise`: of the rms of what it adds, `half` of each
-    element of that.
+    element of that; `more`: of each element itself.
     """
     flips = ties - expected
     error = np.where(np.isfinite(actual), actual - expected, np.float32(np.inf))
     sums = expected if before is None else expected - before
     added = noise * _rms(sums)
-    elements = ELEMENT * np.abs(expected) + half * np.abs(sums) + added + np.abs(flips) + MOST * _rms(flips)
+    elements = ELEMENT * np.abs(expected) + half * np.abs(sums) + added + np.abs(flips) + MOST * _rms(flips) + more
     rows = ELEMENT * _rms(expected) + added + MOST_RMS * _rms(flips)
     errors = np.concatenate([np.abs(error), _rms(error)], axis=1)
     allowed = np.concatenate([elements, rows], axis=1)
     at = np.unravel_index(np.argmax(errors / np.maximum(allowed, np.finfo(np.float32).tiny)), errors.shape)
     return float(errors[at]), float(allowed[at])
+
+
+def _gates(op: Gated, values: dict[str, Floats]) -> Floats:
+    """How far each element of a gate's product may be off if both factors are products of halfs.
+
+    No function of a gate leaves more of it than it was, or has a slope above 1.13.
+    """
+    gate, up = values[op.gate.name], values[op.up.name]
+    found = HALF_NOISE * (1.13 * np.abs(up) * _rms(gate) + np.abs(gate) * _rms(up))
+    return found.astype(np.float32)
 
 
 def _of_halfs(kernel: Kernel) -> bool:

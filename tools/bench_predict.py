@@ -42,12 +42,20 @@ def predict_decode(plan: Plan, card: Card, positions: float) -> float:
 
 
 def predict_prompt(plan: Plan, card: Card, tokens: int) -> float:
-    """Tokens per second of a prompt from an empty cache, chunk by chunk, and the token that follows."""
-    chunk = plan.targets[0].program(f"forward_r{plan.rows}")
-    ends = range(chunk.rows, tokens + chunk.rows, chunk.rows)
-    last = (*plan.targets[0].program("head_r1").kernels, *plan.targets[0].program("sample_r1").kernels)
-    us = sum(predict_us(card, chunk.kernels, min(end, tokens)) for end in ends)
-    return 1e6 * tokens / (us + predict_us(card, last, tokens))
+    """Tokens per second of a prompt from an empty cache, chunk by chunk, and the token that follows.
+
+    Each chunk is run by the smallest program that takes it.
+    """
+    target = plan.targets[0]
+    several = (program for program in target.programs if program.name.startswith("forward_r") and program.rows > 1)
+    chunks = sorted(several, key=lambda program: program.rows)
+    last = (*target.program("head_r1").kernels, *target.program("sample_r1").kernels)
+    us = predict_us(card, last, tokens)
+    for begin in range(0, tokens, plan.rows):
+        rows = min(plan.rows, tokens - begin)
+        chunk = next(program for program in chunks if program.rows >= rows)
+        us += predict_us(card, chunk.kernels, begin + rows)
+    return 1e6 * tokens / us
 
 
 def read_measured(path: Path) -> Mapping[Key, float]:

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 9d5fc82518dd38f3
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 138c6cbc56aed7e8
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -464,10 +464,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -568,10 +570,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_1_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
 // forward_r128 layers.0.gate_up and 5 more · grid (2, 1, 1), 384 threads
@@ -593,10 +597,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
@@ -639,10 +645,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_3_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
 // forward_r128 advance · grid (1, 1, 1), 32 threads
@@ -679,10 +687,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_r128 hidden · grid (128, 1, 1), 256 threads

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6e20790242376bba
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text ebdd2662cb2c1f98
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -466,10 +466,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
 // forward_r64 layers.0.attention.append and 5 more · grid (64, 1, 1), 256 threads
@@ -570,10 +572,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_1_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
 // forward_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 384 threads
@@ -595,10 +599,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
@@ -641,10 +647,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_3_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
 // forward_r64 advance and 6 more · grid (1, 1, 1), 32 threads
@@ -681,10 +689,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 131,072 of other data a launch
 // hidden_r64 hidden and 1 more · grid (64, 1, 1), 256 threads
@@ -749,10 +759,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_5_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_5_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -853,10 +865,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_6_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
 // forward_r128 layers.0.gate_up and 5 more · grid (24, 1, 1), 384 threads
@@ -878,10 +892,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_7_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_7_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
@@ -924,10 +940,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_8_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
 // logits_r128 logits · grid (32, 1, 1), 384 threads
@@ -947,10 +965,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_9(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_9_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
@@ -996,10 +1016,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_10(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_10_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_10_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
 // forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
@@ -1100,10 +1122,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_11(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_11_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_11_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
 // forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
@@ -1125,10 +1149,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_12(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_12_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_12_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 3,932,160 of other data a launch
 // forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
@@ -1171,10 +1197,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_13_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 1024 threads

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text e930f8aff0b8fa01
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text b40381cf3db980f3
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -447,7 +447,8 @@ static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
 // Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
 // forward_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 384 threads
 using gemm_0_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -466,10 +467,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
 // forward_r64 layers.0.attention.append and 5 more · grid (64, 1, 1), 256 threads
@@ -555,7 +558,8 @@ static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
 // Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
 using gemm_1_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -570,15 +574,18 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_1_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_1_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
-// forward_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 384 threads
+// Linear → Linear → Gated · 417,792 bytes of weights, 229,376 of other data a launch
+// forward_r64 layers.0.gated.products and 5 more · grid (12, 1, 1), 384 threads
 using gemm_2_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = true},
+    imp::Silu,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
@@ -595,38 +602,39 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_2_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 491,520 of other data a launch
+// Encode · 0 bytes of weights, 294,912 of other data a launch
 // forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 14, .warps = 8},
-    imp::Silu>;
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14, .warps = 8}>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
-    const float* x_gate,
-    const float* x_up,
+    const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
   encode_2_t::run(encode_2_t::Args{
-      .x = {.gate = x_gate, .up = x_up},
+      .x = x,
       .norm = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_2_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
 // forward_r64 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
 using gemm_3_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -641,10 +649,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_3_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_3_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
 // forward_r64 advance and 6 more · grid (1, 1, 1), 32 threads
@@ -666,7 +676,8 @@ static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field")
 // Linear · 557,056 bytes of weights, 557,056 of other data a launch
 // logits_r64 logits · grid (16, 1, 1), 384 threads
 using gemm_4_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -681,10 +692,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 131,072 of other data a launch
 // hidden_r64 hidden and 1 more · grid (64, 1, 1), 256 threads
@@ -730,7 +743,8 @@ static_assert(sizeof(encode_3_t::Args) == 6 * 8, "the plan leaves out a field");
 // Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
 using gemm_5_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -749,10 +763,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_5_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_5_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -838,7 +854,8 @@ static_assert(sizeof(encode_4_t::Args) == 6 * 8, "the plan leaves out a field");
 // Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
 using gemm_6_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_6_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -853,15 +870,18 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_6_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_6_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
-// forward_r128 layers.0.gate_up and 5 more · grid (24, 1, 1), 384 threads
+// Linear → Linear → Gated · 417,792 bytes of weights, 458,752 of other data a launch
+// forward_r128 layers.0.gated.products and 5 more · grid (24, 1, 1), 384 threads
 using gemm_7_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = true},
+    imp::Silu,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
@@ -878,38 +898,39 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_7_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_7_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 983,040 of other data a launch
+// Encode · 0 bytes of weights, 589,824 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 14, .warps = 8},
-    imp::Silu>;
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14, .warps = 8}>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
-    const float* x_gate,
-    const float* x_up,
+    const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
   encode_5_t::run(encode_5_t::Args{
-      .x = {.gate = x_gate, .up = x_up},
+      .x = x,
       .norm = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_5_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_5_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
 using gemm_8_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_8_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_8_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -924,15 +945,18 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_8_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_8_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
 // logits_r128 logits · grid (32, 1, 1), 384 threads
 using gemm_9_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_9_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_9_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -947,10 +971,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_9(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_9_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_9_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
@@ -977,7 +1003,8 @@ static_assert(sizeof(encode_6_t::Args) == 6 * 8, "the plan leaves out a field");
 // Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
 // forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
 using gemm_10_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -996,10 +1023,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_10(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_10_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_10_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
 // forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
@@ -1085,7 +1114,8 @@ static_assert(sizeof(encode_7_t::Args) == 6 * 8, "the plan leaves out a field");
 // Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
 using gemm_11_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_11_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_11_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -1100,15 +1130,18 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_11(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_11_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_11_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
-// forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
+// Linear → Linear → Gated · 417,792 bytes of weights, 1,835,008 of other data a launch
+// forward_r512 layers.0.gated.products and 5 more · grid (96, 1, 1), 384 threads
 using gemm_12_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = true},
+    imp::Silu,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_12_t::kThreads == 384, "the plan launches another number of threads");
@@ -1125,38 +1158,39 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_12(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_12_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_12_t::Args) == 9 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 3,932,160 of other data a launch
+// Encode · 0 bytes of weights, 2,359,296 of other data a launch
 // forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_8_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 14, .warps = 8},
-    imp::Silu>;
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 14, .warps = 8}>;
 static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_8(
-    const float* x_gate,
-    const float* x_up,
+    const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
   encode_8_t::run(encode_8_t::Args{
-      .x = {.gate = x_gate, .up = x_up},
+      .x = x,
       .norm = nullptr,
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
       .step = step});
 }
-static_assert(sizeof(encode_8_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_8_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
 // forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
 using gemm_13_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_13_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_13_t::kSharedBytes == 66112, "the plan gives other shared memory");
@@ -1171,10 +1205,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .halves = nullptr,
+      .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_13_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_13_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 1024 threads

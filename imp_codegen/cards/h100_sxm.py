@@ -19,7 +19,7 @@ CARD = Card(
         rates={"int8": 1281, "f16": 636, "half": 636, "fp8": 1801},  # the same chip as an H200's
         launch_us=2.4,  # an H200's
         phase_us=1.1,
-        tiles={"Q8_0": 0.88, "half 256": 1.74, "half 128": 1.12, "half 64": 0.95},
+        tiles={"Q8_0": 0.88, "half 256": 1.57, "half 128": 1.16, "half 64": 0.94},
     ),
     like=H200,
 )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from imp_codegen.graph.op import Op, Value, Weight, inputs, label, weights
+
+Pairs = Callable[[Weight, Weight], bool]
 
 
 class GraphError(AssertionError):
@@ -32,11 +34,15 @@ class Graph:
 
 
 class Edges:
-    """Who makes and who reads each value of a verified graph, and which operation comes when."""
+    """Who makes and who reads each value of a verified graph, and which operation comes when.
 
-    __slots__ = ("_at", "_makers", "_readers")
+    `pairs(gate, up)`: whether a product of several rows takes two matrices for one result; by default none does.
+    """
 
-    def __init__(self, graph: Graph) -> None:
+    __slots__ = ("_at", "_makers", "_readers", "pairs")
+
+    def __init__(self, graph: Graph, pairs: Pairs = lambda gate, up: False) -> None:
+        self.pairs = pairs
         self._makers = {op.out: op for op in graph.ops}
         self._at = {op: at for at, op in enumerate(graph.ops)}
         self._readers: dict[Value, dict[Op, None]] = {op.out: {} for op in graph.ops}

@@ -58,7 +58,7 @@ def encode(
         },
         grid=(rows, 1, 1),
         threads=warps * 32,
-        overlap=low.batch,
+        overlap=True,
         shared_bytes=warps * 4 * (bool(vector.norm) + bool(vector.sum) + halfs),
         ops=(f"Encode {value.name}",),
         outputs=tuple(output for block in vector.writes for each in block for output in low.output(each)),

@@ -1,14 +1,21 @@
-"""One row: the vector, the gate and up matrices, and activation(gate) * up in one kernel."""
+"""The gate and up matrices of one vector, and activation(gate) * up, in one kernel.
+
+For one row that kernel encodes the vector, too. For several there is such a kernel where warpgroups multiply; elsewhere
+the activation belongs to the encoder before the next product.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels import gemm_wgmma
+from imp_codegen.kernels.choice import cheapest
+from imp_codegen.kernels.encode import PEAK, encode
 from imp_codegen.kernels.family import Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import activation, bias_mask, biases, stream
+from imp_codegen.kernels.stream import activation, bias_mask, biases, stream, ways_of_rows
 from imp_codegen.kernels.vector import Vector, vector_from
 from imp_codegen.ops import Gated, Linear
 
@@ -23,12 +30,21 @@ class GateUp(Match):
     gated: Gated
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """One kernel."""
+        """One row: one kernel. Several: that for each of them, or they are encoded, then multiplied."""
+        if low.rows == 1:
+            return (self._streamed(low),)
+        return cheapest(low, (self._products, *ways_of_rows(low, self.name, self.vector, self._streamed)))
+
+    def _products(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        encoded = encode(low, self.vector, peak=PEAK)
+        return (encoded, gemm_wgmma.gemm(low, (self.gate, self.up), gated=self.gated))
+
+    def _streamed(self, low: Lowering) -> KernelSpec:
         linears, gated, cols = (self.gate, self.up), self.gated, self.vector.value.width
         weights = (self.gate.weight, self.up.weight)
         streamed = stream(low, "gate_up", self.vector, weights, paired=True)
         store = Cpp("StoreRows", (bias_mask(linears),))
-        kernel = KernelSpec(
+        return KernelSpec(
             name=self.name.rpartition(".")[0] + ".gate_up",
             entry="gate_up",
             headers=("stage/gemv", *low.headers(*weights)),
@@ -51,12 +67,11 @@ class GateUp(Match):
             other_bytes=cols * 4 * (1 + len(self.vector.reads)) + gated.out.width * 4,
             flops=4 * self.gate.weight.rows * self.gate.weight.cols,
         )
-        return (kernel,)
 
 
 def match(edges: Edges, op: Op, rows: int) -> GateUp | None:
     """A vector that two matrices read, and an operation that alone reads both results."""
-    vector = vector_from(edges, op, rows) if rows == 1 else None
+    vector = vector_from(edges, op, rows)
     if vector is None:
         return None
     linears = tuple(reader for reader in edges.readers(vector.value) if isinstance(reader, Linear))
@@ -65,6 +80,8 @@ def match(edges: Edges, op: Op, rows: int) -> GateUp | None:
         return None
     gate, up = edges.maker(gated.gate), edges.maker(gated.up)
     if linears not in ((gate, up), (up, gate)) or not isinstance(gate, Linear) or not isinstance(up, Linear):
+        return None
+    if rows > 1 and not edges.pairs(gate.weight, up.weight):
         return None
     return GateUp(
         ops=(*vector.ops, gate, up, gated),

@@ -7,10 +7,10 @@ from typing import Literal
 
 from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.encode import factors, panel_buffer
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
+from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
-from imp_codegen.ops import Add, Linear
+from imp_codegen.ops import Add, Gated, Linear
 from imp_runtime.plan import Binding, Tiles
 
 LINE = 128  # bytes of a token in a panel, of 64 columns
@@ -20,7 +20,10 @@ LINE = 128  # bytes of a token in a panel, of 64 columns
 class PanelTile:
     """How a family cuts a product: `rows` and `tokens` of a tile, `kind` and `mma` as the cost model calls them.
 
-    `stage`: the C++ template, in `header`; `config`: its configuration's type, with `fields` beside those of all.
+    `stage`: the C++ template, in `header`; `config`: its configuration's type, with `fields` beside those of all;
+    `types`: what else it is told beside the matrices. `ends`: groups of 128 columns that take as long as a tile's
+    beginning and end. `halves`: sums are those of two halves of the columns. `gated`: what becomes of two results,
+    gates and what these multiply, of which a tile has half as many rows each.
     """
 
     stage: str
@@ -33,6 +36,15 @@ class PanelTile:
     tokens: int
     threads: int
     shared_bytes: int
+    types: tuple[Cpp, ...] = ()
+    ends: int = 0
+    halves: bool = False
+    gated: Gated | None = None
+
+    def count(self, linears: tuple[Linear, ...], rows: int) -> int:
+        """Tiles of all matrices and so many rows."""
+        of_rows = row_tiles(self.rows // 2, linears[:1]) if self.gated else row_tiles(self.rows, linears)
+        return of_rows * -(-rows // self.tokens)
 
 
 def takes(low: Lowering, weight: Weight) -> bool:
@@ -54,12 +66,14 @@ def panel_gemm(
 
     `out`: the one result of what `scale` and a soft `cap` (0: none) stand for.
     """
-    outs = (add.out,) if add else (out,) if out else tuple(op.out for op in linears)
+    end = add or tile.gated
+    outs = (end.out,) if end else (out,) if out else tuple(op.out for op in linears)
     weights = tuple(op.weight for op in linears)
     rows, cols, place = low.rows, weights[0].cols, low.places[outs[0]]
-    tiles = row_tiles(tile.rows, linears) * -(-rows // tile.tokens)
-    grid = min(low.target.sms, tiles)
+    tiles, parts = tile.count(linears, rows), 2 if tile.halves else 1
+    grid = min(low.target.sms, tiles * parts)
     groups = -(-cols // 128)  # two panels each
+    steps = -(-tiles * parts // grid) * (-(-groups // parts) + tile.ends)
     config = Config(
         tile.config,
         (
@@ -76,28 +90,38 @@ def panel_gemm(
         ),
     )
     return KernelSpec(
-        name=name_of_all(linears),
+        name=f"{tile.gated.out.name}.products" if tile.gated else name_of_all(linears),
         entry="gemm",
         headers=(tile.header, *low.headers(*weights)),
-        stage=Cpp(tile.stage, (config, *map(low.matrix, weights))),
+        stage=Cpp(tile.stage, (config, *tile.types, *map(low.matrix, weights))),
         args={
             "panels": Param("const std::uint8_t*", panel_buffer(low, cols)),
             "factors": Param("const float*", factors(low)),
             "plane": tuple(map(low.plane, weights)),
             "bias": biases(low, linears),
+            **(_halves(low, tile, tiles) if tile.halves else {"halves": None, "arrived": None}),
             "y": Param("float*", Binding(place.buffer)),
             "step": low.step(),
         },
         grid=(grid, 1, 1),
         threads=tile.threads,
         shared_bytes=tile.shared_bytes,
-        ops=tuple(map(label, (*linears, add) if add else linears)),
+        overlap=True,
+        ops=tuple(map(label, (*linears, end) if end else linears)),
         outputs=tuple(output for value in outs for output in low.output(value)),
         weight_bytes=low.weight_bytes(*weights),
-        other_bytes=rows * (cols * 2 + sum(weight.rows for weight in weights) * 4),
-        tiles=Tiles(tile.kind, tile.mma, 2 * tile.rows * tile.tokens * 128, groups * -(-tiles // grid)),
+        other_bytes=rows * (cols * 2 + sum(value.width for value in outs) * 4),
+        tiles=Tiles(tile.kind, tile.mma, 2 * tile.rows * tile.tokens * 128, steps),
         flops=2 * rows * sum(weight.rows for weight in weights) * cols,
     )
+
+
+def _halves(low: Lowering, tile: PanelTile, tiles: int) -> Arguments:
+    """Where halves of sums wait for the others."""
+    return {
+        "halves": Param("float4*", low.buffer("gemm.halves", 2 * tiles * tile.tokens * tile.rows * 4)),
+        "arrived": Param("std::uint32_t*", low.buffer("gemm.arrivals", tiles * tile.rows // 16 * 4)),
+    }
 
 
 def row_tiles(rows: int, linears: tuple[Linear, ...]) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.encode import PEAK
-from imp_codegen.kernels.gemm_panels import LINE, PanelTile, panel_gemm, ring_bytes, row_tiles
-from imp_codegen.kernels.kernel_spec import KernelSpec
+from imp_codegen.kernels.gemm_panels import LINE, PanelTile, panel_gemm, ring_bytes, row_tiles, takes
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.ops import Add, Linear
+from imp_codegen.kernels.stream import activation
+from imp_codegen.ops import Add, Gated, Linear
 
 _ROWS = 128  # of a tile: two warpgroups, 64 each
 _WARPS = 8
@@ -18,6 +19,8 @@ _TOKENS = {
 }  # of a tile, and the time that it takes (H100): the narrower, the less is hidden
 _RING = 192 << 10  # bytes of panels in flight at most
 _MOST_STAGES = 8
+_ENDS = 3  # groups of 128 columns that take as long as a tile's beginning and end
+_HALF_GROUPS = 32  # of a half, at least: to put halves together takes as long as several of them
 
 
 def peak(_low: Lowering, _weights: tuple[Weight, ...]) -> int:
@@ -25,31 +28,49 @@ def peak(_low: Lowering, _weights: tuple[Weight, ...]) -> int:
     return PEAK
 
 
+def pairs(low: Lowering, gate: Weight, up: Weight) -> bool:
+    """Whether one launch multiplies both and leaves activation(gate) * up: they are alike but for their numbers."""
+    alike = (gate.rows, low.layout(gate), low.tile(gate)) == (up.rows, low.layout(up), low.tile(up))
+    return low.target.wgmma and not low.batch and takes(low, gate) and alike
+
+
 def gemm(
     low: Lowering,
     linears: tuple[Linear, ...],
     add: Add | None = None,
     *,
+    gated: Gated | None = None,
     out: Value | None = None,
     scale: float = 1.0,
     cap: float = 0.0,
 ) -> KernelSpec:
-    """One launch, as panel_gemm says it."""
-    tokens = _tile_tokens(low.target.sms, row_tiles(_ROWS, linears), low.rows)
+    """One launch, as panel_gemm says it; `gated` as PanelTile does."""
+    tiles = row_tiles(_ROWS // 2, linears[:1]) if gated else row_tiles(_ROWS, linears)
+    halves = _halves(low.target.sms, tiles, -(-linears[0].weight.cols // 128))
+    tokens = _tile_tokens(low.target.sms, tiles * (1 + halves), low.rows)
     stages = min(_MOST_STAGES, _RING // (tokens * LINE))
     tile = PanelTile(
         stage="GemmWgmma",
         header="stage/gemm_wgmma",
         config="WgmmaConfig",
-        fields=(),
+        fields=(("halves", halves), ("paired", gated is not None)),
         kind=f"half {tokens}",
         mma="f16",
         rows=_ROWS,
         tokens=tokens,
         threads=(_WARPS + 4) * 32,
         shared_bytes=ring_bytes(tokens, stages, _WARPS),
+        types=(activation(gated) if gated else Cpp("NoGate"),),
+        ends=_ENDS,
+        halves=halves,
+        gated=gated,
     )
     return panel_gemm(low, tile, linears, add, out=out, scale=scale, cap=cap)
+
+
+def _halves(sms: int, row_tiles: int, groups: int) -> bool:
+    """Whether sums are made in two halves, whatever the rows: where 512 tokens fill no more than half of the card."""
+    return 4 * row_tiles <= sms and groups >= 2 * _HALF_GROUPS
 
 
 def _tile_tokens(sms: int, row_tiles: int, rows: int) -> int:

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from imp_codegen.graph import Edges, Graph, Op, Value, inputs, label
+from imp_codegen.graph import Edges, Graph, Op, Pairs, Value, inputs, label
 from imp_codegen.kernels import families
 from imp_codegen.kernels.family import FusionError, Match
 
 
-def fuse(graph: Graph, rows: int) -> tuple[Match, ...]:
-    """The groups for programs of `rows` tokens, in order; FusionError names the operation that no family takes."""
-    edges = Edges(graph)
+def fuse(graph: Graph, rows: int, pairs: Pairs | None = None) -> tuple[Match, ...]:
+    """The groups for programs of `rows` tokens, in order; FusionError names the operation that no family takes.
+
+    `pairs`: that of `Edges`.
+    """
+    edges = Edges(graph, pairs) if pairs else Edges(graph)
     matches: list[Match] = []
     done: set[Op] = set()
     for op in graph.ops:

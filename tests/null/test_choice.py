@@ -34,7 +34,7 @@ def chunk(target: str, rows: int) -> tuple[Program, set[str]]:
     ("target", "rows", "each", "together"),
     [
         # Two rows of gate and up: 107 MB twice in 49 us, or six waves of 32 steps of 0.84 us; a 5090 reads slower.
-        ("sm_90a", 2, {"v", "attn_residual", "up"}, {"down"}),
+        ("sm_90a", 2, {"v", "attn_residual", "gated", "residual"}, set()),
         ("sm_90a", 32, set(), {"q_k_v", "attn_output"}),
         ("sm_120a", 2, {"v", "attn_residual"}, {"gate_up", "down"}),
         ("sm_120a", 32, set(), {"q_k_v", "attn_output"}),

@@ -25,6 +25,14 @@ DEMO = Path(__file__).resolve().parents[2] / "models" / "demo.gguf"
 GEMMA = Path(__file__).resolve().parents[1] / "fixtures" / "gemma3" / "gemma3-Q4_K_M.gguf"
 ROWS = read_measured(MEASURED)
 SHORT = ("qwen3-0.6b", "llama-3.2-1b")
+# us a layer of 512 rows at position 0 on an H100 (2026-11-27), 8 to 28 layers of random weights.
+CHUNKS = {
+    ("qwen3-8b", "Q8_0"): 395,
+    ("qwen3-8b", "Q4_K_M"): 405,
+    ("llama-3.2-1b", "BF16"): 203,
+    ("qwen3-0.6b", "Q8_0"): 106,
+    ("gemma-3-12b", "Q4_K_M"): 505,
+}
 
 
 @functools.cache
@@ -35,7 +43,7 @@ def planned(model: str, quant: str, card: str) -> Plan:
 
 @pytest.mark.parametrize("key", ROWS, ids=" ".join)
 def test_predictions_are_near_what_was_measured(key: Key) -> None:
-    """Prompts within a quarter, but of models whose products are short, which are predicted 1.5 times too fast.
+    """Prompts, whose rows are older than gated products, no more than 30 % too fast, those of short products 60.
 
     Decode within what it was off by in November 2026: 14 % below (the demo) to 8 above.
     """
@@ -45,10 +53,19 @@ def test_predictions_are_near_what_was_measured(key: Key) -> None:
     what, _, depth = test.partition(" @ d")
     kind, tokens = what[:2], int(what[2:])
     if kind == "pp":
-        rate, low, high = predict_prompt(plan, card, tokens), -0.25, 0.6 if model in SHORT else 0.25
+        rate, low, high = predict_prompt(plan, card, tokens), -0.25, 0.6 if model in SHORT else 0.3
     else:
         rate, low, high = predict_decode(plan, card, max(int(depth or 0), 1) + (tokens + 1) / 2), -0.14, 0.08
     assert low <= rate / ROWS[key] - 1 <= high
+
+
+@pytest.mark.parametrize(("model", "quant"), CHUNKS)
+def test_a_layer_of_a_chunk_is_predicted_within_a_quarter(model: str, quant: str) -> None:
+    plan = planned(model, quant, "h100-sxm")
+    kernels = plan.targets[0].program("forward_r512").kernels
+    layers = [kernel for kernel in kernels if kernel.name.startswith("layers.")]
+    us = predict_us(fast_cards()["h100-sxm"], layers, 512) / plan.layers
+    assert us == pytest.approx(CHUNKS[model, quant], rel=0.25)
 
 
 def test_what_was_measured_covers_two_cards() -> None:

@@ -26,7 +26,7 @@ class Batch(Product):
     slots: int = 2
     stages: int = 3
     stretches: int = 2
-    more = ("partial", "arrived")
+    ends = ("y", "step", "partial", "arrived")
 
     def stage(self) -> str:
         config = (

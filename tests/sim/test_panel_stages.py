@@ -1,16 +1,19 @@
-"""Prefill's products of panels, by warpgroups and by warps, on the CPU, against float64 numpy."""
+"""Prefill's products of panels, by warpgroups and by warps, on the CPU in check mode, against float64 numpy."""
 
 from __future__ import annotations
 
+import ctypes
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sim_library import compile_sim
-from test_prefill_stages import Kernels, placed, step, values_of
+from sim_library import SimLibrary, compile_sim
+from test_prefill_stages import placed, step, values_of
 
 from imp_codegen.formats import format_named, formats
 from imp_codegen.layouts import Layout, Tile, layouts
@@ -63,11 +66,14 @@ class Product:
     scale: float = 1.0
     cap: float = 0.0
     warps: Warps | None = None
-    more: ClassVar[tuple[str, ...]] = ()  # pointers behind the others
+    halves: bool = False
+    gate: str = ""  # what the first matrix's results go through before they multiply the second one's
+    ends: ClassVar[tuple[str, ...]] = ("halves", "arrived", "y", "step")  # pointers behind the others
 
     @property
     def rows(self) -> int:
-        return sum(matrix.rows for matrix in self.matrices)
+        """Of y."""
+        return self.matrices[0].rows if self.gate else sum(matrix.rows for matrix in self.matrices)
 
     @property
     def biased(self) -> int:
@@ -82,16 +88,17 @@ class Product:
         matrices = ", ".join(matrix.place(self.cols)[2] for matrix in self.matrices)
         if self.warps:
             return f"imp::GemmMma<imp::MmaConfig{{{config}{self.warps.fields()}}}, {matrices}>"
-        return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}}}, {matrices}>"
+        config += f", .halves = {str(self.halves).lower()}, .paired = {str(bool(self.gate)).lower()}"
+        return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}}}, imp::{self.gate or 'NoGate'}, {matrices}>"
 
     def source(self, name: str) -> str:
         biases = max(self.biased.bit_count(), 1)
         planes = ", ".join(f"Any{{w{i}}}" for i in range(len(self.matrices)))
         pointers = ["panels", "factors", *(f"w{i}" for i in range(len(self.matrices)))]
-        pointers += [*(f"b{i}" for i in range(biases)), "y", "step", *self.more]
+        pointers += [*(f"b{i}" for i in range(biases)), *self.ends]
         bias = ", ".join(f"Any{{b{i}}}" for i in range(biases))
-        given = f"Any{{panels}}, Any{{factors}}, {{{planes}}}, {{{{{bias}}}}}, Any{{y}}, Any{{step}}"
-        given += "".join(f", Any{{{name}}}" for name in self.more)
+        ends = ", ".join(f"Any{{{name}}}" for name in self.ends)
+        given = f"Any{{panels}}, Any{{factors}}, {{{planes}}}, {{{{{bias}}}}}, {ends}"
         return (
             f"using s_{name} = {self.stage()};\n"
             f'extern "C" void {name}({", ".join(f"void* {each}" for each in pointers)}) {{\n'
@@ -103,7 +110,19 @@ class Product:
 # Those that the others below do not have, side by side. F32's weights a half cannot hold.
 REST = sorted(set(formats()) - {"F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K"})
 
+HALVES = (Matrix("Q8_0", 192, (2, 256)),)
 BY_WARPGROUPS = {
+    "halves": Product(HALVES, 768, 256, 192, block_tokens=256, accumulate=True, halves=True),
+    "halves_128": Product(HALVES, 768, 256, 192, block_tokens=128, accumulate=True, halves=True),
+    "halves_small": Product(HALVES, 768, 64, 192, accumulate=True, halves=True),
+    "odd_halves": Product(
+        (Matrix("Q4_K", 70, (4, 256)), Matrix("Q6_K", 35, (4, 256))), cols=1280, tokens=64, stride=105, halves=True
+    ),
+    "gated": Product(2 * (Matrix("Q8_0", 70, (4, 256)),), 256, 64, stride=72, offset=2, gate="Silu"),
+    "gated_256": Product(
+        2 * (Matrix("Q6_K", 66, (2, 256), bias=True),), 512, 256, 66, block_tokens=256, gate="GeluTanh"
+    ),
+    "gated_halves": Product(2 * (Matrix("BF16", 36, (1, 96)),), 576, 64, 36, halves=True, gate="Gelu"),
     "rest": Product(tuple(Matrix(name, 32, (2, 256)) for name in REST), cols=512, tokens=64, stride=32 * len(REST)),
     "q8_0": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=256),
     "q8_0_128": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=128),
@@ -146,6 +165,13 @@ PRODUCTS = BY_WARPGROUPS | {
 }
 
 
+GATES = {
+    "Silu": lambda x: x / (1 + np.exp(-x)),
+    "Gelu": lambda x: x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))) / 2,
+    "GeluTanh": lambda x: x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+}
+
+
 def source() -> str:
     """All of them as one file."""
     headers = ["stage/gemm_mma", "stage/gemm_wgmma", *(f"layout/{name.lower()}" for name in layouts())]
@@ -154,11 +180,24 @@ def source() -> str:
     return "\n".join([*lines, *(product.source(name) for name, product in PRODUCTS.items())])
 
 
+class Kernels:
+    """The compiled stages, run in a random order of threads; the check mode's complaint fails the test."""
+
+    def __init__(self, path: Path) -> None:
+        self._library, self._shapes = SimLibrary(path), ctypes.CDLL(str(path))
+
+    def run(self, name: str, *arrays: Array | None) -> None:
+        x, y, z, threads, shared = (ctypes.c_int * 5).in_dll(self._shapes, f"{name}_shape")
+        self._library.configure(order=2, seed=1)
+        given = [placed(np.zeros(1, np.float32)) if array is None else array for array in arrays]
+        assert self._library.launch(name, given, (x, y, z), threads, shared) == ""
+
+
 @pytest.fixture(scope="module")
 def kernels(tmp_path_factory: pytest.TempPathFactory) -> Kernels:
     folder = tmp_path_factory.mktemp("panels")
     (folder / "panels.cu").write_text(source(), "utf-8")
-    return Kernels(compile_sim(folder / "panels.cu", folder))
+    return Kernels(compile_sim(folder / "panels.cu", folder, "check"))
 
 
 def panels_of(x: Array) -> Array:
@@ -198,7 +237,15 @@ def biases(product: Product, rng: np.random.Generator) -> list[Array | None]:
 def multiply(
     kernels: Kernels, name: str, panels: Array, factors: Array, given: Sequence[Array | None], y: Array, n: int
 ) -> None:
-    kernels.run(name, panels, factors, *given, y, step(n))
+    product = PRODUCTS[name]
+    if not product.halves:
+        kernels.run(name, panels, factors, *given, None, None, y, step(n))
+        return
+    tiles = sum(-(-m.rows // 128) for m in product.matrices) * -(-product.tokens // product.block_tokens)
+    left = placed(np.full((2 * tiles, 128 * product.block_tokens), np.nan, np.float32))
+    arrived = placed(np.zeros((tiles, 8), np.uint32))
+    kernels.run(name, panels, factors, *given, left, arrived, y, step(n))
+    assert not arrived.any()
 
 
 def test_every_format_is_multiplied() -> None:
@@ -219,42 +266,48 @@ def test_product(kernels: Kernels, name: str, n: int) -> None:
     before = y.copy()
     multiply(kernels, name, panels, factors, [*planes, *given], y, n)
 
-    w = np.concatenate(meant)
     added = iter(given)
-    bias = np.concatenate([next(added) if m.bias else np.zeros(m.rows) for m in product.matrices])
+    bias = [next(added) if m.bias else np.zeros(m.rows) for m in product.matrices]
     columns = slice(product.offset, product.offset + product.rows)
-    sums = (x[:n] @ w.T + bias) * product.scale
+    parts = [x[:n] @ w.T + b for w, b in zip(meant, bias, strict=True)]
+    # a weight is rounded to a half, as are the scale and the offset that it is made of
+    blocks = [np.abs(w).reshape(len(w), -1, 32).max(-1).repeat(32, axis=1) for w in meant]
+    bounds = [np.abs(x[:n]) @ block.T * 2.0**-11 + 1e-5 for block in blocks]
+    halfs = product.warps is not None and product.warps.half_sums
+    if halfs:  # each of a panel's four steps is rounded, and no sum is larger than all of its products together
+        bounds = [b + 4 * np.abs(x[:n]) @ np.abs(w).T * 2.0**-11 for b, w in zip(bounds, meant, strict=True)]
+    if product.gate:
+        (gate, up), (of_gate, of_up) = parts, bounds
+        gates = GATES[product.gate](gate)
+        sums = gates * up
+        # no gate's slope is above 1.13
+        bound = 1.13 * of_gate * (np.abs(up) + of_up) + np.abs(gates) * of_up + 1e-5 * np.abs(sums)
+    else:
+        sums = np.concatenate(parts, axis=1) * product.scale
+        bound = np.concatenate(bounds, axis=1) * product.scale
     exact = product.cap * np.tanh(sums / product.cap) if product.cap else sums.copy()
     exact += before[:n, columns] if product.accumulate else 0
-    # a weight is rounded to a half, as are the scale and the offset that it is made of
-    blocks = np.abs(w).reshape(len(w), -1, 32).max(-1).repeat(32, axis=1)
-    bound = np.abs(x[:n]) @ blocks.T * 2.0**-11 * product.scale + 1e-5
     error = y[:n, columns] - exact
-    halfs = product.warps is not None and product.warps.half_sums
-    if (
-        halfs
-    ):  # each of a panel's four steps is rounded, and no sum before it is larger than all of its products together
-        bound += 4 * np.abs(x[:n]) @ np.abs(w).T * 2.0**-11 * product.scale
-    assert np.all(np.abs(error) < bound)
-    assert np.sqrt(np.mean(error**2)) < (1e-3 if halfs else 5e-4) * np.sqrt(np.mean(sums**2))
+    assert np.all(np.abs(error) <= bound)
+    assert np.sqrt(np.mean(error**2)) < (1e-3 if halfs or product.gate else 5e-4) * np.sqrt(np.mean(sums**2))
     y[:n, columns] = before[:n, columns]
     np.testing.assert_array_equal(y, before)
 
 
-@pytest.mark.parametrize("by", ["", "_by_warps"])
-def test_no_bit_depends_on_the_chunk(kernels: Kernels, by: str) -> None:
+@pytest.mark.parametrize(("kind", "by"), [("q8_0", ""), ("q8_0", "_by_warps"), ("halves", "")])
+def test_no_bit_depends_on_the_chunk(kernels: Kernels, kind: str, by: str) -> None:
     """Whatever else is in it, and however many tokens a tile has."""
-    big = PRODUCTS["q8_0" + by]
+    big = PRODUCTS[kind + by]
     rng = np.random.default_rng(5)
     planes, _ = weights(big, rng)
     x = rng.standard_normal((256, big.cols)).astype(np.float16)
     factors = rng.uniform(0.5, 2, 256).astype(np.float32)
     whole, other = (placed(np.zeros((256, big.stride), np.float32)) for _ in range(2))
-    multiply(kernels, "q8_0" + by, panels_of(x), placed(factors), [*planes, None], whole, 256)
-    multiply(kernels, "q8_0_128" + by, panels_of(x), placed(factors), [*planes, None], other, 256)
+    multiply(kernels, kind + by, panels_of(x), placed(factors), [*planes, None], whole, 256)
+    multiply(kernels, f"{kind}_128{by}", panels_of(x), placed(factors), [*planes, None], other, 256)
     np.testing.assert_array_equal(whole, other)
     for first, n in ((0, 64), (37, 1), (90, 19)):
         part = placed(np.zeros((64, big.stride), np.float32))
         chunk = [np.resize(a[first : first + n], (64, *a.shape[1:])) for a in (x, factors)]
-        multiply(kernels, "q8_0_small" + by, panels_of(chunk[0]), placed(chunk[1]), [*planes, None], part, n)
+        multiply(kernels, f"{kind}_small{by}", panels_of(chunk[0]), placed(chunk[1]), [*planes, None], part, n)
         np.testing.assert_array_equal(part[:n], whole[first : first + n])

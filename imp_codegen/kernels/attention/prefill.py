@@ -42,6 +42,7 @@ def _append(low: Lowering, parts: Parts) -> KernelSpec:
         grid=(low.rows, 1, 1),
         threads=_APPEND_THREADS,
         shared_bytes=(rope.dim // 2 * 8 if rope else 0) + (2 * _APPEND_THREADS // 32 * 4 if parts.whole else 0),
+        overlap=True,
         ops=tuple(map(label, parts.ops[:-1])),
         other_bytes=2 * low.rows * parts.width * 4,
     )
@@ -78,6 +79,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
         threads=tiles.warps * 32,
         shared_bytes=tiles.shared_bytes,
         per_sm=tiles.per_sm,
+        overlap=True,
         ops=(label(op),),
         outputs=(*low.output(op.out), *appended(low, op)),
         other_bytes=2 * rows * op.out.width * 4,

@@ -87,11 +87,13 @@ struct AttentionPrefill {
   // CTAs take tiles in turn, there and back. Where there are too few, they take spans of tiles, of each sequence the last and
   // longest first, so that whoever got a long one gets a short one later. Nothing that comes out depends on it.
   static __device__ __forceinline__ void run(const Args& a) {
+    grid_launch_next();
     int item = block_index();
     int back = C.ctas - 1 - item;  // to its next one, halved
     StepSequence s = a.sequences[0];  // while the number of sequences is on its way
     const int sequences = a.step->sequences;
     const bool whole = C.folds && 2 * ((a.step->rows + kTokens - 1) / kTokens) * kShares > C.ctas;
+    grid_wait();  // before it nothing is read that is written before the end of a program
 #pragma unroll 1
     for (int i = 0; i < sequences; i++) {
       if (i > 0) s = a.sequences[i];

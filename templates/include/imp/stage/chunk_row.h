@@ -24,9 +24,15 @@ struct ChunkRow {
   static __device__ __forceinline__ float rms_factor(const R& row, float eps, float* partial) {
     float squares = 0;
     for (int k = thread_index() * 4; k < Cols; k += kStride) {
-      const float4 v = row(k);
-      squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
+      squares = add_squares(row(k), squares);
     }
+    return rms_factor(squares, eps, partial);
+  }
+  static __device__ __forceinline__ float add_squares(float4 v, float sum) {
+    return fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, sum))));
+  }
+  // The same of this thread's squares.
+  static __device__ __forceinline__ float rms_factor(float squares, float eps, float* partial) {
     squares = warp_sum(squares);
     if (lane_index() == 0) partial[warp_index()] = squares;
     block_sync();

@@ -40,6 +40,7 @@ struct EmbedRows {
   static constexpr int kSharedBytes = 0;
   using Args = EmbedArgs;
   static __device__ __forceinline__ void run(const Args& a) {
+    grid_launch_next();
     const int t = block_index();
     if (t >= a.step->rows) return;
     const std::int32_t token = a.rows[t].token_of(a.last);

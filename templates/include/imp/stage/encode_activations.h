@@ -90,27 +90,33 @@ struct EncodeActivations {
   }
 
  private:
-  // row(k): the token's values of the columns k to k + 3.
+  // row(k): the token's values of the columns k to k + 3. Each is asked for once, and kept until the norm and the largest are
+  // known.
   template <class R>
   static __device__ __forceinline__ void encode(const R& row, int token, const Args& a, float* partial) {
-    float factor = 1.0f;
-    float peak = 0.0f;
-    const auto seen = [&](int k) {
+    constexpr int kRounds = ceil_div(C.cols, Row::kStride);
+    float4 held[kRounds];
+    float squares = 0;
+    float peak = 0;
+#pragma unroll
+    for (int r = 0; r < kRounds; r++) {
+      const int k = thread_index() * 4 + r * Row::kStride;
+      held[r] = make_float4(0, 0, 0, 0);
+      if (k >= C.cols) continue;
       const float4 v = row(k);
-      if constexpr (C.panels) peak = max_nan(peak, largest(weighted(v, a.norm, k)));
-      return v;
-    };
-    if constexpr (C.norm) {
-      factor = Row::rms_factor(seen, C.eps, partial);
-    } else if constexpr (C.panels) {
-      for (int k = thread_index() * 4; k < C.cols; k += Row::kStride) seen(k);
+      if constexpr (C.norm) squares = Row::add_squares(v, squares);
+      held[r] = weighted(v, a.norm, k);
+      if constexpr (C.panels) peak = max_nan(peak, largest(held[r]));
     }
+    const float factor = C.norm ? Row::rms_factor(squares, C.eps, partial) : 1.0f;
     const PanelScale scale = C.panels ? PanelScale(peak_of_all(peak, partial + kPeaks)) : PanelScale();
     if (C.panels && thread_index() == 0) a.factors[token] = factor * scale.inverse;
-    for (int base = warp_index() * 128; base < C.cols; base += kWarps * 128) {
-      const int k = base + lane_index() * 4;
+#pragma unroll
+    for (int r = 0; r < kRounds; r++) {
+      const int k = thread_index() * 4 + r * Row::kStride;
+      if (k - lane_index() * 4 >= C.cols) break;
       const bool inside = k < C.cols;
-      const float4 v = inside ? weighted(row(k), a.norm, k) : make_float4(0, 0, 0, 0);
+      const float4 v = held[r];
       const std::size_t at = static_cast<std::size_t>(token) * C.cols + k;
       if constexpr (C.dense) {
         if (inside) split(times(v, factor), a.planes, at);

@@ -23,6 +23,8 @@ struct MmaConfig {
   int row_tiles;     // 16 rows each, of a warp
   int stages;        // panels in shared memory
   bool half_sums;    // of a panel
+  bool halves = false;  // as GemmPanels has them; of neither is there a case
+  bool paired = false;
 };
 
 constexpr int mma_rows(MmaConfig c) { return c.warps / c.token_warps * c.row_tiles * 16; }  // of a tile
@@ -47,6 +49,7 @@ struct GemmMma : GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...> {
 
   static __device__ __forceinline__ void run(const Args& a) {
     Ring ring(shared_memory());
+    grid_launch_next();
     if (thread_index() == 0) ring.prepare();
     block_sync();
     if (warp_index() >= kWarps) {
@@ -65,14 +68,16 @@ struct GemmMma : GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...> {
     using Weights = WeightFragments<M>;
     const int own = warp_index() / C.token_warps * C.row_tiles * 16 + lane_index() / 4 * 2;
     const int token = warp_index() % C.token_warps * kTokens;
+    const std::uint8_t* plane = Base::plane(a, part.matrix);
     Weights weights[C.row_tiles];
 #pragma unroll
     for (int r = 0; r < C.row_tiles; r++) {
       const int row = part.row + own + r * 16;
-      weights[r] = {Base::plane(a, part.matrix), {min(row, part.rows - 1), min(row + 1, part.rows - 1)}, {}};
+      weights[r] = {{plane, plane}, {min(row, part.rows - 1), min(row + 1, part.rows - 1)}, {}};
       weights[r].load(0, 0);
       if constexpr (Weights::kLanes > 1) weights[r].load(0, 1);
     }
+    grid_wait();  // the first tile's weights are on their way, which no kernel writes
     float sums[C.row_tiles][kColumns][4] = {};
 #pragma unroll 1
     for (int group = 0; group < kGroups; group++) {

@@ -4,7 +4,9 @@
 // Weights are the left operand. They come from memory as they are packed, a group of 128 columns ahead, and become halfs in
 // the registers of those who multiply: lane t of the four that share a row has block t of the group's four. Tokens are the
 // right operand, from shared memory, where panels of 64 columns arrive in that very order (PanelOrder) by one copy each.
-// Every sum is made in ascending groups by one warp, whatever the number of tokens: no bit depends on the chunk.
+// Every sum is made in ascending groups by one warp, whatever the number of tokens: no bit depends on the chunk. Of matrices
+// with few rows, a sum is that of two halves of the columns (C.halves), each made so, maybe by two CTAs: of every tile's, whose
+// warps come second add what the others have left. Of two there is only one order.
 #pragma once
 #include <type_traits>
 
@@ -50,6 +52,7 @@ struct PanelRing {
   template <int Later>
   __device__ __forceinline__ void release() const {
     const int which = stage - 1 - Later < 0 ? stage - 1 - Later + Stages : stage - 1 - Later;
+    warp_sync();
     if (lane_index() == 0) barrier_arrive(empty + which * Warps + warp_index());
   }
 
@@ -60,14 +63,14 @@ struct PanelRing {
   }
 };
 
-// The packed weights of two rows of a group, this lane's block of each.
+// The packed weights of two rows of a group, this lane's block of each; of one matrix, or of two that are alike.
 template <class M>
 struct WeightFragments {
   using L = typename M::Layout;
   static constexpr int kLanes = 32 / L::kVector;
   static constexpr int kBlocks = M::kCols / 32;
   static constexpr int kTileBlocks = L::kTile.cols / 32;
-  const std::uint8_t* plane;
+  const std::uint8_t* planes[2];
   int rows[2];
   typename L::Lane lanes[2][kLanes];
 
@@ -77,7 +80,7 @@ struct WeightFragments {
     const int block = min(group * 4 + lane_index() % 4, kBlocks - 1);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      const std::uint8_t* tile = M::tile(plane, rows[r], block / kTileBlocks);
+      const std::uint8_t* tile = M::tile(planes[r], rows[r], block / kTileBlocks);
 #pragma unroll
       for (int i = 0; i < kLanes; i++) {
         if (kLanes > 1 && i * 2 / kLanes != half) continue;
@@ -98,25 +101,32 @@ struct WeightFragments {
 };
 
 // `Kernel` multiplies: multiply<M>(args, part, first token, tokens, ring). C: its configuration, with the fields that are used
-// here. A tile has `BlockRows` rows and C.block_tokens tokens.
+// here. A tile has `BlockRows` rows and C.block_tokens tokens; where two matrices are gates and what these multiply (C.paired),
+// half as many of each.
 template <class Kernel, auto C, int BlockRows, class... Ms>
 struct GemmPanels {
   static constexpr int kBlockRows = BlockRows;
   static constexpr int kBlockTokens = C.block_tokens;
   static constexpr int kMatrices = sizeof...(Ms);
-  static constexpr int kRowTiles = (ceil_div(Ms::kRows, kBlockRows) + ...);
+  static constexpr int kPartRows = C.paired ? kBlockRows / 2 : kBlockRows;  // of one matrix
+  static constexpr int kRowTiles = (ceil_div(Ms::kRows, kPartRows) + ...) / (C.paired ? 2 : 1);
   static constexpr int kGroups = ceil_div(C.cols, PanelOrder::kGroup);
+  static constexpr int kParts = C.halves ? 2 : 1;  // of the groups
   static constexpr int kBytes = kBlockTokens * PanelOrder::kLine;  // of a panel
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");
   static_assert(C.tokens % 8 == 0, "a panel's swizzle repeats after eight lines");
-  static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) <= C.stride, "y's columns must lie within a token's stride");
+  static_assert(!C.paired || kMatrices == 2, "gates and what they multiply are two matrices");
+  static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) / (C.paired ? 2 : 1) <= C.stride,
+                "y's columns must lie within a token's stride");
 
   struct Args {
     const std::uint8_t* panels;  // f16 [cols / 64, rounded up to even][tokens][64], as EncodePanels leaves them
     const float* factors;        // [tokens]: what a token's sums are to be multiplied with
     const std::uint8_t* plane[kMatrices];
     Biases<C.biased> bias;
+    float4* halves;          // [tiles][2][warps][values of a lane / 4][32]; null for sums that are made at once
+    std::uint32_t* arrived;  // [tiles][warps], zero between launches; likewise
     float* y;
     const StepHeader* step;
   };
@@ -127,28 +137,35 @@ struct GemmPanels {
     int rows;    // of the matrix
     int column;  // of its first row in y, from C.offset on
     int matrix;
-    __device__ __forceinline__ bool beyond(int count) const { return row >= round_up(count, kBlockRows); }
+    int unit;  // number of the tile, times kParts, and which part of the groups
+    __device__ __forceinline__ bool beyond(int count) const { return row >= round_up(count, kPartRows); }
     __device__ __forceinline__ Part after(int count) const {
-      return {row - round_up(count, kBlockRows), 0, column + count, matrix + 1};
+      return {row - round_up(count, kPartRows), 0, column + count, matrix + 1, unit};
     }
+    __device__ __forceinline__ int begin() const { return begin_of(unit); }
+    __device__ __forceinline__ int end() const { return end_of(unit); }
   };
+  // The groups of a unit.
+  static __device__ __forceinline__ int begin_of(int unit) { return unit % kParts * ceil_div(kGroups, kParts); }
+  static __device__ __forceinline__ int end_of(int unit) { return min(kGroups, begin_of(unit) + ceil_div(kGroups, kParts)); }
 
   // One warp has the panels of all tiles of this CTA copied, the others multiply them.
   template <class Ring>
   static __device__ __forceinline__ void fetch_tiles(const Args& a, Ring& ring) {
+    grid_wait();
     const int tokens = a.step->rows;
     const int token_tiles = ceil_div(tokens, kBlockTokens);
-    for (int tile = block_index(); tile < kRowTiles * token_tiles; tile += grid_size()) {
-      fetch(a.panels, tile % token_tiles * kBlockTokens, tokens, ring);
+    for (int unit = block_index(); unit < kRowTiles * token_tiles * kParts; unit += grid_size()) {
+      fetch(a.panels, unit, unit / kParts % token_tiles * kBlockTokens, tokens, ring);
     }
   }
   template <class Ring>
   static __device__ __forceinline__ void multiply_tiles(const Args& a, Ring& ring) {
     const int tokens = a.step->rows;
     const int token_tiles = ceil_div(tokens, kBlockTokens);
-    for (int tile = block_index(); tile < kRowTiles * token_tiles; tile += grid_size()) {
-      const Part part{tile / token_tiles * kBlockRows, 0, 0, 0};
-      multiply_rows<Ring, Ms...>(a, part, tile % token_tiles * kBlockTokens, tokens, ring);
+    for (int unit = block_index(); unit < kRowTiles * token_tiles * kParts; unit += grid_size()) {
+      const Part part{unit / kParts / token_tiles * kPartRows, 0, 0, 0, unit};
+      multiply_rows<Ring, Ms...>(a, part, unit / kParts % token_tiles * kBlockTokens, tokens, ring);
     }
   }
 
@@ -158,6 +175,34 @@ struct GemmPanels {
 #pragma unroll
     for (int i = 1; i < kMatrices; i++) plane = matrix == i ? a.plane[i] : plane;  // an index would make them memory
     return plane;
+  }
+
+  // Whether the sums of a unit are those of its tile now: if the other half's are there, which this adds to them; else it leaves
+  // them. The warp that does this for the other half has the same rows and tokens.
+  template <int Sums>
+  static __device__ __forceinline__ bool joined(const Args& a, int unit, float (&sums)[Sums]) {
+    if constexpr (kParts == 1) return true;
+    constexpr int kWarps = kBlockRows / 16;
+    constexpr int kWords = Sums / 4 * kWarp;  // of a warp
+    std::uint32_t* arrived = a.arrived + unit / 2 * kWarps + warp_index();
+    const auto words = [&](int which) { return a.halves + (which * kWarps + warp_index()) * kWords + lane_index(); };
+    if (!seen(arrived, 0)) {
+#pragma unroll
+      for (int i = 0; i < Sums / 4; i++) {
+        words(unit)[i * kWarp] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+      }
+      if (!seen(arrived, 1)) return false;
+    }
+    if (lane_index() == 0) *arrived = 0;
+#pragma unroll
+    for (int i = 0; i < Sums / 4; i++) {
+      const uint4 other = load_fresh4(reinterpret_cast<const uint4*>(words(unit ^ 1) + i * kWarp));
+      sums[4 * i] += bits_to_float(other.x);
+      sums[4 * i + 1] += bits_to_float(other.y);
+      sums[4 * i + 2] += bits_to_float(other.z);
+      sums[4 * i + 3] += bits_to_float(other.w);
+    }
+    return true;
   }
 
   // Rows `row` and `row` + 1 of a matrix, of the tokens `first` on as fragments have them; those from `tokens` on are not
@@ -170,31 +215,65 @@ struct GemmPanels {
     const bool both = row + 1 < part.rows;
     const float bias[2] = {a.bias.add(part.matrix, row, 0.0f), both ? a.bias.add(part.matrix, row + 1, 0.0f) : 0.0f};
     float* y = a.y + C.offset + part.column + row;
+    const auto token_of = [first](int i) { return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2; };
+    const auto line_of = [y](int token) { return y + static_cast<std::size_t>(token) * C.stride; };
+    // So many tokens are read before the first of them is written: for all that the compiler knows, a write changes what is
+    // read after it, and one round trip to memory a token is what the whole tile would wait for.
+    constexpr int kBatch = Sums / 2 % 8 == 0 ? 8 : 2;
 #pragma unroll
-    for (int i = 0; i < Sums / 2; i++) {
-      const int token = first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2;
-      if (token >= tokens) continue;
-      const float factor = a.factors[token];
-      const float value[2] = {fma(sums[i / 2 * 4 + i % 2], factor, bias[0]),
-                              fma(sums[i / 2 * 4 + 2 + i % 2], factor, bias[1])};
-      float* line = y + static_cast<std::size_t>(token) * C.stride;
-      if constexpr (kPairs) {
-        auto* out = reinterpret_cast<float2*>(line);
-        const float2 old = C.accumulate ? *out : make_float2(0, 0);
-        *out = make_float2(finish(value[0], old.x), finish(value[1], old.y));
-      } else {
-        line[0] = finish(value[0], C.accumulate ? line[0] : 0);
-        if (both) line[1] = finish(value[1], C.accumulate ? line[1] : 0);
+    for (int begin = 0; begin < Sums / 2; begin += kBatch) {
+      float factor[kBatch];
+      float2 old[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; i++) {
+        const int token = token_of(begin + i);
+        factor[i] = token < tokens ? a.factors[token] : 0;
+        old[i] = C.accumulate && token < tokens ? read<kPairs>(line_of(token), both) : make_float2(0, 0);
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; i++) {
+        const int token = token_of(begin + i);
+        if (token >= tokens) continue;
+        const float* sum = sums + (begin + i) / 2 * 4 + i % 2;
+        const float2 value = make_float2(finish(fma(sum[0], factor[i], bias[0]), old[i].x),
+                                         finish(fma(sum[2], factor[i], bias[1]), old[i].y));
+        float* line = line_of(token);
+        if constexpr (kPairs) {
+          *reinterpret_cast<float2*>(line) = value;
+        } else {
+          line[0] = value.x;
+          if (both) line[1] = value.y;
+        }
       }
     }
   }
 
  private:
+  // Two neighbours, or one.
+  template <bool Pairs>
+  static __device__ __forceinline__ float2 read(const float* line, bool both) {
+    if constexpr (Pairs) return *reinterpret_cast<const float2*>(line);
+    return make_float2(line[0], both ? line[1] : 0);
+  }
+
+  // Whether another warp has added to a counter before this one does; then what it wrote until then is to be seen here.
+  static __device__ __forceinline__ bool seen(std::uint32_t* counter, std::uint32_t more) {
+    std::uint32_t before = 0;
+    fence_gpu();
+    warp_sync();
+    if (lane_index() == 0) {
+      before = atomic_add(counter, more);
+      fence_gpu();
+    }
+    warp_sync();
+    return shuffle(before, 0) != 0;
+  }
+
   // Of a tile's tokens those that there are; the other lines of shared memory are no one's, and nor are their sums.
   template <class Ring>
-  static __device__ __forceinline__ void fetch(const std::uint8_t* panels, int first, int tokens, Ring& ring) {
+  static __device__ __forceinline__ void fetch(const std::uint8_t* panels, int unit, int first, int tokens, Ring& ring) {
     const int lines = min(kBlockTokens, round_up(tokens - first, 8));
-    for (int panel = 0; panel < 2 * kGroups; panel++) {
+    for (int panel = 2 * begin_of(unit); panel < 2 * end_of(unit); panel++) {
       const std::size_t line = static_cast<std::size_t>(panel) * C.tokens + static_cast<std::size_t>(first);
       ring.fill(panels + line * PanelOrder::kLine, lines * PanelOrder::kLine);
     }
@@ -203,6 +282,7 @@ struct GemmPanels {
   // Matrices of one layout share the code.
   template <class Ring, class M, class... Rest>
   static __device__ __forceinline__ void multiply_rows(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
+    static_assert(!C.paired || (std::is_same_v<M, Rest> && ...), "paired matrices are alike");
     if constexpr ((std::is_same_v<typename M::Layout, typename Rest::Layout> && ...)) {
       Kernel::template multiply<M>(a, found<M, Rest...>(part), first, tokens, ring);
     } else if (part.beyond(M::kRows)) {
@@ -216,7 +296,7 @@ struct GemmPanels {
     if constexpr (sizeof...(Rest) > 0) {
       if (part.beyond(M::kRows)) return found<Rest...>(part.after(M::kRows));
     }
-    return {part.row, M::kRows, part.column, part.matrix};
+    return {part.row, M::kRows, part.column, part.matrix, part.unit};
   }
   static __device__ __forceinline__ float finish(float value, float old) {
     return leave_product<C.accumulate, C.scale, C.cap>(value, old);

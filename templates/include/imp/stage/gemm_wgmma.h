@@ -12,27 +12,33 @@ struct WgmmaConfig {
   int offset;        // y's first column
   bool accumulate;   // y += (the residual stream) instead of y =
   unsigned biased;   // bits of the matrices that have a bias
-  float scale = 1.0f;  // of the sums, their bias included
-  float cap = 0.0f;    // soft cap; 0: none
+  float scale = 1.0f;   // of the sums, their bias included
+  float cap = 0.0f;     // soft cap; 0: none
+  bool halves = false;  // of the columns are summed by themselves
+  bool paired = false;  // y = F(first matrix's) * second one's
 };
 
-template <WgmmaConfig C, class... Ms>
-struct GemmWgmma : GemmPanels<GemmWgmma<C, Ms...>, C, 128, Ms...> {
-  using Base = GemmPanels<GemmWgmma<C, Ms...>, C, 128, Ms...>;
+struct NoGate {};
+
+// `F`: what gates go through, if the matrices are paired.
+template <WgmmaConfig C, class F, class... Ms>
+struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
+  using Base = GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...>;
   using typename Base::Args;
   using typename Base::Part;
   using Base::kBlockRows;
   using Base::kBlockTokens;
   using Base::kBytes;
-  using Base::kGroups;
   static constexpr int kWarps = kBlockRows / 16;         // that multiply: two warpgroups
   static constexpr int kThreads = (kWarps + 4) * kWarp;  // and a third, whose first warp has panels copied
   static constexpr int kStages = 48 * 4096 / kBytes < 8 ? 48 * 4096 / kBytes : 8;
   using Ring = PanelRing<kBytes, kStages, kWarps>;
   static constexpr int kSharedBytes = Ring::kSharedBytes;
+  static_assert(!C.paired || !C.accumulate, "what is gated is added to nothing");
 
   static __device__ __forceinline__ void run(const Args& a) {
     Ring ring(shared_memory());
+    grid_launch_next();
     if (thread_index() == 0) ring.prepare();
     block_sync();
     if (warp_index() >= kWarps) {
@@ -45,18 +51,24 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, Ms...>, C, 128, Ms...> {
   }
 
   // A tile's rows of a matrix times the tokens `first` on. The warp's fragments hold its 16 rows in pairs: row 2 g of them
-  // where the first eight rows are, row 2 g + 1 where the others are, so that a lane's sums are neighbours in y.
+  // where the first eight rows are, row 2 g + 1 where the others are, so that a lane's sums are neighbours in y. Of paired
+  // matrices it has eight rows each: row g of the first, and of the second where the others are.
   template <class M>
   static __device__ __forceinline__ void multiply(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
     using Weights = WeightFragments<M>;
-    const int row = part.row + warp_index() * 16 + lane_index() / 4 * 2;
-    Weights weights{Base::plane(a, part.matrix), {min(row, part.rows - 1), min(row + 1, part.rows - 1)}, {}};
-    weights.load(0, 0);
-    if constexpr (Weights::kLanes > 1) weights.load(0, 1);
+    const int row = part.row + (C.paired ? warp_index() * 8 + lane_index() / 4 : warp_index() * 16 + lane_index() / 4 * 2);
+    const std::uint8_t* first_plane = Base::plane(a, part.matrix);
+    Weights weights{{first_plane, C.paired ? Base::plane(a, 1) : first_plane},
+                    {min(row, part.rows - 1), min(row + !C.paired, part.rows - 1)},
+                    {}};
+    const int begin = part.begin();
+    weights.load(begin, 0);
+    if constexpr (Weights::kLanes > 1) weights.load(begin, 1);
+    grid_wait();  // the first tile's weights are on their way, which no kernel writes
     float sums[kBlockTokens / 2] = {};
     std::uint32_t fragments[2][4][4];
 #pragma unroll 1
-    for (int group = 0; group < kGroups; group++) {
+    for (int group = begin; group < part.end(); group++) {
 #pragma unroll
       for (int half = 0; half < 2; half++) {
         weights.unpack(group, half, fragments[half]);
@@ -67,12 +79,41 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, Ms...>, C, 128, Ms...> {
         for (int k = 0; k < 4; k++) wgmma_f16<kBlockTokens>(sums, fragments[half][k], panel, k);
         wgmma_commit();
         wgmma_wait<1>(sums);
-        if (group + half > 0) ring.template release<1>();
+        if (group + half > begin) ring.template release<1>();
       }
     }
     wgmma_wait<0>(sums);
     ring.template release<0>();
-    Base::store(a, part, row, first, tokens, sums);
+    if (!Base::joined(a, part.unit, sums)) return;
+    if constexpr (C.paired) {
+      store_gated(a, part, row, first, tokens, sums);
+    } else {
+      Base::store(a, part, row, first, tokens, sums);
+    }
+  }
+
+ private:
+  // Row `row` of both matrices. Tokens from `tokens` on are not written.
+  static __device__ __forceinline__ void store_gated(const Args& a, const Part& part, int row, int first, int tokens,
+                                                     const float (&sums)[kBlockTokens / 2]) {
+    if (row >= part.rows) return;
+    const float bias[2] = {a.bias.add(0, row, 0.0f), a.bias.add(1, row, 0.0f)};
+    const auto token_of = [first](int i) { return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2; };
+    constexpr int kBatch = 8;  // read before the first is written, as in Base::store
+#pragma unroll
+    for (int begin = 0; begin < kBlockTokens / 4; begin += kBatch) {
+      float factor[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; i++) factor[i] = token_of(begin + i) < tokens ? a.factors[token_of(begin + i)] : 0;
+#pragma unroll
+      for (int i = 0; i < kBatch; i++) {
+        const int token = token_of(begin + i);
+        if (token >= tokens) continue;
+        const float* sum = sums + (begin + i) / 2 * 4 + i % 2;
+        const float up = fma(sum[2], factor[i], bias[1]);
+        a.y[static_cast<std::size_t>(token) * C.stride + C.offset + row] = F::of(fma(sum[0], factor[i], bias[0])) * up;
+      }
+    }
   }
 };
 

@@ -64,12 +64,14 @@ struct RopeAppend {
     const StepRow* rows;
   };
   static __device__ __forceinline__ void run(const Args& a) {
+    grid_launch_next();
     const int row = block_index();
     if (row >= a.step->rows) return;
     const int slot = a.rows[row].slot;
     const int position = a.positions[slot] + a.rows[row].offset;
     auto* rotation = reinterpret_cast<float2*>(shared_memory());  // cosine, sine
     if (thread_index() < Pairs::kTurned) rotation[thread_index()] = Pairs::angle(a.turns, thread_index(), position);
+    grid_wait();
     block_sync();
     float* line = a.qkv + static_cast<std::size_t>(row) * C.stride;
     float2 whole = make_float2(1, 1);  // what q and k are multiplied by
