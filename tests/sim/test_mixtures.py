@@ -25,7 +25,7 @@ def mixed(shapes: dict[str, tuple[int, ...]]) -> dict[str, str]:
     """A format for each matrix, no two alike as long as there are others that rows of its length can have."""
     left, kinds = [], {}
     for name in sorted(shapes, key=lambda name: (shapes[name][1], name)):
-        left = left or [name for name, fmt in formats().items() if not fmt.of]
+        left = left or [name for name, fmt in formats().items() if fmt.ggml_type is not None]
         fits = [kind for kind in left if shapes[name][1] % format_named(kind).block == 0]
         kinds[name] = min(fits, key=lambda kind: (format_named(kind).block < 32, kind))
         left.remove(kinds[name])
