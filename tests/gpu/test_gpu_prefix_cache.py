@@ -14,8 +14,8 @@ def test_hits_change_no_bit(tmp_path, target):
     artifact = tmp_path / "demo.impc"
     compile_model(ROOT / "models" / "demo.gguf", artifact, (target,), CompileOptions(), quiet)
     with (
-        Engine.load(artifact, target=target) as engine,
-        Engine.load(artifact, target=target, prefix_cache=False) as plain,
+        Engine.load(artifact, target=target, deterministic=True) as engine,
+        Engine.load(artifact, target=target, prefix_cache=False, deterministic=True) as plain,
     ):
         for found in run(engine, prompt_of(300)):
             check(found, plain, 0)
