@@ -32,6 +32,8 @@ WEIGHTS_NOISE = (
     8e-4  # in its place for a chunk's attention, which rounds the softmax's weights to f16 (1.3e-4 on average)
 )
 HALF_NOISE = 5e-3  # and for products of weights and activations that are rounded to f16 (8e-4 on average in Q4_K)
+# The same where sums of 64 products are halfs, too, which may cancel (the demo's last down projection leaves 6.4e-3).
+HALF_SUMS_NOISE = 2e-2
 HALF_ELEMENT = 2**-10  # of what these add to an element: one product of two roundings may outweigh all others
 # Which of the codes next to a half have rounded the other way is not known, but what all of them do together: an
 # element may be off by that and so many rms of it, a row's rms by so many.
@@ -171,8 +173,8 @@ class _Comparison:
                 known = [found[x.name] for x in inputs(op) if x.name in found] if isinstance(op, Add) else []
                 before = known[0] if known else None
                 noise = WEIGHTS_NOISE if isinstance(op, Attention) and name != "step_r1" else NOISE
-                rounds = (HALF_NOISE, HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
-                gates = _gates(op, both[0]) if _of_halfs(kernel) and isinstance(op, Gated) else 0.0
+                rounds = (_half_noise(kernel), HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
+                gates = _gates(op, both[0], kernel) if _of_halfs(kernel) and isinstance(op, Gated) else 0.0
                 self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds, gates)
                 both[0][value] = both[1][value] = found[value] = actual
 
@@ -247,19 +249,23 @@ def closest(
     return float(errors[at]), float(allowed[at])
 
 
-def _gates(op: Gated, values: dict[str, Floats]) -> Floats:
+def _gates(op: Gated, values: dict[str, Floats], kernel: Kernel) -> Floats:
     """How far each element of a gate's product may be off if both factors are products of halfs.
 
     No function of a gate leaves more of it than it was, or has a slope above 1.13.
     """
     gate, up = values[op.gate.name], values[op.up.name]
-    found = HALF_NOISE * (1.13 * np.abs(up) * _rms(gate) + np.abs(gate) * _rms(up))
+    found = _half_noise(kernel) * (1.13 * np.abs(up) * _rms(gate) + np.abs(gate) * _rms(up))
     return found.astype(np.float32)
 
 
 def _of_halfs(kernel: Kernel) -> bool:
     """Whether it multiplies neither int8 codes nor floats."""
     return kernel.tiles is not None and kernel.tiles.kind.startswith("half")
+
+
+def _half_noise(kernel: Kernel) -> float:
+    return HALF_SUMS_NOISE if kernel.tiles is not None and kernel.tiles.mma == "half" else HALF_NOISE
 
 
 def _rms(rows: Floats) -> Floats:

@@ -66,7 +66,7 @@ def serving(
     try:
         line = process.stderr.readline()
         assert "http://" in line, line + process.stderr.read()
-        url = line.split(" at ")[1].strip().removesuffix("/v1")
+        url = line.split(" at ")[1].split(",")[0].strip().removesuffix("/v1")
         for _ in range(600):
             try:
                 if httpx.get(f"{url}/health").status_code == 200:

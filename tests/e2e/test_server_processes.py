@@ -244,6 +244,23 @@ def healthy_for(server: Process) -> bool:
         return healthy(fresh)
 
 
+def test_several_addresses(file: Path) -> None:
+    """One port on all of them, one model, one count; Ctrl-C ends all."""
+    hosts = ("--host", "127.0.0.1,127.0.0.2", "--host", "::1")
+    with serving(file, "--alias", "x", *hosts, "--set", "log.level=error") as server:
+        port = server.url.rpartition(":")[2]
+        tokens = 0
+        for host in ("127.0.0.1", "127.0.0.2", "[::1]"):
+            url = f"http://{host}:{port}"
+            assert [model["id"] for model in httpx.get(f"{url}/v1/models").json()["data"]] == ["x"]
+            asked = {"model": "x", "prompt": "a word", "max_tokens": 2}
+            tokens += httpx.post(f"{url}/v1/completions", json=asked, timeout=60).json()["usage"]["prompt_tokens"]
+        assert tokens > 0
+        assert f"imp_prompt_tokens_total {tokens}.0\n" in httpx.get(f"{server.url}/metrics").text
+        _, status, _ = server.end(signal.SIGINT)
+        assert status == 130
+
+
 def test_no_child_outlives_its_parent(server: Process) -> None:
     children = [*server.children("engine"), *server.children("worker")]
     assert len(children) == 3

@@ -10,8 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -293,52 +291,6 @@ def test_the_real_process(file: Path, tmp_path: Path) -> None:
     assert "Traceback" in imp("--debug", "inspect", str(tmp_path / "no.impc")).stderr
     assert "compile" in imp("--help").stdout
     assert imp("--version").stdout.startswith("imp ")
-
-
-def test_serve_starts_answers_and_ends(
-    file: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    import httpx
-    import uvicorn
-
-    servers: list[uvicorn.Server] = []
-    make = uvicorn.Server.__init__
-
-    def remember(self: uvicorn.Server, config: uvicorn.Config) -> None:
-        make(self, config)
-        servers.append(self)
-
-    monkeypatch.setattr(uvicorn.Server, "__init__", remember)
-    codes: list[int] = []
-    arguments = ["serve", str(file), "--port", "0", "--alias", "x", "--host", "127.0.0.1,127.0.0.2", "--host", "::1"]
-    thread = threading.Thread(target=lambda: codes.append(execute(arguments)))
-    thread.start()
-    address = ""
-    for _ in range(1000):
-        address += capsys.readouterr().err
-        if "/v1\n" in address:
-            break
-        time.sleep(0.01)
-    urls = re.findall(r"(http://\S+)/v1", address)
-    url, port = urls[0], urls[0].rsplit(":", 1)[1]
-    assert urls == [f"http://{host}:{port}" for host in ("127.0.0.1", "127.0.0.2", "[::1]")]
-    for _ in range(500):
-        try:
-            if httpx.get(f"{url}/health").status_code == 200:
-                break
-        except httpx.TransportError:
-            time.sleep(0.01)
-    answer = httpx.post(f"{url}/v1/completions", json={"model": "x", "prompt": "a", "max_tokens": 50}).json()
-    assert answer["choices"][0]["text"] == REPLY
-    assert len(httpx.post(f"{url}/v1/embeddings", json={"input": "abcd"}).json()["data"]) == 1
-    counted = len(encode("a")) + len(encode("abcd"))
-    assert f"imp_prompt_tokens_total {counted}.0\n" in httpx.get(f"{url}/metrics").text
-    for each in urls:
-        assert [model["id"] for model in httpx.get(f"{each}/v1/models").json()["data"]] == ["x"]
-    servers[0].should_exit = True
-    thread.join(10)
-    assert codes == [0]
-    assert engine.closed
 
 
 def test_serve_ends_when_the_model_cannot_be_loaded(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -120,6 +120,10 @@ class Supervisor:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            for child in (*self._workers.values(), self._engine):
+                if child is not None:
+                    child.leave()
+            self._file.close()
         return self._signal
 
     async def _until_stopped(self) -> None:
