@@ -321,8 +321,8 @@ class Program:
     rows: int
     kernels: tuple[Kernel, ...]
     worth: int = 0
-    first_us: float = 0
-    last_us: float = 0
+    first_us: float = 0.0
+    last_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -194,9 +194,9 @@ class ClockedDevice(FakeDevice):
         self.takes = {"step": 0.9, "rows": 7.0, "head": 2.0, "sample": 1.0}
         self.now = 0.0
 
-    def run(self, entry: str, args: tuple[int, ...]) -> None:
+    def run(self, entry: str, args: tuple[int, ...], ends: int) -> None:
         self.now += self.takes[entry]
-        super().run(entry, args)
+        super().run(entry, args, ends)
 
     def mark(self) -> list[float]:  # type: ignore[override]
         passed: list[float] = []

@@ -444,7 +444,7 @@ def test_positions_advance(kernels: Kernels) -> None:
     """By all rows; by all but the last where a token is chosen after it."""
     positions = np.arange(0, 400, 10).astype(np.int32)
     slots = np.random.default_rng(1).permutation(40)[:35]
-    lines = np.stack([np.arange(35) * 3, np.full(35, 3), slots, np.arange(35) % 2], axis=1).astype(np.int32)
+    lines = np.stack([np.arange(35) * 3, np.full(35, 3), slots, np.arange(35) % 2 - 1], axis=1).astype(np.int32)
     expected = positions.copy()
     expected[slots[:34]] += 3 - np.arange(34, dtype=np.int32) % 2
     kernels.run("advance", positions, np.array([102, 34, 0, 0], np.int32), lines)
