@@ -75,7 +75,7 @@ def counters(url: str) -> tuple[float, float]:
     return float(lines["imp_prompt_tokens_total"]), float(lines["imp_cached_prompt_tokens_total"])
 
 
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("stream", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("path", PATHS)
 def test_usage_says_what_was_cached(url: str, path: str, stream: bool) -> None:
     system = f"{path} {stream}. {SYSTEM}"

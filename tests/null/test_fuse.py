@@ -163,12 +163,12 @@ def named(graph: Graph, before: Op, after: Op) -> set[str]:
     return near | readers | {weight.name for op in (before, after) for weight in weights(op)}
 
 
-@pytest.mark.parametrize("form", ["graph", "persistent"])
+@pytest.mark.parametrize("form", ["graph", pytest.param("persistent", marks=pytest.mark.thorough)])
 def test_every_field_and_edge_counts(program: Program, form: str) -> None:
     every_field_and_edge_counts(program, form)
 
 
-@pytest.mark.parametrize("form", ["graph", "persistent"])
+@pytest.mark.parametrize("form", ["graph", pytest.param("persistent", marks=pytest.mark.thorough)])
 def test_every_field_and_edge_of_two_kinds_of_layers_counts(tmp_path: Path, form: str) -> None:
     made = Program(tmp_path, **TWO_KINDS)
     own = {f"layers.{layer}.{name}" for layer in (1, 2) for name in ("attention", "v_norm", "q_norm", "scaled")}

@@ -242,6 +242,7 @@ def test_metadata_names_file_key_value_and_expectation(tmp_path: Path) -> None:
     assert metadata.strings("list") == long
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited through /proc")
 def test_mutated_files_are_read_or_refused() -> None:
     command = [sys.executable, str(TESTS / "fuzz" / "fuzz_gguf.py"), "--cases", "2000", "--seed", "7"]

@@ -329,6 +329,7 @@ def test_what_a_config_leaves_open(tmp_path: Path) -> None:
     assert keys.unread() == ["rope_scaling.factor"]
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited through /proc")
 def test_mutated_folders_are_read_or_refused() -> None:
     command = [sys.executable, str(TESTS / "fuzz" / "fuzz_folder.py"), "--cases", "500", "--seed", "7"]

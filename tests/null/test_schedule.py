@@ -23,6 +23,7 @@ from imp_codegen.targets import TargetError, find_target
 from schedules import DEMO, SHAPES, schedule_of
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("target", "refused"), [("sm_90a", []), ("sm_120a", ["qwen2.5-7b Q4_K_M", "qwen2.5-7b BF16"])])
 def test_known_shapes(target, refused):
     """As far as their tiles fit the target's shared memory."""

@@ -36,7 +36,7 @@ def test_both_forms_and_prompts(tmp_path: Path, family: Family, quant: str) -> N
     check_both_forms(artifact, lambda: SimDevice(threads=1), path, family, 2e-3 if quant == "F32" else 4e-2)
 
 
-@pytest.mark.parametrize("family", ["gemma 4", "olmo"], indirect=True)
+@pytest.mark.parametrize("family", ["gemma 4", pytest.param("olmo", marks=pytest.mark.thorough)], indirect=True)
 def test_no_race_for_the_residual_stream(tmp_path: Path, family: Family) -> None:
     """The CTAs store the sum with a branch together, 128 columns each, while the others read what it is made of."""
     target = replace(find_target("sim").sized(5), attention_per_sm=1, step_warps=2)

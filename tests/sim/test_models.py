@@ -24,6 +24,7 @@ def test_model_on_the_simulator(tmp_path, architecture, quant):
             check_kernels(engine)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("architecture", "quant", "order"), [("llama", "Q8_0", 1), ("qwen3", "Q4_K_M", 2)])
 def test_model_in_check_mode(tmp_path, architecture, quant, order):
     """No race, no bad address, no misalignment, in descending and random order of threads; and the same results."""

@@ -213,6 +213,7 @@ def test_hidden_states_are_the_references(tmp_path: Path) -> None:
     assert cosine.min() > 0.999
 
 
+@pytest.mark.thorough
 def test_in_check_mode(tmp_path: Path) -> None:
     """No race and no bad address in the kernels of these programs, and the same tokens in any order of threads."""
     artifact = Artifact.open(compile_fixture(tmp_path, "llama", "Q8_0", "sim", check=True))

@@ -141,6 +141,7 @@ def test_every_kind_of_sampling_side_by_side(artifact: Path) -> None:
                 assert [p for _, p in output.top] == pytest.approx(np.sort(wide)[::-1][: len(output.top)], abs=3e-5)
 
 
+@pytest.mark.thorough
 def test_steps_ride_along_with_a_prompt(artifact: Path) -> None:
     """Answers go on while the rows of a long prompt run, in the same program; all tokens are those of the logits."""
     params = SamplingParams(max_tokens=4, ignore_eos=True)
