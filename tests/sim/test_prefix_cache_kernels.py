@@ -76,6 +76,7 @@ def test_the_next_turn_has_the_answer_before_it(engine: Engine, plain: Engine) -
     assert kl_divergence(truth, logits).max() < 2e-3
 
 
+@pytest.mark.thorough
 def test_eviction_changes_no_token(demo: Path, plain: Engine) -> None:
     """Three conversations in turn, with room for two: 13 to 15 of 32 blocks each, the last ones of the oldest go."""
     with Engine.load(demo, target="sim", kv_tokens=512) as engine:
@@ -98,7 +99,7 @@ def test_two_at_once_share_what_begins_alike(engine: Engine, plain: Engine) -> N
         check(found, plain, cached)
 
 
-@pytest.mark.parametrize("steps", [1, 2])
+@pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_after_an_abort_in_the_middle(engine: Engine, plain: Engine, steps: int) -> None:
     victim = engine.add(prompt_of(400), GREEDY)
     for _ in range(steps):
