@@ -15,8 +15,8 @@ from imp_codegen.sources import Float32, Group, Permute, Plus, Rows, Source, Ten
 
 PREFIX = "quantization_config."
 _METHOD = f"{PREFIX}quant_method"
-_SCALES = {"weight_scale_inv": "FP8_BLOCKS", "weight_scale": "FP8_ROWS"}
-"""Companions of a weight in F8_E4M3, of which it has one, and the format of both."""
+_SCALES = ("weight_scale_inv", "weight_scale")
+"""What the scales of a weight in F8_E4M3 are called; it has one tensor of them. Both are multiplied by."""
 
 
 def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
@@ -51,14 +51,10 @@ def _grouped(codes: Tensor, checkpoint: Checkpoint) -> Source:
             f"{checkpoint.path}: tensor {codes.name!r} is F8_E4M3, which needs one tensor of scales; there is {what}"
         )
     scales = Tensor(f"{module}{found[0]}")
-    per_block = found[0] == "weight_scale_inv" or _is_blocks(checkpoint, codes.name, scales.name)
-    return Group("FP8_BLOCKS" if per_block else "FP8_ROWS", (codes, Float32(scales)))
-
-
-def _is_blocks(checkpoint: Checkpoint, codes: str, scales: str) -> bool:
-    """compressed-tensors calls scales of rows and of blocks alike: the latter have columns."""
-    shape = checkpoint.tensors[scales].shape
-    return len(shape) == 2 and shape[1] > 1
+    match checkpoint.tensors[scales.name].shape:
+        case (_, columns) if columns > 1:
+            return Group("FP8_BLOCKS", (codes, Float32(scales)))
+    return Group("FP8_ROWS", (codes, Float32(scales)))
 
 
 Allowed = Collection[object] | None

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from converted import stored
+from e4m3 import e4m3
 from edited_folder import Tensors, hold
 
 LLAMA = Path(__file__).parent / "fixtures" / "llama" / "hf"
@@ -28,14 +29,6 @@ COMPRESSED = {
 MODELOPT = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head"], "producer": {"name": "modelopt"}}
 
 
-def e4m3(code: int) -> float:
-    """As its definition says."""
-    sign, exponent, mantissa = -1 if code & 128 else 1, code >> 3 & 15, code & 7
-    if code & 127 == 127:
-        return float("nan")
-    return sign * (mantissa / 8 * 2.0**-6 if exponent == 0 else (1 + mantissa / 8) * 2.0 ** (exponent - 7))
-
-
 def quantised(folder: Path, kind: str, modules: tuple[str, ...]) -> tuple[Path, dict[str, np.ndarray]]:
     """Random codes and scales for the matrices of some modules; their weights as float32."""
     tensors: Tensors = {}
@@ -47,13 +40,14 @@ def quantised(folder: Path, kind: str, modules: tuple[str, ...]) -> tuple[Path, 
         codes = RNG.integers(0, 256, shape).astype(np.uint8)
         codes[codes & 127 == 127] = 0
         rows, cols = shape
-        scale_shape = {"blocks": [-(-rows // 128), cols // 128], "rows": [rows, 1], "one": []}[kind]
+        scale_shape = {"blocks": [-(-rows // 128), cols // 128], "rows": [rows, 1], "one": [], "inverse": []}[kind]
         scales = RNG.uniform(1e-3, 2e-3, scale_shape).astype(np.float32)
         if kind == "blocks":  # which may be bfloat16, too
             scales = (scales.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
         stored_scales = (scales.view(np.uint32) >> 16).astype("<u2") if kind == "blocks" else scales
         tensors[name] = "F8_E4M3", shape, codes.tobytes()
-        suffix, scale_type = ("_scale_inv", "BF16") if kind == "blocks" else ("_scale", "F32")
+        suffix = "_scale_inv" if kind in ("blocks", "inverse") else "_scale"
+        scale_type = "BF16" if kind == "blocks" else "F32"
         tensors[f"{name}{suffix}"] = scale_type, scale_shape, stored_scales.tobytes()
         tensors[name.replace("weight", "input_scale")] = "F32", [], np.float32(1).tobytes()
         wide = scales if kind != "blocks" else np.repeat(np.repeat(scales, 128, 0)[:rows], 128, 1)

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from e4m3 import e4m3
+
 Array = NDArray[Any]
 SOURCE = Path(__file__).resolve().parent / "sim" / "kernels" / "isa.cu"
 RESIDENT_SOURCE = SOURCE.with_name("resident.cu")
@@ -102,17 +104,11 @@ def _eighths(rng: np.random.Generator, *shape: int) -> Array:
 
 def _gemms(rng: np.random.Generator) -> list[Case]:
     shared = 24 * 144
-    a, b = (rng.integers(-128, 128, (rows, 128)).astype(np.int8) for rows in (16, 8))
-    product = a.astype(np.int32) @ b.astype(np.int32).T
-    cases = [
-        Case(entry, (_same(a), _same(b), _out(product)), shared_bytes=shared)
-        for entry in ("gemm_s8_k32", "gemm_s8_k16")
-    ]
     x, y = _eighths(rng, 16, 64), _eighths(rng, 8, 64)
     product = x @ y.T
     half = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(product))
     bfloat = (*(_same((v.view(np.uint32) >> 16).astype(np.uint16)) for v in (x, y)), _out(product))
-    cases += [Case("gemm_f16", half, shared_bytes=shared), Case("gemm_bf16", bfloat, shared_bytes=shared)]
+    cases = [Case("gemm_f16", half, shared_bytes=shared), Case("gemm_bf16", bfloat, shared_bytes=shared)]
     x, y = (np.trunc(_eighths(rng, rows, 64) * 2) / 2 for rows in (16, 8))  # sums are exact as halfs, too
     half = (_same(x.astype(np.float16)), _same(y.astype(np.float16)), _out(x @ y.T))
     cases += [Case("gemm_f16_half", half, shared_bytes=shared)]
@@ -122,25 +118,30 @@ def _gemms(rng: np.random.Generator) -> list[Case]:
 
 
 def _fragments(rng: np.random.Generator) -> Case:
-    """Lane by lane, from the formulas of the PTX ISA for m16n8k32: index i of a fragment names one row and column."""
-    a, b = (rng.integers(-128, 128, shape).astype(np.int8) for shape in ((16, 32), (32, 8)))
-    c = rng.integers(-1000, 1000, (16, 8)).astype(np.int32)
-    fragments_a = np.zeros((32, 16), np.int8)
-    fragments_b = np.zeros((32, 8), np.int8)
-    before, after = np.zeros((32, 4), np.int32), np.zeros((32, 4), np.int32)
-    d = a.astype(np.int32) @ b.astype(np.int32) + c
+    """Lane by lane, from the formulas of the PTX ISA for m16n8k16: index i of a fragment names one row and column."""
+    a, b, c = _eighths(rng, 16, 16), _eighths(rng, 16, 8), _eighths(rng, 16, 8)
+    fragments_a, fragments_b = np.zeros((32, 8), np.float16), np.zeros((32, 4), np.float16)
+    before, after = np.zeros((32, 4), np.float32), np.zeros((32, 4), np.float32)
+    d = a @ b + c
     for lane in range(32):
         group, member = lane >> 2, lane % 4
-        for i in range(16):
-            row = group if i < 4 or 8 <= i < 12 else group + 8
-            col = member * 4 + (i & 3) + (0 if i < 8 else 16)
-            fragments_a[lane, i] = a[row, col]
         for i in range(8):
-            fragments_b[lane, i] = b[member * 4 + (i & 3) + (0 if i < 4 else 16), group]
+            row = group if i < 2 or 4 <= i < 6 else group + 8
+            fragments_a[lane, i] = a[row, member * 2 + (i & 1) + (0 if i < 4 else 8)]
         for i in range(4):
+            fragments_b[lane, i] = b[member * 2 + (i & 1) + (0 if i < 2 else 8), group]
             where = (group if i < 2 else group + 8, member * 2 + (i & 1))
             before[lane, i], after[lane, i] = c[where], d[where]
-    return Case("fragments_s8", (_same(fragments_a), _same(fragments_b), Buffer(before, after)))
+    return Case("fragments_f16", (_same(fragments_a), _same(fragments_b), Buffer(before, after)))
+
+
+def _e4m3() -> Case:
+    """All pairs of codes; what is no number is a half that is none."""
+    pairs = np.arange(1 << 16).astype(np.uint16)
+    values = np.array([e4m3(code) for code in range(256)], np.float32).astype(np.float16)
+    bits = np.where(np.isnan(values), np.uint16(0x7FFF), values.view(np.uint16)).astype(np.uint32)
+    out = bits[pairs & 255] | bits[pairs >> 8] << 16
+    return Case("e4m3", (_same(pairs), _out(out)), grid=(256, 1, 1), block=256)
 
 
 def _transpose(rng: np.random.Generator) -> Case:
@@ -402,5 +403,6 @@ def cases() -> list[Case]:
         _memory(rng),
         _arithmetic(rng),
         _half_arithmetic(np.random.default_rng(10)),
+        _e4m3(),
         _indices(),
     ]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import imp_codegen.formats
 import imp_codegen.layouts
-from fp8_folder import e4m3
+from e4m3 import e4m3
 from imp_codegen.formats import Codes, Format, FormatError, Part, format_named, format_of_ggml, formats
 from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for, layouts, plane_bytes, tile_bytes
 from random_rows import HALFS

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from converted import stored
+from e4m3 import e4m3
 from edited_folder import Tensors, hold, say
-from fp8_folder import BLOCKS, COMPRESSED, GROUP, LLAMA, MODELOPT, e4m3, quantised
+from fp8_folder import BLOCKS, COMPRESSED, GROUP, LLAMA, MODELOPT, quantised
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.formats import format_named
@@ -26,7 +27,14 @@ def test_every_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "config"), [("blocks", BLOCKS), ("rows", COMPRESSED), ("one", MODELOPT)], ids=["blocks", "rows", "one"]
+    ("kind", "config"),
+    [
+        ("blocks", BLOCKS),
+        ("rows", COMPRESSED),
+        ("one", MODELOPT),
+        ("inverse", BLOCKS | {"weight_block_size": None, "activation_scheme": "static"}),
+    ],
+    ids=["blocks", "rows", "one", "one, called inverse"],
 )
 @pytest.mark.parametrize("modules", [("_proj",), ("mlp.", "k_proj")], ids=["all", "some"])
 def test_weights_are_codes_times_scales(

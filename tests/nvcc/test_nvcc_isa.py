@@ -15,8 +15,6 @@ KERNELS = ("isa.cu", "bugs.cu", "resident.cu", "wgmma.cu")
 ONLY_90A = {"wgmma.cu"}
 INSTRUCTIONS = {
     "isa.cu": [
-        "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32",
-        "mma.sync.aligned.m16n8k16.row.col.s32.s8.s8.s32",
         "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
         "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16",
         "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
@@ -30,6 +28,7 @@ INSTRUCTIONS = {
         "redux.sync.add.s32",
         "ex2.approx.f32",
         "fma.rn.f16x2",
+        "cvt.rn.f16x2.e4m3x2",
     ],
     "wgmma.cu": [
         *(f"wgmma.mma_async.sync.aligned.m64n{n}k16.f32.f16.f16" for n in (64, 128, 256)),

@@ -62,9 +62,6 @@ __device__ __forceinline__ void gemm(const std::uint8_t* a, const std::uint8_t* 
   }
   store(d, c);
 }
-extern "C" __global__ void gemm_s8_k32(const std::uint8_t* a, const std::uint8_t* b, int* c) {
-  gemm(a, b, c, [](auto& d, auto& left, auto& right) { mma_s8_k32(d, left, right); });
-}
 extern "C" __global__ void gemm_f16(const std::uint8_t* a, const std::uint8_t* b, float* c) {
   gemm(a, b, c, [](auto& d, auto& left, auto& right) { mma_f16_k16(d, left, right); });
 }
@@ -77,14 +74,6 @@ extern "C" __global__ void gemm_f16_half(const std::uint8_t* a, const std::uint8
     mma_f16_k16(halfs, left, right);
     const float2 upper = half2_to_float2(halfs[0]), lower = half2_to_float2(halfs[1]);
     d[0] = upper.x, d[1] = upper.y, d[2] = lower.x, d[3] = lower.y;
-  });
-}
-// Of the four matrices of A and two of B, the halves by k make two products of k = 16.
-extern "C" __global__ void gemm_s8_k16(const std::uint8_t* a, const std::uint8_t* b, int* c) {
-  gemm(a, b, c, [](auto& d, auto& left, auto& right) {
-    const std::uint32_t a0[2] = {left[0], left[1]}, a1[2] = {left[2], left[3]}, b0[1] = {right[0]}, b1[1] = {right[1]};
-    mma_s8_k16(d, a0, b0);
-    mma_s8_k16(d, a1, b1);
   });
 }
 // A [16 k][16 m], B [16 k][8 n] halfs: both transposed on their way to registers. B's rows are 16 bytes, unpadded.
@@ -105,14 +94,14 @@ extern "C" __global__ void gemm_f16_trans(const std::uint8_t* a, const std::uint
   store(d, c);
 }
 // Raw fragments a [32][4], b [32][2] -> d [32][4]: what a lane's registers mean, without ldmatrix.
-extern "C" __global__ void fragments_s8(const std::uint32_t* a, const std::uint32_t* b, int* d) {
+extern "C" __global__ void fragments_f16(const std::uint32_t* a, const std::uint32_t* b, float* d) {
   const int lane = lane_index();
   std::uint32_t left[4], right[2];
-  int sum[4];
+  float sum[4];
   for (int i = 0; i < 4; ++i) left[i] = a[4 * lane + i];
   for (int i = 0; i < 2; ++i) right[i] = b[2 * lane + i];
   for (int i = 0; i < 4; ++i) sum[i] = d[4 * lane + i];
-  mma_s8_k32(sum, left, right);
+  mma_f16_k16(sum, left, right);
   for (int i = 0; i < 4; ++i) d[4 * lane + i] = sum[i];
 }
 
@@ -229,6 +218,12 @@ extern "C" __global__ void half_arithmetic(const std::uint32_t* a, const std::ui
   out[i] = half2_subtract(a[i], b[i]);
   out[n + i] = half2_multiply(a[i], b[i]);
   out[2 * n + i] = half2_fma(a[i], b[i], c[i]);
+}
+
+// x [n] pairs of e4m3 -> out [n] pairs of halfs
+extern "C" __global__ void e4m3(const std::uint16_t* x, std::uint32_t* out) {
+  const int i = block_index() * block_threads() + thread_index();
+  out[i] = e4m3x2_to_half2(x[i]);
 }
 
 }  // namespace imp

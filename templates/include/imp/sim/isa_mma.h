@@ -43,11 +43,6 @@ inline void load_matrices(std::uint32_t (&r)[N], const void* row, const char* na
 }
 
 // Elements of one 32-bit register, lowest bits first.
-struct ElementS8 {
-  static constexpr int per_register = 4;
-  using Sum = int;
-  static Sum get(std::uint32_t r, int e) { return static_cast<std::int8_t>(r >> 8 * e); }
-};
 struct ElementF16 {
   static constexpr int per_register = 2;
   using Sum = float;
@@ -126,14 +121,6 @@ inline void ldmatrix_x4_trans(std::uint32_t (&r)[4], const void* row, sim::Locat
   sim::load_matrices<4, true>(r, row, "ldmatrix_x4_trans", where);
 }
 
-inline void mma_s8_k32(int (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
-                       sim::Location where = sim::Location::current()) {
-  sim::mma<sim::ElementS8, 4>(d, a, b, "mma_s8_k32", where);
-}
-inline void mma_s8_k16(int (&d)[4], const std::uint32_t (&a)[2], const std::uint32_t (&b)[1],
-                       sim::Location where = sim::Location::current()) {
-  sim::mma<sim::ElementS8, 2>(d, a, b, "mma_s8_k16", where);
-}
 inline void mma_f16_k16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2],
                         sim::Location where = sim::Location::current()) {
   sim::mma<sim::ElementF16, 4>(d, a, b, "mma_f16_k16", where);
