@@ -136,19 +136,25 @@ template <class Function>
 __forceinline__ std::uint32_t each_half(Function function) {
   return function(0) | function(16) << 16;
 }
-__forceinline__ double half_at(std::uint32_t pair, int bit) { return half_to_float(static_cast<std::uint16_t>(pair >> bit)); }
+__forceinline__ float half_at(std::uint32_t pair, int bit) { return half_to_float(static_cast<std::uint16_t>(pair >> bit)); }
 
 }  // namespace sim
 
+// A float has 24 bits, twice those of a half and two more: rounding a difference or a product twice is rounding it once.
 inline std::uint32_t half2_subtract(std::uint32_t a, std::uint32_t b) {
-  return sim::each_half([=](int bit) { return sim::round_half(sim::half_at(a, bit) - sim::half_at(b, bit), 0); });
+  return sim::each_half([=](int bit) {
+    return static_cast<std::uint32_t>(float_to_half(sim::half_at(a, bit) - sim::half_at(b, bit)));
+  });
 }
 inline std::uint32_t half2_multiply(std::uint32_t a, std::uint32_t b) {
-  return sim::each_half([=](int bit) { return sim::round_half(sim::half_at(a, bit) * sim::half_at(b, bit), 0); });
+  return sim::each_half([=](int bit) {
+    return static_cast<std::uint32_t>(float_to_half(sim::half_at(a, bit) * sim::half_at(b, bit)));
+  });
 }
 inline std::uint32_t half2_fma(std::uint32_t a, std::uint32_t b, std::uint32_t c) {
   return sim::each_half([=](int bit) {
-    const double product = sim::half_at(a, bit) * sim::half_at(b, bit), added = sim::half_at(c, bit);
+    const double product = sim::half_at(a, bit) * sim::half_at(b, bit);  // which a float holds
+    const double added = sim::half_at(c, bit);
     const double sum = product + added, part = sum - product;  // Knuth's two-sum
     return sim::round_half(sum, (product - (sum - part)) + (added - part));
   });

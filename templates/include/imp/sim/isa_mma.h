@@ -42,26 +42,25 @@ inline void load_matrices(std::uint32_t (&r)[N], const void* row, const char* na
       where);
 }
 
+using Columns = float __attribute__((vector_size(32)));  // the eight of a row: compilers do not make one of a loop
+
 // Elements of one 32-bit register, lowest bits first.
 struct ElementF16 {
   static constexpr int per_register = 2;
-  using Sum = float;
-  static Sum get(std::uint32_t r, int e) { return half_to_float(static_cast<std::uint16_t>(r >> 16 * e)); }
+  static float get(std::uint32_t r, int e) { return half_to_float(static_cast<std::uint16_t>(r >> 16 * e)); }
 };
 struct ElementBf16 {
   static constexpr int per_register = 2;
-  using Sum = float;
-  static Sum get(std::uint32_t r, int e) { return bits_to_float(r >> 16 * e << 16); }
+  static float get(std::uint32_t r, int e) { return bits_to_float(r >> 16 * e << 16); }
 };
 
 // m16n8: A has Registers registers per lane, B half as many. Register r of A holds row g + 8 (r % 2), those of B column g;
 // with E elements per register, k = E t + e + 4 E (r / 2) for A and E t + e + 4 E r for B.
 template <class Element, int Registers>
-inline void mma(typename Element::Sum (&d)[4], const std::uint32_t (&a)[Registers],
+inline void mma(float (&d)[4], const std::uint32_t (&a)[Registers],
                 const std::uint32_t (&b)[Registers / 2], const char* name, Location where) {
-  using Sum = typename Element::Sum;
   struct Argument {
-    Sum* d;
+    float* d;
     const std::uint32_t* a;
     const std::uint32_t* b;
   } argument{d, a, b};
@@ -69,19 +68,24 @@ inline void mma(typename Element::Sum (&d)[4], const std::uint32_t (&a)[Register
       name, argument,
       [](Argument* const* lanes) {
         constexpr int E = Element::per_register, K = 2 * E * Registers;
-        Sum left[16][K], right[K][8], sum[16][8];
+        float left[16][K];
+        Columns right[K], sum[16];
         for (int lane = 0; lane < 32; ++lane) {
           const int g = lane / 4, t = lane % 4;
           const Argument& x = *lanes[lane];
+#pragma GCC unroll 4
           for (int r = 0; r < Registers; ++r)
+#pragma GCC unroll 4
             for (int e = 0; e < E; ++e) left[g + r % 2 * 8][E * t + e + r / 2 * 4 * E] = Element::get(x.a[r], e);
+#pragma GCC unroll 4
           for (int r = 0; r < Registers / 2; ++r)
+#pragma GCC unroll 4
             for (int e = 0; e < E; ++e) right[E * t + e + r * 4 * E][g] = Element::get(x.b[r], e);
           for (int c = 0; c < 4; ++c) sum[g + c / 2 * 8][2 * t + c % 2] = x.d[c];
         }
         for (int m = 0; m < 16; ++m)
-          for (int k = 0; k < K; ++k)
-            for (int n = 0; n < 8; ++n) sum[m][n] += left[m][k] * right[k][n];
+#pragma GCC unroll 16
+          for (int k = 0; k < K; ++k) sum[m] += left[m][k] * right[k];
         for (int lane = 0; lane < 32; ++lane)
           for (int c = 0; c < 4; ++c) lanes[lane]->d[c] = sum[lane / 4 + c / 2 * 8][lane % 4 * 2 + c % 2];
       },
