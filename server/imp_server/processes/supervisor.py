@@ -9,22 +9,20 @@ import asyncio
 import functools
 import logging
 import os
-import pickle
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from imp_runtime.errors import ImpError
 from imp_server.operation.config import Config
 from imp_server.operation.sd_notify import sd_notify
-from imp_server.processes.control import Attach, Begin, Ended, Loaded, Stop, ToChild, ToParent, send
+from imp_server.processes.control import LONGEST, Attach, Begin, Ended, Loaded, Stop, ToChild, ToParent, send, unpack
 from imp_server.processes.desk import ParentDesk
 
 log = logging.getLogger("imp")
-_LONGEST = 1 << 17  # bytes of a packet
 _WORKER_SECONDS = 2.0  # beyond what open requests get, for the end of a worker
 _ENGINE_SECONDS = 3.0  # for that of the engine
 _STEADY_SECONDS = 30.0  # what has run as long is started again at once
@@ -55,14 +53,18 @@ class Child:
         return child
 
     def send(self, message: ToChild, descriptors: Sequence[int] = ()) -> None:
-        """Tell the child something."""
-        send(self._control, message, descriptors)
+        """Tell the child something. One that has not read what it was told before hangs, and is killed."""
+        try:
+            send(self._control, message, descriptors)
+        except BlockingIOError:
+            log.error("process %d does not read what it is told and is killed", self.process.pid)
+            self.process.kill()
 
     async def messages(self) -> AsyncIterator[ToParent]:
         """What the child says, until it has ended."""
         loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(self._control, _LONGEST):
-            yield pickle.loads(data)
+        while data := await loop.sock_recv(self._control, LONGEST):
+            yield cast(ToParent, unpack(data))
 
     async def ended(self, why: str) -> str:
         """Why it ended: what it has said itself, or what the system says."""
