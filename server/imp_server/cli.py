@@ -15,6 +15,7 @@ from imp_runtime.text import visible
 from imp_runtime.version import VERSION
 from imp_server.commands import (
     bench,
+    build,
     chat,
     compile,  # noqa: A004  the command's name
     config,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compiles one language model into one program, and runs it.",
 )
-for command in (compile, run, chat, serve, launch, inspect, verify, bench, tune):
+for command in (compile, build, run, chat, serve, launch, inspect, verify, bench, tune):
     app.command(command.NAME)(command.command)
 app.add_typer(config.app)
 

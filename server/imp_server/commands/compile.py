@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -91,8 +92,6 @@ def command(
     """Compile a checkpoint into one program. Needs no GPU."""
     from imp_codegen.compiler import CompileOptions, compile_model
     from imp_codegen.output import check_output
-    from imp_server.chat.probe import describe
-    from imp_server.chat.template import ChatTemplateError
     from imp_server.console.progress import progress
 
     if quant is not None and not random_weights:
@@ -105,9 +104,25 @@ def command(
     check_output(output, Path(source), force)  # before anything is downloaded
     cache_format(kv)
     names = _targets(target)
-    tables = _tables_of(tuning, find_targets(names))
-    checkpoint = _checkpoint(source)
+    tables = tables_of(tuning, find_targets(names))
+    checkpoint = checkpoint_of(source)
     notes: list[str] = []
+
+    quant = quant or "Q8_0"
+    options = CompileOptions(
+        random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv
+    )
+    with progress() as report:
+        result = compile_model(checkpoint, output, names, options, report)
+    show(*_tables(output, result))
+    for note in dict.fromkeys((*result.notes, *notes)):
+        print(f"imp: note: {visible(note)}", file=sys.stderr)
+
+
+def describer(notes: list[str]) -> Callable[[str], str | None]:
+    """What tells the compiler what a chat template can do; what is to be said of it is added to `notes`."""
+    from imp_server.chat.probe import describe
+    from imp_server.chat.template import ChatTemplateError
 
     def described(template: str) -> str | None:
         try:
@@ -119,16 +134,11 @@ def command(
             notes.append(_UNKNOWN_CALLS)
         return capabilities.to_json()
 
-    quant = quant or "Q8_0"
-    options = CompileOptions(random_weights, quant, context, dump, check, described, tables, _form(form), force, kv)
-    with progress() as report:
-        result = compile_model(checkpoint, output, names, options, report)
-    show(*_tables(output, result))
-    for note in dict.fromkeys((*result.notes, *notes)):
-        print(f"imp: note: {visible(note)}", file=sys.stderr)
+    return described
 
 
-def _checkpoint(source: str) -> Path:
+def checkpoint_of(source: str) -> Path:
+    """The file or folder that a SOURCE names, downloaded where it is on the Hub."""
     if not source.startswith("hf:"):
         return Path(source)
     try:
@@ -156,7 +166,8 @@ def _card(target: str, title: str, sms: int) -> str:
     return next((card.name for card in alike if title.startswith(card.title)), str(sms))
 
 
-def _form(given: str) -> Wanted:
+def form_of(given: str) -> Wanted:
+    """How a decode step is to run; ImpError for a word that says nothing of it."""
     from imp_codegen.kernels.form import Wanted
 
     for known in get_args(Wanted):
@@ -165,7 +176,7 @@ def _form(given: str) -> Wanted:
     raise ImpError(f"--exec {given} is unknown; known: {', '.join(get_args(Wanted))}")
 
 
-def _tables_of(given: str | None, chosen: tuple[Target, ...]) -> tuple[TuningTable, ...]:
+def tables_of(given: str | None, chosen: tuple[Target, ...]) -> tuple[TuningTable, ...]:
     """The tuning tables in the order in which they count: a given one or the user's own, then the shipped ones."""
     from imp_codegen.tune.table import read_table, shipped, user_path
 

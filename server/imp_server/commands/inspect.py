@@ -51,8 +51,8 @@ def command(
     card = _card(gpu)
     chosen = _target(artifact.plan, target, card)
     if card is None:
-        card = _card_of(chosen)
-    programs = {program.name: _launches(program, card) for program in chosen.programs}
+        card = card_of(chosen)
+    programs = {program.name: launches_of(program, card) for program in chosen.programs}
     told = programs_of(chosen)
     kinds = kinds_of(artifact.plan, {of: programs[program.name] for of, program in told.items()})
     if as_json:
@@ -61,7 +61,7 @@ def command(
     shown = [_summary(artifact), _contents(artifact), _weights(kinds, told)]
     shown += [_program_table(program, programs[program.name], card) for program in chosen.programs]
     show(*shown)
-    if card is not None and (speed := _decode_speed(programs)) is not None:
+    if card is not None and (speed := decode_speed(programs)) is not None:
         prompt = _prompt_speed(chosen, programs)
         print(
             f"predicted for {card.basis}: {speed:,.0f} tok/s at batch 1"
@@ -69,14 +69,14 @@ def command(
         )
 
 
-def _card_of(target: TargetPlan) -> Card | None:
+def card_of(target: TargetPlan) -> Card | None:
     """The card that a target's code was sized for, or one of its size; None for targets that this version lacks."""
     if target.target not in targets():
         return None
     return cards().get(target.card) or find_target(f"{target.target}:{target.sms}").card
 
 
-def _launches(program: Program, card: Card | None) -> list[Launch]:
+def launches_of(program: Program, card: Card | None) -> list[Launch]:
     """With predicted times of a full run at the beginning of a sequence."""
     known = card if card is not None and card.speed is not None else None
     return [Launch(k, launch_us(known, k, program.rows) if known else None) for k in program.kernels]
@@ -100,7 +100,7 @@ def _target(plan: Plan, name: str | None, card: Card | None) -> TargetPlan:
     return (made_for or list(plan.targets))[0]
 
 
-def _decode_speed(programs: dict[str, list[Launch]]) -> float | None:
+def decode_speed(programs: dict[str, list[Launch]]) -> float | None:
     """Tokens per second of step_r1 as predicted."""
     times = [launch.us for launch in programs.get("step_r1", []) if launch.us is not None]
     return 1e6 / sum(times) if times else None
@@ -272,7 +272,7 @@ def _document(
         "multiprocessors": target.sms,
         "decode": {"form": target.form, "reason": target.reason, "graph_where_no_room": bool(target.fallback)},
         "gpu": card.name if card else None,
-        "predicted_decode_tokens_per_second": _decode_speed(programs),
+        "predicted_decode_tokens_per_second": decode_speed(programs),
         "predicted_prompt_tokens_per_second": _prompt_speed(target, programs),
         "weights": [
             {

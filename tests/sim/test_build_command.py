@@ -1,0 +1,89 @@
+"""`imp build`: a list of models, built, left alone where nothing changed, and what is said of one that fails."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from imp_runtime.artifact import Artifact
+from imp_server.cli import execute
+
+DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
+LIST = '[[model]]\nname = "demo"\nsource = "demo.gguf"\ntargets = ["sim"]\ncontext = 64\n'
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("list")
+    shutil.copy(DEMO, folder / "demo.gguf")
+    (folder / "bad.gguf").write_bytes(b"GGUF" + bytes(30))
+    bad = LIST.replace('"demo"', '"bad"').replace("demo.gguf", "bad.gguf")
+    (folder / "models.toml").write_text(bad + LIST)
+    assert execute(["build", str(folder / "models.toml"), "-o", str(folder / "dist")]) == 1
+    return folder
+
+
+def test_one_that_fails_leaves_the_others_built(folder: Path) -> None:
+    index = json.loads((folder / "dist" / "index.json").read_text())
+    (model,) = index["models"]
+    content = (folder / "dist" / model["file"]).read_bytes()
+    assert (model["bytes"], model["sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert model["inputs"] == [
+        {"name": "demo.gguf", "bytes": DEMO.stat().st_size, "sha256": hashlib.sha256(DEMO.read_bytes()).hexdigest()}
+    ]
+    assert Artifact.open(folder / "dist" / "demo.impc").plan.context == 64
+    assert model["sha256"] in (folder / "dist" / "index.html").read_text()
+
+
+def test_what_is_unchanged_is_left_and_what_changed_is_built(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, artifact = folder / "good.toml", folder / "dist" / "demo.impc"
+    path.write_text(LIST)
+
+    def outcome() -> str:
+        assert execute(["build", str(path), "-o", str(folder / "dist"), "--json"]) == 0
+        return str(json.loads(capsys.readouterr().out)["outcomes"]["demo"])
+
+    capsys.readouterr()
+    before, content = artifact.stat(), artifact.read_bytes()
+    assert outcome() == "unchanged"
+    assert (artifact.stat().st_ino, artifact.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    artifact.write_bytes(content[:-1])
+    old, here = os.umask(0o077), Path.cwd()
+    os.chdir(folder)
+    try:  # anew at another time, with another umask, in another folder: the same bytes
+        assert outcome().startswith("built")
+    finally:
+        os.umask(old)
+        os.chdir(here)
+    assert artifact.read_bytes() == content
+    path.write_text(LIST.replace("64", "32"))
+    assert outcome().startswith("built")
+    assert Artifact.open(artifact).plan.context == 32
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (LIST + "speed = 3\n", "model 1 (demo): speed is unknown; known: name, source, targets"),
+        (LIST.replace("64", '"64"'), "context is '64', expected a int"),
+        (LIST.replace('"demo"', '"../demo"'), "name must be letters"),
+        (LIST.replace('["sim"]', "[]"), "targets is missing"),
+        (LIST.replace('"sim"', '"sm_1"'), "model 1 (demo): "),
+        (LIST + LIST, "two entries have the name demo"),
+        ("x = 1\n", "x is unknown"),
+        ("", "lists no model"),
+        ("[[", "cannot be read as TOML"),
+    ],
+)
+def test_lists_that_are_wrong(tmp_path: Path, text: str, words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "m.toml").write_text(text)
+    assert execute(["build", str(tmp_path / "m.toml"), "-o", str(tmp_path / "dist")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"imp: error: {tmp_path / 'm.toml'}: ")
+    assert words in error
+    assert not (tmp_path / "dist").exists()
