@@ -180,6 +180,6 @@ def test_a_tables_size_is_written_and_read(tmp_path: Path) -> None:
 def test_a_table_for_other_cards_is_refused_where_it_is_named(tmp_path: Path) -> None:
     path = tmp_path / "t.json"
     write_table(path, Table("sm_120a", "a test", {}, "", sms=84))
-    assert command._tables_of(str(path), find_targets(("sm_120a:84",)))[0].sms == 84
+    assert command.tables_of(str(path), find_targets(("sm_120a:84",)))[0].sms == 84
     with pytest.raises(ImpError, match=r"is for sm_120a:rtx-5080, not for sm_120a:rtx-5090, sim:sim"):
-        command._tables_of(str(path), find_targets(("sm_120a", "sim")))
+        command.tables_of(str(path), find_targets(("sm_120a", "sim")))

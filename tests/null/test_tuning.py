@@ -155,19 +155,19 @@ def test_a_choice_that_does_not_fit_names_its_table():
 
 
 def test_which_tables_compile_reads(tmp_path, monkeypatch, capsys):
-    from imp_server.commands.compile import _tables_of
+    from imp_server.commands.compile import tables_of
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     assert user_path("sm_90a") == tmp_path / "imp" / "tuning" / "sm_90a.json"
-    assert _tables_of(None, find_targets(("sm_90a",))) == shipped()
+    assert tables_of(None, find_targets(("sm_90a",))) == shipped()
     write_table(user_path("sm_90a"), table({"a": Choice(8, 4)}))
-    own, *others = _tables_of(None, find_targets(("sm_90a", "sim")))
+    own, *others = tables_of(None, find_targets(("sm_90a", "sim")))
     assert own.entries["a"].choice == Choice(8, 4)
     assert tuple(others) == shipped()
-    assert _tables_of("none", find_targets(("sm_90a",))) == ()
+    assert tables_of("none", find_targets(("sm_90a",))) == ()
     other = tmp_path / "other.json"
     write_table(other, table({"b": Choice(8, 4)}, target="sim"))
-    found = _tables_of(str(other), find_targets(("sim",)))
+    found = tables_of(str(other), find_targets(("sim",)))
     assert [t.origin for t in found] == [str(other), *("shipped" for _ in shipped())]
     arguments = ["compile", str(DEMO), "-o", str(tmp_path / "x.impc"), "--target", "sm_90a", "--tuning", str(other)]
     assert execute(arguments) == 2

@@ -34,6 +34,7 @@ from imp_server.console.tables import quantity, show, table
 NAME = "build"
 INDEX = "index.json"
 INDEX_VERSION = 1
+_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN")  # what nvcc reads beside its command line
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _KEYS: Mapping[str, type] = {
     "name": str, "source": str, "targets": list, "context": int, "kv": str, "exec": str, "check": bool,
@@ -152,7 +153,8 @@ def _one(
     compilers = {
         name: toolchain.find(name).banner for name in sorted({t.compiler for t in find_targets(entry.targets)})
     }
-    told = json.dumps([inputs, options, entry.check, code, compilers], sort_keys=True)
+    flags = {name: os.environ.get(name) for name in _FLAGS}
+    told = json.dumps([inputs, options, entry.check, code, compilers, flags], sort_keys=True)
     key = hashlib.sha256(told.encode()).hexdigest()
     path = output / f"{entry.name}.impc"
     if before is not None and before.get("key") == key and path.is_file() and sha256(path) == before.get("sha256"):
