@@ -11,7 +11,6 @@ from e4m3 import e4m3
 from edited_folder import Tensors, hold
 
 LLAMA = Path(__file__).parent / "fixtures" / "llama" / "hf"
-RNG = np.random.default_rng(5)
 BLOCKS = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128], "fmt": "e4m3"}
 GROUP = {
     "weights": {
@@ -30,18 +29,19 @@ MODELOPT = {"quant_method": "modelopt", "quant_algo": "FP8", "ignore": ["lm_head
 
 
 def quantised(folder: Path, kind: str, modules: tuple[str, ...]) -> tuple[Path, dict[str, np.ndarray]]:
-    """Random codes and scales for the matrices of some modules; their weights as float32."""
+    """Random codes and scales for the matrices of some modules, always the same; their weights as float32."""
+    rng = np.random.default_rng(5)
     tensors: Tensors = {}
     expected = {}
     for name, (dtype, shape, raw) in stored(folder / "model.safetensors").items():
         tensors[name] = dtype, shape, raw
         if len(shape) < 2 or not any(module in name for module in modules):
             continue
-        codes = RNG.integers(0, 256, shape).astype(np.uint8)
+        codes = rng.integers(0, 256, shape).astype(np.uint8)
         codes[codes & 127 == 127] = 0
         rows, cols = shape
         scale_shape = {"blocks": [-(-rows // 128), cols // 128], "rows": [rows, 1], "one": [], "inverse": []}[kind]
-        scales = RNG.uniform(1e-3, 2e-3, scale_shape).astype(np.float32)
+        scales = rng.uniform(1e-3, 2e-3, scale_shape).astype(np.float32)
         if kind == "blocks":  # which may be bfloat16, too
             scales = (scales.view(np.uint32) & np.uint32(0xFFFF0000)).view(np.float32)
         stored_scales = (scales.view(np.uint32) >> 16).astype("<u2") if kind == "blocks" else scales
