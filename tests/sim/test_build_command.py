@@ -6,6 +6,9 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from imp_runtime.artifact import Artifact
 from imp_server.cli import execute
 
 DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
+LLAMA = Path(__file__).parents[1] / "fixtures" / "llama" / "hf"
 LIST = '[[model]]\nname = "demo"\nsource = "demo.gguf"\ntargets = ["sim"]\ncontext = 64\n'
 
 
@@ -26,6 +30,58 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "models.toml").write_text(bad + LIST)
     assert execute(["build", str(folder / "models.toml"), "-o", str(folder / "dist")]) == 1
     return folder
+
+
+def test_what_failed_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folder / "gone.toml"
+    path.write_text(LIST.replace("demo.gguf", "gone.gguf"))
+    assert execute(["build", str(path), "-o", str(folder / "other"), "--json"]) == 1
+    outcome = json.loads(capsys.readouterr().out)["outcomes"]["demo"]
+    assert outcome.startswith("failed: ")
+    assert "gone.gguf" in outcome
+    assert "Errno" not in outcome
+
+
+@pytest.mark.thorough
+def test_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> None:
+    """Each from an empty cache; one of the two on a single core, with a Turkish i."""
+    made = []
+    for name, cores, more in (
+        ("a", os.sched_getaffinity(0), {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"}),
+        ("b c", {min(os.sched_getaffinity(0))}, {"PYTHONHASHSEED": "2", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Tokyo"}),
+    ):
+        here = tmp_path / name
+        shutil.copytree(LLAMA, here / "llama")
+        (here / "m.toml").write_text(LIST.replace("demo.gguf", "llama").replace('["sim"]', '["sim", "sm_120a"]'))
+        subprocess.run(
+            [sys.executable, "-m", "imp_server", "build", "m.toml", "-o", "dist"],
+            cwd=here,
+            env=os.environ | {"IMP_CACHE_DIR": str(here / "cache")} | more,
+            check=True,
+            preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),  # type: ignore[misc]
+        )
+        made.append((here / "dist" / "demo.impc").read_bytes())
+    assert made[0] == made[1]
+
+
+def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    shutil.copy(DEMO, tmp_path)
+    (tmp_path / "m.toml").write_text(LIST + LIST.replace('name = "demo"', 'name = "other"'))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imp_server", "build", "m.toml", "-o", "dist"],
+        cwd=tmp_path,
+        env=os.environ | {"IMP_CACHE_DIR": str(tmp_path / "cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("demo: build"):
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=2)  # a compile takes longer
+    assert process.returncode == 130
+    assert list((tmp_path / "dist").iterdir()) == []
 
 
 def test_one_that_fails_leaves_the_others_built(folder: Path) -> None:
@@ -70,7 +126,7 @@ def test_what_is_unchanged_is_left_and_what_changed_is_built(folder: Path, capsy
     ("text", "words"),
     [
         (LIST + "speed = 3\n", "model 1 (demo): speed is unknown; known: name, source, targets"),
-        (LIST.replace("64", '"64"'), "context is '64', expected a int"),
+        (LIST.replace("64", '"64"'), "context is '64', expected a whole number"),
         (LIST.replace('"demo"', '"../demo"'), "name must be letters"),
         (LIST.replace('["sim"]', "[]"), "targets is missing"),
         (LIST.replace('"sim"', '"sm_1"'), "model 1 (demo): "),

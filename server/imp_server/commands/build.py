@@ -1,4 +1,8 @@
-"""`imp build`: a list of checkpoints becomes a folder of `.impc` files, with an index of what is in it."""
+"""`imp build`: a list of checkpoints becomes a folder of `.impc` files, with an index of what is in it.
+
+One after the other: a compile takes all cores itself, and the next finds in the cache what both have. Three at a time
+took twice as long on two cores.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,6 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +37,11 @@ from imp_server.console.tables import quantity, show, table
 NAME = "build"
 INDEX = "index.json"
 INDEX_VERSION = 1
-_FLAGS = ("NVCC_PREPEND_FLAGS", "NVCC_APPEND_FLAGS", "NVCC_CCBIN")  # what nvcc reads beside its command line
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _KEYS: Mapping[str, type] = {
     "name": str, "source": str, "targets": list, "context": int, "kv": str, "exec": str, "check": bool,
 }  # fmt: skip
+_WORDS = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +58,10 @@ class Entry:
 
 
 def command(
-    models: Annotated[Path, typer.Argument(metavar="MODELS.toml", help="The list: [[model]] tables.")],
+    models: Annotated[
+        Path, typer.Argument(metavar="MODELS.toml", help="The list: a table for each model, as the README has it.")
+    ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to fill.")],
-    jobs: Annotated[int, typer.Option("--jobs", "-j", min=1, metavar="N", help="Models at a time.")] = 2,
     as_json: Annotated[bool, typer.Option("--json", help="What became of each, machine-readable.")] = False,
 ) -> int:
     """Compile a list of models; what has not changed since the last time is left as it is."""
@@ -65,21 +69,15 @@ def command(
     output.mkdir(parents=True, exist_ok=True)
     before = _before(output / INDEX)
     code = _code()
-    done = 0
-    with progress() as report, ThreadPoolExecutor(jobs) as pool:
-        report("models", 0, len(entries))
-
-        def one(entry: Entry) -> tuple[dict[str, Any] | None, str]:
-            nonlocal done
+    results: list[tuple[dict[str, Any] | None, str]] = []
+    with progress() as report:
+        for entry in entries:
+            report("models", len(results), len(entries))
             try:
-                made, outcome = _one(entry, models.parent, output, before.get(entry.name), code, report)
+                results.append(_one(entry, models.parent, output, before.get(entry.name), code, report))
             except (ImpError, OSError) as error:
-                made, outcome = None, f"failed: {error}"
-            done += 1
-            report("models", done, len(entries))
-            return made, outcome
-
-        results = list(pool.map(one, entries))
+                results.append((None, f"failed: {error}"))
+        report("models", len(results), len(entries))
     built = [made for made, _ in results if made is not None]
     _put(output / INDEX, json.dumps({"version": INDEX_VERSION, "imp": VERSION, "models": built}, indent=1) + "\n")
     _put(output / "index.html", _page(built))
@@ -115,7 +113,7 @@ def _entry(path: Path, number: int, given: Mapping[str, Any]) -> Entry:
         if key not in _KEYS:
             raise ImpError(f"{where}: {key} is unknown; known: {', '.join(_KEYS)}")
         if type(value) is not _KEYS[key]:
-            raise ImpError(f"{where}: {key} is {value!r}, expected a {_KEYS[key].__name__}")
+            raise ImpError(f"{where}: {key} is {value!r}, expected {_WORDS[_KEYS[key]]}")
     for key in ("name", "source", "targets"):
         if not given.get(key):
             raise ImpError(f"{where}: {key} is missing")
@@ -148,16 +146,15 @@ def _one(
     from imp_codegen.tune.table import shipped
 
     source = checkpoint_of(entry.source) if entry.source.startswith("hf:") else folder / entry.source
-    inputs = [{"name": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)} for path in _files(source)]
+    with closing(open_checkpoint(source)) as checkpoint:  # which says what is wrong with it
+        licence = checkpoint.metadata.string("general.license") if "general.license" in checkpoint.metadata else None
+    inputs = [{"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in _files(source)]
     options = {"targets": entry.targets, "context": entry.context, "kv": entry.kv, "exec": entry.form}
-    compilers = {
-        name: toolchain.find(name).banner for name in sorted({t.compiler for t in find_targets(entry.targets)})
-    }
-    flags = {name: os.environ.get(name) for name in _FLAGS}
-    told = json.dumps([inputs, options, entry.check, code, compilers, flags], sort_keys=True)
+    compilers = sorted({target.compiler for target in find_targets(entry.targets)})
+    told = json.dumps([inputs, options, entry.check, code, [toolchain.key(name) for name in compilers]], sort_keys=True)
     key = hashlib.sha256(told.encode()).hexdigest()
     path = output / f"{entry.name}.impc"
-    if before is not None and before.get("key") == key and path.is_file() and sha256(path) == before.get("sha256"):
+    if before is not None and before.get("key") == key and path.is_file() and _sha256(path) == before.get("sha256"):
         return dict(before), "unchanged"
     choices = CompileOptions(
         context=entry.context,
@@ -183,18 +180,16 @@ def _one(
         "name": entry.name,
         "file": path.name,
         "bytes": path.stat().st_size,
-        "sha256": sha256(path),
+        "sha256": _sha256(path),
         "key": key,
         "inputs": inputs,
         "model": plan.model,
         "quant": plan.quant,
         **options,
-        "licence": _licence(source),
+        "licence": licence,
         "predicted_decode_tokens_per_second": speeds,
         "imp": VERSION,
-        "compilers": {
-            name: toolchain.find(name).version for name in sorted({t.compiler for t in find_targets(entry.targets)})
-        },
+        "compilers": {name: toolchain.find(name).version for name in compilers},
     }
     return made, f"built, {quantity(path.stat().st_size, 'B')}"
 
@@ -204,13 +199,6 @@ def _files(source: Path) -> list[Path]:
     if source.is_dir():
         return sorted(path for path in source.iterdir() if path.is_file() and path.suffix != ".impc")
     return list(parts_of(source))
-
-
-def _licence(source: Path) -> str | None:
-    """What a GGUF file says of its licence."""
-    with closing(open_checkpoint(source)) as checkpoint:
-        metadata = checkpoint.metadata
-        return metadata.string("general.license") if "general.license" in metadata else None
 
 
 def _code() -> str:
@@ -223,12 +211,12 @@ def _code() -> str:
     digest = hashlib.sha256()
     for number, root in enumerate(roots):
         for path in sorted(root.rglob("*")):
-            if path.is_file() and path.suffix not in (".pyc", ".swp"):
+            if path.is_file() and path.suffix != ".pyc":
                 digest.update(f"{number}/{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
 
-def sha256(path: Path) -> str:
+def _sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
