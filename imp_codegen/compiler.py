@@ -23,7 +23,7 @@ from imp_codegen.kernels.placed import Placed
 from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.output import check_output
-from imp_codegen.pack import pack, planes
+from imp_codegen.pack import computed, pack, planes
 from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.place_weights import place_weights
@@ -257,7 +257,7 @@ def _write(
         done += nbytes
         progress("pack", done, total)
 
-    weights = pack(compiled.placed, compiled.weights, compiled.ropes, packed)
+    weights = pack(compiled.plan.planes, compiled.weights.__getitem__, computed(compiled.ropes), packed)
     write_artifact(output, compiled.plan, blobs, {"imp_version": VERSION}, weights)
 
 

@@ -1,21 +1,28 @@
-"""Tensors to packed planes, streamed: at most a few megabytes of a tensor are in memory at a time."""
+"""Tensors to packed planes, on all cores, streamed: a few pieces of 8 MB for each core are in memory at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
+from imp_codegen.formats import format_named
 from imp_codegen.kernels.placed import VECTOR, Placed
+from imp_codegen.layouts import placement
 from imp_codegen.rope import RopeSpec, rope_turns, turns_plane
 from imp_codegen.sources import Stored
 from imp_runtime.plan import Plane
 
 _CHUNK_BYTES = 8 << 20
-_WORKERS = 2
+_MOST_WORKERS = 16  # beyond these they wait for Python's lock, and the disk for none of them
 Bytes = NDArray[np.uint8]
+Piece = Callable[[], Bytes]
 
 
 def planes(placed: Mapping[str, Placed], ropes: tuple[RopeSpec, ...]) -> tuple[Plane, ...]:
@@ -25,38 +32,68 @@ def planes(placed: Mapping[str, Placed], ropes: tuple[RopeSpec, ...]) -> tuple[P
     return (*(p.plane for p in placed.values()), *turns)
 
 
+def computed(ropes: tuple[RopeSpec, ...]) -> dict[str, Bytes]:
+    """The planes that no checkpoint has, by name."""
+    return {turns_plane(index): rope_turns(rope).view(np.uint8) for index, rope in enumerate(ropes)}
+
+
 def pack(
-    placed: Mapping[str, Placed],
-    weights: Mapping[str, Stored],
-    ropes: tuple[RopeSpec, ...],
-    packed: Callable[[int], None],
+    wanted: Sequence[Plane],
+    weight: Callable[[str], Stored],
+    given: Mapping[str, Bytes],
+    packed: Callable[[int], None] = lambda nbytes: None,
 ) -> Iterator[tuple[str, Iterator[Bytes]]]:
-    """The planes' bytes, in the order of `planes`. `packed` is told the number of bytes after each piece."""
-    with ThreadPoolExecutor(_WORKERS) as workers:
-        for item in placed.values():
-            yield item.plane.name, _counted(_pack_one(item, weights[item.weight.name], workers), packed)
-        for index, rope in enumerate(ropes):
-            yield turns_plane(index), _counted(iter([rope_turns(rope).view(np.uint8)]), packed)
+    """The bytes of planes, in pieces. `given` are those that are packed already; `weight` opens that of another.
+
+    It is asked for a weight shortly before its rows are. `packed` is told the number of bytes after each piece.
+    """
+    count = min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+    workers = ThreadPoolExecutor(count, thread_name_prefix="imp-pack")
+    counts: dict[str, int] = {}
+
+    def pieces() -> Iterator[Piece]:
+        for plane in wanted:
+            here = plane.name in given
+            found = [partial(given.__getitem__, plane.name)] if here else _pieces(plane, weight(plane.name))
+            counts[plane.name] = len(found)
+            yield from found
+
+    try:
+        made = _in_order(workers, pieces(), 2 * count)
+        for plane in wanted:
+            first = next(made)  # of this plane, so that its pieces have been counted
+            rest = islice(made, counts[plane.name] - 1)
+            yield plane.name, _counted(first, rest, packed)
+    finally:
+        workers.shutdown(cancel_futures=True)
 
 
-def _counted(chunks: Iterator[Bytes], packed: Callable[[int], None]) -> Iterator[Bytes]:
-    for chunk in chunks:
-        yield chunk
-        packed(chunk.nbytes)
+def _in_order(workers: ThreadPoolExecutor, pieces: Iterator[Piece], most: int) -> Iterator[Bytes]:
+    """The results of pieces in their order; so many are begun before the first is taken."""
+    begun: deque[Future[Bytes]] = deque(workers.submit(piece) for piece in islice(pieces, most))
+    while begun:
+        result = begun.popleft().result()
+        begun.extend(workers.submit(piece) for piece in islice(pieces, 1))
+        yield result
 
 
-def _pack_one(item: Placed, stored: Stored, workers: ThreadPoolExecutor) -> Iterator[Bytes]:
-    layout, tile = item.layout, item.tile
-    if layout is None or tile is None:
-        yield np.ascontiguousarray(item.format.dequantize(stored.rows(0, 1))).reshape(-1).view(np.uint8)
-        return
-    row_bytes = item.format.row_bytes(item.weight.cols)
-    step = max(1, _CHUNK_BYTES // (row_bytes * tile.rows)) * tile.rows
-    starts = range(0, item.weight.rows, step)
+def _counted(first: Bytes, rest: Iterator[Bytes], packed: Callable[[int], None]) -> Iterator[Bytes]:
+    yield first
+    packed(first.nbytes)
+    for piece in rest:
+        yield piece
+        packed(piece.nbytes)
+
+
+def _pieces(plane: Plane, stored: Stored) -> list[Piece]:
+    """What makes the pieces of a plane, at least one."""
+    fmt = format_named(plane.format)
+    if plane.layout == VECTOR:
+        return [lambda: np.ascontiguousarray(fmt.dequantize(stored.rows(0, 1))).reshape(-1).view(np.uint8)]
+    layout, tile = placement(plane)
+    step = max(1, _CHUNK_BYTES // (fmt.row_bytes(plane.cols) * tile.rows)) * tile.rows
 
     def piece(start: int) -> Bytes:
-        return layout.pack(item.format, stored.rows(start, min(start + step, item.weight.rows)), tile)
+        return layout.pack(fmt, stored.rows(start, min(start + step, plane.rows)), tile)
 
-    # One round of pieces at a time keeps memory bounded and both cores busy.
-    for first in range(0, len(starts), _WORKERS):
-        yield from workers.map(piece, starts[first : first + _WORKERS])
+    return [partial(piece, start) for start in range(0, plane.rows, step)]

@@ -9,6 +9,9 @@ to a multiple of 256, so that each begins aligned in the file. True lengths: a p
 Blobs come first ("plan.json", "tokenizer.json", "code/<target>", ...), then the packed weights ("weights/<plane>") in
 the plan's order, at last "checksums": eight bytes for each tensor before it, of its content without the padding (see
 checksums.py). The same content gives the same bytes.
+
+A thin artifact has the blob "weights.json", the recipe for its weights, and no planes; `imp link` makes a whole one of
+it, which has planes and no recipe and is otherwise the same.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import hashlib
 import json
 import mmap
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -29,7 +32,7 @@ from safetensors import SafetensorError, safe_open
 
 from imp_runtime.checksums import SIZE, Comparison, checksum
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import Plan, PlanError
+from imp_runtime.plan import Plan, Plane, PlanError
 from imp_runtime.plan_check import WEIGHTS, check_plan
 from imp_runtime.text import visible
 
@@ -38,6 +41,7 @@ ALIGNMENT = 256
 MAX_HEADER_BYTES = 16 << 20
 PLAN = "plan.json"
 CHECKSUMS = "checksums"
+RECIPE = "weights.json"
 REQUIRED_METADATA = ("imp_version",)
 
 
@@ -73,8 +77,11 @@ class Artifact:
     _tensors: _Tensors
 
     @staticmethod
-    def open(path: Path) -> Artifact:
-        """Open and check; nothing in the file is executed. Raises ArtifactError or PlanError."""
+    def open(path: Path, *, thin: bool = False) -> Artifact:
+        """Open and check; nothing in the file is executed. Raises ArtifactError or PlanError.
+
+        `thin`: an artifact without weights will do, too.
+        """
         path = Path(path)
         if path.is_dir():
             raise ArtifactError(
@@ -102,13 +109,18 @@ class Artifact:
                 raise ArtifactError(
                     f"{path}: has no {name}; it is not an .impc file or it is damaged: compile the model again"
                 )
+        if RECIPE in lengths and not thin:
+            raise ArtifactError(
+                f"{path}: is thin, it holds no weights; add those of its model first: imp link {path} MODEL -o "
+                f"{path.name.removesuffix('.impc').removesuffix('.thin') or 'model'}.impc"
+            )
         tensors.read_checksums(list(extents))
         try:
             plan = Plan.from_json(tensors.intact(PLAN).tobytes())
             check_plan(plan)
         except PlanError as error:
             raise PlanError(f"{path}: {error}") from None
-        _add_planes(path, plan, extents, tensors.places)
+        _add_planes(path, () if RECIPE in lengths else plan.planes, extents, tensors.places)
         for name, (begin, length) in tensors.places.items():
             if np.any(data[begin + length : begin + padded(length)]):
                 raise ArtifactError(
@@ -121,6 +133,11 @@ class Artifact:
                 )
         public = {key: value for key, value in metadata.items() if key != "lengths"}
         return Artifact(path, plan, MappingProxyType(public), tensors)
+
+    @property
+    def thin(self) -> bool:
+        """Whether it has a recipe for weights in place of weights."""
+        return self.has(RECIPE)
 
     def names(self) -> list[tuple[str, int]]:
         """Every blob and plane (`weights/...`) with its true length in bytes, in file order."""
@@ -140,7 +157,10 @@ class Artifact:
 
     @property
     def weights_hash(self) -> str:
-        """Tells one model's weights from another's: 256 bits of the planes' names and checksums, in hexadecimal."""
+        """Tells one model's weights from another's: 256 bits of the planes' names and checksums, in hexadecimal.
+
+        Of a thin artifact there is none.
+        """
         digest = hashlib.sha256()
         for plane in self.plan.planes:
             digest.update(plane.name.encode() + b"\0" + self._tensors.sums[WEIGHTS + plane.name])
@@ -291,10 +311,10 @@ def _read_lengths(path: Path, metadata: Mapping[str, str], extents: Mapping[str,
 
 
 def _add_planes(
-    path: Path, plan: Plan, extents: Mapping[str, tuple[int, int]], tensors: dict[str, tuple[int, int]]
+    path: Path, planes: Iterable[Plane], extents: Mapping[str, tuple[int, int]], tensors: dict[str, tuple[int, int]]
 ) -> None:
     """Add the plan's planes to `tensors` and check that file and plan agree about which tensors there are."""
-    for plane in plan.planes:
+    for plane in planes:
         name = WEIGHTS + plane.name
         begin, end = extents.get(name, (0, 0))
         if end - begin != padded(plane.nbytes):

@@ -8,7 +8,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,13 @@ from imp_runtime.artifact import (
     FORMAT_VERSION,
     MAX_HEADER_BYTES,
     PLAN,
+    RECIPE,
     REQUIRED_METADATA,
     ArtifactError,
     padded,
 )
 from imp_runtime.checksums import SIZE, Checksum, checksum
-from imp_runtime.plan import Plan
+from imp_runtime.plan import Plan, Plane
 from imp_runtime.plan_check import WEIGHTS, check_plan
 
 _ZEROS = bytes(ALIGNMENT)
@@ -43,7 +44,8 @@ def write_artifact(
     """Write `path` atomically: whole and synchronised to disk, or not at all.
 
     `blobs` are every blob but plan.json; `metadata` holds at least `imp_version`; `planes` yields
-    (name, chunks) in the order of `plan.planes`, each exactly as long as the plan says. Raises ArtifactError when the
+    (name, chunks) in the order of `plan.planes`, each exactly as long as the plan says; a thin artifact, one with a
+    recipe among its blobs, has none. Raises ArtifactError when the
     disk does not take the file, PlanError when the plan is not sound, ValueError when planes and plan disagree.
     """
     path = Path(path)
@@ -55,7 +57,8 @@ def write_artifact(
         raise ValueError("a blob must not be named plan.json, checksums, __metadata__ or weights/...")
     if missing := [target.code for target in plan.targets if target.code not in blobs]:
         raise ValueError(f"blobs lack {', '.join(missing)}")
-    lengths = _lengths(plan, contents)
+    wanted = () if RECIPE in blobs else plan.planes
+    lengths = _lengths(wanted, contents)
     header = _header(lengths, metadata)
     total = len(header) + sum(map(padded, lengths.values()))
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -71,7 +74,7 @@ def write_artifact(
             for content in contents.values():
                 file.write(_filled(content))
                 sums += checksum(content)
-            for chunk in _checked_planes(plan, planes, sums):
+            for chunk in _checked_planes(wanted, planes, sums):
                 file.write(chunk)
             file.write(_filled(bytes(sums)))
             file.flush()
@@ -97,10 +100,10 @@ def _filled(content: bytes) -> bytes:
     return content.ljust(padded(len(content)), b"\0")
 
 
-def _lengths(plan: Plan, contents: Mapping[str, bytes]) -> dict[str, int]:
+def _lengths(wanted: Sequence[Plane], contents: Mapping[str, bytes]) -> dict[str, int]:
     """The true length of every tensor, in file order."""
     blobs = {name: len(content) for name, content in contents.items()}
-    planes = {WEIGHTS + plane.name: plane.nbytes for plane in plan.planes}
+    planes = {WEIGHTS + plane.name: plane.nbytes for plane in wanted}
     return {**blobs, **planes, CHECKSUMS: SIZE * (len(blobs) + len(planes))}
 
 
@@ -124,13 +127,15 @@ def _header(lengths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _checked_planes(plan: Plan, planes: Iterable[tuple[str, Iterable[Chunk]]], sums: bytearray) -> Iterator[memoryview]:
+def _checked_planes(
+    wanted: Sequence[Plane], planes: Iterable[tuple[str, Iterable[Chunk]]], sums: bytearray
+) -> Iterator[memoryview]:
     """The bytes of all planes with their paddings; ValueError where they differ from the plan.
 
     The checksum of each is added to `sums`.
     """
     given = iter(planes)
-    for plane in plan.planes:
+    for plane in wanted:
         name, chunks = next(given, ("nothing", ()))
         if name != plane.name:
             raise ValueError(f"the next plane must be {plane.name!r}, not {name!r}")

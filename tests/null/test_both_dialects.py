@@ -11,7 +11,7 @@ import pytest
 from converted import convert
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.pack import pack
+from imp_codegen.pack import computed, pack
 from imp_codegen.targets import targets
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -26,7 +26,7 @@ def test_same_program_and_same_planes(folder: Path, tmp_path: Path) -> None:
     for path in (folder, converted):
         with closing(open_checkpoint(path)) as checkpoint:
             compiled = plan_model(checkpoint, tuple(targets().values()), CompileOptions())
-            planes = pack(compiled.placed, compiled.weights, compiled.ropes, lambda nbytes: None)
+            planes = pack(compiled.plan.planes, compiled.weights.__getitem__, computed(compiled.ropes))
             found.append((compiled, {name: b"".join(map(bytes, chunks)) for name, chunks in planes}))
     (one, planes), (two, other_planes) = found
     assert planes.keys() == other_planes.keys()

@@ -14,7 +14,7 @@ import pytest
 from edited_folder import hold, say, weights
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
-from imp_codegen.pack import pack
+from imp_codegen.pack import computed, pack
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import find_target
 
@@ -44,7 +44,7 @@ def spec(folder: Path) -> ModelSpec:
 def planes(folder: Path) -> dict[str, bytes]:
     with closing(open_checkpoint(folder)) as checkpoint:
         made = plan_model(checkpoint, (find_target("sim"),), CompileOptions())
-        packed = pack(made.placed, made.weights, made.ropes, lambda nbytes: None)
+        packed = pack(made.plan.planes, made.weights.__getitem__, computed(made.ropes))
         return {name: b"".join(map(bytes, chunks)) for name, chunks in packed}
 
 

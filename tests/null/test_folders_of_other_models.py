@@ -15,7 +15,7 @@ import pytest
 from converted import convert
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.pack import pack
+from imp_codegen.pack import computed, pack
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import find_target
 from small_gguf import Keys, write_gguf
@@ -80,7 +80,7 @@ def write_folder(path: Path, config: dict[str, Any], norms: tuple[str, ...]) -> 
 def made(path: Path) -> tuple[ModelSpec, dict[str, bytes]]:
     with closing(open_checkpoint(path)) as checkpoint:
         compiled = plan_model(checkpoint, (find_target("sim"),), CompileOptions())
-        packed = pack(compiled.placed, compiled.weights, compiled.ropes, lambda nbytes: None)
+        packed = pack(compiled.plan.planes, compiled.weights.__getitem__, computed(compiled.ropes))
         return compiled.spec, {name: b"".join(map(bytes, chunks)) for name, chunks in packed}
 
 
