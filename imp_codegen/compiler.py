@@ -29,12 +29,14 @@ from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.programs import lower
+from imp_codegen.recipe import Recipe, recipe_of
 from imp_codegen.rope import RopeSpec
-from imp_codegen.sources import Stored
+from imp_codegen.sources import Source, Stored, spans_of
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tune.table import Chosen, Table, shipped
+from imp_runtime.artifact import RECIPE
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
@@ -54,6 +56,7 @@ class CompileOptions:
     `describe_chat`: what a chat template can do, as the JSON that the artifact keeps beside the template; None leaves
     out a template that is of no use. `tuning`: tables of all targets, the first that knows a stage or the step decides
     how it is configured. `form`: of a decode step. `force`: the output may replace a file that is no artifact.
+    `thin`: the artifact gets a recipe for its weights in place of them.
     """
 
     random_weights: bool = False
@@ -66,6 +69,7 @@ class CompileOptions:
     form: Wanted = "auto"
     force: bool = False
     kv: str = "f16"
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,7 @@ class Compiled:
     ropes: tuple[RopeSpec, ...]
     placed: Mapping[str, Placed]
     weights: Mapping[str, Stored]
+    sources: Mapping[str, Source]
     tokenizer: TokenizerFiles
     emitted: Mapping[str, Emitted]
     streams: Mapping[str, Mapping[str, Chosen]]
@@ -113,6 +118,8 @@ def compile_model(
     source: Path, output: Path, targets: tuple[str, ...], options: CompileOptions, progress: Progress
 ) -> CompileReport:
     """Compile `source` (GGUF, or config.json with random weights) to the artifact `output`; ImpError for bad input."""
+    if options.thin and options.random_weights:
+        raise ImpError("--thin leaves weights to imp link, which takes them from files, and random ones lie in none")
     clock = _Clock()
     chosen = find_targets(targets)
     with clock.step("read"):
@@ -125,8 +132,9 @@ def compile_model(
             units = tuple(_unit(target, compiled.emitted[target.name], options) for target in chosen)
             built = build(units, partial(progress, "build"))
             objects = {target.name: code for target, code in zip(chosen, built, strict=True)}
-        with clock.step("pack"):
-            _write(output, compiled, objects, options, progress)
+        with clock.step("hash" if options.thin else "pack"):
+            recipe = _recipe(checkpoint, compiled, progress) if options.thin else None
+            _write(output, compiled, objects, recipe, options, progress)
     reports = tuple(
         TargetReport(
             t.target,
@@ -213,7 +221,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     if options.dump is not None:
         _dump(options.dump, spec, graph, plan, emitted)
     notes = (*tokenizer.notes, *left_out, *_rope_notes(spec))
-    return Compiled(plan, spec, ropes, placed, weights, tokenizer, emitted, streams, notes)
+    return Compiled(plan, spec, ropes, placed, weights, sources, tokenizer, emitted, streams, notes)
 
 
 def _rope_notes(spec: ModelSpec) -> tuple[str, ...]:
@@ -229,6 +237,7 @@ def _write(
     output: Path,
     compiled: Compiled,
     objects: Mapping[str, CodeObject],
+    recipe: Recipe | None,
     options: CompileOptions,
     progress: Progress,
 ) -> None:
@@ -249,16 +258,31 @@ def _write(
                 continue
             blobs[f"chat{kind}.json"] = description.encode()
         blobs[f"chat_template{kind}.jinja"] = template.encode()
-    total = sum(plane.nbytes for plane in compiled.plan.planes)
+    plan, weights = compiled.plan, compiled.weights
+    if recipe is not None:
+        write_artifact(output, plan, {**blobs, RECIPE: recipe.to_json()}, {"imp_version": VERSION}, ())
+        return
+    packed = _counter(partial(progress, "pack"), sum(plane.nbytes for plane in plan.planes))
+    packing = pack(plan.planes, weights.__getitem__, computed(compiled.ropes), packed)
+    write_artifact(output, plan, blobs, {"imp_version": VERSION}, packing)
+
+
+def _recipe(checkpoint: Checkpoint, compiled: Compiled, progress: Progress) -> Recipe:
+    used = {name for source in compiled.sources.values() for name in spans_of(source)}
+    hashed = _counter(partial(progress, "hash"), sum(checkpoint.tensors[name].nbytes for name in used))
+    return recipe_of(checkpoint, compiled.sources, computed(compiled.ropes), hashed)
+
+
+def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """What is told of each piece's bytes and reports how many of all are done."""
     done = 0
 
-    def packed(nbytes: int) -> None:
+    def count(nbytes: int) -> None:
         nonlocal done
         done += nbytes
-        progress("pack", done, total)
+        report(done, total)
 
-    weights = pack(compiled.plan.planes, compiled.weights.__getitem__, computed(compiled.ropes), packed)
-    write_artifact(output, compiled.plan, blobs, {"imp_version": VERSION}, weights)
+    return count
 
 
 def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:

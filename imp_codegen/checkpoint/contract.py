@@ -51,6 +51,10 @@ class Checkpoint(Protocol):
         """The file or folder, for error messages."""
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold its weights."""
+
+    @property
     def name(self) -> str:
         """What the model is called, in its maker's words."""
 

@@ -60,6 +60,11 @@ class FolderCheckpoint:
         self.tensors = MappingProxyType({name: file.tensors[as_is] for name, (file, as_is) in self._stored.items()})
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The files of weights."""
+        return tuple(file.path for file in self._files)
+
+    @property
     def name(self) -> str:
         """What the model is called: as its folder; in a cache of the Hub, whose folders are hashes, its repository."""
         path = self.path.resolve()

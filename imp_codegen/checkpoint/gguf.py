@@ -72,6 +72,11 @@ class GgufCheckpoint:
             raise
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """The file, or its parts in order."""
+        return (self.path,) if len(self._files) == 1 else parts_of(self.path)
+
+    @property
     def name(self) -> str:
         """What the model is called."""
         return self.metadata.string("general.name", default=whole_stem(self.path))

@@ -54,6 +54,11 @@ class RandomCheckpoint:
         self._pools: dict[tuple[str, float], NDArray[np.uint8]] = {}
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """None: its weights are made."""
+        return ()
+
+    @property
     def name(self) -> str:
         """What the model is called."""
         return "random weights"

@@ -110,9 +110,10 @@ class Artifact:
                     f"{path}: has no {name}; it is not an .impc file or it is damaged: compile the model again"
                 )
         if RECIPE in lengths and not thin:
+            stem, _, thin_name = path.stem.rpartition(".thin")
             raise ArtifactError(
-                f"{path}: is thin, it holds no weights; add those of its model first: imp link {path} MODEL -o "
-                f"{path.name.removesuffix('.impc').removesuffix('.thin') or 'model'}.impc"
+                f"{path}: is thin, it holds no weights; add those of its model first: "
+                f"imp link {path} MODEL -o {'model' if thin_name else stem or 'model'}.impc"
             )
         tensors.read_checksums(list(extents))
         try:
@@ -159,7 +160,7 @@ class Artifact:
     def weights_hash(self) -> str:
         """Tells one model's weights from another's: 256 bits of the planes' names and checksums, in hexadecimal.
 
-        Of a thin artifact there is none.
+        A thin artifact has none.
         """
         digest = hashlib.sha256()
         for plane in self.plan.planes:

@@ -52,7 +52,8 @@ def write_artifact(
     check_plan(plan)
     if missing := [key for key in REQUIRED_METADATA if key not in metadata]:
         raise ValueError(f"metadata lacks {', '.join(missing)}")
-    contents = {PLAN: plan.to_json().encode(), **dict(sorted(blobs.items()))}
+    as_read = Plan.from_json(plan.to_json())  # so that one that was read is written again as it was: 0 us as 0.0
+    contents = {PLAN: as_read.to_json().encode(), **dict(sorted(blobs.items()))}
     if any(name.startswith(WEIGHTS) or name in (PLAN, CHECKSUMS, "__metadata__") for name in blobs):
         raise ValueError("a blob must not be named plan.json, checksums, __metadata__ or weights/...")
     if missing := [target.code for target in plan.targets if target.code not in blobs]:

@@ -21,6 +21,7 @@ from imp_server.commands import (
     config,
     inspect,
     launch,
+    link,
     run,
     serve,
     tune,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Compiles one language model into one program, and runs it.",
 )
-for command in (compile, build, run, chat, serve, launch, inspect, verify, bench, tune):
+for command in (compile, link, build, run, chat, serve, launch, inspect, verify, bench, tune):
     app.command(command.NAME)(command.command)
 app.add_typer(config.app)
 

@@ -85,6 +85,9 @@ def command(
             "where threads would wait for ever.",
         ),
     ] = False,
+    thin: Annotated[
+        bool, typer.Option("--thin", help="Leave the weights out, for imp link to add: a file of a few megabytes.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", "-f", help="Overwrite OUT even if it is no compiled model.")
     ] = False,
@@ -110,7 +113,7 @@ def command(
 
     quant = quant or "Q8_0"
     options = CompileOptions(
-        random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv
+        random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv, thin
     )
     with progress() as report:
         result = compile_model(checkpoint, output, names, options, report)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections import Counter
@@ -11,8 +12,9 @@ import typer
 
 from imp_codegen.cards import Card, cards, fast_cards
 from imp_codegen.predict import launch_us
+from imp_codegen.recipe import Recipe, WeightFile
 from imp_codegen.targets import find_target, targets
-from imp_runtime.artifact import Artifact
+from imp_runtime.artifact import RECIPE, Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.paging import Paging
 from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
@@ -38,7 +40,7 @@ def command(
     check: Annotated[bool, typer.Option("--check", help="Only compare all of it with its checksums.")] = False,
 ) -> None:
     """Show a compiled model: numbers, programs, kernels, predicted speed. Never runs its code."""
-    artifact = Artifact.open(file)
+    artifact = Artifact.open(file, thin=True)
     if check:
         with artifact.compared():
             pass
@@ -150,9 +152,15 @@ def _summary(artifact: Artifact) -> Table:
         ("targets", ", ".join(t.target for t in plan.targets)),
         *((f"decode on {t.target}", _form(t)) for t in plan.targets),
         *((name.replace("_", " "), value) for name, value in sorted(artifact.metadata.items())),
-        ("hash of the weights", artifact.weights_hash),
+        *([] if artifact.thin else [("hash of the weights", artifact.weights_hash)]),
+        *(("to be linked", f"{f.name}, {f.bytes:,} bytes, SHA-256 {f.sha256}") for f in _to_link(artifact)),
     ]
     return table(str(artifact.path), ("", ""), rows, right=2)
+
+
+def _to_link(artifact: Artifact) -> tuple[WeightFile, ...]:
+    """The files whose weights a thin artifact lacks."""
+    return Recipe.from_json(artifact.read(RECIPE)).files if artifact.thin else ()
 
 
 def _form(target: TargetPlan) -> str:
@@ -165,7 +173,8 @@ def _contents(artifact: Artifact) -> Table:
     """Blobs one by one, weights together."""
     blobs = [(name, f"{size:,}") for name, size in artifact.names() if not name.startswith("weights/")]
     planes = artifact.plan.planes
-    weights = (f"weights/ ({len(planes)} planes)", f"{sum(plane.nbytes for plane in planes):,}")
+    where = "not here, " if artifact.thin else ""
+    weights = (f"weights/ ({where}{len(planes)} planes)", f"{sum(plane.nbytes for plane in planes):,}")
     return table("contents", ("name", "bytes"), [*blobs, weights])
 
 
@@ -262,7 +271,9 @@ def _document(
     return {
         **{name: getattr(plan, name) for name in fields},
         "metadata": dict(artifact.metadata),
-        "weights_hash": artifact.weights_hash,
+        "weights_hash": None if artifact.thin else artifact.weights_hash,
+        "thin": artifact.thin,
+        "weights_to_link": [dataclasses.asdict(file) for file in _to_link(artifact)],
         "decode_weight_bytes": plan.decode_weight_bytes,
         **_cache_bytes(plan),
         "targets": [t.target for t in plan.targets],

@@ -1,0 +1,126 @@
+"""link: a thin artifact and the weights that it was compiled from become a whole one. No compiler runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+from imp_codegen.checkpoint import Checkpoint, open_checkpoint
+from imp_codegen.output import check_output
+from imp_codegen.pack import Bytes, pack
+from imp_codegen.recipe import Recipe, RecipeError, packing, tensor_hash
+from imp_codegen.sources import Stored, open_source, spans_of
+from imp_runtime.artifact import CHECKSUMS, PLAN, RECIPE, Artifact
+from imp_runtime.artifact_writer import write_artifact
+from imp_runtime.errors import ImpError
+from imp_runtime.version import VERSION
+
+Progress = Callable[[str, int, int], None]
+
+
+def link(thin: Path, source: Path, output: Path, progress: Progress, force: bool = False) -> None:
+    """Write `output`, bit for bit what compiling the checkpoint `source` gave, had `thin` not been thin.
+
+    ImpError where the weights are not those that it was compiled from, or a file cannot be read or written; `output` is
+    then as it was. `force`: it may replace a file that is no artifact.
+    """
+    artifact = Artifact.open(thin, thin=True)
+    if not artifact.thin:
+        raise ImpError(f"{thin}: has its weights already; imp run and imp serve take it as it is")
+    recipe = _recipe_of(artifact)
+    with closing(open_checkpoint(source)) as checkpoint:
+        check_output(output, checkpoint.path, force)
+        if output.exists() and output.samefile(thin):
+            raise ImpError(f"{output}: is the thin artifact that is to be linked; give the whole one another name")
+        _compare(recipe, checkpoint)
+        with ThreadPoolExecutor(thread_name_prefix="imp-hash") as workers:
+            hashes = _Hashes(recipe, checkpoint, workers)
+
+            def weight(plane: str) -> Stored:
+                hashes.begin(spans_of(recipe.source(plane)))
+                return open_source(recipe.source(plane), checkpoint)
+
+            done, total = 0, sum(plane.nbytes for plane in artifact.plan.planes)
+
+            def packed(nbytes: int) -> None:
+                nonlocal done
+                done += nbytes
+                progress("link", done, total)
+
+            planes = hashes.checked(pack(artifact.plan.planes, weight, recipe.given, packed))
+            try:
+                write_artifact(output, artifact.plan, _blobs(artifact), artifact.metadata, planes)
+            finally:
+                workers.shutdown(cancel_futures=True)
+
+
+def _recipe_of(artifact: Artifact) -> Recipe:
+    """The recipe of a thin artifact, known to be for all of its planes and for this imp."""
+    recipe = Recipe.from_json(artifact.read(RECIPE))
+    if missing := [plane.name for plane in artifact.plan.planes if plane.name not in recipe.planes]:
+        raise RecipeError(f"{artifact.path}: its recipe lacks the plane {missing[0]!r:.80}; compile the model again")
+    if recipe.packing != packing():
+        made = artifact.metadata["imp_version"]
+        raise RecipeError(
+            f"{artifact.path}: was compiled by imp {made:.40}, which lays weights out in another way than this one, "
+            f"{VERSION}; link it by that one, or compile the model again"
+        )
+    return recipe
+
+
+def _blobs(artifact: Artifact) -> dict[str, bytes]:
+    left = (PLAN, CHECKSUMS, RECIPE)
+    return {name: artifact.read(name) for name, _ in artifact.names() if name not in left}
+
+
+def _compare(recipe: Recipe, checkpoint: Checkpoint) -> None:
+    """RecipeError unless a checkpoint has all the tensors that are needed, of the right shapes."""
+    for name, wanted in recipe.tensors.items():
+        found = checkpoint.tensors.get(name)
+        if found is None:
+            raise RecipeError(
+                f"{checkpoint.path}: has no tensor {name!r:.80}, so it is not what the thin artifact was compiled from"
+            )
+        if (found.format, found.shape) != (wanted.format, wanted.shape):
+            raise RecipeError(
+                f"{checkpoint.path}: tensor {name!r:.80} is {found.format} {list(found.shape)}, expected "
+                f"{wanted.format} {list(wanted.shape)}; it is not what the thin artifact was compiled from"
+            )
+
+
+class _Hashes:
+    """Compares tensors with what the recipe says of them, beside what is done with them."""
+
+    def __init__(self, recipe: Recipe, checkpoint: Checkpoint, workers: ThreadPoolExecutor) -> None:
+        self._recipe = recipe
+        self._checkpoint = checkpoint
+        self._workers = workers
+        self._begun: dict[str, Future[str]] = {}
+
+    def begin(self, tensors: Iterable[str]) -> None:
+        """Begin with tensors; those that were begun before are left."""
+        for name in tensors:
+            if name not in self._begun:
+                self._begun[name] = self._workers.submit(partial(tensor_hash, self._checkpoint, name))
+
+    def checked(self, planes: Iterator[tuple[str, Iterator[Bytes]]]) -> Iterator[tuple[str, Iterator[Bytes]]]:
+        """The same planes; RecipeError as soon as a tensor is known to be another, at the latest behind the last."""
+        seen: set[str] = set()
+        for plane in planes:
+            yield plane
+            for name in [name for name, begun in self._begun.items() if name not in seen and begun.done()]:
+                self._compare(name)
+                seen.add(name)
+        for name in self._begun:
+            self._compare(name)
+
+    def _compare(self, name: str) -> None:
+        found, wanted = self._begun[name].result(), self._recipe.tensors[name].sha256
+        if found != wanted:
+            raise RecipeError(
+                f"{self._checkpoint.path}: tensor {name!r:.80} has the SHA-256 {found}, expected {wanted}; it was "
+                "changed or damaged, or is of another model than the thin artifact: download it again"
+            )
