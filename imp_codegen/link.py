@@ -8,10 +8,11 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
+from imp_codegen.build.cache import folder
 from imp_codegen.checkpoint import Checkpoint, open_checkpoint
 from imp_codegen.output import check_output
 from imp_codegen.pack import Bytes, pack
-from imp_codegen.recipe import Recipe, RecipeError, packing, tensor_hash
+from imp_codegen.recipe import Recipe, RecipeError, file_hash, packing, tensor_hash
 from imp_codegen.sources import Stored, open_source, spans_of
 from imp_runtime.artifact import CHECKSUMS, PLAN, RECIPE, Artifact
 from imp_runtime.artifact_writer import write_artifact
@@ -55,6 +56,11 @@ def link(thin: Path, source: Path, output: Path, progress: Progress, force: bool
                 write_artifact(output, artifact.plan, _blobs(artifact), artifact.metadata, planes)
             finally:
                 workers.shutdown(cancel_futures=True)
+
+
+def kept(thin: Path) -> Path:
+    """Where the whole artifact of a thin one is kept, or would be: its recipe leaves nothing open."""
+    return folder() / "linked" / f"{file_hash(thin)}.impc"
 
 
 def _recipe_of(artifact: Artifact) -> Recipe:

@@ -17,6 +17,7 @@ from imp_codegen import compiler, link, recipe
 from imp_codegen.build import CodeObject, Unit
 from imp_runtime.artifact import RECIPE, Artifact
 from imp_server.cli import execute
+from imp_server.commands import serve
 from small_gguf import tensors_of, write_gguf
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -239,3 +240,27 @@ def test_inspect_shows_what_is_to_be_linked(model: Path, thin: Path, capsys: pyt
     assert document["thin"] is True
     assert document["weights_to_link"][0]["sha256"] == sha256
     assert imp("inspect", thin, "--check") == 0
+
+
+def test_serve_links_once(
+    model: Path, thin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("IMP_CACHE_DIR", str(tmp_path / "cache"))
+    served: list[Path] = []
+    monkeypatch.setattr(serve, "serve", lambda file, config: served.append(file))
+    assert imp("link", thin, model, "-o", tmp_path / "whole.impc") == 0
+    whole = (tmp_path / "whole.impc").read_bytes()
+    assert imp("serve", thin, "--weights", model) == 0
+    assert served[0].read_bytes() == whole
+    before = served[0].stat()
+    model.rename(tmp_path / "gone.gguf")
+    assert imp("serve", thin, "--weights", model) == 0
+    assert served[1] == served[0]
+    assert served[0].stat() == before
+    served[0].write_bytes(whole[:-300])
+    assert imp("serve", thin, "--weights", model) == 2
+    assert "m.gguf: cannot be read: No such file" in complaint(capsys)
+    assert imp("serve", thin, "--weights", tmp_path / "gone.gguf") == 0
+    assert served[2].read_bytes() == whole
+    assert imp("serve", tmp_path / "whole.impc", "--weights", tmp_path / "gone.gguf") == 2
+    assert "has its weights already; leave --weights out" in complaint(capsys)

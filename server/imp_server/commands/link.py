@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from imp_runtime.artifact import Artifact
+from imp_runtime.errors import ImpError
 from imp_server.commands.compile import checkpoint_of
 
 NAME = "link"
@@ -33,3 +35,20 @@ def command(
     check_output(output, Path(source), force)  # before anything is downloaded
     with progress() as report:
         link(thin, checkpoint_of(source), output, report, force)
+
+
+def linked(thin: Path, source: str) -> Path:
+    """The whole artifact of a thin one, linked with the weights of `source` unless it is kept from an earlier time."""
+    from imp_codegen.link import kept, link
+    from imp_server.console.progress import progress
+
+    if not Artifact.open(thin, thin=True).thin:
+        raise ImpError(f"{thin}: has its weights already; leave --weights out")
+    path = kept(thin)
+    try:
+        Artifact.open(path)
+    except ImpError:  # there is none, or it is damaged
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with progress() as report:
+            link(thin, checkpoint_of(source), path, report, force=True)
+    return path

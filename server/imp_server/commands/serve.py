@@ -15,6 +15,7 @@ import typer
 
 from imp_runtime.artifact import Artifact
 from imp_server.commands import arguments as a
+from imp_server.commands.link import linked
 from imp_server.operation import config as configuration
 
 NAME = "serve"
@@ -78,6 +79,10 @@ def command(
         bool,
         typer.Option("--deterministic", help="Keep an answer's last bits whoever else is served: no steps together."),
     ] = False,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="Weights for a thin FILE: a .gguf file, a folder or hf:org/repo[:QUANT]."),
+    ] = None,
     config_file: ConfigFile = None,
     assignments: Assignments = None,
 ) -> None:
@@ -106,7 +111,7 @@ def command(
         "api.key_file": api_key_file,
     }
     config, _ = configuration.load(config_file, assignments or (), flags)
-    serve(file, config)
+    serve(file if weights is None else linked(file, weights), config)
 
 
 def serve(file: Path, config: configuration.Config) -> None:
