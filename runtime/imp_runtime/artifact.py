@@ -10,6 +10,9 @@ Blobs come first ("plan.json", "tokenizer.json", "code/<target>", ...), then the
 the plan's order, at last "checksums": eight bytes for each tensor before it, of its content without the padding (see
 checksums.py). The same content gives the same bytes.
 
+`__metadata__["runtime"]` says which versions of imp read it, as pip writes it: `>=0.1.0,<0.2.0`; it is looked at before
+all that other versions may have changed. `imp_version` is the one that wrote it.
+
 A thin artifact has the blob "weights.json", the recipe for its weights, and no planes; `imp link` makes a whole one of
 it, which has planes and no recipe and is otherwise the same.
 """
@@ -35,6 +38,7 @@ from imp_runtime.errors import ImpError
 from imp_runtime.plan import Plan, Plane, PlanError
 from imp_runtime.plan_check import WEIGHTS, check_plan
 from imp_runtime.text import visible
+from imp_runtime.version import misfit
 
 FORMAT_VERSION = "2"
 ALIGNMENT = 256
@@ -43,6 +47,7 @@ PLAN = "plan.json"
 CHECKSUMS = "checksums"
 RECIPE = "weights.json"
 REQUIRED_METADATA = ("imp_version",)
+RUNTIME = "runtime"
 
 
 class ArtifactError(ImpError):
@@ -254,12 +259,18 @@ def _read_header(path: Path, data: npt.NDArray[np.uint8]) -> tuple[dict[str, tup
         raise ArtifactError(
             f"{path}: is not an .impc file (__metadata__.format is {metadata.get('format')!r:.80}, not 'impc')"
         )
+    try:
+        told = misfit(metadata[RUNTIME]) if RUNTIME in metadata else None
+    except ValueError as error:
+        raise bad(f"__metadata__.{RUNTIME}: {error}") from None
+    if told is not None:
+        raise ArtifactError(f"{path}: {told}")
     if metadata.get("format_version") != FORMAT_VERSION:
         found = metadata.get("format_version")
         raise ArtifactError(
             f"{path}: format_version is {found!r:.80}, this version reads {FORMAT_VERSION!r}; compile the model again"
         )
-    for key in REQUIRED_METADATA:
+    for key in (*REQUIRED_METADATA, RUNTIME):
         if key not in metadata:
             raise bad(f"__metadata__ lacks {key}")
     if start % ALIGNMENT:

@@ -22,12 +22,14 @@ from imp_runtime.artifact import (
     PLAN,
     RECIPE,
     REQUIRED_METADATA,
+    RUNTIME,
     ArtifactError,
     padded,
 )
 from imp_runtime.checksums import SIZE, Checksum, checksum
 from imp_runtime.plan import Plan, Plane
 from imp_runtime.plan_check import WEIGHTS, check_plan
+from imp_runtime.version import READ_BY
 
 _ZEROS = bytes(ALIGNMENT)
 
@@ -111,7 +113,8 @@ def _lengths(wanted: Sequence[Plane], contents: Mapping[str, bytes]) -> dict[str
 def _header(lengths: Mapping[str, int], metadata: Mapping[str, str]) -> bytes:
     blobs = {name: length for name, length in lengths.items() if not name.startswith(WEIGHTS)}
     facts = {
-        **metadata,
+        RUNTIME: READ_BY,
+        **metadata,  # of a thin artifact that is linked it has the range of who compiled it
         "format": "impc",
         "format_version": FORMAT_VERSION,
         "lengths": json.dumps(blobs, sort_keys=True, separators=(",", ":")),

@@ -17,6 +17,7 @@ from tiny_artifact import BLOBS, METADATA, make_plan, plane_bytes, write_tiny
 from imp_runtime.artifact import Artifact, ArtifactError
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
+from imp_runtime.version import READ_BY, VERSION, misfit
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 from fuzz_artifact import fuzz, join, sealed, split
@@ -31,7 +32,7 @@ def test_what_was_written_is_read(tiny: Path) -> None:
     artifact = Artifact.open(tiny)
     assert artifact.plan == make_plan()
     assert {name: artifact.read(name) for name in BLOBS} == BLOBS
-    assert artifact.metadata == METADATA | {"format": "impc", "format_version": "2"}
+    assert artifact.metadata == METADATA | {"format": "impc", "format_version": "2", "runtime": READ_BY}
     for name, content in plane_bytes(make_plan()).items():
         assert artifact.plane(name).tobytes() == content
         assert not artifact.plane(name).flags.writeable
@@ -145,6 +146,8 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny: Path) -> None:
             data.replace(b'"format_version":"2"', b'"format_version":"1"'),
             r"format_version is '1', this version reads '2'",
         ),
+        (data.replace(b'"runtime":">=0.1', b'"runtime":">=0.x'), "'>=0.x.0,<0.2.0' is not a range of versions like"),
+        (data.replace(b'"runtime"', b'"runtimm"'), "lacks runtime"),
         (data.replace(b'"format":"impc"', b'"format":"impX"'), r"is not an .impc file .*'impX'"),
         (data.replace(b'"imp_version"', b'"imp_versium"'), "lacks imp_version"),
         (data.replace(b'\\"tokenizer.json\\":400', b'\\"tokenizer.json\\":600'), r"lengths\['tokenizer.json'\] is 600"),
@@ -170,6 +173,39 @@ def test_damaged_and_foreign_files(tmp_path: Path, tiny: Path) -> None:
         with pytest.raises(ImpError, match=message) as caught:
             Artifact.open(path)
         assert "damaged.impc: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("read_by", "words"),
+    [
+        (">=0.3.0,<0.4.0", f"needs imp 0.3.0 or newer, this is {VERSION}; install imp>=0.3.0,<0.4.0, or compile the"),
+        (">=0.0.8,<0.1.0", f"needs imp older than 0.1.0, this is {VERSION}; install imp>=0.0.8,<0.1.0, or compile the"),
+    ],
+)
+def test_another_version_says_which_to_install(tmp_path: Path, tiny: Path, read_by: str, words: str) -> None:
+    """Before anything else that another version may have otherwise: here the number of the container."""
+    data = tiny.read_bytes().replace(READ_BY.encode(), read_by.encode())
+    path = tmp_path / "other.impc"
+    path.write_bytes(data.replace(b'"format_version":"2"', b'"format_version":"9"'))
+    with pytest.raises(ArtifactError) as caught:
+        Artifact.open(path)
+    assert str(caught.value).startswith(f"{path}: {words}")
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert misfit(READ_BY) is None
+    assert misfit(">=0.9.0,<0.11.0", "0.10.0") is None
+    assert misfit(">=0.9.0,<0.11.0", "0.11.0") is not None
+    for wrong in (
+        "",
+        ">=0.1",
+        ">=0.1.0,<0.2.0 ",
+        ">=0.1.0,<0.2.0\n",
+        ">=\u0661.0.0,<2.0.0",
+        f">={'1' * 5000}.0.0,<2.0.0",
+    ):
+        with pytest.raises(ValueError, match="is not a range of versions"):
+            misfit(wrong)
 
 
 def test_a_key_must_not_occur_twice(tmp_path: Path, tiny: Path) -> None:
