@@ -28,7 +28,8 @@ class AttentionSpec:
     all. `softcap`: of the scaled scores; 0: none. `head_norms`: q and k are normed head by head, or with
     `whole_norms` all heads together, each element with a weight of its own; `value_norms`: v too, without a weight.
     `tied_values`: v is what k is before norm and rotation. `shares`: the layer of the cache that it reads, an
-    earlier one's, where it has no k and v itself. `biases`: which of q, k, v and output have one.
+    earlier one's, where it has no k and v itself. `sinks`: each head has one more score, without a value. `biases`:
+    which of q, k, v and output have one.
     """
 
     heads: int
@@ -44,6 +45,7 @@ class AttentionSpec:
     value_norms: bool = False
     tied_values: bool = False
     shares: int | None = None
+    sinks: bool = False
     biases: tuple[Biased, ...] = ()
 
 

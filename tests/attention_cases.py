@@ -33,6 +33,7 @@ class Heads:
     v_norm: bool = False
     window: int = 0
     soft_cap: float = 0.0
+    sinks: bool = False
     tied: bool = False  # v is what k is before norm and rotation
     shared: bool = False  # neither k nor v: the cache is an earlier layer's
     tokens: int = 32
@@ -132,7 +133,7 @@ class Heads:
         match name:
             case "AttentionConfig":
                 fields |= {"block_tokens": BLOCK, **last, **more, "window": self.window, **rope, **norms}
-                fields |= {"soft_cap": cap}
+                fields |= {"soft_cap": cap} | ({"sinks": True} if self.sinks else {})
             case "RopeAppendConfig":
                 fields |= {"rows": self.tokens, "values": self.values, "stride": self.width, **last, **rope, **norms}
             case "AttentionPrefillConfig":
@@ -145,6 +146,7 @@ class Heads:
                     "wgmma": self.wgmma,
                     "folds": self.folds,
                 }
+                fields |= {"sinks": True} if self.sinks else {}
         return f"imp::{name}{{{', '.join(f'.{key} = {_literal(value)}' for key, value in fields.items())}}}"
 
 
@@ -152,6 +154,11 @@ def _literal(value: float) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f"{np.float32(value)!s}f" if isinstance(value, float) else str(value)
+
+
+def sinks_of(case: Heads) -> Array:
+    """Float32 [heads]: among the scores, far above all of them, far below; NaN where nobody may look."""
+    return np.resize([0.5, 200, 3, -80, -1] if case.sinks else np.nan, case.heads).astype(np.float32)
 
 
 def hidden(case: Heads, position: int) -> int:
@@ -239,6 +246,9 @@ def attended(case: Heads, q: Array, kv: Array, start: int) -> Array:
     ahead = np.arange(length) - (start + np.arange(n)[:, None])
     seen = (ahead <= 0) & (ahead > -(case.window or length + 1))
     scores = np.where(seen, scores, -np.inf)
-    weights = np.exp2(scores - scores.max(-1, keepdims=True))
-    found: Array = np.einsum("hts,hsd->thd", weights / weights.sum(-1, keepdims=True), np.nan_to_num(v))
+    ones = sinks_of(case).astype(np.float64)[:, None, None] * math.log2(math.e) if case.sinks else -np.inf
+    largest = np.maximum(scores.max(-1, keepdims=True), ones)
+    weights = np.exp2(scores - largest)
+    total = weights.sum(-1, keepdims=True) + np.exp2(ones - largest)
+    found: Array = np.einsum("hts,hsd->thd", weights / total, np.nan_to_num(v))
     return found

@@ -20,6 +20,10 @@ def sees(window: int, softcap: float = 0.0, theta: float = 10000.0) -> Change:
     return lambda old: replace(old, window=window, softcap=softcap, rope=replace(old.rope, theta=theta))
 
 
+def sinks(window: int = 0) -> Change:
+    return lambda old: replace(old, window=window, sinks=True)
+
+
 def turns(dim: int, magnitude: float = 1.0, window: int = 0) -> Change:
     return lambda old: replace(old, window=window, rope=replace(old.rope, dim=dim, magnitude=magnitude))
 
@@ -65,5 +69,6 @@ MIXED = {
     "nothing turns": Mixed((turns_nothing(),), {"head_dim": 32}),
     "parts of heads turn": Mixed((turns(64, 1.19), turns(64, 1.19, 9)), {"head_dim": 96}),
     "neighbours in parts of heads turn": Mixed((turns(16, 1.5, 16),), {**LLAMA, "head_dim": 48}),
+    "sinks": Mixed((sinks(20), sinks()), {"num_attention_heads": 8}),
     "only itself": Mixed((sees(1), sees(2)), {"head_dim": 80}),
 }

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 138c6cbc56aed7e8
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text ee5359e7b639b5f9
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -104,9 +104,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = nullptr});
+      .step = nullptr,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attention_0_t::Args) == 12 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // step_r1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads
@@ -527,9 +528,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) attend_0(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sequences = sequences});
+      .sequences = sequences,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attend_0_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text b40381cf3db980f3
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 48897cc527834028
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -106,9 +106,10 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = nullptr});
+      .step = nullptr,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attention_0_t::Args) == 12 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // step_r1 layers.0.attn_output and 41 more · grid (132, 1, 1), 384 threads
@@ -530,9 +531,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_0(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sequences = sequences});
+      .sequences = sequences,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attend_0_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attend_0_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
@@ -826,9 +828,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_1(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sequences = sequences});
+      .sequences = sequences,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attend_1_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attend_1_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
@@ -1086,9 +1089,10 @@ extern "C" __global__ void __launch_bounds__(128, 2) attend_2(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sequences = sequences});
+      .sequences = sequences,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attend_2_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(attend_2_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
@@ -1300,9 +1304,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step});
+      .step = step,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attention_1_t::Args) == 12 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 1024 threads
@@ -1751,9 +1756,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step});
+      .step = step,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attention_2_t::Args) == 12 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 1024 threads
@@ -1997,9 +2003,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step});
+      .step = step,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attention_3_t::Args) == 12 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 1024 threads
@@ -2243,9 +2250,10 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
       .partial = partial,
       .arrived = arrived,
       .out = out,
-      .step = step});
+      .step = step,
+      .sinks = nullptr});
 }
-static_assert(sizeof(attention_4_t::Args) == 12 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 1024 threads

@@ -310,7 +310,10 @@ class _Block:
         q, k, v = (made.get(part) for part in "qkv")
         assert q is not None
         layer = self.index if a.shares is None else a.shares
-        self.ops.append(Attention(out, q, k, v, layer, a.heads, a.kv_heads, a.head_dim, a.scale, a.window, a.softcap))
+        sinks = self._weight("attn_sinks.weight", 1, a.heads) if a.sinks else None
+        self.ops.append(
+            Attention(out, q, k, v, layer, a.heads, a.kv_heads, a.head_dim, a.scale, a.window, a.softcap, sinks)
+        )
         return self._linear("attn_output", "attn_output", out, self.spec.hidden, a.biases, "output")
 
     def _mlp(self, x: Value) -> Value:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imp_codegen.graph import Evaluation, Floats, Op, Value, floats
+from imp_codegen.graph import Evaluation, Floats, Op, Value, Weight, floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +15,8 @@ class Attention(Op):
 
     Without k and v it appends nothing: it reads the cache to which an earlier attention of that `layer` has appended.
     With a `window` w a token sees w positions, its own the last of them; with 0 all. With a `softcap` c a scaled score
-    s becomes c * tanh(s / c); 0: it stays.
+    s becomes c * tanh(s / c); 0: it stays. `sinks` [1, heads]: of each head one more score, as it is, that has no
+    value: exp(sink) is added to the sum that the weights are divided by.
     """
 
     q: Value
@@ -28,12 +29,14 @@ class Attention(Op):
     scale: float
     window: int = 0
     softcap: float = 0.0
+    sinks: Weight | None = None
 
     def fits(self) -> bool:
         queries = self.out.width == self.q.width == self.heads * self.head_dim
         widths = {value.width if value else 0 for value in (self.k, self.v)}
         keys = widths in ({0}, {self.kv_heads * self.head_dim})
-        return queries and keys and self.heads % self.kv_heads == 0 and self.window >= 0
+        sinks = self.sinks is None or (self.sinks.rows, self.sinks.cols) == (1, self.heads)
+        return queries and keys and sinks and self.heads % self.kv_heads == 0 and self.window >= 0
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         q, *new = read
@@ -49,6 +52,10 @@ class Attention(Op):
             scores = self.softcap * np.tanh(scores / self.softcap)
         distance = (len(keys) - n + np.arange(n))[:, None] - np.arange(len(keys))[None, :]
         seen = (distance >= 0) & (distance < self.window) if self.window else distance >= 0
-        weights = np.exp(np.where(seen, scores, -np.inf) - np.where(seen, scores, -np.inf).max(axis=-1, keepdims=True))
-        weights /= weights.sum(axis=-1, keepdims=True)
+        scores = np.where(seen, scores, -np.inf)
+        if self.sinks:
+            sinks = at.vector(self.sinks).reshape(self.kv_heads, -1, 1, 1)
+            scores = np.concatenate([scores, np.broadcast_to(sinks, (*scores.shape[:-1], 1))], axis=-1)
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = (weights / weights.sum(axis=-1, keepdims=True))[..., : len(keys)]
         return floats(np.einsum("kgtl,lkd->tkgd", weights, values).reshape(n, -1))

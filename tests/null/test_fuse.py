@@ -37,7 +37,7 @@ SQUARE = {
     "head_dim": 64,
     "vocab_size": 320,
 }
-OPTIONAL = {(Linear, "bias"), (HeadNorm, "weight")}
+OPTIONAL = {(Linear, "bias"), (HeadNorm, "weight"), (Attention, "sinks")}
 REFUSALS = (GraphError, FusionError, TargetError, CheckpointError)
 
 
@@ -106,6 +106,8 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
             yield from (dataclasses.replace(now, rows=now.rows + 1), dataclasses.replace(now, cols=now.cols * 2))
             if (type(op), field) in OPTIONAL:
                 yield None
+        case None if isinstance(op, Attention) and field == "sinks":
+            yield from (Weight(f"{op.out.name}_{heads}", 1, heads) for heads in (op.heads, op.heads + 1))
         case None if isinstance(op, Attention):
             yield from (op.out for op in graph.ops[:at] if op.out.width == graph.ops[at].out.width)
         case None:
@@ -301,6 +303,10 @@ def test_layers_that_see_otherwise_are_taken_by_both_forms(program: Program) -> 
         (
             {"layers.1.attention": {"softcap": 3.0}},
             r"Attention layers.1.attention: its soft cap \(3.0\) is not that of",
+        ),
+        (
+            {"layers.1.attention": {"sinks": Weight("sinks", 1, 5)}},
+            r"Attention layers.1.attention: its use of sinks \(True\) is not that of",
         ),
         ({"layers.1.attention": {"scale": 0.5}}, r"Attention layers.1.attention: its scale \(0.5\) is not that of"),
     ],

@@ -19,6 +19,8 @@ CASES = {
     "qwen3_8b": Heads(32, 8, 128, qk_norm=True),
     "demo": Heads(8, 2, 32, interleaved=True),
     "heads_of_64": Heads(16, 8, 64),
+    "gpt_oss": Heads(64, 8, 64, magnitude=1.3466, window=128, sinks=True),
+    "gpt_oss_far": Heads(64, 8, 64, magnitude=1.3466, sinks=True),
     "phi3_mini": Heads(32, 32, 96, window=2047, magnitude=1.19),
     "phi4_mini": Heads(24, 8, 128, rope_dim=96, magnitude=1.19),
     "gemma3_12b": Heads(16, 8, 256, qk_norm=True, window=1024),
@@ -73,7 +75,18 @@ def source(target: str) -> str:
             (
                 "attend",
                 f"imp::AttentionPrefill<{prompts.config('AttentionPrefillConfig')}, {case.row}>",
-                (floats, f"const {bytes_}", ints, ints, "float*", "std::uint32_t*", "float*", header, sequences),
+                (
+                    floats,
+                    f"const {bytes_}",
+                    ints,
+                    ints,
+                    "float*",
+                    "std::uint32_t*",
+                    "float*",
+                    header,
+                    sequences,
+                    floats,
+                ),
             ),
         ):
             parameters = ", ".join(f"{each} a{i}" for i, each in enumerate(types))

@@ -10,7 +10,18 @@ import pytest
 from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
-from attention_cases import BLOCK, Heads, attended, fill, gather, heads_of, hidden, layer_base, table_and_cache
+from attention_cases import (
+    BLOCK,
+    Heads,
+    attended,
+    fill,
+    gather,
+    heads_of,
+    hidden,
+    layer_base,
+    sinks_of,
+    table_and_cache,
+)
 
 Array = NDArray[Any]
 SLOT = 1
@@ -31,12 +42,13 @@ class Case:
         state = (
             "std::uint8_t* cache, const imp::StepRow* rows, const std::int32_t* positions, const std::int32_t* table"
         )
-        outputs = "float* partial, std::uint32_t* arrived, float* out"
+        outputs = "float* partial, std::uint32_t* arrived, float* out, const float* sinks"
         return (
             f"using {name}_t = imp::AttentionDecode<{config}, {self.heads.row}, {self.slots}>;\n"
             f'extern "C" {{ int {name}_shared = {name}_t::kSharedBytes; }}\n'
             f'extern "C" __global__ void {name}({inputs}, {state}, {outputs}) {{\n'
-            f"  {name}_t::run({{qkv, q, k, turns, cache, rows, positions, table, partial, arrived, out}});\n}}\n"
+            f"  {name}_t::run({{qkv, q, k, turns, cache, rows, positions, table, "
+            "partial, arrived, out, nullptr, sinks});\n}\n"
         )
 
 
@@ -54,6 +66,9 @@ CASES = {
     "shared_window": Case(Heads(8, 1, 32, shared=True, window=17), warps=3),
     "all_heads_normed": Case(Heads(8, 2, 64, qk_norm=True, whole_norm=True)),
     "all_heads_normed_alone": Case(Heads(3, 1, 48, qk_norm=True, whole_norm=True, shared=True), warps=3),
+    "sinks": Case(Heads(8, 2, 64, sinks=True)),
+    "sinks_alone": Case(Heads(5, 1, 64, window=20, soft_cap=2.0, sinks=True), splits=1, warps=3),
+    "sinks_in_two_shares": Case(Heads(12, 1, 16, window=128, sinks=True), splits=4),
     "capped": Case(Heads(4, 1, 32, soft_cap=0.7)),
     "heads_of_144": Case(Heads(2, 1, 144, window=70)),
     "heads_of_256": Case(Heads(4, 2, 256, qk_norm=True)),
@@ -111,10 +126,11 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     partial = np.full(items * case.splits * heads.group * (heads.head_dim + 2), np.nan, np.float32)
     out = aligned(np.full((heads.heads, heads.head_dim), np.nan, np.float32))
     arrived = aligned(np.zeros(items, np.uint32))
+    sinks = aligned(sinks_of(heads))
     library.configure(order=2, seed=position)
     shared = library.integer(f"{name}_shared")
     error = library.launch(
-        name, [*held, aligned(partial), arrived, out], (case.splits, items, 1), case.warps * 32, shared
+        name, [*held, aligned(partial), arrived, out, sinks], (case.splits, items, 1), case.warps * 32, shared
     )
     assert error == ""
 

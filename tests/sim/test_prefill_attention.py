@@ -20,6 +20,7 @@ from attention_cases import (
     heads_of,
     hidden,
     layer_base,
+    sinks_of,
     table_and_cache,
 )
 from imp_codegen.kernels.attention.sizes import span_of
@@ -51,6 +52,12 @@ CASES = {
     "group4_small_tiles": Heads(4, 1, 64, qk_norm=True, groups=2),
     "group7": Heads(7, 1, 64, tokens=64),
     "group18_shared_by_tiles": Heads(18, 1, 144, groups=1),
+    "sinks": Heads(4, 1, 64, sinks=True),
+    "sinks_by_parts": Heads(3, 3, 144, window=33, soft_cap=2.0, sinks=True),
+    "sinks_of_many_spans": Heads(8, 2, 32, table_blocks=140, sinks=True, groups=2),
+    "sinks_folded": Heads(
+        8, 1, 64, tokens=64, table_blocks=140, window=700, groups=4, wgmma=True, folds=True, sinks=True
+    ),
     "long": Heads(4, 1, 32, table_blocks=140),
     "long_t128": Heads(4, 1, 32, table_blocks=140, tokens=128, folds=True),
     "warpgroup": Heads(4, 1, 64, table_blocks=140, groups=4, wgmma=True),
@@ -86,7 +93,18 @@ def source() -> str:
             (
                 f"attend_{name}",
                 attend,
-                (floats, "const std::uint8_t*", ints, ints, "float*", "std::uint32_t*", "float*", header, sequences),
+                (
+                    floats,
+                    "const std::uint8_t*",
+                    ints,
+                    ints,
+                    "float*",
+                    "std::uint32_t*",
+                    "float*",
+                    header,
+                    sequences,
+                    floats,
+                ),
             ),
         ):
             parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(kinds))
@@ -118,7 +136,7 @@ class Kernels:
         case = CASES[name]
         partial = aligned(np.full((case.tokens * case.heads * case.spans, case.head_dim + 2), np.nan, np.float32))
         arrived = aligned(np.zeros(case.tokens * case.heads, np.uint32))
-        self.run(f"attend_{name}", q, base, table, positions, partial, arrived, out, *step)
+        self.run(f"attend_{name}", q, base, table, positions, partial, arrived, out, *step, aligned(sinks_of(case)))
         assert not arrived.any()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_weights, turns
+from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_weights, sinks, turns
 from imp_codegen.kernels.attention.sizes import (
     LEAST_SLOTS,
     attention_bytes,
@@ -53,6 +53,7 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             "arrived": Param("std::uint32_t*", low.buffer("attn.arrived", rows * items * 4)),
             "out": low.value("float*", op.out),
             "step": low.step() if low.batch else None,
+            "sinks": sinks(low, op),
         },
         grid=(splits, items * rows, 1),
         threads=warps * 32,

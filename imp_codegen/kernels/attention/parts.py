@@ -80,6 +80,7 @@ def core_config(low: Lowering, parts: Parts, splits: int, window: int, warps: in
             ("window", window),
             *rotation(parts),
             ("soft_cap", op.softcap * math.log2(math.e)),
+            *with_sinks(op),
         ),
     )
 
@@ -97,6 +98,16 @@ def rotation(parts: Parts) -> tuple[tuple[str, Scalar], ...]:
         ("eps", norms[0].eps if norms else 0.0),
         ("scale", parts.op.scale * math.log2(math.e)),
     )
+
+
+def with_sinks(op: Attention) -> tuple[tuple[str, Scalar], ...]:
+    """The field of a config that says that heads have sinks, where they have."""
+    return (("sinks", True),) if op.sinks else ()
+
+
+def sinks(low: Lowering, op: Attention) -> Param | None:
+    """The sinks of the heads, where they have any."""
+    return low.plane(op.sinks) if op.sinks else None
 
 
 def appended(low: Lowering, op: Attention) -> tuple[Output, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, turns
+from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, sinks, turns, with_sinks
 from imp_codegen.kernels.attention.sizes import FIRST_SPAN, ChunkTiles, chunk_tiles, most_spans
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
@@ -55,7 +55,10 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
     ctas = min(tiles.per_sm * low.target.sms, spans * tiles.of(op, rows))
     sight = (("window", op.window), ("soft_cap", op.softcap * math.log2(math.e)))
     cut = (("groups", tiles.groups), ("ctas", ctas), ("spans", spans), ("wgmma", tiles.wgmma), ("folds", tiles.folds))
-    config = Config("AttentionPrefillConfig", (*_heads(low, op), ("stride", parts.width), *low.paging(), *sight, *cut))
+    config = Config(
+        "AttentionPrefillConfig",
+        (*_heads(low, op), ("stride", parts.width), *low.paging(), *sight, *cut, *with_sinks(op)),
+    )
     split = tiles.split_rows(op, rows, ctas)
     partial = low.buffer("attn.partials", split * op.heads * spans * (op.head_dim + 2) * 4)
     cache, part = low.layer_cache(op.layer), low.cache.layers[op.layer]
@@ -74,6 +77,7 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
             "out": low.value("float*", op.out),
             "step": low.step(),
             "sequences": low.step_sequences(),
+            "sinks": sinks(low, op),
         },
         grid=(ctas, 1, 1),
         threads=tiles.warps * 32,

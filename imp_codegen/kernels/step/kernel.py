@@ -8,7 +8,7 @@ from dataclasses import replace
 from math import ceil
 
 from imp_codegen.graph import Weight, label
-from imp_codegen.kernels.attention.parts import core_config, norm_weights
+from imp_codegen.kernels.attention.parts import core_config, norm_weights, sinks
 from imp_codegen.kernels.attention.sizes import attention_warps, core_bytes, queries_of_cta
 from imp_codegen.kernels.kernel_spec import Argument, Arguments, Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.linear_add import LinearAdd
@@ -201,6 +201,8 @@ def _layer_arguments(
     }
     norms = norm_weights(low, parts)
     attention: dict[str, Argument] = {name: norm or norms["q_norm"] for name, norm in norms.items() if norms["q_norm"]}
+    if parts.op.sinks:
+        attention["sinks"] = sinks(low, parts.op)
     if own_cache:
         attention |= {"cache": low.layer_cache(parts.op.layer), "table": low.layer_table(parts.op.layer)}
     if attention := attention | copies.of("copy", (parts.op.out,)):

@@ -324,6 +324,7 @@ def _alike(layer: Layer) -> Iterator[tuple[str, str, object]]:
         yield label(end_of.ops[-1]), "factor", end_of.add.scale if isinstance(end_of, LinearAdd) else 1
     yield label(op), "scale", op.scale
     yield label(op), "soft cap", op.softcap
+    yield label(op), "use of sinks", bool(op.sinks)
     first_norm = parts.norms[0] if parts.norms else None
     yield label(op), "norm of q and k", bool(first_norm)
     yield label(first_norm or op), "norm of all heads", parts.whole

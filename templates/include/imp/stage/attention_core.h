@@ -30,6 +30,7 @@ struct AttentionConfig {
   float eps;
   float scale;     // softmax scale times log2(e)
   float soft_cap;  // of the scores, times log2(e); 0: none
+  bool sinks = false;  // each head has one
 };
 
 // Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as it has
@@ -86,6 +87,7 @@ struct AttentionCore {
     const float* k_weight;
     std::uint8_t* cache;        // this layer's part of block 0
     const std::int32_t* table;  // of the sequence, from its group's first entry on
+    const float* sinks = nullptr;
   };
 
   // Cosines and sines at the step's position: of this lane's pairs in registers.
@@ -260,6 +262,16 @@ struct AttentionCore {
         parts.total[i] = part[C.head_dim + 1];
       }
     });
+  }
+
+  // What head `head` makes of all parts.
+  static __device__ __forceinline__ float output(const Merged& m, const float* sinks, int head) {
+    if constexpr (C.sinks) {
+      const SinkShare share(sinks[head], m.largest);
+      return divide_fast(m.value * share.rest, share.total(m.total));
+    } else {
+      return divide_fast(m.value, m.total);
+    }
   }
 
  private:

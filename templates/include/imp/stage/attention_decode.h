@@ -31,6 +31,7 @@ struct AttentionDecode {
     std::uint32_t* arrived;  // [tokens, items], zero between launches
     float* out;              // [tokens, heads, head_dim]
     const StepHeader* step = nullptr;  // of several tokens
+    const float* sinks = nullptr;      // [heads]
   };
 
   static __device__ __forceinline__ void run(const Args& args) {
@@ -79,7 +80,8 @@ struct AttentionDecode {
     if (share.active == 1) {
       for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
         const auto m = Core::merge_warps(core, used, i / C.head_dim, i % C.head_dim);
-        args.out[item * Core::kGroup * C.head_dim + i] = untagged(divide_fast(m.value, m.total));
+        const int head = item * Core::kGroup + i / C.head_dim;
+        args.out[item * Core::kGroup * C.head_dim + i] = untagged(Core::output(m, args.sinks, head));
       }
       return;
     }
@@ -157,7 +159,8 @@ struct AttentionDecode {
           parts.total[s] = load_fresh(partial + C.head_dim + 1);
         }
       });
-      a.out[item * Core::kGroup * C.head_dim + i] = untagged(divide_fast(m.value, m.total));
+      const int head = item * Core::kGroup + i / C.head_dim;
+      a.out[item * Core::kGroup * C.head_dim + i] = untagged(Core::output(m, a.sinks, head));
     }
   }
 };

@@ -38,6 +38,7 @@ struct AttentionPrefillConfig {
   int spans;   // that a tile's queries see at most
   bool wgmma;  // warpgroups multiply
   bool folds;  // shared memory has room for what a CTA has of earlier spans
+  bool sinks = false;  // each head has one
 };
 
 template <AttentionPrefillConfig C, class Row>
@@ -82,6 +83,7 @@ struct AttentionPrefill {
     float* out;              // [rows, heads, head_dim]
     const StepHeader* step;
     const StepSequence* sequences;
+    const float* sinks = nullptr;  // [heads]
   };
 
   // CTAs take tiles in turn, there and back. Where there are too few, they take spans of tiles, of each sequence the last and
@@ -169,12 +171,12 @@ struct AttentionPrefill {
       Products::add(buffer + kTileBytes, weights, state.out);
     }
     if (alone) {
-      store(a.out, queries, folded ? added(unfold(shared), state) : state);
+      store(a, queries, folded ? added(unfold(shared), state) : state);
       return;
     }
     keep(a.partial, queries, span - first_seen, state);
     if (last_to_arrive(a.arrived + (s.first + first) * kShares + share, spans, shared)) {
-      store(a.out, queries, merged(a.partial, queries, spans));
+      store(a, queries, merged(a.partial, queries, spans));
     }
   }
 
@@ -346,18 +348,28 @@ struct AttentionPrefill {
   // The first of this lane's columns.
   static __device__ __forceinline__ int column() { return Products::step() * 16 + lane_index() % 4 * 2; }
 
-  static __device__ __forceinline__ void store(float* out, const Queries& queries, const State& state) {
+  static __device__ __forceinline__ void store(const Args& a, const Queries& queries, const State& state) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       if (!queries.real[half]) continue;
-      const float inverse = divide_fast(1.0f, state.total[2 * half]);
-      float* line = out + query(queries, half) * C.head_dim + column();
+      const float inverse = inverse_sum(a, queries.head[half], state.largest[half], state.total[2 * half]);
+      float* line = a.out + query(queries, half) * C.head_dim + column();
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
         if (!Products::has(d / 2)) break;
         *reinterpret_cast<float2*>(line + d * 8) =
             make_float2(state.out[d][2 * half] * inverse, state.out[d][2 * half + 1] * inverse);
       }
+    }
+  }
+
+  // What the sums of a head's values are multiplied by.
+  static __device__ __forceinline__ float inverse_sum(const Args& a, int head, float largest, float total) {
+    if constexpr (C.sinks) {
+      const SinkShare share(a.sinks[head], largest);
+      return divide_fast(share.rest, share.total(total));
+    } else {
+      return divide_fast(1.0f, total);
     }
   }
 

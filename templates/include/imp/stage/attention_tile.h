@@ -15,6 +15,22 @@ __device__ __forceinline__ void split_halves(float2 x, std::uint32_t& high, std:
   low = floats_to_half2(x.x - rounded.x, x.y - rounded.y);
 }
 
+// A head's sink: one more score, which softmax counts but which has no value, and which neither the scores' factor nor their
+// cap is for. It joins where all keys have been added up, once, whatever splits and spans they came in. Where it is larger
+// than every score, these shrink by that much; without that exp2(sink - largest) would overflow.
+struct SinkShare {
+  float rest;  // factor of what the keys add up to
+  float own;
+  __device__ __forceinline__ SinkShare(float sink, float largest) {
+    const float score = sink * 1.4426950408889634f;
+    const float most = max(largest, score);
+    rest = exp2_fast(largest - most);
+    own = exp2_fast(score - most);
+  }
+  // Of all weights, where those of the keys have the sum `keys`.
+  __device__ __forceinline__ float total(float keys) const { return fma(keys, rest, own); }
+};
+
 // Queries as the B operand of the product with keys. In shared memory, [HeadDim / 16][count][4] of these: columns 2t, 2t + 1
 // and 2t + 8, 2t + 9 of sixteen, t = 0..3.
 struct QueryWords {

@@ -46,8 +46,8 @@ struct Step {
   //   head       its products' weights; logits, best_value and best [grid] as StoreLogits has them
   //   layer[]    qkv, out, gate_up, down, perhaps gate and proj: norm, post (the norm of the branch that it adds) and scale
   //              (of that sum) where there are any, bias[] of the matrices that have one, plane[], of gate `up`, f32, what
-  //              it multiplies; attention: q_norm, k_norm, if heads have norms or q and k have, and its own cache and
-  //              table, if there are not those of all. In a check build each has `copy`, where the values of its vector
+  //              it multiplies; attention: q_norm, k_norm, if heads have norms or q and k have, sinks, if heads have
+  //              them, and its own cache and table, if there are not those of all. In a check build each has `copy`, where the values of its vector
   //              stay, and `sum_copy` if it keeps a sum. What some layers have fewer of is filled up, and not read.
   using Args = Pointers;
   using Attend = typename L::template At<L::kAttention>;
@@ -388,18 +388,19 @@ struct Step {
       Attend::Kinds::with(l, [&]<class Heads>() {
         using Attending = StepAttend<Step, Heads, Cta>;
         auto a = cached<Heads>(args, l, shared.slot * kTableEntries);
-        take_norms<Heads>(a, args.layer[l]);
+        take_weights<Heads>(a, args.layer[l]);
         const typename Attending::Angles angles{shared.angles[Attend::table(l)]};
         Attending{args, ring, scratch, shared, l}.run(a, qkv, angles, to, count.tile);
       });
     }
 
     template <class Heads>
-    static __device__ __forceinline__ void take_norms(typename Heads::Core::Args& a, const auto& layer) {
+    static __device__ __forceinline__ void take_weights(typename Heads::Core::Args& a, const auto& layer) {
       if constexpr (Heads::kConfig.qk_norm) {
         a.q_weight = layer.attention.q_norm;
         a.k_weight = layer.attention.k_norm;
       }
+      if constexpr (Heads::kConfig.sinks) a.sinks = layer.attention.sinks;
     }
     __device__ __forceinline__ Publishes attended_to(int l, std::uint32_t* to, std::uint32_t tag) const {
       if constexpr (kCopied) {

@@ -89,13 +89,13 @@ struct StepAttend {
       for (int i = thread_index(); i < kOutputs; i += kThreads) {
         const auto m = Core::merge_warps(scratch, used, i / A.head_dim, i % A.head_dim);
         if (share.active == 1) {
-          to.put(head * kOutputs + i, divide_fast(m.value, m.total));
+          to.put(head * kOutputs + i, Core::output(m, a.sinks, head * Core::kGroup + i / A.head_dim));
         } else {
           publish_partial(head, split, i, m, stamp(layer));
         }
       }
     }
-    if (share.active > 1) merge(share.active, to, stamp(layer));
+    if (share.active > 1) merge(share.active, a.sinks, to, stamp(layer));
   }
 
  private:
@@ -161,7 +161,7 @@ struct StepAttend {
     store_fresh(words + A.head_dim + 1, stamped(float_to_bits(m.total), stamp));
   }
   // The CTAs of a head share its outputs; splits in order, so that the result depends on nothing else.
-  __device__ __forceinline__ void merge(int active, const To& to, std::uint32_t stamp) const {
+  __device__ __forceinline__ void merge(int active, const float* sinks, const To& to, std::uint32_t stamp) const {
     const int each = (kOutputs + active - 1) / active;
     for (int item = block_index(); item < Core::kItems * active; item += Kernel::kGrid) {
       const int head = item % Core::kItems;
@@ -171,7 +171,7 @@ struct StepAttend {
         const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
           read_partials(head, first, active, i / A.head_dim, i % A.head_dim, stamp, parts);
         });
-        to.put(head * kOutputs + i, divide_fast(m.value, m.total));
+        to.put(head * kOutputs + i, Core::output(m, sinks, head * Core::kGroup + i / A.head_dim));
       }
     }
   }

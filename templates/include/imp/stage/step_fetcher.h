@@ -19,14 +19,14 @@ struct StepFetcher {
   typename Kernel::Count count{};
 
   __device__ __forceinline__ void run() {
-    prefetch_norms(0);
+    prefetch_vectors(0);
     products<0, L::kAttention>(0);
     grid_wait();  // which sequence it is, and what earlier steps left in its cache
     const int slot = args.rows[0].slot;
     const int position = args.positions[slot];
     const int table = slot * Kernel::kTableEntries;
     for (int l = 0; l < Kernel::kLayers; l++) {
-      if (l + 1 < Kernel::kLayers) prefetch_norms(l + 1);
+      if (l + 1 < Kernel::kLayers) prefetch_vectors(l + 1);
       if (l > 0) products<0, L::kAttention>(l);
       Attend::Kinds::with(l, [&]<class Heads>() {
         cache<Heads>(Kernel::template cached<Heads>(args, l, table),
@@ -36,11 +36,11 @@ struct StepFetcher {
     }
     matrices<Head>(0, args.head.plane);
   }
-  // Norm weights come straight from memory, where they would queue behind the tiles: into L2 a layer ahead, the CTAs
+  // Weights of norms, and sinks, come straight from memory, where they would queue behind the tiles: into L2 a layer ahead, the CTAs
   // sharing the work.
-  __device__ __forceinline__ void prefetch_norms(int l) {
+  __device__ __forceinline__ void prefetch_vectors(int l) {
     const auto& at = args.layer[l];
-    Attend::Kinds::with(l, [&]<class Heads>() { prefetch_head_norms<Heads::kConfig>(at); });
+    Attend::Kinds::with(l, [&]<class Heads>() { prefetch_of_heads<Heads::kConfig>(at); });
     L::each([&]<int I>() {
       using Phase = typename L::template At<I>;
       if constexpr (!Phase::kAttends) {
@@ -51,11 +51,12 @@ struct StepFetcher {
     });
   }
   template <AttentionConfig A>
-  static __device__ __forceinline__ void prefetch_head_norms(const auto& layer) {
+  static __device__ __forceinline__ void prefetch_of_heads(const auto& layer) {
     if constexpr (A.qk_norm) {
       prefetch(layer.attention.q_norm, A.whole_norm ? A.heads * A.head_dim : A.head_dim);
       prefetch(layer.attention.k_norm, A.whole_norm ? A.kv_heads * A.head_dim : A.head_dim);
     }
+    if constexpr (A.sinks) prefetch(layer.attention.sinks, A.heads);
   }
   static __device__ __forceinline__ void prefetch(const float* vector, int count) {
 #pragma unroll 1
