@@ -23,7 +23,7 @@ from imp_codegen.kernels.sieve import sieved
 from imp_codegen.kernels.step.kernel import step_kernel
 from imp_codegen.kernels.step.model import step_model
 from imp_codegen.kernels.take_row import take_row
-from imp_codegen.ops import Linear
+from imp_codegen.ops import Linear, Route
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.plan_buffers import plan_buffers
 from imp_codegen.predict import predict_us
@@ -65,7 +65,8 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     """
     one, *chunks = (body(low, graph, rows) for rows in (1, *low.target.chunks))
     many = chunks[0]
-    weights = tuple(op.weight for op in graph.ops if isinstance(op, Linear))
+    routers = {op.logits for op in graph.ops if isinstance(op, Route)}  # whose products are those of one row
+    weights = tuple(op.weight for op in graph.ops if isinstance(op, Linear) and op.out not in routers)
     batches = [body(low, graph, rows, batch=True) for rows in low.target.batches]
     low, head = one.low, head_of(one)
     first, *layers, _ = (match.lower(low) for match in one.matches)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
-from imp_codegen.sources import Float32, Group, Permute, Plus, Rows, Source, Tensor
+from imp_codegen.sources import Float32, Group, Permute, Plus, Rows, Source, Stack, Tensor
 
 PREFIX = "quantization_config."
 _METHOD = f"{PREFIX}quant_method"
@@ -33,6 +33,8 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return Rows(with_scales(inner, checkpoint), begin, end)
         case Permute(inner, heads):
             return Permute(with_scales(inner, checkpoint), heads)
+        case Stack(sources):
+            return Stack(tuple(with_scales(each, checkpoint) for each in sources))
         case Plus() | Float32() | Group():
             return source
 

@@ -37,10 +37,11 @@ class Weights:
         vector: Floats = self.rows(weight, 0, 1)[0]
         return vector
 
-    def product(self, x: Floats, weight: Weight) -> Floats:
-        """x[tokens, cols] @ weight.T, a few thousand rows of the weight at a time."""
-        starts = range(0, weight.rows, _ROWS_AT_A_TIME)
-        parts = [x @ self.rows(weight, start, min(start + _ROWS_AT_A_TIME, weight.rows)).T for start in starts]
+    def product(self, x: Floats, weight: Weight, expert: int | None = None) -> Floats:
+        """x[tokens, cols] @ weight.T, a few thousand rows of the weight at a time; of a stack one expert's matrix."""
+        begin, end = (0, weight.rows) if expert is None else (weight.each * expert, weight.each * (expert + 1))
+        starts = range(begin, end, _ROWS_AT_A_TIME)
+        parts = [x @ self.rows(weight, start, min(start + _ROWS_AT_A_TIME, end)).T for start in starts]
         return np.concatenate(parts, axis=1)
 
 
@@ -113,8 +114,8 @@ class _Step:
     def vector(self, weight: Weight) -> Floats:
         return self.reference.weights.vector(weight)
 
-    def product(self, x: Floats, weight: Weight) -> Floats:
-        return self.reference.weights.product(self.reference.given(x, weight), weight)
+    def product(self, x: Floats, weight: Weight, expert: int | None = None) -> Floats:
+        return self.reference.weights.product(self.reference.given(x, weight), weight, expert)
 
     def append(self, layer: int, new: Floats) -> Floats:
         return self.reference.append(layer, new)

@@ -74,11 +74,18 @@ class Group:
     sources: tuple[Source, ...]
 
 
-Source = Tensor | Rows | Permute | Plus | Float32 | Group
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Matrices of one shape and format, below one another: an expert's each."""
+
+    sources: tuple[Source, ...]
+
+
+Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack
 
 
 class Stored(Protocol):
-    """A weight that can be read: a vector has the shape (elements,) and is one row."""
+    """A weight that can be read: a vector has the shape (elements,) and is one row, a stack three dimensions."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -103,7 +110,7 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             return {name: (first + begin, first + end), **dict(rest)}
         case Permute(inner) | Plus(inner) | Float32(inner):
             return spans_of(inner)
-        case Group(_, sources):
+        case Group(_, sources) | Stack(sources):
             return {name: span for each in sources for name, span in spans_of(each).items()}
 
 
@@ -122,6 +129,8 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredFloat32(open_source(inner, checkpoint), source, checkpoint)
         case Group(_, sources):
             return _StoredGroup([open_source(each, checkpoint) for each in sources], source, checkpoint)
+        case Stack(sources):
+            return _StoredStack([open_source(each, checkpoint) for each in sources], source, checkpoint)
 
 
 class _StoredTensor:
@@ -234,6 +243,26 @@ class _StoredGroup:
             first = start // each
             joined.append(stored.rows(first, -(-stop // each))[np.arange(start, stop) // each - first])
         return np.concatenate(joined, axis=1)
+
+
+class _StoredStack:
+    def __init__(self, inner: Sequence[Stored], source: Stack, checkpoint: Checkpoint) -> None:
+        first = inner[0]
+        for part, stored in zip(source.sources, inner, strict=True):
+            if len(stored.shape) != 2 or (stored.shape, stored.format) != (first.shape, first.format):
+                expected = f"a matrix as the first expert's: {first.format.name} {list(first.shape)}"
+                raise _misfit(checkpoint, part, stored, expected)
+        self.shape = (len(inner), *first.shape)
+        self.format = first.format
+        self._inner = inner
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        each = self.shape[1]
+        parts = [
+            self._inner[at].rows(max(start - at * each, 0), min(stop - at * each, each))
+            for at in range(start // each, -(-stop // each))
+        ]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 def _rows_of(stored: Stored) -> tuple[int, int]:

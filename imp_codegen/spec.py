@@ -62,6 +62,20 @@ class GatedMlpSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class MoeSpec:
+    """A mixture of experts: gated feed-forward networks of inner width `width`, of which each token goes to some.
+
+    A router's softmax chooses `used` of the `experts` and says what each counts; `normalise`: of those chosen alone.
+    """
+
+    experts: int
+    used: int
+    width: int
+    activation: Activation = "silu"
+    normalise: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class LayerSpec:
     """One decoder layer: what mixes tokens, then what works on each; both are added to the residual stream.
 
@@ -70,7 +84,7 @@ class LayerSpec:
     """
 
     mixer: AttentionSpec
-    ffn: GatedMlpSpec
+    ffn: GatedMlpSpec | MoeSpec
     norms: Norms = "pre"
     extra: int = 0
     output_scale: bool = False

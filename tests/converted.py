@@ -6,6 +6,7 @@ But for windows, which the converter leaves out where the architecture is llama.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import gguf
@@ -34,7 +35,7 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
     for key, value in keys.items():
         if key != "general.architecture":
             add_key(writer, key, value)
-    for name, (dtype, shape, raw) in stored(folder / "model.safetensors").items():
+    for name, (dtype, shape, raw) in stacked(stored(folder / "model.safetensors")).items():
         module, _, kind = name.rpartition(".")
         whole = names.get_name(name)  # of a tensor that no module has
         ours = f"{whole}.weight" if whole else f"{names.get_name(module)}.{kind}"
@@ -66,6 +67,21 @@ def stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:
         name: (each["dtype"], each["shape"], whole[start + each["data_offsets"][0] : start + each["data_offsets"][1]])
         for name, each in header.items()
     }
+
+
+def stacked(tensors: dict[str, tuple[str, list[int], bytes]]) -> dict[str, tuple[str, list[int], bytes]]:
+    """The same with the experts of a layer in one tensor, named as gguf-py knows it."""
+    found: dict[str, tuple[str, list[int], bytes]] = {}
+    for name, (dtype, shape, raw) in sorted(
+        tensors.items(), key=lambda item: [int(n) for n in re.findall(r"\d+", item[0])]
+    ):
+        expert = re.fullmatch(r"(.+\.experts)\.\d+\.(\w+\.weight)", name)
+        if expert is None:
+            found[name] = (dtype, shape, raw)
+            continue
+        _, (count, *_), before = found.get(f"{expert[1]}.{expert[2]}", (dtype, [0], b""))
+        found[f"{expert[1]}.{expert[2]}"] = (dtype, [count + 1, *shape], before + raw)
+    return found
 
 
 def _widened(bf16: np.ndarray) -> np.ndarray:

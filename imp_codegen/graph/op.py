@@ -22,11 +22,27 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A tensor of the checkpoint: [rows, cols], or a vector with rows = 1."""
+    """A tensor of the checkpoint: [rows, cols], or a vector with rows = 1.
+
+    `experts`: it is a stack of so many matrices, one an expert, each with as many of its rows; 0: it is one matrix.
+    """
 
     name: str
     rows: int
     cols: int
+    experts: int = 0
+
+    @property
+    def each(self) -> int:
+        """Rows of one matrix."""
+        return self.rows // max(self.experts, 1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As checkpoints have it, in numpy order."""
+        if self.experts:
+            return (self.experts, self.each, self.cols)
+        return (self.rows, self.cols) if self.rows > 1 else (self.cols,)
 
 
 class Evaluation(Protocol):
@@ -46,8 +62,8 @@ class Evaluation(Protocol):
     def vector(self, weight: Weight) -> Floats:
         """A vector, float32[cols]."""
 
-    def product(self, x: Floats, weight: Weight) -> Floats:
-        """x[n, cols] @ weight.T, x as the matrix multiplies it."""
+    def product(self, x: Floats, weight: Weight, expert: int | None = None) -> Floats:
+        """x[n, cols] @ weight.T, x as the matrix multiplies it; of a stack one expert's matrix."""
 
     def append(self, layer: int, new: Floats) -> Floats:
         """Append `new` [k and v, n, kv heads, head_dim] to a layer's cache; all that it then holds."""

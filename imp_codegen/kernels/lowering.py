@@ -138,21 +138,24 @@ class Lowering:
         return layout
 
     def matrix(self, weight: Weight) -> Cpp:
-        """The C++ type of a weight matrix."""
+        """The C++ type of a weight matrix, of a stack that of each."""
         tile, layout = self.tile(weight), self.layout(weight)
         shape = Config("TileShape", (("rows", tile.rows), ("cols", tile.cols)))
         arguments = layout.arguments(self.placed[weight.name].format)
         assert arguments is not None
-        return Cpp("Matrix", (Cpp(layout.name, (shape, *arguments)), weight.rows, weight.cols))
+        return Cpp("Matrix", (Cpp(layout.name, (shape, *arguments)), weight.each, weight.cols))
 
     def shape(self, weight: Weight) -> str:
         """A matrix as tuning tables write it."""
         plane = self.placed[weight.name].plane
-        return f"{plane.rows}x{plane.cols} {plane.layout}"
+        stack = f"{weight.experts} of " if weight.experts else ""
+        return f"{stack}{weight.each}x{plane.cols} {plane.layout}"
 
-    def weight_bytes(self, *weights: Weight) -> int:
-        """Bytes of the weights without padding: what a kernel must read once."""
-        return sum(self.layout(w).row_bytes(w.cols) * w.rows for w in weights if w.rows > 1)
+    def weight_bytes(self, *weights: Weight, used: int = 1) -> int:
+        """Bytes of the weights without padding: what a kernel must read once; of a stack `used` of the matrices."""
+        return sum(
+            self.layout(w).row_bytes(w.cols) * w.each * (used if w.experts else 1) for w in weights if w.rows > 1
+        )
 
     def tile_bytes(self, weight: Weight) -> int:
         """Bytes of one tile of a matrix's plane."""

@@ -28,13 +28,16 @@ class Streamed:
     shared: int
 
 
-def stream(low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...], *, paired: bool = False) -> Streamed:
+def stream(
+    low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...], *, paired: bool = False, used: int = 1
+) -> Streamed:
     """For a kernel that multiplies one vector with `matrices`: as the tables say, or else the formula.
 
-    `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other.
+    `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other. `used`:
+    of stacks, so many matrices; where they are not paired, a warp takes the same rows of all of them.
     """
     cols = vector.value.width
-    stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices), paired)
+    stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices), paired, used)
     # Floats that would leave too little room for tiles are read where they lie.
     few_warps = 2 * stage.formula(low.target).warps < low.target.card.formulas.gemv_warps
     in_place = not vector.norm and not vector.sum and not low.wants_q8(*matrices) and few_warps
@@ -103,7 +106,7 @@ def encoded_bytes(low: Lowering, vector: Vector, matrices: tuple[Weight, ...]) -
     return codes + floats + sums * round_up(-(-cols // 128) * 4, 16)
 
 
-def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool) -> Stage:
+def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool, used: int) -> Stage:
     tiles = []
     for weight in matrices:
         tile = low.placed[weight.name].tile
@@ -111,20 +114,20 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
         tiles.append(tile)
     rows = max(tile.rows for tile in tiles)
     if paired:
-        units = -(-matrices[0].rows // rows)
+        units = used * -(-matrices[0].each // rows)
         unit_tiles = sum(
             rows // tile.rows * weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True)
         )
     else:
-        units = sum(-(-weight.rows // tile.rows) for weight, tile in zip(matrices, tiles, strict=True))
-        unit_tiles = max(weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
+        units = sum(-(-weight.each // tile.rows) for weight, tile in zip(matrices, tiles, strict=True))
+        unit_tiles = used * max(weight.cols // tile.cols for weight, tile in zip(matrices, tiles, strict=True))
     return Stage(
         kind,
         tuple(low.shape(weight) for weight in matrices),
         units,
         unit_tiles,
         slot_bytes=max(low.tile_bytes(weight) for weight in matrices),
-        plane_bytes=sum(low.placed[weight.name].plane.nbytes for weight in matrices),
+        plane_bytes=sum(low.placed[w.name].plane.nbytes * used // max(w.experts, 1) for w in matrices),
         vector_bytes=vector_bytes,
     )
 

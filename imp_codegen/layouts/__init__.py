@@ -181,11 +181,11 @@ def _round16(nbytes: int) -> int:
     return (nbytes + 15) & ~15
 
 
-def choose_tile(layout: Layout, cols: int) -> Tile:
-    """Tile of a matrix with rows of `cols` weights."""
+def choose_tile(layout: Layout, cols: int, each: int = 0) -> Tile:
+    """Tile of a matrix with rows of `cols` weights; of a stack of such, no tile has rows of two: `each` has so many."""
     length = cols if cols <= layout.tile_weights else _cut(layout, cols)
     rows = _MOST_ROWS
-    while rows > 1 and rows * length > layout.tile_weights:
+    while rows > 1 and (rows * length > layout.tile_weights or each % rows):
         rows //= 2
     return Tile(rows, length)
 

@@ -95,7 +95,5 @@ def sources_of(
 def weights_of(checkpoint: Checkpoint, graph: Graph, sources: Mapping[str, Source]) -> Mapping[str, Stored]:
     """Every weight of a graph, to be read; CheckpointError where a tensor is missing or cannot be read so."""
     if isinstance(checkpoint, RandomCheckpoint):
-        return checkpoint.weights(
-            {w.name: (w.rows, w.cols) if w.rows > 1 else (w.cols,) for w in graph.weights().values()}
-        )
+        return checkpoint.weights({weight.name: weight.shape for weight in graph.weights().values()})
     return {name: open_source(source, checkpoint) for name, source in sources.items()}

@@ -1,4 +1,4 @@
-"""What the dense decoder-only architectures share: reading their numbers, and their graph.
+"""What the decoder-only architectures share: reading their numbers, and their graph.
 
 Keys and weights are called as the GGUF specification calls them (ggml/docs/gguf.md): `<arch>.block_count`,
 `blk.<n>.attn_q.weight`, and so on.
@@ -12,24 +12,28 @@ from dataclasses import dataclass, replace
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.graph import Graph, Op, Value, Weight
 from imp_codegen.models._config import config_activation, config_biases, config_windows
+from imp_codegen.models._experts import Experts, read_experts
 from imp_codegen.models._pooling import read_pooling
 from imp_codegen.models._rope import MAX_SCALE, read_rope
 from imp_codegen.ops import (
     Add,
     Attention,
+    Combine,
     Embed,
+    ExpertLinear,
     Gated,
     HeadNorm,
     Linear,
     RmsNorm,
     Rope,
+    Route,
     Sample,
     Scale,
     ScaleBy,
     Softcap,
 )
 from imp_codegen.rope import RopeSpec
-from imp_codegen.spec import Activation, AttentionSpec, Biased, GatedMlpSpec, LayerSpec, ModelSpec, Norms
+from imp_codegen.spec import Activation, AttentionSpec, Biased, GatedMlpSpec, LayerSpec, ModelSpec, MoeSpec, Norms
 from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
@@ -48,7 +52,7 @@ class Variant:
 
     `interleaved_rope`: of the files that GGUF's converter writes. `biases`: those that transformers gives every model
     of it, without a word in config.json. `rope_scalings`: types that its own file reads. `whole_norms`:
-    q and k are normed, all heads together.
+    q and k are normed, all heads together. `experts`: it may be a mixture of such.
     """
 
     interleaved_rope: bool = False
@@ -58,27 +62,24 @@ class Variant:
     norms: Norms = "pre"
     biases: tuple[Biased, ...] = ()
     rope_scalings: tuple[str, ...] = ()
+    experts: Experts | None = None
 
 
 def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) -> ModelSpec:
-    """The spec of a dense decoder. CheckpointError names the key or tensor that is missing, odd or unsupported."""
+    """The spec of a decoder. CheckpointError names the key or tensor that is missing, odd or unsupported."""
     meta = checkpoint.metadata
-    if experts := meta.integer(f"{architecture}.expert_count", 0):
-        key = meta.spelled(f"{architecture}.expert_count")
-        raise CheckpointError(
-            f"{checkpoint.path}: is a mixture of experts ({key} is {experts}), which imp does not compile yet; choose "
-            "a dense model"
-        )
     layers = meta.integer(f"{architecture}.block_count", minimum=1, maximum=1024)
     attention = _read_attention(checkpoint, architecture, layers, variant)
     widths = meta.integers_of_layers(f"{architecture}.feed_forward_length", layers, minimum=1, maximum=MAX_WIDTH)
     own = _OwnWays.of(checkpoint, variant, layers)
+    experts = read_experts(checkpoint, architecture, layers, own.activation, variant.experts)
 
     def layer(index: int) -> LayerSpec:
         of_attention, of_mlp = (tuple(b for b in own.biases[index] if (b in _OF_MLP) == mlp) for mlp in (False, True))
         mixer = attention[index]
         mixer = replace(mixer, biases=of_attention, window=mixer.window if own.windows[index] else 0)
-        return LayerSpec(mixer, GatedMlpSpec(widths[index], own.activation, of_mlp), variant.norms)
+        ffn = experts[index] or GatedMlpSpec(widths[index], own.activation, of_mlp)
+        return LayerSpec(mixer, ffn, variant.norms)
 
     return ModelSpec(
         name=plain_name(checkpoint.name) or architecture,
@@ -318,10 +319,32 @@ class _Block:
 
     def _mlp(self, x: Value) -> Value:
         m = self.layer.ffn
+        if isinstance(m, MoeSpec):
+            return self._experts(m, x)
         gate, up = (self._linear(part, f"ffn_{part}", x, m.width, m.biases, part) for part in ("gate", "up"))
         out = self._value("gated", m.width)
         self.ops.append(Gated(out, gate, up, m.activation))
         return self._linear("down", "ffn_down", out, self.spec.hidden, m.biases, "down")
+
+    def _experts(self, m: MoeSpec, x: Value) -> Value:
+        logits = self._linear("router", "ffn_gate_inp", x, m.experts, (), "")
+        route = self._value("route", 2 * m.used)
+        self.ops.append(Route(route, logits, m.normalise))
+        gate, up = (self._expert_linear(part, x, route, m.width, m) for part in ("gate", "up"))
+        gated = self._value("gated", gate.width)
+        self.ops.append(Gated(gated, gate, up, m.activation))
+        down = self._expert_linear("down", gated, route, self.spec.hidden, m)
+        out = self._value("combined", self.spec.hidden)
+        self.ops.append(Combine(out, down, route))
+        return out
+
+    def _expert_linear(self, part: str, x: Value, route: Value, width: int, m: MoeSpec) -> Value:
+        """`width`: what one expert makes of its vector."""
+        out = self._value(part, m.used * width)
+        cols = m.width if part == "down" else x.width
+        weight = Weight(f"blk.{self.index}.ffn_{part}_exps.weight", m.experts * width, cols, m.experts)
+        self.ops.append(ExpertLinear(out, x, route, weight))
+        return out
 
     def _value(self, name: str, width: int) -> Value:
         return Value(f"layers.{self.index}.{name}", width)

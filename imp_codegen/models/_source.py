@@ -59,12 +59,12 @@ def usual_source(weight: str, spec: ModelSpec, dialect: Dialect) -> Source:
     return usual(weight, dialect)
 
 
-def interleaved_source(weight: str, spec: ModelSpec, dialect: Dialect) -> Source:
+def interleaved_source(weight: str, spec: ModelSpec, dialect: Dialect, layer: Mapping[str, str] = LAYER) -> Source:
     """As usual, but where halves of a head turn together, q and k are permuted as GGUF's converter does it.
 
     So one rotary embedding, of neighbours, serves both dialects.
     """
-    stored = usual(weight, dialect)
+    stored = usual(weight, dialect, layer)
     part = re.fullmatch(r"blk\.(\d+)\.attn_([qk])\.(?:weight|bias)", weight)
     if dialect == "gguf" or part is None:
         return stored

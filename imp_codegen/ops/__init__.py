@@ -2,12 +2,15 @@
 
 from imp_codegen.ops.add import Add
 from imp_codegen.ops.attention import Attention
+from imp_codegen.ops.combine import Combine
 from imp_codegen.ops.embed import Embed
+from imp_codegen.ops.expert_linear import ExpertLinear
 from imp_codegen.ops.gated import Gated
 from imp_codegen.ops.head_norm import HeadNorm
 from imp_codegen.ops.linear import Linear
 from imp_codegen.ops.rms_norm import RmsNorm
 from imp_codegen.ops.rope import Rope, ropes
+from imp_codegen.ops.route import Route
 from imp_codegen.ops.sample import Sample
 from imp_codegen.ops.scale import Scale
 from imp_codegen.ops.scale_by import ScaleBy
@@ -16,12 +19,15 @@ from imp_codegen.ops.softcap import Softcap
 __all__ = [
     "Add",
     "Attention",
+    "Combine",
     "Embed",
+    "ExpertLinear",
     "Gated",
     "HeadNorm",
     "Linear",
     "RmsNorm",
     "Rope",
+    "Route",
     "Sample",
     "Scale",
     "ScaleBy",

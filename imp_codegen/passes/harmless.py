@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 
-from imp_codegen.spec import ModelSpec
+from imp_codegen.spec import ModelSpec, MoeSpec
 
 Harmless = Callable[[object, ModelSpec], bool]
 """Whether a value changes nothing in a model."""
@@ -30,6 +30,11 @@ def _nothing(value: object, spec: ModelSpec) -> bool:
     return False
 
 
+def _dense(value: object, spec: ModelSpec) -> bool:
+    return not any(isinstance(layer.ffn, MoeSpec) for layer in spec.layers)
+
+
+_OF_EXPERTS = (_dense, "nothing beside experts")
 _OFF = (_one_of(0), "0")
 _NEUTRAL = (_one_of(0, 1), "1")
 _ONE = (_one_of(1), "1")
@@ -54,7 +59,7 @@ KEYS: Mapping[str, Rule] = {
     "residual_scale": _NEUTRAL,
     # Of experts, of which there are none.
     **{
-        f"expert_{name}": (_anything, "")
+        f"expert_{name}": _OF_EXPERTS
         for name in (
             "used_count",
             "shared_count",
@@ -105,8 +110,8 @@ HARMLESS_FIELDS = frozenset((
     "task_specific_params", "temperature", "tf_legacy_loss", "tokenizer_class", "top_k", "top_p", "torch_dtype",
     "torchscript", "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
     "use_cache",
-    # Of experts, of which there are none.
-    "moe_intermediate_size", "top_k_experts",
+    # Of the training of experts.
+    "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
     # Of images and sound beside text.
     "audio_token_id", "boa_token_id", "boi_token_id", "boi_token_index", "eoa_token_id", "eoi_token_id",
     "eoi_token_index", "image_token_id", "image_token_index", "mm_tokens_per_image", "video_token_id",
@@ -123,6 +128,7 @@ FIELDS: Mapping[str, Rule] = {
     "is_encoder_decoder": _FALSE,
     "logits_scaling": _ONE,
     "mlp_bias": _FALSE,
+    **dict.fromkeys(("moe_intermediate_size", "norm_topk_prob", "num_experts_per_tok", "top_k_experts"), _OF_EXPERTS),
     "residual_multiplier": _ONE,
     "tie_encoder_decoder": _FALSE,
     "use_bidirectional_attention": (_one_of(False, "vision"), "false, or vision, which is of images"),

@@ -26,10 +26,9 @@ def place_weights(
 
 def _place(weight: Weight, stored: Stored, path: Path, targets: Collection[str]) -> Placed:
     vector = weight.rows == 1
-    expected = (weight.cols,) if vector else (weight.rows, weight.cols)
     fmt = stored.format
-    if stored.shape != expected:
-        raise CheckpointError(f"{path}: {weight.name} has shape {list(stored.shape)}, expected {list(expected)}")
+    if stored.shape != weight.shape:
+        raise CheckpointError(f"{path}: {weight.name} has shape {list(stored.shape)}, expected {list(weight.shape)}")
     if vector:
         if fmt.block != 1:
             raise CheckpointError(f"{path}: {weight.name} is {fmt.name}; a vector must be F32, F16 or BF16")
@@ -42,7 +41,7 @@ def _place(weight: Weight, stored: Stored, path: Path, targets: Collection[str])
         layout = layout_for(fmt, weight.rows, weight.cols, targets)
     except FormatError as error:
         raise CheckpointError(f"{path}: {weight.name} is {fmt.name}, but {error}") from None
-    tile = choose_tile(layout, weight.cols)
+    tile = choose_tile(layout, weight.cols, weight.each if weight.experts else 0)
     nbytes = plane_bytes(layout, weight.rows, weight.cols, tile)
     place = f"{layout.name}:{tile.rows}x{tile.cols}"
     return Placed(weight, fmt, layout, tile, Plane(weight.name, fmt.name, place, weight.rows, weight.cols, nbytes))

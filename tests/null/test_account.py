@@ -178,7 +178,7 @@ UNKNOWN_KEYS: dict[str, tuple[Any, str]] = {
     "rope.scaling.attn_factor": (1.2, "rope.scaling.attn_factor is 1.2"),
     "rope.scaling.type": ("longrope", "rope.scaling.type is 'longrope', expected none, linear or yarn"),
     "rope.dimension_count": (HEAD_DIM + 2, "rope.dimension_count is 18, expected an integer in 2..16"),
-    "expert_count": (8, "is a mixture of experts (llama.expert_count is 8), which imp does not compile yet"),
+    "expert_count": (8, "has no key llama.expert_used_count (expected an integer in 1..8)"),
     "attention.key_length": ([16, 8], "llama.attention.key_length is 16 in layer 0 and 8 in layer 1"),
     "feed_forward_length": ([WIDTH] * 3, "expected one integer, or one for each of the 2 layers"),
     "pooling_type": (4, "llama.pooling_type is 4, expected 0 (none), 1 (mean), 2 (cls) or 3 (last)"),

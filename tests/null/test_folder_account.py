@@ -60,7 +60,7 @@ def refusal(folder: Path) -> str:
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "another class": ({"architectures": ["OPTForCausalLM"]}, "architectures is a list of 1 ('OPTForCausalLM')"),
     "no class": ({"architectures": ...}, "config.json: has no key architectures (expected a list of texts)"),
-    "experts": ({"num_local_experts": 8}, "is a mixture of experts"),
+    "experts": ({"num_local_experts": 8}, "config.json: has no key num_experts_per_tok (expected an integer in 1..8)"),
     "another activation": ({"hidden_act": "relu"}, "config.json: hidden_act is 'relu', expected one of silu, swish"),
     "biases that are not there": ({"attention_bias": True}, "tensor 'model.layers.0.self_attn.q_proj.bias' is missing"),
     "biases of the MLP": ({"mlp_bias": True}, "tensor 'model.layers.0.mlp.gate_proj.bias' is missing"),

@@ -82,6 +82,7 @@ __device__ __forceinline__ float group_max(float value) {
 __device__ __forceinline__ float warp_sum(float value) { return group_sum<32>(value); }
 __device__ __forceinline__ int warp_sum(int value) { return __reduce_add_sync(0xffffffffu, value); }
 __device__ __forceinline__ float warp_max(float value) { return group_max<32>(value); }
+__device__ __forceinline__ std::uint32_t warp_max(std::uint32_t value) { return __reduce_max_sync(0xffffffffu, value); }
 template <int N>
 __device__ __forceinline__ void warp_sum(float (&values)[N]) {
 #pragma unroll

@@ -124,6 +124,16 @@ inline int warp_sum(int value, sim::Location where = sim::Location::current()) {
 inline float warp_max(float value, sim::Location where = sim::Location::current()) {
   return group_max<32>(value, where);
 }
+inline std::uint32_t warp_max(std::uint32_t value, sim::Location where = sim::Location::current()) {
+  std::uint32_t values[1] = {value};
+  sim::collective(
+      "warp_max", values,
+      [](std::uint32_t (*const* lanes)[1]) {
+        sim::group_reduce<32>(lanes, [](std::uint32_t a, std::uint32_t b) { return a > b ? a : b; });
+      },
+      where);
+  return values[0];
+}
 template <int N>
 inline void warp_sum(float (&values)[N], sim::Location where = sim::Location::current()) {
   sim::collective(

@@ -16,10 +16,11 @@ struct GemvConfig {
 
 // The tiles of one warp in the order in which it needs them: units first, first + Stride, ..., each unit's tiles along K,
 // or in a sweep the first tiles of all its units, then the second ones.
-template <class Units, class Ring, int Stride, bool Sweep>
+// `Planes`: what says where they lie.
+template <class Units, class Ring, int Stride, bool Sweep, class Planes = const std::uint8_t* const*>
 struct UnitStream {
   Ring& ring;
-  const std::uint8_t* const* planes;
+  Planes planes;
   int first;
   int next = first;
   int k = 0;
@@ -66,6 +67,12 @@ struct UnitGemv {
     typename Epilogue::Args out;
     const std::uint8_t* plane[Units::kMatrices];
   };
+  // The arguments of one of several rows, whose vectors and results lie `x` and `y` floats apart.
+  static __device__ __forceinline__ Args of_row(Args a, int row, int x, int y) {
+    a.x += static_cast<std::size_t>(row) * x;
+    a.out.y += static_cast<std::size_t>(row) * y;
+    return a;
+  }
   static __device__ __forceinline__ void run(const Args& args) {
     const Args a = args;  // planes are found by an index, which would make a reference memory
     // At once: wherever this kernel's CTA has left its SM, one of the next takes its place and begins to read weights.

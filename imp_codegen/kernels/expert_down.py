@@ -1,0 +1,78 @@
+"""What the experts of a token make of a vector each, weighed and added to the residual stream, in one kernel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.rows import for_rows
+from imp_codegen.kernels.stream import stream
+from imp_codegen.kernels.vector import Vector
+from imp_codegen.ops import Add, Combine, ExpertLinear
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertDown(Match):
+    """X += scale * the sum of the experts' products: one product with their rows end to end, of a weighed vector."""
+
+    vector: Vector
+    linear: ExpertLinear
+    combine: Combine
+    add: Add
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """One kernel, a row as any other."""
+        linear, add, weight, used = self.linear, self.add, self.linear.weight, self.linear.used
+        streamed = stream(low, "expert_down", self.vector, (weight,), used=used)
+        store = Cpp("AddRows", (0, float(add.scale)))
+        kernel = KernelSpec(
+            name=self.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
+            entry="expert_down",
+            headers=("stage/expert_gemv", *low.headers(weight)),
+            stage=Cpp("ExpertDown", (streamed.gemv, streamed.encode, used, store, low.matrix(weight))),
+            args={
+                "x": low.value("const float*", linear.x),
+                "norm": None,
+                "route": {"route": low.value("const float*", linear.route)},
+                "out": {"y": low.value("float*", add.out), "bias": (None,)},
+                "plane": (low.plane(weight),),
+            },
+            grid=(low.target.sms, 1, 1),
+            threads=streamed.warps * 32,
+            shared_bytes=streamed.shared,
+            overlap=True,
+            ops=tuple(map(label, self.ops)),
+            outputs=low.output(add.out),
+            weight_bytes=low.weight_bytes(weight, used=used),
+            other_bytes=linear.x.width * 4 + add.out.width * 8,
+            flops=2 * used * weight.each * weight.cols,
+        )
+        return (for_rows(low, kernel, linear.x, add.out),)
+
+
+def match(edges: Edges, op: Op, rows: int) -> ExpertDown | None:
+    """A stack with a vector for each expert, whose results are combined by the same route and added."""
+    if not isinstance(op, ExpertLinear) or op.x.width != op.used * op.weight.cols:
+        return None
+    combine = edges.only_reader(op.out)
+    if not isinstance(combine, Combine) or combine.x != op.out or combine.route != op.route:
+        return None
+    add = edges.only_reader(combine.out)
+    if not isinstance(add, Add) or add.x == add.y:
+        return None
+    if add.scale != 1 and add.y != combine.out:
+        raise FusionError(f"{label(add)}: scales the residual stream, not what is added to it, which is unsupported")
+    residual = add.y if add.x == combine.out else add.x
+    return ExpertDown(
+        ops=(op, combine, add),
+        reads=((op.x,), (op.route,), (residual,)),
+        writes=((add.out,),),
+        over={add.out: residual},
+        vector=Vector(op.x),
+        linear=op,
+        combine=combine,
+        add=add,
+    )

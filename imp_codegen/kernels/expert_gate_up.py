@@ -1,0 +1,135 @@
+"""A router, and activation(gate) * up of the experts that it chooses: two kernels, for any number of rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, Value, label
+from imp_codegen.kernels.family import FusionError, Match
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.rows import for_rows
+from imp_codegen.kernels.stream import activation, bias_mask, biases, stream
+from imp_codegen.kernels.vector import Vector, vector_from
+from imp_codegen.ops import ExpertLinear, Gated, Linear, Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertGateUp(Match):
+    """The second kernel chooses by the first one's logits; each CTA does so for itself."""
+
+    vector: Vector
+    router: Linear
+    route: Route
+    gate: ExpertLinear
+    up: ExpertLinear
+    gated: Gated
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """The router and the experts, a row as any other."""
+        x = self.vector.reads[0][0]
+        return (
+            for_rows(low, self._logits(low), x, self.router.out),
+            for_rows(low, self._experts(low), x, self.gated.out),
+        )
+
+    def _logits(self, low: Lowering) -> KernelSpec:
+        router, weight = self.router, self.router.weight
+        streamed = stream(low, "router", self.vector, (weight,))
+        store = Cpp("StoreRows", (bias_mask((router,)),))
+        return KernelSpec(
+            name=router.out.name,
+            entry="router",
+            headers=("stage/gemv", *low.headers(weight)),
+            stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(weight))),
+            args={
+                **self.vector.args(low),
+                "out": {"y": low.value("float*", router.out), "bias": biases(low, (router,))},
+                "plane": (low.plane(weight),),
+            },
+            grid=(low.target.sms, 1, 1),
+            threads=streamed.warps * 32,
+            shared_bytes=streamed.shared,
+            overlap=True,
+            ops=(*map(label, self.vector.ops), label(router)),
+            outputs=low.output(router.out),
+            weight_bytes=low.weight_bytes(weight),
+            other_bytes=weight.cols * 8 + router.out.width * 4,
+            flops=2 * weight.rows * weight.cols,
+        )
+
+    def _experts(self, low: Lowering) -> KernelSpec:
+        route, gated, used = self.route, self.gated, self.route.used
+        weights = (self.gate.weight, self.up.weight)
+        streamed = stream(low, "expert_gate_up", self.vector, weights, paired=True, used=used)
+        experts = self.router.weight.rows
+        routed = Config("RouteConfig", (("experts", experts), ("used", used), ("normalise", route.normalise)))
+        store = Cpp("StoreRows", (0,))
+        return KernelSpec(
+            name=self.name.rpartition(".")[0] + ".gate_up",
+            entry="expert_gate_up",
+            headers=("stage/expert_gemv", *low.headers(*weights)),
+            stage=Cpp(
+                "ExpertGateUp",
+                (streamed.gemv, streamed.encode, routed, store, *map(low.matrix, weights), activation(gated)),
+            ),
+            args={
+                **self.vector.args(low),
+                "route": {
+                    "logits": low.value("const float*", self.router.out),
+                    "route": low.value("float*", route.out),
+                },
+                "out": {"y": low.value("float*", gated.out), "bias": (None,)},
+                "plane": tuple(map(low.plane, weights)),
+            },
+            grid=(low.target.sms, 1, 1),
+            threads=streamed.warps * 32,
+            shared_bytes=streamed.shared,
+            overlap=True,
+            ops=(label(route), label(self.gate), label(self.up), label(gated)),
+            outputs=(*low.output(route.out), *low.output(gated.out)),
+            weight_bytes=low.weight_bytes(*weights, used=used),
+            other_bytes=self.vector.value.width * 8 + experts * 4 + gated.out.width * 4,
+            flops=4 * used * self.gate.weight.each * self.gate.weight.cols,
+        )
+
+
+def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:
+    """A vector that a router reads, and two stacks by its route, whose results one operation reads."""
+    vector = vector_from(edges, op, rows)
+    if vector is None:
+        return None
+    readers = edges.readers(vector.value)
+    routes = [(each, route) for each in readers if (route := _route(edges, each))]
+    if len(routes) != 1:
+        return None
+    ((router, route),) = routes
+    assert isinstance(router, Linear)
+    if not vector.plain or not isinstance(vector.value, Value):
+        raise FusionError(f"{label(router)}: a router's vector is a sum of branches with norms, which is unsupported")
+    linears = [each for each in readers if isinstance(each, ExpertLinear) and each.route == route.out]
+    gated = edges.only_reader(linears[0].out) if linears else None
+    if not isinstance(gated, Gated) or gated.begin:
+        return None
+    gate, up = edges.maker(gated.gate), edges.maker(gated.up)
+    if {*readers} != {router, gate, up} or not isinstance(gate, ExpertLinear) or not isinstance(up, ExpertLinear):
+        return None
+    if len(linears) != 2 or any(each.weight.experts != router.weight.rows for each in linears):
+        return None
+    return ExpertGateUp(
+        ops=(*vector.ops, router, route, gate, up, gated),
+        reads=vector.reads,
+        writes=((router.out,), (route.out,), (gated.out,)),
+        vector=vector,
+        router=router,
+        route=route,
+        gate=gate,
+        up=up,
+        gated=gated,
+    )
+
+
+def _route(edges: Edges, op: Op) -> Route | None:
+    """What chooses experts by the result of a matrix, if only that reads it."""
+    route = edges.only_reader(op.out) if isinstance(op, Linear) else None
+    return route if isinstance(route, Route) else None

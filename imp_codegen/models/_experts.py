@@ -1,0 +1,90 @@
+"""Mixtures of experts: reading their numbers, and where folders hold an expert's matrices.
+
+GGUF's keys: ggml/docs/gguf.md; what llama.cpp takes where one is missing: its src/models/*.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from imp_codegen.checkpoint import Checkpoint, CheckpointError, Dialect
+from imp_codegen.sources import Source, Stack, Tensor
+from imp_codegen.spec import Activation, ModelSpec, MoeSpec
+
+MAX_EXPERTS = 512
+MAX_USED = 32
+_MAX_WIDTH = 1 << 20
+# What else keys may say of a mixture, the usual value first. Of the router's function 1 is softmax, 0 the usual one
+# (llama.cpp, llama_expert_gating_func_type).
+_WAYS = {"gating_func": (1, 0), "shared_count": (0,), "group_count": (1, 0), "group_used_count": (1, 0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Experts:
+    """How an architecture's mixtures are.
+
+    `width_key`: that of an expert's inner width. `normalise`: whether the shares of those chosen add up to one, where
+    the checkpoint does not say it.
+    """
+
+    width_key: str = "expert_feed_forward_length"
+    normalise: bool = True
+
+
+def read_experts(
+    checkpoint: Checkpoint, architecture: str, layers: int, activation: Activation, ways: Experts | None
+) -> tuple[MoeSpec | None, ...]:
+    """The mixture of each layer, None where it is dense. CheckpointError names the key that is missing, or odd."""
+    meta = checkpoint.metadata
+    key = f"{architecture}.expert_count"
+    count = meta.integer(key, 0, maximum=MAX_EXPERTS)
+    if not count:
+        return (None,) * layers
+    if ways is None:
+        raise CheckpointError(
+            f"{checkpoint.path}: is a mixture of experts ({meta.spelled(key)} is {count}), which imp does not compile "
+            f"of {architecture}; choose a dense model"
+        )
+    if "blk.0.ffn_gate.0.weight" in checkpoint.tensors:
+        raise CheckpointError(
+            f"{checkpoint.path}: has a tensor for each expert, such as 'blk.0.ffn_gate.0.weight', as early files of "
+            "mixtures do; convert the model again, or download a newer file"
+        )
+    used = meta.integer(f"{architecture}.expert_used_count", minimum=1, maximum=min(count, MAX_USED))
+    width = meta.integer_of_layers(f"{architecture}.{ways.width_key}", layers, minimum=1, maximum=_MAX_WIDTH)
+    for name, allowed in _WAYS.items():
+        if meta.integer(f"{architecture}.expert_{name}", allowed[0]) not in allowed:
+            raise meta.wrong(f"{architecture}.expert_{name}", f"{allowed[0]}: imp does not compile other mixtures")
+    if meta.number(f"{architecture}.expert_weights_scale", 1.0) not in (1.0, 0.0):  # 0: none
+        raise meta.wrong(f"{architecture}.expert_weights_scale", "1: imp does not compile other mixtures")
+    normalise = meta.boolean(f"{architecture}.expert_weights_norm", ways.normalise)
+    moe = MoeSpec(count, used, width, activation, normalise)
+    return tuple(moe if sparse else None for sparse in _sparse(checkpoint, layers))
+
+
+def _sparse(checkpoint: Checkpoint, layers: int) -> tuple[bool, ...]:
+    """Which layers are mixtures: in GGUF files all."""
+    meta = checkpoint.metadata
+    if checkpoint.dialect == "gguf":
+        return (True,) * layers
+    period = meta.integer("decoder_sparse_step", 1, minimum=1, maximum=layers)
+    dense = meta.integers("mlp_only_layers", (), minimum=0, maximum=layers - 1)
+    return tuple(index not in dense and (index + 1) % period == 0 for index in range(layers))
+
+
+def experts_source(
+    weight: str, spec: ModelSpec, dialect: Dialect, module: str, parts: Mapping[str, str]
+) -> Source | None:
+    """An expert's matrices in a folder, a tensor each, below one another; None for other weights.
+
+    `module`: of a layer, which holds the experts. `parts`: what it calls their gate, up and down.
+    """
+    found = re.fullmatch(r"blk\.(\d+)\.ffn_(gate|up|down)_exps\.weight", weight)
+    if dialect == "gguf" or not found:
+        return None
+    ffn = spec.layers[int(found[1])].ffn
+    assert isinstance(ffn, MoeSpec)
+    names = (f"model.layers.{found[1]}.{module}.{expert}.{parts[found[2]]}.weight" for expert in range(ffn.experts))
+    return Stack(tuple(map(Tensor, names)))

@@ -1,0 +1,182 @@
+// The matrices of those experts that a token goes to, times one vector, a kernel. Which tiles to fetch is known only behind
+// the kernel before: then each warp asks for its first ones before the vector is encoded.
+#pragma once
+#include "imp/stage/gemv.h"
+#include "imp/stage/route.h"
+
+namespace imp {
+
+// Stacks of matrices, and of those the experts of the route, one a lane.
+struct Stacks {
+  const std::uint8_t* const* planes;
+  int expert;
+
+  // The matrix of the route's expert `slot` in the stack `matrix` of Ms; the whole warp asks.
+  template <class M>
+  __device__ __forceinline__ const std::uint8_t* of(int matrix, int slot) const {
+    static_assert(M::kRows % M::Layout::kTile.rows == 0, "no tile has rows of two experts");
+    constexpr std::size_t kBytes = static_cast<std::size_t>(TileProduct<M>::kUnits) * M::kTiles * M::Layout::kTileBytes;
+    return planes[matrix] + static_cast<std::size_t>(shuffle(expert, slot)) * kBytes;
+  }
+};
+
+// Gate and up of `Used` experts, whose results lie side by side: units of one expert after those of the other.
+template <class A, class B, class F, int Used>
+struct RoutedPair {
+  using Pair = PairUnits<A, B, F>;
+  using First = A;
+  static constexpr int kMatrices = 2;
+  static constexpr int kUnits = Used * Pair::kUnits;
+  static constexpr int kTiles = Pair::kTiles;
+  static constexpr int kMostBytes = Pair::kMostBytes;
+  static constexpr bool kOneLayout = Pair::kOneLayout;
+  static constexpr int kParts = Pair::kParts;
+
+  static __device__ __forceinline__ TileAddress tile(const Stacks& stacks, int unit, int k) {
+    const int slot = unit / Pair::kUnits;
+    const std::uint8_t* const planes[2] = {stacks.of<A>(0, slot), stacks.of<B>(1, slot)};
+    return Pair::tile(planes, unit % Pair::kUnits, k);
+  }
+  template <class Tiles, class X, class Epilogue>
+  static __device__ __forceinline__ void run(int unit, Tiles& tiles, const X& x, Epilogue& epilogue) {
+    Shifted<Epilogue> shifted{epilogue, unit / Pair::kUnits * A::kRows};
+    Pair::run(unit % Pair::kUnits, tiles, x, shifted);
+  }
+  template <class Sums, class Epilogue>
+  static __device__ __forceinline__ void finish(int unit, const Sums& sums, float scale, Epilogue& epilogue) {
+    Shifted<Epilogue> shifted{epilogue, unit / Pair::kUnits * A::kRows};
+    Pair::finish(unit % Pair::kUnits, sums, scale, shifted);
+  }
+
+ private:
+  template <class Epilogue>
+  struct Shifted {
+    Epilogue& to;
+    int first;
+    __device__ __forceinline__ float biased(int matrix, int row, float value) { return to.biased(matrix, row, value); }
+    __device__ __forceinline__ void store(int row, float value) { to.store(first + row, value); }
+  };
+};
+
+// The sum of what `Used` experts make, each of its own part of the vector: as one matrix whose rows are theirs, end to end.
+template <class M, int Used>
+struct RoutedSum : MatrixUnits<Matrix<typename M::Layout, M::kRows, Used * M::kCols>> {
+  static __device__ __forceinline__ TileAddress tile(const Stacks& stacks, int unit, int k) {
+    const std::uint8_t* plane = stacks.of<M>(0, k / M::kTiles);
+    const std::size_t index = static_cast<std::size_t>(unit) * M::kTiles + k % M::kTiles;
+    return {plane + index * M::Layout::kTileBytes, M::Layout::kTileBytes, Used * M::kTiles};
+  }
+};
+
+// A route that this kernel chooses; its first CTA leaves it to others. The experts share one vector.
+template <RouteConfig C>
+struct ChosenRoute {
+  struct Args {
+    const float* logits;
+    float* route;  // [2][used]: experts, shares
+  };
+  Routed routed;
+  static __device__ __forceinline__ Args of_row(const Args& a, int row) {
+    return {a.logits + row * C.experts, a.route + row * (2 * C.used)};
+  }
+  __device__ __forceinline__ explicit ChosenRoute(const Args& a) : routed(choose_experts<C>(a.logits)) {
+    if (block_index() != 0 || thread_index() >= C.used) return;
+    a.route[thread_index()] = static_cast<float>(routed.expert);
+    a.route[C.used + thread_index()] = routed.share;
+  }
+  __device__ __forceinline__ PlainInput input(const float* x) const { return {x}; }
+  static __device__ __forceinline__ FloatsInPlace in_place(const float* x) { return {x}; }
+};
+
+// A route that lies in memory. Each of its experts has a vector of `Cols` elements, which counts as much as the expert does.
+template <int Used, int Cols>
+struct KnownRoute {
+  struct Args {
+    const float* route;
+  };
+  struct Weighed {
+    const float* x;
+    const float* shares;
+    __device__ __forceinline__ float4 chunk(int index) const {
+      const float4 v = reinterpret_cast<const float4*>(x)[index];
+      const float share = shares[index * 4 / Cols];
+      return make_float4(v.x * share, v.y * share, v.z * share, v.w * share);
+    }
+    template <int N>
+    __device__ __forceinline__ void read(float4 (&v)[N], const int (&at)[N]) const {
+#pragma unroll
+      for (int i = 0; i < N; i++) v[i] = at[i] >= 0 ? chunk(at[i] / 4) : make_float4(0, 0, 0, 0);
+    }
+  };
+  static_assert(Cols % 4 == 0, "vectors are read four elements at a time");
+  const float* shares;
+  Routed routed;
+  static __device__ __forceinline__ Args of_row(const Args& a, int row) { return {a.route + row * (2 * Used)}; }
+  __device__ __forceinline__ explicit KnownRoute(const Args& a) : shares(a.route + Used) {
+    routed.expert = lane_index() < Used ? static_cast<int>(a.route[lane_index()]) : 0;
+  }
+  __device__ __forceinline__ Weighed input(const float* x) const { return {x, shares}; }
+  __device__ __forceinline__ Weighed in_place(const float* x) const { return input(x); }
+};
+
+// y = epilogue(units x) as UnitGemv's, of the experts that `Route` says.
+template <GemvConfig C, EncodeConfig E, class Route, class Epilogue, class Units>
+struct ExpertGemv {
+  using Encode = Encoder<E>;
+  using Ring = WarpRing<C.warps, C.slots, Units::kMostBytes>;
+  static constexpr int kThreads = C.warps * kWarp;
+  static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
+  static constexpr int kStride = C.warps * C.grid;
+  using Work = WarpUnits<Units, ceil_div(Units::kUnits, kStride)>;
+  static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
+
+  struct Args {
+    const float* x;
+    const float* norm;
+    typename Route::Args route;
+    typename Epilogue::Args out;
+    const std::uint8_t* plane[Units::kMatrices];
+  };
+  static __device__ __forceinline__ Args of_row(Args a, int row, int x, int y) {
+    a.x += static_cast<std::size_t>(row) * x;
+    a.out.y += static_cast<std::size_t>(row) * y;
+    a.route = Route::of_row(a.route, row);
+    return a;
+  }
+  static __device__ __forceinline__ void run(const Args& args) {
+    const Args a = args;  // planes are found by an index, which would make a reference memory
+    grid_launch_next();
+    std::uint8_t* shared = shared_memory();
+    std::uint8_t* encoded = shared + Ring::kSharedBytes;
+    const int begin = block_index() + warp_index() * C.grid;
+    Ring ring(shared);
+    const typename Encode::Weights weights = Encode::weights(a.norm);
+    grid_wait();
+    const Route route(a.route);
+    UnitStream<Units, Ring, kStride, Work::kMaySweep, Stacks> tiles{ring, {a.plane, route.routed.expert}, begin};
+    for (int s = 0; s < C.slots; s++) tiles.fill();
+    Epilogue epilogue(a.out, encoded + Encode::kSharedBytes);
+    if constexpr (Epilogue::kReads > 0) {
+#pragma unroll
+      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
+    }
+    if constexpr (Encode::kInPlace) {
+      const auto floats = route.in_place(a.x);
+      const Activations<std::remove_const_t<decltype(floats)>> activations{{}, floats, 1.0f};
+      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+    } else {
+      const float scale = Encode::run(route.input(a.x), weights, encoded);
+      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
+      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+    }
+    epilogue.finish();
+  }
+};
+
+template <GemvConfig C, EncodeConfig E, RouteConfig R, class Epilogue, class Gate, class Up, class F>
+using ExpertGateUp = ExpertGemv<C, E, ChosenRoute<R>, Epilogue, RoutedPair<Gate, Up, F, R.used>>;
+
+template <GemvConfig C, EncodeConfig E, int Used, class Epilogue, class Down>
+using ExpertDown = ExpertGemv<C, E, KnownRoute<Used, Down::kCols>, Epilogue, RoutedSum<Down, Used>>;
+
+}  // namespace imp
