@@ -115,15 +115,18 @@ class Compiled:
 
 
 def compile_model(
-    source: Path, output: Path, targets: tuple[str, ...], options: CompileOptions, progress: Progress
+    source: Path | Checkpoint, output: Path, targets: tuple[str, ...], options: CompileOptions, progress: Progress
 ) -> CompileReport:
-    """Compile `source` (GGUF, or config.json with random weights) to the artifact `output`; ImpError for bad input."""
+    """Compile `source` to the artifact `output`; ImpError for bad input.
+
+    It is a GGUF file, a folder, a config.json with random weights, or an open checkpoint, which is closed at the end.
+    """
     if options.thin and options.random_weights:
         raise ImpError("--thin leaves weights to imp link, which takes them from files, and random ones lie in none")
     clock = _Clock()
     chosen = find_targets(targets)
     with clock.step("read"):
-        checkpoint = random_checkpoint(source, options.quant) if options.random_weights else open_checkpoint(source)
+        checkpoint = _opened(source, options)
     with closing(checkpoint):
         check_output(output, checkpoint.path, options.force)
         with clock.step("plan and emit"):
@@ -148,6 +151,12 @@ def compile_model(
     plan = compiled.plan
     size, notes = output.stat().st_size, compiled.notes
     return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, size, plan, notes)
+
+
+def _opened(source: Path | Checkpoint, options: CompileOptions) -> Checkpoint:
+    if not isinstance(source, Path):
+        return source
+    return random_checkpoint(source, options.quant) if options.random_weights else open_checkpoint(source)
 
 
 def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: CompileOptions) -> Compiled:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from pathlib import Path
 
 from imp_codegen.build.cache import folder
@@ -98,35 +97,60 @@ def _compare(recipe: Recipe, checkpoint: Checkpoint) -> None:
 
 
 class _Hashes:
-    """Compares tensors with what the recipe says of them, beside what is done with them."""
+    """Compares what is read with what the recipe says of it, beside what is done with it."""
 
     def __init__(self, recipe: Recipe, checkpoint: Checkpoint, workers: ThreadPoolExecutor) -> None:
         self._recipe = recipe
         self._checkpoint = checkpoint
         self._workers = workers
-        self._begun: dict[str, Future[str]] = {}
+        self._begun: dict[str, tuple[Future[str], str]] = {}  # what it is of, with what it should be
+        for path, wanted in [] if all(t.sha256 for t in recipe.tensors.values()) else _pairs(recipe, checkpoint):
+            self._begun[str(path)] = workers.submit(file_hash, path), wanted
 
     def begin(self, tensors: Iterable[str]) -> None:
-        """Begin with tensors; those that were begun before are left."""
+        """Begin with tensors; those that were begun before are left, and those whose file is compared as a whole."""
         for name in tensors:
-            if name not in self._begun:
-                self._begun[name] = self._workers.submit(partial(tensor_hash, self._checkpoint, name))
+            wanted = self._recipe.tensors[name].sha256
+            what = f"{self._checkpoint.path}: tensor {name!r:.80}"
+            if wanted and what not in self._begun:
+                self._begun[what] = self._workers.submit(tensor_hash, self._checkpoint, name), wanted
 
     def checked(self, planes: Iterator[tuple[str, Iterator[Bytes]]]) -> Iterator[tuple[str, Iterator[Bytes]]]:
-        """The same planes; RecipeError as soon as a tensor is known to be another, at the latest behind the last."""
-        seen: set[str] = set()
+        """The same planes; RecipeError as soon as something is known to be other, at the latest behind the last."""
+        compared: set[str] = set()
         for plane in planes:
             yield plane
-            for name in [name for name, begun in self._begun.items() if name not in seen and begun.done()]:
-                self._compare(name)
-                seen.add(name)
-        for name in self._begun:
-            self._compare(name)
+            done = {what for what, (found, _) in self._begun.items() if found.done()} - compared
+            for what in sorted(done):
+                self._compare(what)
+            compared |= done
+        for what in self._begun:
+            self._compare(what)
 
-    def _compare(self, name: str) -> None:
-        found, wanted = self._begun[name].result(), self._recipe.tensors[name].sha256
-        if found != wanted:
+    def _compare(self, what: str) -> None:
+        begun, wanted = self._begun[what]
+        if (found := begun.result()) != wanted:
             raise RecipeError(
-                f"{self._checkpoint.path}: tensor {name!r:.80} has the SHA-256 {found}, expected {wanted}; it was "
-                "changed or damaged, or is of another model than the thin artifact: download it again"
+                f"{what} has the SHA-256 {found}, expected {wanted}; it was changed or damaged, or is of another model "
+                "than the thin artifact: download it again"
             )
+
+
+def _pairs(recipe: Recipe, checkpoint: Checkpoint) -> list[tuple[Path, str]]:
+    """Each file of a checkpoint with the hash that it should have. RecipeError where it is longer or shorter."""
+    named = {path.name: path for path in checkpoint.files}
+    if len(named) != len(recipe.files):
+        raise RecipeError(
+            f"{checkpoint.path}: its weights are in {len(named)} files, those of the thin artifact in "
+            f"{len(recipe.files)}: {', '.join(file.name for file in recipe.files[:4])}"
+        )
+    same = named.keys() == {file.name for file in recipe.files}
+    paths = [named[file.name] for file in recipe.files] if same else checkpoint.files
+    pairs = list(zip(paths, recipe.files, strict=True))
+    for path, wanted in pairs:
+        if (found := path.stat().st_size) != wanted.bytes:
+            raise RecipeError(
+                f"{path}: has {found:,} bytes, expected {wanted.bytes:,}; it is not what the thin artifact was "
+                "compiled from"
+            )
+    return [(path, wanted.sha256) for path, wanted in pairs]

@@ -2,7 +2,8 @@
 
 As JSON: `files`; `tensors` by name; `planes` by name, each with the source that it is packed from, nested like
 `{"Rows": {"source": {"Tensor": {"name": "x"}}, "begin": 0, "end": 8}}`, or `{"bytes": ...}` in hexadecimal where no
-tensor has it; `packing`, a hash of the code that packs, without which the bytes would be others.
+tensor has it; `packing`, a hash of the code that packs, without which the bytes would be others. Where only the heads
+of the files were at hand, tensors have no hashes, and those of the files stand for them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 import imp_codegen
-from imp_codegen.checkpoint import Checkpoint
+from imp_codegen.checkpoint import Checkpoint, WeightFile
+from imp_codegen.checkpoint.heads import HeadCheckpoint
 from imp_codegen.formats import Bytes
 from imp_codegen.sources import Source, spans_of
 from imp_runtime.errors import ImpError
@@ -37,17 +39,8 @@ class RecipeError(ImpError):
 
 
 @dataclass(frozen=True, slots=True)
-class WeightFile:
-    """A file of the checkpoint; `sha256` of its content in hexadecimal."""
-
-    name: str
-    bytes: int
-    sha256: str
-
-
-@dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor of the checkpoint, its shape in numpy order; `sha256` of its bytes, in hexadecimal."""
+    """A tensor of the checkpoint, its shape in numpy order; `sha256` of its bytes in hexadecimal, or nothing."""
 
     format: str
     shape: tuple[int, ...]
@@ -166,6 +159,10 @@ def recipe_of(
 ) -> Recipe:
     """The recipe for planes of a checkpoint's weights; `hashed` is told how many bytes have been read since."""
     names = list(dict.fromkeys(name for source in sources.values() for name in spans_of(source)))
+    if isinstance(checkpoint, HeadCheckpoint):
+        known = {name: checkpoint.tensors[name] for name in names}
+        tensors = {name: StoredTensor(info.format, info.shape, "") for name, info in known.items()}
+        return Recipe(checkpoint.weight_files, tensors, {**sources, **given}, packing())
 
     def tensor(name: str) -> StoredTensor:
         info = checkpoint.tensors[name]
@@ -173,7 +170,7 @@ def recipe_of(
 
     with ThreadPoolExecutor() as workers:
         files = workers.map(lambda path: WeightFile(path.name, path.stat().st_size, file_hash(path)), checkpoint.files)
-        tensors: dict[str, StoredTensor] = {}
+        tensors = {}
         for name, stored in zip(names, workers.map(tensor, names), strict=True):
             tensors[name] = stored
             hashed(checkpoint.tensors[name].nbytes)

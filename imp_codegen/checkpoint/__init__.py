@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from imp_codegen.checkpoint.config import CONFIG
-from imp_codegen.checkpoint.contract import Checkpoint, CheckpointError, Dialect, TensorInfo
+from imp_codegen.checkpoint.contract import Checkpoint, CheckpointError, Dialect, TensorInfo, WeightFile
 from imp_codegen.checkpoint.folder import INDEX, FolderCheckpoint
 from imp_codegen.checkpoint.gguf import GGUF_MAGIC, GgufCheckpoint
 from imp_codegen.checkpoint.metadata import Metadata
 from imp_runtime.artifact import is_artifact
 
-__all__ = ["Checkpoint", "CheckpointError", "Dialect", "Metadata", "TensorInfo", "open_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "Dialect", "Metadata", "TensorInfo", "WeightFile", "open_checkpoint"]
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

@@ -25,6 +25,15 @@ class CheckpointError(ImpError):
 
 
 @dataclass(frozen=True, slots=True)
+class WeightFile:
+    """A file that holds weights; `sha256` of its content in hexadecimal."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class TensorInfo:
     """A stored tensor: shape in numpy order (rows, columns), storage format, and where its bytes lie in the file."""
 

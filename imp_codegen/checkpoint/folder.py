@@ -70,6 +70,10 @@ class FolderCheckpoint:
         path = self.path.resolve()
         return path.parent.parent.name.rpartition("--")[2] if path.parent.name == "snapshots" else path.name
 
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._stored[name][0].path
+
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of its file."""
         if name not in self._stored:

@@ -81,6 +81,10 @@ class GgufCheckpoint:
         """What the model is called."""
         return self.metadata.string("general.name", default=whole_stem(self.path))
 
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor."""
+        return self._file_of[name].path
+
     def rows(self, name: str, start: int, stop: int) -> NDArray[np.uint8]:
         """Stored bytes of the rows start..stop of a tensor, uint8[stop - start, row bytes], a view of its file."""
         tensor = row_range(self.path, self.tensors, name, start, stop)
@@ -121,7 +125,9 @@ class GgufCheckpoint:
     def _read(self, path: Path) -> tuple[Metadata, dict[str, TensorInfo]]:
         file = MappedFile(path)
         self._files.append(file)
-        metadata, tensors = _Reader(path, file.data).read()
+        if file.data[:4] != GGUF_MAGIC:
+            raise CheckpointError(f"{path}: begins with {file.data[:4]!r}, so it is no GGUF file")
+        metadata, tensors = _Reader(path, file.data, len(file.data)).read()
         self._file_of |= dict.fromkeys(tensors, file)
         return metadata, tensors
 
@@ -166,12 +172,31 @@ def _joined(
     return first, MappingProxyType(tensors)
 
 
-class _Reader:
-    """One pass over the head of a file; `at` is the position, and nothing is read beyond `end`."""
+def holds_head(beginning: bytes, size: int) -> bool:
+    """Whether the beginning of a file of `size` bytes has its head, or enough to see what is wrong with it."""
+    try:
+        _Reader(Path(), beginning, size).read()
+    except _EndError:
+        return len(beginning) >= min(size, _LONGEST_HEAD)
+    except CheckpointError:
+        pass
+    return True
 
-    def __init__(self, path: Path, data: mmap.mmap) -> None:
+
+class _EndError(CheckpointError):
+    """The head goes on behind what can be read of it."""
+
+
+class _Reader:
+    """One pass over the head of a file; `at` is the position, and nothing is read beyond `end`.
+
+    `data` is the file of `size` bytes, or its beginning.
+    """
+
+    def __init__(self, path: Path, data: mmap.mmap | bytes, size: int) -> None:
         self.path = path
         self.data = data
+        self.size = size
         self.end = min(len(data), _LONGEST_HEAD)
         self.at = 0
 
@@ -185,13 +210,13 @@ class _Reader:
 
     def _need(self, nbytes: int, what: str) -> None:
         if nbytes > self.end - self.at:
-            raise self._error(
-                f"{what} at byte {self.at} needs {nbytes} bytes and {self._limit()} after {self.end - self.at}; "
-                "it is truncated or damaged, download it again"
+            raise _EndError(
+                f"{self.path}: {what} at byte {self.at} needs {nbytes} bytes and {self._limit()} after "
+                f"{self.end - self.at}; it is truncated or damaged, download it again"
             )
 
     def _limit(self) -> str:
-        return "the file ends" if self.end == len(self.data) else "the largest head that imp reads ends"
+        return "the file ends" if self.end == self.size else "the largest head that imp reads ends"
 
     def _number(self, form: str, what: str) -> int:
         nbytes = struct.calcsize(form)
@@ -209,7 +234,7 @@ class _Reader:
             raise self._error(f"is GGUF version {version}, imp reads 2 and 3; convert it with a current llama.cpp")
         tensor_count = self._number("<Q", "the tensor count")
         key_count = self._number("<Q", "the key count")
-        room = self.end - self.at
+        room = min(self.size, _LONGEST_HEAD) - self.at
         if key_count * _LEAST_KEY + tensor_count * _LEAST_TENSOR > room:
             raise self._error(
                 f"claims {key_count} keys and {tensor_count} tensors in {room} bytes; the file is damaged or truncated"
@@ -280,8 +305,8 @@ class _Reader:
                 break
             append(data[start:at])
         if len(strings) < count:
-            raise self._error(
-                f"{what}: text {len(strings)} of {count} goes on after {self._limit()}; "
+            raise _EndError(
+                f"{self.path}: {what}: text {len(strings)} of {count} goes on after {self._limit()}; "
                 "it is truncated or damaged, download it again"
             )
         self.at = at
@@ -338,15 +363,15 @@ class _Reader:
             if tensor.offset < end:
                 raise self._error(f"tensors {_shown(previous)} and {_shown(tensor.name)} overlap; the file is damaged")
             end, previous = tensor.offset + tensor.nbytes, tensor.name
-        if end > len(self.data):
+        if end > self.size:
             raise self._error(
-                f"tensor {_shown(previous)} ends at byte {end}, {end - len(self.data)} bytes past the end of the file; "
+                f"tensor {_shown(previous)} ends at byte {end}, {end - self.size} bytes past the end of the file; "
                 "it is truncated (or its head damaged), download it again"
             )
         padded = (end + alignment - 1) // alignment * alignment
-        if tensors and len(self.data) > padded:
+        if tensors and self.size > padded:
             raise self._error(
-                f"{len(self.data) - padded} bytes follow the last tensor ({_shown(previous)}); the file is damaged, or "
+                f"{self.size - padded} bytes follow the last tensor ({_shown(previous)}); the file is damaged, or "
                 "of several that were joined as they are: name one part, and imp reads all"
             )
 

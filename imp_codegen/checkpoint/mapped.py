@@ -17,9 +17,10 @@ _RESIDENT = 1 << 28  # bytes read through the mapping before its pages are given
 class MappedFile:
     """The bytes of the file at `path`, read-only. Raises CheckpointError where it cannot be opened, or is empty."""
 
-    __slots__ = ("_touched", "data")
+    __slots__ = ("_touched", "data", "path")
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self._touched = 0
         try:
             with path.open("rb") as file:

@@ -26,7 +26,7 @@ _BITS = {
     "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16, "I32": 32, "U32": 32, "F32": 32,
     "C64": 64, "F64": 64, "I64": 64, "U64": 64,
 }  # fmt: skip
-_LONGEST_HEADER = 1 << 26  # bytes; 64 real ones would fit
+LONGEST_HEADER = 1 << 26  # bytes; 64 real ones would fit
 _LONGEST_NAME = 1024
 _MOST_DIMENSIONS = 8
 _MOST_ELEMENTS = 1 << 62
@@ -74,9 +74,9 @@ def _read_header(path: Path, data: memoryview) -> dict[str, TensorInfo]:
         if size < 8:
             raise CheckpointError(f"{path}: {size} bytes are no safetensors file; it is truncated, download it again")
         length = int.from_bytes(data[:8], "little")
-        if length > _LONGEST_HEADER:
+        if length > LONGEST_HEADER:
             raise CheckpointError(
-                f"{path}: its header should have {length} bytes, more than the {_LONGEST_HEADER} that imp reads; "
+                f"{path}: its header should have {length} bytes, more than the {LONGEST_HEADER} that imp reads; "
                 "it is damaged or no safetensors file"
             )
         if length > size - 8:

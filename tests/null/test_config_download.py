@@ -33,7 +33,9 @@ def fail_with(error: Exception) -> Callable[..., object]:
 
 
 def listing(*names: str) -> Callable[..., ModelInfo]:
-    return lambda self, repo, timeout: ModelInfo(id=repo, siblings=[{"rfilename": name} for name in names])
+    return lambda self, repo, timeout, files_metadata: ModelInfo(
+        id=repo, siblings=[{"rfilename": name} for name in names]
+    )
 
 
 @pytest.fixture

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast, get_args
 
@@ -11,6 +13,8 @@ import typer
 
 from imp_codegen.cache import cache_format, cache_formats
 from imp_codegen.cards import cards
+from imp_codegen.checkpoint import Checkpoint, WeightFile
+from imp_codegen.checkpoint.heads import open_heads
 from imp_codegen.targets import Target, find_targets, targets
 from imp_runtime.device import detect_gpu, detect_target
 from imp_runtime.errors import ImpError
@@ -108,14 +112,13 @@ def command(
     cache_format(kv)
     names = _targets(target)
     tables = tables_of(tuning, find_targets(names))
-    checkpoint = checkpoint_of(source)
     notes: list[str] = []
 
     quant = quant or "Q8_0"
     options = CompileOptions(
         random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv, thin
     )
-    with progress() as report:
+    with opened(source, thin) as checkpoint, progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))
     for note in dict.fromkeys((*result.notes, *notes)):
@@ -144,11 +147,35 @@ def checkpoint_of(source: str) -> Path:
     """The file or folder that a SOURCE names, downloaded where it is on the Hub."""
     if not source.startswith("hf:"):
         return Path(source)
+    _check_variables()
+    from imp_server.remote.download import download
+
+    return download(source)
+
+
+def _check_variables() -> None:
     try:
-        from imp_server.remote.download import download
+        import imp_server.remote.download  # noqa: F401
     except ValueError as error:  # huggingface_hub reads its variables while it is loaded
         raise ImpError(f"a variable HF_... is not what huggingface_hub expects: {error}") from None
-    return download(source)
+
+
+@contextmanager
+def opened(source: str, thin: bool) -> Iterator[Path | Checkpoint]:
+    """What compile_model is given of a SOURCE: of one on the Hub, if the weights are not wanted, its files' heads."""
+    if not (thin and source.startswith("hf:")):
+        yield checkpoint_of(source)
+        return
+    _check_variables()
+    with tempfile.TemporaryDirectory(prefix="imp-heads-") as place:
+        from imp_server.remote.heads import heads
+
+        found = heads(source, Path(place))
+        if isinstance(found, Path):
+            yield found
+            return
+        files = [WeightFile(file.name, file.bytes, file.sha256) for file in found.files]
+        yield open_heads(found.folder, files, found.read)
 
 
 def _targets(given: str | None) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imp_codegen.cards import Card, cards, fast_cards
+from imp_codegen.checkpoint import WeightFile
 from imp_codegen.predict import launch_us
-from imp_codegen.recipe import Recipe, WeightFile
+from imp_codegen.recipe import Recipe
 from imp_codegen.targets import find_target, targets
 from imp_runtime.artifact import RECIPE, Artifact
 from imp_runtime.errors import ImpError

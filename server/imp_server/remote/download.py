@@ -6,10 +6,11 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
-from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, ModelInfo, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
@@ -21,10 +22,11 @@ from huggingface_hub.errors import (
 
 from imp_runtime.errors import ImpError
 
+T = TypeVar("T")
 _SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?")
 _PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$", re.IGNORECASE)
 _SAFETENSORS = "safetensors"  # in place of a quantisation
-_CONFIG = "config.json"
+CONFIG = "config.json"
 _TEXTS = frozenset((
     "1_Pooling/config.json", "additional_chat_templates/tool_use.jinja", "chat_template.jinja", "chat_template.json",
     "generation_config.json", "model.safetensors.index.json", "modules.json", "tokenizer.json", "tokenizer.model",
@@ -44,21 +46,30 @@ def download(source: str) -> Path:
     huggingface_hub's: HF_HOME, HF_TOKEN, HF_HUB_OFFLINE and HF_HUB_ETAG_TIMEOUT mean what they mean everywhere. Where
     the Hub does not answer, what is in the cache is found all the same.
     """
+
+    def fetch(repo: str, quant: str | None) -> Path:
+        names = choose(source, [each.rfilename for each in listing(repo).siblings or ()], quant)
+        paths = [Path(hf_hub_download(repo, name)) for name in names]
+        return paths[0].parent if names[0] == CONFIG else paths[0]
+
+    return from_hub(source, fetch)
+
+
+def from_hub(source: str, fetch: Callable[[str, str | None], T]) -> T | Path:
+    """What `fetch` has of a repository and a quantisation, or what is in the cache where the Hub does not answer."""
     match = _SOURCE.fullmatch(source)
     if match is None:
         raise DownloadError(f"{source} names no repository; write hf:org/repo or hf:org/repo:QUANT, like :Q8_0")
     repo, quant = match["repo"], match["quant"]
     try:
-        names = _choose(source, _names(repo), quant)
-        paths = [Path(hf_hub_download(repo, name)) for name in names]
-        return paths[0].parent if names[0] == _CONFIG else paths[0]
+        return fetch(repo, quant)
     except HFValidationError as error:
         raise DownloadError(f"{source}: {error}") from None
     except (OfflineModeIsEnabled, LocalEntryNotFoundError):
         return _cached(source, repo, quant, "the Hub cannot be reached")
     except HfHubHTTPError as error:
         if error.response.status_code < 500:
-            raise _refused(source, repo, error) from None
+            raise refused(source, repo, error) from None
         return _cached(source, repo, quant, f"the Hub answered {error.response.status_code}")
     except TimeoutError as error:
         return _cached(source, repo, quant, str(error))
@@ -72,15 +83,17 @@ def download(source: str) -> Path:
         return _cached(source, repo, quant, "the Hub cannot be reached")
 
 
-def _names(repo: str) -> list[str]:
-    """The files of a repository. Raises what huggingface_hub raises, and TimeoutError where no answer comes."""
+def listing(repo: str, *, files_metadata: bool = False) -> ModelInfo:
+    """What the Hub says of a repository, and with `files_metadata` of its files' sizes and hashes.
+
+    Raises what huggingface_hub raises, and TimeoutError where no answer comes.
+    """
     patience = float(os.environ.get("HF_HUB_ETAG_TIMEOUT") or _PATIENCE)
-    answers: queue.SimpleQueue[list[str] | Exception] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[ModelInfo | Exception] = queue.SimpleQueue()
 
     def ask() -> None:
         try:
-            siblings = HfApi().model_info(repo, timeout=patience).siblings or ()
-            answers.put([each.rfilename for each in siblings])
+            answers.put(HfApi().model_info(repo, timeout=patience, files_metadata=files_metadata))
         except Exception as error:
             answers.put(error)
 
@@ -113,8 +126,8 @@ def _cached(source: str, repo: str, quant: str | None, reason: str) -> Path:
             f"{source}: {reason} and {repo} is not in the cache; connect this machine, "
             "or download the file elsewhere and compile it by its path"
         )
-    first = _choose(source, names, quant)[0]
-    return folder if first == _CONFIG else folder / first
+    first = choose(source, names, quant)[0]
+    return folder if first == CONFIG else folder / first
 
 
 def _folder_files(names: Sequence[str]) -> list[str]:
@@ -124,10 +137,10 @@ def _folder_files(names: Sequence[str]) -> list[str]:
     """
     weights = [name for name in names if name.endswith(".safetensors") and "/" not in name]
     model = [name for name in weights if name.startswith("model")] or weights
-    return [_CONFIG, *(name for name in names if name in _TEXTS), *model] if model and _CONFIG in names else []
+    return [CONFIG, *(name for name in names if name in _TEXTS), *model] if model and CONFIG in names else []
 
 
-def _choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
+def choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
     """The one GGUF that is meant, or the files of a folder. Raises DownloadError, which lists what there is."""
     files = sorted(name for name in names if name.lower().endswith(".gguf") and "mmproj" not in name.lower())
     if quant == _SAFETENSORS or (not files and quant is None):
@@ -153,7 +166,8 @@ def _choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
     raise DownloadError(f"{source}: {which}; add :QUANT for one of {shown}")
 
 
-def _refused(source: str, repo: str, error: HfHubHTTPError) -> DownloadError:
+def refused(source: str, repo: str, error: HfHubHTTPError) -> DownloadError:
+    """What to say where the Hub does not give something."""
     if isinstance(error, GatedRepoError):
         return DownloadError(f"{source}: access must be asked for at https://huggingface.co/{repo}; then set HF_TOKEN")
     if isinstance(error, RepositoryNotFoundError):
