@@ -14,7 +14,7 @@ from imp_codegen.rope import RopeSpec
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Pooling
 
-Activation = Literal["silu", "gelu", "gelu_tanh"]
+Activation = Literal["silu", "gelu", "gelu_tanh", "clamped_silu"]
 Biased = Literal["q", "k", "v", "output", "gate", "up", "down"]
 Norms = Literal["pre", "post", "both"]
 

@@ -255,7 +255,8 @@ def _gates(op: Gated, values: dict[str, Floats], kernel: Kernel) -> Floats:
     No function of a gate leaves more of it than it was, or has a slope above 1.13.
     """
     gate, up = values[op.gate.name], values[op.up.name]
-    found = _half_noise(kernel) * (1.13 * np.abs(up) * _rms(gate) + np.abs(gate) * _rms(up))
+    factor = np.abs(up) + (1 if op.activation == "clamped_silu" else 0)
+    found = _half_noise(kernel) * (1.13 * factor * _rms(gate) + np.abs(gate) * _rms(up))
     return found.astype(np.float32)
 
 

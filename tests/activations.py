@@ -27,4 +27,12 @@ def _gelu_tanh(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
 
 
-ACTIVATIONS: Mapping[str, Callable[[Array], Array]] = {"Silu": _silu, "Gelu": _gelu, "GeluTanh": _gelu_tanh}
+_FUNCTIONS: Mapping[str, Callable[[Array], Array]] = {"Silu": _silu, "Gelu": _gelu, "GeluTanh": _gelu_tanh}
+
+
+def gated(name: str, gate: Array, up: Array) -> Array:
+    """What a gate leaves of up. ClampedSilu: https://huggingface.co/openai/gpt-oss-20b, modeling_gpt_oss.py."""
+    if name == "ClampedSilu":
+        gate, up = np.minimum(gate, 7), np.clip(up, -7, 7)
+        return gate / (1 + np.exp(-1.702 * gate)) * (up + 1)
+    return _FUNCTIONS[name](gate) * up

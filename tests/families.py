@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 
 import small_gguf
-from activations import ACTIVATIONS
+from activations import gated
 from dense_truth import Floats, Truth
 from imp_codegen.graph import Graph, Op, Value, Weight
 from imp_codegen.models import llama
@@ -33,7 +33,7 @@ ROWS: Mapping[Biased, tuple[str, int]] = {
     "up": ("ffn_up", WIDTH),
     "down": ("ffn_down", HIDDEN),
 }
-CPP = {"silu": "Silu", "gelu": "Gelu", "gelu_tanh": "GeluTanh"}
+CPP = {"silu": "Silu", "gelu": "Gelu", "gelu_tanh": "GeluTanh", "clamped_silu": "ClampedSilu"}
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,7 @@ def values(op: Op) -> dict[str, Value]:
 
 FAMILIES = {
     "gelu, all biases": Family(activation="gelu", biases=("q", "k", "v", "output", "gate", "up", "down")),
+    "gpt-oss": Family(activation="clamped_silu", biases=("q", "k", "v", "output", "gate", "up", "down")),
     "some biases": Family(biases=("q", "v", "up"), head_bias=True),
     "granite": Family(embedding_scale=12.0, residual_scale=0.22, logit_scale=1 / 16),
     "gemma": Family(norms="both", activation="gelu_tanh", embedding_scale=HIDDEN**0.5, softcap=30.0),
@@ -127,8 +128,8 @@ class FamilyTruth(Truth):
             x = self.add(x, f"{block}.post_attention_norm", attended)
             normed = self.before(f"{block}.ffn_norm", x)
             gate, up = self.linear(f"{block}.ffn_gate", normed), self.linear(f"{block}.ffn_up", normed)
-            gated = ACTIVATIONS[CPP[self.family.activation]](gate) * up
-            x = self.add(x, f"{block}.post_ffw_norm", self.linear(f"{block}.ffn_down", gated))
+            inner = gated(CPP[self.family.activation], gate, up)
+            x = self.add(x, f"{block}.post_ffw_norm", self.linear(f"{block}.ffn_down", inner))
             x = x * self.tensors.get(f"{block}.residual_scale.weight", 1.0)
         return self.norm("output_norm", x)
 

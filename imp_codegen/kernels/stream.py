@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Weight
@@ -11,6 +11,7 @@ from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scal
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Gated, Linear
+from imp_codegen.spec import Activation
 from imp_codegen.targets import TargetError
 from imp_codegen.tune.stage import Stage
 from imp_codegen.tune.table import choose
@@ -151,4 +152,12 @@ def biases(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param | None, ..
 
 def activation(gated: Gated) -> Cpp:
     """What a gate goes through (stage/elementwise.h)."""
-    return Cpp({"silu": "Silu", "gelu": "Gelu", "gelu_tanh": "GeluTanh"}[gated.activation])
+    return Cpp(_ACTIVATIONS[gated.activation])
+
+
+_ACTIVATIONS: Mapping[Activation, str] = {
+    "silu": "Silu",
+    "gelu": "Gelu",
+    "gelu_tanh": "GeluTanh",
+    "clamped_silu": "ClampedSilu",
+}

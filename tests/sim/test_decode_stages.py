@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
-from activations import ACTIVATIONS
+from activations import gated
 from imp_codegen.formats import format_named, formats
 from imp_codegen.layouts import Layout, Tile, layouts
 from imp_codegen.reference import round_activations
@@ -138,6 +138,7 @@ PRODUCTS = (
     Product("unweighted", 288, (("Q8_0", 33),), norm=True, weighted=False),
     Product("post", 288, (("Q8_0", 33), ("F32", 7)), norm=True, post=True),
     Product("post_scaled", 288, (("Q8_0", 33),), norm=True, post=True, scaled=True),
+    Product("clamped_silu", 96, (("F32", 13), ("F32", 13)), epilogue="gated", activation="ClampedSilu", biased=(0, 1)),
     Product("gates", 288, (("Q8_0", 33),), epilogue="StoreGated", activation="GeluTanh", biased=(0,)),
     Product("gates_of_sum", 1120, (("BF16", 9),), post=True, scaled=True, epilogue="StoreGated", activation="Silu"),
     Product("post_alone", 1120, (("Q8_0", 9), ("Q8_0", 5)), post=True),
@@ -218,13 +219,15 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
     extra = [np.zeros(GRID, np.float32), np.zeros(GRID, np.uint32)] if product.epilogue == "StoreLogits" else []
     if product.epilogue == "gated":
         gate, up = expected
-        expected, start = [ACTIVATIONS[product.activation](gate) * up], start[: len(gate)]
+        expected, start = [gated(product.activation, gate, up)], start[: len(gate)]
+        factor = up + 1 if product.activation == "ClampedSilu" else up
         doubts = [
-            STEEPEST * doubts[0] * (np.abs(up) + doubts[1]) + np.abs(ACTIVATIONS[product.activation](gate)) * doubts[1]
+            STEEPEST * doubts[0] * (np.abs(factor) + doubts[1])
+            + np.abs(gated(product.activation, gate, 0 * up + 1)) * doubts[1]
         ]
     if product.epilogue == "StoreGated":
         extra = [rng.standard_normal(len(start)).astype(np.float32)]
-        expected = [ACTIVATIONS[product.activation](expected[0]) * extra[0]]
+        expected = [gated(product.activation, expected[0], extra[0])]
         doubts = [STEEPEST * doubts[0] * np.abs(extra[0])]
     given = [x, branch, post, np.zeros_like(x)] if product.post else [x]
     given += [np.array([0.75], np.float32)] if product.scaled else []

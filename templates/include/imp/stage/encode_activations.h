@@ -78,7 +78,7 @@ struct EncodeActivations {
       const auto product = [=](int k) {
         const float4 v = Row::load(gate + k);
         const float4 u = Row::load(up + k);
-        return make_float4(F::of(v.x) * u.x, F::of(v.y) * u.y, F::of(v.z) * u.z, F::of(v.w) * u.w);
+        return make_float4(gated<F>(v.x, u.x), gated<F>(v.y, u.y), gated<F>(v.z, u.z), gated<F>(v.w, u.w));
       };
       encode(product, token, a, partial);
     } else if constexpr (C.post) {

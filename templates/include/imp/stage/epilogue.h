@@ -55,7 +55,7 @@ struct StoreGated {
   Args out;
   __device__ __forceinline__ StoreGated(const Args& args, std::uint8_t*) : out(args) {}
   __device__ __forceinline__ float biased(int matrix, int row, float value) { return out.bias.add(matrix, row, value); }
-  __device__ __forceinline__ void store(int row, float value) { out.y[row] = untagged(F::of(value) * out.up[row]); }
+  __device__ __forceinline__ void store(int row, float value) { out.y[row] = untagged(gated<F>(value, out.up[row])); }
   __device__ __forceinline__ void finish() {}
 };
 
@@ -126,7 +126,7 @@ struct PublishGated {
     return add_bias<Biased>(bias, matrix, row, value);
   }
   __device__ __forceinline__ void store(int row, float value) {
-    y.put(row, F::of(value) * (units < kReads ? pick(ahead, units) : up[row]));
+    y.put(row, gated<F>(value, units < kReads ? pick(ahead, units) : up[row]));
     units++;
   }
 };

@@ -111,7 +111,8 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
         if (token >= tokens) continue;
         const float* sum = sums + (begin + i) / 2 * 4 + i % 2;
         const float up = fma(sum[2], factor[i], bias[1]);
-        a.y[static_cast<std::size_t>(token) * C.stride + C.offset + row] = F::of(fma(sum[0], factor[i], bias[0])) * up;
+        const float gate = fma(sum[0], factor[i], bias[0]);
+        a.y[static_cast<std::size_t>(token) * C.stride + C.offset + row] = gated<F>(gate, up);
       }
     }
   }

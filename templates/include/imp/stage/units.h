@@ -148,7 +148,7 @@ struct PairUnits {
     const float gate = scale * pick(sums[0], lane_index() % kRows);
     const float up = scale * pick(sums[1], lane_index() % kRows);
     if (lane_index() < kRows && row < A::kRows) {
-      epilogue.store(row, F::of(epilogue.biased(0, row, gate)) * epilogue.biased(1, row, up));
+      epilogue.store(row, gated<F>(epilogue.biased(0, row, gate), epilogue.biased(1, row, up)));
     }
   }
 
