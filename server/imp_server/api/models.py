@@ -16,7 +16,7 @@ def add(app: FastAPI, service: Service) -> None:
 
     async def health() -> Response:
         _ = service.engine.frontend
-        return json_response({"status": "ok"})
+        return json_response({"status": "ok"} | ({"is_sleeping": True} if service.engine.asleep else {}))
 
     async def root(request: Request) -> Response:
         # Clients ask by HEAD whether somebody is there; a page there is none, unless the gateway has it.

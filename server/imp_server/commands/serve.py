@@ -79,6 +79,10 @@ def command(
         bool,
         typer.Option("--deterministic", help="Keep an answer's last bits whoever else is served: no steps together."),
     ] = False,
+    idle_unload: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Give the GPU back when nobody has asked for so long (90s, 10m, 2h)."),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Weights for a thin FILE: a .gguf file, a folder or hf:org/repo[:QUANT]."),
@@ -107,6 +111,7 @@ def command(
         "server.kv_tokens": kv_tokens,
         "server.kv_share": kv_share,
         "server.deterministic": deterministic or None,
+        "server.idle_unload": idle_unload,
         "api.key": tuple(api_key) if api_key else None,
         "api.key_file": api_key_file,
     }

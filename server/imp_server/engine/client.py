@@ -40,6 +40,7 @@ class AsyncEngine:
         self._loading: asyncio.Task[None] | None = None
         self._frontend: Frontend | None = None
         self._ready: m.Ready | None = None  # what the engine has said that is linked now
+        self._asleep: m.Asleep | None = None  # while it is
         self._connection: Connection | None = None
         self._ids = itertools.count()
         self._streams: dict[int, Stream] = {}
@@ -77,6 +78,11 @@ class AsyncEngine:
         """Tokens that the KV cache holds; 0 while the model is loading."""
         return self._ready.kv_tokens if self._ready is not None else 0
 
+    @property
+    def asleep(self) -> bool:
+        """Whether the engine has given its device back until it is needed."""
+        return self._asleep is not None
+
     @contextlib.asynccontextmanager
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Admitted]:
         """Admit `requests`, all or none. Leaving the block frees their sequences.
@@ -107,10 +113,14 @@ class AsyncEngine:
 
     async def slots(self) -> list[m.Slot]:
         """What runs in the engine, whoever has asked for it. Raises ApiError."""
+        if self.asleep:
+            return []
         return cast("list[m.Slot]", await self._call(m.AskSlots))
 
     async def free(self) -> m.Free:
         """What can be had of the engine. Raises ApiError."""
+        if self._asleep is not None:
+            return self._asleep.free
         return cast("m.Free", await self._call(m.AskFree))
 
     async def embed(self, tokens: Sequence[int], pooling: Pooling) -> npt.NDArray[np.float32]:
@@ -176,10 +186,13 @@ class AsyncEngine:
                 if isinstance(message, m.Answer):
                     answered.set_result(message.result)
                 else:
-                    answered.set_exception(ApiError(message.why))
+                    refusal = _unavailable(message.why, "loading") if message.later else ApiError(message.why)
+                    answered.set_exception(refusal)
             case m.Ready():
-                self._ready, self._lost = message, None
+                self._ready, self._asleep, self._lost = message, None, None
                 self._meet()
+            case m.Asleep():
+                self._asleep = message
             case m.Failed():
                 self._lost = message.why
 
@@ -211,7 +224,7 @@ class AsyncEngine:
         """The engine has ended. What it was at is lost; requests that come now are told to try again."""
         if connection is not self._connection:
             return
-        self._connection = self._ready = None
+        self._connection = self._ready = self._asleep = None
         self._lost = self._lost or "the engine has ended"
         self._end(_failed(f"{self._lost}; it is being started again, try again"))
 

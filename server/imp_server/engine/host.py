@@ -1,8 +1,10 @@
 """Runs the engine for the workers that are linked to it.
 
-Only the thread of `run` touches the engine, from loading (a GPU context belongs to a thread) to closing. Another thread
-reads the links: it makes the masks of grammars, which takes llguidance a while but not Python's lock, aborts without
-waiting for the step that runs, and leaves everything else to the first as commands.
+Only one thread touches the engine, from loading (a GPU context belongs to a thread) to closing: that which makes the
+host and calls `run`. Another reads the links: it makes the masks of grammars, which takes llguidance a while but not
+Python's lock, aborts without waiting for the step that runs, and leaves everything else to the first as commands.
+
+An engine that nobody needs for a while is closed, and loaded again for the next that does.
 """
 
 from __future__ import annotations
@@ -61,11 +63,25 @@ class _News:
     tokens: list[m.TokenTuple] = field(default_factory=list)
 
 
-class EngineHost:
-    """Serves links with an engine; `tokenizer` is what grammars want to know of the model."""
+@dataclass(frozen=True, slots=True)
+class Unload:
+    """After so many seconds without work the engine is closed, and `load` makes another for the next who asks."""
 
-    def __init__(self, engine: Engine, tokenizer: masks.GrammarTokenizer) -> None:
-        self._engine = engine
+    seconds: float
+    load: Callable[[], Engine]
+
+
+class EngineHost:
+    """Serves links with an engine; `tokenizer` is what grammars want to know of the model.
+
+    `unload`: whether the engine sleeps while nobody needs it.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: masks.GrammarTokenizer, unload: Unload | None = None) -> None:
+        self._loaded: Engine | None = engine  # None while it is asleep
+        self._unload = unload
+        self._worked = time.monotonic()  # last
+        self._asleep: m.Asleep | None = None
         self._tokenizer = tokenizer
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._streams: dict[tuple[Link, int], _Stream] = {}
@@ -73,20 +89,15 @@ class EngineHost:
         self._prompts: dict[int, _Stream] = {}  # those of them that have no token yet
         self._news: dict[Link, _News] = {}
         self._closing = False
+        self.ready = self._facts()  # what every worker is told first, and when the engine has woken
         self._texts = ThreadPoolExecutor(1, "imp-texts")
         self._links = Links(self._heard, self._gone)
         self._reader = threading.Thread(target=self._listen, name="imp-links", daemon=True)
         self._reader.start()
 
-    @property
-    def ready(self) -> m.Ready:
-        """What every worker is told first."""
-        engine = self._engine
-        return m.Ready(engine.target, engine.device_name, engine.context, engine.runner.kv_tokens)
-
     def attach(self, connection: socket.socket) -> None:
         """Serve a further worker; from any thread."""
-        self._links.add(connection).send(self.ready)
+        self._commands.put(lambda: self._greet(self._links.add(connection)))
 
     def stop(self) -> None:
         """Let `run` end; from any thread."""
@@ -109,7 +120,8 @@ class EngineHost:
             self._links.close()
             self._reader.join()
             self._texts.shutdown()
-            self._engine.close()
+            if self._loaded is not None:
+                self._loaded.close()
 
     # In the thread that reads:
 
@@ -135,9 +147,9 @@ class EngineHost:
             case m.Score():
                 self._call(link, message.call, lambda: self._score(link, message))
             case m.AskSlots():
-                self._call(link, message.call, lambda: link.send(m.Answer(message.call, self._slots())))
+                self._commands.put(lambda: link.send(m.Answer(message.call, self._slots())))
             case m.AskFree():
-                self._call(link, message.call, lambda: link.send(m.Answer(message.call, m.Free(*self._engine.free))))
+                self._commands.put(lambda: link.send(m.Answer(message.call, self._can_be_had())))
 
     def _gone(self, link: Link) -> None:
         """A worker has ended, and what it had asked for with it."""
@@ -159,28 +171,81 @@ class EngineHost:
     def _abandon(self, streams: Sequence[_Stream]) -> None:
         """Free the sequences of `streams` now; a command puts the rest in order, and catches those not yet admitted."""
         for stream in streams:
-            if stream.sequence is not None:
-                self._engine.abort(stream.sequence)
+            if stream.sequence is not None and (engine := self._loaded) is not None:
+                engine.abort(stream.sequence)
         self._commands.put(lambda: self._release(streams))
 
     def _call(self, link: Link, call: int, work: Callable[[], None]) -> None:
-        """Let the engine's thread do `work`, which answers `call` if it can."""
+        """Let the engine's thread do `work`, which answers `call` if it can; first of all it wakes the engine."""
 
         def command() -> None:
+            if self._loaded is None and (why := self._wake()):
+                link.send(m.Refused(call, why, later=True))
+                return
             try:
                 work()
             except ImpError as error:
                 link.send(m.Refused(call, str(error)))
+            self._worked = time.monotonic()
 
         self._commands.put(command)
 
     # In the engine's thread:
 
+    @property
+    def _engine(self) -> Engine:
+        """The engine, which is awake."""
+        assert self._loaded is not None
+        return self._loaded
+
     def _next_command(self) -> Callable[[], None] | None:
-        """The next command; waits for one only while the engine has nothing to do."""
-        with contextlib.suppress(queue.Empty):
-            return self._commands.get(block=not self._engine.has_work)
+        """The next command, waited for only while the engine has nothing to do; at last, that it goes to sleep."""
+        engine = self._loaded
+        if engine is not None and engine.has_work:
+            with contextlib.suppress(queue.Empty):
+                return self._commands.get_nowait()
+            self._worked = time.monotonic()
+            return None
+        if engine is None or self._unload is None:
+            return self._commands.get()
+        try:
+            return self._commands.get(timeout=max(0.0, self._worked + self._unload.seconds - time.monotonic()))
+        except queue.Empty:
+            return self._sleep
+
+    def _sleep(self) -> None:
+        """Give the device back."""
+        self._asleep = m.Asleep(m.Free(*self._engine.free))
+        self._engine.close()
+        self._loaded = None
+        self._links.send(self._asleep)
+        log.info("asleep: nobody has asked for anything for a while, the device is free for others")
+
+    def _wake(self) -> str | None:
+        """Load the engine again; why it cannot be, for who waits for it."""
+        began = time.monotonic()
+        assert self._unload is not None
+        try:
+            self._loaded = self._unload.load()
+        except ImpError as error:
+            log.error("the engine stays asleep: %s", error)
+            return f"the model was unloaded while nobody used it and cannot be loaded now: {error}"
+        self._asleep, self.ready = None, self._facts()
+        self._links.send(self.ready)
+        log.info("awake after %.2f s", time.monotonic() - began)
         return None
+
+    def _facts(self) -> m.Ready:
+        engine = self._engine
+        return m.Ready(engine.target, engine.device_name, engine.context, engine.runner.kv_tokens)
+
+    def _greet(self, link: Link) -> None:
+        link.send(self.ready)
+        if self._asleep is not None:
+            link.send(self._asleep)
+
+    def _can_be_had(self) -> m.Free:
+        return m.Free(*self._engine.free) if self._asleep is None else self._asleep.free
 
     def _admit(self, link: Link, call: int, streams: Sequence[_Stream]) -> None:
         try:

@@ -96,6 +96,13 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Asleep:
+    """The engine has given its device back, until something is to run; then it is Ready again. `free`: all it has."""
+
+    free: Free
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The last that the engine says before it ends, if it can: why, for people."""
 
@@ -112,10 +119,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A call was not possible: why, for who asked."""
+    """A call was not possible: why, for who asked. `later`: not now, by no fault of who asked."""
 
     call: int
     why: str
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +171,7 @@ class Step:
     tokens: tuple[TokenTuple, ...]
 
 
-FromEngine: TypeAlias = Ready | Failed | Answer | Refused | Step
+FromEngine: TypeAlias = Ready | Asleep | Failed | Answer | Refused | Step
 
 
 def frame(message: object) -> bytes:

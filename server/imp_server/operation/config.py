@@ -23,6 +23,7 @@ from imp_runtime.errors import ImpError
 LOCALHOST = "localhost"  # as an origin: every page of this machine, at whatever port
 # As browsers write them (https://fetch.spec.whatwg.org/#origin-header): lower case, no path, no port that is the usual.
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://(\[[0-9a-f:.]+\]|[^\s/:?#@\[\]A-Z]+)(:[0-9]{1,5})?|null")
+_DURATION = re.compile(r"([0-9]{1,6})([smh])")
 Value: TypeAlias = str | int | float | bool | tuple[str, ...] | None
 T = TypeVar("T")
 
@@ -56,6 +57,7 @@ class ServerConfig:
     target: str | None = _setting(None, "Code to run: sm_120a, sm_90a or sim. Default: this machine's.")
     kv_tokens: int | None = _setting(None, "Size of the KV cache in tokens. Default: what fits.", least=1)
     kv_share: float = _setting(1.0, "Most of the free memory that the KV cache takes.", least=0.01, most=1.0)
+    idle_unload: str | None = _setting(None, "Give the GPU back when nobody has asked for so long: 90s, 10m, 2h.")
     prefix_cache: bool = _setting(True, "Do not compute again what earlier prompts began with.")
     deterministic: bool = _setting(False, "Keep an answer's last bits whoever else is served: no steps together.")
     check_weights: bool = _setting(True, "Compare the weights with their checksums while they are loaded.")
@@ -167,6 +169,13 @@ SECTIONS: Mapping[str, type] = {
     "limits": LimitsConfig,
     "log": LogConfig,
 }
+
+
+def seconds(duration: str) -> int:
+    """The seconds of a time like 90s, 10m or 2h, as a setting has it."""
+    found = _DURATION.fullmatch(duration)
+    assert found is not None, duration
+    return int(found[1]) * {"s": 1, "m": 60, "h": 3600}[found[2]]
 
 
 def load(
@@ -328,6 +337,8 @@ def _checked(kind: _Kind, value: object, source: str) -> Value:
             parse_rate(result)
         except ValueError:
             raise _wrong(kind, value, source, "must be a number per time, like 60/minute") from None
+    if kind.name == "server.idle_unload" and isinstance(result, str) and not _DURATION.fullmatch(result):
+        raise _wrong(kind, value, source, "must be a time with its unit, like 90s, 10m or 2h")
     if kind.name == "server.host" and result == ():
         raise ConfigError(f"{source}: server.host is empty; give an address, like 127.0.0.1")
     if kind.name == "api.cors_origins" and isinstance(result, tuple):

@@ -96,6 +96,7 @@ class Metrics:
         self.running = Gauge("imp_generations_running", "Generations that produce tokens", registry=registry)
         self.queue = Gauge("imp_http_queue", "Requests that wait for admission", registry=registry)
         self.kv_tokens = Gauge("imp_kv_tokens", "Tokens that the KV cache holds", registry=registry)
+        self.asleep = Gauge("imp_asleep", "1 while the GPU is given back because nobody asks", registry=registry)
 
     def http(self, method: str, route: str, status: int, seconds: float) -> None:
         """An HTTP request has ended."""
@@ -180,6 +181,7 @@ class ObservedEngine(AsyncEngine):
         super().__init__(load, limit=limit)
         self._metrics = metrics
         metrics.kv_tokens.set_function(lambda: self.kv_tokens)
+        metrics.asleep.set_function(lambda: self.asleep)
 
     @contextlib.asynccontextmanager
     async def generate(self, requests: Sequence[Request]) -> AsyncIterator[Admitted]:

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-_ALIKE = {"imp_kv_tokens"}  # every worker says the same
+_ALIKE = {"imp_kv_tokens", "imp_asleep"}  # every worker says the same
 _LASTING = ("counter", "histogram")  # what a process leaves behind when it has ended
 
 

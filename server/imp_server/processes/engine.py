@@ -13,10 +13,11 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
 from imp_server.console.progress import progress
-from imp_server.engine.host import EngineHost
+from imp_server.engine.host import EngineHost, Unload
 from imp_server.generation.tokenizer import Tokenizer
 from imp_server.grammar import masks
 from imp_server.operation import logs
+from imp_server.operation.config import seconds
 from imp_server.processes.control import Begin, Ended, Loaded, child, leave, receive, send
 
 log = logging.getLogger("imp")
@@ -42,19 +43,24 @@ def run(control: socket.socket, begin: Begin) -> None:
 
 def _load(begin: Begin) -> EngineHost:
     server = begin.config.server
-    with progress(transient=True) as report, ThreadPoolExecutor(1) as beside:
+
+    def load() -> Engine:
+        with progress(transient=True) as report:
+            return Engine.load(
+                begin.file,
+                target=server.target,
+                kv_tokens=server.kv_tokens,
+                kv_share=server.kv_share,
+                prefix_cache=server.prefix_cache,
+                deterministic=server.deterministic,
+                check_weights=server.check_weights,
+                progress=report,
+            )
+
+    with ThreadPoolExecutor(1) as beside:
         preparing = beside.submit(_tokenizer, begin.file)
-        engine = Engine.load(
-            begin.file,
-            target=server.target,
-            kv_tokens=server.kv_tokens,
-            kv_share=server.kv_share,
-            prefix_cache=server.prefix_cache,
-            deterministic=server.deterministic,
-            check_weights=server.check_weights,
-            progress=report,
-        )
-        return EngineHost(engine, preparing.result())
+        unload = None if server.idle_unload is None else Unload(seconds(server.idle_unload), load)
+        return EngineHost(load(), preparing.result(), unload)
 
 
 def _tokenizer(file: Path) -> Tokenizer:

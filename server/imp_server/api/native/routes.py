@@ -145,7 +145,7 @@ def _props(model: Frontend, service: Service, free: Free) -> Mapping[str, JsonVa
         "eos_token": tokenizer.spelling(plan.eos_token) or "",
         "modalities": {"vision": False, "audio": False},
         "build_info": "imp",
-        "is_sleeping": False,
+        "is_sleeping": service.engine.asleep,
     }
 
 
