@@ -11,7 +11,7 @@ import re
 from collections.abc import Collection, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
-from imp_codegen.sources import Float32, Group, Permute, Plus, Rows, Source, Stack, Tensor
+from imp_codegen.sources import Flat, Float32, Group, Permute, Plus, Rows, Source, Stack, Tensor
 
 PREFIX = "quantization_config."
 _METHOD = f"{PREFIX}quant_method"
@@ -35,7 +35,7 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return Permute(with_scales(inner, checkpoint), heads)
         case Stack(sources):
             return Stack(tuple(with_scales(each, checkpoint) for each in sources))
-        case Plus() | Float32() | Group():
+        case Plus() | Float32() | Group() | Flat():
             return source
 
 

@@ -81,7 +81,14 @@ class Stack:
     sources: tuple[Source, ...]
 
 
-Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack
+@dataclass(frozen=True, slots=True)
+class Flat:
+    """A matrix of floats as a vector, its rows one after the other."""
+
+    source: Source
+
+
+Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack | Flat
 
 
 class Stored(Protocol):
@@ -108,7 +115,7 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             (name, span), *rest = spans_of(inner).items()
             first, _ = span or (0, 0)
             return {name: (first + begin, first + end), **dict(rest)}
-        case Permute(inner) | Plus(inner) | Float32(inner):
+        case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner):
             return spans_of(inner)
         case Group(_, sources) | Stack(sources):
             return {name: span for each in sources for name, span in spans_of(each).items()}
@@ -131,6 +138,8 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredGroup([open_source(each, checkpoint) for each in sources], source, checkpoint)
         case Stack(sources):
             return _StoredStack([open_source(each, checkpoint) for each in sources], source, checkpoint)
+        case Flat(inner):
+            return _StoredFlat(open_source(inner, checkpoint), source, checkpoint)
 
 
 class _StoredTensor:
@@ -263,6 +272,19 @@ class _StoredStack:
             for at in range(start // each, -(-stop // each))
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class _StoredFlat:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
+        if len(inner.shape) != 2 or inner.format.block != 1:
+            raise _misfit(checkpoint, source, inner, "a matrix of F32, F16 or BF16")
+        self._rows = inner.shape[0]
+        self.shape = (self._rows * inner.shape[1],)
+        self.format = inner.format
+        self._inner = inner
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        return self._inner.rows(0, self._rows).reshape(1, -1)[start:stop]
 
 
 def _rows_of(stored: Stored) -> tuple[int, int]:

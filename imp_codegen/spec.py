@@ -66,6 +66,7 @@ class MoeSpec:
     """A mixture of experts: gated feed-forward networks of inner width `width`, of which each token goes to some.
 
     A router's softmax chooses `used` of the `experts` and says what each counts; `normalise`: of those chosen alone.
+    `biased`: the router and all matrices of experts have a bias.
     """
 
     experts: int
@@ -73,6 +74,7 @@ class MoeSpec:
     width: int
     activation: Activation = "silu"
     normalise: bool = True
+    biased: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.rows import for_rows
-from imp_codegen.kernels.stream import stream
+from imp_codegen.kernels.stream import bias_mask, biases, stream
 from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Add, Combine, ExpertLinear
 
@@ -27,7 +27,7 @@ class ExpertDown(Match):
         """One kernel, a row as any other."""
         linear, add, weight, used = self.linear, self.add, self.linear.weight, self.linear.used
         streamed = stream(low, "expert_down", self.vector, (weight,), used=used)
-        store = Cpp("AddRows", (0, float(add.scale)))
+        store = Cpp("AddExperts", (bias_mask((linear,)), used, weight.each, float(add.scale)))
         kernel = KernelSpec(
             name=self.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
             entry="expert_down",
@@ -37,7 +37,7 @@ class ExpertDown(Match):
                 "x": low.value("const float*", linear.x),
                 "norm": None,
                 "route": {"route": low.value("const float*", linear.route)},
-                "out": {"y": low.value("float*", add.out), "bias": (None,)},
+                "out": {"y": low.value("float*", add.out), "bias": biases(low, (linear,))},
                 "plane": (low.plane(weight),),
             },
             grid=(low.target.sms, 1, 1),

@@ -64,7 +64,7 @@ class ExpertGateUp(Match):
         streamed = stream(low, "expert_gate_up", self.vector, weights, paired=True, used=used)
         experts = self.router.weight.rows
         routed = Config("RouteConfig", (("experts", experts), ("used", used), ("normalise", route.normalise)))
-        store = Cpp("StoreRows", (0,))
+        store = Cpp("StoreExperts", (bias_mask((self.gate, self.up)),))
         return KernelSpec(
             name=self.name.rpartition(".")[0] + ".gate_up",
             entry="expert_gate_up",
@@ -79,7 +79,7 @@ class ExpertGateUp(Match):
                     "logits": low.value("const float*", self.router.out),
                     "route": low.value("float*", route.out),
                 },
-                "out": {"y": low.value("float*", gated.out), "bias": (None,)},
+                "out": {"y": low.value("float*", gated.out), "bias": biases(low, (self.gate, self.up))},
                 "plane": tuple(map(low.plane, weights)),
             },
             grid=(low.target.sms, 1, 1),

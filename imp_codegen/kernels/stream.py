@@ -10,7 +10,7 @@ from imp_codegen.kernels.choice import Way, each_row
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.vector import Vector
-from imp_codegen.ops import Gated, Linear
+from imp_codegen.ops import ExpertLinear, Gated, Linear
 from imp_codegen.spec import Activation
 from imp_codegen.targets import TargetError
 from imp_codegen.tune.stage import Stage
@@ -133,7 +133,7 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
     )
 
 
-def bias_mask(linears: tuple[Linear, ...]) -> int:
+def bias_mask(linears: tuple[Linear | ExpertLinear, ...]) -> int:
     """The bits of the matrices that have a bias, as the stages count them (Biases of stage/epilogue.h)."""
     return sum(1 << i for i, op in enumerate(linears) if op.bias)
 
@@ -145,7 +145,7 @@ def name_of_all(linears: tuple[Linear, ...]) -> str:
     return first if len(linears) == 1 else f"{layer}.{'_'.join(op.out.name.rpartition('.')[2] for op in linears)}"
 
 
-def biases(low: Lowering, linears: tuple[Linear, ...]) -> tuple[Param | None, ...]:
+def biases(low: Lowering, linears: tuple[Linear | ExpertLinear, ...]) -> tuple[Param | None, ...]:
     """The biases that there are, in the order of their matrices, or one null pointer (Biases of stage/epilogue.h)."""
     return tuple(low.plane(op.bias) for op in linears if op.bias) or (None,)
 

@@ -23,6 +23,9 @@ _OTHER_TYPES = {
     "imatrix": "an importance matrix, which guides quantisation",
 }
 
+# Modules whose architecture has a name that Python does not.
+_SPELLED = {"gpt_oss": "gpt-oss"}
+
 
 class Architecture(Protocol):
     """What a file of this folder offers.
@@ -42,7 +45,8 @@ class Architecture(Protocol):
 @functools.cache
 def architectures() -> tuple[str, ...]:
     """The names of all supported architectures."""
-    return tuple(sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")))
+    found = (m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_"))
+    return tuple(sorted(_SPELLED.get(name, name) for name in found))
 
 
 @functools.cache
@@ -79,7 +83,7 @@ def load_named(name: str) -> Architecture:
         raise CheckpointError(
             f"the architecture {name!r:.60} is not supported; supported: {', '.join(architectures())}"
         )
-    return cast(Architecture, importlib.import_module(f"imp_codegen.models.{name}"))
+    return cast(Architecture, importlib.import_module(f"imp_codegen.models.{name.replace('-', '_')}"))
 
 
 def sources_of(

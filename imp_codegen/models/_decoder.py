@@ -51,7 +51,8 @@ class Variant:
     """How an architecture differs from Llama.
 
     `interleaved_rope`: of the files that GGUF's converter writes. `biases`: those that transformers gives every model
-    of it, without a word in config.json. `rope_scalings`: types that its own file reads. `whole_norms`:
+    of it, without a word in config.json. `rope_scalings`: types that its own file reads. `whole_yarn`: of GGUF files,
+    as `read_rope` has it. `whole_norms`:
     q and k are normed, all heads together. `experts`: it may be a mixture of such.
     """
 
@@ -62,6 +63,7 @@ class Variant:
     norms: Norms = "pre"
     biases: tuple[Biased, ...] = ()
     rope_scalings: tuple[str, ...] = ()
+    whole_yarn: bool = True
     experts: Experts | None = None
 
 
@@ -166,7 +168,12 @@ def _read_attention(
     context = meta.integer(f"{architecture}.context_length", minimum=2, maximum=MAX_CONTEXT)
     window = meta.integer(f"{architecture}.attention.sliding_window", 0, maximum=MAX_CONTEXT)
     rope = read_rope(
-        checkpoint, architecture, head_dim, interleaved=variant.interleaved_rope, others=variant.rope_scalings
+        checkpoint,
+        architecture,
+        head_dim,
+        interleaved=variant.interleaved_rope,
+        others=variant.rope_scalings,
+        whole_yarn=variant.whole_yarn,
     )
     return tuple(
         AttentionSpec(
@@ -327,7 +334,7 @@ class _Block:
         return self._linear("down", "ffn_down", out, self.spec.hidden, m.biases, "down")
 
     def _experts(self, m: MoeSpec, x: Value) -> Value:
-        logits = self._linear("router", "ffn_gate_inp", x, m.experts, (), "")
+        logits = self._linear("router", "ffn_gate_inp", x, m.experts, ("gate",) if m.biased else (), "gate")
         route = self._value("route", 2 * m.used)
         self.ops.append(Route(route, logits, m.normalise))
         gate, up = (self._expert_linear(part, x, route, m.width, m) for part in ("gate", "up"))
@@ -343,7 +350,8 @@ class _Block:
         out = self._value(part, m.used * width)
         cols = m.width if part == "down" else x.width
         weight = Weight(f"blk.{self.index}.ffn_{part}_exps.weight", m.experts * width, cols, m.experts)
-        self.ops.append(ExpertLinear(out, x, route, weight))
+        bias = self._weight(f"ffn_{part}_exps.bias", 1, m.experts * width) if m.biased else None
+        self.ops.append(ExpertLinear(out, x, route, weight, bias))
         return out
 
     def _value(self, name: str, width: int) -> Value:

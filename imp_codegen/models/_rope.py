@@ -18,11 +18,18 @@ Divisors = NDArray[np.float64]
 
 
 def read_rope(
-    checkpoint: Checkpoint, architecture: str, head_dim: int, *, interleaved: bool, others: tuple[str, ...] = ()
+    checkpoint: Checkpoint,
+    architecture: str,
+    head_dim: int,
+    *,
+    interleaved: bool,
+    others: tuple[str, ...] = (),
+    whole_yarn: bool = True,
 ) -> RopeSpec:
     """The rotary embedding by the keys `<architecture>.rope.*`; CheckpointError for scalings that imp does not know.
 
-    `others`: types of scaling that the architecture itself reads; here they scale nothing.
+    `others`: types of scaling that the architecture itself reads; here they scale nothing. `whole_yarn`: where YaRN
+    begins and ends is rounded to whole pairs in GGUF files, which have no key for that.
 
     As llama.cpp has it: a factor without a type is linear, and the old key `scale_linear` stands in for the new one.
     """
@@ -51,7 +58,7 @@ def read_rope(
     if kind == "linear":
         divisors = divisors * factor
     elif kind == "yarn":
-        divisors = divisors * _yarn(checkpoint, architecture, dim, theta, factor)
+        divisors = divisors * _yarn(checkpoint, architecture, dim, theta, factor, whole=whole_yarn)
         magnitude = _yarn_magnitude(checkpoint, architecture, factor)
     elif kind == "llama3" and hf:
         divisors = _llama3(meta, architecture, dim, theta, factor)
@@ -63,11 +70,11 @@ def read_rope(
     return RopeSpec(dim, theta, interleaved, factors, magnitude)
 
 
-def _yarn(checkpoint: Checkpoint, architecture: str, dim: int, theta: float, factor: float) -> Divisors:
+def _yarn(checkpoint: Checkpoint, architecture: str, dim: int, theta: float, factor: float, *, whole: bool) -> Divisors:
     """By how much YaRN slows each pair: not the fast ones, the slow ones by `factor` (https://arxiv.org/abs/2309.00071).
 
     Between them lie the pairs that turn `beta_slow` to `beta_fast` times in the original context; where they begin and
-    end is rounded to whole pairs unless a config.json says that it is not.
+    end is rounded to whole pairs unless a config.json says that it is not; of a GGUF file `whole` says it.
     """
     meta, prefix = checkpoint.metadata, f"{architecture}.rope.scaling"
     original = meta.integer(f"{prefix}.original_context_length", minimum=1, maximum=1 << 40)
@@ -76,7 +83,7 @@ def _yarn(checkpoint: Checkpoint, architecture: str, dim: int, theta: float, fac
         for name, usual in (("fast", 32.0), ("slow", 1.0))
     )
     low, high = (dim * math.log(original / (2 * math.pi * beta)) / (2 * math.log(theta)) for beta in betas)
-    if checkpoint.dialect == "gguf" or meta.boolean(f"{prefix}.truncate", True):
+    if whole if checkpoint.dialect == "gguf" else meta.boolean(f"{prefix}.truncate", True):
         low, high = math.floor(low), math.ceil(high)
     low, high = max(low, 0), min(high, dim - 1)
     pairs = np.arange(dim // 2, dtype=np.float64)

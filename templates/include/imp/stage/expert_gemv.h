@@ -20,6 +20,52 @@ struct Stacks {
   }
 };
 
+// y = value, of experts: the biases of all experts of a matrix lie one after the other.
+template <unsigned Biased>
+struct StoreExperts : StoreRows<Biased> {
+  int expert;  // of the route, one a lane
+  template <class Route>
+  __device__ __forceinline__ StoreExperts(const typename StoreRows<Biased>::Args& args, const Route& route)
+      : StoreRows<Biased>(args, nullptr), expert(route.routed.expert) {}
+  // Where the biases begin of the route's expert `slot`, of `rows` rows; the whole warp asks.
+  __device__ __forceinline__ int first(int slot, int rows) const {
+    if constexpr (Biased == 0) return 0;
+    return shuffle(expert, slot) * rows;
+  }
+};
+
+// y += Scale * value, to which `Used` experts of `Rows` rows have added their biases, each times its share.
+template <unsigned Biased, int Used, int Rows, float Scale = 1.0f>
+struct AddExperts : AddRows<0, Scale> {
+  using Add = AddRows<0, Scale>;
+  struct Args {
+    float* y;
+    Biases<Biased> bias;
+  };
+  const float* bias;
+  const float* route;  // [2][Used]: experts, shares
+  float ahead[Add::kReads] = {};
+  template <class Route>
+  __device__ __forceinline__ AddExperts(const Args& args, const Route& known)
+      : Add({args.y, {}}, nullptr), bias(args.bias.of[0]), route(known.shares - Used) {}
+  __device__ __forceinline__ void read(int unit, int row) {
+    Add::read(unit, row);
+    if constexpr (Biased != 0) ahead[unit] = row >= 0 ? weighed(row) : 0;
+  }
+  __device__ __forceinline__ float biased(int, int row, float value) {
+    if constexpr (Biased == 0) return value;
+    return value + (Add::units < Add::kReads ? pick(ahead, Add::units) : weighed(row));
+  }
+
+ private:
+  __device__ __forceinline__ float weighed(int row) const {
+    float sum = 0;
+#pragma unroll
+    for (int i = 0; i < Used; i++) sum = fma(route[Used + i], bias[static_cast<int>(route[i]) * Rows + row], sum);
+    return sum;
+  }
+};
+
 // Gate and up of `Used` experts, whose results lie side by side: units of one expert after those of the other.
 template <class A, class B, class F, int Used>
 struct RoutedPair {
@@ -39,12 +85,12 @@ struct RoutedPair {
   }
   template <class Tiles, class X, class Epilogue>
   static __device__ __forceinline__ void run(int unit, Tiles& tiles, const X& x, Epilogue& epilogue) {
-    Shifted<Epilogue> shifted{epilogue, unit / Pair::kUnits * A::kRows};
+    auto shifted = shift(unit / Pair::kUnits, epilogue);
     Pair::run(unit % Pair::kUnits, tiles, x, shifted);
   }
   template <class Sums, class Epilogue>
   static __device__ __forceinline__ void finish(int unit, const Sums& sums, float scale, Epilogue& epilogue) {
-    Shifted<Epilogue> shifted{epilogue, unit / Pair::kUnits * A::kRows};
+    auto shifted = shift(unit / Pair::kUnits, epilogue);
     Pair::finish(unit % Pair::kUnits, sums, scale, shifted);
   }
 
@@ -53,9 +99,16 @@ struct RoutedPair {
   struct Shifted {
     Epilogue& to;
     int first;
-    __device__ __forceinline__ float biased(int matrix, int row, float value) { return to.biased(matrix, row, value); }
+    int first_bias;
+    __device__ __forceinline__ float biased(int matrix, int row, float value) {
+      return to.biased(matrix, first_bias + row, value);
+    }
     __device__ __forceinline__ void store(int row, float value) { to.store(first + row, value); }
   };
+  template <class Epilogue>
+  static __device__ __forceinline__ Shifted<Epilogue> shift(int slot, Epilogue& to) {
+    return {to, slot * A::kRows, to.first(slot, A::kRows)};
+  }
 };
 
 // The sum of what `Used` experts make, each of its own part of the vector: as one matrix whose rows are theirs, end to end.
@@ -155,7 +208,7 @@ struct ExpertGemv {
     const Route route(a.route);
     UnitStream<Units, Ring, kStride, Work::kMaySweep, Stacks> tiles{ring, {a.plane, route.routed.expert}, begin};
     for (int s = 0; s < C.slots; s++) tiles.fill();
-    Epilogue epilogue(a.out, encoded + Encode::kSharedBytes);
+    Epilogue epilogue(a.out, route);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
       for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
