@@ -56,13 +56,17 @@ def above_one(folder: Path) -> Path:
     return Path(shutil.copytree(FIXTURES / "gemma3" / "hf", folder / "m"))
 
 
+def experts(folder: Path) -> Path:
+    return Path(shutil.copytree(FIXTURES / "qwen3_moe" / "hf", folder / "m"))
+
+
 def fp8(folder: Path) -> Path:
     copied = permuted(folder)
     quantised(copied, "blocks", ("mlp",))
     return say(copied, quantization_config=BLOCKS)
 
 
-@pytest.mark.parametrize("source", [mixed, split, k_quants, permuted, above_one, fp8])
+@pytest.mark.parametrize("source", [mixed, split, k_quants, permuted, above_one, experts, fp8])
 def test_linked_it_is_what_a_whole_compile_gives(source: Callable[[Path], Path], tmp_path: Path) -> None:
     model = source(tmp_path)
     assert imp("compile", model, "-o", tmp_path / "whole.impc", "--target", "sim") == 0
