@@ -37,6 +37,7 @@ from imp_runtime.plan import (
 )
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sequence import Sequence as Request
+from imp_runtime.timings import Timings
 
 GGUF = Path(__file__).parent / "fixtures" / "qwen3" / "qwen3-Q8_0.gguf"
 IM_START, IM_END = 498, 499
@@ -184,6 +185,7 @@ class FakeEngine:
         self.runner = types.SimpleNamespace(
             target=artifact.plan.targets[0], kv_tokens=artifact.plan.context, blocks=artifact.plan.context // 16
         )
+        self.timings = Timings()
         self.live: list[Request] = []
         self.prompts: list[tuple[int, ...]] = []
         self.params: list[SamplingParams] = []

@@ -26,6 +26,7 @@ from imp_runtime.plan import MIROSTAT, NO_LEDGER, RING, SIEVE, STEPS, TOP_ENTRIE
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.scheduler import Batch, Chunk, Scheduler
 from imp_runtime.sequence import Sequence, Status
+from imp_runtime.timings import Timings
 from imp_runtime.token_ring import TokenRing
 
 # One program runs while the next one waits behind it: enough to keep the device busy, and little to throw away when a
@@ -61,6 +62,7 @@ class Engine:
     With `prefix_cache`, what prompts and answers left in the KV cache serves those that begin with the same tokens.
     Steps of several sequences run together where that is faster. That adds up in another order, so that the last bits
     of a sequence's logits depend on whether others run beside it; with `deterministic` each takes its steps alone.
+    `timings` of its start get what is done here; they are kept as an attribute.
     """
 
     def __init__(
@@ -74,13 +76,23 @@ class Engine:
         deterministic: bool = False,
         check_weights: bool = True,
         progress: Progress | None = None,
+        timings: Timings | None = None,
     ) -> None:
+        self.timings = timings or Timings()
         self.artifact = artifact
         self.plan: Plan = artifact.plan
         self.target = device.target
         self.device_name = device.name
         self._device = device
-        self.runner = ModelRunner(artifact, device, kv_tokens, progress, kv_share=kv_share, check_weights=check_weights)
+        self.runner = ModelRunner(
+            artifact,
+            device,
+            kv_tokens,
+            progress,
+            kv_share=kv_share,
+            check_weights=check_weights,
+            timings=self.timings,
+        )
         try:
             names = {program.name for program in self.runner.programs}
             if missing := set(PROGRAMS) - names:
@@ -124,14 +136,17 @@ class Engine:
 
         With `check_weights`, weights that are not what their checksums say are refused by name.
         """
-        artifact = Artifact.open(Path(path))
+        timings = Timings()
+        with timings.step("file"):
+            artifact = Artifact.open(Path(path))
         wanted = target or detect_target()
         try:
             simulated = artifact.plan.target(wanted).simulated
         except PlanError as error:
             advice = f"compile with --target {wanted}, or choose one of these with --target"
             raise PlanError(f"{path}: {error}; {advice}") from None
-        device = open_device(wanted, simulated=simulated)
+        with timings.step("device"):
+            device = open_device(wanted, simulated=simulated)
         return Engine(
             artifact,
             device,
@@ -141,6 +156,7 @@ class Engine:
             deterministic=deterministic,
             check_weights=check_weights,
             progress=progress,
+            timings=timings,
         )
 
     def close(self) -> None:

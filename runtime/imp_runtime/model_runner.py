@@ -32,6 +32,7 @@ from imp_runtime.plan import (
     TargetPlan,
 )
 from imp_runtime.plan_check import WEIGHTS, state_sizes
+from imp_runtime.timings import Timings
 
 log = logging.getLogger("imp")
 
@@ -79,6 +80,7 @@ class ModelRunner:
         *,
         kv_share: float = 1.0,
         check_weights: bool = True,
+        timings: Timings | None = None,
     ) -> None:
         self.artifact = artifact
         self.device = device
@@ -90,24 +92,32 @@ class ModelRunner:
         # (address, bytes) of what a step reads: the weights, the KV cache
         self.arenas: tuple[tuple[int, int], ...] = ()
         progress = progress or _nothing
+        timings = timings or Timings()
         try:
-            with artifact.compared() if check_weights else nullcontext():
+            compared = artifact.compared() if check_weights else nullcontext()
+            with timings.step("checksums, beyond the weights"), compared, timings.step("weights"):
                 self._load_planes(progress)
-            self._allocate_state()
-            module = device.load_code(artifact.read(self.target.code))
-            self.blocks = self._allocate_kv(kv_tokens, kv_share)
-            self.target = self._fitting(module)
-            self._launches = {p.name: tuple(self.bind(k, module) for k in p.kernels) for p in self.target.programs}
+            with timings.step("state and scratch buffers"):
+                self._allocate_state()
+            with timings.step("code"):
+                module = device.load_code(artifact.read(self.target.code))
+            with timings.step("KV cache"):
+                self.blocks = self._allocate_kv(kv_tokens, kv_share)
+            with timings.step("kernels"):
+                self.target = self._fitting(module)
+                self._launches = {p.name: tuple(self.bind(k, module) for k in p.kernels) for p in self.target.programs}
             self._replays = {}
             self._several: dict[str, list[Program]] = {}
             for program in sorted(self.target.programs, key=lambda p: p.rows):
                 if program.rows > 1:
                     self._several.setdefault(program.name.rsplit("_r", 1)[0], []).append(program)
-            for i, (name, launches) in enumerate(self._launches.items()):
-                progress("capturing programs", i, len(self._launches))
-                self._replays[name] = device.capture(launches)
-            progress("capturing programs", len(self._launches), len(self._launches))
-            device.synchronize()
+            with timings.step("graphs"):
+                for i, (name, launches) in enumerate(self._launches.items()):
+                    progress("capturing programs", i, len(self._launches))
+                    self._replays[name] = device.capture(launches)
+                progress("capturing programs", len(self._launches), len(self._launches))
+            with timings.step("what the device is still at"):
+                device.synchronize()
         except BaseException:
             device.close()
             raise

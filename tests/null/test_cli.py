@@ -20,6 +20,7 @@ from imp_codegen.cards import fast_cards
 from imp_codegen.predict import predict_us
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine, StepOutput
+from imp_runtime.timings import Timings
 from imp_server.cli import execute
 
 REPLY = "Hello 🙂 world"
@@ -61,6 +62,31 @@ def test_run_streams_the_text_to_stdout(file: Path, engine: FakeEngine, capsys: 
     assert f"{len(encode('def add('))} prompt tokens" in captured.err
     assert f"{len(encode(REPLY))} generated" in captured.err
     assert engine.closed
+
+
+def test_run_tells_where_the_time_went(file: Path, engine: FakeEngine, capsys: pytest.CaptureFixture[str]) -> None:
+    engine.timings.steps |= {"device": 0.25, "weights": 0.5}
+    assert execute(["run", str(file), "def add(", "--timings"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == REPLY + "\n"
+    lines = [line.split(" s")[0] for line in captured.err.splitlines()[1:]]
+    told = {line.split("  ")[0]: float(line.split()[-1]) for line in lines}
+    assert list(told)[:3] == ["Python and its modules", "device", "weights"]
+    assert (told["device"], told["weights"]) == (0.25, 0.5)
+    assert told["Python and its modules"] > 0.01
+    *steps, total = told.values()
+    assert total == pytest.approx(sum(steps), abs=0.01)
+    assert f"{256 / 1e9 / 0.5:.2f} GB/s" in captured.err
+
+
+def test_timings_of_steps_inside_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 1.0, 2.0, 2.5, 5.0, 7.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    timings = Timings()
+    with timings.step("outer"), timings.step("inner"), timings.step("innermost"):
+        pass  # from 0, 1, 2 to 7, 5, 2.5
+    assert timings.steps == {"innermost": 0.5, "inner": 3.5, "outer": 3.0}
+    assert timings.seconds == 7.0
 
 
 def test_run_passes_every_option(file: Path, engine: FakeEngine) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -33,6 +36,9 @@ def command(
     ] = False,
     target: a.Target = None,
     kv_tokens: a.KvTokens = None,
+    timings: Annotated[
+        bool, typer.Option("--timings", help="Say on stderr where the time until the first token has gone.")
+    ] = False,
 ) -> None:
     """Complete a prompt; the text goes to stdout as it is generated, a line of numbers to stderr."""
     text = _stdin() if prompt == "-" else prompt
@@ -47,6 +53,7 @@ def command(
         presence_penalty=presence_penalty,
         seed=seed,
     )
+    reached, loading = _age(), time.perf_counter()
     with a.loaded(file, target=target, kv_tokens=kv_tokens) as model:
         began = time.perf_counter()
         if chat:
@@ -65,6 +72,28 @@ def command(
             f" at {rate} ({stream.finish})",
             file=sys.stderr,
         )
+        if timings:
+            weights = sum(plane.nbytes for plane in model.plan.planes)
+            steps = {
+                "Python and its modules": reached,
+                **model.engine.timings.steps,
+                "tokenizer, template, other modules": began - loading - model.engine.timings.seconds,
+                "prompt and first token": first - began,
+            }
+            print(_timings(steps, weights), file=sys.stderr)
+
+
+def _age() -> float:
+    """Seconds since this process began, to a hundredth."""
+    ticks = int(Path("/proc/self/stat").read_text("ascii").rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _timings(steps: Mapping[str, float], weights: int) -> str:
+    """A line for each step, and one for all."""
+    rate = {"weights": f"{weights / 1e9 / steps['weights']:10.2f} GB/s" if steps.get("weights") else ""}
+    lines = [f"{name:36}{seconds:8.3f} s{rate.get(name, '')}" for name, seconds in steps.items()]
+    return "\n".join([*lines, f"{'all':36}{sum(steps.values()):8.3f} s"])
 
 
 def _stdin() -> str:
