@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import traceback
@@ -13,30 +14,29 @@ import typer
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 from imp_runtime.version import VERSION
-from imp_server.commands import (
-    bench,
-    build,
-    chat,
-    compile,  # noqa: A004  the command's name
-    config,
-    inspect,
-    launch,
-    link,
-    run,
-    serve,
-    tune,
-    verify,
-)
 
-app = typer.Typer(
-    name="imp",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Compiles one language model into one program, and runs it.",
-)
-for command in (compile, link, build, run, chat, serve, launch, inspect, verify, bench, tune):
-    app.command(command.NAME)(command.command)
-app.add_typer(config.app)
+COMMANDS = (
+    "compile", "link", "build", "run", "chat", "serve", "launch", "inspect", "verify", "bench", "tune", "config",
+)  # fmt: skip
+
+
+def application(arguments: Sequence[str] = ()) -> typer.Typer:
+    """The command line, with the command that `arguments` name, or all: to import all takes longer than most do."""
+    app = typer.Typer(
+        name="imp",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="Compiles one language model into one program, and runs it.",
+    )
+    app.callback()(_options)
+    first = next((each for each in arguments if not each.startswith("-")), None)
+    for name in (first,) if first in COMMANDS else COMMANDS:
+        command = importlib.import_module(f"imp_server.commands.{name}")
+        if hasattr(command, "app"):
+            app.add_typer(command.app)
+        else:
+            app.command(command.NAME)(command.command)
+    return app
 
 
 def _show_version(wanted: bool) -> None:
@@ -45,7 +45,6 @@ def _show_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
@@ -64,7 +63,7 @@ def execute(arguments: Sequence[str]) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that cannot show a character is no reason to stop
     try:
-        code = app(rest, prog_name="imp", standalone_mode=False)
+        code = application(rest)(rest, prog_name="imp", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:

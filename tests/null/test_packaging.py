@@ -13,13 +13,14 @@ import pytest
 import yaml
 
 from imp_server.api.refusal import PUBLIC_PATHS
-from imp_server.cli import app
+from imp_server.cli import application
 from imp_server.operation.config import load
 from imp_server.operation.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"
-COMMANDS = {command.name for command in app.registered_commands}
+APP = application()
+COMMANDS = {command.name for command in APP.registered_commands}
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -170,5 +171,5 @@ def test_commands_in_the_comments_and_the_documents_exist() -> None:
         for name in re.findall(r"(?:^ {4}(?:\$ )?|`|bin/|\(imp )imp ([a-z]+)\b", path.read_text("utf-8"), re.M)
     }
     assert len(said) > 10
-    groups = {group.name or group.typer_instance.info.name for group in app.registered_groups}
+    groups = {group.name or group.typer_instance.info.name for group in APP.registered_groups}
     assert {(file, name) for file, name in said if name not in COMMANDS | groups} == set()

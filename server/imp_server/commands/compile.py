@@ -13,8 +13,6 @@ import typer
 
 from imp_codegen.cache import cache_format, cache_formats
 from imp_codegen.cards import cards
-from imp_codegen.checkpoint import Checkpoint, WeightFile
-from imp_codegen.checkpoint.heads import open_heads
 from imp_codegen.targets import Target, find_targets, targets
 from imp_runtime.device import detect_gpu, detect_target
 from imp_runtime.errors import ImpError
@@ -24,6 +22,7 @@ from imp_server.console.tables import show, table
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from imp_codegen.checkpoint import Checkpoint
     from imp_codegen.compiler import CompileReport
     from imp_codegen.kernels.form import Wanted
     from imp_codegen.tune.table import Table as TuningTable
@@ -168,6 +167,8 @@ def opened(source: str, thin: bool) -> Iterator[Path | Checkpoint]:
         return
     _check_variables()
     with tempfile.TemporaryDirectory(prefix="imp-heads-") as place:
+        from imp_codegen.checkpoint import WeightFile
+        from imp_codegen.checkpoint.heads import open_heads
         from imp_server.remote.heads import heads
 
         found = heads(source, Path(place))

@@ -15,7 +15,6 @@ import typer
 
 from imp_runtime.artifact import Artifact
 from imp_server.commands import arguments as a
-from imp_server.commands.link import linked
 from imp_server.operation import config as configuration
 
 NAME = "serve"
@@ -116,7 +115,11 @@ def command(
         "api.key_file": api_key_file,
     }
     config, _ = configuration.load(config_file, assignments or (), flags)
-    serve(file if weights is None else linked(file, weights), config)
+    if weights is not None:
+        from imp_server.commands.link import linked
+
+        file = linked(file, weights)
+    serve(file, config)
 
 
 def serve(file: Path, config: configuration.Config) -> None:
