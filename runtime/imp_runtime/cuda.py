@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from cuda.bindings import driver
 
+from imp_runtime.copies import Copier
 from imp_runtime.device import DeviceError, Launch, Mark
 
 _STAGING_BYTES = 16 << 20
@@ -197,6 +198,7 @@ class CudaDevice:
         self.enter()
         self.stream = _call(driver.cuStreamCreate, int(driver.CUstream_flags.CU_STREAM_NON_BLOCKING))
         self._staging = (_Staging(), _Staging())
+        self._copier = Copier()
         self._active = 0
         self._filled = 0
 
@@ -235,7 +237,7 @@ class CudaDevice:
                 self._next_staging()
             staging, at = self._staging[self._active], self._filled
             n = min(source.nbytes - done, _STAGING_BYTES - at)
-            staging.view[at : at + n] = source[done : done + n]
+            self._copier.copy(staging.view[at : at + n], source[done : done + n])
             to = driver.CUdeviceptr(address + offset + done)
             _call(driver.cuMemcpyHtoDAsync, to, staging.address + at, n, self.stream)
             self._filled = -(-(at + n) // _STAGING_ALIGNMENT) * _STAGING_ALIGNMENT
@@ -388,6 +390,7 @@ class CudaDevice:
         if self._closed:
             return
         self._closed = True
+        self._copier.close()
         with contextlib.suppress(DeviceError):
             self.synchronize()
         for graph in self._graphs:
