@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from imp_codegen.cache import cache_format
 from imp_codegen.graph import Floats, Graph, Op, inputs
 from imp_codegen.models import load_named
-from imp_codegen.ops import Add, Attention, Gated, Linear
+from imp_codegen.ops import Add, Attention, ExpertLinear, Gated, Linear, Route
 from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.reference import Reference, artifact_weights
 from imp_codegen.spec import ModelSpec
@@ -35,6 +35,7 @@ HALF_NOISE = 5e-3  # and for products of weights and activations that are rounde
 # The same where sums of 64 products are halfs, too, which may cancel (the demo's last down projection leaves 6.4e-3).
 HALF_SUMS_NOISE = 2e-2
 HALF_ELEMENT = 2**-10  # of what these add to an element: one product of two roundings may outweigh all others
+SHARE, LEAST_SHARE = 1e-5, 1e-12  # of an expert's share, by how an exponential is rounded: of itself, and at least
 # Which of the codes next to a half have rounded the other way is not known, but what all of them do together: an
 # element may be off by that and so many rms of it, a row's rms by so many.
 MOST = 10.0
@@ -174,8 +175,10 @@ class _Comparison:
                 before = known[0] if known else None
                 noise = WEIGHTS_NOISE if isinstance(op, Attention) and name != "step_r1" else NOISE
                 rounds = (_half_noise(kernel), HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
-                gates = _gates(op, both[0], kernel) if _of_halfs(kernel) and isinstance(op, Gated) else 0.0
-                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds, gates)
+                more = _gates(op, both[0], kernel) if _of_halfs(kernel) and isinstance(op, Gated) else 0.0
+                if isinstance(op, Route):  # numbers of experts beside shares, of which none is a sum
+                    rounds, more = (0.0, SHARE), LEAST_SHARE
+                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds, more)
                 both[0][value] = both[1][value] = found[value] = actual
 
     def _evaluate(
@@ -188,11 +191,13 @@ class _Comparison:
     ) -> Sequence[Floats]:
         """The result of an operation of `kernel` in both references, a matrix read once for both."""
         pairs = zip(self.references, both, strict=True)
-        if isinstance(op, Linear):
-            x, halfs = op.x.name, _of_halfs(kernel)
-            given = np.concatenate([v[x] if halfs else reference.given(v[x], op.weight) for reference, v in pairs])
+        if isinstance(op, Linear | ExpertLinear):
+            read = {value.name: np.concatenate([values[value.name] for values in both]) for value in inputs(op)}
+            if not _of_halfs(kernel):
+                x = op.x.name
+                read[x] = np.concatenate([reference.given(v[x], op.weight) for reference, v in pairs])
             exact = Reference(self.weights, rounded=False)
-            return np.split(exact.evaluate(op, {op.x.name: given}, tokens, start), 2)
+            return np.split(exact.evaluate(op, read, tokens, start), 2)
         return [reference.evaluate(op, values, tokens, start) for reference, values in pairs]
 
     def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, actual: Floats) -> None:

@@ -1,6 +1,6 @@
 """What llama-quantize's names mean: a format, and which matrices get another one.
 
-https://github.com/ggml-org/llama.cpp, src/llama-quant.cpp, without an importance matrix, for dense models.
+https://github.com/ggml-org/llama.cpp, src/llama-quant.cpp, without an importance matrix.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from imp_codegen.formats import format_named, formats
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A matrix of a layer: `shared`, how many heads of queries share one of values."""
+    """A matrix of a layer, or a stack: `shared`, how many heads of queries share one of values."""
 
     part: str
     layer: int
@@ -82,6 +82,13 @@ _FALLBACKS: Mapping[str, str] = {
 }
 
 
+def _of_eight(part: str, fmt: str) -> str:
+    """What the few matrices get that all of eight experts share, as they are a small part of the whole."""
+    if part in ("attn_k", "attn_v"):
+        return "Q8_0"
+    return "Q5_K" if part == "attn_output" and fmt in ("Q2_K", "Q3_K", "Q4_K", "IQ4_NL", "IQ4_XS") else fmt
+
+
 def quantisations() -> tuple[str, ...]:
     """Every name: formats, of which all matrices then are, and mixtures."""
     mixed = [name for name, (base, _) in _MIXTURES.items() if base in formats()]
@@ -91,6 +98,8 @@ def quantisations() -> tuple[str, ...]:
 
 def format_in_mixture(name: str, quant: str, shapes: Mapping[str, tuple[int, ...]]) -> str:
     """Format of a matrix, out of those of a model by their shapes."""
+    if "ffn_gate_inp" in name:
+        return "F32"  # a router, which no file quantises
     if quant not in _MIXTURES:
         return quant
     base, chosen = _MIXTURES[quant]
@@ -100,5 +109,8 @@ def format_in_mixture(name: str, quant: str, shapes: Mapping[str, tuple[int, ...
     elif part := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name):
         layers = 1 + max(int(each[1]) for other in shapes if (each := re.match(r"blk\.(\d+)\.", other)))
         queries, values = (shapes.get(f"blk.{part[1]}.{each}.weight", (1,)) for each in ("attn_q", "attn_v"))
-        fmt = chosen(_Place(part[2], int(part[1]), layers, queries[0] // values[0]), base)
+        place = _Place(part[2].removesuffix("_exps"), int(part[1]), layers, queries[0] // values[0])
+        fmt = chosen(place, base)
+        if quant != "FP8" and shapes.get(f"blk.{part[1]}.ffn_gate_exps.weight", (0,))[0] == 8:
+            fmt = _of_eight(place.part, fmt)
     return _FALLBACKS.get(fmt, fmt) if shapes[name][-1] % format_named(fmt).block else fmt

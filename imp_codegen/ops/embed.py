@@ -17,7 +17,7 @@ class Embed(Op):
     scale: float = 1.0
 
     def fits(self) -> bool:
-        return self.out.width == self.weight.cols
+        return self.out.width == self.weight.cols and not self.weight.experts
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         rows = np.concatenate([at.rows(self.weight, int(t), int(t) + 1) for t in at.tokens])

@@ -17,7 +17,8 @@ class Linear(Op):
 
     def fits(self) -> bool:
         bias_fits = self.bias is None or (self.bias.rows, self.bias.cols) == (1, self.out.width)
-        return bias_fits and self.out.width == self.weight.rows and self.x.width == self.weight.cols
+        one = not self.weight.experts
+        return one and bias_fits and self.out.width == self.weight.rows and self.x.width == self.weight.cols
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         product = at.product(read[0], self.weight)

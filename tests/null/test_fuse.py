@@ -18,7 +18,7 @@ from imp_codegen.graph import Graph, GraphError, Op, Value, Weight, inputs, veri
 from imp_codegen.kernels.family import FusionError
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.models import load_architecture, weights_of
-from imp_codegen.ops import Add, Attention, HeadNorm, Linear, RmsNorm, ScaleBy
+from imp_codegen.ops import Add, Attention, ExpertLinear, HeadNorm, Linear, RmsNorm, ScaleBy
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.pack import planes
 from imp_codegen.passes.place_weights import place_weights
@@ -104,10 +104,13 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
             same = [weight for weight in every if (weight.rows, weight.cols) == (now.rows, now.cols) and weight != now]
             yield from {weight.name: weight for weight in same}.values()
             yield from (dataclasses.replace(now, rows=now.rows + 1), dataclasses.replace(now, cols=now.cols * 2))
+            yield dataclasses.replace(now, experts=0 if now.experts else 2)
             if (type(op), field) in OPTIONAL:
                 yield None
         case None if isinstance(op, Attention) and field == "sinks":
             yield from (Weight(f"{op.out.name}_{heads}", 1, heads) for heads in (op.heads, op.heads + 1))
+        case None if isinstance(op, ExpertLinear):
+            yield from (Weight(f"{op.out.name}_{more}", 1, op.weight.rows + more) for more in (0, 1))
         case None if isinstance(op, Attention):
             yield from (op.out for op in graph.ops[:at] if op.out.width == graph.ops[at].out.width)
         case None:
@@ -183,6 +186,14 @@ def test_every_field_and_edge_of_norms_of_all_heads_counts(tmp_path: Path) -> No
     made = Program(tmp_path, architectures=["Olmo2ForCausalLM"], head_dim=None)
     with closing(made.checkpoint):
         every_field_and_edge_counts(made, "graph", lambda name: name in ("layers.1.q_norm", "layers.1.k_norm"))
+
+
+def test_every_field_and_edge_of_experts_counts(tmp_path: Path) -> None:
+    changes = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 320, "norm_topk_prob": True}
+    made = Program(tmp_path, architectures=["Qwen3MoeForCausalLM"], **changes)
+    own = ("ffn_norm", "router", "route", "gate", "up", "gated", "down", "combined", "residual")
+    with closing(made.checkpoint):
+        every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.1.{each}" for each in own})
 
 
 def every_field_and_edge_counts(program: Program, form: str, chosen: Callable[[str], bool] = lambda _: True) -> None:

@@ -1,0 +1,205 @@
+"""The experts' stages on the CPU in check mode (random thread order, races, bounds), several rows, against numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sim_library import SimLibrary, aligned, compile_sim
+
+from activations import gated as gated_truth
+from imp_codegen.formats import format_named
+from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for
+from imp_codegen.reference import round_activations
+from random_rows import place, random_rows
+
+Array = NDArray[Any]
+WARPS, GRID, ROWS = 3, 2, 3
+
+
+@dataclass(frozen=True)
+class Experts:
+    """Gate, up and down of `count` experts, `used` of them: [width, hidden] twice, [hidden, width]; a format each."""
+
+    name: str
+    hidden: int
+    width: int
+    count: int
+    used: int
+    formats: tuple[str, str, str]
+    normalise: bool = True
+    activation: str = "Silu"
+    biased: tuple[int, ...] = ()
+    in_place: bool = False  # the down product's vector
+
+    def place(self, number: int) -> tuple[Layout, Tile, str]:
+        rows, cols = (self.width, self.hidden) if number < 2 else (self.hidden, self.width)
+        fmt = format_named(self.formats[number])
+        return place(fmt, rows, cols, choose_tile(layout_for(fmt, rows, cols, ()), cols, rows))
+
+    def encode(self, cols: int, numbers: tuple[int, ...], *, norm: bool, in_place: bool = False) -> str:
+        kinds = {self.place(number)[0].activation for number in numbers}
+        fields = {"q8": "q8" in kinds, "dense": kinds != {"q8"} and not in_place, "norm": norm}
+        words = ", ".join(f".{name} = {str(value).lower()}" for name, value in fields.items())
+        return f"imp::EncodeConfig{{.cols = {cols}, .warps = {WARPS}, {words}, .eps = 1e-5f}}"
+
+    def source(self) -> str:
+        gate, up, down = (self.place(number)[2] for number in range(3))
+        gemv = f"imp::GemvConfig{{.warps = {WARPS}, .grid = {GRID}, .slots = 2}}"
+        flag = str(self.normalise).lower()
+        route = f"imp::RouteConfig{{.experts = {self.count}, .used = {self.used}, .normalise = {flag}}}"
+        wide = self.used * self.width
+        first = self.encode(self.hidden, (0, 1), norm=True)
+        second = self.encode(wide, (2,), norm=False, in_place=self.in_place)
+        mask = sum(1 << number for number in self.biased if number < 2)
+        both = ", ".join(("bias_gate", "bias_up")[n] for n in self.biased if n < 2) or "nullptr"
+        names = [
+            f"const float* {name if n in self.biased else ''}"
+            for n, name in enumerate(("bias_gate", "bias_up", "bias"))
+        ]
+        last = "bias" if 2 in self.biased else "nullptr"
+        return f"""
+using {self.name}_a = imp::EachRow<imp::RowStrides{{.x = {self.hidden}, .y = {wide}}}, imp::ExpertGateUp<
+    {gemv}, {first}, {route}, imp::StoreExperts<{mask}>, {gate}, {up}, imp::{self.activation}>>;
+using {self.name}_b = imp::EachRow<imp::RowStrides{{.x = {wide}, .y = {self.hidden}}}, imp::ExpertDown<
+    {gemv}, {second}, {self.used}, imp::AddExperts<{int(2 in self.biased)}, {self.used}, {self.hidden}, 0.5f>, {down}>>;
+extern "C" {{
+int {self.name}_a_shared = {self.name}_a::kSharedBytes;
+int {self.name}_b_shared = {self.name}_b::kSharedBytes;
+__global__ void {self.name}_gate_up(const float* x, const float* norm, const float* logits, float* route, float* y,
+                                    const std::uint8_t* gate, const std::uint8_t* up,
+                                    {names[0]}, {names[1]}, const imp::StepHeader* step) {{
+  {self.name}_a::run({{{{x, norm, {{logits, route}}, {{y, {{{both}}}}}, {{gate, up}}}}, step}});
+}}
+__global__ void {self.name}_down(const float* x, const float* route, float* y, const std::uint8_t* down,
+                                 {names[2]}, const imp::StepHeader* step) {{
+  {self.name}_b::run({{{{x, nullptr, {{route}}, {{y, {{{last}}}}}, {{down}}}}, step}});
+}}
+}}
+"""
+
+
+CASES = (
+    Experts("mixed", 512, 256, 6, 3, ("Q4_K", "BF16", "Q8_0"), activation="GeluTanh", biased=(0, 1, 2)),
+    Experts("several_tiles", 32, 4352, 3, 2, ("Q8_0", "Q8_0", "Q8_0")),
+    Experts("floats", 48, 80, 5, 5, ("F32", "F16", "BF16"), normalise=False, biased=(1,), in_place=True),
+    Experts("many", 64, 32, 300, 8, ("Q8_0", "IQ4_NL", "MXFP4")),
+)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    folder = tmp_path_factory.mktemp("experts")
+    headers = (*sorted({f"layout/{case.place(i)[0].name.lower()}" for case in CASES for i in range(3)}),)
+    headers = (*headers, "stage/expert_gemv", "stage/each_row")
+    includes = "".join(f'#include "imp/{header}.h"\n' for header in headers)
+    (folder / "experts.cu").write_text(includes + "".join(case.source() for case in CASES), "utf-8")
+    return SimLibrary(compile_sim(folder / "experts.cu", folder, "check"))
+
+
+def launch(library: SimLibrary, entry: str, shared: str, buffers: list[Array], seed: int) -> list[Array]:
+    """In a random thread order; the check mode's complaint fails the test. A row more than there are is asked for."""
+    library.configure(order=2, seed=seed)
+    held = [aligned(buffer) for buffer in buffers]
+    assert library.launch(entry, held, (GRID, ROWS + 1, 1), WARPS * 32, library.integer(shared)) == ""
+    return held
+
+
+def step(rows: int) -> Array:
+    return np.array([rows, 0, 0, 0], np.int32)
+
+
+def chosen(logits: Array, case: Experts) -> tuple[Array, Array]:
+    """The experts of each row, and their shares in float64."""
+    order = np.array([sorted(range(case.count), key=lambda e, row=row: (-row[e], e))[: case.used] for row in logits])
+    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
+    shares = np.take_along_axis(weights, order, axis=1)
+    return order, shares / (shares if case.normalise else weights).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_experts(library: SimLibrary, case: Experts) -> None:
+    seed = 5
+    rng = np.random.default_rng(seed)
+    x = (rng.standard_normal((ROWS, case.hidden)) * 3).astype(np.float32)
+    norm = rng.uniform(0.5, 1.5, case.hidden).astype(np.float32)
+    logits = (rng.integers(-3, 4, (ROWS, case.count)) * np.float32(0.5)).astype(np.float32)  # many are equal
+    logits[0, logits[0] == 0] *= -1  # zeros of both signs are equal, too
+    planes, weights = [], []
+    for number, name in enumerate(case.formats):
+        fmt, (layout, tile, _) = format_named(name), case.place(number)
+        rows, cols = (case.width, case.hidden) if number < 2 else (case.hidden, case.width)
+        stored = random_rows(fmt, case.count * rows, cols, rng)
+        planes.append(layout.pack(fmt, stored, tile))
+        weights.append(fmt.dequantize(stored).astype(np.float64).reshape(case.count, rows, cols))
+    experts, shares = chosen(logits, case)
+    biases = [rng.standard_normal((case.count, rows)).astype(np.float32) * (number in case.biased)
+              for number, rows in enumerate((case.width, case.width, case.hidden))]  # fmt: skip
+
+    route = np.zeros((ROWS, 2 * case.used), np.float32)
+    gated = np.zeros((ROWS, case.used * case.width), np.float32)
+    given = [x, norm, logits, route, gated, *planes[:2], *biases[:2], step(ROWS)]
+    _, _, _, route, gated, *_ = launch(library, f"{case.name}_gate_up", f"{case.name}_a_shared", given, seed)
+    np.testing.assert_array_equal(route[:, : case.used], experts)
+    np.testing.assert_allclose(route[:, case.used :], shares, rtol=1e-6)
+    normed = x / np.sqrt(np.mean(np.square(x.astype(np.float64)), axis=1, keepdims=True) + 1e-5) * norm
+    products = []
+    for number in (0, 1):
+        q8 = case.place(number)[0].activation == "q8"
+        exact = np.einsum(
+            "nurc,nc->nur", weights[number][experts], round_activations(normed.astype(np.float32)) if q8 else normed
+        )
+        products.append(exact + biases[number][experts])
+    want = gated_truth(case.activation, *products)
+    assert close(gated.reshape(want.shape), want)
+
+    before = rng.standard_normal((ROWS, case.hidden)).astype(np.float32)
+    given = [gated, route, before, planes[2], biases[2], step(ROWS)]
+    _, _, after, *_ = launch(library, f"{case.name}_down", f"{case.name}_b_shared", given, seed)
+    vectors = gated.reshape(ROWS, case.used, case.width)
+    vectors = round_activations(vectors) if case.place(2)[0].activation == "q8" else vectors
+    made = np.einsum("nuhw,nuw->nuh", weights[2][experts], vectors.astype(np.float64)) + biases[2][experts]
+    want = before + 0.5 * np.einsum("nu,nuh->nh", shares, made)
+    assert close(after, want)
+
+    # A row has the same bits alone.
+    for row in range(ROWS):
+        one = [
+            x[row],
+            norm,
+            logits[row],
+            np.zeros_like(route[0]),
+            np.zeros_like(gated[0]),
+            *planes[:2],
+            *biases[:2],
+            step(1),
+        ]
+        _, _, _, route_alone, gated_alone, *_ = launch(
+            library, f"{case.name}_gate_up", f"{case.name}_a_shared", one, seed
+        )
+        np.testing.assert_array_equal(route_alone, route[row])
+        np.testing.assert_array_equal(gated_alone, gated[row])
+        one = [gated[row], route[row], before[row], planes[2], biases[2], step(1)]
+        _, _, alone, *_ = launch(library, f"{case.name}_down", f"{case.name}_b_shared", one, seed)
+        np.testing.assert_array_equal(alone, after[row])
+
+
+def close(found: Array, want: Array) -> bool:
+    """But for a few codes of activations that lie on a half."""
+    return bool((np.abs(found - want) <= 4e-3 * np.abs(want).max(axis=-1, keepdims=True)).all())
+
+
+def test_logits_that_are_no_numbers_choose_experts_that_there_are(library: SimLibrary) -> None:
+    case = CASES[2]
+    logits = np.array([[np.nan] * 5, [np.inf, -np.inf, np.nan, 1, 0], [-np.inf] * 5], np.float32)
+    planes = [np.zeros(case.count * 80 * 48 * size, np.uint8) for size in (4, 2)]
+    biases = [np.zeros((case.count, case.width), np.float32)] * 2
+    x, norm = np.ones((ROWS, case.hidden), np.float32), np.ones(case.hidden, np.float32)
+    outputs = [np.zeros((ROWS, width), np.float32) for width in (2 * case.used, case.used * case.width)]
+    given = [x, norm, logits, *outputs, *planes, *biases, step(ROWS)]
+    _, _, _, route, *_ = launch(library, "floats_gate_up", "floats_a_shared", given, 0)
+    assert [sorted(row) for row in route[:, :5].tolist()] == [[0, 1, 2, 3, 4]] * ROWS
+    assert np.isnan(route[:, 5:]).all()
