@@ -11,12 +11,28 @@ import re
 from collections.abc import Collection, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
-from imp_codegen.sources import Flat, Float32, Group, Permute, Plus, Rows, Source, Stack, Tensor
+from imp_codegen.sources import (
+    EverySecond,
+    Flat,
+    Float32,
+    Group,
+    Mxfp4,
+    Permute,
+    Plus,
+    Rows,
+    Source,
+    Stack,
+    Tensor,
+    Transposed,
+)
 
 PREFIX = "quantization_config."
 _METHOD = f"{PREFIX}quant_method"
 _SCALES = ("weight_scale_inv", "weight_scale")
 """What the scales of a weight in F8_E4M3 are called; it has one tensor of them. Both are multiplied by."""
+
+_BLOCKS_OF, _EXPONENTS = "_blocks", "_scales"
+"""What a stack in MXFP4 is called, which lies the right way round, and not as transposed as one of floats."""
 
 
 def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
@@ -35,7 +51,11 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return Permute(with_scales(inner, checkpoint), heads)
         case Stack(sources):
             return Stack(tuple(with_scales(each, checkpoint) for each in sources))
-        case Plus() | Float32() | Group() | Flat():
+        case EverySecond(inner, first):
+            return EverySecond(with_scales(inner, checkpoint), first)
+        case Transposed(Tensor(name)) if f"{name}{_BLOCKS_OF}" in checkpoint.tensors:
+            return Mxfp4(Tensor(f"{name}{_BLOCKS_OF}"), Tensor(f"{name}{_EXPONENTS}"))
+        case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4():
             return source
 
 
@@ -86,6 +106,7 @@ _METHODS: Mapping[str, Mapping[str, Allowed]] = {
         **_OTHERS,
     },
     "modelopt": {"quant_algo": ("FP8",), **_WEIGHTS, **_OTHERS},
+    "mxfp4": _OTHERS,
 }
 
 
@@ -97,8 +118,9 @@ def check_key(checkpoint: Checkpoint, key: str) -> None:
     if rules is None:
         raise metadata.wrong(_METHOD, f"{', '.join(_METHODS)}: choose such a model, one not quantised, or a GGUF file")
     if key == _METHOD:
-        if all(tensor.format != "F8_E4M3" for tensor in checkpoint.tensors.values()):
-            raise CheckpointError(f"{metadata.path}: {_METHOD} is {metadata.shown(key)}, but no tensor is F8_E4M3")
+        stored = "U8" if method == "mxfp4" else "F8_E4M3"
+        if all(tensor.format != stored for tensor in checkpoint.tensors.values()):
+            raise CheckpointError(f"{metadata.path}: {_METHOD} is {metadata.shown(key)}, but no tensor is {stored}")
         return
     rule = next((rule for rule in rules if re.fullmatch(rule, key.removeprefix(PREFIX), re.ASCII)), None)
     if rule is None:

@@ -14,7 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.checkpoint import Checkpoint, CheckpointError
+from imp_codegen.checkpoint import Checkpoint, CheckpointError, TensorInfo
 from imp_codegen.formats import Format, format_named, formats
 
 Bytes = NDArray[np.uint8]
@@ -88,7 +88,34 @@ class Flat:
     source: Source
 
 
-Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack | Flat
+@dataclass(frozen=True, slots=True)
+class EverySecond:
+    """Every second row of a matrix or a stack, every second element of a vector, from `first`, 0 or 1, on."""
+
+    source: Source
+    first: int
+
+
+@dataclass(frozen=True, slots=True)
+class Transposed:
+    """A stack of matrices of floats, rows and columns of each exchanged."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Mxfp4:
+    """A stack in MXFP4 that lies in two tensors of bytes, as transformers has it (integrations/mxfp4.py).
+
+    `blocks` U8 [experts, rows, blocks of a row, 16] have neighbours in a byte, the first in its low half; `scales`
+    U8 [experts, rows, blocks of a row] are exponents, of which 255 is no number. Rows are handed out as GGUF has them.
+    """
+
+    blocks: Tensor
+    scales: Tensor
+
+
+Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack | Flat | EverySecond | Transposed | Mxfp4
 
 
 class Stored(Protocol):
@@ -115,8 +142,12 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             (name, span), *rest = spans_of(inner).items()
             first, _ = span or (0, 0)
             return {name: (first + begin, first + end), **dict(rest)}
-        case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner):
+        case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner) | Transposed(inner):
             return spans_of(inner)
+        case EverySecond(inner):  # the others are another weight's
+            return spans_of(inner)
+        case Mxfp4(blocks, scales):
+            return spans_of(blocks) | spans_of(scales)
         case Group(_, sources) | Stack(sources):
             return {name: span for each in sources for name, span in spans_of(each).items()}
 
@@ -140,6 +171,12 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredStack([open_source(each, checkpoint) for each in sources], source, checkpoint)
         case Flat(inner):
             return _StoredFlat(open_source(inner, checkpoint), source, checkpoint)
+        case EverySecond(inner, first):
+            return _StoredEverySecond(open_source(inner, checkpoint), source, checkpoint, first)
+        case Transposed(inner):
+            return _StoredTransposed(open_source(inner, checkpoint), source, checkpoint)
+        case Mxfp4():
+            return _StoredMxfp4(source, checkpoint)
 
 
 class _StoredTensor:
@@ -285,6 +322,80 @@ class _StoredFlat:
 
     def rows(self, start: int, stop: int) -> Bytes:
         return self._inner.rows(0, self._rows).reshape(1, -1)[start:stop]
+
+
+class _StoredEverySecond:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, first: int) -> None:
+        _check_vector(inner, source, checkpoint)
+        *_, rows = inner.shape[:-1] or inner.shape
+        if rows % 2:
+            raise _misfit(checkpoint, source, inner, "an even number of rows")
+        self.shape = (*inner.shape[:-2], rows // 2, *inner.shape[-1:][: len(inner.shape) - 1])
+        self.format = inner.format
+        self._inner = inner
+        self._first = first
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        if len(self.shape) == 1:
+            return _take(self._inner, start, stop, np.arange(self._first, self._inner.shape[0], 2))
+        return self._inner.rows(2 * start, 2 * stop)[self._first :: 2]
+
+
+class _StoredTransposed:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
+        if len(inner.shape) != 3 or inner.format.block != 1:
+            raise _misfit(checkpoint, source, inner, "a stack of matrices of F32, F16 or BF16")
+        experts, self._cols, self._each = inner.shape
+        self.shape = (experts, self._each, self._cols)
+        self.format = inner.format
+        self._inner = inner
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        parts = [np.empty((0, self._cols * self.format.block_bytes), np.uint8)]
+        for expert in range(start // self._each, -(-stop // self._each)):
+            stored = self._inner.rows(expert * self._cols, (expert + 1) * self._cols)
+            values = stored.reshape(self._cols, self._each, self.format.block_bytes)
+            first = expert * self._each
+            taken = values[:, max(start - first, 0) : stop - first].swapaxes(0, 1)
+            parts.append(taken.reshape(len(taken), self._cols * self.format.block_bytes))
+        return np.concatenate(parts)
+
+
+class _StoredMxfp4:
+    def __init__(self, source: Mxfp4, checkpoint: Checkpoint) -> None:
+        self._blocks, self._scales = _bytes(checkpoint, source.blocks), _bytes(checkpoint, source.scales)
+        shape = self._scales.shape
+        if len(shape) != 3 or self._blocks.shape != (*shape, 16):
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor {self._blocks.name!r} is U8 {list(self._blocks.shape)} and "
+                f"{self._scales.name!r} {list(self._scales.shape)}, expected [experts, rows, blocks, 16] and the same "
+                "without the 16"
+            )
+        experts, rows, self._count = shape
+        self.shape = (experts, rows, self._count * 32)
+        self.format = formats()["MXFP4"]
+        self._checkpoint = checkpoint
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        scales = self._checkpoint.rows(self._scales.name, start, stop)
+        if (scales == 255).any():
+            row = start + int(np.flatnonzero((scales == 255).any(axis=1))[0])
+            raise CheckpointError(
+                f"{self._checkpoint.path}: tensor {self._scales.name!r} has the scale 255 in row {row}, which is no "
+                "number; the file is damaged"
+            )
+        stored = self._checkpoint.rows(self._blocks.name, start * self._count, stop * self._count)
+        codes = np.stack([stored & 15, stored >> 4], axis=-1).reshape(-1, 2, 16)
+        blocks = np.concatenate([scales.reshape(-1, 1), codes[:, 0] | codes[:, 1] << 4], axis=1)
+        return blocks.reshape(stop - start, -1)
+
+
+def _bytes(checkpoint: Checkpoint, tensor: Tensor) -> TensorInfo:
+    found = checkpoint.tensors.get(tensor.name)
+    if found is None or found.format != "U8":
+        what = "is missing" if found is None else f"is {found.format}, expected U8"
+        raise CheckpointError(f"{checkpoint.path}: tensor {tensor.name!r} {what}")
+    return found
 
 
 def _rows_of(stored: Stored) -> tuple[int, int]:

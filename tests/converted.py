@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -17,6 +19,8 @@ from small_gguf import add_key
 # Architectures whose rows of q and k the converter permutes, and whose norms it adds one to.
 PERMUTED = ("llama", "granite", "smollm3")
 PLUS_ONE = ("gemma2", "gemma3")
+
+_HALF: dict[str, dict[str, np.ndarray]] = {}  # tensors whose other half is still to come
 
 
 def convert(folder: Path, like: Path, output: Path) -> Path:
@@ -36,6 +40,10 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
         if key != "general.architecture":
             add_key(writer, key, value)
     for name, (dtype, shape, raw) in stacked(stored(folder / "model.safetensors")).items():
+        if arch == "gpt-oss" and ".experts." in name:
+            for part, array, kind in experts(name, shape, raw):
+                writer.add_tensor(part, array, raw_dtype=kind)
+            continue
         module, _, kind = name.rpartition(".")
         whole = names.get_name(name)  # of a tensor that no module has
         ours = f"{whole}.weight" if whole else f"{names.get_name(module)}.{kind}"
@@ -56,6 +64,29 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return output
+
+
+def experts(name: str, shape: list[int], raw: bytes) -> Iterator[tuple[str, np.ndarray, Any]]:
+    """What becomes of gpt-oss's experts: gate and up apart, and MXFP4 as GGUF has it, in one tensor."""
+    found = re.fullmatch(r"model\.layers\.(\d+)\.mlp\.experts\.(gate_up|down)_proj_(bias|blocks|scales)", name)
+    assert found
+    kept = _HALF.setdefault(found[1] + found[2], {})
+    if found[3] == "bias":
+        array, kind, what = _widened(np.frombuffer(raw, "<u2").reshape(shape)), None, "bias"
+    else:
+        kept[found[3]] = np.frombuffer(raw, np.uint8).reshape(shape)
+        if len(kept) < 2:
+            return
+        blocks, scales = kept["blocks"], kept["scales"]
+        codes = np.empty((*scales.shape, 32), np.uint8)
+        codes[..., 0::2], codes[..., 1::2] = blocks % 16, blocks // 16
+        packed = codes[..., :16] + 16 * codes[..., 16:]
+        array = np.concatenate([scales[..., None], packed], axis=-1).reshape(*scales.shape[:2], -1)
+        kind, what = gguf.GGMLQuantizationType.MXFP4, "weight"
+        kept.clear()
+    rows = {"gate": array[:, 0::2], "up": array[:, 1::2]} if found[2] == "gate_up" else {"down": array}
+    for part, each in rows.items():
+        yield f"blk.{found[1]}.ffn_{part}_exps.{what}", np.ascontiguousarray(each), kind
 
 
 def stored(path: Path) -> dict[str, tuple[str, list[int], bytes]]:

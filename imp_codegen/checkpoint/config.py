@@ -46,7 +46,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "residual_scale": ("residual_multiplier",),
     "logit_scale": ("logits_scaling",),
     "expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
-    "expert_used_count": ("num_experts_per_tok",),
+    "expert_used_count": ("experts_per_token", "num_experts_per_tok"),
     "expert_feed_forward_length": ("moe_intermediate_size",),
     "expert_weights_norm": ("norm_topk_prob",),
     "rope.freq_base": (*_rope("rope_theta", group="full_attention"), "rope_theta"),
@@ -55,6 +55,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "rope.scaling.type": _rope("rope_type", "type", group="full_attention"),
     "rope.scaling.factor": _rope("factor", group="full_attention"),
     "rope.scaling.original_context_length": (
+        "initial_context_length",
         *_rope("original_max_position_embeddings", group="full_attention"),
         "original_max_position_embeddings",
     ),

@@ -87,7 +87,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "quantised weights": (
         {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-        "config.json: quantization_config.quant_method is 'gptq', expected fp8, compressed-tensors, modelopt: choose",
+        "quantization_config.quant_method is 'gptq', expected fp8, compressed-tensors, modelopt, mxfp4: choose",
     ),
     "a scale of logits": ({"logits_scaling": 8.0}, "config.json: logits_scaling is 8.0, expected 1: imp does"),
     "a soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, expected 0"),

@@ -43,6 +43,20 @@ def test_the_graph_gives_the_truth(architecture: str, quant: str) -> None:
     assert divergence.max() < 1e-8
 
 
+def test_gates_beyond_the_clamp() -> None:
+    """gpt-oss with experts of floats, which transformers stores transposed, and gates that reach 7."""
+    folder = FIXTURES / "clamped" / "gpt_oss"
+    truth = np.load(folder / "truth.npz")
+    with closing(open_checkpoint(folder)) as checkpoint:
+        model = load_architecture(checkpoint)
+        spec = model.read_spec(checkpoint)
+        graph = verify(model.build(spec))
+        weights = weights_of(checkpoint, graph, sources_of(model, checkpoint, spec, graph))
+        values = Reference(floats(weights), rounded=False).run(graph, truth["prompt_ids"].astype(np.int64))
+    assert max(np.abs(values[f"layers.{layer}.gate"]).max() for layer in (0, 1)) > 7
+    assert kl_divergence(truth["logits"], values["logits"]).max() < 1e-8
+
+
 @pytest.mark.parametrize(("context", "part"), [(64, ""), (65, "long_"), (2048, "long_")])
 def test_the_longest_sequence_decides_about_longrope(context: int, part: str) -> None:
     """transformers changes over at 64 tokens: its logits of 48 tokens are of short factors, of 96 of long ones."""

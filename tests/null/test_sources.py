@@ -15,22 +15,40 @@ from safetensors.numpy import save_file
 from imp_codegen import sources
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.formats import Format, Part, format_named
-from imp_codegen.sources import Float32, Group, Permute, Plus, Rows, Source, Tensor, open_source, spans_of
+from imp_codegen.sources import (
+    EverySecond,
+    Flat,
+    Float32,
+    Group,
+    Mxfp4,
+    Permute,
+    Plus,
+    Rows,
+    Source,
+    Tensor,
+    Transposed,
+    open_source,
+    spans_of,
+)
 
 HEADS, DIM, COLS = 3, 8, 5
 RNG = np.random.default_rng(1)
 MATRIX = RNG.standard_normal((HEADS * DIM, COLS)).astype(np.float32)
 VECTOR = RNG.standard_normal(HEADS * DIM).astype(np.float16)
+STACK = RNG.standard_normal((3, 5, 4)).astype(np.float16)
 SCALES = {
     name: RNG.standard_normal((rows, COLS)).astype(np.float16)
     for name, rows in (("t", 6), ("u", 5), ("n", 3), ("w", 1), ("odd", 7))
 }
+BLOCKS = {"b": (2, 3, 2, 16), "e": (2, 3, 2), "f": (2, 3, 1)}
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
     path = tmp_path_factory.mktemp("model")
-    tensors = {"m": MATRIX, "v": VECTOR, "i": np.arange(4), "s": np.array(1, np.float32), **SCALES}
+    tensors = {"m": MATRIX, "v": VECTOR, "k": STACK, "i": np.arange(4), "s": np.array(1, np.float32), **SCALES}
+    for name, shape in BLOCKS.items():
+        tensors[name] = RNG.integers(0, 255, shape).astype(np.uint8)
     save_file(tensors, path / "model.safetensors")
     (path / "config.json").write_text("{}", "utf-8")
     return open_checkpoint(path)
@@ -52,6 +70,11 @@ CASES: dict[str, tuple[Source, Callable[[], np.ndarray]]] = {
     "a vector": (Tensor("v"), lambda: VECTOR),
     "elements": (Rows(Tensor("v"), 2, 7), lambda: VECTOR[2:7]),
     "heads of a vector": (Permute(Tensor("v"), HEADS), lambda: interleaved(VECTOR, HEADS)),
+    "rows end to end": (Flat(Tensor("m")), lambda: MATRIX.reshape(-1)),
+    "every second row": (EverySecond(Tensor("m"), 1), lambda: MATRIX[1::2]),
+    "every second element": (EverySecond(Flat(Tensor("t")), 0), lambda: SCALES["t"].reshape(-1)[::2]),
+    "a stack turned over": (Transposed(Tensor("k")), lambda: STACK.swapaxes(1, 2)),
+    "every second of its rows": (EverySecond(Transposed(Tensor("k")), 1), lambda: STACK.swapaxes(1, 2)[:, 1::2]),
     "one more": (Plus(Tensor("v"), 1.0), lambda: VECTOR.astype(np.float32) + np.float32(1)),
     "as float32": (Float32(Tensor("t")), lambda: SCALES["t"].astype(np.float32)),
     "one more of some": (Plus(Rows(Tensor("v"), 2, 7), 1.0), lambda: VECTOR[2:7].astype(np.float32) + np.float32(1)),
@@ -65,7 +88,7 @@ def test_rows_are_those_of_numpy(checkpoint: Checkpoint, name: str, at: tuple[in
     stored, expected = open_source(source, checkpoint), truth()
     assert stored.shape == expected.shape
     assert stored.format.name == {"float32": "F32", "float16": "F16"}[expected.dtype.name]
-    rows = expected.reshape(1, -1) if expected.ndim == 1 else expected
+    rows = np.ascontiguousarray(expected).reshape(-1, expected.shape[-1])
     start, stop = sorted(min(each, len(rows)) for each in at)
     found = stored.rows(start, stop)
     assert found.dtype == np.uint8
@@ -79,6 +102,12 @@ BAD: dict[str, tuple[Source, str]] = {
     "too few rows": (Rows(Tensor("m"), 20, 25), "tensor 'm' is F32 [24, 5], expected at least 25 rows"),
     "heads that do not divide": (Permute(Tensor("m"), 5), "'m' is F32 [24, 5], expected 5 heads, and so a multiple"),
     "one more of a matrix": (Plus(Tensor("m"), 1), "tensor 'm' is F32 [24, 5], expected a vector"),
+    "an odd number of rows": (EverySecond(Tensor("u"), 0), "tensor 'u' is F16 [5, 5], expected an even number of rows"),
+    "a matrix turned over": (Transposed(Tensor("m")), "tensor 'm' is F32 [24, 5], expected a stack of matrices of F32"),
+    "a vector end to end": (Flat(Tensor("v")), "tensor 'v' is F16 [24], expected a matrix of F32, F16 or BF16"),
+    "blocks without scales": (Mxfp4(Tensor("b"), Tensor("x")), "tensor 'x' is missing"),
+    "blocks of floats": (Mxfp4(Tensor("m"), Tensor("e")), "tensor 'm' is F32, expected U8"),
+    "scales of other blocks": (Mxfp4(Tensor("b"), Tensor("f")), "'b' is U8 [2, 3, 2, 16] and 'f' [2, 3, 1], expected"),
     "rows of a number": (Rows(Tensor("s"), 0, 1), "tensor 's' is F32 [], expected at least 1 rows"),
 }
 
@@ -98,6 +127,18 @@ def test_vectors_of_blocks_have_no_elements() -> None:
     stored = open_source(Permute(Tensor("blk.0.attn_q.weight"), 4), checkpoint)  # rows of blocks stay whole
     raw = checkpoint.rows("blk.0.attn_q.weight", 0, 256)
     assert stored.rows(0, 256).tobytes() == interleaved(raw, 4).tobytes()
+
+
+def test_a_scale_that_is_no_number(tmp_path: Path) -> None:
+    """What the blocks become is compared with a converter in test_both_dialects.py."""
+    tensors = {name: np.zeros(shape, np.uint8) for name, shape in BLOCKS.items()}
+    tensors["e"][1, 1, 0] = 255
+    save_file(tensors, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    stored = open_source(Mxfp4(Tensor("b"), Tensor("e")), open_checkpoint(tmp_path))
+    assert stored.rows(0, 4).shape == (4, 34)
+    with pytest.raises(CheckpointError, match=r"tensor 'e' has the scale 255 in row 4, which is no number"):
+        stored.rows(3, 6)
 
 
 @pytest.mark.parametrize(
