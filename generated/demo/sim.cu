@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text ee5359e7b639b5f9
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 4d1a62c818132027
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -424,7 +424,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -439,14 +439,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.q_k_v and 5 more · grid (2, 1, 1), 384 threads
 using gemm_0_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -465,12 +467,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -536,7 +540,7 @@ static_assert(sizeof(attend_0_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -550,14 +554,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_1_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
 using gemm_1_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 98736, "the plan gives other shared memory");
@@ -572,17 +578,20 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_1_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_1_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
 // forward_r128 layers.0.gate_up and 5 more · grid (2, 1, 1), 384 threads
 using gemm_2_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
@@ -599,17 +608,19 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_2_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_2_t::Args) == 11 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -625,14 +636,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_2_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
 using gemm_3_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 98736, "the plan gives other shared memory");
@@ -647,12 +660,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_3_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_3_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
 // forward_r128 advance · grid (1, 1, 1), 32 threads
@@ -674,7 +689,8 @@ static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field")
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
 // logits_r128 logits · grid (2, 1, 1), 384 threads
 using gemm_4_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 98736, "the plan gives other shared memory");
@@ -689,12 +705,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 262,144 of other data a launch
 // hidden_r128 hidden · grid (128, 1, 1), 256 threads

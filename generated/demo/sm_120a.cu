@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text e73828a6234f790f
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text e14837b17ae7c691
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -426,7 +426,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -441,14 +441,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_0_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
 // forward_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 384 threads
 using gemm_0_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -467,12 +469,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_0_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_0_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 262,144 of other data a launch
 // forward_r64 layers.0.attention.append and 5 more · grid (64, 1, 1), 256 threads
@@ -538,7 +542,7 @@ static_assert(sizeof(attend_0_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -552,14 +556,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_1_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_1_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
 using gemm_1_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_1_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -574,17 +580,20 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_1_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_1_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 425,984 of other data a launch
 // forward_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 384 threads
 using gemm_2_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
@@ -601,17 +610,19 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_2_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_2_t::Args) == 11 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -627,14 +638,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_2_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
 // forward_r64 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
 using gemm_3_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_3_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -649,12 +662,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_3_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_3_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
 // forward_r64 advance and 6 more · grid (1, 1, 1), 32 threads
@@ -676,7 +691,8 @@ static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field")
 // Linear · 557,056 bytes of weights, 557,056 of other data a launch
 // logits_r64 logits · grid (16, 1, 1), 384 threads
 using gemm_4_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_4_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -691,12 +707,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_4_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_4_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // RmsNorm · 0 bytes of weights, 131,072 of other data a launch
 // hidden_r64 hidden and 1 more · grid (64, 1, 1), 256 threads
@@ -720,7 +738,7 @@ static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_3_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
@@ -735,14 +753,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_3_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_3_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
 using gemm_5_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -761,12 +781,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_5_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_5_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 524,288 of other data a launch
 // forward_r128 layers.0.attention.append and 5 more · grid (128, 1, 1), 256 threads
@@ -832,7 +854,7 @@ static_assert(sizeof(attend_1_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_4_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
@@ -846,14 +868,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_4_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_4_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
 using gemm_6_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_6_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -868,17 +892,20 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_6_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_6_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
 // forward_r128 layers.0.gate_up and 5 more · grid (24, 1, 1), 384 threads
 using gemm_7_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
@@ -895,17 +922,19 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_7_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_7_t::Args) == 11 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -921,14 +950,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_5_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_5_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
 using gemm_8_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_8_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_8_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -943,17 +974,20 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_8_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_8_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
 // logits_r128 logits · grid (32, 1, 1), 384 threads
 using gemm_9_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_9_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_9_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -968,17 +1002,19 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_9(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_9_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_9_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
 using encode_6_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_6_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
@@ -993,14 +1029,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_6_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_6_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
 // forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
 using gemm_10_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
@@ -1019,12 +1057,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_10(
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_10_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_10_t::Args) == 12 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 2,097,152 of other data a launch
 // forward_r512 layers.0.attention.append and 5 more · grid (512, 1, 1), 256 threads
@@ -1090,7 +1130,7 @@ static_assert(sizeof(attend_2_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_7_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_7_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
@@ -1104,14 +1144,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_7_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_7_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
 using gemm_11_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_11_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_11_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -1126,17 +1168,20 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_11(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_11_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_11_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 3,407,872 of other data a launch
 // forward_r512 layers.0.gate_up and 5 more · grid (96, 1, 1), 384 threads
 using gemm_12_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_12_t::kThreads == 384, "the plan launches another number of threads");
@@ -1153,17 +1198,19 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_12(
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_12_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_12_t::Args) == 11 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 3,932,160 of other data a launch
 // forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_8_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8},
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1179,14 +1226,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_8(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_8_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_8_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
 // forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
 using gemm_13_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true},
+    imp::MmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_13_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_13_t::kSharedBytes == 49584, "the plan gives other shared memory");
@@ -1201,17 +1250,19 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
       .halves = nullptr,
       .arrived = nullptr,
       .y = y,
       .step = step});
 }
-static_assert(sizeof(gemm_13_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_13_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 1024 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_9_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_9_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_9(
@@ -1226,9 +1277,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_9(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_9_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_9_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -1304,7 +1356,7 @@ static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 1024 threads
 using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_10_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_10_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_10(
@@ -1318,9 +1370,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_10(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_10_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_10_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -1381,7 +1434,7 @@ static_assert(sizeof(gemm_16_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 61,440 of other data a launch
 // batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 1024 threads
 using encode_11_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
+    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_11_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_11_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -1397,9 +1450,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_11(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_11_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
@@ -1663,7 +1717,7 @@ static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a fie
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 1024 threads
 using encode_12_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_12_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_12_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_12(
@@ -1678,9 +1732,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_12(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_12_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_12_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -1756,7 +1811,7 @@ static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 1024 threads
 using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_13_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_13_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_13(
@@ -1770,9 +1825,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_13(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_13_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -1833,7 +1889,7 @@ static_assert(sizeof(gemm_21_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 122,880 of other data a launch
 // batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 1024 threads
 using encode_14_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
+    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_14_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_14_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -1849,9 +1905,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_14(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_14_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
@@ -1910,7 +1967,7 @@ static_assert(sizeof(gemm_23_t::Args) == 8 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 1024 threads
 using encode_15_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_15_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_15_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_15(
@@ -1925,9 +1982,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_15(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_15_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2003,7 +2061,7 @@ static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_16_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_16_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_16(
@@ -2017,9 +2075,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_16(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_16_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2080,7 +2139,7 @@ static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_17_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_17_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -2096,9 +2155,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_17(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_17_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
@@ -2157,7 +2217,7 @@ static_assert(sizeof(gemm_28_t::Args) == 8 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 1024 threads
 using encode_18_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_18_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_18_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_18(
@@ -2172,9 +2232,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_18(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_18_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2250,7 +2311,7 @@ static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_19_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_19_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_19(
@@ -2264,9 +2325,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_19(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_19_t::Args) == 6 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_19_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2327,7 +2389,7 @@ static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_20_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_20_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_20_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -2343,9 +2405,10 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_20(
       .planes = nullptr,
       .panels = panels,
       .factors = factors,
+      .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_20_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 512 threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from imp_codegen.kernels.expert_places import Places
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import activation, norm_fields
@@ -14,16 +15,24 @@ _BATCH_WARPS = 32  # a CTA that is alone on its multiprocessor
 
 
 def encode(
-    low: Lowering, vector: Vector, *, dense: bool = False, peak: int | None = None, fragments: bool = False
+    low: Lowering,
+    vector: Vector,
+    *,
+    dense: bool = False,
+    peak: int | None = None,
+    fragments: bool = False,
+    places: Places | None = None,
+    each: bool = False,
 ) -> KernelSpec:
     """The vector of every row as bfloat16 planes, or as halfs and factors, or both.
 
     `peak`: of the halfs, the exponent of each row's largest value. They lie in panels, or as `fragments`.
+    `places`: for every pair there, its row's vector, or if `each` has one that of the pair itself.
     """
     halfs = peak is not None
     warps = _BATCH_WARPS if low.batch else _WARPS
-    rows, value, gated = low.rows, vector.value, vector.gated
-    cols = value.width
+    rows, value, gated = places.count if places else low.rows, vector.value, vector.gated
+    cols = value.width // places.route.used if places and each else value.width
     width = cols * (2 if gated else len(vector.reads))
     norms = dict(norm_fields(vector))
     config = Config(
@@ -42,18 +51,21 @@ def encode(
             ("fragments", fragments),
             ("peak", peak or 0),
             ("warps", warps),
+            ("used", places.route.used if places else 0),
+            ("each", each),
         ),
     )
     return KernelSpec(
-        name=value.name + ".encode",
+        name=value.name + (".places.encode" if places else ".encode"),
         entry="encode",
         headers=("stage/encode_activations",),
         stage=Cpp("EncodeActivations", (config, activation(gated)) if gated else (config,)),
         args={
             **vector.args(low),
             "planes": Param("std::uint16_t*", planes(low, cols)) if dense else None,
-            "panels": Param("std::uint8_t*", panel_buffer(low, cols)) if halfs else None,
-            "factors": Param("float*", factors(low)) if halfs else None,
+            "panels": Param("std::uint8_t*", panel_buffer(low, rows, cols)) if halfs else None,
+            "factors": Param("float*", factors(low, rows)) if halfs else None,
+            "pairs": places.args(low)["pairs"] if places else None,
             "step": low.step(),
         },
         grid=(rows, 1, 1),
@@ -71,11 +83,11 @@ def planes(low: Lowering, cols: int) -> Binding:
     return low.buffer("chunk.planes", 2 * low.rows * cols * 2)
 
 
-def panel_buffer(low: Lowering, cols: int) -> Binding:
+def panel_buffer(low: Lowering, rows: int, cols: int) -> Binding:
     """Where halfs lie, in panels or as fragments (stage/panel.h, fragments.h)."""
-    return low.buffer("chunk.panels", round_up(cols, 128) * round_up(low.rows, 8) * 2)
+    return low.buffer("chunk.panels", round_up(cols, 128) * round_up(rows, 8) * 2)
 
 
-def factors(low: Lowering) -> Binding:
+def factors(low: Lowering, rows: int) -> Binding:
     """Where lies what the panels' values are to be multiplied with, for each row."""
-    return low.buffer("chunk.factors", low.rows * 4)
+    return low.buffer("chunk.factors", rows * 4)

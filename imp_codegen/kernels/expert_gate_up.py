@@ -63,7 +63,6 @@ class ExpertGateUp(Match):
         weights = (self.gate.weight, self.up.weight)
         streamed = stream(low, "expert_gate_up", self.vector, weights, paired=True, used=used)
         experts = self.router.weight.rows
-        routed = Config("RouteConfig", (("experts", experts), ("used", used), ("normalise", route.normalise)))
         store = Cpp("StoreExperts", (bias_mask((self.gate, self.up)),))
         return KernelSpec(
             name=self.name.rpartition(".")[0] + ".gate_up",
@@ -71,7 +70,14 @@ class ExpertGateUp(Match):
             headers=("stage/expert_gemv", *low.headers(*weights)),
             stage=Cpp(
                 "ExpertGateUp",
-                (streamed.gemv, streamed.encode, routed, store, *map(low.matrix, weights), activation(gated)),
+                (
+                    streamed.gemv,
+                    streamed.encode,
+                    route_config(route),
+                    store,
+                    *map(low.matrix, weights),
+                    activation(gated),
+                ),
             ),
             args={
                 **self.vector.args(low),
@@ -92,6 +98,12 @@ class ExpertGateUp(Match):
             other_bytes=self.vector.value.width * 8 + experts * 4 + gated.out.width * 4,
             flops=4 * used * self.gate.weight.each * self.gate.weight.cols,
         )
+
+
+def route_config(route: Route) -> Config:
+    """How a route is chosen (stage/route.h)."""
+    fields = (("experts", route.logits.width), ("used", route.used), ("normalise", route.normalise))
+    return Config("RouteConfig", fields)
 
 
 def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:

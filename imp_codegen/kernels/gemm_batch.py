@@ -74,8 +74,8 @@ def gemm(
         headers=("stage/gemm_batch", *low.headers(*weights)),
         stage=Cpp("GemmBatch", (config, *map(low.matrix, weights))),
         args={
-            "fragments": Param("const std::uint8_t*", panel_buffer(low, cols)),
-            "factors": Param("const float*", factors(low)),
+            "fragments": Param("const std::uint8_t*", panel_buffer(low, rows, cols)),
+            "factors": Param("const float*", factors(low, rows)),
             "plane": tuple(map(low.plane, weights)),
             "bias": biases(low, linears),
             "y": Param("float*", Binding(place.buffer)),

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.encode import PEAK
-from imp_codegen.kernels.gemm_panels import LINE, PanelTile, panel_gemm, ring_bytes, row_tiles
-from imp_codegen.kernels.kernel_spec import KernelSpec
+from imp_codegen.kernels.expert_places import Places
+from imp_codegen.kernels.gemm_panels import LINE, PanelTile, Products, panel_gemm, ring_bytes, row_tiles
+from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.ops import Add, Linear
+from imp_codegen.kernels.stream import activation
+from imp_codegen.ops import Add, Gated, Route
 
 _RING = 96 << 10  # bytes of panels in flight at most
 _MOST_STAGES = 6
@@ -45,15 +47,18 @@ def peak(low: Lowering, weights: tuple[Weight, ...]) -> int:
 
 def gemm(
     low: Lowering,
-    linears: tuple[Linear, ...],
+    linears: Products,
     add: Add | None = None,
     *,
+    gated: Gated | None = None,
+    places: Places | None = None,
     out: Value | None = None,
     scale: float = 1.0,
     cap: float = 0.0,
 ) -> KernelSpec:
-    """One launch, as panel_gemm says it."""
-    shape, halfs = _shape(low, linears), _half_sums(low, tuple(op.weight for op in linears))
+    """One launch, as panel_gemm says it; `gated` and `places` as PanelTile does."""
+    shape = _shape_of_pairs(linears, places) if places else _shape(low, linears)
+    halfs = _half_sums(low, tuple(op.weight for op in linears))
     stages = min(_MOST_STAGES, _RING // (shape.tokens * LINE))
     tile = PanelTile(
         stage="GemmMma",
@@ -72,11 +77,29 @@ def gemm(
         tokens=shape.tokens,
         threads=(shape.warps + 4) * 32,
         shared_bytes=ring_bytes(shape.tokens, stages, shape.warps),
+        types=(activation(gated) if gated else Cpp("NoGate"),),
+        gated=gated,
+        places=places,
     )
     return panel_gemm(low, tile, linears, add, out=out, scale=scale, cap=cap)
 
 
-def _shape(low: Lowering, linears: tuple[Linear, ...]) -> _Shape:
+def tile_pairs(low: Lowering, route: Route) -> int:
+    """Pairs of a tile with which the products of a mixture should take the least time."""
+
+    def time(shape: _Shape) -> float:
+        return Places(route, low.rows, shape.tokens).likely_tiles * shape.time / shape.rows
+
+    return min(_SHAPES, key=time).tokens
+
+
+def _shape_of_pairs(linears: Products, places: Places) -> _Shape:
+    """That which takes the least time among those with the places' tiles."""
+    fitting = [shape for shape in _SHAPES if shape.tokens == places.tile]
+    return min(fitting, key=lambda shape: row_tiles(shape.rows, linears) * shape.time)
+
+
+def _shape(low: Lowering, linears: Products) -> _Shape:
     """That with which the waves of tiles take the least time; of two that are alike, the larger."""
 
     def time(shape: _Shape) -> float:

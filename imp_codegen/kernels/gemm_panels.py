@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.encode import factors, panel_buffer
+from imp_codegen.kernels.expert_places import Places
 from imp_codegen.kernels.kernel_spec import Arguments, Config, Cpp, KernelSpec, Param, Scalar
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
-from imp_codegen.ops import Add, Gated, Linear
+from imp_codegen.ops import Add, ExpertLinear, Gated, Linear
 from imp_runtime.plan import Binding, Tiles
 
 LINE = 128  # bytes of a token in a panel, of 64 columns
+Products = Sequence[Linear | ExpertLinear]
+"""Matrices, or stacks of them, that multiply the same vector."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +28,8 @@ class PanelTile:
     `stage`: the C++ template, in `header`; `config`: its configuration's type, with `fields` beside those of all;
     `types`: what else it is told beside the matrices. `ends`: groups of 128 columns that take as long as a tile's
     beginning and end. `halves`: sums are those of two halves of the columns. `gated`: what becomes of two results,
-    gates and what these multiply, of which a tile has half as many rows each.
+    gates and what these multiply, of which a tile has half as many rows each. `places`: of stacks, those of the rows'
+    experts.
     """
 
     stage: str
@@ -40,11 +46,15 @@ class PanelTile:
     ends: int = 0
     halves: bool = False
     gated: Gated | None = None
+    places: Places | None = None
 
-    def count(self, linears: tuple[Linear, ...], rows: int) -> int:
-        """Tiles of all matrices and so many rows."""
-        of_rows = row_tiles(self.rows // 2, linears[:1]) if self.gated else row_tiles(self.rows, linears)
-        return of_rows * -(-rows // self.tokens)
+    def row_tiles(self, linears: Products) -> int:
+        """Tiles of rows of all matrices."""
+        return row_tiles(self.rows // 2, linears[:1]) if self.gated else row_tiles(self.rows, linears)
+
+    def token_tiles(self, rows: int) -> int:
+        """Tiles of so many rows, at most."""
+        return self.places.tiles if self.places else -(-rows // self.tokens)
 
 
 def takes(low: Lowering, weight: Weight) -> bool:
@@ -55,7 +65,7 @@ def takes(low: Lowering, weight: Weight) -> bool:
 def panel_gemm(
     low: Lowering,
     tile: PanelTile,
-    linears: tuple[Linear, ...],
+    linears: Products,
     add: Add | None,
     *,
     out: Value | None,
@@ -69,11 +79,14 @@ def panel_gemm(
     end = add or tile.gated
     outs = (end.out,) if end else (out,) if out else tuple(op.out for op in linears)
     weights = tuple(op.weight for op in linears)
-    rows, cols, place = low.rows, weights[0].cols, low.places[outs[0]]
-    tiles, parts = tile.count(linears, rows), 2 if tile.halves else 1
+    places = tile.places
+    rows, cols, place = places.count if places else low.rows, weights[0].cols, low.places[outs[0]]
+    of_rows, parts = tile.row_tiles(linears), 2 if tile.halves else 1
+    tiles = of_rows * tile.token_tiles(rows)
     grid = min(low.target.sms, tiles * parts)
     groups = -(-cols // 128)  # two panels each
-    steps = -(-tiles * parts // grid) * (-(-groups // parts) + tile.ends)
+    likely = math.ceil(of_rows * places.likely_tiles) if places else tiles
+    steps = -(-likely * parts // grid) * (-(-groups // parts) + tile.ends)
     config = Config(
         tile.config,
         (
@@ -87,6 +100,9 @@ def panel_gemm(
             ("scale", float(add.scale if add else scale)),
             ("cap", cap),
             *tile.fields,
+            ("paired", tile.gated is not None),
+            ("experts", places.experts if places else 0),
+            ("used", places.route.used if places else 0),
         ),
     )
     return KernelSpec(
@@ -95,10 +111,11 @@ def panel_gemm(
         headers=(tile.header, *low.headers(*weights)),
         stage=Cpp(tile.stage, (config, *tile.types, *map(low.matrix, weights))),
         args={
-            "panels": Param("const std::uint8_t*", panel_buffer(low, cols)),
-            "factors": Param("const float*", factors(low)),
+            "panels": Param("const std::uint8_t*", panel_buffer(low, rows, cols)),
+            "factors": Param("const float*", factors(low, rows)),
             "plane": tuple(map(low.plane, weights)),
             "bias": biases(low, linears),
+            **(places.args(low) if places else {"tiles": None, "pairs": None}),
             **(_halves(low, tile, tiles) if tile.halves else {"halves": None, "arrived": None}),
             "y": Param("float*", Binding(place.buffer)),
             "step": low.step(),
@@ -109,10 +126,10 @@ def panel_gemm(
         overlap=True,
         ops=tuple(map(label, (*linears, end) if end else linears)),
         outputs=tuple(output for value in outs for output in low.output(value)),
-        weight_bytes=low.weight_bytes(*weights),
-        other_bytes=rows * (cols * 2 + sum(value.width for value in outs) * 4),
+        weight_bytes=low.weight_bytes(*weights, used=math.ceil(places.likely_experts) if places else 1),
+        other_bytes=rows * cols * 2 + low.rows * sum(value.width for value in outs) * 4,
         tiles=Tiles(tile.kind, tile.mma, 2 * tile.rows * tile.tokens * 128, steps),
-        flops=2 * rows * sum(weight.rows for weight in weights) * cols,
+        flops=2 * (places.pairs if places else rows) * sum(weight.each for weight in weights) * cols,
     )
 
 
@@ -124,9 +141,9 @@ def _halves(low: Lowering, tile: PanelTile, tiles: int) -> Arguments:
     }
 
 
-def row_tiles(rows: int, linears: tuple[Linear, ...]) -> int:
-    """Tiles of so many rows of all matrices."""
-    return sum(-(-op.weight.rows // rows) for op in linears)
+def row_tiles(rows: int, linears: Products) -> int:
+    """Tiles of so many rows of all matrices, of a stack those of one."""
+    return sum(-(-op.weight.each // rows) for op in linears)
 
 
 def ring_bytes(tokens: int, stages: int, warps: int) -> int:

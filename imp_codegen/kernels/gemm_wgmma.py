@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.encode import PEAK
-from imp_codegen.kernels.gemm_panels import LINE, PanelTile, panel_gemm, ring_bytes, row_tiles, takes
+from imp_codegen.kernels.expert_places import Places
+from imp_codegen.kernels.gemm_panels import LINE, PanelTile, Products, panel_gemm, ring_bytes, row_tiles, takes
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import activation
-from imp_codegen.ops import Add, Gated, Linear
+from imp_codegen.ops import Add, Gated, Route
 
 _ROWS = 128  # of a tile: two warpgroups, 64 each
 _WARPS = 8
@@ -36,24 +37,25 @@ def pairs(low: Lowering, gate: Weight, up: Weight) -> bool:
 
 def gemm(
     low: Lowering,
-    linears: tuple[Linear, ...],
+    linears: Products,
     add: Add | None = None,
     *,
     gated: Gated | None = None,
+    places: Places | None = None,
     out: Value | None = None,
     scale: float = 1.0,
     cap: float = 0.0,
 ) -> KernelSpec:
-    """One launch, as panel_gemm says it; `gated` as PanelTile does."""
+    """One launch, as panel_gemm says it; `gated` and `places` as PanelTile does."""
     tiles = row_tiles(_ROWS // 2, linears[:1]) if gated else row_tiles(_ROWS, linears)
-    halves = _halves(low.target.sms, tiles, -(-linears[0].weight.cols // 128))
-    tokens = _tile_tokens(low.target.sms, tiles * (1 + halves), low.rows)
+    halves = not places and _halves(low.target.sms, tiles, -(-linears[0].weight.cols // 128))
+    tokens = places.tile if places else _tile_tokens(low.target.sms, tiles * (1 + halves), low.rows)
     stages = min(_MOST_STAGES, _RING // (tokens * LINE))
     tile = PanelTile(
         stage="GemmWgmma",
         header="stage/gemm_wgmma",
         config="WgmmaConfig",
-        fields=(("halves", halves), ("paired", gated is not None)),
+        fields=(("halves", halves),),
         kind=f"half {tokens}",
         mma="f16",
         rows=_ROWS,
@@ -64,8 +66,14 @@ def gemm(
         ends=_ENDS,
         halves=halves,
         gated=gated,
+        places=places,
     )
     return panel_gemm(low, tile, linears, add, out=out, scale=scale, cap=cap)
+
+
+def tile_pairs(low: Lowering, route: Route) -> int:
+    """Pairs of a tile with which the products of a mixture should take the least time."""
+    return min(_TOKENS, key=lambda tokens: Places(route, low.rows, tokens).likely_tiles * _TOKENS[tokens])
 
 
 def _halves(sms: int, row_tiles: int, groups: int) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Weight
@@ -133,19 +133,19 @@ def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes:
     )
 
 
-def bias_mask(linears: tuple[Linear | ExpertLinear, ...]) -> int:
+def bias_mask(linears: Sequence[Linear | ExpertLinear]) -> int:
     """The bits of the matrices that have a bias, as the stages count them (Biases of stage/epilogue.h)."""
     return sum(1 << i for i, op in enumerate(linears) if op.bias)
 
 
-def name_of_all(linears: tuple[Linear, ...]) -> str:
+def name_of_all(linears: Sequence[Linear | ExpertLinear]) -> str:
     """Of one result itself, of several what they have in common and what each has not."""
     first = linears[0].out.name
     layer, _, _ = first.rpartition(".")
     return first if len(linears) == 1 else f"{layer}.{'_'.join(op.out.name.rpartition('.')[2] for op in linears)}"
 
 
-def biases(low: Lowering, linears: tuple[Linear | ExpertLinear, ...]) -> tuple[Param | None, ...]:
+def biases(low: Lowering, linears: Sequence[Linear | ExpertLinear]) -> tuple[Param | None, ...]:
     """The biases that there are, in the order of their matrices, or one null pointer (Biases of stage/epilogue.h)."""
     return tuple(low.plane(op.bias) for op in linears if op.bias) or (None,)
 

@@ -26,8 +26,10 @@ FLOATS = "const float*"
 STEP = "const imp::StepHeader*"
 GEMM_BF16 = (BYTES, "const std::uint16_t*", FLOATS, "float*", STEP)
 GEMM_BATCH = (BYTES, FLOATS, BYTES, BYTES, FLOATS, "float*", STEP, "float4*", "std::uint32_t*")
-GEMM_PANELS = (BYTES, FLOATS, BYTES, BYTES, FLOATS, "float4*", "std::uint32_t*", "float*", STEP)
-ENCODE = (FLOATS, FLOATS, "std::uint16_t*", "std::uint8_t*", "float*", STEP)
+PAIRS = "const std::int32_t*"
+GEMM_ENDS = ("const imp::ExpertTile*", PAIRS, "float4*", "std::uint32_t*", "float*", STEP)
+GEMM_PANELS = (BYTES, FLOATS, BYTES, BYTES, FLOATS, *GEMM_ENDS)
+ENCODE = (FLOATS, FLOATS, "std::uint16_t*", "std::uint8_t*", "float*", PAIRS, STEP)
 ENCODE_GATED = ("imp::GatedChunk", *ENCODE[1:])
 ADVANCE = ("std::int32_t*", STEP, "const imp::StepSequence*")
 
@@ -68,7 +70,14 @@ WARPS = ".scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 
 def mma(layout: str, tile_cols: int, cols: int, warps: str = WARPS, tokens: int = 128) -> str:
     """C++ type of the product of two by warps."""
     fields = f".accumulate = true, .biased = 2, {warps}"
-    return panels("GemmMma", "MmaConfig", pair(layout, tile_cols, cols), cols, tokens, fields)
+    return panels("GemmMma", "MmaConfig", ("imp::NoGate", *pair(layout, tile_cols, cols)), cols, tokens, fields)
+
+
+def experts(stage: str, matrices: tuple[str, ...], cols: int, fields: str, tokens: int = 64) -> str:
+    """C++ type of the product of what 128 experts make, eight of a row."""
+    config = "WgmmaConfig" if stage == "GemmWgmma" else "MmaConfig"
+    fields = f".accumulate = false, .biased = 0, {fields}, .experts = 128, .used = 8"
+    return panels(stage, config, matrices, cols, tokens, fields)
 
 
 def batch(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int, slots: int) -> str:
@@ -95,7 +104,28 @@ STAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "encode_norm": (encode(4096, ".norm = true, .gated = false, .dense = true"), ENCODE),
     "encode_swiglu": (encode(12288, ".norm = false, .gated = true, .dense = true"), ENCODE_GATED),
     "advance": ("imp::Advance<32>", ADVANCE),
+    "places": (
+        "imp::ExpertPlaces<imp::PlacesConfig{512, 128, 8, 4992, 64}>",
+        (FLOATS, "imp::ExpertTile*", "std::int32_t*", STEP),
+    ),
+    "combine": ("imp::CombineRows<imp::CombineConfig{2048, 8, 128}>", (FLOATS, FLOATS, "float*", STEP)),
 }
+
+
+def gated_experts(stage: str, layout: str, fields: str) -> str:
+    """Gates, and what they multiply, of Qwen3-30B-A3B."""
+    matrices = (f"imp::Matrix<imp::{layout}<imp::TileShape{{2, 2048}}>, 768, 2048>",) * 2
+    return experts(stage, ("imp::Silu", *matrices), 2048, f"{fields}, .paired = true")
+
+
+def down_experts(stage: str, layout: str, fields: str) -> str:
+    """And the matrices behind them."""
+    matrix = f"imp::Matrix<imp::{layout}<imp::TileShape{{4, 768}}>, 2048, 768>"
+    return experts(stage, ("imp::NoGate", matrix), 768, fields)
+
+
+ONE_PANELS = (BYTES, FLOATS, BYTES, "imp::Biases<0>", *GEMM_ENDS)
+TWO_PANELS = (BYTES, FLOATS, BYTES, BYTES, "imp::Biases<0>", *GEMM_ENDS)
 NARROW = WARPS.replace(".token_warps = 2", ".token_warps = 1")
 MMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "mma_q8_0": (mma("Q8_0", 4096, 4096), GEMM_PANELS),
@@ -104,6 +134,10 @@ MMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "mma_bf16": (mma("BF16", 2048, 4096, WARPS.replace("half_sums = true", "half_sums = false")), GEMM_PANELS),
     "mma_q8_0_64": (mma("Q8_0", 4096, 4096, NARROW, 64), GEMM_PANELS),
     "mma_q4_k_64": (mma("Q4_K", 4096, 4096, NARROW.replace(".row_tiles = 2", ".row_tiles = 1"), 64), GEMM_PANELS),
+}
+MMA |= {
+    "mma_gated_experts": (gated_experts("GemmMma", "Q4_K", NARROW), TWO_PANELS),
+    "mma_down_experts": (down_experts("GemmMma", "Q6_K", NARROW), ONE_PANELS),
 }
 BATCH: dict[str, tuple[str, tuple[str, ...]]] = {
     "q8_0_8": (batch(("Q8_0", "Q8_0"), 4096, 4096, 8, 2), GEMM_BATCH),
@@ -128,6 +162,10 @@ WGMMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "bf16_256": (wgmma("BF16", 2048, 4096, 256, "add"), GEMM_PANELS),
     "f16_256": (wgmma("F16", 2048, 12288, 256), GEMM_PANELS),
 }
+WGMMA |= {
+    "gated_experts": (gated_experts("GemmWgmma", "Q4_K", ".halves = false"), TWO_PANELS),
+    "down_experts": (down_experts("GemmWgmma", "Q6_K", ".halves = false"), ONE_PANELS),
+}
 # The formats that those above leave out, at each target's way of multiplying; float formats are all there.
 REST = sorted(set(formats()) - {"F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K"})
 
@@ -140,12 +178,22 @@ def rest(arch: str) -> dict[str, tuple[str, tuple[str, ...]]]:
             fields = ".accumulate = true, .biased = 0"
             stage = panels("GemmWgmma", "WgmmaConfig", ("imp::NoGate", matrix), 4096, 256, fields)
         else:
-            stage = panels("GemmMma", "MmaConfig", (matrix,), 4096, 128, f".accumulate = true, .biased = 0, {WARPS}")
-        found[name.lower()] = (stage, (BYTES, FLOATS, BYTES, "imp::Biases<0>", *GEMM_PANELS[-4:]))
+            fields = f".accumulate = true, .biased = 0, {WARPS}"
+            stage = panels("GemmMma", "MmaConfig", ("imp::NoGate", matrix), 4096, 128, fields)
+        found[name.lower()] = (stage, (BYTES, FLOATS, BYTES, "imp::Biases<0>", *GEMM_ENDS))
     return found
 
 
-HEADERS = ("advance", "encode_activations", "gemm_batch", "gemm_bf16", "gemm_mma", "gemm_wgmma")
+HEADERS = (
+    "advance",
+    "combine",
+    "encode_activations",
+    "expert_places",
+    "gemm_batch",
+    "gemm_bf16",
+    "gemm_mma",
+    "gemm_wgmma",
+)
 
 
 def source(stages: Mapping[str, tuple[str, tuple[str, ...]]], arch: str) -> str:

@@ -68,7 +68,7 @@ class Product:
     warps: Warps | None = None
     halves: bool = False
     gate: str = ""  # what the first matrix's results go through before they multiply the second one's
-    ends: ClassVar[tuple[str, ...]] = ("halves", "arrived", "y", "step")  # pointers behind the others
+    ends: ClassVar[tuple[str, ...]] = ("tiles", "pairs", "halves", "arrived", "y", "step")  # pointers behind the others
 
     @property
     def rows(self) -> int:
@@ -86,10 +86,12 @@ class Product:
             f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
         )
         matrices = ", ".join(matrix.place(self.cols)[2] for matrix in self.matrices)
+        gate = f"imp::{self.gate or 'NoGate'}"
+        paired = f", .paired = {str(bool(self.gate)).lower()}"
         if self.warps:
-            return f"imp::GemmMma<imp::MmaConfig{{{config}{self.warps.fields()}}}, {matrices}>"
-        config += f", .halves = {str(self.halves).lower()}, .paired = {str(bool(self.gate)).lower()}"
-        return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}}}, imp::{self.gate or 'NoGate'}, {matrices}>"
+            return f"imp::GemmMma<imp::MmaConfig{{{config}{self.warps.fields()}{paired}}}, {gate}, {matrices}>"
+        config += f", .halves = {str(self.halves).lower()}{paired}"
+        return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}}}, {gate}, {matrices}>"
 
     def source(self, name: str) -> str:
         biases = max(self.biased.bit_count(), 1)
@@ -158,6 +160,8 @@ BY_WARPS = {
     "f16": (Warps(2, 1, half_sums=False), 64),
     "bf16": (Warps(1, 2, half_sums=False), 64),
     "several": (Warps(2, 1, half_sums=True, warps=16, stages=4), 32),
+    "gated": (Warps(1, 2, half_sums=True), 64),
+    "gated_256": (Warps(2, 1, half_sums=False), 128),
 }
 PRODUCTS = BY_WARPGROUPS | {
     f"{name}_by_warps": replace(BY_WARPGROUPS[name], warps=warps, block_tokens=tokens)
@@ -239,12 +243,12 @@ def multiply(
 ) -> None:
     product = PRODUCTS[name]
     if not product.halves:
-        kernels.run(name, panels, factors, *given, None, None, y, step(n))
+        kernels.run(name, panels, factors, *given, None, None, None, None, y, step(n))
         return
     tiles = sum(-(-m.rows // 128) for m in product.matrices) * -(-product.tokens // product.block_tokens)
     left = placed(np.full((2 * tiles, 128 * product.block_tokens), np.nan, np.float32))
     arrived = placed(np.zeros((tiles, 8), np.uint32))
-    kernels.run(name, panels, factors, *given, left, arrived, y, step(n))
+    kernels.run(name, panels, factors, *given, None, None, left, arrived, y, step(n))
     assert not arrived.any()
 
 

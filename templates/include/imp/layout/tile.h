@@ -40,6 +40,7 @@ struct Matrix {
   static constexpr int kRows = Rows;
   static constexpr int kCols = Cols;
   static constexpr int kTiles = Cols / L::kTile.cols;
+  static constexpr std::size_t kBytes = std::size_t{ceil_div(Rows, L::kTile.rows)} * kTiles * L::kTileBytes;
   static_assert(Cols % L::kTile.cols == 0, "a tile must divide the row");
 
   // The tile that holds `row` in the k-th stretch of columns; the row inside it is row % kTile.rows.

@@ -58,6 +58,8 @@ __device__ __forceinline__ T shuffle_xor(T value, int mask) {
   }
 }
 __device__ __forceinline__ std::uint32_t ballot(bool predicate) { return __ballot_sync(0xffffffffu, predicate); }
+// How many bits are set.
+__device__ __forceinline__ int bits_in(std::uint32_t mask) { return __popc(mask); }
 
 // Reductions over aligned groups of Width lanes, xor Width/2 .. 1: every lane gets the same bits.
 template <int Width>

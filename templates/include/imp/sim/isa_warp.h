@@ -1,6 +1,7 @@
 // Twins of imp/ptx/isa_warp.h.
 #pragma once
 
+#include <bit>
 #include <cstdint>
 
 #include "engine.h"
@@ -55,6 +56,7 @@ template <class T>
 inline T shuffle_xor(T value, int mask, sim::Location where = sim::Location::current()) {
   return shuffle(value, lane_index() ^ mask, where);
 }
+inline int bits_in(std::uint32_t mask) { return std::popcount(mask); }
 inline std::uint32_t ballot(bool predicate, sim::Location where = sim::Location::current()) {
   std::uint32_t word = predicate;
   sim::collective(

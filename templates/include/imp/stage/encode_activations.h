@@ -30,6 +30,8 @@ struct ActivationsConfig {
   bool fragments = false;  // what would be panels has FragmentOrder
   int peak = 14;  // of these: the exponent of a row's largest value
   int warps = 8;
+  int used = 0;         // experts of a row; 0: none. Tokens are then the places of pairs (expert_tile.h)
+  bool each = false;    // every pair has values of its own, else a row's are those of all its pairs
 };
 
 // Gates, and what they multiply.
@@ -51,6 +53,7 @@ struct EncodeActivations {
   static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
   static_assert(C.dense || C.panels, "no matrix product reads these activations");
   static_assert(C.panels || !C.fragments, "fragments are an order of what is encoded as panels");
+  static_assert(C.used == 0 || !(C.post && C.keep), "a residual stream is written once, not by every pair");
 
   using Row = ChunkRow<C.cols, kWarps>;
   using Order = std::conditional_t<C.fragments, FragmentOrder, PanelOrder>;
@@ -63,18 +66,22 @@ struct EncodeActivations {
     std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
     std::uint8_t* panels;   // f16, in Order; zeros where the last group ends past the columns
     float* factors;         // [tokens]: what the panels' values are to be multiplied with
+    const std::int32_t* pairs;  // [tokens]
     const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
     grid_wait();
     const int token = block_index();
-    if (token >= a.step->rows) return;
+    const int source = C.used > 0 ? a.pairs[token] : token;
+    if (C.used > 0 ? source < 0 : token >= a.step->rows) return;
+    const int row = C.used > 0 ? source / C.used : source;
+    const int which = C.used > 0 ? source % C.used : 0;
     auto* partial = reinterpret_cast<float*>(shared_memory());
-    const std::size_t first = static_cast<std::size_t>(token) * C.cols;
+    const std::size_t first = static_cast<std::size_t>(C.each ? source : row) * C.cols;
     if constexpr (C.gated) {
-      const float* gate = a.x.gate + static_cast<std::size_t>(token) * C.gate_stride;
-      const float* up = a.x.up + static_cast<std::size_t>(token) * C.up_stride;
+      const float* gate = a.x.gate + static_cast<std::size_t>(row) * C.gate_stride + which * C.cols;
+      const float* up = a.x.up + static_cast<std::size_t>(row) * C.up_stride + which * C.cols;
       const auto product = [=](int k) {
         const float4 v = Row::load(gate + k);
         const float4 u = Row::load(up + k);

@@ -23,15 +23,18 @@ struct MmaConfig {
   int row_tiles;     // 16 rows each, of a warp
   int stages;        // panels in shared memory
   bool half_sums;    // of a panel
-  bool halves = false;  // as GemmPanels has them; of neither is there a case
-  bool paired = false;
+  bool paired = false;  // y = F(first matrix's) * second one's
+  int experts = 0;      // of each matrix; 0: it is none of experts
+  int used = 0;         // of them, by a token
+  bool halves = false;  // as GemmPanels has them, of which there is no case
 };
 
 constexpr int mma_rows(MmaConfig c) { return c.warps / c.token_warps * c.row_tiles * 16; }  // of a tile
 
-template <MmaConfig C, class... Ms>
-struct GemmMma : GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...> {
-  using Base = GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...>;
+// `F`: what gates go through, if the matrices are paired.
+template <MmaConfig C, class F, class... Ms>
+struct GemmMma : GemmPanels<GemmMma<C, F, Ms...>, C, mma_rows(C), Ms...> {
+  using Base = GemmPanels<GemmMma<C, F, Ms...>, C, mma_rows(C), Ms...>;
   using typename Base::Args;
   using typename Base::Part;
   using Base::kBytes;
@@ -62,18 +65,21 @@ struct GemmMma : GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...> {
   }
 
   // A tile's rows of a matrix times the tokens `first` on. Of the 16 rows of a tensor-core tile, row 2 g is where the first
-  // eight are, row 2 g + 1 where the others are, so that a lane's sums are neighbours in y.
+  // eight are, row 2 g + 1 where the others are, so that a lane's sums are neighbours in y. Of paired matrices it has eight rows
+  // each: row g of the first, and of the second where the others are.
   template <class M>
   static __device__ __forceinline__ void multiply(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
     using Weights = WeightFragments<M>;
-    const int own = warp_index() / C.token_warps * C.row_tiles * 16 + lane_index() / 4 * 2;
+    constexpr int kRows = C.paired ? 8 : 16;  // of a matrix
+    const int own = warp_index() / C.token_warps * C.row_tiles * kRows + lane_index() / 4 * (kRows / 8);
     const int token = warp_index() % C.token_warps * kTokens;
-    const std::uint8_t* plane = Base::plane(a, part.matrix);
+    const std::uint8_t* plane = Base::template plane<M>(a, part, part.matrix);
+    const std::uint8_t* other = C.paired ? Base::template plane<M>(a, part, 1) : plane;
     Weights weights[C.row_tiles];
 #pragma unroll
     for (int r = 0; r < C.row_tiles; r++) {
-      const int row = part.row + own + r * 16;
-      weights[r] = {{plane, plane}, {min(row, part.rows - 1), min(row + 1, part.rows - 1)}, {}};
+      const int row = part.row + own + r * kRows;
+      weights[r] = {{plane, other}, {min(row, part.rows - 1), min(row + !C.paired, part.rows - 1)}, {}};
       weights[r].load(0, 0);
       if constexpr (Weights::kLanes > 1) weights[r].load(0, 1);
     }
@@ -96,8 +102,12 @@ struct GemmMma : GemmPanels<GemmMma<C, Ms...>, C, mma_rows(C), Ms...> {
     }
 #pragma unroll
     for (int r = 0; r < C.row_tiles; r++) {
-      Base::store(a, part, part.row + own + r * 16, first + token, tokens,
-                  reinterpret_cast<const float(&)[kColumns * 4]>(sums[r]));
+      const auto& own_sums = reinterpret_cast<const float(&)[kColumns * 4]>(sums[r]);
+      if constexpr (C.paired) {
+        Base::template store_gated<F>(a, part, part.row + own + r * kRows, first + token, tokens, own_sums);
+      } else {
+        Base::store(a, part, part.row + own + r * kRows, first + token, tokens, own_sums);
+      }
     }
   }
 

@@ -7,15 +7,21 @@
 // Every sum is made in ascending groups by one warp, whatever the number of tokens: no bit depends on the chunk. Of matrices
 // with few rows, a sum is that of two halves of the columns (C.halves), each made so, maybe by two CTAs: of every tile's, whose
 // warps come second add what the others have left. Of two there is only one order.
+//
+// Of a mixture of experts (C.experts) each matrix is a stack of theirs, and what is said of tokens holds of pairs, at the places
+// that ExpertPlaces gives them (expert_tile.h). All of a tile have one expert.
 #pragma once
 #include <type_traits>
 
 #include "imp/stage/elementwise.h"
 #include "imp/stage/epilogue.h"
+#include "imp/stage/expert_tile.h"
 #include "imp/stage/panel.h"
 #include "imp/stage/rows.h"
 
 namespace imp {
+
+struct NoGate {};
 
 // Panels on their way through shared memory: one thread has them copied, each of `Warps` warps takes them in order.
 template <int Bytes, int Stages, int Warps>
@@ -113,18 +119,23 @@ struct GemmPanels {
   static constexpr int kGroups = ceil_div(C.cols, PanelOrder::kGroup);
   static constexpr int kParts = C.halves ? 2 : 1;  // of the groups
   static constexpr int kBytes = kBlockTokens * PanelOrder::kLine;  // of a panel
+  static constexpr bool kExperts = C.experts > 0;
+  static constexpr int kUsed = kExperts ? C.used : 1;  // results of one matrix, side by side in a line of y
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");
   static_assert(C.tokens % 8 == 0, "a panel's swizzle repeats after eight lines");
   static_assert(!C.paired || kMatrices == 2, "gates and what they multiply are two matrices");
-  static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) / (C.paired ? 2 : 1) <= C.stride,
+  static_assert(C.offset >= 0 && C.offset + kUsed * (Ms::kRows + ...) / (C.paired ? 2 : 1) <= C.stride,
                 "y's columns must lie within a token's stride");
+  static_assert(!kExperts || (!C.halves && !C.accumulate), "the results of a token's experts are added up behind this");
 
   struct Args {
     const std::uint8_t* panels;  // f16 [cols / 64, rounded up to even][tokens][64], as EncodePanels leaves them
     const float* factors;        // [tokens]: what a token's sums are to be multiplied with
     const std::uint8_t* plane[kMatrices];
     Biases<C.biased> bias;
+    const ExpertTile* tiles;    // of experts, else null; as are
+    const std::int32_t* pairs;  // the pairs at all places
     float4* halves;          // [tiles][2][warps][values of a lane / 4][32]; null for sums that are made at once
     std::uint32_t* arrived;  // [tiles][warps], zero between launches; likewise
     float* y;
@@ -137,10 +148,11 @@ struct GemmPanels {
     int rows;    // of the matrix
     int column;  // of its first row in y, from C.offset on
     int matrix;
-    int unit;  // number of the tile, times kParts, and which part of the groups
+    int unit;    // number of the tile, times kParts, and which part of the groups
+    int expert;  // whose matrix it is
     __device__ __forceinline__ bool beyond(int count) const { return row >= round_up(count, kPartRows); }
     __device__ __forceinline__ Part after(int count) const {
-      return {row - round_up(count, kPartRows), 0, column + count, matrix + 1, unit};
+      return {row - round_up(count, kPartRows), 0, column + kUsed * count, matrix + 1, unit, expert};
     }
     __device__ __forceinline__ int begin() const { return begin_of(unit); }
     __device__ __forceinline__ int end() const { return end_of(unit); }
@@ -153,28 +165,30 @@ struct GemmPanels {
   template <class Ring>
   static __device__ __forceinline__ void fetch_tiles(const Args& a, Ring& ring) {
     grid_wait();
-    const int tokens = a.step->rows;
-    const int token_tiles = ceil_div(tokens, kBlockTokens);
-    for (int unit = block_index(); unit < kRowTiles * token_tiles * kParts; unit += grid_size()) {
-      fetch(a.panels, unit, unit / kParts % token_tiles * kBlockTokens, tokens, ring);
-    }
+    each_tile(a, [&](const Part& part, int first, int end) { fetch(a.panels, part.unit, first, end, ring); });
   }
   template <class Ring>
   static __device__ __forceinline__ void multiply_tiles(const Args& a, Ring& ring) {
-    const int tokens = a.step->rows;
-    const int token_tiles = ceil_div(tokens, kBlockTokens);
-    for (int unit = block_index(); unit < kRowTiles * token_tiles * kParts; unit += grid_size()) {
-      const Part part{unit / kParts / token_tiles * kPartRows, 0, 0, 0, unit};
-      multiply_rows<Ring, Ms...>(a, part, unit / kParts % token_tiles * kBlockTokens, tokens, ring);
-    }
+    if constexpr (kExperts) grid_wait();  // whose weights to ask for is not known before
+    each_tile(a, [&](const Part& part, int first, int end) { multiply_rows<Ring, Ms...>(a, part, first, end, ring); });
   }
 
  protected:
-  static __device__ __forceinline__ const std::uint8_t* plane(const Args& a, int matrix) {
+  template <class M>
+  static __device__ __forceinline__ const std::uint8_t* plane(const Args& a, const Part& part, int matrix) {
     const std::uint8_t* plane = a.plane[0];
 #pragma unroll
     for (int i = 1; i < kMatrices; i++) plane = matrix == i ? a.plane[i] : plane;  // an index would make them memory
-    return plane;
+    return kExperts ? plane + M::kBytes * static_cast<std::size_t>(part.expert) : plane;
+  }
+
+  // Whose results are those of a place: a token's, or a pair's.
+  static __device__ __forceinline__ int owner_of(const Args& a, int place) { return kExperts ? a.pairs[place] : place; }
+  // Where they begin in y.
+  static __device__ __forceinline__ float* line_of(const Args& a, const Part& part, int owner) {
+    float* y = a.y + C.offset + part.column;
+    if constexpr (kExperts) y += owner % kUsed * part.rows;
+    return y + static_cast<std::size_t>(owner / kUsed) * C.stride;
   }
 
   // Whether the sums of a unit are those of its tile now: if the other half's are there, which this adds to them; else it leaves
@@ -213,22 +227,22 @@ struct GemmPanels {
     constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && C.stride % 2 == 0 && C.offset % 2 == 0;
     if (row >= part.rows) return;
     const bool both = row + 1 < part.rows;
-    const float bias[2] = {a.bias.add(part.matrix, row, 0.0f), both ? a.bias.add(part.matrix, row + 1, 0.0f) : 0.0f};
-    float* y = a.y + C.offset + part.column + row;
+    const float bias[2] = {bias_of(a, part, part.matrix, row), both ? bias_of(a, part, part.matrix, row + 1) : 0.0f};
     const auto token_of = [first](int i) { return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2; };
-    const auto line_of = [y](int token) { return y + static_cast<std::size_t>(token) * C.stride; };
     // So many tokens are read before the first of them is written: for all that the compiler knows, a write changes what is
     // read after it, and one round trip to memory a token is what the whole tile would wait for.
     constexpr int kBatch = Sums / 2 % 8 == 0 ? 8 : 2;
 #pragma unroll
     for (int begin = 0; begin < Sums / 2; begin += kBatch) {
       float factor[kBatch];
+      int owner[kBatch];
       float2 old[kBatch];
 #pragma unroll
       for (int i = 0; i < kBatch; i++) {
         const int token = token_of(begin + i);
         factor[i] = token < tokens ? a.factors[token] : 0;
-        old[i] = C.accumulate && token < tokens ? read<kPairs>(line_of(token), both) : make_float2(0, 0);
+        owner[i] = token < tokens ? owner_of(a, token) : 0;
+        old[i] = C.accumulate && token < tokens ? read<kPairs>(line_of(a, part, owner[i]) + row, both) : make_float2(0, 0);
       }
 #pragma unroll
       for (int i = 0; i < kBatch; i++) {
@@ -237,7 +251,7 @@ struct GemmPanels {
         const float* sum = sums + (begin + i) / 2 * 4 + i % 2;
         const float2 value = make_float2(finish(fma(sum[0], factor[i], bias[0]), old[i].x),
                                          finish(fma(sum[2], factor[i], bias[1]), old[i].y));
-        float* line = line_of(token);
+        float* line = line_of(a, part, owner[i]) + row;
         if constexpr (kPairs) {
           *reinterpret_cast<float2*>(line) = value;
         } else {
@@ -248,7 +262,59 @@ struct GemmPanels {
     }
   }
 
+  // y = F(the first matrix's row `row`) * the second one's, likewise: the former has the sums 0, 1, 4, 5, ..., the latter the others.
+  template <class F, int Sums>
+  static __device__ __forceinline__ void store_gated(const Args& a, const Part& part, int row, int first, int tokens,
+                                                     const float (&sums)[Sums]) {
+    if (row >= part.rows) return;
+    const float bias[2] = {bias_of(a, part, 0, row), bias_of(a, part, 1, row)};
+    const auto token_of = [first](int i) { return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2; };
+    constexpr int kBatch = Sums / 2 % 8 == 0 ? 8 : 2;  // read before the first is written, as in `store`
+#pragma unroll
+    for (int begin = 0; begin < Sums / 2; begin += kBatch) {
+      float factor[kBatch];
+      int owner[kBatch];
+#pragma unroll
+      for (int i = 0; i < kBatch; i++) {
+        const int token = token_of(begin + i);
+        factor[i] = token < tokens ? a.factors[token] : 0;
+        owner[i] = token < tokens ? owner_of(a, token) : 0;
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch; i++) {
+        if (token_of(begin + i) >= tokens) continue;
+        const float* sum = sums + (begin + i) / 2 * 4 + i % 2;
+        const float up = fma(sum[2], factor[i], bias[1]);
+        line_of(a, part, owner[i])[row] = gated<F>(fma(sum[0], factor[i], bias[0]), up);
+      }
+    }
+  }
+
+  // What a matrix has to add to a row's sums.
+  static __device__ __forceinline__ float bias_of(const Args& a, const Part& part, int matrix, int row) {
+    return a.bias.add(matrix, kExperts ? part.expert * part.rows + row : row, 0.0f);
+  }
+
  private:
+  // tile(rows of a matrix, first place, end) for every tile of this CTA.
+  template <class Tile>
+  static __device__ __forceinline__ void each_tile(const Args& a, const Tile& tile) {
+    if constexpr (kExperts) {
+      const int units = a.tiles[0].end * kRowTiles;
+      for (int unit = block_index(); unit < units; unit += grid_size()) {
+        const ExpertTile of = a.tiles[1 + unit / kRowTiles];
+        tile(Part{unit % kRowTiles * kPartRows, 0, 0, 0, unit, of.expert}, of.first, of.end);
+      }
+    } else {
+      const int tokens = a.step->rows;
+      const int token_tiles = ceil_div(tokens, kBlockTokens);
+      for (int unit = block_index(); unit < kRowTiles * token_tiles * kParts; unit += grid_size()) {
+        const Part part{unit / kParts / token_tiles * kPartRows, 0, 0, 0, unit, 0};
+        tile(part, unit / kParts % token_tiles * kBlockTokens, tokens);
+      }
+    }
+  }
+
   // Two neighbours, or one.
   template <bool Pairs>
   static __device__ __forceinline__ float2 read(const float* line, bool both) {
@@ -296,7 +362,7 @@ struct GemmPanels {
     if constexpr (sizeof...(Rest) > 0) {
       if (part.beyond(M::kRows)) return found<Rest...>(part.after(M::kRows));
     }
-    return {part.row, M::kRows, part.column, part.matrix, part.unit};
+    return {part.row, M::kRows, part.column, part.matrix, part.unit, part.expert};
   }
   static __device__ __forceinline__ float finish(float value, float old) {
     return leave_product<C.accumulate, C.scale, C.cap>(value, old);

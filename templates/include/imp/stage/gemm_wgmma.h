@@ -16,9 +16,9 @@ struct WgmmaConfig {
   float cap = 0.0f;     // soft cap; 0: none
   bool halves = false;  // of the columns are summed by themselves
   bool paired = false;  // y = F(first matrix's) * second one's
+  int experts = 0;      // of each matrix; 0: it is none of experts
+  int used = 0;         // of them, by a token
 };
-
-struct NoGate {};
 
 // `F`: what gates go through, if the matrices are paired.
 template <WgmmaConfig C, class F, class... Ms>
@@ -57,8 +57,8 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
   static __device__ __forceinline__ void multiply(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
     using Weights = WeightFragments<M>;
     const int row = part.row + (C.paired ? warp_index() * 8 + lane_index() / 4 : warp_index() * 16 + lane_index() / 4 * 2);
-    const std::uint8_t* first_plane = Base::plane(a, part.matrix);
-    Weights weights{{first_plane, C.paired ? Base::plane(a, 1) : first_plane},
+    const std::uint8_t* first_plane = Base::template plane<M>(a, part, part.matrix);
+    Weights weights{{first_plane, C.paired ? Base::template plane<M>(a, part, 1) : first_plane},
                     {min(row, part.rows - 1), min(row + !C.paired, part.rows - 1)},
                     {}};
     const int begin = part.begin();
@@ -86,34 +86,9 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
     ring.template release<0>();
     if (!Base::joined(a, part.unit, sums)) return;
     if constexpr (C.paired) {
-      store_gated(a, part, row, first, tokens, sums);
+      Base::template store_gated<F>(a, part, row, first, tokens, sums);
     } else {
       Base::store(a, part, row, first, tokens, sums);
-    }
-  }
-
- private:
-  // Row `row` of both matrices. Tokens from `tokens` on are not written.
-  static __device__ __forceinline__ void store_gated(const Args& a, const Part& part, int row, int first, int tokens,
-                                                     const float (&sums)[kBlockTokens / 2]) {
-    if (row >= part.rows) return;
-    const float bias[2] = {a.bias.add(0, row, 0.0f), a.bias.add(1, row, 0.0f)};
-    const auto token_of = [first](int i) { return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2; };
-    constexpr int kBatch = 8;  // read before the first is written, as in Base::store
-#pragma unroll
-    for (int begin = 0; begin < kBlockTokens / 4; begin += kBatch) {
-      float factor[kBatch];
-#pragma unroll
-      for (int i = 0; i < kBatch; i++) factor[i] = token_of(begin + i) < tokens ? a.factors[token_of(begin + i)] : 0;
-#pragma unroll
-      for (int i = 0; i < kBatch; i++) {
-        const int token = token_of(begin + i);
-        if (token >= tokens) continue;
-        const float* sum = sums + (begin + i) / 2 * 4 + i % 2;
-        const float up = fma(sum[2], factor[i], bias[1]);
-        const float gate = fma(sum[0], factor[i], bias[0]);
-        a.y[static_cast<std::size_t>(token) * C.stride + C.offset + row] = gated<F>(gate, up);
-      }
     }
   }
 };

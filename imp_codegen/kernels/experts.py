@@ -1,0 +1,135 @@
+"""Several rows: a router, the experts that it chooses, and their sum added to the residual stream.
+
+Either each row streams the weights of its own experts (expert_gate_up.py, expert_down.py), or products go expert by
+expert: rows are sorted by their experts, whose weights are read once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imp_codegen.graph import Edges, Op, label
+from imp_codegen.kernels import expert_down, expert_gate_up, gemm_mma, gemm_wgmma
+from imp_codegen.kernels.choice import cheapest
+from imp_codegen.kernels.encode import encode
+from imp_codegen.kernels.expert_down import ExpertDown
+from imp_codegen.kernels.expert_gate_up import ExpertGateUp
+from imp_codegen.kernels.expert_places import Places
+from imp_codegen.kernels.family import Match
+from imp_codegen.kernels.gemm import products
+from imp_codegen.kernels.gemm_panels import takes
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.vector import Vector
+
+_ROUTE_WARPS = 4
+_COMBINE_THREADS = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts(Match):
+    """Both halves of a mixture."""
+
+    first: ExpertGateUp
+    second: ExpertDown
+
+    def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        """The faster way, of those that there are."""
+        weights = (self.first.gate.weight, self.first.up.weight, self.second.linear.weight)
+        gate, up, _ = weights
+        alike = (low.layout(gate), low.tile(gate)) == (low.layout(up), low.tile(up))
+        grouped = alike and all(takes(low, weight) for weight in weights)
+        return cheapest(low, (*((self._by_expert,) if grouped else ()), self._by_row))
+
+    def _by_row(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        return (*self.first.lower(low), *self.second.lower(low))
+
+    def _by_expert(self, low: Lowering) -> tuple[KernelSpec, ...]:
+        first, second = self.first, self.second
+        by = gemm_wgmma if low.target.wgmma else gemm_mma
+        pair = (first.gate, first.up)
+        places = Places(first.route, low.rows, by.tile_pairs(low, first.route))
+        peaks = [by.peak(low, tuple(op.weight for op in ops)) for ops in (pair, (second.linear,))]
+        router = first.lower(low)[:1] if low.batch else products(low, first.vector, (first.router,))
+        return (
+            *router,
+            self._route(low),
+            places.kernel(low),
+            encode(low, first.vector, peak=peaks[0], places=places),
+            by.gemm(low, pair, gated=first.gated, places=places),
+            encode(low, Vector(second.linear.x), peak=peaks[1], places=places, each=True),
+            by.gemm(low, (second.linear,), places=places),
+            self._combine(low),
+        )
+
+    def _route(self, low: Lowering) -> KernelSpec:
+        route, experts = self.first.route, self.first.route.logits.width
+        return KernelSpec(
+            name=route.out.name,
+            entry="route",
+            headers=("stage/route_rows",),
+            stage=Cpp("RouteRows", (expert_gate_up.route_config(route), _ROUTE_WARPS)),
+            args={
+                "logits": low.value("const float*", route.logits),
+                "route": low.value("float*", route.out),
+                "step": low.step(),
+            },
+            grid=(-(-low.rows // _ROUTE_WARPS), 1, 1),
+            threads=_ROUTE_WARPS * 32,
+            shared_bytes=0,
+            overlap=True,
+            ops=(label(route),),
+            outputs=low.output(route.out),
+            other_bytes=low.rows * (experts + route.out.width) * 4,
+        )
+
+    def _combine(self, low: Lowering) -> KernelSpec:
+        second = self.second
+        add, used, cols = second.add, second.linear.used, second.combine.out.width
+        config = Config(
+            "CombineConfig",
+            (
+                ("cols", cols),
+                ("used", used),
+                ("threads", _COMBINE_THREADS),
+                ("scale", float(add.scale)),
+                ("accumulate", True),
+            ),
+        )
+        return KernelSpec(
+            name=self.name,
+            entry="combine",
+            headers=("stage/combine",),
+            stage=Cpp("CombineRows", (config,)),
+            args={
+                "x": low.value("const float*", second.linear.out),
+                "route": low.value("const float*", second.combine.route),
+                "y": low.value("float*", add.out),
+                "step": low.step(),
+            },
+            grid=(-(-cols // (4 * _COMBINE_THREADS)), low.rows, 1),
+            threads=_COMBINE_THREADS,
+            shared_bytes=0,
+            overlap=True,
+            ops=(label(second.combine), label(add)),
+            outputs=low.output(add.out),
+            other_bytes=low.rows * (used + 2) * cols * 4,
+            flops=2 * low.rows * used * cols,
+        )
+
+
+def match(edges: Edges, op: Op, rows: int) -> Experts | None:
+    """What expert_gate_up.py and, behind it, expert_down.py take by the same route."""
+    first = expert_gate_up.match(edges, op, rows) if rows > 1 else None
+    reader = edges.only_reader(first.gated.out) if first else None
+    second = expert_down.match(edges, reader, rows) if reader else None
+    if first is None or second is None or second.linear.route != first.route.out:
+        return None
+    return Experts(
+        ops=(*first.ops, *second.ops),
+        reads=tuple(dict.fromkeys((*first.reads, *second.reads[2:]))),
+        writes=(*first.writes, (second.linear.out,), *second.writes),
+        over=second.over,
+        first=first,
+        second=second,
+    )
