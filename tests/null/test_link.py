@@ -66,8 +66,19 @@ def fp8(folder: Path) -> Path:
     return say(copied, quantization_config=BLOCKS)
 
 
-@pytest.mark.parametrize("source", [mixed, split, k_quants, permuted, above_one, experts, fp8])
-def test_linked_it_is_what_a_whole_compile_gives(source: Callable[[Path], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        (mixed, "Tensor"),
+        (split, "Tensor"),
+        (k_quants, "Rows"),
+        (permuted, "Permute"),
+        (above_one, "Plus"),
+        (experts, "Stack"),
+        (fp8, "Group"),
+    ],
+)
+def test_linked_it_is_what_a_whole_compile_gives(source: Callable[[Path], Path], kind: str, tmp_path: Path) -> None:
     model = source(tmp_path)
     assert imp("compile", model, "-o", tmp_path / "whole.impc", "--target", "sim") == 0
     assert imp("compile", model, "-o", tmp_path / "m.thin.impc", "--target", "sim", "--thin") == 0
@@ -75,6 +86,7 @@ def test_linked_it_is_what_a_whole_compile_gives(source: Callable[[Path], Path],
     assert (tmp_path / "linked.impc").read_bytes() == (tmp_path / "whole.impc").read_bytes()
     thin = Artifact.open(tmp_path / "m.thin.impc", thin=True)
     assert [name for name, _ in thin.names() if name.startswith("weights/")] == []
+    assert f'{{"{kind}":'.encode() in thin.read(RECIPE)
     files = json.loads(thin.read(RECIPE))["files"]
     stored = (
         [model]
