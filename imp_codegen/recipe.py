@@ -139,8 +139,8 @@ def _source(made: Any) -> Source:
         raise ValueError(f"{kind} must have {', '.join(hints)}")
 
     def value(hint: Any, of: Any) -> Any:
-        if hint == Source:
-            return _source(of)
+        if hint == Source or hint in _SOURCES.values():
+            of = _source(of)
         if get_origin(hint) is tuple and isinstance(of, list):
             return tuple(value(get_args(hint)[0], each) for each in of)
         if not isinstance(of, hint):

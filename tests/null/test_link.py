@@ -7,14 +7,17 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import gguf
+import numpy as np
 import pytest
 
 from edited_folder import say
 from fp8_folder import BLOCKS, quantised
 from imp_codegen import compiler, link, recipe
 from imp_codegen.build import CodeObject, Unit
+from imp_codegen.sources import Plus, Rows, Source, Tensor
 from imp_runtime.artifact import RECIPE, Artifact
 from imp_server.cli import execute
 from imp_server.commands import serve
@@ -60,6 +63,10 @@ def experts(folder: Path) -> Path:
     return Path(shutil.copytree(FIXTURES / "qwen3_moe" / "hf", folder / "m"))
 
 
+def gpt_oss(folder: Path) -> Path:
+    return Path(shutil.copytree(FIXTURES / "gpt_oss" / "hf", folder / "m"))
+
+
 def fp8(folder: Path) -> Path:
     copied = permuted(folder)
     quantised(copied, "blocks", ("mlp",))
@@ -75,6 +82,7 @@ def fp8(folder: Path) -> Path:
         (permuted, "Permute"),
         (above_one, "Plus"),
         (experts, "Stack"),
+        (gpt_oss, "Mxfp4"),
         (fp8, "Group"),
     ],
 )
@@ -219,6 +227,17 @@ def test_what_is_not_to_be_linked(
     monkeypatch.setattr(link, "packing", lambda: "of another version")
     assert imp("link", thin, model, "-o", tmp_path / "other.impc") == 2
     assert "was compiled by imp 0.1.0, which lays weights out in another way than this one" in complaint(capsys)
+
+
+@pytest.mark.parametrize("kind", get_args(Source), ids=lambda kind: kind.__name__)
+def test_a_source_of_any_kind_is_read_as_it_was_written(kind: type[Any]) -> None:
+    values = {int: 3, float: 0.5, str: "F32", Source: Rows(Tensor("a"), 0, 2), Tensor: Tensor("b")}
+    several = (Tensor("c"), Plus(Tensor("d"), 1.0))
+    source = kind(*(several if get_origin(hint) is tuple else values[hint] for hint in get_type_hints(kind).values()))
+    given = np.arange(3, dtype=np.uint8)
+    read = recipe.Recipe.from_json(recipe.Recipe((), {}, {"x": source, "y": given}, "").to_json())
+    assert read.planes["x"] == source
+    np.testing.assert_array_equal(read.given["y"], given)
 
 
 @pytest.mark.parametrize(
