@@ -23,7 +23,7 @@ from imp_codegen.kernels.placed import Placed
 from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.output import check_output
-from imp_codegen.pack import computed, pack, planes
+from imp_codegen.pack import computed, counter, pack, planes
 from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.place_weights import place_weights
@@ -271,27 +271,15 @@ def _write(
     if recipe is not None:
         write_artifact(output, plan, {**blobs, RECIPE: recipe.to_json()}, {"imp_version": VERSION}, ())
         return
-    packed = _counter(partial(progress, "pack"), sum(plane.nbytes for plane in plan.planes))
+    packed = counter(partial(progress, "pack"), sum(plane.nbytes for plane in plan.planes))
     packing = pack(plan.planes, weights.__getitem__, computed(compiled.ropes), packed)
     write_artifact(output, plan, blobs, {"imp_version": VERSION}, packing)
 
 
 def _recipe(checkpoint: Checkpoint, compiled: Compiled, progress: Progress) -> Recipe:
     used = {name for source in compiled.sources.values() for name in spans_of(source)}
-    hashed = _counter(partial(progress, "hash"), sum(checkpoint.tensors[name].nbytes for name in used))
+    hashed = counter(partial(progress, "hash"), sum(checkpoint.tensors[name].nbytes for name in used))
     return recipe_of(checkpoint, compiled.sources, computed(compiled.ropes), hashed)
-
-
-def _counter(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
-    """What is told of each piece's bytes and reports how many of all are done."""
-    done = 0
-
-    def count(nbytes: int) -> None:
-        nonlocal done
-        done += nbytes
-        report(done, total)
-
-    return count
 
 
 def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from imp_codegen.build.cache import folder
 from imp_codegen.checkpoint import Checkpoint, open_checkpoint
 from imp_codegen.output import check_output
-from imp_codegen.pack import Bytes, pack
-from imp_codegen.recipe import Recipe, RecipeError, file_hash, packing, tensor_hash
+from imp_codegen.pack import Bytes, counter, pack
+from imp_codegen.recipe import Recipe, RecipeError, file_hash, packing_key, tensor_hash
 from imp_codegen.sources import Stored, open_source, spans_of
 from imp_runtime.artifact import CHECKSUMS, PLAN, RECIPE, Artifact
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
+from imp_runtime.plan import Plane
 from imp_runtime.version import VERSION
 
 Progress = Callable[[str, int, int], None]
@@ -38,21 +41,16 @@ def link(thin: Path, source: Path, output: Path, progress: Progress, force: bool
         _compare(recipe, checkpoint)
         with ThreadPoolExecutor(thread_name_prefix="imp-hash") as workers:
             hashes = _Hashes(recipe, checkpoint, workers)
+            planes = {plane.name: plane for plane in artifact.plan.planes}
+            packed = counter(partial(progress, "link"), sum(plane.nbytes for plane in artifact.plan.planes))
 
             def weight(plane: str) -> Stored:
                 hashes.begin(spans_of(recipe.source(plane)))
-                return open_source(recipe.source(plane), checkpoint)
+                return _fitting(artifact, planes[plane], open_source(recipe.source(plane), checkpoint))
 
-            done, total = 0, sum(plane.nbytes for plane in artifact.plan.planes)
-
-            def packed(nbytes: int) -> None:
-                nonlocal done
-                done += nbytes
-                progress("link", done, total)
-
-            planes = hashes.checked(pack(artifact.plan.planes, weight, recipe.given, packed))
+            packing = hashes.checked(pack(artifact.plan.planes, weight, recipe.given, packed))
             try:
-                write_artifact(output, artifact.plan, _blobs(artifact), artifact.metadata, planes)
+                write_artifact(output, artifact.plan, _blobs(artifact), artifact.metadata, packing)
             finally:
                 workers.shutdown(cancel_futures=True)
 
@@ -67,13 +65,23 @@ def _recipe_of(artifact: Artifact) -> Recipe:
     recipe = Recipe.from_json(artifact.read(RECIPE))
     if missing := [plane.name for plane in artifact.plan.planes if plane.name not in recipe.planes]:
         raise RecipeError(f"{artifact.path}: its recipe lacks the plane {missing[0]!r:.80}; compile the model again")
-    if recipe.packing != packing():
+    if recipe.packing != packing_key():
         made = artifact.metadata["imp_version"]
         raise RecipeError(
             f"{artifact.path}: was compiled by imp {made:.40}, which lays weights out in another way than this one, "
             f"{VERSION}; link it by that one, or compile the model again"
         )
     return recipe
+
+
+def _fitting(artifact: Artifact, plane: Plane, stored: Stored) -> Stored:
+    """A weight that is as its plane has it; RecipeError where it is not."""
+    if (stored.format.name, math.prod(stored.shape)) != (plane.format, plane.rows * plane.cols):
+        raise RecipeError(
+            f"{artifact.path}: its recipe gives {stored.format.name} {list(stored.shape)} for the plane "
+            f"{plane.name!r:.80}, which is {plane.format} [{plane.rows}, {plane.cols}]; compile the model again"
+        )
+    return stored
 
 
 def _blobs(artifact: Artifact) -> dict[str, bytes]:

@@ -37,6 +37,18 @@ def computed(ropes: tuple[RopeSpec, ...]) -> dict[str, Bytes]:
     return {turns_plane(index): rope_turns(rope).view(np.uint8) for index, rope in enumerate(ropes)}
 
 
+def counter(report: Callable[[int, int], None], total: int) -> Callable[[int], None]:
+    """What is told the bytes of each piece, and reports how many of all are done."""
+    done = 0
+
+    def count(nbytes: int) -> None:
+        nonlocal done
+        done += nbytes
+        report(done, total)
+
+    return count
+
+
 def pack(
     wanted: Sequence[Plane],
     weight: Callable[[str], Stored],

@@ -162,7 +162,7 @@ def recipe_of(
     if isinstance(checkpoint, HeadCheckpoint):
         known = {name: checkpoint.tensors[name] for name in names}
         tensors = {name: StoredTensor(info.format, info.shape, "") for name, info in known.items()}
-        return Recipe(checkpoint.weight_files, tensors, {**sources, **given}, packing())
+        return Recipe(checkpoint.weight_files, tensors, {**sources, **given}, packing_key())
 
     def tensor(name: str) -> StoredTensor:
         info = checkpoint.tensors[name]
@@ -174,7 +174,7 @@ def recipe_of(
         for name, stored in zip(names, workers.map(tensor, names), strict=True):
             tensors[name] = stored
             hashed(checkpoint.tensors[name].nbytes)
-        return Recipe(tuple(files), tensors, {**sources, **given}, packing())
+        return Recipe(tuple(files), tensors, {**sources, **given}, packing_key())
 
 
 def tensor_hash(checkpoint: Checkpoint, name: str) -> str:
@@ -194,7 +194,7 @@ def file_hash(path: Path) -> str:
 
 
 @functools.cache
-def packing() -> str:
+def packing_key() -> str:
     """A hash of the code that decides how planes lie."""
     root = Path(imp_codegen.__file__).parent
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -17,8 +18,9 @@ from edited_folder import say
 from fp8_folder import BLOCKS, quantised
 from imp_codegen import compiler, link, recipe
 from imp_codegen.build import CodeObject, Unit
-from imp_codegen.sources import Plus, Rows, Source, Tensor
+from imp_codegen.sources import Float32, Plus, Rows, Source, Tensor
 from imp_runtime.artifact import RECIPE, Artifact
+from imp_runtime.artifact_writer import write_artifact
 from imp_server.cli import execute
 from imp_server.commands import serve
 from small_gguf import tensors_of, write_gguf
@@ -224,7 +226,7 @@ def test_what_is_not_to_be_linked(
     assert "has its weights already" in complaint(capsys)
     assert imp("compile", "--random-weights", model, "--thin", "-o", tmp_path / "r.impc") == 2
     assert "--thin leaves weights to imp link" in complaint(capsys)
-    monkeypatch.setattr(link, "packing", lambda: "of another version")
+    monkeypatch.setattr(link, "packing_key", lambda: "of another version")
     assert imp("link", thin, model, "-o", tmp_path / "other.impc") == 2
     assert "was compiled by imp 0.1.0, which lays weights out in another way than this one" in complaint(capsys)
 
@@ -262,6 +264,20 @@ def test_recipes_that_cannot_be_read(wrong: dict[str, object]) -> None:
     assert recipe.Recipe.from_json(json.dumps(good).encode()).planes == {}
     with pytest.raises(recipe.RecipeError, match=r"^weights\.json: .*; compile the model again$"):
         recipe.Recipe.from_json(json.dumps(good | wrong).encode())
+
+
+@pytest.mark.parametrize("source", [Float32(Tensor("token_embd.weight")), Rows(Tensor("token_embd.weight"), 0, 8)])
+def test_a_recipe_for_another_plan_is_refused(
+    source: Source, model: Path, thin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    artifact = Artifact.open(thin, thin=True)
+    made = recipe.Recipe.from_json(artifact.read(RECIPE))
+    other = replace(made, planes={**made.planes, "token_embd.weight": source})
+    blobs = {name: artifact.read(name) for name, _ in artifact.names() if name not in ("plan.json", "checksums")}
+    write_artifact(thin, artifact.plan, {**blobs, RECIPE: other.to_json()}, artifact.metadata, ())
+    assert imp("link", thin, model, "-o", thin.with_name("linked.impc")) == 2
+    assert "for the plane 'token_embd.weight', which is F16 [260, 64]; compile the model again" in complaint(capsys)
+    assert not thin.with_name("linked.impc").exists()
 
 
 def test_inspect_shows_what_is_to_be_linked(model: Path, thin: Path, capsys: pytest.CaptureFixture[str]) -> None:
