@@ -11,11 +11,16 @@ namespace imp {
 
 constexpr int popcount(unsigned bits) { return bits == 0 ? 0 : 1 + popcount(bits & (bits - 1)); }
 
-// The value of a matrix's row, and its bias; `of`: those of the matrices whose bit in Mask is set, in their order.
+// The value of a matrix's row, and its bias; `of`: those of the matrices whose bit in Mask is set, in their order. They are
+// chosen, not indexed, which would make them memory.
 template <unsigned Mask>
 __device__ __forceinline__ float add_bias(const float* const* of, int matrix, int row, float value) {
   if ((Mask >> matrix & 1u) == 0) return value;
-  return value + of[popcount(Mask & ((1u << matrix) - 1))][row];
+  const int place = popcount(Mask & ((1u << matrix) - 1));
+  const float* bias = of[0];
+#pragma unroll
+  for (int i = 1; i < popcount(Mask); i++) bias = place == i ? of[i] : bias;
+  return value + bias[row];
 }
 // Them as an argument.
 template <unsigned Mask>
