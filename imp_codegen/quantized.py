@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.sources import (
+    Below,
     EverySecond,
     Flat,
     Float32,
@@ -55,7 +56,7 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return EverySecond(with_scales(inner, checkpoint), first)
         case Transposed(Tensor(name)) if f"{name}{_BLOCKS_OF}" in checkpoint.tensors:
             return Mxfp4(Tensor(f"{name}{_BLOCKS_OF}"), Tensor(f"{name}{_EXPONENTS}"))
-        case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4():
+        case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4() | Below():
             return source
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Protocol
 
 import numpy as np
@@ -89,6 +90,13 @@ class Flat:
 
 
 @dataclass(frozen=True, slots=True)
+class Below:
+    """Matrices of one format below one another, as one matrix; a vector is a row."""
+
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class EverySecond:
     """Every second row of a matrix or a stack, every second element of a vector, from `first`, 0 or 1, on."""
 
@@ -115,7 +123,7 @@ class Mxfp4:
     scales: Tensor
 
 
-Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack | Flat | EverySecond | Transposed | Mxfp4
+Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack | Flat | EverySecond | Transposed | Mxfp4 | Below
 
 
 class Stored(Protocol):
@@ -148,7 +156,7 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             return spans_of(inner)
         case Mxfp4(blocks, scales):
             return spans_of(blocks) | spans_of(scales)
-        case Group(_, sources) | Stack(sources):
+        case Group(_, sources) | Stack(sources) | Below(sources):
             return {name: span for each in sources for name, span in spans_of(each).items()}
 
 
@@ -169,6 +177,8 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredGroup([open_source(each, checkpoint) for each in sources], source, checkpoint)
         case Stack(sources):
             return _StoredStack([open_source(each, checkpoint) for each in sources], source, checkpoint)
+        case Below(sources):
+            return _StoredBelow([open_source(each, checkpoint) for each in sources], source, checkpoint)
         case Flat(inner):
             return _StoredFlat(open_source(inner, checkpoint), source, checkpoint)
         case EverySecond(inner, first):
@@ -309,6 +319,26 @@ class _StoredStack:
             for at in range(start // each, -(-stop // each))
         ]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+class _StoredBelow:
+    def __init__(self, inner: Sequence[Stored], source: Below, checkpoint: Checkpoint) -> None:
+        cols, self.format = inner[0].shape[-1], inner[0].format
+        for part, stored in zip(source.sources, inner, strict=True):
+            if len(stored.shape) > 2 or (stored.shape[-1], stored.format) != (cols, self.format):
+                raise _misfit(checkpoint, part, stored, f"{self.format.name} with rows of {cols}")
+        ends = [*accumulate(_rows_of(stored)[0] for stored in inner)]
+        self.shape = (ends[-1], cols)
+        self._parts = [*zip(inner, (0, *ends), ends, strict=False)]
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        return np.concatenate(
+            [
+                stored.rows(max(start, first) - first, min(stop, end) - first)
+                for stored, first, end in self._parts
+                if first < stop and start < end
+            ]
+        )
 
 
 class _StoredFlat:

@@ -66,7 +66,8 @@ class MoeSpec:
     """A mixture of experts: gated feed-forward networks of inner width `width`, of which each token goes to some.
 
     A router's softmax chooses `used` of the `experts` and says what each counts; `normalise`: of those chosen alone.
-    `biased`: the router and all matrices of experts have a bias.
+    `biased`: the router and all matrices of experts have a bias. `shared`: the inner width of an expert to which all
+    tokens go as well, 0: there is none; `shared_gate`: a sigmoid says what that one counts.
     """
 
     experts: int
@@ -75,6 +76,8 @@ class MoeSpec:
     activation: Activation = "silu"
     normalise: bool = True
     biased: bool = False
+    shared: int = 0
+    shared_gate: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,8 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
         for part in heads if arch in PERMUTED else ():
             if f"attn_{part}." in ours:
                 array = array.reshape(heads[part], 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        if "ffn_gate_inp_shexp" in ours:
+            array = array.reshape(-1)
         if len(shape) == 1:
             writer.add_tensor(ours, _widened(array) + (1 if arch in PLUS_ONE else 0))
         else:

@@ -48,6 +48,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
     "expert_used_count": ("experts_per_token", "num_experts_per_tok"),
     "expert_feed_forward_length": ("moe_intermediate_size",),
+    "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
     "expert_weights_norm": ("norm_topk_prob",),
     "rope.freq_base": (*_rope("rope_theta", group="full_attention"), "rope_theta"),
     "rope.freq_base_swa": ("rope_parameters.sliding_attention.rope_theta", "rope_local_base_freq"),

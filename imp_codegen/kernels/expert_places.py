@@ -23,7 +23,7 @@ class Places:
     @property
     def experts(self) -> int:
         """That there are."""
-        return self.route.logits.width
+        return self.route.experts
 
     @property
     def pairs(self) -> int:

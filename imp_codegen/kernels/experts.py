@@ -53,6 +53,7 @@ class Experts(Match):
         router = first.lower(low)[:1] if low.batch else products(low, first.vector, (first.router,))
         return (
             *router,
+            *first.of_all(low),
             self._route(low),
             places.kernel(low),
             encode(low, first.vector, peak=peaks[0], places=places),
@@ -63,7 +64,7 @@ class Experts(Match):
         )
 
     def _route(self, low: Lowering) -> KernelSpec:
-        route, experts = self.first.route, self.first.route.logits.width
+        route = self.first.route
         return KernelSpec(
             name=route.out.name,
             entry="route",
@@ -80,7 +81,7 @@ class Experts(Match):
             overlap=True,
             ops=(label(route),),
             outputs=low.output(route.out),
-            other_bytes=low.rows * (experts + route.out.width) * 4,
+            other_bytes=low.rows * (route.logits.width + route.out.width) * 4,
         )
 
     def _combine(self, low: Lowering) -> KernelSpec:

@@ -31,6 +31,7 @@ from imp_codegen.ops import (
     Scale,
     ScaleBy,
     Softcap,
+    Weigh,
 )
 from imp_codegen.rope import RopeSpec
 from imp_codegen.spec import Activation, AttentionSpec, Biased, GatedMlpSpec, LayerSpec, ModelSpec, MoeSpec, Norms
@@ -265,7 +266,12 @@ class _Block:
     def build(self, x: Value, extra: Value | None) -> Value:
         """The residual stream after the layer. `extra`: the token's own inputs to all layers."""
         x = self._branch(x, self._attention, "attn_norm", "post_attention_norm", "attn_residual")
-        x = self._branch(x, self._mlp, "ffn_norm", "post_ffw_norm", "residual" if extra is None else "ffn_residual")
+        ffn, out = self.layer.ffn, "residual" if extra is None else "ffn_residual"
+        if isinstance(ffn, MoeSpec) and ffn.shared:
+            x = self._branch(x, self._mlp, "ffn_norm", "post_ffw_norm", "experts_residual")
+            x = self._add_shared(ffn, out, x)
+        else:
+            x = self._branch(x, self._mlp, "ffn_norm", "post_ffw_norm", out)
         if extra is not None:
             x = self._add_extra(x, extra)
         if self.layer.output_scale:
@@ -277,9 +283,10 @@ class _Block:
     def _branch(self, x: Value, body: Callable[[Value], Value], pre: str, post: str, out: str) -> Value:
         norms = self.layer.norms
         y = body(self._norm(pre, x) if norms != "post" else x)
-        if norms != "pre":
-            y = self._norm(post, y)
-        total = self._value(out, self.spec.hidden)
+        return self._add(out, x, self._norm(post, y) if norms != "pre" else y)
+
+    def _add(self, name: str, x: Value, y: Value) -> Value:
+        total = self._value(name, self.spec.hidden)
         self.ops.append(Add(total, x, y, self.spec.residual_scale))
         return total
 
@@ -334,16 +341,30 @@ class _Block:
         return self._linear("down", "ffn_down", out, self.spec.hidden, m.biases, "down")
 
     def _experts(self, m: MoeSpec, x: Value) -> Value:
-        logits = self._linear("router", "ffn_gate_inp", x, m.experts, ("gate",) if m.biased else (), "gate")
+        count = m.experts + m.shared_gate  # the shared expert's gate lies below the router
+        logits = self._linear("router", "ffn_gate_inp", x, count, ("gate",) if m.biased else (), "gate")
         route = self._value("route", 2 * m.used)
-        self.ops.append(Route(route, logits, m.normalise))
+        self.ops.append(Route(route, logits, m.normalise, count - m.experts))
         gate, up = (self._expert_linear(part, x, route, m.width, m) for part in ("gate", "up"))
         gated = self._value("gated", gate.width)
         self.ops.append(Gated(gated, gate, up, m.activation))
+        if m.shared:
+            self._shared_inner(m, x, logits)
         down = self._expert_linear("down", gated, route, self.spec.hidden, m)
         out = self._value("combined", self.spec.hidden)
         self.ops.append(Combine(out, down, route))
         return out
+
+    def _shared_inner(self, m: MoeSpec, x: Value, logits: Value) -> None:
+        gate, up = (self._linear(f"shared_{part}", f"ffn_{part}_shexp", x, m.shared, (), "") for part in ("gate", "up"))
+        gated = self._value("shared_gated", m.shared)
+        self.ops.append(Gated(gated, gate, up, m.activation))
+        if m.shared_gate:
+            self.ops.append(Weigh(self._value("shared_weighed", m.shared), gated, logits, m.experts))
+
+    def _add_shared(self, m: MoeSpec, name: str, x: Value) -> Value:
+        inner = self._value("shared_weighed" if m.shared_gate else "shared_gated", m.shared)
+        return self._add(name, x, self._linear("shared_down", "ffn_down_shexp", inner, x.width, (), ""))
 
     def _expert_linear(self, part: str, x: Value, route: Value, width: int, m: MoeSpec) -> Value:
         """`width`: what one expert makes of its vector."""

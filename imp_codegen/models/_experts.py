@@ -26,11 +26,12 @@ class Experts:
     """How an architecture's mixtures are.
 
     `width_key`: that of an expert's inner width. `normalise`: whether the shares of those chosen add up to one, where
-    the checkpoint does not say it.
+    the checkpoint does not say it. `shared`: all tokens go to one more, which a gate weighs.
     """
 
     width_key: str = "expert_feed_forward_length"
     normalise: bool = True
+    shared: bool = False
 
 
 def read_experts(
@@ -60,7 +61,9 @@ def read_experts(
     if meta.number(f"{architecture}.expert_weights_scale", 1.0) not in (1.0, 0.0):  # 0: none
         raise meta.wrong(f"{architecture}.expert_weights_scale", "1: imp does not compile other mixtures")
     normalise = meta.boolean(f"{architecture}.expert_weights_norm", ways.normalise)
-    moe = MoeSpec(count, used, width, activation, normalise)
+    key = f"{architecture}.expert_shared_feed_forward_length"
+    shared = meta.integer(key, minimum=1, maximum=_MAX_WIDTH) if ways.shared else 0
+    moe = MoeSpec(count, used, width, activation, normalise, shared=shared, shared_gate=ways.shared)
     return tuple(moe if sparse else None for sparse in _sparse(checkpoint, layers))
 
 

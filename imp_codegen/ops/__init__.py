@@ -15,6 +15,7 @@ from imp_codegen.ops.sample import Sample
 from imp_codegen.ops.scale import Scale
 from imp_codegen.ops.scale_by import ScaleBy
 from imp_codegen.ops.softcap import Softcap
+from imp_codegen.ops.weigh import Weigh
 
 __all__ = [
     "Add",
@@ -32,5 +33,6 @@ __all__ = [
     "Scale",
     "ScaleBy",
     "Softcap",
+    "Weigh",
     "ropes",
 ]

@@ -64,6 +64,7 @@ KEYS: Mapping[str, Rule] = {
             "used_count",
             "shared_count",
             "feed_forward_length",
+            "shared_feed_forward_length",
             "weights_scale",
             "weights_norm",
             "gating_func",
@@ -128,7 +129,17 @@ FIELDS: Mapping[str, Rule] = {
     "is_encoder_decoder": _FALSE,
     "logits_scaling": _ONE,
     "mlp_bias": _FALSE,
-    **dict.fromkeys(("moe_intermediate_size", "norm_topk_prob", "num_experts_per_tok", "top_k_experts"), _OF_EXPERTS),
+    "qkv_bias": (_one_of(True), "true"),  # of an architecture that has these biases
+    **dict.fromkeys(
+        (
+            "moe_intermediate_size",
+            "norm_topk_prob",
+            "num_experts_per_tok",
+            "shared_expert_intermediate_size",
+            "top_k_experts",
+        ),
+        _OF_EXPERTS,
+    ),
     "residual_multiplier": _ONE,
     "tie_encoder_decoder": _FALSE,
     "use_bidirectional_attention": (_one_of(False, "vision"), "false, or vision, which is of images"),

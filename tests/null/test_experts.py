@@ -94,7 +94,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "expert_used_count": (5, "qwen3moe.expert_used_count is 5, expected an integer in 1..4"),
     "expert_count": (3, "blk.0.ffn_gate_inp.weight has shape [4, 256], expected [3, 256]"),
     "expert_feed_forward_length": (128, "blk.0.ffn_gate_exps.weight has shape [4, 256, 256], expected [4, 128, 256]"),
-    "expert_shared_feed_forward_length": (64, "'qwen3moe.expert_shared_feed_forward_length' is 64, but imp does not"),
+    "expert_shared_feed_forward_length": (64, "qwen3moe.expert_shared_feed_forward_length is 64, expected nothing"),
     "leading_dense_block_count": (1, "leading_dense_block_count is 1, expected 0"),
 }
 

@@ -189,9 +189,10 @@ def test_every_field_and_edge_of_norms_of_all_heads_counts(tmp_path: Path) -> No
 
 
 def test_every_field_and_edge_of_experts_counts(tmp_path: Path) -> None:
-    changes = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 320, "norm_topk_prob": True}
-    made = Program(tmp_path, architectures=["Qwen3MoeForCausalLM"], **changes)
-    own = ("ffn_norm", "router", "route", "gate", "up", "gated", "down", "combined", "residual")
+    changes = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 320}
+    made = Program(tmp_path, architectures=["Qwen2MoeForCausalLM"], shared_expert_intermediate_size=320, **changes)
+    own = {"ffn_norm", "router", "route", "gate", "up", "gated", "down", "combined", "experts_residual", "residual"}
+    own |= {f"shared_{part}" for part in ("gate", "up", "gated", "weighed", "down")}
     with closing(made.checkpoint):
         every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.1.{each}" for each in own})
 

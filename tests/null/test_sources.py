@@ -16,6 +16,7 @@ from imp_codegen import sources
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.formats import Format, Part, format_named
 from imp_codegen.sources import (
+    Below,
     EverySecond,
     Flat,
     Float32,
@@ -75,6 +76,15 @@ CASES: dict[str, tuple[Source, Callable[[], np.ndarray]]] = {
     "every second element": (EverySecond(Flat(Tensor("t")), 0), lambda: SCALES["t"].reshape(-1)[::2]),
     "a stack turned over": (Transposed(Tensor("k")), lambda: STACK.swapaxes(1, 2)),
     "every second of its rows": (EverySecond(Transposed(Tensor("k")), 1), lambda: STACK.swapaxes(1, 2)[:, 1::2]),
+    "a row below others": (Below((Tensor("t"), Tensor("w"))), lambda: np.concatenate([SCALES["t"], SCALES["w"]])),
+    "three below one another": (
+        Below((Tensor("n"), Rows(Tensor("t"), 1, 3), Tensor("u"))),
+        lambda: np.concatenate([SCALES["n"], SCALES["t"][1:3], SCALES["u"]]),
+    ),
+    "a vector below a matrix": (
+        Below((Tensor("u"), Rows(Flat(Tensor("t")), 3, 3 + COLS))),
+        lambda: np.concatenate([SCALES["u"], SCALES["t"].reshape(1, -1)[:, 3 : 3 + COLS]]),
+    ),
     "one more": (Plus(Tensor("v"), 1.0), lambda: VECTOR.astype(np.float32) + np.float32(1)),
     "as float32": (Float32(Tensor("t")), lambda: SCALES["t"].astype(np.float32)),
     "one more of some": (Plus(Rows(Tensor("v"), 2, 7), 1.0), lambda: VECTOR[2:7].astype(np.float32) + np.float32(1)),
@@ -105,6 +115,8 @@ BAD: dict[str, tuple[Source, str]] = {
     "an odd number of rows": (EverySecond(Tensor("u"), 0), "tensor 'u' is F16 [5, 5], expected an even number of rows"),
     "a matrix turned over": (Transposed(Tensor("m")), "tensor 'm' is F32 [24, 5], expected a stack of matrices of F32"),
     "a vector end to end": (Flat(Tensor("v")), "tensor 'v' is F16 [24], expected a matrix of F32, F16 or BF16"),
+    "rows of another type": (Below((Tensor("t"), Tensor("m"))), "'m' is F32 [24, 5], expected F16 with rows of 5"),
+    "rows of another length": (Below((Tensor("t"), Tensor("v"))), "'v' is F16 [24], expected F16 with rows of 5"),
     "blocks without scales": (Mxfp4(Tensor("b"), Tensor("x")), "tensor 'x' is missing"),
     "blocks of floats": (Mxfp4(Tensor("m"), Tensor("e")), "tensor 'm' is F32, expected U8"),
     "scales of other blocks": (Mxfp4(Tensor("b"), Tensor("f")), "'b' is U8 [2, 3, 2, 16] and 'f' [2, 3, 1], expected"),

@@ -50,7 +50,7 @@ class Experts:
         gate, up, down = (self.place(number)[2] for number in range(3))
         gemv = f"imp::GemvConfig{{.warps = {WARPS}, .grid = {GRID}, .slots = 2}}"
         flag = str(self.normalise).lower()
-        route = f"imp::RouteConfig{{.experts = {self.count}, .used = {self.used}, .normalise = {flag}}}"
+        route = f"imp::RouteConfig{{.experts = {self.count}, .others = 0, .used = {self.used}, .normalise = {flag}}}"
         wide = self.used * self.width
         first = self.encode(self.hidden, (0, 1), norm=True)
         second = self.encode(wide, (2,), norm=False, in_place=self.in_place)

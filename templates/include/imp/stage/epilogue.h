@@ -64,6 +64,25 @@ struct StoreGated {
   __device__ __forceinline__ void finish() {}
 };
 
+// y = value * sigmoid(*gate); of several rows the gates lie `Stride` floats apart
+template <int Stride>
+struct StoreWeighed {
+  struct Args {
+    float* y;
+    const float* gate;
+  };
+  static constexpr int kSharedBytes = 0;
+  static constexpr int kReads = 0;
+  Args out;
+  float share;
+  __device__ __forceinline__ StoreWeighed(const Args& args, std::uint8_t*)
+      : out(args), share(divide_fast(1.0f, 1.0f + exp_fast(-*args.gate))) {}
+  static __device__ __forceinline__ void move(Args& args, int row) { args.gate += row * Stride; }
+  __device__ __forceinline__ float biased(int, int, float value) { return value; }
+  __device__ __forceinline__ void store(int row, float value) { out.y[row] = untagged(value * share); }
+  __device__ __forceinline__ void finish() {}
+};
+
 // y += Scale * value: the residual stream, each row owned by one lane
 template <unsigned Biased, float Scale = 1.0f>
 struct AddRows {

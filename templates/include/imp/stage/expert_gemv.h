@@ -130,7 +130,7 @@ struct ChosenRoute {
   };
   Routed routed;
   static __device__ __forceinline__ Args of_row(const Args& a, int row) {
-    return {a.logits + row * C.experts, a.route + row * (2 * C.used)};
+    return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used)};
   }
   __device__ __forceinline__ explicit ChosenRoute(const Args& a) : routed(choose_experts<C>(a.logits)) {
     if (block_index() != 0 || thread_index() >= C.used) return;

@@ -6,6 +6,7 @@ namespace imp {
 
 struct RouteConfig {
   int experts;
+  int others;      // logits behind theirs
   int used;        // of them
   bool normalise;  // shares of those chosen add up to one, else of all
 };

@@ -10,7 +10,7 @@ struct RouteRows {
   static constexpr int kThreads = Warps * kWarp;
   static constexpr int kSharedBytes = 0;
   struct Args {
-    const float* logits;  // [rows][experts]
+    const float* logits;  // [rows][experts + others]
     float* route;         // [rows][2 used]: the numbers of a row's experts, and behind them their shares
     const StepHeader* step;
   };
@@ -19,7 +19,7 @@ struct RouteRows {
     grid_wait();
     const int row = block_index() * Warps + warp_index();
     if (row >= a.step->rows) return;
-    const Routed routed = choose_experts<C>(a.logits + row * C.experts);
+    const Routed routed = choose_experts<C>(a.logits + row * (C.experts + C.others));
     if (lane_index() >= C.used) return;
     float* route = a.route + row * 2 * C.used + lane_index();
     route[0] = static_cast<float>(routed.expert);
