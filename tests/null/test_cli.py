@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import io
 import json
@@ -22,6 +23,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine, StepOutput
 from imp_runtime.timings import Timings
 from imp_server.cli import execute
+from imp_server.console.tables import quantity
 
 REPLY = "Hello 🙂 world"
 
@@ -210,12 +212,45 @@ def test_inspect_shows_the_plan(file: Path, capsys: pytest.CaptureFixture[str]) 
 def test_inspect_json(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["inspect", str(file), "--json", "--gpu", "rtx-5090"]) == 0
     document = json.loads(capsys.readouterr().out)
-    kernels = document["programs"]["step_r1"]
+    kernels = document["programs"]["step_r1"]["kernels"]
     assert [kernel["kernel"] for kernel in kernels] == ["layer0.attention_norm", "layer1.attention_norm"]
     assert kernels[0]["weight_bytes"] == 1000
     total = sum(kernel["predicted_us"] for kernel in kernels)
     assert document["predicted_decode_tokens_per_second"] == pytest.approx(1e6 / total)
     assert document["contents"]["source/sim.cu"] == len("// emitted source\n")
+
+
+def leaves(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return [each for key, inner in value.items() for each in (key, *leaves(inner))]
+    return [each for inner in value for each in leaves(inner)] if isinstance(value, list) else [value]
+
+
+def test_all_that_inspect_shows_is_in_the_json(tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every number and name of the tables, but for those that say how many launches are alike, and their sum."""
+    plan = Artifact.open(file).plan
+    (target,) = plan.targets
+    second = dataclasses.replace(target, target="sm_90a", reason="as it was", sms=131, code="code/sim", simulated=False)
+    other = write_tiny_artifact(tmp_path / "two.impc", targets=(target, second), parameters=87_654_321).path
+    assert execute(["inspect", str(other), "--gpu", "h200"]) == 0
+    text = capsys.readouterr().out
+    assert execute(["inspect", str(other), "--gpu", "h200", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    told = {"x".join(map(str, k["grid"])) for p in document["programs"].values() for k in p["kernels"]}
+    for value in leaves(document):
+        told.add(str(value))
+        if isinstance(value, int | float):
+            told |= {f"{value:,.0f}", f"{value:.1f}", f"{value:.2f}", *(quantity(value, u) for u in ("", "B", "FLOP"))}
+    for program in document["programs"].values():
+        entries = [kernel["entry"] for kernel in program["kernels"]]
+        told |= {str(len(entries)), *(str(entries.count(entry)) for entry in entries)}
+    words = re.compile(r"[\w./:*-]*\d[\w./:*-]*(?:,\d{3})*")
+    known = {word for each in told for word in words.findall(each)} | {"1"}  # at batch 1
+    assert len(shown := {word.rstrip(":") for word in words.findall(text)}) > 30
+    assert shown - known == set()
+    for name in ("graph", "as it was", "as asked for", "f16"):
+        assert name in text
+        assert name in told
 
 
 def test_inspect_source(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,6 +79,10 @@ def test_inspect_says_what_other_cards_do(artifact: Path, tmp_path: Path, capsys
     assert "graph (as asked for), sized for 6 multiprocessors" in said
     assert "a graph on a card" not in said
     assert execute(["inspect", str(artifact), "--json"]) == 0
-    document = json.loads(capsys.readouterr().out)
-    assert document["multiprocessors"] == 6
-    assert document["decode"] == {"form": "persistent", "reason": "as asked for", "graph_where_no_room": True}
+    assert json.loads(capsys.readouterr().out)["targets"]["fake"] == {
+        "card": "6",
+        "multiprocessors": 6,
+        "form": "persistent",
+        "reason": "as asked for",
+        "graph_where_no_room": True,
+    }

@@ -30,7 +30,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.version import VERSION
 from imp_server.commands.compile import checkpoint_of, describer, form_of
-from imp_server.commands.inspect import card_of, decode_speed, launches_of
+from imp_server.commands.inspect_numbers import card_of, decode_speed, launches_of
 from imp_server.console.progress import Report, progress
 from imp_server.console.tables import quantity, show, table
 

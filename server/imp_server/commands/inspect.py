@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import sys
 from collections import Counter
@@ -10,17 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imp_codegen.cards import Card, cards, fast_cards
-from imp_codegen.checkpoint import WeightFile
-from imp_codegen.predict import launch_us
-from imp_codegen.recipe import Recipe
-from imp_codegen.targets import find_target, targets
-from imp_runtime.artifact import RECIPE, Artifact
+from imp_codegen.cards import Card, fast_cards
+from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
-from imp_runtime.paging import Paging
-from imp_runtime.plan import BLOCK_TOKENS, Kernel, Plan, Program, TargetPlan
+from imp_runtime.plan import Kernel, Plan, Program, TargetPlan
 from imp_runtime.text import visible
 from imp_server.commands import arguments as a
+from imp_server.commands.inspect_document import document
+from imp_server.commands.inspect_numbers import cache_bytes, card_of, decode_speed, launches_of, prompt_speed, to_link
 from imp_server.commands.inspect_weights import Kind, Launch, Use, kinds_of, programs_of
 from imp_server.console.tables import quantity, show, table
 
@@ -59,30 +55,17 @@ def command(
     told = programs_of(chosen)
     kinds = kinds_of(artifact.plan, {of: programs[program.name] for of, program in told.items()})
     if as_json:
-        print(json.dumps(_document(artifact, chosen, card, programs, kinds), indent=2))
+        print(json.dumps(document(artifact, chosen, card, programs, kinds), indent=2))
         return
     shown = [_summary(artifact), _contents(artifact), _weights(kinds, told)]
     shown += [_program_table(program, programs[program.name], card) for program in chosen.programs]
     show(*shown)
     if card is not None and (speed := decode_speed(programs)) is not None:
-        prompt = _prompt_speed(chosen, programs)
+        prompt = prompt_speed(chosen, programs)
         print(
             f"predicted for {card.basis}: {speed:,.0f} tok/s at batch 1"
             + (f", {prompt:,.0f} tok/s of a prompt's first chunk" if prompt else "")
         )
-
-
-def card_of(target: TargetPlan) -> Card | None:
-    """The card that a target's code was sized for, or one of its size; None for targets that this version lacks."""
-    if target.target not in targets():
-        return None
-    return cards().get(target.card) or find_target(f"{target.target}:{target.sms}").card
-
-
-def launches_of(program: Program, card: Card | None) -> list[Launch]:
-    """With predicted times of a full run at the beginning of a sequence."""
-    known = card if card is not None and card.speed is not None else None
-    return [Launch(k, launch_us(known, k, program.rows) if known else None) for k in program.kernels]
 
 
 def _card(name: str | None) -> Card | None:
@@ -103,34 +86,9 @@ def _target(plan: Plan, name: str | None, card: Card | None) -> TargetPlan:
     return (made_for or list(plan.targets))[0]
 
 
-def decode_speed(programs: dict[str, list[Launch]]) -> float | None:
-    """Tokens per second of step_r1 as predicted."""
-    times = [launch.us for launch in programs.get("step_r1", []) if launch.us is not None]
-    return 1e6 / sum(times) if times else None
-
-
-def _prompt_speed(target: TargetPlan, programs: dict[str, list[Launch]]) -> float | None:
-    """Tokens per second of a prompt's rows as predicted."""
-    chunks = (program for program in target.programs if program.name.startswith("forward_r") and program.rows > 1)
-    rows = max(chunks, key=lambda program: program.rows, default=None)
-    times = [launch.us for launch in programs[rows.name] if launch.us is not None] if rows else []
-    return 1e6 * rows.rows / sum(times) if rows and times else None
-
-
-def _cache_bytes(plan: Plan) -> dict[str, int]:
-    """What a sequence takes of the KV cache: by the token; and where layers have windows, that much for these."""
-    paging = Paging.of(plan)
-    most = [paging.most(group) for group, window in enumerate(paging.windows) if window]
-    return {
-        "kv_bytes_per_token": paging.windows.count(0) * plan.block_bytes // BLOCK_TOKENS,
-        "kv_bytes_for_windows": sum(most) * plan.block_bytes,
-        "kv_bytes_of_context": paging.blocks(paging.longest) * plan.block_bytes,
-    }
-
-
 def _summary(artifact: Artifact) -> Table:
     plan = artifact.plan
-    cache = _cache_bytes(plan)
+    cache = cache_bytes(plan)
     parts = {
         "a token": cache["kv_bytes_per_token"],
         "for windows": cache["kv_bytes_for_windows"],
@@ -154,14 +112,9 @@ def _summary(artifact: Artifact) -> Table:
         *((f"decode on {t.target}", _form(t)) for t in plan.targets),
         *((name.replace("_", " "), value) for name, value in sorted(artifact.metadata.items())),
         *([] if artifact.thin else [("hash of the weights", artifact.weights_hash)]),
-        *(("to be linked", f"{f.name}, {f.bytes:,} bytes, SHA-256 {f.sha256}") for f in _to_link(artifact)),
+        *(("to be linked", f"{f.name}, {f.bytes:,} bytes, SHA-256 {f.sha256}") for f in to_link(artifact)),
     ]
     return table(str(artifact.path), ("", ""), rows, right=2)
-
-
-def _to_link(artifact: Artifact) -> tuple[WeightFile, ...]:
-    """The files whose weights a thin artifact lacks."""
-    return Recipe.from_json(artifact.read(RECIPE)).files if artifact.thin else ()
 
 
 def _form(target: TargetPlan) -> str:
@@ -251,68 +204,3 @@ def kinds(kernel: Kernel) -> str:
     """The kinds of a kernel's ops, without the values they make: "RmsNorm, 3 Linear"."""
     count = Counter(op.split()[0] for op in kernel.ops if op.strip())
     return ", ".join(kind if n == 1 else f"{n} {kind}" for kind, n in count.items())
-
-
-def _document(
-    artifact: Artifact, target: TargetPlan, card: Card | None, programs: dict[str, list[Launch]], weights: list[Kind]
-) -> dict[str, object]:
-    plan = artifact.plan
-    fields = (
-        "model",
-        "architecture",
-        "quant",
-        "parameters",
-        "vocab",
-        "hidden",
-        "layers",
-        "context",
-        "slots",
-        "ledgers",
-    )
-    return {
-        **{name: getattr(plan, name) for name in fields},
-        "metadata": dict(artifact.metadata),
-        "weights_hash": None if artifact.thin else artifact.weights_hash,
-        "thin": artifact.thin,
-        "weights_to_link": [dataclasses.asdict(file) for file in _to_link(artifact)],
-        "decode_weight_bytes": plan.decode_weight_bytes,
-        **_cache_bytes(plan),
-        "targets": [t.target for t in plan.targets],
-        "contents": dict(artifact.names()),
-        "target": target.target,
-        "card": target.card,
-        "multiprocessors": target.sms,
-        "decode": {"form": target.form, "reason": target.reason, "graph_where_no_room": bool(target.fallback)},
-        "gpu": card.name if card else None,
-        "predicted_decode_tokens_per_second": decode_speed(programs),
-        "predicted_prompt_tokens_per_second": _prompt_speed(target, programs),
-        "weights": [
-            {
-                "name": kind.name,
-                "format": kind.format,
-                "layout": kind.layout,
-                "count": kind.count,
-                "bytes": kind.nbytes,
-                "kernels": {of: {"entries": use.entries, "predicted_us": use.us} for of, use in kind.uses.items()},
-            }
-            for kind in weights
-        ],
-        "programs": {
-            name: [
-                {
-                    "kernel": launch.kernel.name,
-                    "entry": launch.kernel.entry,
-                    "ops": launch.kernel.ops,
-                    "grid": launch.kernel.grid,
-                    "block": launch.kernel.block,
-                    "shared_bytes": launch.kernel.shared_bytes,
-                    "weight_bytes": launch.kernel.weight_bytes,
-                    "other_bytes": launch.kernel.other_bytes,
-                    "flops": launch.kernel.flops,
-                    "predicted_us": launch.us,
-                }
-                for launch in launches
-            ]
-            for name, launches in programs.items()
-        },
-    }
