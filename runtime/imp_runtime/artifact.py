@@ -161,6 +161,10 @@ class Artifact:
         """The packed plane `name` (without `weights/`): uint8 [nbytes], read-only, memory-mapped."""
         return self._tensors.view(WEIGHTS + name)
 
+    def checksum(self, name: str) -> bytes:
+        """What the file says is the checksum of a blob or plane; none of it is read."""
+        return self._tensors.sums[name]
+
     @property
     def weights_hash(self) -> str:
         """Tells one model's weights from another's: 256 bits of the planes' names and checksums, in hexadecimal.

@@ -16,7 +16,8 @@ from imp_runtime.text import visible
 from imp_runtime.version import VERSION
 
 COMMANDS = (
-    "compile", "link", "build", "run", "chat", "serve", "launch", "inspect", "verify", "bench", "tune", "config",
+    "compile", "link", "build", "run", "chat", "serve", "launch", "inspect", "diff",
+    "verify", "bench", "tune", "config",
 )  # fmt: skip
 
 
@@ -55,7 +56,7 @@ def _options(
 
 
 def execute(arguments: Sequence[str]) -> int:
-    """Run one command; its exit code: 0, 1 (verify found a difference), 2 (error), 130 (Ctrl-C)."""
+    """Run one command; its exit code: 0, 1 (a difference, or a model that failed), 2 (error), 130 (Ctrl-C)."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     debug = "--debug" in arguments[:end]
     rest = [argument for i, argument in enumerate(arguments) if i >= end or argument != "--debug"]
