@@ -15,12 +15,13 @@ from imp_codegen.formats import format_named, formats
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """A matrix of a layer, or a stack: `shared`, how many heads of queries share one of values."""
+    """A matrix of a layer, or if `stacked` experts': `shared`, how many heads of queries share one of values."""
 
     part: str
     layer: int
     layers: int
     shared: int
+    stacked: bool
 
     @property
     def first_eighth(self) -> bool:
@@ -62,7 +63,11 @@ def _iq4(place: _Place, base: str) -> str:
     return "Q5_K" if more.get(place.part) else base
 
 
-# A name, its format, and what a layer's matrices get. All of them have Q6_K for the logits, but for FP8, as published.
+def _mxfp4_moe(place: _Place, base: str) -> str:
+    return "MXFP4" if place.stacked else base
+
+
+# A name, its format, and what a layer's matrices get.
 _MIXTURES: Mapping[str, tuple[str, Callable[[_Place, str], str]]] = {
     "Q5_K_M": ("Q5_K", _medium),
     "Q5_K_S": ("Q5_K", _usual),
@@ -73,8 +78,11 @@ _MIXTURES: Mapping[str, tuple[str, Callable[[_Place, str], str]]] = {
     "IQ4_XS": ("IQ4_XS", _iq4),
     "IQ4_NL": ("IQ4_NL", _iq4),
     "FP8": ("FP8_BLOCKS", _usual),
+    "MXFP4_MOE": ("Q8_0", _mxfp4_moe),
     **{name: (name, _usual) for name in ("Q5_1", "Q5_0", "Q4_1", "Q4_0")},
 }
+# Of the logits, in all others Q6_K; FP8 as published.
+_LOGITS = {"FP8": "BF16", "MXFP4_MOE": "Q8_0"}
 # Where a row is no whole number of blocks.
 _FALLBACKS: Mapping[str, str] = {
     **{"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0"},
@@ -105,11 +113,12 @@ def format_in_mixture(name: str, quant: str, shapes: Mapping[str, tuple[int, ...
     base, chosen = _MIXTURES[quant]
     fmt = base
     if name == ("output.weight" if "output.weight" in shapes else "token_embd.weight"):
-        fmt = "BF16" if quant == "FP8" else "Q6_K"
+        fmt = _LOGITS.get(quant, "Q6_K")
     elif part := re.fullmatch(r"blk\.(\d+)\.(\w+)\.weight", name):
         layers = 1 + max(int(each[1]) for other in shapes if (each := re.match(r"blk\.(\d+)\.", other)))
         queries, values = (shapes.get(f"blk.{part[1]}.{each}.weight", (1,)) for each in ("attn_q", "attn_v"))
-        place = _Place(part[2].removesuffix("_exps"), int(part[1]), layers, queries[0] // values[0])
+        which = part[2].removesuffix("_exps")
+        place = _Place(which, int(part[1]), layers, queries[0] // values[0], stacked=which != part[2])
         fmt = chosen(place, base)
         if quant != "FP8" and shapes.get(f"blk.{part[1]}.ffn_gate_exps.weight", (0,))[0] == 8:
             fmt = _of_eight(place.part, fmt)
