@@ -13,6 +13,8 @@ ENDS = frozenset((
     "<\uff5cend\u2581of\u2581sentence\uff5c>",
 ))  # fmt: skip
 _ENDS_IF_CONTROL = frozenset(("</s>", "<eos>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]", "[e~["))
+# Of Harmony: a reply ends in the one or the other, and who named the first alone would let the model answer its calls.
+_RETURN, _CALL = "<|return|>", "<|call|>"
 # Formats whose <|end|> ends a message and not the reply, by another of their tokens: gpt-oss and Solar Open.
 _END_GOES_ON = frozenset(("<|return|>", "<|flush|>"))
 
@@ -37,6 +39,12 @@ class TokenizerFiles:
     stop_tokens: tuple[int, ...]
     notes: tuple[str, ...]
     recommended: Mapping[str, float | bool]
+
+
+def with_calls(ends: Set[int], special: Mapping[str, int]) -> tuple[int, ...]:
+    """The tokens that end a reply, by a list that may lack the end of calls."""
+    both = _CALL in special and special.get(_RETURN) in ends
+    return tuple(sorted(ends | {special[_CALL]} if both else ends))
 
 
 def ends_of_reply(special: Mapping[str, int], named: Set[int]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, Metadata
 from imp_codegen.checkpoint.json_text import LONGEST_FILE, keys_and_values, parse_object, shown_name
-from imp_codegen.tokenizer.files import TokenizerFiles, ends_of_reply
+from imp_codegen.tokenizer.files import TokenizerFiles, ends_of_reply, with_calls
 from imp_runtime.text import visible
 
 TOKENIZER = "tokenizer.json"
@@ -210,15 +210,14 @@ def _stop_tokens(
 ) -> tuple[int, ...]:
     """generation_config.json is the authority; without it what the others call the end; else what is known by name."""
     key = "eos_token_id"
+    added = tokenizer.get_added_tokens_decoder().values()
+    special = {token.content: vocab[token.content] for token in added if token.special}
     if key in generation:
-        return tuple(sorted(set(generation.one_or_more(key, maximum=size - 1))))
+        return with_calls(set(generation.one_or_more(key, maximum=size - 1)), special)
     named = set(model.one_or_more(key, maximum=size - 1)) if key in model else set()
     if eos is not None:
         named.add(eos)
-    if named:
-        return tuple(sorted(named))
-    added = tokenizer.get_added_tokens_decoder().values()
-    return ends_of_reply({token.content: vocab[token.content] for token in added if token.special}, named)
+    return with_calls(named, special) if named else ends_of_reply(special, named)
 
 
 def _recommended(generation: Metadata) -> dict[str, float | bool]:

@@ -98,6 +98,24 @@ def test_the_list_of_ends_is_authoritative(model: Path) -> None:
         (model / "generation_config.json").unlink(missing_ok=True)
 
 
+def test_harmony_ends_in_one_of_two_ways(tmp_path: Path) -> None:
+    """<|call|> ends a reply as <|return|> does, whoever names the latter alone; <|end|> separates channels."""
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        text = (FIXTURES / "gpt_oss" / "hf" / name).read_text("utf-8")
+        text = text.replace("<|im_start|>", "<|call|>").replace("<|im_end|>", "<|end|>")
+        (tmp_path / name).write_text(text, "utf-8")
+    (tmp_path / "model.safetensors").symlink_to(FIXTURES / "gpt_oss" / "hf" / "model.safetensors")
+    assert built(tmp_path).stop_tokens == (509, 510)
+    change(tmp_path, "generation_config.json", eos_token_id=[509])
+    assert built(tmp_path).stop_tokens == (509, 510)
+    change(tmp_path, "generation_config.json", eos_token_id=[508])
+    assert built(tmp_path).stop_tokens == (508,)
+    (tmp_path / "generation_config.json").unlink()
+    change(tmp_path, "config.json", eos_token_id=None)
+    change(tmp_path, "tokenizer_config.json", eos_token=None)
+    assert built(tmp_path).stop_tokens == (509, 510)
+
+
 def test_how_the_makers_sample(model: Path) -> None:
     assert built(model).recommended == {}
     change(model, "generation_config.json", temperature=0.6, top_k=20, top_p=1, do_sample=True, max_length=5)
