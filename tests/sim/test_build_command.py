@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from imp_runtime.artifact import Artifact
+from imp_runtime.version import READ_BY
 from imp_server.cli import execute
+from imp_server.commands import build
 
 DEMO = Path(__file__).parents[2] / "models" / "demo.gguf"
 LLAMA = Path(__file__).parents[1] / "fixtures" / "llama" / "hf"
@@ -30,6 +32,54 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "models.toml").write_text(bad + LIST)
     assert execute(["build", str(folder / "models.toml"), "-o", str(folder / "dist")]) == 1
     return folder
+
+
+def outcomes(path: Path, output: Path, capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    capsys.readouterr()
+    execute(["build", str(path), "-o", str(output), "--json"])
+    found = json.loads(capsys.readouterr().out)["outcomes"]
+    assert isinstance(found, dict)
+    return found
+
+
+def test_a_thin_entry_and_the_licence_of_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What changes in a folder of a folder is a change; what failed later does not look as if it were current."""
+    shutil.copytree(LLAMA, tmp_path / "llama")
+    (tmp_path / "llama" / "README.md").write_text(
+        '---\ntags:\n- x\nlicense: other\nlicense_name: "some-licence"\n---\n'
+    )
+    path, output = tmp_path / "m.toml", tmp_path / "dist"
+    path.write_text(LIST.replace("demo.gguf", "llama") + "thin = true\n")
+    assert outcomes(path, output, capsys)["demo"].startswith("built")
+    (model,) = json.loads((output / "index.json").read_text())["models"]
+    assert (model["thin"], model["licence"], model["runtime"]) == (True, "some-licence", READ_BY)
+    thin = Artifact.open(output / "demo.impc", thin=True)
+    assert thin.thin
+    content = (output / "demo.impc").read_bytes()
+    assert (output / "SHA256SUMS").read_text() == f"{hashlib.sha256(content).hexdigest()}  demo.impc\n"
+    assert (
+        execute(["link", str(output / "demo.impc"), str(tmp_path / "llama"), "-o", str(tmp_path / "whole.impc")]) == 0
+    )
+    assert outcomes(path, output, capsys) == {"demo": "unchanged"}
+    (tmp_path / "llama" / "1_Pooling").mkdir()
+    (tmp_path / "llama" / "1_Pooling" / "config.json").write_text("{")
+    assert outcomes(path, output, capsys)["demo"] != "unchanged"
+    (tmp_path / "llama" / "config.json").write_text("{")
+    assert outcomes(path, output, capsys)["demo"].startswith("failed: ")
+    index = json.loads((output / "index.json").read_text())
+    assert (index["models"], [each["name"] for each in index["failed"]]) == ([], ["demo"])
+    assert not (output / "demo.impc").exists()
+    assert (output / "SHA256SUMS").read_text() == ""
+
+
+def test_the_code_that_decides_bytes_counts() -> None:
+    """All of imp that is loaded to compile and to describe templates, but what only shows it."""
+    program = "import sys, imp_codegen.compiler, imp_server.chat.probe; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name for name in done.stdout.split() if name.startswith("imp_server.")}
+    deciding = {each.removesuffix(".py") for each in build._DECIDING}
+    assert "imp_server.chat.template" in loaded
+    assert {name.split(".")[1] for name in loaded} <= deciding
 
 
 def test_what_failed_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

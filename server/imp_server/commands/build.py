@@ -7,54 +7,36 @@ took twice as long on two cores.
 from __future__ import annotations
 
 import hashlib
-import html
 import json
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from imp_codegen.build import toolchain
-from imp_codegen.cache import cache_format
-from imp_codegen.checkpoint import open_checkpoint
-from imp_codegen.checkpoint.gguf import parts_of
+from imp_codegen.checkpoint import Checkpoint, open_checkpoint
+from imp_codegen.checkpoint.heads import HeadCheckpoint
 from imp_codegen.emit import templates
 from imp_codegen.targets import find_targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 from imp_runtime.version import VERSION
-from imp_server.commands.compile import checkpoint_of, describer, form_of
+from imp_server.commands.build_index import INDEX, before, write_index
+from imp_server.commands.build_list import Entry, read_list
+from imp_server.commands.compile import describer, form_of, hub_licence, opened
 from imp_server.commands.inspect_numbers import card_of, decode_speed, launches_of
 from imp_server.console.progress import Report, progress
 from imp_server.console.tables import quantity, show, table
 
 NAME = "build"
-INDEX = "index.json"
-INDEX_VERSION = 1
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
-_KEYS: Mapping[str, type] = {
-    "name": str, "source": str, "targets": list, "context": int, "kv": str, "exec": str, "check": bool,
-}  # fmt: skip
-_WORDS = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A `[[model]]` of the list; the fields are the options of `imp compile` of that name, `form` is `exec`."""
-
-    name: str
-    source: str
-    targets: tuple[str, ...]
-    context: int | None
-    kv: str
-    form: str
-    check: bool
+_LICENCE = re.compile(r"^license(?:_name)?: *['\"]?([^'\"\n]+?)['\"]? *$", re.MULTILINE)
+_LONGEST_README = 1 << 20
+# What decides an artifact's bytes, besides all of the compiler and of the runtime: how chat templates are described.
+_DECIDING = ("chat", "parsers", "generation", "errors.py", "commands/compile.py", "commands/build.py")
 
 
 def command(
@@ -67,20 +49,22 @@ def command(
     """Compile a list of models; what has not changed since the last time is left as it is."""
     entries = read_list(models)
     output.mkdir(parents=True, exist_ok=True)
-    before = _before(output / INDEX)
+    last = before(output / INDEX)
     code = _code()
     results: list[tuple[dict[str, Any] | None, str]] = []
     with progress() as report:
         for entry in entries:
             report("models", len(results), len(entries))
             try:
-                results.append(_one(entry, models.parent, output, before.get(entry.name), code, report))
+                results.append(_one(entry, models.parent, output, last.get(entry.name), code, report))
             except (ImpError, OSError) as error:
                 results.append((None, f"failed: {error}"))
         report("models", len(results), len(entries))
     built = [made for made, _ in results if made is not None]
-    _put(output / INDEX, json.dumps({"version": INDEX_VERSION, "imp": VERSION, "models": built}, indent=1) + "\n")
-    _put(output / "index.html", _page(built))
+    failed = {e.name: said for e, (made, said) in zip(entries, results, strict=True) if made is None}
+    write_index(output, built, failed)
+    for name in last.keys() - {made["name"] for made in built}:  # else what failed now would pass for made
+        (output / f"{name}.impc").unlink(missing_ok=True)
     outcomes = {entry.name: outcome for entry, (_, outcome) in zip(entries, results, strict=True)}
     if as_json:
         print(json.dumps({"outcomes": outcomes, "index": str(output / INDEX)}, indent=2))
@@ -89,73 +73,38 @@ def command(
     return int(len(built) < len(entries))
 
 
-def read_list(path: Path) -> list[Entry]:
-    """The entries of a list. ImpError names file, entry and key of what is wrong."""
-    try:
-        document = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise ImpError(f"{path}: cannot be read as TOML: {getattr(error, 'strerror', None) or error}") from None
-    if unknown := sorted(set(document) - {"model"}):
-        raise ImpError(f"{path}: {unknown[0]} is unknown; a list has [[model]] tables and nothing else")
-    tables = document.get("model")
-    if not isinstance(tables, list) or not tables or not all(isinstance(each, dict) for each in tables):
-        raise ImpError(f"{path}: lists no model; write a [[model]] table with name, source and targets for each")
-    entries = [_entry(path, number, each) for number, each in enumerate(tables, 1)]
-    names = [entry.name for entry in entries]
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise ImpError(f"{path}: two entries have the name {twice[0]}; give each its own")
-    return entries
-
-
-def _entry(path: Path, number: int, given: Mapping[str, Any]) -> Entry:
-    where = f"{path}: model {number} ({given.get('name', 'without a name')})"
-    for key, value in given.items():
-        if key not in _KEYS:
-            raise ImpError(f"{where}: {key} is unknown; known: {', '.join(_KEYS)}")
-        if type(value) is not _KEYS[key]:
-            raise ImpError(f"{where}: {key} is {value!r}, expected {_WORDS[_KEYS[key]]}")
-    for key in ("name", "source", "targets"):
-        if not given.get(key):
-            raise ImpError(f"{where}: {key} is missing")
-    if not _NAME.fullmatch(given["name"]):
-        raise ImpError(f"{where}: name must be letters, digits, dots, dashes, underscores, since it becomes a file's")
-    if not all(type(target) is str for target in given["targets"]):
-        raise ImpError(f'{where}: targets is {given["targets"]!r}, expected texts like ["sm_120a", "sim"]')
-    try:
-        find_targets(tuple(given["targets"]))
-        cache_format(given.get("kv", "f16"))
-        form_of(given.get("exec", "auto"))
-    except ImpError as error:
-        raise ImpError(f"{where}: {error}") from None
-    return Entry(
-        given["name"],
-        given["source"],
-        tuple(given["targets"]),
-        given.get("context"),
-        given.get("kv", "f16"),
-        given.get("exec", "auto"),
-        given.get("check", False),
-    )
-
-
 def _one(
-    entry: Entry, folder: Path, output: Path, before: Mapping[str, Any] | None, code: str, report: Report
+    entry: Entry, folder: Path, output: Path, last: Mapping[str, Any] | None, code: str, report: Report
 ) -> tuple[dict[str, Any], str]:
     """The index's record of an entry, and what became of it."""
+    where = entry.source if entry.source.startswith("hf:") else str(folder / entry.source)
+    with opened(where, entry.thin) as source:
+        checkpoint = open_checkpoint(source) if isinstance(source, Path) else source
+        with closing(checkpoint):
+            return _made(entry, checkpoint, output, last, code, report)
+
+
+def _made(
+    entry: Entry, checkpoint: Checkpoint, output: Path, last: Mapping[str, Any] | None, code: str, report: Report
+) -> tuple[dict[str, Any], str]:
     from imp_codegen.compiler import CompileOptions, compile_model
     from imp_codegen.tune.table import shipped
 
-    source = checkpoint_of(entry.source) if entry.source.startswith("hf:") else folder / entry.source
-    with closing(open_checkpoint(source)) as checkpoint:  # which says what is wrong with it
-        licence = checkpoint.metadata.string("general.license") if "general.license" in checkpoint.metadata else None
-    inputs = [{"name": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)} for path in _files(source)]
-    options = {"targets": entry.targets, "context": entry.context, "kv": entry.kv, "exec": entry.form}
+    inputs, licence = _inputs(checkpoint), _licence(checkpoint) or hub_licence(entry.source)
+    options = {
+        "targets": list(entry.targets),
+        "context": entry.context,
+        "kv": entry.kv,
+        "exec": entry.form,
+        "check": entry.check,
+        "thin": entry.thin,
+    }
     compilers = sorted({target.compiler for target in find_targets(entry.targets)})
-    told = json.dumps([inputs, options, entry.check, code, [toolchain.key(name) for name in compilers]], sort_keys=True)
+    told = json.dumps([inputs, options, code, [toolchain.key(name) for name in compilers]], sort_keys=True)
     key = hashlib.sha256(told.encode()).hexdigest()
     path = output / f"{entry.name}.impc"
-    if before is not None and before.get("key") == key and path.is_file() and _sha256(path) == before.get("sha256"):
-        return dict(before), "unchanged"
+    if last is not None and last.get("key") == key and path.is_file() and _sha256(path) == last.get("sha256"):
+        return {**last, "licence": licence}, "unchanged"
     choices = CompileOptions(
         context=entry.context,
         check=entry.check,
@@ -163,13 +112,14 @@ def _one(
         tuning=shipped(),  # the user's own tables would make other bytes on another machine
         form=form_of(entry.form),
         kv=entry.kv,
+        thin=entry.thin,
     )
 
     def told_of(step: str, done: int, total: int, /) -> None:
         report(f"{entry.name}: {step}", done, total)
 
-    compile_model(source, path, entry.targets, choices, told_of)
-    artifact = Artifact.open(path)
+    compile_model(checkpoint, path, entry.targets, choices, told_of)
+    artifact = Artifact.open(path, thin=True)
     plan = artifact.plan
     speeds = {}
     for target in plan.targets:
@@ -182,6 +132,7 @@ def _one(
         "bytes": path.stat().st_size,
         "sha256": _sha256(path),
         "key": key,
+        "source": entry.source,
         "inputs": inputs,
         "model": plan.model,
         "quant": plan.quant,
@@ -189,16 +140,41 @@ def _one(
         "licence": licence,
         "predicted_decode_tokens_per_second": speeds,
         "imp": VERSION,
+        "runtime": artifact.metadata["runtime"],
         "compilers": {name: toolchain.find(name).version for name in compilers},
     }
     return made, f"built, {quantity(path.stat().st_size, 'B')}"
 
 
-def _files(source: Path) -> list[Path]:
-    """Every file of a checkpoint."""
-    if source.is_dir():
-        return sorted(path for path in source.iterdir() if path.is_file() and path.suffix != ".impc")
-    return list(parts_of(source))
+def _inputs(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """Every file of a checkpoint; of those whose heads alone are here the Hub has told the hash."""
+    weights = checkpoint.weight_files if isinstance(checkpoint, HeadCheckpoint) else ()
+    told = [{"name": file.name, "bytes": file.bytes, "sha256": file.sha256} for file in weights]
+    root, paths = checkpoint.path, list(checkpoint.files)
+    if root.is_dir():
+        below = (path for path in root.glob("*/*") if path.suffix in (".json", ".jinja"))
+        paths = sorted(p for p in (*root.iterdir(), *below) if p.is_file() and p.suffix != ".impc")
+    else:
+        root = root.parent
+    named = {file.name for file in weights}
+    return told + [
+        {"name": path.relative_to(root).as_posix(), "bytes": path.stat().st_size, "sha256": _sha256(path)}
+        for path in paths
+        if path.name not in named
+    ]
+
+
+def _licence(checkpoint: Checkpoint) -> str | None:
+    """What a GGUF's key or the head of a folder's README says of the licence, as one line."""
+    if "general.license" in checkpoint.metadata:
+        return visible(checkpoint.metadata.string("general.license"))[:200]
+    readme = checkpoint.path / "README.md"
+    if not readme.is_file() or readme.stat().st_size > _LONGEST_README:
+        return None
+    _, mark, rest = readme.read_text("utf-8", "replace").partition("---\n")
+    found = _LICENCE.findall(rest.partition("\n---")[0]) if mark else []
+    named = [each for each in found if each != "other"] or found
+    return visible(named[0])[:200] if named else None
 
 
 def _code() -> str:
@@ -207,10 +183,10 @@ def _code() -> str:
     import imp_codegen
     import imp_runtime
 
-    roots = (*map(Path, (*imp_codegen.__path__, *imp_runtime.__path__)), package, templates())
+    roots = (*map(Path, (*imp_codegen.__path__, *imp_runtime.__path__)), *(package / each for each in _DECIDING))
     digest = hashlib.sha256()
-    for number, root in enumerate(roots):
-        for path in sorted(root.rglob("*")):
+    for number, root in enumerate((*roots, templates())):
+        for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
             if path.is_file() and path.suffix != ".pyc":
                 digest.update(f"{number}/{path.relative_to(root)}\0".encode() + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -220,36 +196,3 @@ def _sha256(path: Path) -> str:
     """Of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _before(path: Path) -> dict[str, dict[str, Any]]:
-    """The records of the last build by name; none where there is no index of this version."""
-    try:
-        document = json.loads(path.read_text("utf-8"))
-        if document["version"] != INDEX_VERSION:
-            return {}
-        return {each["name"]: each for each in document["models"]}
-    except (OSError, ValueError, LookupError, TypeError):
-        return {}
-
-
-def _put(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
-
-
-def _page(models: list[dict[str, Any]]) -> str:
-    rows = []
-    for each in models:
-        speeds = each["predicted_decode_tokens_per_second"].items()
-        said = ", ".join(f"{speed:,.0f} tok/s on {card}" for card, speed in speeds)
-        cells = [each["model"], each["quant"], ", ".join(each["targets"]), f"{each['bytes']:,}", said]
-        cells += [each["licence"] or "not said", each["sha256"]]
-        link = f'<a href="{html.escape(each["file"])}">{html.escape(each["name"])}</a>'
-        rows.append(f"<tr><td>{link}{''.join(f'<td>{html.escape(cell)}' for cell in cells)}")
-    head = "".join(
-        f"<th>{c}" for c in ("name", "model", "format", "targets", "bytes", "predicted", "licence", "SHA-256")
-    )
-    body = "\n".join(rows)
-    return f'<!doctype html><meta charset="utf-8"><title>Models</title>\n<table><tr>{head}\n{body}\n</table>\n'

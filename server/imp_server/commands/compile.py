@@ -152,6 +152,16 @@ def checkpoint_of(source: str) -> Path:
     return download(source)
 
 
+def hub_licence(source: str) -> str | None:
+    """What the Hub says of the licence of a repository; None where it does not, or SOURCE is a file."""
+    if not source.startswith("hf:"):
+        return None
+    _check_variables()
+    from imp_server.remote.download import licence
+
+    return licence(source)
+
+
 def _check_variables() -> None:
     try:
         import imp_server.remote.download  # noqa: F401

@@ -21,6 +21,7 @@ from huggingface_hub.errors import (
 )
 
 from imp_runtime.errors import ImpError
+from imp_runtime.text import visible
 
 T = TypeVar("T")
 _SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?")
@@ -81,6 +82,20 @@ def from_hub(source: str, fetch: Callable[[str, str | None], T]) -> T | Path:
         if not _is_transport(error):
             raise
         return _cached(source, repo, quant, "the Hub cannot be reached")
+
+
+def licence(source: str) -> str | None:
+    """The licence that the Hub names in its listing of a repository; None where it names none, or cannot be asked."""
+
+    def fetch(repo: str, quant: str | None) -> str:
+        tags = listing(repo).tags or ()
+        return next((visible(tag)[8:208] for tag in tags if tag.startswith("license:")), "")
+
+    try:
+        found = from_hub(source, fetch)
+    except DownloadError:
+        return None
+    return found if isinstance(found, str) and found else None
 
 
 def listing(repo: str, *, files_metadata: bool = False) -> ModelInfo:
