@@ -16,7 +16,7 @@ from imp_runtime.text import visible
 from imp_runtime.version import VERSION
 
 COMMANDS = (
-    "compile", "link", "build", "run", "chat", "serve", "launch", "inspect", "diff",
+    "compile", "link", "build", "pull", "run", "chat", "serve", "launch", "inspect", "diff",
     "verify", "bench", "tune", "config",
 )  # fmt: skip
 
