@@ -208,7 +208,7 @@ def _parts(client: httpx.Client, url: str, begin: int, file: BinaryIO | None = N
                     return
             elif response.status_code != 200:
                 raise PullError(f"{url}: the server answered {response.status_code}")
-            yield from response.iter_raw(_CHUNK)
+            yield from response.iter_raw()  # as it comes, so that all of it is kept
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, UnicodeError) as error:
         raise PullError(f"{url}: cannot be fetched: {error}") from None
     except httpx.TransportError as error:
