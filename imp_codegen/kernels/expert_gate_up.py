@@ -1,6 +1,6 @@
 """A router, and activation(gate) * up of the experts that it chooses: two kernels, for any number of rows.
 
-And a third one, where all tokens go to one more expert.
+And those of one more expert that all tokens go to (shared_expert.py).
 """
 
 from __future__ import annotations
@@ -9,33 +9,13 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import FusionError, Match
-from imp_codegen.kernels.kernel_spec import Argument, Config, Cpp, KernelSpec, Param
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.rows import for_rows
+from imp_codegen.kernels.shared_expert import Shared, match_shared
 from imp_codegen.kernels.stream import activation, bias_mask, biases, stream
 from imp_codegen.kernels.vector import Vector, vector_from
-from imp_codegen.ops import ExpertLinear, Gated, Linear, Route, Weigh
-from imp_runtime.plan import Binding
-
-
-@dataclass(frozen=True, slots=True)
-class Shared:
-    """An expert that all tokens go to, and what it counts, if something says so."""
-
-    gate: Linear
-    up: Linear
-    gated: Gated
-    weigh: Weigh | None
-
-    @property
-    def ops(self) -> tuple[Op, ...]:
-        """In order."""
-        return (self.gate, self.up, self.gated, *((self.weigh,) if self.weigh else ()))
-
-    @property
-    def out(self) -> Value:
-        """The result."""
-        return self.ops[-1].out
+from imp_codegen.ops import ExpertLinear, Gated, Linear, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,10 +40,8 @@ class ExpertGateUp(Match):
         )
 
     def of_all(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """The expert that all tokens go to, a row as any other; nothing where there is none."""
-        if self.shared is None:
-            return ()
-        return (for_rows(low, self._of_all(low, self.shared), self.vector.reads[0][0], self.shared.out),)
+        """The expert that all tokens go to; nothing where there is none."""
+        return self.shared.lower(low, self.vector) if self.shared else ()
 
     def _logits(self, low: Lowering) -> KernelSpec:
         router, weight = self.router, self.router.weight
@@ -130,37 +108,6 @@ class ExpertGateUp(Match):
             flops=4 * used * self.gate.weight.each * self.gate.weight.cols,
         )
 
-    def _of_all(self, low: Lowering, shared: Shared) -> KernelSpec:
-        weights = (shared.gate.weight, shared.up.weight)
-        streamed = stream(low, "gate_up", self.vector, weights, paired=True)
-        store = Cpp("StoreRows", (0,))
-        out: dict[str, Argument] = {"y": low.value("float*", shared.out)}
-        if shared.weigh:
-            place = low.places[shared.weigh.gate]
-            store = Cpp("StoreWeighed", (place.stride,))
-            out["gate"] = Param("const float*", Binding(place.buffer, (place.column + shared.weigh.at) * 4))
-        else:
-            out["bias"] = (None,)
-        return KernelSpec(
-            name=self.name.rpartition(".")[0] + ".shared_gate_up",
-            entry="gate_up",
-            headers=("stage/gemv", *low.headers(*weights)),
-            stage=Cpp(
-                "GatedGemv",
-                (streamed.gemv, streamed.encode, store, *map(low.matrix, weights), activation(shared.gated)),
-            ),
-            args={**self.vector.args(low), "out": out, "plane": tuple(map(low.plane, weights))},
-            grid=(low.target.sms, 1, 1),
-            threads=streamed.warps * 32,
-            shared_bytes=streamed.shared,
-            overlap=True,
-            ops=tuple(map(label, shared.ops)),
-            outputs=low.output(shared.out),
-            weight_bytes=low.weight_bytes(*weights),
-            other_bytes=self.vector.value.width * 8 + shared.out.width * 4,
-            flops=4 * shared.gate.weight.rows * shared.gate.weight.cols,
-        )
-
 
 def route_config(route: Route) -> Config:
     """How a route is chosen (stage/route.h)."""
@@ -191,13 +138,13 @@ def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:
     if len(linears) != 2 or any(each.weight.experts != route.experts for each in linears):
         return None
     rest = [each for each in readers if each not in (router, gate, up)]
-    shared = _shared(edges, router, rest) if rest else None
+    shared = match_shared(edges, router, rest) if rest else None
     if rest and shared is None:
         return None
     return ExpertGateUp(
         ops=(*vector.ops, router, route, gate, up, *(shared.ops if shared else ()), gated),
         reads=vector.reads,
-        writes=((router.out,), (route.out,), (gated.out,), *(((shared.out,),) if shared else ())),
+        writes=((router.out,), (route.out,), (gated.out,), *(shared.writes(rows) if shared else ())),
         vector=vector,
         router=router,
         route=route,
@@ -212,19 +159,3 @@ def _route(edges: Edges, op: Op) -> Route | None:
     """What chooses experts by the result of a matrix."""
     routes = [each for each in edges.readers(op.out) if isinstance(each, Route)] if isinstance(op, Linear) else []
     return routes[0] if len(routes) == 1 else None
-
-
-def _shared(edges: Edges, router: Linear, linears: list[Op]) -> Shared | None:
-    """Two matrices whose results one operation reads, and what weighs that, if the router's result says it."""
-    gated = edges.only_reader(linears[0].out)
-    if not isinstance(gated, Gated) or gated.begin:
-        return None
-    gate, up = edges.maker(gated.gate), edges.maker(gated.up)
-    if not isinstance(gate, Linear) or not isinstance(up, Linear) or linears not in ([gate, up], [up, gate]):
-        return None
-    if gate.bias or up.bias:
-        return None
-    weigh = edges.only_reader(gated.out)
-    if not isinstance(weigh, Weigh):
-        return Shared(gate, up, gated, None)
-    return Shared(gate, up, gated, weigh) if weigh.gate == router.out and weigh.x == gated.out else None

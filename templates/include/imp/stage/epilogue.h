@@ -64,8 +64,7 @@ struct StoreGated {
   __device__ __forceinline__ void finish() {}
 };
 
-// y = value * sigmoid(*gate); of several rows the gates lie `Stride` floats apart
-template <int Stride>
+// y = value * sigmoid(*gate)
 struct StoreWeighed {
   struct Args {
     float* y;
@@ -77,7 +76,6 @@ struct StoreWeighed {
   float share;
   __device__ __forceinline__ StoreWeighed(const Args& args, std::uint8_t*)
       : out(args), share(divide_fast(1.0f, 1.0f + exp_fast(-*args.gate))) {}
-  static __device__ __forceinline__ void move(Args& args, int row) { args.gate += row * Stride; }
   __device__ __forceinline__ float biased(int, int, float value) { return value; }
   __device__ __forceinline__ void store(int row, float value) { out.y[row] = untagged(value * share); }
   __device__ __forceinline__ void finish() {}

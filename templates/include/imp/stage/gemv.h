@@ -71,7 +71,6 @@ struct UnitGemv {
   static __device__ __forceinline__ Args of_row(Args a, int row, int x, int y) {
     a.x += static_cast<std::size_t>(row) * x;
     a.out.y += static_cast<std::size_t>(row) * y;
-    if constexpr (requires { Epilogue::move(a.out, row); }) Epilogue::move(a.out, row);
     return a;
   }
   static __device__ __forceinline__ void run(const Args& args) {
