@@ -144,6 +144,12 @@ def test_one_that_fails_leaves_the_others_built(folder: Path) -> None:
     ]
     assert Artifact.open(folder / "dist" / "demo.impc").plan.context == 64
     assert model["sha256"] in (folder / "dist" / "index.html").read_text()
+    tools = {
+        each["name"]: each["version"]
+        for each in json.loads((folder / "dist" / "sbom.cdx.json").read_text())["components"]
+    }
+    assert tools["g++"] == model["compilers"]["g++"]
+    assert "nvcc" not in tools, "which no target of the list takes"
 
 
 def test_what_is_unchanged_is_left_and_what_changed_is_built(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

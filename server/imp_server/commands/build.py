@@ -25,8 +25,9 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 from imp_runtime.version import VERSION
-from imp_server.commands.build_index import INDEX, before, write_index
+from imp_server.commands.build_index import INDEX, before, put, write_index
 from imp_server.commands.build_list import Entry, read_list
+from imp_server.commands.build_sbom import SBOM, sbom
 from imp_server.commands.compile import describer, form_of, hub_licence, opened
 from imp_server.commands.inspect_numbers import card_of, decode_speed, launches_of
 from imp_server.console.progress import Report, progress
@@ -63,6 +64,8 @@ def command(
     built = [made for made, _ in results if made is not None]
     failed = {e.name: said for e, (made, said) in zip(entries, results, strict=True) if made is None}
     write_index(output, built, failed)
+    used = {target.compiler for made in built for target in find_targets(tuple(made["targets"]))}
+    put(output / SBOM, sbom(used))
     for name in last.keys() - {made["name"] for made in built}:  # else what failed now would pass for made
         (output / f"{name}.impc").unlink(missing_ok=True)
     outcomes = {entry.name: outcome for entry, (_, outcome) in zip(entries, results, strict=True)}
