@@ -9,6 +9,7 @@ that is given token ids only.
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -21,6 +22,7 @@ from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.models import load_architecture, weights_of
 from imp_codegen.models._rope import ROPE_FREQUENCIES
 from imp_codegen.sources import Stored
+from imp_codegen.spec import MoeSpec
 from imp_runtime.errors import ImpError
 
 FUSED = {
@@ -56,6 +58,11 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         writer.add_context_length(spec.context)
         writer.add_embedding_length(spec.hidden)
         writer.add_feed_forward_length(spec.layers[0].ffn.width)
+        mixture = next((layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoeSpec)), None)
+        if mixture is not None:
+            writer.add_expert_count(mixture.experts)
+            writer.add_expert_used_count(mixture.used)
+            writer.add_expert_feed_forward_length(mixture.width)
         writer.add_head_count(attention.heads)
         writer.add_head_count_kv(attention.kv_heads)
         writer.add_key_length(attention.head_dim)
@@ -76,20 +83,20 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
             writer.add_tensor_info(ROPE_FREQUENCIES, factors.shape, factors.dtype, factors.nbytes)
         tensors = fused(spec.architecture, weights)
         for name, parts in tensors.items():
-            rows = [weight.shape[0] if len(weight.shape) > 1 else 1 for weight in parts]
-            shape_of, kept = parts[0].shape, parts[0].format
-            row_bytes = kept.row_bytes(shape_of[-1])
-            stored = (sum(rows), row_bytes) if len(shape_of) > 1 else (row_bytes,)
+            *outer, cols = parts[0].shape
+            kept = parts[0].format
+            stored = (*outer, kept.row_bytes(cols))
+            if len(parts) > 1:
+                stored = (sum(weight.shape[0] for weight in parts), kept.row_bytes(cols))
             kind = GGMLQuantizationType[kept.name]
-            writer.add_tensor_info(name, stored, np.dtype(np.uint8), sum(rows) * row_bytes, raw_dtype=kind)
+            writer.add_tensor_info(name, stored, np.dtype(np.uint8), math.prod(stored), raw_dtype=kind)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         if factors.size:
             writer.write_tensor_data(factors)
         for parts in tensors.values():
-            rows = [weight.rows(0, weight.shape[0] if len(weight.shape) > 1 else 1) for weight in parts]
-            writer.write_tensor_data(np.concatenate(rows))
+            writer.write_tensor_data(np.concatenate([weight.rows(0, math.prod(weight.shape[:-1])) for weight in parts]))
         writer.close()
 
 

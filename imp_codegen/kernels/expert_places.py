@@ -85,13 +85,16 @@ class Places:
             },
             grid=(1, 1, 1),
             threads=_THREADS,
-            shared_bytes=_shared_bytes(self.pairs, self.experts),
+            shared_bytes=_shared_bytes(self.experts),
             overlap=True,
             ops=(),
             other_bytes=self.pairs * 8 + self.count * 4,
         )
 
 
-def _shared_bytes(pairs: int, experts: int) -> int:
-    """Each pair's expert; each expert's pairs, and where its places and tiles begin. The emitted source asserts it."""
-    return round_up(round_up(pairs * 2, 16) + experts * 4 + 2 * (experts + 1) * 4, 16)
+def _shared_bytes(experts: int) -> int:
+    """Of each warp and expert the pairs of others; of each expert its own, and where its places and tiles begin.
+
+    The emitted source asserts it.
+    """
+    return round_up(round_up(_THREADS // 32 * experts * 2, 16) + experts * 4 + 2 * (experts + 1) * 4, 16)

@@ -29,7 +29,7 @@ class PanelTile:
     `types`: what else it is told beside the matrices. `ends`: groups of 128 columns that take as long as a tile's
     beginning and end. `halves`: sums are those of two halves of the columns. `gated`: what becomes of two results,
     gates and what these multiply, of which a tile has half as many rows each. `places`: of stacks, those of the rows'
-    experts.
+    experts. `per_sm`: CTAs that share a multiprocessor.
     """
 
     stage: str
@@ -47,6 +47,7 @@ class PanelTile:
     halves: bool = False
     gated: Gated | None = None
     places: Places | None = None
+    per_sm: int = 1
 
     def row_tiles(self, linears: Products) -> int:
         """Tiles of rows of all matrices."""
@@ -83,7 +84,7 @@ def panel_gemm(
     rows, cols, place = places.count if places else low.rows, weights[0].cols, low.places[outs[0]]
     of_rows, parts = tile.row_tiles(linears), 2 if tile.halves else 1
     tiles = of_rows * tile.token_tiles(rows)
-    grid = min(low.target.sms, tiles * parts)
+    grid = min(tile.per_sm * low.target.sms, tiles * parts)
     groups = -(-cols // 128)  # two panels each
     likely = math.ceil(of_rows * places.likely_tiles) if places else tiles
     steps = -(-likely * parts // grid) * (-(-groups // parts) + tile.ends)
@@ -103,6 +104,7 @@ def panel_gemm(
             ("paired", tile.gated is not None),
             ("experts", places.experts if places else 0),
             ("used", places.route.used if places else 0),
+            *((("per_sm", tile.per_sm),) if tile.per_sm > 1 else ()),
         ),
     )
     return KernelSpec(
@@ -124,6 +126,7 @@ def panel_gemm(
         threads=tile.threads,
         shared_bytes=tile.shared_bytes,
         overlap=True,
+        per_sm=tile.per_sm,
         ops=tuple(map(label, (*linears, end) if end else linears)),
         outputs=tuple(output for value in outs for output in low.output(value)),
         weight_bytes=low.weight_bytes(*weights, used=math.ceil(places.likely_experts) if places else 1),

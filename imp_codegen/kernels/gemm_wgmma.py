@@ -18,6 +18,12 @@ _TOKENS = {
     128: 0.65,
     64: 0.55,
 }  # of a tile, and the time that it takes (H100): the narrower, the less is hidden
+_PAIRS = {
+    256: 1.0,
+    128: 0.65,
+    64: 0.35,
+    32: 0.28,
+}  # likewise of experts, where two CTAs with 64 or fewer share a multiprocessor
 _RING = 192 << 10  # bytes of panels in flight at most
 _MOST_STAGES = 8
 _ENDS = 3  # groups of 128 columns that take as long as a tile's beginning and end
@@ -50,13 +56,14 @@ def gemm(
     tiles = row_tiles(_ROWS // 2, linears[:1]) if gated else row_tiles(_ROWS, linears)
     halves = not places and _halves(low.target.sms, tiles, -(-linears[0].weight.cols // 128))
     tokens = places.tile if places else _tile_tokens(low.target.sms, tiles * (1 + halves), low.rows)
-    stages = min(_MOST_STAGES, _RING // (tokens * LINE))
+    per_sm = 2 if places and tokens <= 64 else 1
+    stages = min(_MOST_STAGES, _RING // per_sm // (tokens * LINE))
     tile = PanelTile(
         stage="GemmWgmma",
         header="stage/gemm_wgmma",
         config="WgmmaConfig",
         fields=(("halves", halves),),
-        kind=f"half {tokens}",
+        kind=f"pairs {tokens}" if per_sm > 1 else f"half {tokens}",
         mma="f16",
         rows=_ROWS,
         tokens=tokens,
@@ -67,13 +74,14 @@ def gemm(
         halves=halves,
         gated=gated,
         places=places,
+        per_sm=per_sm,
     )
     return panel_gemm(low, tile, linears, add, out=out, scale=scale, cap=cap)
 
 
 def tile_pairs(low: Lowering, route: Route) -> int:
     """Pairs of a tile with which the products of a mixture should take the least time."""
-    return min(_TOKENS, key=lambda tokens: Places(route, low.rows, tokens).likely_tiles * _TOKENS[tokens])
+    return min(_PAIRS, key=lambda pairs: Places(route, low.rows, pairs).likely_tiles * _PAIRS[pairs])
 
 
 def _halves(sms: int, row_tiles: int, groups: int) -> bool:

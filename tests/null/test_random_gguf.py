@@ -39,6 +39,29 @@ def shape(tmp_path: Path) -> Path:
     return path
 
 
+def test_a_mixture_of_experts(tmp_path: Path) -> None:
+    """What llama.cpp asks of one, and stacks as it has them: columns, rows, experts."""
+    mixture = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": 6, "num_experts_per_tok": 2}
+    shape, output = tmp_path / "mixture.json", tmp_path / "out.gguf"
+    shape.write_text(json.dumps({**CONFIG, **mixture, "moe_intermediate_size": 96, "norm_topk_prob": True}), "utf-8")
+    random_gguf.write_random_gguf(shape, "Q8_0", output)
+    reader = gguf.GGUFReader(output)
+    keys = {"expert_count": 6, "expert_used_count": 2, "expert_feed_forward_length": 96, "block_count": 8}
+    for key, value in keys.items():
+        assert reader.get_field(f"qwen3moe.{key}").contents() == value, key
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3MOE, 8).mapping.values()
+    assert set(tensors) <= {f"{name}.weight" for _, name in names}
+    assert len(tensors) == 3 + 8 * 12
+    assert tensors["blk.0.ffn_gate_exps.weight"].shape.tolist() == [256, 96, 6]
+    assert tensors["blk.7.ffn_down_exps.weight"].shape.tolist() == [96, 256, 6]
+    with closing(random_checkpoint(shape, "Q8_0")) as checkpoint:
+        architecture = load_architecture(checkpoint)
+        graph = architecture.build(architecture.read_spec(checkpoint))
+        stored = weights_of(checkpoint, graph, {})["blk.3.ffn_up_exps.weight"]
+        np.testing.assert_array_equal(tensors["blk.3.ffn_up_exps.weight"].data.reshape(6 * 96, -1), stored.rows(0, 576))
+
+
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M", "BF16"])
 def test_what_another_reader_finds(tmp_path: Path, shape: Path, quant: str) -> None:
     output = tmp_path / "out.gguf"

@@ -77,6 +77,7 @@ def experts(stage: str, matrices: tuple[str, ...], cols: int, fields: str, token
     """C++ type of the product of what 128 experts make, eight of a row."""
     config = "WgmmaConfig" if stage == "GemmWgmma" else "MmaConfig"
     fields = f".accumulate = false, .biased = 0, {fields}, .experts = 128, .used = 8"
+    fields += ", .per_sm = 2" if stage == "GemmWgmma" else ""
     return panels(stage, config, matrices, cols, tokens, fields)
 
 
@@ -203,10 +204,11 @@ def source(stages: Mapping[str, tuple[str, tuple[str, ...]]], arch: str) -> str:
     for name, (stage, types) in stages.items():
         parameters = ", ".join(f"{kind} a{i}" for i, kind in enumerate(types))
         arguments = ", ".join(f"a{i}" for i in range(len(types)))
+        per_sm = 2 if ".per_sm = 2" in stage else 1
         lines += [
             f"using {name} = {stage};",
             f'static_assert({name}::kSharedBytes <= {SHARED[arch]}, "more shared memory than a block may have");',
-            f'extern "C" __global__ void __launch_bounds__({name}::kThreads, 1) {name}_0({parameters}) {{',
+            f'extern "C" __global__ void __launch_bounds__({name}::kThreads, {per_sm}) {name}_0({parameters}) {{',
             f"  {name}::run({{{arguments}}});",  # arrays' braces are left out
             "}",
         ]

@@ -70,6 +70,7 @@ class Mixture:
         ends = f", .paired = {str(paired).lower()}, .experts = {self.experts}, .used = {self.used}"
         if self.warps:
             return f"imp::GemmMma<imp::MmaConfig{{{config}{self.warps.fields()}{ends}}}, {gate}, {matrices}>"
+        ends += f", .per_sm = {2 if self.tile <= 64 else 1}"
         return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}, .halves = false{ends}}}, {gate}, {matrices}>"
 
     def encoder(self, cols: int, *, each: bool) -> str:
@@ -101,7 +102,7 @@ class Mixture:
 MIXTURES = {
     "few": Mixture(3, 2, 13, hidden=256, width=64, format="Q8_0", shape=(2, 32)),
     "few_by_warps": Mixture(3, 2, 13, 256, 64, "Q8_0", (2, 32), warps=Warps(1, 1, half_sums=True)),
-    "many": Mixture(70, 8, 40, hidden=256, width=128, format="Q4_K", shape=(4, 256), down="Q8_0"),
+    "many": Mixture(70, 8, 40, hidden=256, width=128, format="Q4_K", shape=(4, 256), tile=32, down="Q8_0"),
     "many_by_warps": Mixture(70, 8, 40, 256, 128, "Q4_K", (2, 256), down="Q8_0", warps=Warps(1, 2, half_sums=True)),
     "one_tile": Mixture(33, 4, 64, hidden=512, width=256, format="Q6_K", shape=(2, 256), tile=256),
     "alone": Mixture(2, 1, 70, hidden=128, width=32, format="BF16", shape=(1, 32), warps=Warps(2, 1, half_sums=False)),

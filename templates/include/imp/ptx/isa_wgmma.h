@@ -46,6 +46,17 @@ __device__ __forceinline__ void wgmma_wait(float (&d)[N]) {
 template <int N>
 __device__ void wgmma_f16(float (&d)[N / 2], const std::uint32_t (&a)[4], const std::uint8_t* panel, int step);
 template <>
+__device__ __forceinline__ void wgmma_f16<32>(float (&d)[16], const std::uint32_t (&a)[4], const std::uint8_t* panel,
+                                               int step) {
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n32k16.f32.f16.f16 {"
+      "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+      "}, {%16, %17, %18, %19}, %20, 1, 1, 1, 0;"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]), "+f"(d[4]), "+f"(d[5]), "+f"(d[6]), "+f"(d[7]),
+        "+f"(d[8]), "+f"(d[9]), "+f"(d[10]), "+f"(d[11]), "+f"(d[12]), "+f"(d[13]), "+f"(d[14]), "+f"(d[15])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(panel_descriptor(panel, step)));
+}
+template <>
 __device__ __forceinline__ void wgmma_f16<64>(float (&d)[32], const std::uint32_t (&a)[4], const std::uint8_t* panel,
                                                int step) {
   asm volatile(

@@ -69,7 +69,7 @@ struct GemmMma : GemmPanels<GemmMma<C, F, Ms...>, C, mma_rows(C), Ms...> {
   // each: row g of the first, and of the second where the others are.
   template <class M>
   static __device__ __forceinline__ void multiply(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
-    using Weights = WeightFragments<M>;
+    using Weights = WeightFragments<M, typename Base::Memory>;
     constexpr int kRows = C.paired ? 8 : 16;  // of a matrix
     const int own = warp_index() / C.token_warps * C.row_tiles * kRows + lane_index() / 4 * (kRows / 8);
     const int token = warp_index() % C.token_warps * kTokens;

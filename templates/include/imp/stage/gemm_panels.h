@@ -69,8 +69,9 @@ struct PanelRing {
   }
 };
 
-// The packed weights of two rows of a group, this lane's block of each; of one matrix, or of two that are alike.
-template <class M>
+// The packed weights of two rows of a group, this lane's block of each; of one matrix, or of two that are alike. `Memory`: how
+// they are asked for.
+template <class M, class Memory>
 struct WeightFragments {
   using L = typename M::Layout;
   static constexpr int kLanes = 32 / L::kVector;
@@ -90,7 +91,7 @@ struct WeightFragments {
 #pragma unroll
       for (int i = 0; i < kLanes; i++) {
         if (kLanes > 1 && i * 2 / kLanes != half) continue;
-        lanes[r][i] = L::template load<Cached>(tile, rows[r] % L::kTile.rows, block % kTileBlocks * kLanes + i);
+        lanes[r][i] = L::template load<Memory>(tile, rows[r] % L::kTile.rows, block % kTileBlocks * kLanes + i);
       }
     }
   }
@@ -120,6 +121,8 @@ struct GemmPanels {
   static constexpr int kParts = C.halves ? 2 : 1;  // of the groups
   static constexpr int kBytes = kBlockTokens * PanelOrder::kLine;  // of a panel
   static constexpr bool kExperts = C.experts > 0;
+  // An expert's weights serve one tile or two, so that little is lost where nobody finds them in the cache.
+  using Memory = std::conditional_t<kExperts, Ahead, Cached>;
   static constexpr int kUsed = kExperts ? C.used : 1;  // results of one matrix, side by side in a line of y
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");

@@ -7,7 +7,7 @@ namespace imp {
 struct WgmmaConfig {
   int cols;          // K
   int tokens;        // of a full chunk
-  int block_tokens;  // of a tile: 64, 128 or 256
+  int block_tokens;  // of a tile: 32, 64, 128 or 256
   int stride;        // floats from one token of y to the next
   int offset;        // y's first column
   bool accumulate;   // y += (the residual stream) instead of y =
@@ -18,6 +18,7 @@ struct WgmmaConfig {
   bool paired = false;  // y = F(first matrix's) * second one's
   int experts = 0;      // of each matrix; 0: it is none of experts
   int used = 0;         // of them, by a token
+  int per_sm = 1;       // CTAs that share a multiprocessor
 };
 
 // `F`: what gates go through, if the matrices are paired.
@@ -31,7 +32,9 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
   using Base::kBytes;
   static constexpr int kWarps = kBlockRows / 16;         // that multiply: two warpgroups
   static constexpr int kThreads = (kWarps + 4) * kWarp;  // and a third, whose first warp has panels copied
-  static constexpr int kStages = 48 * 4096 / kBytes < 8 ? 48 * 4096 / kBytes : 8;
+  static constexpr int kMost = 48 * 4096 / C.per_sm / kBytes;
+  static constexpr int kStages = kMost < 8 ? kMost : 8;
+  static constexpr int kRegisters = C.per_sm == 1 ? 240 : 104;  // with 24 of the others no more than the launch has given
   using Ring = PanelRing<kBytes, kStages, kWarps>;
   static constexpr int kSharedBytes = Ring::kSharedBytes;
   static_assert(!C.paired || !C.accumulate, "what is gated is added to nothing");
@@ -45,7 +48,7 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
       registers_keep<24>();
       if (warp_index() == kWarps) Base::fetch_tiles(a, ring);
     } else {
-      registers_take<240>();
+      registers_take<kRegisters>();
       Base::multiply_tiles(a, ring);
     }
   }
@@ -55,7 +58,7 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
   // matrices it has eight rows each: row g of the first, and of the second where the others are.
   template <class M>
   static __device__ __forceinline__ void multiply(const Args& a, const Part& part, int first, int tokens, Ring& ring) {
-    using Weights = WeightFragments<M>;
+    using Weights = WeightFragments<M, typename Base::Memory>;
     const int row = part.row + (C.paired ? warp_index() * 8 + lane_index() / 4 : warp_index() * 16 + lane_index() / 4 * 2);
     const std::uint8_t* first_plane = Base::template plane<M>(a, part, part.matrix);
     Weights weights{{first_plane, C.paired ? Base::template plane<M>(a, part, 1) : first_plane},
