@@ -25,6 +25,7 @@ class Hub(ThreadingHTTPServer):
         self.folder = folder
         self.ranges = True
         self.served = 0
+        self.tags: list[str] = []
         self.longer = 0  # by which the listing is wrong about weights
 
     @property
@@ -39,7 +40,7 @@ class Hub(ThreadingHTTPServer):
                 lfs = {"size": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "pointerSize": 130}
                 name = str(path.relative_to(self.folder))
                 siblings.append({"rfilename": name, "size": size} | ({"lfs": lfs} if is_weights(name) else {}))
-        return {"id": "org/m", "sha": COMMIT, "siblings": siblings}
+        return {"id": "org/m", "sha": COMMIT, "siblings": siblings, "tags": self.tags}
 
 
 class _Handler(BaseHTTPRequestHandler):

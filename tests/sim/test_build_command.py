@@ -96,22 +96,26 @@ def test_what_failed_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -
 def test_the_same_bytes_wherever_it_is_built(tmp_path: Path) -> None:
     """Each from an empty cache; one of the two on a single core, with a Turkish i."""
     made = []
-    for name, cores, more in (
-        ("a", os.sched_getaffinity(0), {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"}),
-        ("b c", {min(os.sched_getaffinity(0))}, {"PYTHONHASHSEED": "2", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Tokyo"}),
+    turkish = {"PYTHONHASHSEED": "2", "LC_ALL": "tr_TR.UTF-8", "TZ": "Asia/Tokyo"}
+    for name, cores, umask, more in (
+        ("a", os.sched_getaffinity(0), 0o022, {"PYTHONHASHSEED": "1", "LC_ALL": "C", "TZ": "UTC"}),
+        ("b c", {min(os.sched_getaffinity(0))}, 0o077, turkish),
     ):
         here = tmp_path / name
         shutil.copytree(LLAMA, here / "llama")
-        (here / "m.toml").write_text(LIST.replace("demo.gguf", "llama").replace('["sim"]', '["sim", "sm_120a"]'))
+        entry = LIST.replace("demo.gguf", "llama").replace('["sim"]', '["sim", "sm_120a"]')
+        (here / "m.toml").write_text(entry + entry.replace('"demo"', '"thin"') + "thin = true\n")
         subprocess.run(
             [sys.executable, "-m", "imp_server", "build", "m.toml", "-o", "dist"],
             cwd=here,
             env=os.environ | {"IMP_CACHE_DIR": str(here / "cache")} | more,
             check=True,
+            umask=umask,
             preexec_fn=lambda cores=cores: os.sched_setaffinity(0, cores),  # type: ignore[misc]
         )
-        made.append((here / "dist" / "demo.impc").read_bytes())
-    assert made[0] == made[1]
+        made.append({path.name: path.read_bytes() for path in (here / "dist").iterdir()})
+    assert set(made[0]) >= {"demo.impc", "thin.impc", "index.json", "sbom.cdx.json"}
+    assert made[0] == made[1], "what lies beside them, too"
 
 
 def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
