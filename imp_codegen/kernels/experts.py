@@ -20,8 +20,8 @@ from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.vector import Vector
 
-# Rows that each stream their own experts' weights: 8 of Qwen3-30B-A3B in Q4_K_M took 81 us of a layer so and by expert
-# 103, 16 took 151 and 153, 32 took 288 and 203 (H200).
+# Rows that each stream their own experts' weights: 8 of Qwen3-30B-A3B in Q4_K_M took 90 us of a layer so and by expert
+# 121, 16 took 160 and 173, 32 took 297 and 227 (H200).
 _FEW_ROWS = 8
 _ROUTE_WARPS = 4
 _COMBINE_THREADS = 128
