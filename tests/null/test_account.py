@@ -226,7 +226,7 @@ USED_AT_ANY_VALUE = {
     *("attention.scale", "attention.layer_norm_rms_epsilon", "rope.freq_base", "rope.scaling.factor"),
     *("attention.sliding_window_pattern", "tensor_data_layout"),
     *("expert_used_count", "expert_shared_count", "expert_feed_forward_length", "expert_weights_scale"),
-    *("expert_weights_norm", "expert_gating_func"),
+    *("expert_weights_norm", "expert_gating_func", "expert_shared_feed_forward_length"),
     *("rope.scaling.finetuned", "rope.scaling.original_context_length"),
     *("rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow"),
 }
