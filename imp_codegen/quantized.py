@@ -17,6 +17,8 @@ from imp_codegen.sources import (
     Flat,
     Float32,
     Group,
+    HeadColumns,
+    HeadRows,
     Mxfp4,
     Permute,
     Plus,
@@ -25,6 +27,7 @@ from imp_codegen.sources import (
     Stack,
     Tensor,
     Transposed,
+    Unstacked,
 )
 
 PREFIX = "quantization_config."
@@ -50,6 +53,12 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return Rows(with_scales(inner, checkpoint), begin, end)
         case Permute(inner, heads):
             return Permute(with_scales(inner, checkpoint), heads)
+        case Unstacked(inner):
+            return Unstacked(with_scales(inner, checkpoint))
+        case HeadRows(inner, heads, begin, end):
+            return HeadRows(with_scales(inner, checkpoint), heads, begin, end)
+        case HeadColumns(inner, heads):
+            return HeadColumns(with_scales(inner, checkpoint), heads)
         case Stack(sources):
             return Stack(tuple(with_scales(each, checkpoint) for each in sources))
         case EverySecond(inner, first):

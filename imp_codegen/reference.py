@@ -66,8 +66,9 @@ def artifact_weights(artifact: Artifact) -> Weights:
 
 @dataclass(slots=True)
 class Reference:
-    """Evaluates operations for a sequence. `cache` holds [k and v, positions, kv heads, head_dim] of every layer.
+    """Evaluates operations for a sequence. `cache` holds what every layer keeps.
 
+    Of a layer [k and v, or k, positions, kv heads, head_dim].
     Where rounded, its rows have the format `rows`, and with `ties` what lies next to the middle between two codes takes
     the farther one, as it may in a kernel.
     """
@@ -94,7 +95,7 @@ class Reference:
         return round_activations(x, self.ties) if self.rounded and self.weights.integer(weight) else x
 
     def append(self, layer: int, new: Floats) -> Floats:
-        """Append `new` [k and v, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
+        """Append `new` [k and v, or k, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
         kept = self.rows.keep(new, self.ties) if self.rounded else new
         self.cache[layer] = np.concatenate([self.cache[layer], kept], axis=1) if layer in self.cache else kept
         return self.cache[layer]

@@ -50,6 +50,31 @@ class Permute:
 
 
 @dataclass(frozen=True, slots=True)
+class Unstacked:
+    """Matrices of one tensor, one below the other."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class HeadRows:
+    """Of each of `heads` heads of a matrix the rows begin..end; other sources read the heads' other rows."""
+
+    source: Source
+    heads: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeadColumns:
+    """The matrix of each of `heads` heads transposed; as float32 where weights are not stored one by one."""
+
+    source: Source
+    heads: int
+
+
+@dataclass(frozen=True, slots=True)
 class Plus:
     """A vector of floats and a value, added in float32."""
 
@@ -123,7 +148,23 @@ class Mxfp4:
     scales: Tensor
 
 
-Source = Tensor | Rows | Permute | Plus | Float32 | Group | Stack | Flat | EverySecond | Transposed | Mxfp4 | Below
+Source = (
+    Tensor
+    | Rows
+    | Permute
+    | Unstacked
+    | HeadRows
+    | HeadColumns
+    | Plus
+    | Float32
+    | Group
+    | Stack
+    | Flat
+    | EverySecond
+    | Transposed
+    | Mxfp4
+    | Below
+)
 
 
 class Stored(Protocol):
@@ -150,7 +191,9 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             (name, span), *rest = spans_of(inner).items()
             first, _ = span or (0, 0)
             return {name: (first + begin, first + end), **dict(rest)}
-        case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner) | Transposed(inner):
+        case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner) | Transposed(inner) | Unstacked(inner):
+            return spans_of(inner)
+        case HeadRows(inner) | HeadColumns(inner):
             return spans_of(inner)
         case EverySecond(inner):  # the others are another weight's
             return spans_of(inner)
@@ -169,6 +212,12 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredRows(open_source(inner, checkpoint), source, checkpoint, begin, end)
         case Permute(inner, heads):
             return _StoredPermuted(open_source(inner, checkpoint), source, checkpoint, heads)
+        case Unstacked(inner):
+            return _StoredUnstacked(open_source(inner, checkpoint), source, checkpoint)
+        case HeadRows(inner, heads, begin, end):
+            return _StoredHeadRows(open_source(inner, checkpoint), source, checkpoint, heads, begin, end)
+        case HeadColumns(inner, heads):
+            return _StoredHeadColumns(open_source(inner, checkpoint), source, checkpoint, heads)
         case Plus(inner, value):
             return _StoredPlus(open_source(inner, checkpoint), source, checkpoint, value)
         case Float32(inner):
@@ -247,6 +296,53 @@ class _StoredPermuted:
         head, row = np.divmod(rows, self._head_rows)
         stored: NDArray[np.int64] = head * self._head_rows + row % 2 * (self._head_rows // 2) + row // 2
         return stored
+
+
+class _StoredUnstacked:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
+        if len(inner.shape) != 3:
+            raise _misfit(checkpoint, source, inner, "matrices, three dimensions")
+        self.shape = (inner.shape[0] * inner.shape[1], inner.shape[2])
+        self.format = inner.format
+        self.rows = inner.rows
+
+
+class _StoredHeadRows:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, heads: int, begin: int, end: int) -> None:
+        if len(inner.shape) != 2 or inner.shape[0] % heads or inner.shape[0] // heads < end:
+            raise _misfit(checkpoint, source, inner, f"a matrix of {heads} heads with {end} rows or more")
+        self.shape = (heads * (end - begin), inner.shape[1])
+        self.format = inner.format
+        self._inner = inner
+        self._head = inner.shape[0] // heads
+        self._begin = begin
+        self._count = end - begin
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        head, row = np.divmod(np.arange(start, stop), self._count)
+        stored = head * self._head + self._begin + row
+        first = int(stored.min(initial=0 if start == stop else stored[0]))
+        taken: Bytes = self._inner.rows(first, int(stored.max(initial=first - 1)) + 1)[stored - first]
+        return taken
+
+
+class _StoredHeadColumns:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, heads: int) -> None:
+        if len(inner.shape) != 2 or inner.shape[0] % heads:
+            raise _misfit(checkpoint, source, inner, f"a matrix of {heads} heads")
+        self._head, self._cols = inner.shape[0] // heads, inner.shape[1]
+        self.shape = (heads * self._cols, self._head)
+        self.format = inner.format if inner.format.block == 1 else formats()["F32"]
+        self._inner = inner
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        first, last = start // self._cols, -(-stop // self._cols)
+        stored = self._inner.rows(first * self._head, last * self._head)
+        if self._inner.format.block > 1:
+            stored = np.ascontiguousarray(self._inner.format.dequantize(stored), "<f4").view(np.uint8)
+        elements = stored.reshape(last - first, self._head, self._cols, self.format.block_bytes).swapaxes(1, 2)
+        columns = elements.reshape((last - first) * self._cols, self._head * self.format.block_bytes)
+        return np.ascontiguousarray(columns[start - first * self._cols : stop - first * self._cols])
 
 
 class _StoredPlus:

@@ -20,6 +20,23 @@ Norms = Literal["pre", "post", "both"]
 
 
 @dataclass(frozen=True, slots=True)
+class LatentSpec:
+    """Keys and values of all heads are products of one vector of `rank` elements, the latent, which the cache keeps.
+
+    Of a head's queries `nope` elements are compared with it, and `rope` that turn with as many of one key that all
+    heads share. `value_dim`: elements of a head's values. `q_rank`: that of the queries' own latent, 0: there is none.
+    `joined`: the checkpoint holds the matrices of keys and of values as one, of each head first the keys' rows.
+    """
+
+    q_rank: int
+    rank: int
+    nope: int
+    rope: int
+    value_dim: int
+    joined: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AttentionSpec:
     """Grouped-query attention: `heads` query heads share `kv_heads` key and value heads of `head_dim` elements.
 
@@ -29,7 +46,8 @@ class AttentionSpec:
     `whole_norms` all heads together, each element with a weight of its own; `value_norms`: v too, without a weight.
     `tied_values`: v is what k is before norm and rotation. `shares`: the layer of the cache that it reads, an
     earlier one's, where it has no k and v itself. `sinks`: each head has one more score, without a value. `biases`:
-    which of q, k, v and output have one.
+    which of q, k, v and output have one. `latent`: keys and values come of a latent; `head_dim` then is that of what
+    turns and the latent together, of which one head is cached.
     """
 
     heads: int
@@ -47,6 +65,7 @@ class AttentionSpec:
     shares: int | None = None
     sinks: bool = False
     biases: tuple[Biased, ...] = ()
+    latent: LatentSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +84,11 @@ class GatedMlpSpec:
 class MoeSpec:
     """A mixture of experts: gated feed-forward networks of inner width `width`, of which each token goes to some.
 
-    A router's softmax chooses `used` of the `experts` and says what each counts; `normalise`: of those chosen alone.
-    `biased`: the router and all matrices of experts have a bias. `shared`: the inner width of an expert to which all
-    tokens go as well, 0: there is none; `shared_gate`: a sigmoid says what that one counts.
+    A router's softmax, or with `sigmoid` that of each expert by itself, chooses `used` of the `experts` and says what
+    each counts, times `scale`; `normalise`: of those chosen alone. `corrected`: each expert has a number that is added
+    where experts are chosen. Only the best `groups_used` of `groups` groups of neighbours are chosen from. `biased`:
+    the router and all matrices of experts have a bias. `shared`: the inner width of an expert to which all tokens go
+    as well, 0: there is none; `shared_gate`: a sigmoid says what that one counts.
     """
 
     experts: int
@@ -78,6 +99,11 @@ class MoeSpec:
     biased: bool = False
     shared: int = 0
     shared_gate: bool = False
+    sigmoid: bool = False
+    corrected: bool = False
+    groups: int = 1
+    groups_used: int = 1
+    scale: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

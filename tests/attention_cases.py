@@ -35,6 +35,7 @@ class Heads:
     soft_cap: float = 0.0
     sinks: bool = False
     tied: bool = False  # v is what k is before norm and rotation
+    latent: int = 0  # the last elements of a key, which are its value
     shared: bool = False  # neither k nor v: the cache is an earlier layer's
     tokens: int = 32
     table_blocks: int = 24
@@ -49,12 +50,22 @@ class Heads:
     @property
     def width(self) -> int:
         """Of a token's q, k and v."""
-        return (self.heads + (0 if self.shared else 1 if self.tied else 2) * self.kv_heads) * self.head_dim
+        rows = 0 if self.shared else 1 if self.tied or self.latent else 2
+        return (self.heads + rows * self.kv_heads) * self.head_dim
+
+    @property
+    def value_dim(self) -> int:
+        return self.latent or self.head_dim
+
+    @property
+    def tiles(self) -> int:
+        """Of a kv head in a block: keys, and values unless they are a part of these."""
+        return 1 if self.latent else 2
 
     @property
     def values(self) -> int:
         """The head of a row with which v begins."""
-        return 0 if self.shared else self.heads + (0 if self.tied else self.kv_heads)
+        return 0 if self.shared else self.heads + (0 if self.tied or self.latent else self.kv_heads)
 
     @property
     def norm_sizes(self) -> tuple[int, int]:
@@ -97,7 +108,7 @@ class Heads:
 
     @property
     def layer_bytes(self) -> int:
-        return 2 * self.kv_heads * BLOCK * self.head_dim * 2
+        return self.tiles * self.kv_heads * BLOCK * self.head_dim * 2
 
     @property
     def scale(self) -> float:
@@ -119,6 +130,7 @@ class Heads:
         fields: dict[str, float] = {"heads": self.heads, "kv_heads": self.kv_heads}
         fields |= {"values": self.values} if name == "AttentionConfig" else {}
         fields |= {"head_dim": self.head_dim}
+        fields |= {"latent": self.latent} if name == "AttentionConfig" else {}
         last: dict[str, float] = {"table_blocks": self.table_blocks, "block_groups": self.block_groups}
         last |= {"block_bytes": 2 * self.layer_bytes}
         cap = self.soft_cap * math.log2(math.e)
@@ -167,11 +179,11 @@ def hidden(case: Heads, position: int) -> int:
 
 
 def table_and_cache(case: Heads, slot: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """A shuffled table [slots, blocks], and a cache of NaN, [blocks, layers, k or v, heads, positions, head_dim]."""
+    """A shuffled table [slots, blocks], and a cache of NaN, [blocks, layers, tiles, heads, positions, head_dim]."""
     blocks = case.table_blocks + 3
     table = np.full((SLOTS, case.table_blocks), -1, np.int32)
     table[slot] = rng.permutation(np.arange(1, blocks))[: case.table_blocks]
-    return table, np.full((blocks, 2, 2, case.kv_heads, BLOCK, case.head_dim), np.nan, np.float16)
+    return table, np.full((blocks, 2, case.tiles, case.kv_heads, BLOCK, case.head_dim), np.nan, np.float16)
 
 
 def permuted(case: Heads, rows: Array, positions: Array) -> Array:
@@ -236,9 +248,10 @@ def turned(case: Heads, x: Array, positions: Array) -> Array:
 
 
 def attended(case: Heads, q: Array, kv: Array, start: int) -> Array:
-    """Softmax attention in float64, [tokens, heads, head_dim]: q is scaled, its first token is at position `start`."""
+    """Softmax attention in float64, [tokens, heads, value_dim]: q is scaled, its first token is at position `start`."""
     n, length = len(q), kv.shape[2]
-    k, v = np.repeat(kv.astype(np.float64), case.heads // case.kv_heads, axis=1)
+    kept = np.repeat(kv.astype(np.float64), case.heads // case.kv_heads, axis=1)
+    k, v = kept[0], kept[-1][..., -case.value_dim :]
     scores = np.einsum("thd,hsd->hts", q.astype(np.float64), k)
     if case.soft_cap:
         cap = case.soft_cap * math.log2(math.e)

@@ -66,7 +66,7 @@ class Evaluation(Protocol):
         """x[n, cols] @ weight.T, x as the matrix multiplies it; of a stack one expert's matrix."""
 
     def append(self, layer: int, new: Floats) -> Floats:
-        """Append `new` [k and v, n, kv heads, head_dim] to a layer's cache; all that it then holds."""
+        """Append `new` [k and v, or k, n, kv heads, head_dim] to a layer's cache; all that it then holds."""
 
     def kept(self, layer: int) -> Floats:
         """All that a layer's cache holds, this step's rows with it."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import FusionError, Match
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.rows import for_rows
 from imp_codegen.kernels.shared_expert import Shared, match_shared
@@ -93,6 +93,7 @@ class ExpertGateUp(Match):
                 "route": {
                     "logits": low.value("const float*", self.router.out),
                     "route": low.value("float*", route.out),
+                    "correction": route_correction(low, route),
                 },
                 "out": {"y": low.value("float*", gated.out), "bias": biases(low, (self.gate, self.up))},
                 "plane": tuple(map(low.plane, weights)),
@@ -111,8 +112,22 @@ class ExpertGateUp(Match):
 
 def route_config(route: Route) -> Config:
     """How a route is chosen (stage/route.h)."""
-    sizes = (("experts", route.experts), ("others", route.others), ("used", route.used))
-    return Config("RouteConfig", (*sizes, ("normalise", route.normalise)))
+    fields = (
+        ("experts", route.experts),
+        ("others", route.others),
+        ("used", route.used),
+        ("normalise", route.normalise),
+        ("sigmoid", route.sigmoid),
+        ("groups", route.groups),
+        ("groups_used", route.groups_used),
+        ("scale", float(route.scale)),
+    )
+    return Config("RouteConfig", fields)
+
+
+def route_correction(low: Lowering, route: Route) -> Param | None:
+    """What is added to scores while experts are chosen, if anything is."""
+    return low.plane(route.correction) if route.correction else None
 
 
 def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:

@@ -80,6 +80,7 @@ class Experts(Match):
                 "logits": low.value("const float*", route.logits),
                 "route": low.value("float*", route.out),
                 "step": low.step(),
+                "correction": expert_gate_up.route_correction(low, route),
             },
             grid=(-(-low.rows // _ROUTE_WARPS), 1, 1),
             threads=_ROUTE_WARPS * 32,

@@ -45,7 +45,7 @@ class GateUp(Match):
         streamed = stream(low, "gate_up", self.vector, weights, paired=True)
         store = Cpp("StoreRows", (bias_mask(linears),))
         return KernelSpec(
-            name=self.name.rpartition(".")[0] + ".gate_up",
+            name=self.gate.out.name + "_up",
             entry="gate_up",
             headers=("stage/gemv", *low.headers(*weights)),
             stage=Cpp(

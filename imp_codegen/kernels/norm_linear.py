@@ -36,7 +36,7 @@ class NormLinear(Match):
         streamed = stream(low, kind, self.vector, weights)
         store = Cpp("StoreRows", (bias_mask(linears),))
         return KernelSpec(
-            name=self.name if kind == "project" else self.name.rpartition(".")[0] + ".qkv",
+            name=self.name if kind == "project" else _name(linears),
             entry=kind,
             headers=("stage/gemv", *low.headers(*weights)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, *map(low.matrix, weights))),
@@ -58,6 +58,13 @@ class NormLinear(Match):
 
     def _products(self, low: Lowering) -> tuple[KernelSpec, ...]:
         return products(low, self.vector, self.linears)
+
+
+def _name(linears: tuple[Linear, ...]) -> str:
+    """The layer and what is made, in one word where that is q, and perhaps k and v."""
+    layer, _, _ = linears[0].out.name.rpartition(".")
+    parts = [linear.out.name.rpartition(".")[2] for linear in linears]
+    return f"{layer}.{'qkv' if set(parts) <= set('qkv') else '_'.join(parts)}"
 
 
 def match(edges: Edges, op: Op, rows: int) -> NormLinear | None:

@@ -14,19 +14,25 @@ from imp_runtime.plan import BLOCK_TOKENS
 class CacheLayer:
     """One layer's part of its group's blocks: [k and v][kv head][16 positions] rows of `head_dim` elements.
 
-    From byte `offset` on.
+    From byte `offset` on. `tied`: there are only the keys, of which values are a part.
     """
 
     format: CacheFormat
     kv_heads: int
     head_dim: int
+    tied: bool = False
     group: int = 0
     offset: int = 0
 
     @property
+    def tiles(self) -> int:
+        """Of a kv head in a block: keys, and values unless they are a part of these."""
+        return 1 if self.tied else 2
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the part."""
-        return 2 * self.kv_heads * BLOCK_TOKENS * self.row_bytes
+        return self.tiles * self.kv_heads * BLOCK_TOKENS * self.row_bytes
 
     @property
     def row_bytes(self) -> int:
@@ -39,10 +45,10 @@ class CacheLayer:
         return self.nbytes // BLOCK_TOKENS
 
     def decode(self, blocks: Bytes) -> Floats:
-        """uint8[blocks, nbytes] of a sequence in order -> float32[k and v, positions, kv heads, head_dim]."""
-        rows = blocks.reshape(len(blocks), 2, self.kv_heads, BLOCK_TOKENS, -1)
+        """uint8[blocks, nbytes] of a sequence in order -> float32[tiles, positions, kv heads, head_dim]."""
+        rows = blocks.reshape(len(blocks), self.tiles, self.kv_heads, BLOCK_TOKENS, -1)
         whole = self.format.decode(rows).transpose(1, 0, 3, 2, 4)
-        decoded: Floats = np.ascontiguousarray(whole).reshape(2, -1, self.kv_heads, self.head_dim)
+        decoded: Floats = np.ascontiguousarray(whole).reshape(self.tiles, -1, self.kv_heads, self.head_dim)
         return decoded
 
 

@@ -22,7 +22,9 @@ from imp_codegen.ops import (
     Embed,
     ExpertLinear,
     Gated,
+    HeadLinear,
     HeadNorm,
+    Join,
     Linear,
     RmsNorm,
     Rope,
@@ -34,7 +36,17 @@ from imp_codegen.ops import (
     Weigh,
 )
 from imp_codegen.rope import RopeSpec
-from imp_codegen.spec import Activation, AttentionSpec, Biased, GatedMlpSpec, LayerSpec, ModelSpec, MoeSpec, Norms
+from imp_codegen.spec import (
+    Activation,
+    AttentionSpec,
+    Biased,
+    GatedMlpSpec,
+    LatentSpec,
+    LayerSpec,
+    ModelSpec,
+    MoeSpec,
+    Norms,
+)
 from imp_runtime.text import plain_name
 
 MAX_CONTEXT = 1 << 22
@@ -53,8 +65,8 @@ class Variant:
 
     `interleaved_rope`: of the files that GGUF's converter writes. `biases`: those that transformers gives every model
     of it, without a word in config.json. `rope_scalings`: types that its own file reads. `whole_yarn`: of GGUF files,
-    as `read_rope` has it. `whole_norms`:
-    q and k are normed, all heads together. `experts`: it may be a mixture of such.
+    as `read_rope` has it. `whole_norms`: q and k are normed, all heads together. `experts`: it may be a mixture of
+    such. `read_attention`: the attention of each layer in a way of its own.
     """
 
     interleaved_rope: bool = False
@@ -66,13 +78,18 @@ class Variant:
     rope_scalings: tuple[str, ...] = ()
     whole_yarn: bool = True
     experts: Experts | None = None
+    read_attention: Callable[[Checkpoint, int], tuple[AttentionSpec, ...]] | None = None
 
 
 def read_decoder(checkpoint: Checkpoint, architecture: str, variant: Variant) -> ModelSpec:
     """The spec of a decoder. CheckpointError names the key or tensor that is missing, odd or unsupported."""
     meta = checkpoint.metadata
     layers = meta.integer(f"{architecture}.block_count", minimum=1, maximum=1024)
-    attention = _read_attention(checkpoint, architecture, layers, variant)
+    attention = (
+        variant.read_attention(checkpoint, layers)
+        if variant.read_attention
+        else _read_attention(checkpoint, architecture, layers, variant)
+    )
     widths = meta.integers_of_layers(f"{architecture}.feed_forward_length", layers, minimum=1, maximum=MAX_WIDTH)
     own = _OwnWays.of(checkpoint, variant, layers)
     experts = read_experts(checkpoint, architecture, layers, own.activation, variant.experts)
@@ -302,6 +319,8 @@ class _Block:
 
     def _attention(self, x: Value) -> Value:
         a = self.layer.mixer
+        if a.latent:
+            return self._latent_attention(x, a, a.latent)
         parts: list[tuple[Biased, int]] = [("q", a.heads)]
         if a.shares is None:
             parts += [("k", a.kv_heads)] if a.tied_values else [("k", a.kv_heads), ("v", a.kv_heads)]
@@ -331,6 +350,38 @@ class _Block:
         )
         return self._linear("attn_output", "attn_output", out, self.spec.hidden, a.biases, "output")
 
+    def _latent_attention(self, x: Value, a: AttentionSpec, latent: LatentSpec) -> Value:
+        """With the matrices of keys and values absorbed: queries are compared with the latent, and sums are of it.
+
+        What turns comes first in a head, so that it is the beginning of it as elsewhere.
+        """
+        heads, rank, rope = a.heads, latent.rank, a.rope
+        assert rope is not None
+        q = x
+        if latent.q_rank:
+            # Products that lie side by side are read together, so the other vector's are of a norm of their own.
+            norm = self.ops[-1]
+            assert isinstance(norm, RmsNorm)
+            q = self._norm("attn_q_a_norm", self._linear("q_a", "attn_q_a", x, latent.q_rank, (), ""))
+            x = self._value("attn_norm_kv", x.width)
+            self.ops.append(RmsNorm(x, norm.x, norm.weight, norm.eps))
+        q_nope = self._linear("q_nope", "attn_q_nope", q, heads * latent.nope, (), "")
+        q_turned = self._linear("q_turned", "attn_q_rope", q, heads * latent.rope, (), "")
+        compressed = self._linear("latent", "attn_kv_a_latent", x, rank, (), "")
+        k_turned = self._linear("k_turned", "attn_kv_a_rope", x, latent.rope, (), "")
+        absorbed = self._head_linear("absorbed", "attn_k_b", q_nope, heads, rank)
+        joined_q, joined_k = (self._value(part, count * a.head_dim) for part, count in (("q", heads), ("k", 1)))
+        self.ops.append(Join(joined_q, q_turned, absorbed, heads))
+        normed = self._norm("attn_kv_a_norm", compressed)
+        self.ops.append(Join(joined_k, k_turned, normed, 1))
+        made = [self._rope(part, value, a.head_dim, rope) for part, value in (("q", joined_q), ("k", joined_k))]
+        out = self._value("attention", heads * rank)
+        self.ops.append(
+            Attention(out, made[0], made[1], None, self.index, heads, 1, a.head_dim, a.scale, a.window, latent=rank)
+        )
+        values = self._head_linear("values", "attn_v_b", out, heads, latent.value_dim)
+        return self._linear("attn_output", "attn_output", values, self.spec.hidden, a.biases, "output")
+
     def _mlp(self, x: Value) -> Value:
         m = self.layer.ffn
         if isinstance(m, MoeSpec):
@@ -344,7 +395,12 @@ class _Block:
         count = m.experts + m.shared_gate  # the shared expert's gate lies below the router
         logits = self._linear("router", "ffn_gate_inp", x, count, ("gate",) if m.biased else (), "gate")
         route = self._value("route", 2 * m.used)
-        self.ops.append(Route(route, logits, m.normalise, count - m.experts))
+        correction = self._weight("exp_probs_b.bias", 1, m.experts) if m.corrected else None
+        self.ops.append(
+            Route(
+                route, logits, m.normalise, m.sigmoid, correction, m.groups, m.groups_used, m.scale, count - m.experts
+            )
+        )
         gate, up = (self._expert_linear(part, x, route, m.width, m) for part in ("gate", "up"))
         gated = self._value("gated", gate.width)
         self.ops.append(Gated(gated, gate, up, m.activation))
@@ -395,6 +451,12 @@ class _Block:
     def _rope(self, part: str, x: Value, head_dim: int, rope: RopeSpec) -> Value:
         out = self._value(f"{part}_rope", x.width)
         self.ops.append(Rope(out, x, head_dim, rope))
+        return out
+
+    def _head_linear(self, name: str, tensor: str, x: Value, heads: int, width: int) -> Value:
+        out = self._value(name, heads * width)
+        weight = self._weight(f"{tensor}.weight", heads * width, x.width // heads)
+        self.ops.append(HeadLinear(out, x, weight, heads))
         return out
 
     def _linear(self, name: str, tensor: str, x: Value, width: int, biases: tuple[Biased, ...], part: str) -> Value:

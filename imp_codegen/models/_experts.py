@@ -6,8 +6,8 @@ GGUF's keys: ggml/docs/gguf.md; what llama.cpp takes where one is missing: its s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, Dialect
 from imp_codegen.sources import Source, Stack, Tensor
@@ -26,12 +26,15 @@ class Experts:
     """How an architecture's mixtures are.
 
     `width_key`: that of an expert's inner width. `normalise`: whether the shares of those chosen add up to one, where
-    the checkpoint does not say it. `shared`: all tokens go to one more, which a gate weighs.
+    the checkpoint does not say it. `shared`: all tokens go to one more, which a gate weighs. `read_router`: what else
+    keys say of a mixture, in a way of its own. `leading`: the first layers may be dense.
     """
 
     width_key: str = "expert_feed_forward_length"
     normalise: bool = True
     shared: bool = False
+    read_router: Callable[[Checkpoint, MoeSpec], MoeSpec] | None = None
+    leading: bool = False
 
 
 def read_experts(
@@ -55,21 +58,30 @@ def read_experts(
         )
     used = meta.integer(f"{architecture}.expert_used_count", minimum=1, maximum=min(count, MAX_USED))
     width = meta.integer_of_layers(f"{architecture}.{ways.width_key}", layers, minimum=1, maximum=_MAX_WIDTH)
+    normalise = meta.boolean(f"{architecture}.expert_weights_norm", ways.normalise)
+    moe = MoeSpec(count, used, width, activation, normalise)
+    moe = ways.read_router(checkpoint, moe) if ways.read_router else _usual_router(checkpoint, architecture, moe, ways)
+    return tuple(moe if sparse else None for sparse in _sparse(checkpoint, architecture, layers, ways))
+
+
+def _usual_router(checkpoint: Checkpoint, architecture: str, moe: MoeSpec, ways: Experts) -> MoeSpec:
+    meta = checkpoint.metadata
     for name, allowed in _WAYS.items():
         if meta.integer(f"{architecture}.expert_{name}", allowed[0]) not in allowed:
             raise meta.wrong(f"{architecture}.expert_{name}", f"{allowed[0]}: imp does not compile other mixtures")
     if meta.number(f"{architecture}.expert_weights_scale", 1.0) not in (1.0, 0.0):  # 0: none
         raise meta.wrong(f"{architecture}.expert_weights_scale", "1: imp does not compile other mixtures")
-    normalise = meta.boolean(f"{architecture}.expert_weights_norm", ways.normalise)
     key = f"{architecture}.expert_shared_feed_forward_length"
     shared = meta.integer(key, minimum=1, maximum=_MAX_WIDTH) if ways.shared else 0
-    moe = MoeSpec(count, used, width, activation, normalise, shared=shared, shared_gate=ways.shared)
-    return tuple(moe if sparse else None for sparse in _sparse(checkpoint, layers))
+    return replace(moe, shared=shared, shared_gate=ways.shared)
 
 
-def _sparse(checkpoint: Checkpoint, layers: int) -> tuple[bool, ...]:
-    """Which layers are mixtures: in GGUF files all."""
+def _sparse(checkpoint: Checkpoint, architecture: str, layers: int, ways: Experts) -> tuple[bool, ...]:
+    """Which layers are mixtures: in GGUF files all but the leading ones that are said to be dense."""
     meta = checkpoint.metadata
+    if ways.leading:
+        dense_ones = meta.integer(f"{architecture}.leading_dense_block_count", 0)
+        return tuple(index >= dense_ones for index in range(layers))
     if checkpoint.dialect == "gguf":
         return (True,) * layers
     period = meta.integer("decoder_sparse_step", 1, minimum=1, maximum=layers)

@@ -6,7 +6,9 @@ from imp_codegen.ops.combine import Combine
 from imp_codegen.ops.embed import Embed
 from imp_codegen.ops.expert_linear import ExpertLinear
 from imp_codegen.ops.gated import Gated
+from imp_codegen.ops.head_linear import HeadLinear
 from imp_codegen.ops.head_norm import HeadNorm
+from imp_codegen.ops.join import Join
 from imp_codegen.ops.linear import Linear
 from imp_codegen.ops.rms_norm import RmsNorm
 from imp_codegen.ops.rope import Rope, ropes
@@ -24,7 +26,9 @@ __all__ = [
     "Embed",
     "ExpertLinear",
     "Gated",
+    "HeadLinear",
     "HeadNorm",
+    "Join",
     "Linear",
     "RmsNorm",
     "Rope",

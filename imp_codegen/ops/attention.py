@@ -16,7 +16,8 @@ class Attention(Op):
     Without k and v it appends nothing: it reads the cache to which an earlier attention of that `layer` has appended.
     With a `window` w a token sees w positions, its own the last of them; with 0 all. With a `softcap` c a scaled score
     s becomes c * tanh(s / c); 0: it stays. `sinks` [1, heads]: of each head one more score, as it is, that has no
-    value: exp(sink) is added to the sum that the weights are divided by.
+    value: exp(sink) is added to the sum that the weights are divided by. With `latent` n there is no v: the last n
+    elements of a key are its value, and the cache has one row for both.
     """
 
     q: Value
@@ -30,22 +31,30 @@ class Attention(Op):
     window: int = 0
     softcap: float = 0.0
     sinks: Weight | None = None
+    latent: int = 0
+
+    @property
+    def value_dim(self) -> int:
+        """Elements of a head of values, and of the result."""
+        return self.latent or self.head_dim
 
     def fits(self) -> bool:
-        queries = self.out.width == self.q.width == self.heads * self.head_dim
-        widths = {value.width if value else 0 for value in (self.k, self.v)}
-        keys = widths in ({0}, {self.kv_heads * self.head_dim})
+        queries = self.q.width == self.heads * self.head_dim and self.out.width == self.heads * self.value_dim
+        widths = {value.width if value else 0 for value in (self.k, self.k if self.latent else self.v)}
+        keys = widths in ({0}, {self.kv_heads * self.head_dim}) and not (self.latent and self.v)
+        latent = 0 <= self.latent <= self.head_dim
         sinks = self.sinks is None or (self.sinks.rows, self.sinks.cols) == (1, self.heads)
-        return queries and keys and sinks and self.heads % self.kv_heads == 0 and self.window >= 0
+        return queries and keys and latent and sinks and self.heads % self.kv_heads == 0 and self.window >= 0
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         q, *new = read
         n = len(q)
-        keys, values = (
-            at.append(self.layer, np.stack(new).reshape(2, n, self.kv_heads, self.head_dim))
+        keys, *rest = (
+            at.append(self.layer, np.stack(new).reshape(len(new), n, self.kv_heads, self.head_dim))
             if new
             else at.kept(self.layer)
         )
+        values = rest[0] if rest else keys[..., self.head_dim - self.latent :]
         queries = q.reshape(n, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
         scores = np.einsum("tkgd,lkd->kgtl", queries, keys) * self.scale
         if self.softcap:

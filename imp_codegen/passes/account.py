@@ -20,6 +20,7 @@ from imp_codegen.quantized import PREFIX, check_key
 from imp_codegen.sources import Source, spans_of
 from imp_codegen.spec import ModelSpec
 
+_DRAFTS = "num_nextn_predict_layers"  # behind the others
 _LAYER = re.compile(r"(?:blk|model\.layers)\.(\d+)\.", re.ASCII)
 _LONG_ROPE = {LONG_FACTORS, SHORT_FACTORS}
 _KEYS_AND_VALUES = re.compile(
@@ -50,7 +51,8 @@ def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, sources: Colle
     )
     _check_spans(checkpoint, sources)
     unused = [name for name in checkpoint.tensors if name not in used]
-    extra = [name for name in unused if not (_changes_nothing(checkpoint, spec, name) or OTHER_PARTS.match(name))]
+    left_out = {name: part for name in unused if (part := _other_part(checkpoint, spec, name))}
+    extra = [name for name in unused if name not in left_out and not _changes_nothing(checkpoint, spec, name)]
     if extra:
         layer = _LAYER.match(extra[0])
         if layer and int(layer[1]) >= len(spec.layers):
@@ -60,8 +62,17 @@ def _account_for_tensors(checkpoint: Checkpoint, spec: ModelSpec, sources: Colle
             why = f"is none that imp knows of {spec.architecture}, so it would be left out; choose another checkpoint"
         more = f" (and {len(extra) - 1} more)" if len(extra) > 1 else ""
         raise CheckpointError(f"{checkpoint.path}: tensor {extra[0][:80]!r}{more} {why}")
-    parts = Counter(found[1] for name in unused if (found := OTHER_PARTS.match(name)))
+    parts = Counter(left_out.values())
     return tuple(f"{checkpoint.path}: {count} tensors of {part} are left out" for part, count in parts.items())
+
+
+def _other_part(checkpoint: Checkpoint, spec: ModelSpec, name: str) -> str | None:
+    """What a tensor belongs to beside the model of text: images, sound, or layers that only draft tokens."""
+    if found := OTHER_PARTS.match(name):
+        return found[1]
+    drafts = checkpoint.metadata.integer(_DRAFTS, 0) if checkpoint.dialect == "hf" else 0
+    layer = _LAYER.match(name)
+    return "drafts" if layer and len(spec.layers) <= int(layer[1]) < len(spec.layers) + drafts else None
 
 
 def _check_spans(checkpoint: Checkpoint, sources: Collection[Source]) -> None:

@@ -112,7 +112,7 @@ HARMLESS_FIELDS = frozenset((
     "torchscript", "transformers_version", "unk_token_id", "unsloth_fixed", "unsloth_version", "use_bfloat16",
     "use_cache",
     # Of the training of experts.
-    "output_router_logits", "router_aux_loss_coef", "router_jitter_noise",
+    "aux_loss_alpha", "ep_size", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "seq_aux",
     # Of images and sound beside text.
     "audio_token_id", "boa_token_id", "boi_token_id", "boi_token_index", "eoa_token_id", "eoi_token_id",
     "eoi_token_index", "image_token_id", "image_token_index", "mm_tokens_per_image", "video_token_id",
@@ -140,6 +140,7 @@ FIELDS: Mapping[str, Rule] = {
         ),
         _OF_EXPERTS,
     ),
+    "num_nextn_predict_layers": (_anything, ""),  # whose tensors are left out
     "residual_multiplier": _ONE,
     "tie_encoder_decoder": _FALSE,
     "use_bidirectional_attention": (_one_of(False, "vision"), "false, or vision, which is of images"),

@@ -48,7 +48,11 @@ def _layers(graph: Graph, rows: CacheFormat) -> tuple[list[CacheLayer], list[int
         if op.k is None:
             if op.layer >= len(layers):
                 raise FusionError(f"{label(op)}: reads layer {op.layer} of the cache, to which nothing was appended")
-            if (part := layers[op.layer]) and (part.kv_heads, part.head_dim) != (op.kv_heads, op.head_dim):
+            if (part := layers[op.layer]) and (part.kv_heads, part.head_dim, part.tied) != (
+                op.kv_heads,
+                op.head_dim,
+                bool(op.latent),
+            ):
                 raise FusionError(
                     f"{label(op)}: reads {op.kv_heads} heads of {op.head_dim} elements in layer {op.layer} of the "
                     f"cache, which has {part.kv_heads} of {part.head_dim}"
@@ -57,7 +61,7 @@ def _layers(graph: Graph, rows: CacheFormat) -> tuple[list[CacheLayer], list[int
             continue
         if op.layer != len(layers):
             raise FusionError(f"{label(op)}: uses layer {op.layer} of the cache, but its own is {len(layers)}")
-        layers.append(CacheLayer(rows, op.kv_heads, op.head_dim))
+        layers.append(CacheLayer(rows, op.kv_heads, op.head_dim, tied=bool(op.latent)))
         windows.append(op.window)
     return layers, windows
 

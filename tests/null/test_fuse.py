@@ -18,7 +18,7 @@ from imp_codegen.graph import Graph, GraphError, Op, Value, Weight, inputs, veri
 from imp_codegen.kernels.family import FusionError
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.models import load_architecture, weights_of
-from imp_codegen.ops import Add, Attention, ExpertLinear, HeadNorm, Linear, RmsNorm, ScaleBy
+from imp_codegen.ops import Add, Attention, ExpertLinear, HeadNorm, Linear, RmsNorm, Route, ScaleBy
 from imp_codegen.ops import ropes as ropes_of
 from imp_codegen.pack import planes
 from imp_codegen.passes.place_weights import place_weights
@@ -37,7 +37,7 @@ SQUARE = {
     "head_dim": 64,
     "vocab_size": 320,
 }
-OPTIONAL = {(Linear, "bias"), (HeadNorm, "weight"), (Attention, "sinks")}
+OPTIONAL = {(Linear, "bias"), (HeadNorm, "weight"), (Attention, "sinks"), (Route, "correction")}
 REFUSALS = (GraphError, FusionError, TargetError, CheckpointError)
 
 
@@ -109,6 +109,8 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
                 yield None
         case None if isinstance(op, Attention) and field == "sinks":
             yield from (Weight(f"{op.out.name}_{heads}", 1, heads) for heads in (op.heads, op.heads + 1))
+        case None if isinstance(op, Route):
+            return
         case None if isinstance(op, ExpertLinear):
             yield from (Weight(f"{op.out.name}_{more}", 1, op.weight.rows + more) for more in (0, 1))
         case None if isinstance(op, Attention):
@@ -193,6 +195,17 @@ def test_every_field_and_edge_of_experts_counts(tmp_path: Path) -> None:
     made = Program(tmp_path, architectures=["Qwen2MoeForCausalLM"], shared_expert_intermediate_size=320, **changes)
     own = {"ffn_norm", "router", "route", "gate", "up", "gated", "down", "combined", "experts_residual", "residual"}
     own |= {f"shared_{part}" for part in ("gate", "up", "gated", "weighed", "down")}
+    with closing(made.checkpoint):
+        every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.1.{each}" for each in own})
+
+
+def test_every_field_and_edge_of_latent_attention_and_groups_of_experts_counts(tmp_path: Path) -> None:
+    sizes = {"q_lora_rank": 320, "kv_lora_rank": 320, "qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "v_head_dim": 64}
+    experts = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 2, "n_shared_experts": 1}
+    changes = {"first_k_dense_replace": 1, "moe_intermediate_size": 320, **sizes, **experts}
+    made = Program(tmp_path, architectures=["DeepseekV3ForCausalLM"], **changes)
+    own = ("absorbed", "q", "k", "attn_kv_a_norm", "q_rope", "k_rope", "attention", "values", "attn_norm_kv", "route")
+    own += ("shared_gate", "shared_gated", "shared_down", "residual")
     with closing(made.checkpoint):
         every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.1.{each}" for each in own})
 

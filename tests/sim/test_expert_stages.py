@@ -34,6 +34,9 @@ class Experts:
     activation: str = "Silu"
     biased: tuple[int, ...] = ()
     in_place: bool = False  # the down product's vector
+    groups: tuple[int, int] = (1, 1)  # the second of them used
+    sigmoid: bool = False  # and corrections
+    scale: float = 1.0
 
     def place(self, number: int) -> tuple[Layout, Tile, str]:
         rows, cols = (self.width, self.hidden) if number < 2 else (self.hidden, self.width)
@@ -50,7 +53,11 @@ class Experts:
         gate, up, down = (self.place(number)[2] for number in range(3))
         gemv = f"imp::GemvConfig{{.warps = {WARPS}, .grid = {GRID}, .slots = 2}}"
         flag = str(self.normalise).lower()
-        route = f"imp::RouteConfig{{.experts = {self.count}, .others = 0, .used = {self.used}, .normalise = {flag}}}"
+        route = (
+            f"imp::RouteConfig{{.experts = {self.count}, .others = 0, .used = {self.used}, .normalise = {flag}, "
+            f".sigmoid = {str(self.sigmoid).lower()}, .groups = {self.groups[0]}, .groups_used = {self.groups[1]}, "
+            f".scale = {self.scale}f}}"
+        )
         wide = self.used * self.width
         first = self.encode(self.hidden, (0, 1), norm=True)
         second = self.encode(wide, (2,), norm=False, in_place=self.in_place)
@@ -70,9 +77,9 @@ extern "C" {{
 int {self.name}_a_shared = {self.name}_a::kSharedBytes;
 int {self.name}_b_shared = {self.name}_b::kSharedBytes;
 __global__ void {self.name}_gate_up(const float* x, const float* norm, const float* logits, float* route, float* y,
-                                    const std::uint8_t* gate, const std::uint8_t* up,
+                                    const float* correction, const std::uint8_t* gate, const std::uint8_t* up,
                                     {names[0]}, {names[1]}, const imp::StepHeader* step) {{
-  {self.name}_a::run({{{{x, norm, {{logits, route}}, {{y, {{{both}}}}}, {{gate, up}}}}, step}});
+  {self.name}_a::run({{{{x, norm, {{logits, route, correction}}, {{y, {{{both}}}}}, {{gate, up}}}}, step}});
 }}
 __global__ void {self.name}_down(const float* x, const float* route, float* y, const std::uint8_t* down,
                                  {names[2]}, const imp::StepHeader* step) {{
@@ -87,6 +94,9 @@ CASES = (
     Experts("several_tiles", 32, 4352, 3, 2, ("Q8_0", "Q8_0", "Q8_0")),
     Experts("floats", 48, 80, 5, 5, ("F32", "F16", "BF16"), normalise=False, biased=(1,), in_place=True),
     Experts("many", 64, 32, 300, 8, ("Q8_0", "IQ4_NL", "MXFP4")),
+    Experts("grouped", 32, 32, 42, 5, ("Q8_0", "Q8_0", "Q8_0"), normalise=False, groups=(7, 3), scale=1.5),
+    Experts("corrected", 32, 32, 160, 6, ("Q8_0", "Q8_0", "Q8_0"), groups=(8, 4), sigmoid=True, scale=2.5),
+    Experts("by_itself", 32, 32, 9, 4, ("Q8_0", "Q8_0", "Q8_0"), normalise=False, sigmoid=True),
 )
 
 
@@ -112,12 +122,23 @@ def step(rows: int) -> Array:
     return np.array([rows, 0, 0, 0], np.int32)
 
 
-def chosen(logits: Array, case: Experts) -> tuple[Array, Array]:
-    """The experts of each row, and their shares in float64."""
-    order = np.array([sorted(range(case.count), key=lambda e, row=row: (-row[e], e))[: case.used] for row in logits])
-    weights = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares = np.take_along_axis(weights, order, axis=1)
-    return order, shares / (shares if case.normalise else weights).sum(axis=1, keepdims=True)
+def chosen(logits: Array, correction: Array, case: Experts) -> tuple[Array, Array]:
+    """The experts of each row, and their shares in float64: plainly, expert by expert."""
+    wide = logits.astype(np.float64)
+    scores = 1 / (1 + np.exp(-wide)) if case.sigmoid else np.exp(wide - wide.max(axis=1, keepdims=True))
+    if not case.sigmoid:
+        scores /= scores.sum(axis=1, keepdims=True)
+    count, kept = case.groups
+    each, order = case.count // count, []
+    for row in scores + correction if case.sigmoid else scores:
+        groups = [row[g * each : (g + 1) * each] for g in range(count)]
+        worth = [sum(sorted(group)[-2:]) if case.sigmoid else max(group) for group in groups]
+        best = sorted(range(count), key=lambda g, worth=worth: (-worth[g], g))[:kept]
+        among = [e for g in best for e in range(g * each, (g + 1) * each)]
+        order.append(sorted(among, key=lambda e, row=row: (-row[e], e))[: case.used])
+    found = np.array(order)
+    shares = np.take_along_axis(scores, found, axis=1)
+    return found, shares / (shares.sum(axis=1, keepdims=True) if case.normalise else 1) * case.scale
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -128,6 +149,10 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
     norm = rng.uniform(0.5, 1.5, case.hidden).astype(np.float32)
     logits = (rng.integers(-3, 4, (ROWS, case.count)) * np.float32(0.5)).astype(np.float32)  # many are equal
     logits[0, logits[0] == 0] *= -1  # zeros of both signs are equal, too
+    correction = np.zeros(case.count, np.float32)
+    if case.sigmoid:  # no two alike, as float32 and float64 would not round them alike
+        logits = rng.permuted(np.tile(np.linspace(-3, 3, case.count), (ROWS, 1)), axis=1).astype(np.float32)
+        correction = rng.uniform(-1, 0.5, case.count).astype(np.float32)
     planes, weights = [], []
     for number, name in enumerate(case.formats):
         fmt, (layout, tile, _) = format_named(name), case.place(number)
@@ -135,13 +160,13 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
         stored = random_rows(fmt, case.count * rows, cols, rng)
         planes.append(layout.pack(fmt, stored, tile))
         weights.append(fmt.dequantize(stored).astype(np.float64).reshape(case.count, rows, cols))
-    experts, shares = chosen(logits, case)
+    experts, shares = chosen(logits, correction, case)
     biases = [rng.standard_normal((case.count, rows)).astype(np.float32) * (number in case.biased)
               for number, rows in enumerate((case.width, case.width, case.hidden))]  # fmt: skip
 
     route = np.zeros((ROWS, 2 * case.used), np.float32)
     gated = np.zeros((ROWS, case.used * case.width), np.float32)
-    given = [x, norm, logits, route, gated, *planes[:2], *biases[:2], step(ROWS)]
+    given = [x, norm, logits, route, gated, correction, *planes[:2], *biases[:2], step(ROWS)]
     _, _, _, route, gated, *_ = launch(library, f"{case.name}_gate_up", f"{case.name}_a_shared", given, seed)
     np.testing.assert_array_equal(route[:, : case.used], experts)
     np.testing.assert_allclose(route[:, case.used :], shares, rtol=1e-6)
@@ -173,6 +198,7 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
             logits[row],
             np.zeros_like(route[0]),
             np.zeros_like(gated[0]),
+            correction,
             *planes[:2],
             *biases[:2],
             step(1),
@@ -199,7 +225,7 @@ def test_logits_that_are_no_numbers_choose_experts_that_there_are(library: SimLi
     biases = [np.zeros((case.count, case.width), np.float32)] * 2
     x, norm = np.ones((ROWS, case.hidden), np.float32), np.ones(case.hidden, np.float32)
     outputs = [np.zeros((ROWS, width), np.float32) for width in (2 * case.used, case.used * case.width)]
-    given = [x, norm, logits, *outputs, *planes, *biases, step(ROWS)]
+    given = [x, norm, logits, *outputs, np.zeros(5, np.float32), *planes, *biases, step(ROWS)]
     _, _, _, route, *_ = launch(library, "floats_gate_up", "floats_a_shared", given, 0)
     assert [sorted(row) for row in route[:, :5].tolist()] == [[0, 1, 2, 3, 4]] * ROWS
     assert np.isnan(route[:, 5:]).all()

@@ -34,9 +34,11 @@ def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
         last = next(iter(edges.readers(last.out)), None)
     if not isinstance(last, Attention):
         return None
-    if last.head_dim % 16 or last.head_dim > 512:
+    if last.head_dim % 16 or last.value_dim % 16 or last.value_dim > 512:
+        of_values = f" and values of {last.value_dim}" if last.latent else ""
         raise FusionError(
-            f"{label(last)}: has heads of {last.head_dim} elements; supported are those of 16 to 512, a multiple of 16"
+            f"{label(last)}: has heads of {last.head_dim} elements{of_values}; supported are those of 16 to 512, a "
+            "multiple of 16, and longer keys where values are a part of them"
         )
     makers = tuple(edges.maker(value) for value in (last.q, last.k) if value)
     ropes = tuple(maker for maker in makers if isinstance(maker, Rope))

@@ -57,13 +57,16 @@ class Parts:
     @property
     def values(self) -> int:
         """The head of a token's row with which v begins; 0 where nothing is appended to the cache."""
-        return self.width // self.op.head_dim - self.op.kv_heads if self.op.v else 0
+        return self.width // self.op.head_dim - self.op.kv_heads if self.op.k else 0
 
 
-def core_config(low: Lowering, parts: Parts, splits: int, window: int, warps: int = 0) -> Config:
+def core_config(
+    low: Lowering, parts: Parts, splits: int, window: int, warps: int = 0, *, prepared: bool = False
+) -> Config:
     """The config of both forms of decode attention.
 
     `window`: the largest, where several layers share it. `warps`: of a CTA; 0: as many as attend to one token.
+    `prepared`: q is turned and scaled, and k in the cache.
     """
     op = parts.op
     return Config(
@@ -71,18 +74,31 @@ def core_config(low: Lowering, parts: Parts, splits: int, window: int, warps: in
         (
             ("heads", op.heads),
             ("kv_heads", op.kv_heads),
-            ("values", parts.values),
+            ("values", 0 if prepared else parts.values),
             ("head_dim", op.head_dim),
+            ("latent", op.latent),
             ("block_tokens", BLOCK_TOKENS),
             *low.paging(),
             ("splits", splits),
             ("warps", warps or attention_warps(low, op)),
             ("window", window),
-            *rotation(parts),
+            *(_PREPARED if prepared else rotation(parts)),
             ("soft_cap", op.softcap * math.log2(math.e)),
             *with_sinks(op),
         ),
     )
+
+
+_PREPARED: tuple[tuple[str, Scalar], ...] = (
+    ("rope_dim", 0),
+    ("interleaved", False),
+    ("magnitude", 1.0),
+    ("qk_norm", False),
+    ("whole_norm", False),
+    ("v_norm", False),
+    ("eps", 0.0),
+    ("scale", 1.0),
+)
 
 
 def rotation(parts: Parts) -> tuple[tuple[str, Scalar], ...]:

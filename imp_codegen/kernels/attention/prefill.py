@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from imp_codegen.graph import label
+from imp_codegen.kernels.attention import decode
 from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, sinks, turns, with_sinks
 from imp_codegen.kernels.attention.sizes import FIRST_SPAN, ChunkTiles, chunk_tiles, most_spans
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
@@ -17,12 +18,13 @@ _APPEND_THREADS = 256
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     """Two kernels: all rows are in the cache before any of them is attended to."""
-    return (_append(low, parts), _attend(low, parts))
+    attend = decode.attend(low, parts, prepared=True) if parts.op.latent else _attend(low, parts)
+    return (_append(low, parts), attend)
 
 
 def _append(low: Lowering, parts: Parts) -> KernelSpec:
     op, rope = parts.op, parts.rope
-    rows = (("values", parts.values), ("stride", parts.width))
+    rows = (("values", parts.values), ("latent", op.latent), ("stride", parts.width))
     config = Config("RopeAppendConfig", (*_heads(low, op), *rows, *low.paging(), *rotation(parts)))
     return KernelSpec(
         name=op.out.name + ".append",

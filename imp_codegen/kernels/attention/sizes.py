@@ -9,9 +9,13 @@ from imp_codegen.ops import Attention
 from imp_codegen.targets import Target
 from imp_runtime.plan import BLOCK_TOKENS
 
-LEAST_SLOTS = 2  # a warp: a block's keys and values
 FIRST_SPAN = 512  # positions
 _RESERVED = 1024  # bytes of shared memory that the system takes of each CTA
+
+
+def least_slots(op: Attention) -> int:
+    """Tiles that a warp needs at once: a block's keys and values, or what is both."""
+    return 1 if op.latent else 2
 
 
 def attention_warps(low: Lowering, op: Attention) -> int:
@@ -24,7 +28,7 @@ def attention_warps(low: Lowering, op: Attention) -> int:
     small = matrices / len(low.cache.layers) / target.sms < target.small_layer
     most = min(target.step_warps, target.small_layer_warps) if small else target.step_warps
     row, room = low.cache.layers[op.layer].row_bytes, target.max_shared
-    return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, row, n, LEAST_SLOTS) <= room)
+    return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, row, n, least_slots(op)) <= room)
 
 
 def queries_of_cta(shape: Attention) -> int:
@@ -39,8 +43,8 @@ def core_bytes(shape: Attention, row_bytes: int, warps: int) -> int:
     `row_bytes`: of a row of the cache.
     """
     queries = queries_of_cta(shape)
-    parts = warps * queries * (shape.head_dim + 2) * 4
-    return round_up(queries * shape.head_dim * 4 + 2 * row_bytes + parts, 16)
+    parts = warps * queries * (shape.value_dim + 2) * 4
+    return round_up(queries * shape.head_dim * 4 + least_slots(shape) * row_bytes + parts, 16)
 
 
 def attention_bytes(shape: Attention, row_bytes: int, warps: int, slots: int) -> int:

@@ -14,6 +14,7 @@ struct AttentionConfig {
   int kv_heads;
   int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
   int head_dim;
+  int latent = 0;        // elements of a key that are its value, the last ones; 0: a value has a row of its own
   int block_tokens;
   int table_blocks;  // places of 16 positions in a sequence's block table
   int block_groups;  // of layers: entries of a place
@@ -56,12 +57,12 @@ struct AttentionShare {
 };
 
 // `Row`: the format of the cache's rows (layout/cache.h). `Held`: columns of a warp's output that stay in registers.
-template <AttentionConfig C, class RowFormat, int Held = C.head_dim>
+template <AttentionConfig C, class RowFormat, int Held = C.latent ? C.latent : C.head_dim>
 struct AttentionCore {
   using Row = RowFormat;
   using Rotary = Rope<RopeConfig{
       .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
-  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap, Held>;
+  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap, Held, C.latent ? C.head_dim - C.latent : 0>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kGroup = attention_group(C.heads / C.kv_heads, 8);  // queries of a CTA: tensor cores take eight
   static constexpr int kShares = C.heads / C.kv_heads / kGroup;
@@ -70,11 +71,13 @@ struct AttentionCore {
   static constexpr int kValues = C.kv_heads * kTileBytes;           // v follows k
   static constexpr int kPairs = C.head_dim / 2;
   static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
-  static constexpr int kPart = C.head_dim + 2;  // output, maximum, sum
+  static constexpr int kValueDim = C.latent ? C.latent : C.head_dim;
+  static constexpr int kPart = kValueDim + 2;  // output, maximum, sum
+  static constexpr int kNewRows = C.latent ? 1 : 2;
 
   static constexpr int kQueries = 0;
   static constexpr int kNew = kQueries + kGroup * C.head_dim * 4;  // this step's row of keys, then of values
-  static constexpr int kParts = kNew + 2 * Row::kRowBytes;
+  static constexpr int kParts = kNew + kNewRows * Row::kRowBytes;
   static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
@@ -156,7 +159,7 @@ struct AttentionCore {
   static __device__ __forceinline__ void prepare(const Args& a, const Qkv& qkv, const Angles& angles, int item,
                                                  int position, bool append, std::uint8_t* shared,
                                                  const Factors& factors = {}) {
-    for (int part = warp_index(); part < (append ? kGroup + 2 : kGroup); part += C.warps) {
+    for (int part = warp_index(); part < (append ? kGroup + kNewRows : kGroup); part += C.warps) {
       if (part < kGroup) {
         query(a, qkv, angles, factors.q, item * kGroup + part, part, reinterpret_cast<QueryWords*>(shared + kQueries));
         continue;
@@ -188,21 +191,21 @@ struct AttentionCore {
       const int hidden = attention_begin(position, window) - block * C.block_tokens;
       const bool own = left <= C.block_tokens;
       const auto keys = fetch.take();
+      if (C.latent > 0 && own) clear_after(keys, count);
       if (C.values > 0 && own) insert(keys, position, shared + kNew);
       const auto weights = attention.keys(keys, hidden, count, queries);
+      if constexpr (C.latent > 0) {
+        attention.values(keys, weights, part);
+        if (own) bulk_fence();
+        fetch.release();
+        continue;
+      }
       if (own) bulk_fence();
       fetch.release();
       const auto values = fetch.take();
       if (own) {
-        // Zeros after the row, which no weight of zero turns into NaN.
-        for (int i = count * Row::kRowBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
-          *reinterpret_cast<uint4*>(values.row(i / Row::kRowBytes) + i % Row::kRowBytes) = make_uint4(0, 0, 0, 0);
-        }
-        if constexpr (C.values > 0) {
-          insert(values, position, shared + kNew + Row::kRowBytes);
-        } else {
-          warp_sync();
-        }
+        clear_after(values, count);
+        if constexpr (C.values > 0) insert(values, position, shared + kNew + Row::kRowBytes);
       }
       attention.values(values, weights, part);
       if (own) bulk_fence();
@@ -258,8 +261,8 @@ struct AttentionCore {
         if (first + i >= used) continue;
         const float* part = reinterpret_cast<const float*>(shared + kParts) + ((first + i) * kGroup + g) * kPart;
         parts.value[i] = part[d];
-        parts.largest[i] = part[C.head_dim];
-        parts.total[i] = part[C.head_dim + 1];
+        parts.largest[i] = part[kValueDim];
+        parts.total[i] = part[kValueDim + 1];
       }
     });
   }
@@ -394,6 +397,14 @@ struct AttentionCore {
     return rsqrt_fast(fma(warp_sum(squares), 1.0f / static_cast<float>(C.head_dim), C.eps));
   }
 
+  // Zeros after the first `count` rows of a landed tile, which no weight of zero turns into NaN.
+  template <class Landed>
+  static __device__ __forceinline__ void clear_after(const Landed& landed, int count) {
+    for (int i = count * Row::kRowBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
+      *reinterpret_cast<uint4*>(landed.row(i / Row::kRowBytes) + i % Row::kRowBytes) = make_uint4(0, 0, 0, 0);
+    }
+    warp_sync();
+  }
   // The step's row into a landed tile.
   template <class Landed>
   static __device__ __forceinline__ void insert(const Landed& landed, int position, const std::uint8_t* row) {

@@ -1,4 +1,5 @@
-// Attention over the paged cache, of one token, or of one token each of several sequences, as a kernel: QK-norm and RoPE of
+// Attention over the paged cache, of one token, or of several, whose sequences' cache holds all but the own one of each, as a
+// kernel: QK-norm and RoPE of
 // its heads, append to the cache, split-KV attention, and the merge of the splits by whichever CTA comes last. Splits depend on
 // a sequence's own length alone.
 #pragma once
@@ -14,9 +15,10 @@ struct AttentionDecode {
   using Core = AttentionCore<C, Row>;
   using Ring = WarpRing<C.warps, Slots, Core::kTileBytes>;
   static constexpr int kThreads = Core::kThreads;
+  static constexpr int kColumns = Core::kValueDim;  // of a head's result
   static constexpr int kFlag = Ring::kSharedBytes + Core::kSharedBytes;
   static constexpr int kSharedBytes = kFlag + 16;
-  static_assert(Slots >= 2, "a block's keys and values are in flight together");
+  static_assert(Slots >= 2 || C.latent > 0, "a block's keys and values are in flight together");
 
   struct Args {
     const float* qkv;  // [tokens]: heads of q, k and v, where there are k and v, [head_dim] each
@@ -29,7 +31,7 @@ struct AttentionDecode {
     const std::int32_t* table;  // its group's entries
     float* partial;
     std::uint32_t* arrived;  // [tokens, items], zero between launches
-    float* out;              // [tokens, heads, head_dim]
+    float* out;              // [tokens, heads, columns]
     const StepHeader* step = nullptr;  // of several tokens
     const float* sinks = nullptr;      // [heads]
   };
@@ -37,7 +39,7 @@ struct AttentionDecode {
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
     if constexpr (Tokens == 1) {
-      attend(args, args.rows[0].slot, block_index_y());
+      attend(args, {args.rows[0].slot, 0, 0, 0}, block_index_y());
     } else {
       const int token = block_index_y() / Core::kItems;
       if (token >= args.step->rows) return;
@@ -45,14 +47,15 @@ struct AttentionDecode {
       of.qkv += token * Stride;
       of.partial += static_cast<std::size_t>(token) * Core::kItems * C.splits * Core::kGroup * Core::kPart;
       of.arrived += token * Core::kItems;
-      of.out += token * (C.heads * C.head_dim);
-      attend(of, args.rows[token].slot, block_index_y() % Core::kItems);
+      of.out += token * (C.heads * kColumns);
+      attend(of, args.rows[token], block_index_y() % Core::kItems);
     }
   }
 
  private:
-  static __device__ __forceinline__ void attend(const Args& args, int slot, int item) {
-    const int position = args.positions[slot];
+  static __device__ __forceinline__ void attend(const Args& args, const StepRow& row, int item) {
+    const int slot = row.slot;
+    const int position = args.positions[slot] + row.offset;
     const int split = block_index();
     const AttentionShare share = AttentionShare::of<C>(position, C.window);
     if (split >= share.active) return;  // the CTAs that work wait for the kernel before this one
@@ -78,22 +81,22 @@ struct AttentionDecode {
 
     const int used = end - begin < C.warps ? end - begin : C.warps;
     if (share.active == 1) {
-      for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
-        const auto m = Core::merge_warps(core, used, i / C.head_dim, i % C.head_dim);
-        const int head = item * Core::kGroup + i / C.head_dim;
-        args.out[item * Core::kGroup * C.head_dim + i] = untagged(Core::output(m, args.sinks, head));
+      for (int i = thread_index(); i < Core::kGroup * kColumns; i += kThreads) {
+        const auto m = Core::merge_warps(core, used, i / kColumns, i % kColumns);
+        const int head = item * Core::kGroup + i / kColumns;
+        args.out[item * Core::kGroup * kColumns + i] = untagged(Core::output(m, args.sinks, head));
       }
       return;
     }
-    for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
-      const int g = i / C.head_dim;
-      const int d = i % C.head_dim;
+    for (int i = thread_index(); i < Core::kGroup * kColumns; i += kThreads) {
+      const int g = i / kColumns;
+      const int d = i % kColumns;
       const auto m = Core::merge_warps(core, used, g, d);
       float* partial = partial_of(args, item, split, g);
       partial[d] = m.value;
       if (d == 0) {
-        partial[C.head_dim] = m.largest;
-        partial[C.head_dim + 1] = m.total;
+        partial[kColumns] = m.largest;
+        partial[kColumns + 1] = m.total;
       }
     }
     if (last_to_arrive(args, shared, item, share.active)) merge(args, item, share.active);
@@ -107,7 +110,7 @@ struct AttentionDecode {
     int next;
     int end;
     int position;
-    bool values = false;
+    bool values = false;  // is what comes next
     __device__ __forceinline__ Fetch(std::uint8_t* shared, const typename Core::Args& args, int kv_head, int first,
                                      int last, int step)
         : ring(shared), a(args), head(kv_head), next(first), end(last), position(step) {
@@ -123,8 +126,8 @@ struct AttentionDecode {
       const std::uint8_t* tile = Core::tile(a, head, next) + (values ? Core::kValues : 0);
       const auto piece = Core::written(tile, next * C.block_tokens, position);
       ring.fill(piece.data, piece.bytes);
-      next += values ? C.warps : 0;
-      values = !values;
+      next += values || C.latent > 0 ? C.warps : 0;
+      values = !values && C.latent == 0;
     }
   };
 
@@ -148,19 +151,19 @@ struct AttentionDecode {
 
   // Splits in order: the result does not depend on which CTA does this.
   static __device__ __forceinline__ void merge(const Args& a, int item, int active) {
-    for (int i = thread_index(); i < Core::kGroup * C.head_dim; i += kThreads) {
+    for (int i = thread_index(); i < Core::kGroup * kColumns; i += kThreads) {
       const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
 #pragma unroll
         for (int s = 0; s < Core::kMergeWidth; s++) {
           if (first + s >= active) continue;
-          const float* partial = partial_of(a, item, first + s, i / C.head_dim);
-          parts.value[s] = load_fresh(partial + i % C.head_dim);
-          parts.largest[s] = load_fresh(partial + C.head_dim);
-          parts.total[s] = load_fresh(partial + C.head_dim + 1);
+          const float* partial = partial_of(a, item, first + s, i / kColumns);
+          parts.value[s] = load_fresh(partial + i % kColumns);
+          parts.largest[s] = load_fresh(partial + kColumns);
+          parts.total[s] = load_fresh(partial + kColumns + 1);
         }
       });
-      const int head = item * Core::kGroup + i / C.head_dim;
-      a.out[item * Core::kGroup * C.head_dim + i] = untagged(Core::output(m, a.sinks, head));
+      const int head = item * Core::kGroup + i / kColumns;
+      a.out[item * Core::kGroup * kColumns + i] = untagged(Core::output(m, a.sinks, head));
     }
   }
 };

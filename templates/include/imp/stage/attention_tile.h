@@ -70,7 +70,7 @@ struct TileQueries<HeadDim, true> {
   __device__ __forceinline__ const QueryWords& operator[](int k) const { return words[k]; }
 };
 
-// Where a warp's part of the output will lie, or lies: of each of `count` queries HeadDim floats, maximum, sum; `stride`
+// Where a warp's part of the output will lie, or lies: of each of `count` queries the output, maximum, sum; `stride`
 // floats apart.
 struct TilePart {
   float* values;
@@ -79,15 +79,18 @@ struct TilePart {
 };
 
 // `Row`: a format of the cache. `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the
-// scores, 0 for none. `Held`: columns of the output that stay in registers; the others lie where the part will.
-template <class Row, bool Windowed, float SoftCap, int Held>
+// scores, 0 for none. `Held`: columns of the output that stay in registers; the others lie where the part will. `First`: the
+// column of a row with which values begin, where they are a part of the keys.
+template <class Row, bool Windowed, float SoftCap, int Held, int First = 0>
 struct TileAttention {
   static constexpr int kHeadDim = Row::kHeadDim;
   static constexpr int kDepth = kHeadDim / 16;
-  static constexpr int kHeld = Held < kHeadDim ? Held / 16 : kDepth;
+  static constexpr int kColumns = kHeadDim - First;  // of the output
+  static constexpr int kSteps = kColumns / 16;
+  static constexpr int kHeld = Held < kColumns ? Held / 16 : kSteps;
   static constexpr float kMasked = -1e30f;
   static_assert(kCacheTokens == 16, "a head's share of a block is one operand of the tensor cores");
-  static_assert(kHeadDim % 16 == 0, "a head consists of tensor-core steps of 16");
+  static_assert(kHeadDim % 16 == 0 && First % 16 == 0, "a head consists of tensor-core steps of 16");
 
   // Softmax weights of a block, as the B operand of the product with its values.
   struct Weights {
@@ -149,9 +152,9 @@ struct TileAttention {
 
   // Before the first block.
   __device__ __forceinline__ void begin(const TilePart& part) const {
-    if constexpr (kHeld < kDepth) {
+    if constexpr (kHeld < kSteps) {
       for (int q = 0; q < part.count; q++) {
-        for (int k = kHeld * 16 + lane_index(); k < kHeadDim; k += kWarp) part.values[q * part.stride + k] = 0;
+        for (int k = kHeld * 16 + lane_index(); k < kColumns; k += kWarp) part.values[q * part.stride + k] = 0;
       }
       warp_sync();
     }
@@ -163,7 +166,7 @@ struct TileAttention {
 #pragma unroll
     for (int d = 0; d < kHeld; d++) add(block, d, weights, out[d]);
 #pragma unroll 4
-    for (int d = kHeld; d < kDepth; d++) {
+    for (int d = kHeld; d < kSteps; d++) {
       float sums[4];
 #pragma unroll
       for (int i = 0; i < 4; i++) {
@@ -192,8 +195,8 @@ struct TileAttention {
         line[d * 16 + lane_index() / 4 + 8] = out[d][q + 2];
       }
       if (lane_index() / 4 == 0) {
-        line[kHeadDim] = largest[q];
-        line[kHeadDim + 1] = sum;
+        line[kColumns] = largest[q];
+        line[kColumns + 1] = sum;
       }
     }
   }
@@ -202,7 +205,7 @@ struct TileAttention {
   template <class Values>
   static __device__ __forceinline__ void add(const Values& block, int d, const Weights& weights, float (&sums)[4]) {
     std::uint32_t a[4];
-    Row::values(a, block, d);
+    Row::values(a, block, First / 16 + d);
     mma_f16_k16(sums, a, weights.low);
     mma_f16_k16(sums, a, weights.high);
   }

@@ -126,13 +126,14 @@ template <RouteConfig C>
 struct ChosenRoute {
   struct Args {
     const float* logits;
-    float* route;  // [2][used]: experts, shares
+    float* route;                       // [2][used]: experts, shares
+    const float* correction = nullptr;  // [experts]
   };
   Routed routed;
   static __device__ __forceinline__ Args of_row(const Args& a, int row) {
-    return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used)};
+    return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used), a.correction};
   }
-  __device__ __forceinline__ explicit ChosenRoute(const Args& a) : routed(choose_experts<C>(a.logits)) {
+  __device__ __forceinline__ explicit ChosenRoute(const Args& a) : routed(choose_experts<C>(a.logits, a.correction)) {
     if (block_index() != 0 || thread_index() >= C.used) return;
     a.route[thread_index()] = static_cast<float>(routed.expert);
     a.route[C.used + thread_index()] = routed.share;

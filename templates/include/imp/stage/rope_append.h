@@ -15,6 +15,7 @@ struct RopeAppendConfig {
   int head_dim;
   int rows;          // at most
   int values;        // head of a row with which values begin, perhaps those of the keys; 0: nothing is appended
+  int latent = 0;        // elements of a key that are its value; 0: a value has a row of its own
   int stride;        // floats of a row
   int table_blocks;  // places of 16 positions in a sequence's block table
   int block_groups;  // of layers: entries of a place
@@ -42,13 +43,14 @@ struct RopeAppend {
   static constexpr int kGridX = C.rows;
   static constexpr int kGridY = 1;
   static constexpr int kGridZ = 1;
-  static constexpr int kHeads = C.heads + (C.values > 0 ? 2 * C.kv_heads : 0);
+  static constexpr int kTiles = C.latent > 0 ? 1 : 2;  // of a kv head in a block
+  static constexpr int kHeads = C.heads + (C.values > 0 ? kTiles * C.kv_heads : 0);
   static constexpr int kHeadBytes = kCacheTokens * Row::kRowBytes;
   static constexpr int kValues = C.kv_heads * kHeadBytes;  // in a layer's block, v follows k
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
   static_assert(Row::kHeadDim == C.head_dim, "the cache has other heads");
   static_assert(Pairs::kTurned <= kThreads, "each thread computes at most one angle");
-  static_assert(C.block_bytes >= kValues * 2, "a cache block holds k and v of at least one layer");
+  static_assert(C.block_bytes >= kValues * kTiles, "a cache block holds k and v of at least one layer");
 
   static_assert(C.values == 0 || C.values >= C.heads, "a row begins with the queries");
 

@@ -9,6 +9,10 @@ struct RouteConfig {
   int others;      // logits behind theirs
   int used;        // of them
   bool normalise;  // shares of those chosen add up to one, else of all
+  bool sigmoid = false;  // scores are that of each logit, not the softmax of all
+  int groups = 1;        // of neighbours,
+  int groups_used = 1;   // of which the best are chosen from
+  float scale = 1.0f;    // of shares
 };
 
 // Lane i holds the i-th of them, largest first and of equals the lower number, and its share; lanes behind them zeros.
@@ -27,21 +31,84 @@ __device__ __forceinline__ float value_of(std::uint32_t order) {
   return bits_to_float(order ^ (order >> 31 != 0 ? 0x80000000u : 0xffffffffu));
 }
 
-// A warp's choice by logits [experts].
+// A logit's score by itself.
+__device__ __forceinline__ float sigmoid_of(float logit) { return divide_fast(1.0f, 1.0f + exp_fast(-logit)); }
+
+// Of the experts' places those of the best groups, and 0 of the others: a group is as good as its best expert, or with a
+// sigmoid its best two together. Lane l has the experts l, l + 32, ...
+template <RouteConfig C, int Each>
+__device__ __forceinline__ void keep_groups(std::uint32_t (&order)[Each]) {
+  constexpr int kSize = C.experts / C.groups;
+  static_assert(C.groups <= kWarp && C.experts % C.groups == 0, "a lane holds what one group is worth");
+  std::uint32_t worth = 0;
+#pragma unroll 1
+  for (int g = 0; g < C.groups; g++) {
+    std::uint32_t best = 0;
+    std::uint32_t second = 0;
+#pragma unroll
+    for (int i = 0; i < Each; i++) {
+      if ((i * kWarp + lane_index()) / kSize != g || order[i] <= second) continue;
+      second = order[i] > best ? best : order[i];
+      best = order[i] > best ? order[i] : best;
+    }
+    const std::uint32_t most = warp_max(best);
+    if constexpr (C.sigmoid) {
+      const auto lane = static_cast<std::uint32_t>(lane_index());
+      const bool first = lane == warp_max(best == most ? lane : 0u);  // of several the last
+      const std::uint32_t next = warp_max(first ? second : best);
+      if (lane_index() == g) worth = order_of(value_of(most) + value_of(next));
+    } else if (lane_index() == g) {
+      worth = most;
+    }
+  }
+  std::uint32_t kept = 0;
+#pragma unroll 1
+  for (int n = 0; n < C.groups_used; n++) {
+    const std::uint32_t most = warp_max(worth);
+    const auto last = static_cast<std::uint32_t>(kWarp - 1 - lane_index());
+    const int group = kWarp - 1 - static_cast<int>(warp_max(worth == most ? last : 0u));
+    kept |= 1u << group;
+    if (lane_index() == group) worth = 0;
+  }
+#pragma unroll
+  for (int i = 0; i < Each; i++) {
+    const int expert = i * kWarp + lane_index();
+    if (expert < C.experts && (kept >> expert / kSize & 1) == 0) order[i] = 0;
+  }
+}
+
+// A warp's choice by logits [experts], and what is added to their scores while it chooses; null: nothing.
 template <RouteConfig C>
-__device__ __forceinline__ Routed choose_experts(const float* logits) {
+__device__ __forceinline__ Routed choose_experts(const float* logits, const float* correction) {
   static_assert(0 < C.used && C.used <= C.experts && C.used <= kWarp, "a lane holds one of the experts chosen");
   constexpr int kEach = ceil_div(C.experts, kWarp);
   std::uint32_t order[kEach];
 #pragma unroll
   for (int i = 0; i < kEach; i++) {
     const int expert = i * kWarp + lane_index();
-    order[i] = expert < C.experts ? order_of(logits[expert]) : 0;
+    order[i] = 0;
+    if (expert >= C.experts) continue;
+    if constexpr (C.sigmoid) {
+      order[i] = order_of(sigmoid_of(logits[expert]) + (correction != nullptr ? correction[expert] : 0));
+    } else {
+      order[i] = order_of(logits[expert]);
+    }
   }
-  Routed found;
   float largest = 0;
-  float weight = 0;
   float all = 0;
+  if constexpr (!C.sigmoid) {
+    std::uint32_t most = 0;
+#pragma unroll
+    for (int i = 0; i < kEach; i++) most = order[i] > most ? order[i] : most;
+    largest = value_of(warp_max(most));
+#pragma unroll
+    for (int i = 0; i < kEach; i++) {
+      if (!C.normalise && order[i] > 0) all += exp_fast(value_of(order[i]) - largest);
+    }
+  }
+  if constexpr (C.groups > 1) keep_groups<C>(order);
+  Routed found;
+  float weight = 0;
 #pragma unroll 1
   for (int n = 0; n < C.used; n++) {
     std::uint32_t best = 0;
@@ -54,21 +121,15 @@ __device__ __forceinline__ Routed choose_experts(const float* logits) {
     }
     const std::uint32_t most = warp_max(best);
     const int expert = static_cast<int>(0xffffffffu - warp_max(best == most ? last : 0));
-    if (n == 0) {
-      largest = value_of(most);
-#pragma unroll
-      for (int i = 0; i < kEach; i++) {
-        if (!C.normalise && order[i] > 0) all += exp_fast(value_of(order[i]) - largest);
-      }
-    }
     if (n == lane_index()) {
       found.expert = expert;
-      weight = exp_fast(value_of(most) - largest);
+      weight = C.sigmoid ? sigmoid_of(logits[expert]) : exp_fast(value_of(most) - largest);
     }
 #pragma unroll
     for (int i = 0; i < kEach; i++) order[i] = i * kWarp + lane_index() == expert ? 0 : order[i];
   }
-  found.share = divide_fast(weight, warp_sum(C.normalise ? weight : all));
+  const float sum = C.sigmoid && !C.normalise ? 1.0f : warp_sum(C.normalise ? weight : all);
+  found.share = divide_fast(weight, sum) * C.scale;
   return found;
 }
 
