@@ -54,3 +54,15 @@ def test_an_entry_of_the_hub(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFix
     model.unlink()
     assert outcome().startswith("failed: hf:org/m: ")
     assert not (output / "m.impc").exists()
+
+
+def test_an_index_that_lies_removes_nothing_elsewhere(
+    hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.impc").write_text("mine")
+    (tmp_path / "dist").mkdir()
+    (tmp_path / "dist" / "index.json").write_text('{"version": 1, "models": [{"name": "../mine"}]}')
+    path = tmp_path / "m.toml"
+    path.write_text('[[model]]\nname = "m"\nsource = "hf:org/m"\ntargets = ["sim"]\nthin = true\n')
+    assert execute(["build", str(path), "-o", str(tmp_path / "dist")]) == 1
+    assert (tmp_path / "mine.impc").read_text() == "mine"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imp_runtime.version import VERSION
+from imp_server.commands.build_list import NAME_OF_ENTRY
 
 INDEX = "index.json"
 SUMS = "SHA256SUMS"
@@ -35,7 +36,8 @@ def before(path: Path) -> dict[str, dict[str, Any]]:
         document = json.loads(path.read_text("utf-8"))
         if document["version"] != INDEX_VERSION:
             return {}
-        return {each["name"]: each for each in document["models"]}
+        models = {each["name"]: each for each in document["models"]}
+        return {name: each for name, each in models.items() if NAME_OF_ENTRY.fullmatch(name)}  # files are called so
     except (OSError, ValueError, LookupError, TypeError):
         return {}
 
