@@ -428,13 +428,12 @@ class _StoredBelow:
         self._parts = [*zip(inner, (0, *ends), ends, strict=False)]
 
     def rows(self, start: int, stop: int) -> Bytes:
-        return np.concatenate(
-            [
-                stored.rows(max(start, first) - first, min(stop, end) - first)
-                for stored, first, end in self._parts
-                if first < stop and start < end
-            ]
-        )
+        parts = [
+            stored.rows(max(start, first) - first, min(stop, end) - first)
+            for stored, first, end in self._parts
+            if first < stop and start < end
+        ]
+        return np.concatenate(parts) if parts else self._parts[0][0].rows(0, 0)
 
 
 class _StoredFlat:

@@ -19,7 +19,8 @@ class Join(Op):
 
     def fits(self) -> bool:
         widths = self.first.width, self.second.width
-        return self.out.width == sum(widths) and all(width % self.heads == 0 for width in widths)
+        whole = self.heads > 0 and all(width % self.heads == 0 for width in widths)
+        return whole and self.out.width == sum(widths)
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         first, second = (x.reshape(len(x), self.heads, -1) for x in read)
