@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, Value, label
-from imp_codegen.kernels.family import Block, Match
+from imp_codegen.kernels.family import Block, FusionError, Match
 from imp_codegen.kernels.head_linear import head_product
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
@@ -67,6 +67,8 @@ class LatentRow(Match):
 
 def match(edges: Edges, op: Op, rows: int) -> LatentRow | None:
     """The heads' products that become a part of latent attention's queries, and how its key is made."""
+    if isinstance(op, Join):
+        raise FusionError(_left(edges, op))
     q = edges.only_reader(op.out) if isinstance(op, HeadLinear) else None
     turn = edges.only_reader(q.out) if isinstance(q, Join) and q.second == op.out else None
     attention = edges.only_reader(turn.out) if isinstance(turn, Rope) else None
@@ -84,6 +86,19 @@ def match(edges: Edges, op: Op, rows: int) -> LatentRow | None:
     return LatentRow(
         ops=(op, q, norm, k), reads=tuple(blocks), writes=((q.out, k.out),), absorbed=op, q=q, norm=norm, k=k
     )
+
+
+def _left(edges: Edges, op: Join) -> str:
+    """What to say of heads that no latent attention takes: all that should have been one."""
+    turn = edges.only_reader(op.out)
+    attention = edges.only_reader(turn.out) if turn else None
+    near = [turn, attention, edges.maker(op.first), edges.maker(op.second)]
+    if isinstance(attention, Attention) and attention.k:
+        key = edges.maker(attention.k)
+        join = edges.maker(key.x) if isinstance(key, Rope) else None
+        near += [key, join, edges.maker(join.second) if isinstance(join, Join) else None]
+    names = ", ".join(label(each) for each in near if each)
+    return f"{label(op)}: no kernel takes it with {names}; supported are absorbed queries, and a key of a normed latent"
 
 
 def _beside(edges: Edges, value: Value) -> Block:
