@@ -69,6 +69,7 @@ def test_every_kernel_is_its_twin(engine: Engine) -> None:
     check_kernels(engine)
 
 
+@pytest.mark.thorough
 def test_prompts_of_several_chunks_and_steps_agree(engine: Engine) -> None:
     prompt = list(np.random.default_rng(2).integers(0, 300, 150))
     tokens = [int(token) for token in prompt]
