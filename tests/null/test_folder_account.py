@@ -85,10 +85,13 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"rope_parameters": {"rope_type": "default"}},
         "rope_parameters.rope_type is 'default', but rope_scaling.rope_type is 'llama3'; they mean the same",
     ),
-    "quantised weights": (
-        {"quantization_config": {"quant_method": "gptq", "bits": 4}},
-        "quantization_config.quant_method is 'gptq', expected fp8, compressed-tensors, modelopt, mxfp4: choose",
-    ),
+    **{
+        f"weights quantised by {method}": (
+            {"quantization_config": {"quant_method": method, "bits": 4}},
+            f"quantization_config.quant_method is '{method}', expected fp8, compressed-tensors, modelopt, mxfp4:",
+        )
+        for method in ("gptq", "awq", "bitsandbytes", "exl2")
+    },
     "a scale of logits": ({"logits_scaling": 8.0}, "config.json: logits_scaling is 8.0, expected 1: imp does"),
     "a soft cap": ({"final_logit_softcapping": 30.0}, "final_logit_softcapping is 30.0, expected 0"),
     "an encoder": ({"is_encoder_decoder": True}, "is_encoder_decoder is True, expected false"),
