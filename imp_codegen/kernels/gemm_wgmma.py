@@ -63,7 +63,7 @@ def gemm(
         header="stage/gemm_wgmma",
         config="WgmmaConfig",
         fields=(("halves", halves),),
-        kind=f"pairs {tokens}" if per_sm > 1 else f"half {tokens}",
+        kind=f"half pairs {tokens}" if per_sm > 1 else f"half {tokens}",
         mma="f16",
         rows=_ROWS,
         tokens=tokens,

@@ -184,3 +184,17 @@ def test_formats_of_random_weights(experts: int, wanted: tuple[str, ...]) -> Non
     assert {found[f"blk.{layer}.ffn_gate_inp.weight"] for layer in range(8)} == {"F32"}
     downs = [found[f"blk.{layer}.ffn_down_exps.weight"] for layer in range(8)]
     assert downs == ["Q6_K", "Q4_K", "Q4_K", "Q6_K", "Q4_K", "Q4_K", "Q6_K", "Q6_K"]
+
+
+def test_products_by_expert_are_of_halfs_on_every_card() -> None:
+    """Which decides what `imp verify` compares them with; the simulator runs only one of the two kinds."""
+    targets = ("sm_90a", "sm_120a", "sim")
+    with closing(open_checkpoint(FIXTURES / "qwen3_moe" / "qwen3_moe-Q4_K_M.gguf")) as checkpoint:
+        plan = plan_model(checkpoint, tuple(map(find_target, targets)), CompileOptions(form="graph")).plan
+    for target in targets:
+        kernels = plan.target(target).program("forward_r128").kernels
+        products = [kernel for kernel in kernels if any(op.startswith("ExpertLinear") for op in kernel.ops)]
+        assert len(products) == 2 * plan.layers
+        for kernel in products:
+            assert kernel.tiles is not None
+            assert kernel.tiles.kind.startswith("half "), target
