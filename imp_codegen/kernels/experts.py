@@ -20,9 +20,9 @@ from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.vector import Vector
 
-# Rows that each stream their own experts' weights: 8 of Qwen3-30B-A3B in Q4_K_M took 90 us of a layer so and by expert
-# 121, 16 took 160 and 173, 32 took 297 and 227 (H200).
-_FEW_ROWS = 8
+# Times that rows may read an expert's weights before going by expert is faster: 8 rows of Qwen3-30B-A3B, which read them
+# 1.24 times, took 90 us of a layer by row and 121 by expert, 16 (1.55) 160 and 173, 32 (2.3) 297 and 227 (H200).
+_MOST_READS = 1.6
 _ROUTE_WARPS = 4
 _COMBINE_THREADS = 128
 
@@ -35,12 +35,14 @@ class Experts(Match):
     second: ExpertDown
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """By expert, if all products can be made so and rows are not few."""
+        """By expert, if all products can be made so and rows share experts often enough."""
         weights = (self.first.gate.weight, self.first.up.weight, self.second.linear.weight)
         gate, up, _ = weights
         alike = (low.layout(gate), low.tile(gate)) == (low.layout(up), low.tile(up))
         grouped = alike and all(takes(low, weight) for weight in weights)
-        return self._by_expert(low) if grouped and low.rows > _FEW_ROWS else self._by_row(low)
+        likely = Places(self.first.route, low.rows, 1).likely_experts
+        shared = low.rows * self.first.route.used > _MOST_READS * likely
+        return self._by_expert(low) if grouped and shared else self._by_row(low)
 
     def _by_row(self, low: Lowering) -> tuple[KernelSpec, ...]:
         return (self._router(low), *self.first.lower(low)[1:], *self.second.lower(low))

@@ -15,6 +15,7 @@ import pytest
 
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.mixtures import format_in_mixture
+from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.graph import Value
 from imp_codegen.ops import Route
@@ -24,6 +25,7 @@ from imp_codegen.spec import ModelSpec, MoeSpec
 from imp_codegen.targets import find_target
 from model_checks import FIXTURES
 from small_gguf import add_key
+from two_forms import CONFIG
 
 QWEN3, MIXTRAL = FIXTURES / "qwen3_moe" / "qwen3_moe-Q4_K_M.gguf", FIXTURES / "mixtral" / "mixtral-Q4_K_M.gguf"
 FOLDER = FIXTURES / "qwen3_moe" / "hf"
@@ -198,3 +200,18 @@ def test_products_by_expert_are_of_halfs_on_every_card() -> None:
         for kernel in products:
             assert kernel.tiles is not None
             assert kernel.tiles.kind.startswith("half "), target
+
+
+@pytest.mark.parametrize(("experts", "used", "rows"), [(8, 2, 8), (128, 8, 32)])
+def test_rows_that_share_experts_go_by_expert(experts: int, used: int, rows: int, tmp_path: Path) -> None:
+    """And fewer do not, each of which then reads its own experts' weights."""
+    mixture = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": experts, "num_experts_per_tok": used}
+    config = {**CONFIG, **mixture, "moe_intermediate_size": 64, "norm_topk_prob": True}
+    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
+    with closing(random_checkpoint(tmp_path / "config.json", "Q8_0")) as checkpoint:
+        plan = plan_model(checkpoint, (find_target("sm_90a"),), CompileOptions(form="graph")).plan
+    programs = {program.name: [kernel.entry for kernel in program.kernels] for program in plan.targets[0].programs}
+    batches = {name: entries for name, entries in programs.items() if name.startswith("batch_r")}
+    by_expert = {name for name, entries in batches.items() if any(entry.startswith("places") for entry in entries)}
+    assert len(batches) == 4
+    assert by_expert == {name for name in batches if int(name.removeprefix("batch_r")) >= rows}
