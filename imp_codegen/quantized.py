@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.sources import (
     Below,
+    Codes,
     EverySecond,
     Flat,
     Float32,
@@ -22,6 +23,7 @@ from imp_codegen.sources import (
     Mxfp4,
     Permute,
     Plus,
+    Reciprocal,
     Rows,
     Source,
     Stack,
@@ -35,6 +37,9 @@ _METHOD = f"{PREFIX}quant_method"
 _SCALES = ("weight_scale_inv", "weight_scale")
 """What the scales of a weight in F8_E4M3 are called; it has one tensor of them. Both are multiplied by."""
 
+_PACKED = "_packed"
+"""What compressed-tensors adds to the name of a weight whose codes share bytes; ModelOpt adds nothing."""
+
 _BLOCKS_OF, _EXPONENTS = "_blocks", "_scales"
 """What a stack in MXFP4 is called, which lies the right way round, and not as transposed as one of floats."""
 
@@ -44,6 +49,10 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
     match source:
         case Tensor(name):
             match _stored_as(checkpoint, name):
+                case "U8":
+                    return _four_bits(name, checkpoint)
+                case None if f"{name}{_PACKED}" in checkpoint.tensors:
+                    return _four_bits(f"{name}{_PACKED}", checkpoint)
                 case "F8_E4M3":
                     return _grouped(source, checkpoint)
                 case "NVFP4" if (factor := f"{name.removesuffix('.weight')}.scale") in checkpoint.tensors:
@@ -65,13 +74,36 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return EverySecond(with_scales(inner, checkpoint), first)
         case Transposed(Tensor(name)) if f"{name}{_BLOCKS_OF}" in checkpoint.tensors:
             return Mxfp4(Tensor(f"{name}{_BLOCKS_OF}"), Tensor(f"{name}{_EXPONENTS}"))
-        case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4() | Below():
+        case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4() | Below() | Codes() | Reciprocal():
             return source
 
 
 def _stored_as(checkpoint: Checkpoint, name: str) -> str | None:
     tensor = checkpoint.tensors.get(name)
     return tensor.format if tensor else None
+
+
+def _four_bits(codes: str, checkpoint: Checkpoint) -> Source:
+    """Two e2m1 a byte, as ModelOpt and compressed-tensors write them; scales and factors say which format it is.
+
+    ModelOpt's `weight_scale_2` is multiplied by, compressed-tensors' `weight_global_scale` divided by.
+    """
+    weight = codes.removesuffix(_PACKED)
+    scales = f"{weight}_scale"
+    factors = [name for name in (f"{weight}_scale_2", f"{weight}_global_scale") if name in checkpoint.tensors]
+    match _stored_as(checkpoint, scales), factors:
+        case "F8_E4M3", [factor]:
+            stored = Tensor(factor)
+            by = Reciprocal(stored) if factor.endswith("_global_scale") else Float32(stored)
+            return Group("NVFP4_TENSORS", (Codes(codes), Codes(scales, _MOST_E4M3), by))
+        case "U8" | "F8_E8M0", []:
+            return Group("MXFP4_TENSORS", (Codes(codes), Codes(scales, _MOST_E8M0)))
+        case kind, _:
+            raise CheckpointError(
+                f"{checkpoint.path}: tensor {codes!r} is U8, and {scales!r} is {kind or 'missing'} with "
+                f"{' and '.join(factors) or 'no factor'}; expected F8_E4M3 with weight_scale_2 or weight_global_scale "
+                "(NVFP4), or U8 alone (MXFP4)"
+            )
 
 
 def _grouped(codes: Tensor, checkpoint: Checkpoint) -> Source:
@@ -89,6 +121,9 @@ def _grouped(codes: Tensor, checkpoint: Checkpoint) -> Source:
     return Group("FP8_ROWS", (codes, Float32(scales)))
 
 
+_MOST_E4M3, _MOST_E8M0 = 0x7E, 0xFE
+"""The largest scales that are positive numbers."""
+
 Allowed = Collection[object] | None
 """Values of a key that say what is read anyway; None for any."""
 
@@ -100,22 +135,39 @@ _HISTORY = r"version|quantization_status|global_compression_ratio|producer\..*|c
 _EXCEPT = r"ignore|modules_to_not_convert|config_groups\.\w+\.targets"
 _OTHERS: Mapping[str, Allowed] = {_NOT_WEIGHTS: _ANY, _HISTORY: _ANY, _EXCEPT: _ANY}
 _WEIGHTS: Mapping[str, Allowed] = {
-    r"config_groups\.\w+\.weights\.num_bits": (8,),
+    r"config_groups\.\w+\.weights\.num_bits": (4, 8),
     r"config_groups\.\w+\.weights\.type": ("float",),
     r"config_groups\.\w+\.weights\.symmetric": (True,),
     r"config_groups\.\w+\.weights\.dynamic": (False,),
-    r"config_groups\.\w+\.weights\.strategy": ("tensor", "channel", "block"),
+    r"config_groups\.\w+\.weights\.strategy": ("tensor", "channel", "block", "tensor_group", "group"),
+    r"config_groups\.\w+\.weights\.group_size": (16, 32),  # those of NVFP4 and MXFP4
+    r"config_groups\.\w+\.weights\.(scale|zp)_dtype": _ANY,
     r"config_groups\.\w+\.weights\.block_structure": _BLOCKS,
+}
+_FORMATS = ("float-quantized", "naive-quantized", "nvfp4-pack-quantized", "mxfp4-pack-quantized", "mixed-precision")
+# ModelOpt's, and as what weights are then stored; what they say of activations changes nothing here.
+_ALGORITHMS: Mapping[str, tuple[str, ...]] = {
+    "FP8": ("F8_E4M3",),
+    "NVFP4": ("U8",),
+    "W4A16_NVFP4": ("U8",),
+    "MXFP4": ("U8",),
+    "MIXED_PRECISION": ("F8_E4M3", "U8"),
 }
 _METHODS: Mapping[str, Mapping[str, Allowed]] = {
     "fp8": {"fmt": ("e4m3",), "weight_block_size": _BLOCKS, "activation_scheme": _ANY, **_OTHERS},
     "compressed-tensors": {
-        r"(config_groups\.\w+\.)?format": ("float-quantized", "naive-quantized"),
+        r"(config_groups\.\w+\.)?format": _FORMATS,
         r"sparsity_config\.format": ("dense",),
         **_WEIGHTS,
         **_OTHERS,
     },
-    "modelopt": {"quant_algo": ("FP8",), **_WEIGHTS, **_OTHERS},
+    "modelopt": {
+        r"quant_algo|quantized_layers\..+\.quant_algo": tuple(_ALGORITHMS),
+        r"(quantized_layers\..+\.)?group_size": (16, 32),
+        "exclude_modules": _ANY,
+        **_WEIGHTS,
+        **_OTHERS,
+    },
     "mxfp4": _OTHERS,
 }
 
@@ -128,10 +180,14 @@ def check_key(checkpoint: Checkpoint, key: str) -> None:
     if rules is None:
         raise metadata.wrong(_METHOD, f"{', '.join(_METHODS)}: choose such a model, one not quantised, or a GGUF file")
     if key == _METHOD:
-        stored = "U8" if method == "mxfp4" else "F8_E4M3"
-        if all(tensor.format != stored for tensor in checkpoint.tensors.values()):
-            raise CheckpointError(f"{metadata.path}: {_METHOD} is {metadata.shown(key)}, but no tensor is {stored}")
+        stored = {"mxfp4": ("U8",), "fp8": ("F8_E4M3",)}.get(str(method), ("F8_E4M3", "U8"))
+        _check_stored(checkpoint, key, stored)
         return
+    if key == f"{PREFIX}quant_algo":
+        _check_stored(checkpoint, key, _ALGORITHMS.get(str(metadata.value(key)), ("F8_E4M3", "U8")))
+    bits = metadata.value(key)
+    if key.endswith(".weights.num_bits") and bits in (4, 8):
+        _check_stored(checkpoint, key, ("U8",) if bits == 4 else ("F8_E4M3",))
     rule = next((rule for rule in rules if re.fullmatch(rule, key.removeprefix(PREFIX), re.ASCII)), None)
     if rule is None:
         raise CheckpointError(
@@ -141,3 +197,11 @@ def check_key(checkpoint: Checkpoint, key: str) -> None:
     allowed = rules[rule]
     if allowed is not None and metadata.value(key) not in allowed:
         raise metadata.wrong(key, f"{' or '.join(map(str, allowed))}: imp does not read anything else")
+
+
+def _check_stored(checkpoint: Checkpoint, key: str, formats: tuple[str, ...]) -> None:
+    """CheckpointError where a key speaks of weights as which none is stored; scales are none."""
+    weights = (tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(("_scale", _EXPONENTS)))
+    if all(tensor.format not in formats for tensor in weights):
+        shown = checkpoint.metadata.shown(key)
+        raise CheckpointError(f"{checkpoint.metadata.path}: {key} is {shown}, but no tensor is {' or '.join(formats)}")

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, TensorInfo
-from imp_codegen.formats import Format, format_named, formats
+from imp_codegen.formats import Format, Part, format_named, formats
 
 Bytes = NDArray[np.uint8]
+
+_BYTES = Format("U8", 1, (Part(1, 1),), lambda raw: raw.astype(np.float32))
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,21 @@ class Plus:
 @dataclass(frozen=True, slots=True)
 class Float32:
     """Floats as float32."""
+
+    source: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """Bytes whose meaning their group knows. Above `most`, where a scale is no number, they are refused."""
+
+    name: str
+    most: int = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Reciprocal:
+    """One over each of some floats, which have to be above zero, as float32."""
 
     source: Source
 
@@ -157,6 +174,8 @@ Source = (
     | HeadColumns
     | Plus
     | Float32
+    | Codes
+    | Reciprocal
     | Group
     | Stack
     | Flat
@@ -185,13 +204,15 @@ class Stored(Protocol):
 def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
     """The tensors that a source reads, and which rows of them, begin and end; None for all."""
     match source:
-        case Tensor(name):
+        case Tensor(name) | Codes(name):
             return {name: None}
         case Rows(inner, begin, end):
             (name, span), *rest = spans_of(inner).items()
             first, _ = span or (0, 0)
             return {name: (first + begin, first + end), **dict(rest)}
         case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner) | Transposed(inner) | Unstacked(inner):
+            return spans_of(inner)
+        case Reciprocal(inner):
             return spans_of(inner)
         case HeadRows(inner) | HeadColumns(inner):
             return spans_of(inner)
@@ -222,6 +243,10 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredPlus(open_source(inner, checkpoint), source, checkpoint, value)
         case Float32(inner):
             return _StoredFloat32(open_source(inner, checkpoint), source, checkpoint)
+        case Codes(name, most):
+            return _StoredCodes(checkpoint, name, most)
+        case Reciprocal(inner):
+            return _StoredReciprocal(open_source(Float32(inner), checkpoint), source, checkpoint)
         case Group(_, sources):
             return _StoredGroup([open_source(each, checkpoint) for each in sources], source, checkpoint)
         case Stack(sources):
@@ -371,6 +396,43 @@ class _StoredFloat32:
     def rows(self, start: int, stop: int) -> Bytes:
         floats = self._inner.format.dequantize(self._inner.rows(start, stop))
         return np.ascontiguousarray(floats, "<f4").view(np.uint8)
+
+
+class _StoredCodes:
+    def __init__(self, checkpoint: Checkpoint, name: str, most: int) -> None:
+        tensor = checkpoint.tensors.get(name)
+        if tensor is None:
+            raise CheckpointError(f"{checkpoint.path}: tensor {name!r} is missing; the checkpoint is incomplete")
+        if tensor.format not in ("U8", "F8_E4M3", "F8_E8M0"):
+            raise CheckpointError(f"{checkpoint.path}: tensor {name!r} is {tensor.format}, expected U8, a byte each")
+        self.shape = tensor.shape
+        self.format = _BYTES
+        self._checkpoint = checkpoint
+        self._name = name
+        self._most = most
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        found = self._checkpoint.rows(self._name, start, stop)
+        if (largest := int(found.max(initial=0))) > self._most:
+            raise CheckpointError(
+                f"{self._checkpoint.path}: tensor {self._name!r} has a scale whose byte is {largest:#x}, expected at "
+                f"most {self._most:#x}: imp reads scales that are positive numbers"
+            )
+        return found
+
+
+class _StoredReciprocal:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
+        self.shape = inner.shape
+        self.format = inner.format
+        self._inner = inner
+        self._what = f"{checkpoint.path}: tensor {next(iter(spans_of(source)))!r}"
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        divisors = np.ascontiguousarray(self._inner.rows(start, stop)).view("<f4")
+        if not (np.isfinite(divisors) & (divisors > 0)).all():
+            raise CheckpointError(f"{self._what} is {divisors.min()}, expected a number above 0, as it is divided by")
+        return np.ascontiguousarray(np.float32(1) / divisors, "<f4").view(np.uint8)
 
 
 class _StoredGroup:

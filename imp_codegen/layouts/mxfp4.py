@@ -15,10 +15,13 @@ _BLOCK = np.dtype([("e", "u1"), ("qs", "u1", 16)])
 
 
 def _arguments(fmt: Format) -> tuple[int, ...] | None:
-    return E2M1 if fmt.name == "MXFP4" else None
+    return E2M1 if fmt.name in ("MXFP4", "MXFP4_TENSORS") else None
 
 
 def _split(fmt: Format, raw: Bytes) -> tuple[Bytes, Bytes]:
+    if fmt.of:
+        cols = fmt.cols(raw.shape[1])
+        return raw[:, : cols // 2], raw[:, cols // 2 :]
     blocks = raw.view(_BLOCK)
     return pack_pairs(nibbles(blocks["qs"]).reshape(len(raw), -1)), np.ascontiguousarray(blocks["e"])
 

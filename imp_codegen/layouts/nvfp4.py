@@ -16,11 +16,14 @@ _BLOCK = np.dtype([("s", "u1", 4), ("qs", "u1", (4, 8))])
 
 
 def _arguments(fmt: Format) -> tuple[int, ...] | None:
-    return E2M1 if fmt.name in ("NVFP4", "NVFP4_SCALED") else None
+    return E2M1 if fmt.name in ("NVFP4", "NVFP4_SCALED", "NVFP4_TENSORS") else None
 
 
 def _split(fmt: Format, raw: Bytes) -> tuple[Bytes, Bytes, Bytes]:
     rows = len(raw)
+    if fmt.name == "NVFP4_TENSORS":
+        cols = fmt.cols(raw.shape[1])
+        return raw[:, : cols // 2], raw[:, cols // 2 : -4], raw[:, -4:]
     factors = raw[:, -4:] if fmt.of else np.ones((rows, 1), "<f4").view(np.uint8)
     blocks = np.ascontiguousarray(raw[:, :-4] if fmt.of else raw).view(_BLOCK)
     scales = np.where(blocks["s"] == 0x7F, np.uint8(0), blocks["s"] & 0x7F)

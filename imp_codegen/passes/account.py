@@ -28,7 +28,7 @@ _KEYS_AND_VALUES = re.compile(
     re.ASCII,
 )
 # What activations and the cache would be rounded with, were they: here they are not.
-_SCALES_OF_OTHERS = re.compile(r"(.+)\.(?:input_scale|[kv]_scale)", re.ASCII)
+_SCALES_OF_OTHERS = re.compile(r"(.+)\.(?:input_scale|input_global_scale|[kv]_scale)", re.ASCII)
 _HEAD, _EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
 
 
@@ -102,7 +102,8 @@ def _changes_nothing(checkpoint: Checkpoint, spec: ModelSpec, name: str) -> bool
         return True
     if (found := _SCALES_OF_OTHERS.fullmatch(name)) is not None:  # beside a weight that has scales of its own
         weight = checkpoint.tensors.get(f"{found[1]}.weight")
-        return weight is not None and weight.format in ("NVFP4", "F8_E4M3")
+        packed = f"{found[1]}.weight_packed" in checkpoint.tensors
+        return packed or (weight is not None and weight.format in ("NVFP4", "F8_E4M3", "U8"))
     if (found := _KEYS_AND_VALUES.fullmatch(name)) and int(found[1]) < len(spec.layers):
         return spec.layers[int(found[1])].mixer.shares is not None
     if not spec.tied_embeddings or name != _HEAD:

@@ -42,6 +42,17 @@ def truth(fmt: Format, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
     with np.errstate(all="ignore"):
         if fmt.name == "NVFP4_SCALED":
             return truth(format_named(fmt.of[0]), raw[:, :-4]) * np.ascontiguousarray(raw[:, -4:]).view("<f4")
+        if fmt.name.endswith("4_TENSORS"):
+            cols = fmt.cols(raw.shape[1])
+            values = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6])
+            codes = np.stack([raw[:, : cols // 2] & 15, raw[:, : cols // 2] >> 4], -1).reshape(len(raw), -1)
+            if fmt.name == "MXFP4_TENSORS":
+                exact = values[codes] * np.repeat(2.0 ** (raw[:, cols // 2 :].astype(int) - 127), 32, 1)
+            else:
+                steps = np.array([e4m3(code) for code in range(256)], np.float64)[raw[:, cols // 2 : -4]]
+                factor = np.ascontiguousarray(raw[:, -4:]).view("<f4").astype(np.float64)
+                exact = values[codes] * np.repeat(steps, 16, 1) * factor
+            return exact.astype(np.float32)
         if fmt.ggml_type is None:
             cols = fmt.cols(raw.shape[1])
             codes = np.array([e4m3(code) for code in range(256)], np.float32)[raw[:, :cols]]
@@ -59,7 +70,10 @@ def assert_same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> No
 
 
 def random_rows(fmt: Format, rows: int, cols: int, seed: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(seed).integers(0, 256, (rows, fmt.row_bytes(cols)), np.uint8)
+    raw = np.random.default_rng(seed).integers(0, 256, (rows, fmt.row_bytes(cols)), np.uint8)
+    if fmt.name == "NVFP4_TENSORS":  # of which files with other scales are refused
+        raw[:, cols // 2 : -4] %= 0x7F
+    return raw
 
 
 def test_formats_are_the_files_of_the_folder() -> None:

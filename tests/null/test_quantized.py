@@ -81,7 +81,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "a new key": (BLOCKS | {"rotation": 3}, "", "key 'quantization_config.rotation' is 3, but imp does not know"),
     "other bits": (
         COMPRESSED | {"config_groups": {"group_0": GROUP | {"weights": GROUP["weights"] | {"num_bits": 4}}}}, "",
-        "quantization_config.config_groups.group_0.weights.num_bits is 4, expected 8",
+        "quantization_config.config_groups.group_0.weights.num_bits is 4, but no tensor is U8",
     ),
     "no scales": (BLOCKS, "_scale_inv", "proj.weight' is F8_E4M3, which needs one tensor of scales; there is neither"),
 }  # fmt: skip
