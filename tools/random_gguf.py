@@ -50,6 +50,9 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         rope = attention.rope
         if rope is None or rope.magnitude != 1:
             raise ImpError(f"{shape}: this tool writes no models without a rotary embedding, and none with YaRN")
+        mixture = next((layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoeSpec)), None)
+        if mixture is not None and (mixture.biased or mixture.shared or not mixture.normalise):
+            raise ImpError(f"{shape}: of mixtures of experts this tool writes those of Qwen3 and Mixtral")
         writer = GGUFWriter(output, spec.architecture)
         writer.add_name(f"{shape.stem} {quant}, random weights")
         writer.add_tokenizer_model("none")
@@ -58,11 +61,11 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         writer.add_context_length(spec.context)
         writer.add_embedding_length(spec.hidden)
         writer.add_feed_forward_length(spec.layers[0].ffn.width)
-        mixture = next((layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoeSpec)), None)
         if mixture is not None:
             writer.add_expert_count(mixture.experts)
             writer.add_expert_used_count(mixture.used)
-            writer.add_expert_feed_forward_length(mixture.width)
+            if spec.architecture != "llama":
+                writer.add_expert_feed_forward_length(mixture.width)
         writer.add_head_count(attention.heads)
         writer.add_head_count_kv(attention.kv_heads)
         writer.add_key_length(attention.head_dim)

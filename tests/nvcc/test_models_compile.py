@@ -57,6 +57,14 @@ def test_odd_widths_compile_without_spills(tmp_path, name):
     check_compiles(random_checkpoint(path, quant), tuple(with_one_chunk(target, -1) for target in TARGETS))
 
 
+@pytest.mark.thorough
+def test_experts_compile_without_spills(tmp_path):
+    config = json.loads((ROOT / "models" / "shapes" / "qwen3-30b-a3b.json").read_text("utf-8"))
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config | {"num_hidden_layers": 1, "vocab_size": 1000}), "utf-8")
+    check_compiles(random_checkpoint(path, "Q4_K_M"), tuple(with_one_chunk(target, -1) for target in TARGETS))
+
+
 def check_compiles(checkpoint, targets):
     with closing(checkpoint):
         compiled = plan_model(checkpoint, targets, CompileOptions(form="graph"))
