@@ -112,6 +112,47 @@ def test_mxfp4_is_exact(kind: str, folder: Path) -> None:
     check_weights(folder, 0)
 
 
+def test_recipes_may_be_mixed(folder: Path) -> None:
+    """Attention in FP8 with a scale a row and one matrix in BF16 beside NVFP4, as published folders have it."""
+    tensors = stored(folder / "model.safetensors")
+    rng = np.random.default_rng(1)
+    plain = rng.integers(0, 1 << 16, (256, 256), dtype=np.uint16) & 0xBFFF  # no exponent of what is not finite
+    codes: dict[str, NDArray[np.uint8]] = {}
+    for name in [name for name in tensors if name.endswith("_packed")]:
+        module = name.removesuffix(".weight_packed")
+        rows, half = tensors[name][1]
+        if "self_attn" not in module and not module.endswith("1.mlp.down_proj"):
+            continue
+        for end in ("weight_packed", "weight_scale", "weight_global_scale", "input_global_scale"):
+            del tensors[f"{module}.{end}"]
+        if "mlp" in module:
+            tensors[f"{module}.weight"] = ("BF16", [256, 256], plain.tobytes())
+            continue
+        codes[module] = rng.integers(0, 0x7F, (rows, 2 * half), dtype=np.uint8)
+        scales = rng.uniform(0.5, 2, (rows, 1)).astype("<f4")
+        tensors[f"{module}.weight"] = ("F8_E4M3", [rows, 2 * half], codes[module].tobytes())
+        tensors[f"{module}.weight_scale"] = ("F32", [rows, 1], scales.tobytes())
+    config = json.loads((folder / "config.json").read_text("utf-8"))["quantization_config"]
+    config["config_groups"]["group_1"] = {
+        "weights": {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False},
+        "format": "float-quantized",
+        "targets": ["re:.*self_attn.*"],
+    }
+    hold(say(folder, quantization_config=config | {"format": "mixed-precision"}), tensors)
+    table = np.array([e4m3(code) for code in range(256)], np.float64)
+    with planned(folder) as compiled:
+        weights = compiled.weights
+        for ours, module in (("attn_v", "self_attn.v_proj"), ("attn_output", "self_attn.o_proj")):
+            weight, name = weights[f"blk.1.{ours}.weight"], f"model.layers.1.{module}"
+            expected = table[codes[name]] * array(tensors, f"{name}.weight_scale")
+            found = weight.format.dequantize(weight.rows(0, weight.shape[0]))
+            np.testing.assert_allclose(found, expected, rtol=1e-7)
+        down, up = weights["blk.1.ffn_down.weight"], weights["blk.1.ffn_up.weight"]
+        np.testing.assert_array_equal(down.rows(0, 256).reshape(-1).view("<u2"), plain.reshape(-1))
+        found = up.format.dequantize(up.rows(0, 256))
+        np.testing.assert_allclose(found, truth(tensors, "model.layers.1.mlp.up_proj"), rtol=2.5e-7)
+
+
 WHICH = "model.layers.0.mlp.up_proj.weight"
 
 
