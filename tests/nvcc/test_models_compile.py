@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_attention_compile import FRAME, TILE_BYTES
-from test_prefill_compile import BATCH_BYTES, REST_BYTES
+from test_prefill_compile import BATCH_BYTES, EXPERT_BYTES, REST_BYTES
 
 from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint import open_checkpoint
@@ -83,7 +83,7 @@ def most(entry, program):
         return TILE_BYTES
     if entry.startswith("gemm_") and program.startswith(("batch_r", "head_r")):
         return BATCH_BYTES
-    return REST_BYTES if entry.startswith(("top_logits_", "gemm_")) else 0
+    return EXPERT_BYTES if entry.startswith("gemm_") else REST_BYTES if entry.startswith("top_logits_") else 0
 
 
 def test_a_source_that_does_not_compile_is_an_error():

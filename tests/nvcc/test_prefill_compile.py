@@ -19,6 +19,8 @@ INCLUDE = Path(__file__).resolve().parents[2] / "templates" / "include"
 BATCH_BYTES = 128
 # One of the rarer formats lacks two registers on sm_120a where a tile ends.
 REST_BYTES = 8
+# Two CTAs of experts' products share registers: 104 for each thread that multiplies (12 bytes by nvcc 13.5).
+EXPERT_BYTES = 16
 SHARED = {"sm_90a": 227 << 10, "sm_120a": 99 << 10}  # bytes that a block may have
 
 BYTES = "const std::uint8_t*"
@@ -256,5 +258,6 @@ def test_compiles_without_spills(arch: str, stages: Mapping[str, tuple[str, tupl
     assert {entry for entry, *_ in frames} == set(stages), done.stderr
     for entry, *nbytes in frames:
         most = BATCH_BYTES if entry in BATCH else REST_BYTES if entry.upper() in REST else 0
+        most = EXPERT_BYTES if entry.endswith("_experts") else most
         assert max(map(int, nbytes)) <= most, done.stderr
     assert "serialized" not in done.stderr  # products of warpgroups that wait for one another

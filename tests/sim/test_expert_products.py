@@ -104,7 +104,7 @@ MIXTURES = {
     "few_by_warps": Mixture(3, 2, 13, 256, 64, "Q8_0", (2, 32), warps=Warps(1, 1, half_sums=True)),
     "many": Mixture(70, 8, 40, hidden=256, width=128, format="Q4_K", shape=(4, 256), tile=32, down="Q8_0"),
     "many_by_warps": Mixture(70, 8, 40, 256, 128, "Q4_K", (2, 256), down="Q8_0", warps=Warps(1, 2, half_sums=True)),
-    "one_tile": Mixture(33, 4, 64, hidden=512, width=256, format="Q6_K", shape=(2, 256), tile=256),
+    "one_tile": Mixture(33, 4, 40, hidden=256, width=256, format="Q6_K", shape=(2, 256), tile=256),
     "alone": Mixture(2, 1, 70, hidden=128, width=32, format="BF16", shape=(1, 32), warps=Warps(2, 1, half_sums=False)),
 }
 
