@@ -12,7 +12,8 @@ from dense_truth import Truth
 from model_checks import FIXTURES, MODELS, kl_divergence, source_of
 
 OF_TRUTH = ("llama", "mistral", "phi3", "qwen2", "qwen3")  # what dense_truth.py knows
-DENSE = [(architecture, quant) for architecture, quant in MODELS if architecture in OF_TRUTH]
+# The converter takes no folders in NVFP4.
+DENSE = [(name, quant) for name, quant in MODELS if name in OF_TRUTH and not quant.startswith("nvfp4")]
 
 
 @pytest.mark.parametrize(("architecture", "quant"), DENSE)
