@@ -65,7 +65,7 @@ def lower(low: Lowering, graph: Graph, wanted: Wanted = "graph") -> Lowered:
     """
     one, *chunks = (body(low, graph, rows) for rows in (1, *low.target.chunks))
     many = chunks[0]
-    routers = {op.logits for op in graph.ops if isinstance(op, Route)}  # whose products are those of one row
+    routers = {op.logits for op in graph.ops if isinstance(op, Route)}  # which have kernels of their own
     weights = tuple(op.weight for op in graph.ops if isinstance(op, Linear) and op.out not in routers)
     batches = [body(low, graph, rows, batch=True) for rows in low.target.batches]
     low, head = one.low, head_of(one)
