@@ -11,6 +11,8 @@ import re
 from collections.abc import Collection, Mapping
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
+from imp_codegen.checkpoint.json_text import keys_and_values, parse_object
+from imp_codegen.checkpoint.metadata import Metadata
 from imp_codegen.sources import (
     Below,
     Codes,
@@ -34,6 +36,7 @@ from imp_codegen.sources import (
 
 PREFIX = "quantization_config."
 _METHOD = f"{PREFIX}quant_method"
+_MODELOPT, _OWN_PREFIX, _LONGEST = "hf_quant_config.json", "quantization.", 1 << 22
 _SCALES = ("weight_scale_inv", "weight_scale")
 """What the scales of a weight in F8_E4M3 are called; it has one tensor of them. Both are multiplied by."""
 
@@ -176,32 +179,47 @@ def check_key(checkpoint: Checkpoint, key: str) -> None:
     """CheckpointError if a key of `quantization_config` says other than what `with_scales` reads."""
     metadata = checkpoint.metadata
     method = metadata.value(_METHOD)
-    rules = _METHODS.get(method) if isinstance(method, str) else None
-    if rules is None:
+    if not isinstance(method, str) or method not in _METHODS:
         raise metadata.wrong(_METHOD, f"{', '.join(_METHODS)}: choose such a model, one not quantised, or a GGUF file")
     if key == _METHOD:
-        stored = {"mxfp4": ("U8",), "fp8": ("F8_E4M3",)}.get(str(method), ("F8_E4M3", "U8"))
-        _check_stored(checkpoint, key, stored)
+        stored = {"mxfp4": ("U8",), "fp8": ("F8_E4M3",)}.get(method, ("F8_E4M3", "U8"))
+        _check_stored(checkpoint, metadata, key, stored)
         return
-    if key == f"{PREFIX}quant_algo":
-        _check_stored(checkpoint, key, _ALGORITHMS.get(str(metadata.value(key)), ("F8_E4M3", "U8")))
-    bits = metadata.value(key)
-    if key.endswith(".weights.num_bits") and bits in (4, 8):
-        _check_stored(checkpoint, key, ("U8",) if bits == 4 else ("F8_E4M3",))
-    rule = next((rule for rule in rules if re.fullmatch(rule, key.removeprefix(PREFIX), re.ASCII)), None)
+    _check_rule(checkpoint, metadata, key, PREFIX, method)
+
+
+def check_recipe_beside(checkpoint: Checkpoint) -> None:
+    """The same of ModelOpt's own file, which folders have beside config.json or in place of its words."""
+    raw = checkpoint.text(_MODELOPT, _LONGEST) if checkpoint.dialect == "hf" else None
+    if raw is None:
+        return
+    path = checkpoint.path / _MODELOPT
+    recipe = Metadata(path, keys_and_values(parse_object(raw, str(path)), path))
+    for key in recipe:
+        if key.startswith(_OWN_PREFIX) and recipe.value(key) is not None:
+            _check_rule(checkpoint, recipe, key, _OWN_PREFIX, "modelopt")
+
+
+def _check_rule(checkpoint: Checkpoint, metadata: Metadata, key: str, prefix: str, method: str) -> None:
+    rules, value = _METHODS[method], metadata.value(key)
+    if key == f"{prefix}quant_algo":
+        _check_stored(checkpoint, metadata, key, _ALGORITHMS.get(str(value), ("F8_E4M3", "U8")))
+    if key.endswith(".weights.num_bits") and value in (4, 8):
+        _check_stored(checkpoint, metadata, key, ("U8",) if value == 4 else ("F8_E4M3",))
+    rule = next((rule for rule in rules if re.fullmatch(rule, key.removeprefix(prefix), re.ASCII)), None)
     if rule is None:
         raise CheckpointError(
             f"{metadata.path}: key {key[:80]!r} is {metadata.shown(key)}, but imp does not know this key of {method}, "
             "and it may change what weights mean; choose another checkpoint"
         )
     allowed = rules[rule]
-    if allowed is not None and metadata.value(key) not in allowed:
+    if allowed is not None and value not in allowed:
         raise metadata.wrong(key, f"{' or '.join(map(str, allowed))}: imp does not read anything else")
 
 
-def _check_stored(checkpoint: Checkpoint, key: str, formats: tuple[str, ...]) -> None:
+def _check_stored(checkpoint: Checkpoint, metadata: Metadata, key: str, formats: tuple[str, ...]) -> None:
     """CheckpointError where a key speaks of weights as which none is stored; scales are none."""
     weights = (tensor for name, tensor in checkpoint.tensors.items() if not name.endswith(("_scale", _EXPONENTS)))
     if all(tensor.format not in formats for tensor in weights):
-        shown = checkpoint.metadata.shown(key)
-        raise CheckpointError(f"{checkpoint.metadata.path}: {key} is {shown}, but no tensor is {' or '.join(formats)}")
+        shown = metadata.shown(key)
+        raise CheckpointError(f"{metadata.path}: {key} is {shown}, but no tensor is {' or '.join(formats)}")

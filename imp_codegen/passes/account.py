@@ -16,7 +16,7 @@ import numpy as np
 from imp_codegen.checkpoint import Checkpoint, CheckpointError
 from imp_codegen.models._rope import LONG_FACTORS, ROPE_FREQUENCIES, SHORT_FACTORS
 from imp_codegen.passes.harmless import FIELDS, HARMLESS_FIELDS, KEYS, NO_WEIGHTS, OTHER_PARTS, OTHERS, TOKENIZER
-from imp_codegen.quantized import PREFIX, check_key
+from imp_codegen.quantized import PREFIX, check_key, check_recipe_beside
 from imp_codegen.sources import Source, spans_of
 from imp_codegen.spec import ModelSpec
 
@@ -37,6 +37,7 @@ def account(checkpoint: Checkpoint, spec: ModelSpec, sources: Collection[Source]
 
     The result is what else is left out, a line each for people.
     """
+    check_recipe_beside(checkpoint)
     notes = _account_for_tensors(checkpoint, spec, sources)
     for key in checkpoint.metadata.unread():
         _account_for_key(checkpoint, spec, key)

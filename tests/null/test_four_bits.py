@@ -227,3 +227,32 @@ def test_what_a_recipe_says_otherwise_is_named(changes: dict[str, Any], expected
     with pytest.raises(CheckpointError) as caught, planned(recipe(folder, **changes)):
         pass
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        (
+            {"quant_algo": "NVFP4_AWQ"},
+            "hf_quant_config.json: quantization.quant_algo is 'NVFP4_AWQ', expected FP8 or NV",
+        ),
+        ({"quant_algo": "FP8"}, "hf_quant_config.json: quantization.quant_algo is 'FP8', but no tensor is F8_E4M3"),
+        ({"group_size": 64}, "hf_quant_config.json: quantization.group_size is 64, expected 16 or 32"),
+        (
+            {"has_zero_point": True},
+            "key 'quantization.has_zero_point' is True, but imp does not know this key of modelo",
+        ),
+    ],
+)
+def test_what_modelopts_own_file_says_otherwise_is_named(
+    changes: dict[str, Any], expected: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "m"
+    shutil.copytree(FOLDERS["nvfp4-modelopt"], folder)
+    path = folder / "hf_quant_config.json"
+    document = json.loads(path.read_text("utf-8"))
+    document["quantization"] |= changes
+    path.write_text(json.dumps(document), "utf-8")
+    with pytest.raises(CheckpointError) as caught, planned(folder):
+        pass
+    assert expected in str(caught.value)
