@@ -30,8 +30,8 @@ _SAFETENSORS = "safetensors"  # in place of a quantisation
 CONFIG = "config.json"
 _TEXTS = frozenset((
     "1_Pooling/config.json", "additional_chat_templates/tool_use.jinja", "chat_template.jinja", "chat_template.json",
-    "generation_config.json", "hf_quant_config.json", "model.safetensors.index.json", "modules.json", "tokenizer.json", "tokenizer.model",
-    "tokenizer_config.json",
+    "generation_config.json", "hf_quant_config.json", "model.safetensors.index.json", "modules.json",
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 ))  # fmt: skip
 _PATIENCE = 2.0  # seconds for the Hub to answer what is in a repository, where HF_HUB_ETAG_TIMEOUT says nothing
 
