@@ -17,6 +17,7 @@ Array = NDArray[Any]
 SOURCE = Path(__file__).resolve().parent / "sim" / "kernels" / "isa.cu"
 RESIDENT_SOURCE = SOURCE.with_name("resident.cu")
 WGMMA_SOURCE = SOURCE.with_name("wgmma.cu")
+FP4_SOURCE = SOURCE.with_name("fp4.cu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,6 +324,71 @@ def wgmma_cases() -> list[Case]:
         buffers = (_same(a.astype(np.float16)), _same(b.astype(np.float16)), _out(a @ b))
         found.append(Case(f"wgmma_lines_{columns}", buffers, block=256, shared_bytes=columns * 128))
     return found
+
+
+_E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
+_UE4M3 = np.array([e4m3(code) for code in range(127)], np.float32)
+
+
+def _nearest(sizes: Array, table: Array) -> Array:
+    """Codes of the numbers of a table next to sizes, of two as near the even one; beyond the table its last."""
+    middles = (table[1:].astype(np.float64) + table[:-1]) / 2
+    codes = np.searchsorted(middles, sizes.astype(np.float64), "left")
+    ties = (codes < len(middles)) & (middles[np.minimum(codes, len(middles) - 1)] == sizes)
+    return (codes + (ties & (codes % 2 == 1))).astype(np.uint32)
+
+
+def _small_floats(rng: np.random.Generator) -> Case:
+    """Every middle between two codes, what lies beside it, and what is no number."""
+    middles = [(table[1:] + table[:-1]) / 2 for table in (_E2M1, _UE4M3)]
+    drawn = 10.0 ** rng.uniform(-4, 4, 64)
+    sizes = np.concatenate([_E2M1, _UE4M3, *middles, drawn, [464, 470, np.inf]]).astype(np.float32)
+    beside = [np.nextafter(sizes, np.float32(end)) for end in (0, np.inf)]
+    sizes = np.concatenate([sizes, *beside, [np.nan]]).astype(np.float32)
+    x = np.resize(sizes, 992) * np.where(np.arange(992) < len(sizes), 1, -1).astype(np.float32)
+    nan = np.isnan(x)
+    e2m1 = np.where(nan, 7, _nearest(np.abs(x), _E2M1) | np.signbit(x).astype(np.uint32) << 3).astype(np.uint32)
+    wide = np.where(nan, 0x7F, _nearest(np.abs(x), _UE4M3) | np.signbit(x).astype(np.uint32) << 7).astype(np.uint32)
+    return Case("small_floats", (_same(x), _out(np.stack([e2m1 | np.roll(e2m1, -1) << 4, wide]))), block=len(x))
+
+
+def _fragments_nvfp4(rng: np.random.Generator, scales: tuple[int, int], tolerance: float) -> Case:
+    """Lane by lane, from the PTX ISA's formulas for m16n8k64 with scale_vec::4X, and tables of both formats.
+
+    `scales`: codes that scales are drawn from. Of a few of them sums are exact in any order, and bits count.
+    """
+    codes_a, codes_b = rng.integers(0, 16, (16, 64), np.uint32), rng.integers(0, 16, (8, 64), np.uint32)
+    scales_a, scales_b = rng.integers(*scales, (16, 4), np.uint32), rng.integers(*scales, (8, 4), np.uint32)
+    signed = np.concatenate([_E2M1, -_E2M1]).astype(np.float64)
+    values_a = signed[codes_a] * _UE4M3[scales_a].repeat(4 * 4, axis=1)
+    values_b = signed[codes_b] * _UE4M3[scales_b].repeat(4 * 4, axis=1)
+    c = _eighths(rng, 16, 8)
+    d = values_a @ values_b.T + c
+    a, b = np.zeros((32, 4), np.uint32), np.zeros((32, 2), np.uint32)
+    words = rng.integers(0, 2**32, (2, 32), np.uint32)  # most lanes' mean nothing
+    before, after = np.zeros((32, 4), np.float32), np.zeros((32, 4), np.float32)
+    for lane in range(32):
+        group, member = lane >> 2, lane % 4
+        for i in range(32):
+            row = group if i < 8 or 16 <= i < 24 else group + 8
+            a[lane, i // 8] |= codes_a[row, member * 8 + (i & 7) + (0 if i < 16 else 32)] << np.uint32(i % 8 * 4)
+        for i in range(16):
+            b[lane, i // 8] |= codes_b[group, member * 8 + (i & 7) + (0 if i < 8 else 32)] << np.uint32(i % 8 * 4)
+        for i in range(4):
+            where = (group if i < 2 else group + 8, member * 2 + (i & 1))
+            before[lane, i], after[lane, i] = c[where], d[where]
+    for row in range(16):
+        words[0, 4 * (row % 8) + row // 8] = scales_a[row].astype(np.uint8).view(np.uint32)[0]
+    for column in range(8):
+        words[1, 4 * column] = scales_b[column].astype(np.uint8).view(np.uint32)[0]
+    return Case("fragments_nvfp4", (*map(_same, (a, b, words)), Buffer(before, after, tolerance)))
+
+
+def fp4_cases() -> list[Case]:
+    """Those of FP4_SOURCE."""
+    rng = np.random.default_rng(12)
+    exact = [_fragments_nvfp4(rng, (0x38, 0x48), 0.0) for _ in range(4)]
+    return [_small_floats(rng), *exact, _fragments_nvfp4(rng, (0, 127), 1e-3)]
 
 
 def _indices() -> Case:

@@ -6,13 +6,28 @@ import pytest
 from imp_codegen.build import Unit, build
 from imp_codegen.targets import targets
 from imp_runtime.device import Launch, open_device
-from isa_cases import RESIDENT_SOURCE, SOURCE, WGMMA_SOURCE, cases, check, resident_cases, wgmma_cases
+from isa_cases import (
+    FP4_SOURCE,
+    RESIDENT_SOURCE,
+    SOURCE,
+    WGMMA_SOURCE,
+    cases,
+    check,
+    fp4_cases,
+    resident_cases,
+    wgmma_cases,
+)
 
 
 @pytest.mark.parametrize(
     ("source", "found"),
-    [(SOURCE, cases()), (RESIDENT_SOURCE, resident_cases()), (WGMMA_SOURCE, wgmma_cases())],
-    ids=["one warp", "resident", "warpgroups"],
+    [
+        (SOURCE, cases()),
+        (RESIDENT_SOURCE, resident_cases()),
+        (WGMMA_SOURCE, wgmma_cases()),
+        (FP4_SOURCE, fp4_cases()),
+    ],
+    ids=["one warp", "resident", "warpgroups", "fp4"],
 )
 def test_instructions_on_the_gpu(target, source, found):
     if source == WGMMA_SOURCE and not targets()[target].wgmma:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from sim_library import Flavour, SimLibrary, aligned, compile_portable, compile_sim
 
-from isa_cases import SOURCE, WGMMA_SOURCE, Case, cases, check, wgmma_cases
+from isa_cases import FP4_SOURCE, SOURCE, WGMMA_SOURCE, Case, cases, check, fp4_cases, wgmma_cases
 
 ORDERS = {"ascending": (1, 0, 1), "descending": (1, 1, 1), "random": (1, 2, 5), "two threads": (2, 2, 6)}
 
@@ -63,9 +63,12 @@ def test_check_finds_nothing(checked: SimLibrary, case: Case, order: str) -> Non
 
 
 @pytest.mark.parametrize("flavour", ["plain", "check"])
-def test_products_of_warpgroups(tmp_path: Path, flavour: Flavour) -> None:
-    library = SimLibrary(compile_sim(WGMMA_SOURCE, tmp_path, flavour))
+@pytest.mark.parametrize(
+    ("source", "found"), [(WGMMA_SOURCE, wgmma_cases()), (FP4_SOURCE, fp4_cases())], ids=["warpgroups", "fp4"]
+)
+def test_products_of_some_targets(tmp_path: Path, source: Path, found: list[Case], flavour: Flavour) -> None:
+    library = SimLibrary(compile_sim(source, tmp_path, flavour))
     for order in ORDERS.values():
         library.configure(*order)
-        for case in wgmma_cases():
+        for case in found:
             _run(library, case)

@@ -2,6 +2,7 @@
 // imp/sim holds the same functions for a CPU; the include path chooses.
 #pragma once
 
+#include "isa_fp4.h"
 #include "isa_math.h"
 #include "isa_memory.h"
 #include "isa_mma.h"

@@ -2,6 +2,7 @@
 // engine.cpp; a warp instruction is one function over the arguments of its 32 lanes.
 #pragma once
 
+#include "isa_fp4.h"
 #include "isa_math.h"
 #include "isa_memory.h"
 #include "isa_mma.h"
