@@ -292,9 +292,26 @@ class Engine:
         """Hidden states after the final norm at every position: float32 [n, hidden]; all else as for `logits`."""
         return self._every_position(tokens, before_part, "hidden", self.plan.hidden)
 
+    def logits_in_parts(self, tokens: Tokens[int], first: int = 0) -> Iterator[npt.NDArray[np.float32]]:
+        """Logits at the positions of `tokens` from `first` on, as `logits` has them, a program's rows at a time.
+
+        float32 [some, vocab] each, so that a long text with a large vocabulary needs no more memory than one part.
+        """
+        return self._parts(tokens, None, "logits", self.plan.vocab, first)
+
     def _every_position(
         self, tokens: Tokens[int], before_part: Callable[[], None] | None, program: str, width: int
     ) -> npt.NDArray[np.float32]:
+        result = np.empty((len(tokens), width), np.float32)
+        done = 0
+        for part in self._parts(tokens, before_part, program, width):
+            result[done : done + len(part)] = part
+            done += len(part)
+        return result
+
+    def _parts(
+        self, tokens: Tokens[int], before_part: Callable[[], None] | None, program: str, width: int, first: int = 0
+    ) -> Iterator[npt.NDArray[np.float32]]:
         """Run `tokens` in a borrowed slot; after each part of them what `<program>_r*` leaves in `<program>.all`."""
         self._check_tokens(tokens)
         if len(tokens) > self.context:
@@ -304,7 +321,6 @@ class Engine:
         if borrowed is None:
             raise RequestError(f"no free slot or KV blocks for {program}; finish or abort running sequences first")
         slot, blocks = borrowed
-        result = np.empty((len(tokens), width), np.float32)
         try:
             table = self.runner.paging.table(len(tokens), blocks)
             self.runner.write_slot(slot, 0, table, SamplingParams().record(0, NO_LEDGER))
@@ -314,11 +330,14 @@ class Engine:
                 self._scheduler.begin_round()
                 part = [int(token) for token in tokens[start : start + most]]
                 self._launcher.forward([(slot, part, False)])
-                self.runner.run(self.runner.program_for(program, len(part)).name)
-                result[start : start + len(part)] = self.runner.read(f"{program}.all", "f32", (len(part), width))
+                skipped = max(0, first - start)
+                if skipped < len(part):
+                    self.runner.run(self.runner.program_for(program, len(part)).name)
+                    shape = (len(part) - skipped, width)
+                    rows = self.runner.read(f"{program}.all", "f32", shape, 4 * width * skipped)
+                    yield rows.astype(np.float32, copy=False)
         finally:
             self._scheduler.give_back(slot, blocks)
-        return result
 
     def _launch(self, batch: Batch) -> None:
         """Launch a batch; its tokens, or a mark where there are none, are in flight from now on."""

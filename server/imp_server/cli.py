@@ -17,7 +17,7 @@ from imp_runtime.version import VERSION
 
 COMMANDS = (
     "compile", "link", "build", "pull", "run", "chat", "serve", "launch", "inspect", "diff",
-    "verify", "bench", "tune", "config",
+    "verify", "perplexity", "bench", "tune", "config",
 )  # fmt: skip
 
 

@@ -97,3 +97,19 @@ def test_the_server_lets_answers_go_on(engine: Engine) -> None:
     parts = [n for n, entry in enumerate(texts) if entry != "step"]
     assert len(parts) == 10
     assert all(after - before > 1 for before, after in itertools.pairwise(parts))
+
+
+@pytest.mark.parametrize("first", [0, 1, ROWS - 1, ROWS, ROWS + 3, 4 * ROWS, 5 * ROWS - 1])
+def test_logits_come_in_parts_from_any_position_on(engine: Engine, first: int) -> None:
+    parts = list(engine.logits_in_parts(TEXT, first))
+    assert len(parts) == 5 - first // ROWS
+    np.testing.assert_array_equal(np.concatenate(parts), [logit_row(TEXT[: i + 1]) for i in range(first, len(TEXT))])
+
+
+def test_whoever_stops_reading_parts_gives_slot_and_blocks_back(engine: Engine) -> None:
+    free = engine.free
+    parts = engine.logits_in_parts(TEXT)
+    next(parts)
+    assert engine.free != free
+    parts.close()
+    assert engine.free == free

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import functools
+import hashlib
 import itertools
 import json
 import re
@@ -112,6 +113,17 @@ class Tokenizer:
             raise ImpError(f"the text is not valid UTF-8: {error.reason} at character {error.start}") from None
         ids: list[int] = self._encode(text, spelled)
         return self.framed(ids, begin=special, end=end)
+
+    @functools.cached_property
+    def vocabulary_hash(self) -> str:
+        """A hash of all token ids and what they spell: two models with the same one have the same tokens."""
+        vocabulary = sorted((index, token) for token, index in self.backend.get_vocab(with_added_tokens=True).items())
+        return hashlib.blake2b(json.dumps(vocabulary).encode(), digest_size=16).hexdigest()
+
+    @property
+    def begin(self) -> int | None:
+        """The beginning-of-sequence token, where the model wants one in front of a text."""
+        return self._bos_id if self._add_bos else None
 
     def framed(self, ids: list[int], *, begin: bool = True, end: bool = True) -> list[int]:
         """`ids` with the beginning- and end-of-sequence tokens that the model wants and that are not there yet."""
