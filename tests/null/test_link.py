@@ -301,17 +301,17 @@ def test_serve_links_once(
     monkeypatch.setattr(serve, "serve", lambda file, config: served.append(file))
     assert imp("link", thin, model, "-o", tmp_path / "whole.impc") == 0
     whole = (tmp_path / "whole.impc").read_bytes()
-    assert imp("serve", thin, "--weights", model) == 0
+    assert imp("serve", thin, "--weights-from", model) == 0
     assert served[0].read_bytes() == whole
     before = served[0].stat()
     model.rename(tmp_path / "gone.gguf")
-    assert imp("serve", thin, "--weights", model) == 0
+    assert imp("serve", thin, "--weights-from", model) == 0
     assert served[1] == served[0]
     assert served[0].stat() == before
     served[0].write_bytes(whole[:-300])
-    assert imp("serve", thin, "--weights", model) == 2
+    assert imp("serve", thin, "--weights-from", model) == 2
     assert "m.gguf: cannot be read: No such file" in complaint(capsys)
-    assert imp("serve", thin, "--weights", tmp_path / "gone.gguf") == 0
+    assert imp("serve", thin, "--weights-from", tmp_path / "gone.gguf") == 0
     assert served[2].read_bytes() == whole
-    assert imp("serve", tmp_path / "whole.impc", "--weights", tmp_path / "gone.gguf") == 2
-    assert "has its weights already; leave --weights out" in complaint(capsys)
+    assert imp("serve", tmp_path / "whole.impc", "--weights-from", tmp_path / "gone.gguf") == 2
+    assert "has its weights already; leave --weights-from out" in complaint(capsys)

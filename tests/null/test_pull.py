@@ -288,7 +288,7 @@ def test_a_thin_one_is_linked(
         assert execute(["compile", str(LLAMA), "-o", name, "--target", "sim", *more]) == 0
     whole, thin = (Path(name).read_bytes() for name in ("whole.impc", "thin"))
     url = offer(server, thin, thin=True)
-    assert execute(["pull", url, "tiny", "--weights", str(LLAMA)]) == 0
+    assert execute(["pull", url, "tiny", "--weights-from", str(LLAMA)]) == 0
     assert Path("tiny.impc").read_bytes() == whole
     assert Path("tiny.thin.impc").read_bytes() == thin
     capsys.readouterr()

@@ -43,7 +43,7 @@ def linked(thin: Path, source: str) -> Path:
     from imp_server.console.progress import progress
 
     if not Artifact.open(thin, thin=True).thin:
-        raise ImpError(f"{thin}: has its weights already; leave --weights out")
+        raise ImpError(f"{thin}: has its weights already; leave --weights-from out")
     path = kept(thin)
     try:
         Artifact.open(path)

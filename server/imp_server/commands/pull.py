@@ -20,7 +20,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="OUT.impc", help="The file to write. Default: NAME.impc.")
     ] = None,
-    weights: Annotated[
+    weights_from: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
@@ -50,7 +50,7 @@ def command(
         print(f"{fetched}: {'fetched' if new else 'was here'}, SHA-256 {listed.sha256}")
         if not listed.thin:
             return
-        source = weights or listed.source
+        source = weights_from or listed.source
         if source is None:
             print(f"it is thin; add the weights of its model: imp link {fetched} MODEL -o {path}")
             return

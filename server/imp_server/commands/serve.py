@@ -82,7 +82,7 @@ def command(
         str | None,
         typer.Option(metavar="TIME", help="Give the GPU back when nobody has asked for so long (90s, 10m, 2h)."),
     ] = None,
-    weights: Annotated[
+    weights_from: Annotated[
         str | None,
         typer.Option(metavar="MODEL", help="Weights for a thin FILE: a .gguf file, a folder or hf:org/repo[:QUANT]."),
     ] = None,
@@ -115,10 +115,10 @@ def command(
         "api.key_file": api_key_file,
     }
     config, _ = configuration.load(config_file, assignments or (), flags)
-    if weights is not None:
+    if weights_from is not None:
         from imp_server.commands.link import linked
 
-        file = linked(file, weights)
+        file = linked(file, weights_from)
     serve(file, config)
 
 
