@@ -14,6 +14,7 @@ from pathlib import Path
 from imp_codegen.build import CodeObject, Flavour, Unit, build
 from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from imp_codegen.checkpoint.heads import HeadCheckpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.emit import Emitted, emit
 from imp_codegen.graph import Graph, verify
@@ -28,17 +29,21 @@ from imp_codegen.passes.account import account
 from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import plan_state
+from imp_codegen.passes.round_weights import history, round_weights, told
 from imp_codegen.programs import lower
 from imp_codegen.recipe import Recipe, recipe_of
+from imp_codegen.reference import artifact_weights, stored_weights
 from imp_codegen.rope import RopeSpec
+from imp_codegen.rounding_report import COMPARED_TOKENS, RoundingReport, rounding_report
 from imp_codegen.sources import Source, Stored, spans_of
 from imp_codegen.spec import ModelSpec
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tune.table import Chosen, Table, shipped
-from imp_runtime.artifact import RECIPE
+from imp_runtime.artifact import RECIPE, Artifact
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
+from imp_runtime.evaluation_text import evaluation_text
 from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
 from imp_runtime.version import VERSION
 
@@ -56,7 +61,8 @@ class CompileOptions:
     `describe_chat`: what a chat template can do, as the JSON that the artifact keeps beside the template; None leaves
     out a template that is of no use. `tuning`: tables of all targets, the first that knows a stage or the step decides
     how it is configured. `form`: of a decode step. `force`: the output may replace a file that is no artifact.
-    `thin`: the artifact gets a recipe for its weights in place of them.
+    `thin`: the artifact gets a recipe for its weights in place of them. `weights`: what matrices are rounded to, as
+    `rounding/` has it; `compare`: what that has done to the model's predictions is then measured.
     """
 
     random_weights: bool = False
@@ -70,6 +76,8 @@ class CompileOptions:
     force: bool = False
     kv: str = "f16"
     thin: bool = False
+    weights: str | None = None
+    compare: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +95,8 @@ class TargetReport:
 class CompileReport:
     """What was made: seconds of each step, targets, weight bytes read for each decoded token, size of the artifact.
 
-    `notes` are what the file leaves open, a line each for people.
+    `notes` are what the file leaves open, a line each for people. `rounding`: None where weights are as the file has
+    them.
     """
 
     steps: tuple[tuple[str, float], ...]
@@ -96,6 +105,7 @@ class CompileReport:
     artifact_bytes: int
     plan: Plan
     notes: tuple[str, ...]
+    rounding: RoundingReport | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +114,7 @@ class Compiled:
 
     plan: Plan
     spec: ModelSpec
+    graph: Graph
     ropes: tuple[RopeSpec, ...]
     placed: Mapping[str, Placed]
     weights: Mapping[str, Stored]
@@ -121,6 +132,8 @@ def compile_model(
 
     It is a GGUF file, a folder, a config.json with random weights, or an open checkpoint, which is closed at the end.
     """
+    if options.weights and options.random_weights:
+        raise ImpError(f"--weights {options.weights} rounds a model's weights; invented ones have what --quant says")
     if options.thin and options.random_weights:
         raise ImpError("--thin leaves weights to imp link, which takes them from files, and random ones lie in none")
     clock = _Clock()
@@ -138,6 +151,10 @@ def compile_model(
         with clock.step("hash" if options.thin else "pack"):
             recipe = _recipe(checkpoint, compiled, progress) if options.thin else None
             _write(output, compiled, objects, recipe, options, progress)
+        rounding = None
+        if options.weights is not None:
+            with clock.step("compare"):
+                rounding = _rounding_report(checkpoint, compiled, output, options, progress)
     reports = tuple(
         TargetReport(
             t.target,
@@ -150,7 +167,7 @@ def compile_model(
     )
     plan = compiled.plan
     size, notes = output.stat().st_size, compiled.notes
-    return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, size, plan, notes)
+    return CompileReport(tuple(clock.steps), reports, plan.decode_weight_bytes, size, plan, notes, rounding)
 
 
 def _opened(source: Path | Checkpoint, options: CompileOptions) -> Checkpoint:
@@ -172,7 +189,10 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
             "rows; they are of two models, convert or download it again"
         )
     graph = verify(architecture.build(spec))
-    sources = sources_of(architecture, checkpoint, spec, graph)
+    sources, rounding = sources_of(architecture, checkpoint, spec, graph), ""
+    if options.weights is not None:
+        sources = round_weights(graph, sources, options.weights)
+        spec, rounding = told(spec, history(checkpoint, sources), options.weights)
     left_out = account(checkpoint, spec, sources.values())
     weights = weights_of(checkpoint, graph, sources)
     placed = place_weights(graph, weights, checkpoint.path, [target.name for target in targets])
@@ -206,6 +226,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         model=spec.name,
         architecture=spec.architecture,
         quant=quant,
+        rounding=rounding,
         parameters=sum(p.weight.rows * p.weight.cols for p in placed.values()),
         vocab=spec.vocab,
         hidden=spec.hidden,
@@ -230,7 +251,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     if options.dump is not None:
         _dump(options.dump, spec, graph, plan, emitted)
     notes = (*tokenizer.notes, *left_out, *_rope_notes(spec))
-    return Compiled(plan, spec, ropes, placed, weights, sources, tokenizer, emitted, streams, notes)
+    return Compiled(plan, spec, graph, ropes, placed, weights, sources, tokenizer, emitted, streams, notes)
 
 
 def _rope_notes(spec: ModelSpec) -> tuple[str, ...]:
@@ -280,6 +301,19 @@ def _recipe(checkpoint: Checkpoint, compiled: Compiled, progress: Progress) -> R
     used = {name for source in compiled.sources.values() for name in spans_of(source)}
     hashed = counter(partial(progress, "hash"), sum(checkpoint.tensors[name].nbytes for name in used))
     return recipe_of(checkpoint, compiled.sources, computed(compiled.ropes), hashed)
+
+
+def _rounding_report(
+    checkpoint: Checkpoint, compiled: Compiled, output: Path, options: CompileOptions, progress: Progress
+) -> RoundingReport:
+    """What rounding has done, by what the artifact holds or, where that is nothing, by what will be packed."""
+    if not options.compare or isinstance(checkpoint, HeadCheckpoint):
+        found = None
+    else:
+        found = stored_weights(compiled.weights) if options.thin else artifact_weights(Artifact.open(output))
+    tokens = compiled.tokenizer.first_tokens(evaluation_text(), min(COMPARED_TOKENS, compiled.spec.context))
+    planes, told = compiled.plan.planes, partial(progress, "compare")
+    return rounding_report(checkpoint, compiled.graph, compiled.sources, planes, found, tokens, told)
 
 
 def _unit(target: Target, emitted: Emitted, options: CompileOptions) -> Unit:

@@ -26,6 +26,7 @@ from imp_codegen.sources import (
     Permute,
     Plus,
     Reciprocal,
+    Rounded,
     Rows,
     Source,
     Stack,
@@ -78,6 +79,8 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
         case Transposed(Tensor(name)) if f"{name}{_BLOCKS_OF}" in checkpoint.tensors:
             return Mxfp4(Tensor(f"{name}{_BLOCKS_OF}"), Tensor(f"{name}{_EXPONENTS}"))
         case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4() | Below() | Codes() | Reciprocal():
+            return source
+        case Rounded():
             return source
 
 

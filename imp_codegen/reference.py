@@ -18,10 +18,11 @@ from imp_codegen.formats import format_named
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
 from imp_codegen.layouts import placement
+from imp_codegen.sources import Stored
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
 
-_ROWS_AT_A_TIME = 8192
+_WEIGHTS_AT_A_TIME = 1 << 24  # 64 MB as float32, several times that while they are decoded
 _TIE = 5e-4  # of the step between two codes: what float32 sums in another order move a value by, and several times that
 
 
@@ -38,11 +39,21 @@ class Weights:
         return vector
 
     def product(self, x: Floats, weight: Weight, expert: int | None = None) -> Floats:
-        """x[tokens, cols] @ weight.T, a few thousand rows of the weight at a time; of a stack one expert's matrix."""
+        """x[tokens, cols] @ weight.T, a few rows of the weight at a time; of a stack one expert's matrix."""
         begin, end = (0, weight.rows) if expert is None else (weight.each * expert, weight.each * (expert + 1))
-        starts = range(begin, end, _ROWS_AT_A_TIME)
-        parts = [x @ self.rows(weight, start, min(start + _ROWS_AT_A_TIME, end)).T for start in starts]
+        step = max(1, _WEIGHTS_AT_A_TIME // weight.cols)
+        parts = [x @ self.rows(weight, at, min(at + step, end)).T for at in range(begin, end, step)]
         return np.concatenate(parts, axis=1)
+
+
+def stored_weights(stored: Mapping[str, Stored]) -> Weights:
+    """The weights as a checkpoint has them; none is said to be multiplied by codes, as nothing is known of kernels."""
+
+    def rows(weight: Weight, start: int, stop: int) -> Floats:
+        found = stored[weight.name]
+        return found.format.dequantize(found.rows(start, stop))
+
+    return Weights(rows, lambda weight: False)
 
 
 def artifact_weights(artifact: Artifact) -> Weights:

@@ -2,7 +2,8 @@
 
 A graph's weights have names of imp's own, which are GGUF's. A checkpoint may call a tensor otherwise, hold several in
 one, order rows in another way, or store what a norm multiplies by without the one that belongs to it. A source says so;
-`models/<architecture>.py` says it for each weight. Reading loses nothing: rows are handed out as they are stored.
+`models/<architecture>.py` says it for each weight. Reading loses nothing: rows are handed out as they are stored, but
+for matrices that are to be rounded (`passes/round_weights.py`), which are as they are read.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from numpy.typing import NDArray
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, TensorInfo
 from imp_codegen.formats import Format, Part, format_named, formats
+from imp_codegen.rounding import FLOATS, rounding_named
 
 Bytes = NDArray[np.uint8]
+
+_READ_AT_ONCE = 1 << 20  # weights that are rounded before more are read
 
 _BYTES = Format("U8", 1, (Part(1, 1),), lambda raw: raw.astype(np.float32))
 
@@ -165,6 +169,14 @@ class Mxfp4:
     scales: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Rounded:
+    """A matrix or a stack, its weights rounded as `to` says (rounding/)."""
+
+    source: Source
+    to: str
+
+
 Source = (
     Tensor
     | Rows
@@ -183,6 +195,7 @@ Source = (
     | Transposed
     | Mxfp4
     | Below
+    | Rounded
 )
 
 
@@ -212,7 +225,7 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             return {name: (first + begin, first + end), **dict(rest)}
         case Permute(inner) | Plus(inner) | Float32(inner) | Flat(inner) | Transposed(inner) | Unstacked(inner):
             return spans_of(inner)
-        case Reciprocal(inner):
+        case Reciprocal(inner) | Rounded(inner):
             return spans_of(inner)
         case HeadRows(inner) | HeadColumns(inner):
             return spans_of(inner)
@@ -261,6 +274,8 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredTransposed(open_source(inner, checkpoint), source, checkpoint)
         case Mxfp4():
             return _StoredMxfp4(source, checkpoint)
+        case Rounded(inner):
+            return _StoredRounded(open_source(inner, checkpoint), source, checkpoint)
 
 
 class _StoredTensor:
@@ -575,6 +590,39 @@ class _StoredMxfp4:
         codes = np.stack([stored & 15, stored >> 4], axis=-1).reshape(-1, 2, 16)
         blocks = np.concatenate([scales.reshape(-1, 1), codes[:, 0] | codes[:, 1] << 4], axis=1)
         return blocks.reshape(stop - start, -1)
+
+
+class _StoredRounded:
+    def __init__(self, inner: Stored, source: Rounded, checkpoint: Checkpoint) -> None:
+        self._rounding = rounding_named(source.to)
+        self._what = f"{checkpoint.path}: tensor {next(iter(spans_of(source)))!r}"
+        if inner.format.name not in (*FLOATS, *self._rounding.again):
+            raise CheckpointError(
+                f"{self._what} is {inner.format.name}, so it is quantised already; --weights {source.to} takes "
+                f"{self._rounding.takes}: leave it out, or compile the model in one of these"
+            )
+        if inner.shape[-1] % self._rounding.block:
+            raise CheckpointError(
+                f"{self._what} has rows of {inner.shape[-1]} weights, which is no multiple of {self._rounding.block} "
+                f"as --weights {source.to} needs it; choose another format"
+            )
+        self.shape = inner.shape
+        self.format = format_named(self._rounding.format)
+        self._inner = inner
+
+    def rows(self, start: int, stop: int) -> Bytes:
+        cols, step = self.shape[-1], max(1, _READ_AT_ONCE // self.shape[-1])
+        rounded = np.empty((stop - start, self.format.row_bytes(cols)), np.uint8)
+        for first in range(start, stop, step):
+            weights = self._inner.format.dequantize(self._inner.rows(first, min(first + step, stop)))
+            if not np.abs(weights).max() <= self._rounding.largest:  # NaN is not, either
+                raise CheckpointError(
+                    f"{self._what} has a weight that is no number, or too large for {self.format.name}, in rows "
+                    f"{first} to {first + len(weights) - 1}; it cannot be rounded: the file is damaged, or leave "
+                    f"--weights {self._rounding.name} out"
+                )
+            rounded[first - start : first - start + len(weights)] = self._rounding.round(weights)
+        return rounded
 
 
 def _bytes(checkpoint: Checkpoint, tensor: Tensor) -> TensorInfo:

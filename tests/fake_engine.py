@@ -111,6 +111,7 @@ def tiny_plan(**changes: object) -> Plan:
         ledgers=2,
         rows=16,
         table_blocks=CONTEXT // 16,
+        rounding="",
         decode_weight_bytes=2000,
         bos_token=-1,
         eos_token=IM_END,

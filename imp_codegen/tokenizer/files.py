@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
+from tokenizers import Tokenizer
+
 # What ends a reply, by the names that models share. The first are control tokens even where a file types them as text,
 # the others stand in some vocabularies as what they look like: a tag of HTML.
 ENDS = frozenset((
@@ -39,6 +41,12 @@ class TokenizerFiles:
     stop_tokens: tuple[int, ...]
     notes: tuple[str, ...]
     recommended: Mapping[str, float | bool]
+
+    def first_tokens(self, text: str, most: int) -> list[int]:
+        """The first token ids of a text, behind what the model wants in front of one."""
+        ids: list[int] = Tokenizer.from_str(self.tokenizer_json).encode(text, add_special_tokens=False).ids
+        begin = [] if self.bos is None or not self.add_bos else [self.bos]
+        return [*begin, *ids][:most]
 
 
 def with_calls(ends: Set[int], special: Mapping[str, int]) -> tuple[int, ...]:

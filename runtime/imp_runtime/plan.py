@@ -81,7 +81,7 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 16
+PLAN_VERSION = 17
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -378,7 +378,9 @@ class PagedState:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole plan. `stop_tokens` end a generation; `bos_token` and `eos_token` are -1 where the model has none.
+    """The whole plan. `quant`: the matrices' formats; `rounding`: what imp has made them of, where a file has others.
+
+    `stop_tokens` end a generation; `bos_token` and `eos_token` are -1 where the model has none.
 
     `state`: the groups of layers, whose order is that of block tables. `block_bytes`: of a block of the cache.
     `add_bos` and `add_eos`: they stand around a text (behind it only where the text is to be embedded). `pooling`:
@@ -391,6 +393,7 @@ class Plan:
     model: Text
     architecture: Text
     quant: Text
+    rounding: Text
     parameters: int
     vocab: int
     hidden: int
@@ -411,6 +414,11 @@ class Plan:
     block_bytes: int
     planes: tuple[Plane, ...]
     targets: tuple[TargetPlan, ...]
+
+    @property
+    def weights(self) -> str:
+        """Everything that a person should know of the weights' formats."""
+        return f"{self.quant}, {self.rounding}" if self.rounding else self.quant
 
     def target(self, name: str) -> TargetPlan:
         """The plan for target `name`; PlanError names those that the artifact carries."""

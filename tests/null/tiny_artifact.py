@@ -101,6 +101,7 @@ def make_plan(
         ledgers=min(ledgers, slots),
         rows=rows,
         table_blocks=-(-context // 16),
+        rounding="",
         decode_weight_bytes=300,
         bos_token=-1,
         eos_token=STOP,

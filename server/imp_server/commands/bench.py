@@ -75,7 +75,7 @@ def command(
         else:
             results = measure(engine, prompt, generate, repetitions, depth, samplings)
         step = measure_kernels(engine, max(depth, 1)) if plot is not None else None
-        title = f"{engine.plan.model} {engine.plan.quant}, {engine.device_name}"
+        title = f"{engine.plan.model} {engine.plan.weights}, {engine.device_name}"
         title += "; simulated: times mean nothing" if engine.runner.target.simulated else ""
     if not results and step is None:
         raise ImpError("-p 0 and -n 0 leave nothing to measure")

@@ -220,7 +220,7 @@ def result_of(engine: Engine, test: str, rates: Sequence[float], sequences: int 
     mean = statistics.fmean(rates)
     return Result(
         model=plan.model,
-        quant=plan.quant,
+        quant=plan.weights,
         size=sum(plane.nbytes for plane in plan.planes),
         parameters=plan.parameters,
         target=engine.target,

@@ -101,6 +101,7 @@ def _made(
         "exec": entry.form,
         "check": entry.check,
         "thin": entry.thin,
+        "weights": entry.weights,
     }
     compilers = sorted({target.compiler for target in find_targets(entry.targets)})
     told = json.dumps([inputs, options, code, [toolchain.key(name) for name in compilers]], sort_keys=True)
@@ -116,6 +117,7 @@ def _made(
         form=form_of(entry.form),
         kv=entry.kv,
         thin=entry.thin,
+        weights=entry.weights,
     )
 
     def told_of(step: str, done: int, total: int, /) -> None:
@@ -138,7 +140,7 @@ def _made(
         "source": entry.source,
         "inputs": inputs,
         "model": plan.model,
-        "quant": plan.quant,
+        "quant": plan.weights,
         **options,
         "licence": licence,
         "predicted_decode_tokens_per_second": speeds,

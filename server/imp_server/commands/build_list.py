@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from imp_codegen.cache import cache_format
+from imp_codegen.rounding import rounding_named
 from imp_codegen.targets import find_targets
 from imp_runtime.errors import ImpError
 from imp_server.commands.compile import form_of
@@ -17,6 +18,7 @@ from imp_server.commands.compile import form_of
 NAME_OF_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _KEYS: Mapping[str, type] = {
     "name": str, "source": str, "targets": list, "context": int, "kv": str, "exec": str, "check": bool, "thin": bool,
+    "weights": str,
 }  # fmt: skip
 _WORDS = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}
 
@@ -33,6 +35,7 @@ class Entry:
     form: str
     check: bool
     thin: bool
+    weights: str | None
 
 
 def read_list(path: Path) -> list[Entry]:
@@ -71,6 +74,8 @@ def _entry(path: Path, number: int, given: Mapping[str, Any]) -> Entry:
         find_targets(tuple(given["targets"]))
         cache_format(given.get("kv", "f16"))
         form_of(given.get("exec", "auto"))
+        if "weights" in given:
+            rounding_named(given["weights"])
     except ImpError as error:
         raise ImpError(f"{where}: {error}") from None
     return Entry(
@@ -82,4 +87,5 @@ def _entry(path: Path, number: int, given: Mapping[str, Any]) -> Entry:
         given.get("exec", "auto"),
         given.get("check", False),
         given.get("thin", False),
+        given.get("weights"),
     )

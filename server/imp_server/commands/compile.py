@@ -13,6 +13,7 @@ import typer
 
 from imp_codegen.cache import cache_format, cache_formats
 from imp_codegen.cards import cards
+from imp_codegen.rounding import rounding_named, roundings
 from imp_codegen.targets import Target, find_targets, targets
 from imp_runtime.device import detect_gpu, detect_target
 from imp_runtime.errors import ImpError
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from imp_codegen.checkpoint import Checkpoint
     from imp_codegen.compiler import CompileReport
     from imp_codegen.kernels.form import Wanted
+    from imp_codegen.rounding_report import RoundingReport
     from imp_codegen.tune.table import Table as TuningTable
+    from imp_runtime.plan import Plan
 
 NAME = "compile"
 _UNKNOWN_CALLS = (
@@ -58,6 +61,16 @@ def command(
     quant: Annotated[
         str | None, typer.Option(metavar="FORMAT", help="Format of random weights. Default: Q8_0.", show_default=False)
     ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help=f"Round matrices to a smaller format: {', '.join(roundings())}. Default: as the file has them.",
+        ),
+    ] = None,
+    no_kl: Annotated[
+        bool, typer.Option("--no-kl", help="With --weights: do not measure what rounding does to predictions.")
+    ] = False,
     context: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Longest sequence. Default: the checkpoint's.")
     ] = None,
@@ -109,17 +122,24 @@ def command(
         raise ImpError("- is no file: imp compile reads and writes files, not stdin and stdout; give their names")
     check_output(output, Path(source), force)  # before anything is downloaded
     cache_format(kv)
+    if weights is not None:
+        rounding_named(weights)
+    elif no_kl:
+        raise ImpError("--no-kl leaves out what --weights FORMAT measures, which is not given")
     names = _targets(target)
     tables = tables_of(tuning, find_targets(names))
     notes: list[str] = []
 
     quant = quant or "Q8_0"
     options = CompileOptions(
-        random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv, thin
-    )
+        random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv, thin,
+        weights, compare=not no_kl,
+    )  # fmt: skip
     with opened(source, thin) as checkpoint, progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
     show(*_tables(output, result))
+    if result.rounding is not None:
+        show(_rounding(result.plan, result.rounding))
     for note in dict.fromkeys((*result.notes, *notes)):
         print(f"imp: note: {visible(note)}", file=sys.stderr)
 
@@ -234,7 +254,7 @@ def tables_of(given: str | None, chosen: tuple[Target, ...]) -> tuple[TuningTabl
 
 def _tables(output: Path, report: CompileReport) -> tuple[Table, ...]:
     kernels = table(
-        f"{output}: {report.plan.model}, {report.plan.quant}",
+        f"{output}: {report.plan.model}, {report.plan.weights}",
         ("target", "program", "kernels"),
         [
             (f"{each.target}{' (cached)' if each.cached else ''}" if i == 0 else "", program, str(count))
@@ -260,3 +280,15 @@ def _tables(output: Path, report: CompileReport) -> tuple[Table, ...]:
         [("weights per token", f"{report.bytes_per_token:,}"), ("artifact", f"{report.artifact_bytes:,}")],
     )
     return kernels, streams, steps, sizes
+
+
+def _rounding(plan: Plan, report: RoundingReport) -> Table:
+    measured = report.divergence
+    said = (f"{measured.kl:.2e} nats", f"{measured.same_best:.1%}") if measured else ("not measured",) * 2
+    over = f"; compared over {measured.tokens} tokens of the text that imp carries" if measured else ""
+    return table(
+        f"{plan.rounding}{over}",
+        ("format", "bytes before", "bytes after", "KL to the source", "same best token"),
+        [(plan.quant, f"{report.bytes_before:,}", f"{report.bytes_after:,}", *said)],
+        right=1,
+    )

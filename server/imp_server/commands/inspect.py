@@ -97,7 +97,7 @@ def _summary(artifact: Artifact) -> Table:
     rows = [
         ("model", plan.model),
         ("architecture", plan.architecture),
-        ("quantisation", plan.quant),
+        ("quantisation", plan.weights),
         ("parameters", quantity(plan.parameters, "")),
         ("layers x hidden", f"{plan.layers} x {plan.hidden}"),
         ("vocabulary", f"{plan.vocab:,}"),

@@ -140,6 +140,7 @@ def _props(model: Frontend, service: Service, free: Free) -> Mapping[str, JsonVa
         "free_kv_blocks": free.blocks,
         "model_alias": service.shown_name,
         "model_path": str(model.path),
+        "model_weights": plan.weights,
         "chat_template": model.chat_form.template.source if model.chat_form is not None else "",
         "bos_token": tokenizer.spelling(plan.bos_token) or "",
         "eos_token": tokenizer.spelling(plan.eos_token) or "",
