@@ -53,6 +53,13 @@ struct NVFP4 {
     const std::uint32_t s = twice((half == 0 ? both.x : both.y) * (128.0f * w[0].factor));
     return Table::words(w[0].codes).template halfs<128>(half, [&](std::uint32_t pair) { return half2_multiply(pair, s); });
   }
+  // The scales of block `vector`, which is even, and of the next, for products on FP4 tensor cores; and the row's factor.
+  static __device__ __forceinline__ std::uint32_t four_scales(const std::uint8_t* tile, int row, int vector) {
+    return *reinterpret_cast<const std::uint32_t*>(tile + kScales + row * (T.cols / 16) + vector * 2);
+  }
+  static __device__ __forceinline__ float factor(const std::uint8_t* tile, int row) {
+    return reinterpret_cast<const float*>(tile + kFactors)[row];
+  }
   static __device__ __forceinline__ float value(const std::uint8_t* tile, int row, int col) {
     const Lane lane = load(tile, row, col / 32);
     const float2 s = half2_to_float2(halfs256(lane.scales));

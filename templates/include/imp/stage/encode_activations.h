@@ -1,11 +1,12 @@
 // Activations of a chunk on their way into the matrix products: halfs, in panels or as fragments, or bfloat16 hi + lo, or both
-// where halfs cannot hold the weights of one product. One CTA for each token.
+// where halfs cannot hold the weights of one product; or codes of four bits with scales. One CTA for each token.
 #pragma once
 #include <type_traits>
 
 #include "imp/layout/tile.h"
 #include "imp/stage/chunk_row.h"
 #include "imp/stage/elementwise.h"
+#include "imp/stage/fp4.h"
 #include "imp/stage/fragments.h"
 #include "imp/stage/panel.h"
 #include "imp/stage/rows.h"
@@ -28,7 +29,8 @@ struct ActivationsConfig {
   int up_stride = 0;
   bool panels = false;
   bool fragments = false;  // what would be panels has FragmentOrder
-  int peak = 14;  // of these: the exponent of a row's largest value
+  bool fp4 = false;        // what would be panels has Fp4Order
+  int peak = 14;  // of halfs: the exponent of a row's largest value
   int warps = 8;
   int used = 0;         // experts of a row; 0: none. Tokens are then the places of pairs (expert_tile.h)
   bool each = false;    // every pair has values of its own, else a row's are those of all its pairs
@@ -52,11 +54,12 @@ struct EncodeActivations {
   static_assert(C.cols % 16 == 0, "a tensor-core product takes 16 columns");
   static_assert(!((C.norm || C.post) && C.gated), "a product's input is normalised or gated, not both");
   static_assert(C.dense || C.panels, "no matrix product reads these activations");
-  static_assert(C.panels || !C.fragments, "fragments are an order of what is encoded as panels");
+  static_assert(C.panels || !(C.fragments || C.fp4), "these are orders of what is encoded as panels");
+  static_assert(!(C.fragments && C.fp4), "activations have one order");
   static_assert(C.used == 0 || !(C.post && C.keep), "a residual stream is written once, not by every pair");
 
   using Row = ChunkRow<C.cols, kWarps>;
-  using Order = std::conditional_t<C.fragments, FragmentOrder, PanelOrder>;
+  using Order = std::conditional_t<C.fp4, Fp4Order, std::conditional_t<C.fragments, FragmentOrder, PanelOrder>>;
   using Source = std::conditional_t<C.gated, GatedChunk, std::conditional_t<C.post, PostChunk, const float*>>;
 
   // Unused pointers: null.
@@ -64,7 +67,7 @@ struct EncodeActivations {
     Source x;               // f32 [tokens, cols]
     const float* norm;      // [cols]
     std::uint16_t* planes;  // bf16 [2: hi, lo][tokens, cols]
-    std::uint8_t* panels;   // f16, in Order; zeros where the last group ends past the columns
+    std::uint8_t* panels;   // in Order; zeros where the last group ends past the columns
     float* factors;         // [tokens]: what the panels' values are to be multiplied with
     const std::int32_t* pairs;  // [tokens]
     const StepHeader* step;
@@ -146,17 +149,25 @@ struct EncodeActivations {
 
   // A power of two that brings a row's largest value to 2^C.peak or above, but below twice that. Its inverse goes into the row's
   // factor, as that of the norm does.
+  // For codes of four bits it becomes kFp4Peak, or less where that is no float's business; of what is not finite only the
+  // inverse can tell.
   struct PanelScale {
     float scale = 1.0f;
     float inverse = 1.0f;
     PanelScale() = default;
     __device__ __forceinline__ explicit PanelScale(float peak) {
-      constexpr int kBias = 127;
-      const int exponent = static_cast<int>(float_to_bits(peak) >> 23 & 255u);
-      if (exponent == 255) return;  // not finite, which the halfs are to show
-      const int shift = max(exponent, C.peak + 6) - kBias - C.peak;  // 2^-shift must be a float
-      scale = bits_to_float(static_cast<std::uint32_t>(kBias - shift) << 23);
-      inverse = bits_to_float(static_cast<std::uint32_t>(kBias + shift) << 23);
+      if constexpr (C.fp4) {
+        const float held = peak < 0x1p-100f ? 0x1p-100f : peak;
+        scale = kFp4Peak / held;
+        inverse = held * (1.0f / kFp4Peak) + (peak - peak);
+      } else {
+        constexpr int kBias = 127;
+        const int exponent = static_cast<int>(float_to_bits(peak) >> 23 & 255u);
+        if (exponent == 255) return;  // not finite, which the halfs are to show
+        const int shift = max(exponent, C.peak + 6) - kBias - C.peak;  // 2^-shift must be a float
+        scale = bits_to_float(static_cast<std::uint32_t>(kBias - shift) << 23);
+        inverse = bits_to_float(static_cast<std::uint32_t>(kBias + shift) << 23);
+      }
     }
   };
   static __device__ __forceinline__ float largest(float4 v) {

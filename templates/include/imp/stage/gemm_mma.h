@@ -1,68 +1,22 @@
-// Prefill's matrix product by warps: see gemm_panels.h. Each warp has some of a tile's rows and of its tokens, one more has panels
-// copied; none waits for all.
+// Prefill's matrix product by warps, of halfs: see gemm_panels.h.
 //
 // Where sums are halfs, which cards with slow float sums take twice as fast, a panel's 64 columns are added up in halfs, by
 // four tensor-core steps, and the panels in float32. A row's values are then encoded so small that such a sum stays finite.
 #pragma once
-#include "imp/stage/gemm_panels.h"
+#include "imp/stage/gemm_warps.h"
 
 namespace imp {
 
-struct MmaConfig {
-  int cols;          // K
-  int tokens;        // of a full chunk
-  int block_tokens;  // of a tile
-  int stride;        // floats from one token of y to the next
-  int offset;        // y's first column
-  bool accumulate;   // y += (the residual stream) instead of y =
-  unsigned biased;   // bits of the matrices that have a bias
-  float scale;       // of the sums, their bias included
-  float cap;         // soft cap; 0: none
-  int warps;         // that multiply
-  int token_warps;   // of them, that share a tile's rows, each with its part of the tokens
-  int row_tiles;     // 16 rows each, of a warp
-  int stages;        // panels in shared memory
-  bool half_sums;    // of a panel
-  bool paired = false;  // y = F(first matrix's) * second one's
-  int experts = 0;      // of each matrix; 0: it is none of experts
-  int used = 0;         // of them, by a token
-  bool halves = false;  // as GemmPanels has them, of which there is no case
-};
-
-constexpr int mma_rows(MmaConfig c) { return c.warps / c.token_warps * c.row_tiles * 16; }  // of a tile
-
 // `F`: what gates go through, if the matrices are paired.
 template <MmaConfig C, class F, class... Ms>
-struct GemmMma : GemmPanels<GemmMma<C, F, Ms...>, C, mma_rows(C), Ms...> {
-  using Base = GemmPanels<GemmMma<C, F, Ms...>, C, mma_rows(C), Ms...>;
+struct GemmMma : GemmWarps<GemmMma<C, F, Ms...>, PanelOrder, C, Ms...> {
+  using Base = GemmWarps<GemmMma<C, F, Ms...>, PanelOrder, C, Ms...>;
   using typename Base::Args;
   using typename Base::Part;
-  using Base::kBytes;
   using Base::kGroups;
-  static constexpr int kWarps = C.warps;
-  static constexpr int kThreads = (kWarps + 4) * kWarp;  // registers are given to four warps at a time
-  static constexpr int kTokens = C.block_tokens / C.token_warps;  // of a warp
-  static constexpr int kColumns = kTokens / 8;                    // tensor-core tiles of them
-  // A multiprocessor has 64K registers, of which those that only copy leave the others theirs.
-  static constexpr int kIdle = 24;
-  static constexpr int kRegisters = (65536 / kThreads / 8 * 8 * kThreads - 4 * kWarp * kIdle) / (kWarps * kWarp) / 8 * 8;
-  using Ring = PanelRing<kBytes, C.stages, kWarps>;
-  static constexpr int kSharedBytes = Ring::kSharedBytes;
-  static_assert(kWarps % C.token_warps == 0 && C.block_tokens % (8 * C.token_warps) == 0, "warps share tokens evenly");
-
-  static __device__ __forceinline__ void run(const Args& a) {
-    Ring ring(shared_memory());
-    grid_launch_next();
-    if (thread_index() == 0) ring.prepare();
-    block_sync();
-    if (warp_index() >= kWarps) {
-      registers_keep<kIdle>();
-      if (warp_index() == kWarps) Base::fetch_tiles(a, ring);
-    } else {
-      registers_take<kRegisters>();
-      Base::multiply_tiles(a, ring);
-    }
-  }
+  using Base::kColumns;
+  using Base::kTokens;
+  using typename Base::Ring;
 
   // A tile's rows of a matrix times the tokens `first` on. Of the 16 rows of a tensor-core tile, row 2 g is where the first
   // eight are, row 2 g + 1 where the others are, so that a lane's sums are neighbours in y. Of paired matrices it has eight rows

@@ -3,7 +3,7 @@
 //
 // Weights are the left operand. They come from memory as they are packed, a group of 128 columns ahead, and become halfs in
 // the registers of those who multiply: lane t of the four that share a row has block t of the group's four. Tokens are the
-// right operand, from shared memory, where panels of 64 columns arrive in that very order (PanelOrder) by one copy each.
+// right operand, from shared memory, where panels of them arrive in that very order by one copy each.
 // Every sum is made in ascending groups by one warp, whatever the number of tokens: no bit depends on the chunk. Of matrices
 // with few rows, a sum is that of two halves of the columns (C.halves), each made so, maybe by two CTAs: of every tile's, whose
 // warps come second add what the others have left. Of two there is only one order.
@@ -107,33 +107,34 @@ struct WeightFragments {
   }
 };
 
-// `Kernel` multiplies: multiply<M>(args, part, first token, tokens, ring). C: its configuration, with the fields that are used
+// `Kernel` multiplies: multiply<M>(args, part, first token, tokens, ring), activations in `Order`: of kGroup columns kPanels
+// panels, each with kLine bytes a token, so that those of eight are together. C: its configuration, with the fields that are used
 // here. A tile has `BlockRows` rows and C.block_tokens tokens; where two matrices are gates and what these multiply (C.paired),
 // half as many of each.
-template <class Kernel, auto C, int BlockRows, class... Ms>
+template <class Kernel, class Order, auto C, int BlockRows, class... Ms>
 struct GemmPanels {
   static constexpr int kBlockRows = BlockRows;
   static constexpr int kBlockTokens = C.block_tokens;
   static constexpr int kMatrices = sizeof...(Ms);
   static constexpr int kPartRows = C.paired ? kBlockRows / 2 : kBlockRows;  // of one matrix
   static constexpr int kRowTiles = (ceil_div(Ms::kRows, kPartRows) + ...) / (C.paired ? 2 : 1);
-  static constexpr int kGroups = ceil_div(C.cols, PanelOrder::kGroup);
+  static constexpr int kGroups = ceil_div(C.cols, Order::kGroup);
   static constexpr int kParts = C.halves ? 2 : 1;  // of the groups
-  static constexpr int kBytes = kBlockTokens * PanelOrder::kLine;  // of a panel
+  static constexpr int kBytes = kBlockTokens * Order::kLine;  // of a panel
   static constexpr bool kExperts = C.experts > 0;
   // An expert's weights serve one tile or two, so that little is lost where nobody finds them in the cache.
   using Memory = std::conditional_t<kExperts, Ahead, Cached>;
   static constexpr int kUsed = kExperts ? C.used : 1;  // results of one matrix, side by side in a line of y
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");
-  static_assert(C.tokens % 8 == 0, "a panel's swizzle repeats after eight lines");
+  static_assert(C.tokens % 8 == 0, "an order repeats after eight lines");
   static_assert(!C.paired || kMatrices == 2, "gates and what they multiply are two matrices");
   static_assert(C.offset >= 0 && C.offset + kUsed * (Ms::kRows + ...) / (C.paired ? 2 : 1) <= C.stride,
                 "y's columns must lie within a token's stride");
   static_assert(!kExperts || (!C.halves && !C.accumulate), "the results of a token's experts are added up behind this");
 
   struct Args {
-    const std::uint8_t* panels;  // f16 [cols / 64, rounded up to even][tokens][64], as EncodePanels leaves them
+    const std::uint8_t* panels;  // [kGroups * Order::kPanels][tokens][Order::kLine], as EncodeActivations leaves them
     const float* factors;        // [tokens]: what a token's sums are to be multiplied with
     const std::uint8_t* plane[kMatrices];
     Biases<C.biased> bias;
@@ -342,9 +343,9 @@ struct GemmPanels {
   template <class Ring>
   static __device__ __forceinline__ void fetch(const std::uint8_t* panels, int unit, int first, int tokens, Ring& ring) {
     const int lines = min(kBlockTokens, round_up(tokens - first, 8));
-    for (int panel = 2 * begin_of(unit); panel < 2 * end_of(unit); panel++) {
+    for (int panel = Order::kPanels * begin_of(unit); panel < Order::kPanels * end_of(unit); panel++) {
       const std::size_t line = static_cast<std::size_t>(panel) * C.tokens + static_cast<std::size_t>(first);
-      ring.fill(panels + line * PanelOrder::kLine, lines * PanelOrder::kLine);
+      ring.fill(panels + line * Order::kLine, lines * Order::kLine);
     }
   }
 

@@ -23,8 +23,8 @@ struct WgmmaConfig {
 
 // `F`: what gates go through, if the matrices are paired.
 template <WgmmaConfig C, class F, class... Ms>
-struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...> {
-  using Base = GemmPanels<GemmWgmma<C, F, Ms...>, C, 128, Ms...>;
+struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, PanelOrder, C, 128, Ms...> {
+  using Base = GemmPanels<GemmWgmma<C, F, Ms...>, PanelOrder, C, 128, Ms...>;
   using typename Base::Args;
   using typename Base::Part;
   using Base::kBlockRows;

@@ -10,6 +10,7 @@ namespace imp {
 // places by the token, as the tensor cores' 128-byte swizzle wants it.
 struct PanelOrder {
   static constexpr int kGroup = 128;
+  static constexpr int kPanels = 2;  // of a group
   static constexpr int kLine = 128;
 
   // Bytes of a chunk's panels.
