@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from contextlib import closing
 
 import numpy as np
 import pytest
 
 from imp_codegen.checkpoint import open_checkpoint
-from imp_codegen.graph import Weight, verify
+from imp_codegen.graph import verify
 from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.ops import Sample
-from imp_codegen.reference import Reference, Weights
-from imp_codegen.sources import Stored
+from imp_codegen.reference import Reference, stored_weights
 from model_checks import FIXTURES, MODELS, kl_divergence, source_of
-
-
-def floats(stored: Mapping[str, Stored]) -> Weights:
-    """The weights as the file's own formats decode them."""
-
-    def rows(weight: Weight, start: int, stop: int) -> np.ndarray:
-        source = stored[weight.name]
-        return source.format.dequantize(np.ascontiguousarray(source.rows(start, stop)))
-
-    return Weights(rows, lambda weight: False)
 
 
 @pytest.mark.parametrize(("architecture", "quant"), MODELS)
@@ -36,7 +24,7 @@ def test_the_graph_gives_the_truth(architecture: str, quant: str) -> None:
         spec = model.read_spec(checkpoint)
         graph = verify(model.build(spec))
         weights = weights_of(checkpoint, graph, sources_of(model, checkpoint, spec, graph))
-        values = Reference(floats(weights), rounded=False).run(graph, truth["prompt_ids"].astype(np.int64))
+        values = Reference(stored_weights(weights), rounded=False).run(graph, truth["prompt_ids"].astype(np.int64))
     last = graph.ops[-1]
     assert isinstance(last, Sample)
     divergence = kl_divergence(truth["logits"], values[last.logits.name])
@@ -52,7 +40,7 @@ def test_gates_beyond_the_clamp() -> None:
         spec = model.read_spec(checkpoint)
         graph = verify(model.build(spec))
         weights = weights_of(checkpoint, graph, sources_of(model, checkpoint, spec, graph))
-        values = Reference(floats(weights), rounded=False).run(graph, truth["prompt_ids"].astype(np.int64))
+        values = Reference(stored_weights(weights), rounded=False).run(graph, truth["prompt_ids"].astype(np.int64))
     assert max(np.abs(values[f"layers.{layer}.gate"]).max() for layer in (0, 1)) > 7
     assert kl_divergence(truth["logits"], values["logits"]).max() < 1e-8
 
@@ -68,5 +56,5 @@ def test_the_longest_sequence_decides_about_longrope(context: int, part: str) ->
         graph = verify(model.build(spec))
         weights = weights_of(checkpoint, graph, sources_of(model, checkpoint, spec, graph))
         prompt = truth[f"{part}prompt_ids"].astype(np.int64)
-        values = Reference(floats(weights), rounded=False).run(graph, prompt)
+        values = Reference(stored_weights(weights), rounded=False).run(graph, prompt)
     assert kl_divergence(truth[f"{part}logits"], values["logits"]).max() < 1e-8

@@ -56,12 +56,12 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     return error
 
 
-def thin_and_whole(hub: Hub, model: Path, folder: Path) -> Path:
+def thin_and_whole(hub: Hub, model: Path, folder: Path, *more: str) -> Path:
     """A thin artifact of the hub's heads; linked with the files it is what they compile to."""
     thin, linked, whole = (folder / name for name in ("m.thin.impc", "linked.impc", "whole.impc"))
-    assert imp("compile", "hf:org/m", "--thin", "-o", thin, "--target", "sim") == 0
+    assert imp("compile", "hf:org/m", "--thin", "-o", thin, "--target", "sim", *more) == 0
     assert imp("link", thin, model, "-o", linked) == 0
-    assert imp("compile", model, "-o", whole, "--target", "sim") == 0
+    assert imp("compile", model, "-o", whole, "--target", "sim", *more) == 0
     assert linked.read_bytes() == whole.read_bytes()
     return thin
 
@@ -79,6 +79,14 @@ def test_of_a_gguf_only_the_head_is_served(hub: Hub, tmp_path: Path, monkeypatch
         {"name": "m.gguf", "bytes": model.stat().st_size, "sha256": hashlib.sha256(model.read_bytes()).hexdigest()}
     ]
     assert b'"sha256":""' in Artifact.open(thin, thin=True).read(RECIPE)
+
+
+def test_what_is_rounded_is_not_compared(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_gguf(hub.folder / "m.gguf", quant="F16")
+    thin_and_whole(hub, model, tmp_path, "--weights", "nvfp4")
+    thin, whole = capsys.readouterr().out.split("bytes before")[1:]
+    assert "not measured" in thin
+    assert "not measured" not in whole
 
 
 def test_of_parts_in_a_folder_of_their_own(hub: Hub, tmp_path: Path) -> None:
