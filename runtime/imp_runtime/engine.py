@@ -122,7 +122,7 @@ class Engine:
 
     @staticmethod
     def load(
-        path: Path,
+        source: Path | Artifact,
         *,
         target: str | None = None,
         kv_tokens: int | None = None,
@@ -131,24 +131,20 @@ class Engine:
         deterministic: bool = False,
         check_weights: bool = True,
         progress: Progress | None = None,
+        timings: Timings | None = None,
     ) -> Engine:
         """Open an artifact on the device of `target`, by default on what this machine has. Raises ImpError.
 
         With `check_weights`, weights that are not what their checksums say are refused by name.
         """
-        timings = Timings()
-        with timings.step("file"):
-            artifact = Artifact.open(Path(path))
-        wanted = target or detect_target()
-        try:
-            simulated = artifact.plan.target(wanted).simulated
-        except PlanError as error:
-            advice = f"compile with --target {wanted}, or choose one of these with --target"
-            raise PlanError(f"{path}: {error}; {advice}") from None
+        timings = timings or Timings()
+        if isinstance(source, Path):
+            with timings.step("file"):
+                source = Artifact.open(source)
         with timings.step("device"):
-            device = open_device(wanted, simulated=simulated)
+            device = _device(source, target or detect_target())
         return Engine(
-            artifact,
+            source,
             device,
             kv_tokens=kv_tokens,
             kv_share=kv_share,
@@ -413,3 +409,12 @@ class Engine:
         if token in params.stop_tokens or (obeyed and token in self.plan.stop_tokens):
             return "stop"
         return "length" if len(sequence.generated) >= sequence.limit else None
+
+
+def _device(artifact: Artifact, target: str) -> Device:
+    try:
+        simulated = artifact.plan.target(target).simulated
+    except PlanError as error:
+        advice = f"compile with --target {target}, or choose one of these with --target"
+        raise PlanError(f"{artifact.path}: {error}; {advice}") from None
+    return open_device(target, simulated=simulated)

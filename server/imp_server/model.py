@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Unpack
@@ -21,7 +22,9 @@ from typing import TYPE_CHECKING, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from imp_runtime.artifact import Artifact
 from imp_runtime.errors import NotFiniteError
+from imp_runtime.timings import Timings
 from imp_server.chat.template import Message
 from imp_server.frontend import Frontend
 from imp_server.generation.events import Text
@@ -39,6 +42,9 @@ class Model(Frontend):
     def __init__(self, engine: Engine, *, parser: str | None = None, chat_template: str | None = None) -> None:
         """As Frontend has it. Raises ImpError."""
         super().__init__(engine.artifact, parser=parser, chat_template=chat_template)
+        self._run_by(engine)
+
+    def _run_by(self, engine: Engine) -> None:
         self.runs_on(engine.target, engine.context)
         self.engine = engine
         self._inboxes: dict[int, deque[StepOutput]] = {}
@@ -69,21 +75,30 @@ class Model(Frontend):
         """
         from imp_runtime.engine import Engine
 
-        engine = Engine.load(
-            Path(path),
-            target=target,
-            kv_tokens=kv_tokens,
-            kv_share=kv_share,
-            prefix_cache=prefix_cache,
-            deterministic=deterministic,
-            check_weights=check_weights,
-            progress=progress,
-        )
-        try:
-            return Model(engine, parser=parser, chat_template=chat_template)
-        except BaseException:
-            engine.close()
-            raise
+        model, timings = Model.__new__(Model), Timings()  # what needs no engine is made while weights load
+        with ThreadPoolExecutor(1, "imp-frontend") as beside:
+            with timings.step("file"):
+                artifact = Artifact.open(Path(path))
+            frontend = beside.submit(Frontend.__init__, model, artifact, parser=parser, chat_template=chat_template)
+            engine = Engine.load(
+                artifact,
+                target=target,
+                kv_tokens=kv_tokens,
+                kv_share=kv_share,
+                prefix_cache=prefix_cache,
+                deterministic=deterministic,
+                check_weights=check_weights,
+                progress=progress,
+                timings=timings,
+            )
+            try:
+                with timings.step("tokenizer and template, beyond the rest"):
+                    frontend.result()
+            except BaseException:
+                engine.close()
+                raise
+        model._run_by(engine)
+        return model
 
     def generate(self, prompt: str, **options: Unpack[Options]) -> str:
         """The completion of `prompt`; options as in `imp_server.generation.options.Options`."""

@@ -77,7 +77,7 @@ def command(
             steps = {
                 "Python and its modules": reached,
                 **model.engine.timings.steps,
-                "tokenizer, template, other modules": began - loading - model.engine.timings.seconds,
+                "other modules": began - loading - model.engine.timings.seconds,
                 "prompt and first token": first - began,
             }
             print(_timings(steps, weights), file=sys.stderr)
