@@ -25,7 +25,7 @@ import json
 import mmap
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -144,6 +144,11 @@ class Artifact:
     def thin(self) -> bool:
         """Whether it has a recipe for weights in place of weights."""
         return self.has(RECIPE)
+
+    def in_graph_form(self, target: str) -> Artifact:
+        """The same whose steps on `target` are graphs of kernels."""
+        targets = (t.in_graph_form("as asked for") if t.target == target else t for t in self.plan.targets)
+        return replace(self, plan=replace(self.plan, targets=tuple(targets)))
 
     def names(self) -> list[tuple[str, int]]:
         """Every blob and plane (`weights/...`) with its true length in bytes, in file order."""

@@ -52,6 +52,15 @@ def test_the_same_tokens_in_either_form(
     assert said == ([] if held else [f"tiny decodes as a graph of kernels: {reason}"])
 
 
+def test_the_graph_can_be_asked_for(artifact: Path) -> None:
+    device = FakeDevice()
+    device.blocks = 6
+    with Engine(Artifact.open(artifact).in_graph_form(device.target), device) as engine:
+        assert list(engine.generate(PROMPT, PARAMS)) == expected(PROMPT, PARAMS, 0, PARAMS.max_tokens, (STOP,), None)[0]
+        assert (engine.runner.target.form, engine.runner.target.reason) == ("graph", "as asked for")
+    assert "resident_step" not in device.ran
+
+
 @pytest.mark.parametrize(("made_for", "runs_on"), [("sm_120a", "rtx-5080"), ("sm_90a", "h100-pcie")])
 def test_an_artifact_for_the_usual_card_on_a_smaller_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, made_for: str, runs_on: str

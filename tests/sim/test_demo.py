@@ -10,7 +10,10 @@ import pytest
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
+from imp_server.coherence.gate import checks_of, examine
+from imp_server.coherence.prompts import PROMPTS
 from imp_server.generation.tokenizer import Tokenizer
+from imp_server.model import Model
 from model_checks import check_kernels, kl_divergence, quiet
 
 ROOT = Path(__file__).parents[2]
@@ -78,3 +81,11 @@ def test_several_sequences_at_once_give_what_each_gives_alone(demo):
             for output in engine.step():
                 together[id(output.sequence)].append(output.token)
     assert [together[id(s)] for s in sequences] == alone
+
+
+def test_its_answers_hang_together(demo):
+    """A chat and a text that goes on; imp verify --text asks more, and for longer answers."""
+    with Model.load(demo, target="sim") as model:
+        checks = checks_of(examine(model, 6, quiet, [p for p in PROMPTS if p.name in ("chat", "code")]))
+    assert [(check.name, check.faults) for check in checks if check.verdict != "ok"] == []
+    assert len(checks) == 10

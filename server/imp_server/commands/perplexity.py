@@ -171,7 +171,7 @@ def _print(score: Score, title: str, base: Path | None) -> None:
     rows = [("perplexity", *_shown(score.perplexity, 4)), ("tokens scored", f"{score.scored:,}", "")]
     if score.divergence is not None and base is not None:
         rows += _compared(score.divergence, base.name)
-    print(f"{visible(title)}\n")
+    print(visible(title))
     show(table("", ("", "", "±"), rows))
 
 

@@ -1,13 +1,15 @@
-"""`imp verify`: every op of a forward pass against the numpy reference."""
+"""`imp verify`: every op of a forward pass against the numpy reference, or whether the answers hang together."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from imp_runtime.errors import ImpError
 from imp_server.commands import arguments as a
 
 if TYPE_CHECKING:
@@ -18,13 +20,34 @@ NAME = "verify"
 
 def command(
     file: a.File,
+    text: Annotated[bool, typer.Option("--text", help="Ask the model, and look at its answers.")] = False,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", "-n", min=2, metavar="N", help="Of --text's answers. Default: 96.")
+    ] = None,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="With --text: say what is odd about the text, but pass it.")
+    ] = False,
     target: a.Target = None,
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False,
 ) -> None:
     """Compare each op with the numpy reference. Exit code 1 and the first op that differs, if one does.
 
-    Of a persistent decode step only the logits are seen; compile with --check to compare each of its phases.
+    Of a persistent decode step only the logits are seen; compile with --check to compare each of its phases. With
+    --text: whether answers loop, hold odd tokens or depend on how they are computed. Exit code 1 if a check fails.
     """
+    if text:
+        from imp_server.commands.verify_text import verify_text
+
+        passed = verify_text(file, target, max_tokens, random_weights=random_weights, as_json=as_json)
+    elif max_tokens is not None or random_weights:
+        raise ImpError(f"{'--max-tokens' if max_tokens is not None else '--random-weights'} goes with --text")
+    else:
+        passed = _verify_kernels(file, target, as_json=as_json)
+    if not passed:
+        raise typer.Exit(1)
+
+
+def _verify_kernels(file: Path, target: str | None, *, as_json: bool) -> bool:
     from imp_codegen.verify import verify
     from imp_runtime.engine import Engine
     from imp_server.console.progress import progress
@@ -36,8 +59,7 @@ def command(
         print(json.dumps(dataclasses.asdict(result), indent=2))
     else:
         _print(result, where)
-    if result.first_failure is not None:
-        raise typer.Exit(1)
+    return result.first_failure is None
 
 
 def _print(report: VerifyReport, where: str) -> None:

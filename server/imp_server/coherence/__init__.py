@@ -1,0 +1,1 @@
+"""Whether a compiled model's answers hang together: `imp verify --text`."""
