@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from imp_codegen.compiler import CompileOptions, compile_model
+from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.perplexity import chunks_of, measure, scored_logits
 from imp_server.coherence.gate import checks_of, examine, form_check
@@ -43,7 +44,7 @@ def test_answers_hang_together(tmp_path: Path, target: str, form: str) -> None:
         found = examine(model, 64, quiet)
         checks = checks_of(found)
     if form == "persistent":
-        with Model(Engine.load(artifact, graph_form=True)) as other:
+        with Model(Engine.load(Artifact.open(artifact).in_graph_form(target))) as other:
             assert other.engine.runner.target.form == "graph"
             checks.append(form_check(found, other, quiet))
     numbers = [check for check in checks if check.kind == "numbers"]

@@ -30,7 +30,7 @@ PROMPTS = (
     Prompt("completion", "The ferry left the harbour before dawn. On deck stood a man with two suitcases, and"),
     Prompt("code", 'def merge(a, b):\n    """Merge two sorted lists into one that is sorted."""\n    result = []\n'),
     Prompt("numbers", "7 x 8 = 56, 7 x 9 = 63, 7 x 10 = 70, 7 x 11 = 77, 7 x 12 ="),
-    Prompt("languages", "Guten Morgen! Bonjour ! ¡Buenos días! Доброе утро! 早上好。おはようございます。"),
+    Prompt("languages", "Sag auf Deutsch in einem Satz, was ein Fluss ist. 然后用中文再说一遍。", chat=True),
     Prompt("log", _log(24), repetitive=True),
 )
 
