@@ -12,8 +12,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlparse
 
-COMMIT = "c0ffee" + "0" * 34
-
 
 class Hub(ThreadingHTTPServer):
     """Serves the files of `folder` as the repository org/m; `ranges`: parts of files are to be had."""
@@ -32,6 +30,14 @@ class Hub(ThreadingHTTPServer):
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server_address[1]}"
 
+    @property
+    def commit(self) -> str:
+        """What the repository is at now: another one once a file has changed."""
+        state = hashlib.sha1()
+        for path in sorted(self.folder.rglob("*")):
+            state.update(str(path).encode() + (path.read_bytes() if path.is_file() else b""))
+        return state.hexdigest()
+
     def listing(self) -> dict[str, object]:
         siblings = []
         for path in sorted(self.folder.rglob("*")):
@@ -40,7 +46,7 @@ class Hub(ThreadingHTTPServer):
                 lfs = {"size": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest(), "pointerSize": 130}
                 name = str(path.relative_to(self.folder))
                 siblings.append({"rfilename": name, "size": size} | ({"lfs": lfs} if is_weights(name) else {}))
-        return {"id": "org/m", "sha": COMMIT, "siblings": siblings, "tags": self.tags}
+        return {"id": "org/m", "sha": self.commit, "siblings": siblings, "tags": self.tags}
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -59,7 +65,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = urlparse(self.path).path
         if path == "/api/models/org/m":
             return self._send(200, json.dumps(self.server.listing()).encode(), body)
-        name = path.removeprefix(f"/org/m/resolve/{COMMIT}/")
+        name = re.sub("^/org/m/resolve/([0-9a-f]{40}|main)/", "", path)
         file = self.server.folder / name
         if name == path or not file.is_file():
             return self._send(404, b"", body)
@@ -74,7 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, status: int, content: bytes, body: bool, etag: str = "") -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
-        self.send_header("X-Repo-Commit", COMMIT)
+        self.send_header("X-Repo-Commit", self.server.commit)
         self.send_header("ETag", f'"{etag}"')
         self.end_headers()
         if body:

@@ -31,9 +31,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
         yield hub
 
 
-def test_an_entry_of_the_hub(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("thin", [True, False])
+def test_an_entry_of_the_hub(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str], thin: bool) -> None:
     path, output = tmp_path / "m.toml", tmp_path / "dist"
-    path.write_text('[[model]]\nname = "m"\nsource = "hf:org/m"\ntargets = ["sim"]\nthin = true\n')
+    path.write_text(f'[[model]]\nname = "m"\nsource = "hf:org/m"\ntargets = ["sim"]\nthin = {str(thin).lower()}\n')
 
     def outcome() -> str:
         capsys.readouterr()
