@@ -20,6 +20,7 @@ from imp_codegen.sources import (
     Flat,
     Float32,
     Group,
+    HalfOfEach,
     HeadColumns,
     HeadRows,
     Mxfp4,
@@ -31,6 +32,7 @@ from imp_codegen.sources import (
     Source,
     Stack,
     Tensor,
+    Times,
     Transposed,
     Unstacked,
 )
@@ -72,13 +74,17 @@ def with_scales(source: Source, checkpoint: Checkpoint) -> Source:
             return HeadRows(with_scales(inner, checkpoint), heads, begin, end)
         case HeadColumns(inner, heads):
             return HeadColumns(with_scales(inner, checkpoint), heads)
+        case HalfOfEach(inner, half):
+            return HalfOfEach(with_scales(inner, checkpoint), half)
         case Stack(sources):
             return Stack(tuple(with_scales(each, checkpoint) for each in sources))
         case EverySecond(inner, first):
             return EverySecond(with_scales(inner, checkpoint), first)
         case Transposed(Tensor(name)) if f"{name}{_BLOCKS_OF}" in checkpoint.tensors:
             return Mxfp4(Tensor(f"{name}{_BLOCKS_OF}"), Tensor(f"{name}{_EXPONENTS}"))
-        case Plus() | Float32() | Group() | Flat() | Transposed() | Mxfp4() | Below() | Codes() | Reciprocal():
+        case (
+            Plus() | Times() | Float32() | Group() | Flat() | Transposed() | Mxfp4() | Below() | Codes() | Reciprocal()
+        ):
             return source
         case Rounded():
             return source

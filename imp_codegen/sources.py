@@ -81,6 +81,22 @@ class HeadColumns:
 
 
 @dataclass(frozen=True, slots=True)
+class HalfOfEach:
+    """Of each matrix of a stack the first half of its rows, or with `half` 1 the second; another reads the other."""
+
+    source: Source
+    half: int
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """A vector of floats times a value, in float32."""
+
+    source: Source
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Plus:
     """A vector of floats and a value, added in float32."""
 
@@ -184,7 +200,9 @@ Source = (
     | Unstacked
     | HeadRows
     | HeadColumns
+    | HalfOfEach
     | Plus
+    | Times
     | Float32
     | Codes
     | Reciprocal
@@ -227,7 +245,7 @@ def spans_of(source: Source) -> dict[str, tuple[int, int] | None]:
             return spans_of(inner)
         case Reciprocal(inner) | Rounded(inner):
             return spans_of(inner)
-        case HeadRows(inner) | HeadColumns(inner):
+        case HeadRows(inner) | HeadColumns(inner) | HalfOfEach(inner) | Times(inner):
             return spans_of(inner)
         case EverySecond(inner):  # the others are another weight's
             return spans_of(inner)
@@ -252,8 +270,12 @@ def open_source(source: Source, checkpoint: Checkpoint) -> Stored:
             return _StoredHeadRows(open_source(inner, checkpoint), source, checkpoint, heads, begin, end)
         case HeadColumns(inner, heads):
             return _StoredHeadColumns(open_source(inner, checkpoint), source, checkpoint, heads)
+        case HalfOfEach(inner, half):
+            return _StoredHalfOfEach(open_source(inner, checkpoint), source, checkpoint, half)
         case Plus(inner, value):
-            return _StoredPlus(open_source(inner, checkpoint), source, checkpoint, value)
+            return _StoredChanged(open_source(inner, checkpoint), source, checkpoint, np.add, value)
+        case Times(inner, value):
+            return _StoredChanged(open_source(inner, checkpoint), source, checkpoint, np.multiply, value)
         case Float32(inner):
             return _StoredFloat32(open_source(inner, checkpoint), source, checkpoint)
         case Codes(name, most):
@@ -385,18 +407,31 @@ class _StoredHeadColumns:
         return np.ascontiguousarray(columns[start - first * self._cols : stop - first * self._cols])
 
 
-class _StoredPlus:
-    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, value: float) -> None:
+class _StoredHalfOfEach:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, half: int) -> None:
+        if len(inner.shape) != 3 or inner.shape[1] % 2:
+            raise _misfit(checkpoint, source, inner, "a stack of matrices of an even number of rows")
+        experts, rows, cols = inner.shape
+        self.shape = (experts, rows // 2, cols)
+        self.format = inner.format
+        below = _StoredUnstacked(inner, source, checkpoint)
+        begin, end = half * rows // 2, (half + 1) * rows // 2
+        self.rows = _StoredHeadRows(below, source, checkpoint, experts, begin, end).rows
+
+
+class _StoredChanged:
+    def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint, change: np.ufunc, value: float) -> None:
         _check_vector(inner, source, checkpoint)
         if len(inner.shape) != 1:
             raise _misfit(checkpoint, source, inner, "a vector")
         self.shape = inner.shape
         self.format = formats()["F32"]
         self._inner = inner
+        self._change = change
         self._value = np.float32(value)
 
     def rows(self, start: int, stop: int) -> Bytes:
-        floats = self._inner.format.dequantize(self._inner.rows(start, stop)) + self._value
+        floats = self._change(self._inner.format.dequantize(self._inner.rows(start, stop)), self._value)
         return np.ascontiguousarray(floats, "<f4").view(np.uint8)
 
 

@@ -88,7 +88,9 @@ class MoeSpec:
     each counts, times `scale`; `normalise`: of those chosen alone. `corrected`: each expert has a number that is added
     where experts are chosen. Only the best `groups_used` of `groups` groups of neighbours are chosen from. `biased`:
     the router and all matrices of experts have a bias. `shared`: the inner width of an expert to which all tokens go
-    as well, 0: there is none; `shared_gate`: a sigmoid says what that one counts.
+    as well, 0: there is none; `shared_gate`: a sigmoid says what that one counts. `scaled`: shares are multiplied by a
+    number of each expert. `beside`: the inner width of a network that works beside the experts, each with norms of its
+    own, 0: there is none. `joined`: the checkpoint holds an expert's gate and up as one matrix, first gate's rows.
     """
 
     experts: int
@@ -104,6 +106,9 @@ class MoeSpec:
     groups: int = 1
     groups_used: int = 1
     scale: float = 1.0
+    scaled: bool = False
+    beside: int = 0
+    joined: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,6 +47,8 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
         module, _, kind = name.rpartition(".")
         whole = names.get_name(name)  # of a tensor that no module has
         ours = f"{whole}.weight" if whole else f"{names.get_name(module)}.{kind}"
+        if found := re.fullmatch(r"model\.layers\.(\d+)\.router\.(scale|per_expert_scale)", name):  # unknown to gguf-py
+            ours = f"blk.{found[1]}.{'ffn_gate_inp' if found[2] == 'scale' else 'ffn_down_exps'}.scale"
         assert dtype == "BF16"
         array = np.frombuffer(raw, "<u2").reshape(shape)
         for part in heads if arch in PERMUTED else ():

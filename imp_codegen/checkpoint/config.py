@@ -51,7 +51,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
     "residual_scale": ("residual_multiplier",),
     "logit_scale": ("logits_scaling",),
     "expert_count": ("num_local_experts", "num_experts", "n_routed_experts"),
-    "expert_used_count": ("experts_per_token", "num_experts_per_tok"),
+    "expert_used_count": ("experts_per_token", "top_k_experts", "num_experts_per_tok"),
     "expert_feed_forward_length": ("moe_intermediate_size",),
     "expert_shared_feed_forward_length": ("shared_expert_intermediate_size",),
     "expert_weights_norm": ("norm_topk_prob",),

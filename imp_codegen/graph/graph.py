@@ -86,6 +86,8 @@ def verify(graph: Graph) -> Graph:
         for weight in weights(op):
             if known.setdefault(weight.name, weight) != weight:
                 raise GraphError(f"{where}: weight {weight.name} has two shapes")
+            if weight.experts > weight.rows:
+                raise GraphError(f"{where}: weight {weight.name} has fewer rows than experts")
         if op.out.name in defined:
             raise GraphError(f"{where}: is defined twice")
         if not op.fits():

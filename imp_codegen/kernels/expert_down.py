@@ -1,10 +1,10 @@
-"""What the experts of a token make of a vector each, weighed and added to the residual stream, in one kernel."""
+"""What the experts of a token make of a vector each, weighed, and perhaps added to the residual stream: one kernel."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imp_codegen.graph import Edges, Op, label
+from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
@@ -16,18 +16,28 @@ from imp_codegen.ops import Add, Combine, ExpertLinear
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertDown(Match):
-    """X += scale * the sum of the experts' products: one product with their rows end to end, of a weighed vector."""
+    """The sum of the experts' products: one product with their rows end to end, of a weighed vector.
+
+    It is added to the residual stream, times `add`'s scale, or left where there is no `add`.
+    """
 
     vector: Vector
     linear: ExpertLinear
     combine: Combine
-    add: Add
+    add: Add | None
+
+    @property
+    def out(self) -> Value:
+        """The result."""
+        return self.add.out if self.add else self.combine.out
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
         """One kernel, a row as any other."""
-        linear, add, weight, used = self.linear, self.add, self.linear.weight, self.linear.used
+        linear, add, out, weight, used = self.linear, self.add, self.out, self.linear.weight, self.linear.used
         streamed = stream(low, "expert_down", self.vector, (weight,), used=used)
-        store = Cpp("AddExperts", (bias_mask((linear,)), used, weight.each, float(add.scale)))
+        store = Cpp("StoreExperts", (0,))
+        if add:
+            store = Cpp("AddExperts", (bias_mask((linear,)), used, weight.each, float(add.scale)))
         kernel = KernelSpec(
             name=self.name.rpartition(".")[0] + "." + linear.out.name.rpartition(".")[2],
             entry="expert_down",
@@ -37,7 +47,7 @@ class ExpertDown(Match):
                 "x": low.value("const float*", linear.x),
                 "norm": None,
                 "route": {"route": low.value("const float*", linear.route)},
-                "out": {"y": low.value("float*", add.out), "bias": biases(low, (linear,))},
+                "out": {"y": low.value("float*", out), "bias": biases(low, (linear,))},
                 "plane": (low.plane(weight),),
             },
             grid=(low.target.sms, 1, 1),
@@ -45,23 +55,35 @@ class ExpertDown(Match):
             shared_bytes=streamed.shared,
             overlap=True,
             ops=tuple(map(label, self.ops)),
-            outputs=low.output(add.out),
+            outputs=low.output(out),
             weight_bytes=low.weight_bytes(weight, used=used),
-            other_bytes=linear.x.width * 4 + add.out.width * 8,
+            other_bytes=linear.x.width * 4 + out.width * (8 if add else 4),
             flops=2 * used * weight.each * weight.cols,
         )
-        return (for_rows(low, kernel, linear.x, add.out),)
+        return (for_rows(low, kernel, linear.x, out),)
 
 
 def match(edges: Edges, op: Op, rows: int) -> ExpertDown | None:
-    """A stack with a vector for each expert, whose results are combined by the same route and added."""
+    """A stack with a vector for each expert, whose results are combined by the same route, and perhaps added."""
     if not isinstance(op, ExpertLinear) or op.x.width != op.used * op.weight.cols:
         return None
     combine = edges.only_reader(op.out)
     if not isinstance(combine, Combine) or combine.x != op.out or combine.route != op.route:
         return None
     add = edges.only_reader(combine.out)
-    if not isinstance(add, Add) or add.x == add.y:
+    if not isinstance(add, Add):
+        if op.bias:
+            raise FusionError(f"{label(op)}: has a bias, which is unsupported where its sum is added to nothing")
+        return ExpertDown(
+            ops=(op, combine),
+            reads=((op.x,), (op.route,)),
+            writes=((combine.out,),),
+            vector=Vector(op.x),
+            linear=op,
+            combine=combine,
+            add=None,
+        )
+    if add.x == add.y:
         return None
     if add.scale != 1 and add.y != combine.out:
         raise FusionError(f"{label(add)}: scales the residual stream, not what is added to it, which is unsupported")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imp_codegen.graph import Edges, Op, Value, label
+from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
@@ -15,13 +15,17 @@ from imp_codegen.kernels.rows import for_rows
 from imp_codegen.kernels.shared_expert import Shared, match_shared
 from imp_codegen.kernels.stream import activation, bias_mask, biases, stream
 from imp_codegen.kernels.vector import Vector, vector_from
-from imp_codegen.ops import ExpertLinear, Gated, Linear, Route
+from imp_codegen.ops import ExpertLinear, Gated, Linear, RmsNorm, Route
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertGateUp(Match):
-    """The second kernel chooses by the first one's logits; each CTA does so for itself."""
+    """The second kernel chooses by the first one's logits; each CTA does so for itself.
 
+    `by`: the router's vector, `vector`: that of the experts.
+    """
+
+    by: Vector
     vector: Vector
     router: Linear
     route: Route
@@ -32,12 +36,16 @@ class ExpertGateUp(Match):
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
         """The router and the experts, a row as any other."""
-        x = self.vector.reads[0][0]
         return (
-            for_rows(low, self._logits(low), x, self.router.out),
-            for_rows(low, self._experts(low), x, self.gated.out),
+            for_rows(low, self._logits(low), self.by.reads[0][0], self.router.out),
+            for_rows(low, self._experts(low), self.vector.reads[0][0], self.gated.out),
             *self.of_all(low),
         )
+
+    @property
+    def _own_ops(self) -> tuple[Op, ...]:
+        """What makes the experts' vector, where it is not the router's."""
+        return self.vector.ops if self.vector is not self.by else ()
 
     def of_all(self, low: Lowering) -> tuple[KernelSpec, ...]:
         """The expert that all tokens go to; nothing where there is none."""
@@ -45,7 +53,7 @@ class ExpertGateUp(Match):
 
     def _logits(self, low: Lowering) -> KernelSpec:
         router, weight = self.router, self.router.weight
-        streamed = stream(low, "router", self.vector, (weight,))
+        streamed = stream(low, "router", self.by, (weight,))
         store = Cpp("StoreRows", (bias_mask((router,)),))
         return KernelSpec(
             name=router.out.name,
@@ -53,7 +61,7 @@ class ExpertGateUp(Match):
             headers=("stage/gemv", *low.headers(weight)),
             stage=Cpp("Gemv", (streamed.gemv, streamed.encode, store, low.matrix(weight))),
             args={
-                **self.vector.args(low),
+                **self.by.args(low),
                 "out": {"y": low.value("float*", router.out), "bias": biases(low, (router,))},
                 "plane": (low.plane(weight),),
             },
@@ -61,7 +69,7 @@ class ExpertGateUp(Match):
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,
             overlap=True,
-            ops=(*map(label, self.vector.ops), label(router)),
+            ops=(*map(label, self.by.ops), label(router)),
             outputs=low.output(router.out),
             weight_bytes=low.weight_bytes(weight),
             other_bytes=weight.cols * 8 + router.out.width * 4,
@@ -93,7 +101,7 @@ class ExpertGateUp(Match):
                 "route": {
                     "logits": low.value("const float*", self.router.out),
                     "route": low.value("float*", route.out),
-                    "correction": route_correction(low, route),
+                    **route_vectors(low, route),
                 },
                 "out": {"y": low.value("float*", gated.out), "bias": biases(low, (self.gate, self.up))},
                 "plane": tuple(map(low.plane, weights)),
@@ -102,7 +110,7 @@ class ExpertGateUp(Match):
             threads=streamed.warps * 32,
             shared_bytes=streamed.shared,
             overlap=True,
-            ops=(label(route), label(self.gate), label(self.up), label(gated)),
+            ops=(label(route), *map(label, self._own_ops), label(self.gate), label(self.up), label(gated)),
             outputs=(*low.output(route.out), *low.output(gated.out)),
             weight_bytes=low.weight_bytes(*weights, used=used),
             other_bytes=self.vector.value.width * 8 + route.experts * 4 + gated.out.width * 4,
@@ -125,24 +133,34 @@ def route_config(route: Route) -> Config:
     return Config("RouteConfig", fields)
 
 
-def route_correction(low: Lowering, route: Route) -> Param | None:
-    """What is added to scores while experts are chosen, if anything is."""
-    return low.plane(route.correction) if route.correction else None
+def route_vectors(low: Lowering, route: Route) -> dict[str, Param | None]:
+    """What is added to scores while experts are chosen, and what multiplies shares, if anything does."""
+    vectors = {"correction": route.correction, "scales": route.scales}
+    return {name: low.plane(weight) if weight else None for name, weight in vectors.items()}
 
 
 def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:
-    """A vector that a router reads, and two stacks by its route, whose results one operation reads."""
-    vector = vector_from(edges, op, rows)
-    if vector is None:
+    """A vector that a router reads, and two stacks by its route, whose results one operation reads.
+
+    The stacks read the router's vector, or another one, which is normed.
+    """
+    by = vector_from(edges, op, rows)
+    if by is None:
         return None
-    readers = edges.readers(vector.value)
-    routes = [(each, route) for each in readers if (route := _route(edges, each))]
+    routes = [(each, route) for each in edges.readers(by.value) if (route := _route(edges, each))]
     if len(routes) != 1:
         return None
     ((router, route),) = routes
     assert isinstance(router, Linear)
-    if not vector.plain or not isinstance(vector.value, Value):
-        raise FusionError(f"{label(router)}: a router's vector is a sum of branches with norms, which is unsupported")
+    vector = _of_experts(edges, by, route, rows)
+    if vector is None:
+        return None
+    for each in (by, vector):
+        if not each.plain:
+            raise FusionError(
+                f"{label(router)}: {each.value.name} is a sum of branches with norms, which is unsupported"
+            )
+    readers = edges.readers(vector.value)
     linears = [each for each in readers if isinstance(each, ExpertLinear) and each.route == route.out]
     gated = edges.only_reader(linears[0].out) if linears else None
     if not isinstance(gated, Gated) or gated.begin:
@@ -154,12 +172,14 @@ def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:
         return None
     rest = [each for each in readers if each not in (router, gate, up)]
     shared = match_shared(edges, router, rest) if rest else None
-    if rest and shared is None:
+    if (rest and shared is None) or (vector is not by and edges.only_reader(by.value) is not router):
         return None
+    own = vector.ops if vector is not by else ()
     return ExpertGateUp(
-        ops=(*vector.ops, router, route, gate, up, *(shared.ops if shared else ()), gated),
-        reads=vector.reads,
+        ops=(*by.ops, router, route, *own, gate, up, *(shared.ops if shared else ()), gated),
+        reads=tuple(dict.fromkeys((*by.reads, *vector.reads))),
         writes=((router.out,), (route.out,), (gated.out,), *(shared.writes(rows) if shared else ())),
+        by=by,
         vector=vector,
         router=router,
         route=route,
@@ -168,6 +188,15 @@ def match(edges: Edges, op: Op, rows: int) -> ExpertGateUp | None:
         gated=gated,
         shared=shared,
     )
+
+
+def _of_experts(edges: Edges, by: Vector, route: Route, rows: int) -> Vector | None:
+    """The vector that the route's first stack reads."""
+    first = next((each for each in edges.readers(route.out) if isinstance(each, ExpertLinear)), None)
+    if first is None or first.x == by.value:
+        return by if first else None
+    maker = edges.maker(first.x)
+    return vector_from(edges, maker, rows) if isinstance(maker, RmsNorm) else None
 
 
 def _route(edges: Edges, op: Op) -> Route | None:

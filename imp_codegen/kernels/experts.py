@@ -1,4 +1,4 @@
-"""Several rows: a router, the experts that it chooses, and their sum added to the residual stream.
+"""Several rows: a router, the experts that it chooses, and their sum, perhaps added to the residual stream.
 
 Either each row streams the weights of its own experts (expert_gate_up.py, expert_down.py), or products go expert by
 expert: rows are sorted by their experts, whose weights are read once.
@@ -49,8 +49,8 @@ class Experts(Match):
 
     def _router(self, low: Lowering) -> KernelSpec:
         first = self.first
-        if router.takes(low, first.vector, first.router):
-            return router.router_rows(low, first.vector, first.router)
+        if router.takes(low, first.by, first.router):
+            return router.router_rows(low, first.by, first.router)
         return first.lower(low)[0]
 
     def _by_expert(self, low: Lowering) -> tuple[KernelSpec, ...]:
@@ -82,7 +82,7 @@ class Experts(Match):
                 "logits": low.value("const float*", route.logits),
                 "route": low.value("float*", route.out),
                 "step": low.step(),
-                "correction": expert_gate_up.route_correction(low, route),
+                **expert_gate_up.route_vectors(low, route),
             },
             grid=(-(-low.rows // _ROUTE_WARPS), 1, 1),
             threads=_ROUTE_WARPS * 32,
@@ -102,8 +102,8 @@ class Experts(Match):
                 ("cols", cols),
                 ("used", used),
                 ("threads", _COMBINE_THREADS),
-                ("scale", float(add.scale)),
-                ("accumulate", True),
+                ("scale", float(add.scale) if add else 1.0),
+                ("accumulate", add is not None),
             ),
         )
         return KernelSpec(
@@ -114,16 +114,16 @@ class Experts(Match):
             args={
                 "x": low.value("const float*", second.linear.out),
                 "route": low.value("const float*", second.combine.route),
-                "y": low.value("float*", add.out),
+                "y": low.value("float*", second.out),
                 "step": low.step(),
             },
             grid=(-(-cols // (4 * _COMBINE_THREADS)), low.rows, 1),
             threads=_COMBINE_THREADS,
             shared_bytes=0,
             overlap=True,
-            ops=(label(second.combine), label(add)),
-            outputs=low.output(add.out),
-            other_bytes=low.rows * (used + 2) * cols * 4,
+            ops=tuple(map(label, second.ops[1:])),
+            outputs=low.output(second.out),
+            other_bytes=low.rows * (used + (2 if add else 1)) * cols * 4,
             flops=2 * low.rows * used * cols,
         )
 

@@ -131,7 +131,7 @@ def vector_from(edges: Edges, op: Op, rows: int) -> Vector | None:
 
 
 def _of_sum(edges: Edges, norm: RmsNorm, add: Add) -> Vector | None:
-    """The sum itself if matrices read it, or its norm."""
+    """The sum itself if matrices read it, or the first norm of it."""
     if add.x == add.y or add.scale != 1 or norm.weight is None:
         return None
     scale = edges.only_reader(add.out)
@@ -139,7 +139,7 @@ def _of_sum(edges: Edges, norm: RmsNorm, add: Add) -> Vector | None:
     out = scale.out if scale else add.out
     readers = edges.readers(out)
     norms = [reader for reader in readers if isinstance(reader, RmsNorm)]
-    if len(norms) == 1:
+    if norms:  # of several the first; the others read the sum where it lies
         return Vector(norms[0].out, sum=Sum(norm, add, scale, kept=len(readers) > 1), norm=norms[0])
     matrices = [reader for reader in readers if isinstance(reader, Linear)]
     return Vector(out, sum=Sum(norm, add, scale, kept=len(matrices) < len(readers)))

@@ -284,7 +284,9 @@ class _Block:
         """The residual stream after the layer. `extra`: the token's own inputs to all layers."""
         x = self._branch(x, self._attention, "attn_norm", "post_attention_norm", "attn_residual")
         ffn, out = self.layer.ffn, "residual" if extra is None else "ffn_residual"
-        if isinstance(ffn, MoeSpec) and ffn.shared:
+        if isinstance(ffn, MoeSpec) and ffn.beside:
+            x = self._add_two(out, x, ffn)
+        elif isinstance(ffn, MoeSpec) and ffn.shared:
             x = self._branch(x, self._mlp, "ffn_norm", "post_ffw_norm", "experts_residual")
             x = self._add_shared(ffn, out, x)
         else:
@@ -306,6 +308,23 @@ class _Block:
         total = self._value(name, self.spec.hidden)
         self.ops.append(Add(total, x, y, self.spec.residual_scale))
         return total
+
+    def _add_two(self, name: str, x: Value, m: MoeSpec) -> Value:
+        """A dense network and experts, each between norms of its own, and a norm of their sum.
+
+        The router reads the stream by a norm of its own.
+        """
+        h = self._norm("ffn_norm", x)
+        gate, up = (self._linear(f"dense_{part}", f"ffn_{part}", h, m.beside, (), "") for part in ("gate", "up"))
+        gated = self._value("dense_gated", m.beside)
+        self.ops.append(Gated(gated, gate, up, m.activation))
+        dense = self._linear("dense_down", "ffn_down", gated, x.width, (), "")
+        by = self._value("router_norm", x.width)
+        self.ops.append(RmsNorm(by, x, self._weight("ffn_gate_inp.scale", 1, x.width), self.spec.norm_eps))
+        routed = self._experts(m, by, lambda: self._norm("pre_ffw_norm_2", x))
+        both = self._value("both", x.width)
+        self.ops.append(Add(both, self._norm("post_ffw_norm_1", dense), self._norm("post_ffw_norm_2", routed)))
+        return self._add(name, x, self._norm("post_ffw_norm", both))
 
     def _add_extra(self, x: Value, extra: Value) -> Value:
         width = self.layer.extra
@@ -385,22 +404,22 @@ class _Block:
     def _mlp(self, x: Value) -> Value:
         m = self.layer.ffn
         if isinstance(m, MoeSpec):
-            return self._experts(m, x)
+            return self._experts(m, x, lambda: x)
         gate, up = (self._linear(part, f"ffn_{part}", x, m.width, m.biases, part) for part in ("gate", "up"))
         out = self._value("gated", m.width)
         self.ops.append(Gated(out, gate, up, m.activation))
         return self._linear("down", "ffn_down", out, self.spec.hidden, m.biases, "down")
 
-    def _experts(self, m: MoeSpec, x: Value) -> Value:
+    def _experts(self, m: MoeSpec, by: Value, vector: Callable[[], Value]) -> Value:
+        """What the experts make of a vector together, which are chosen by `by`."""
         count = m.experts + m.shared_gate  # the shared expert's gate lies below the router
-        logits = self._linear("router", "ffn_gate_inp", x, count, ("gate",) if m.biased else (), "gate")
+        logits = self._linear("router", "ffn_gate_inp", by, count, ("gate",) if m.biased else (), "gate")
         route = self._value("route", 2 * m.used)
         correction = self._weight("exp_probs_b.bias", 1, m.experts) if m.corrected else None
-        self.ops.append(
-            Route(
-                route, logits, m.normalise, m.sigmoid, correction, m.groups, m.groups_used, m.scale, count - m.experts
-            )
-        )
+        scales = self._weight("ffn_down_exps.scale", 1, m.experts) if m.scaled else None
+        groups, others = (m.groups, m.groups_used), count - m.experts
+        self.ops.append(Route(route, logits, m.normalise, m.sigmoid, correction, *groups, m.scale, others, scales))
+        x = vector()
         gate, up = (self._expert_linear(part, x, route, m.width, m) for part in ("gate", "up"))
         gated = self._value("gated", gate.width)
         self.ops.append(Gated(gated, gate, up, m.activation))

@@ -15,7 +15,8 @@ class Route(Op):
 
     `out`: the experts' numbers, which floats hold exactly, and behind them as many shares. Scores are the softmax over
     all experts or, with `sigmoid`, that of each logit. A share is the score times `scale`, with `normalise` divided by
-    the sum of the scores that are chosen. `correction` [1, experts] is added to scores while experts are chosen.
+    the sum of the scores that are chosen. `correction` [1, experts] is added to scores while experts are chosen;
+    `scales` [1, experts] multiply shares in the end.
     `others`: the last of `logits`, which are no expert's.
 
     Experts are chosen from the best `groups_used` of `groups` groups of neighbours: a group is as good as its best
@@ -30,6 +31,7 @@ class Route(Op):
     groups_used: int = 1
     scale: float = 1.0
     others: int = 0
+    scales: Weight | None = None
 
     @property
     def experts(self) -> int:
@@ -47,8 +49,9 @@ class Route(Op):
             return False
         each = experts // self.groups
         corrected = correction is None or (self.sigmoid and (correction.rows, correction.cols) == (1, experts))
+        scaled = self.scales is None or (self.scales.rows, self.scales.cols) == (1, experts)
         pairs = self.groups == 1 or not self.sigmoid or each > 1
-        return corrected and pairs and self.out.width % 2 == 0 and 0 < self.used <= self.groups_used * each
+        return corrected and scaled and pairs and self.out.width % 2 == 0 and 0 < self.used <= self.groups_used * each
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         logits = read[0][:, : self.experts]
@@ -63,7 +66,10 @@ class Route(Op):
         shares = np.take_along_axis(scores, chosen, axis=1)
         if self.normalise:
             shares /= shares.sum(axis=1, keepdims=True)
-        return floats(np.concatenate([chosen, shares * self.scale], axis=1))
+        shares *= self.scale
+        if self.scales:
+            shares *= at.vector(self.scales)[chosen]
+        return floats(np.concatenate([chosen, shares], axis=1))
 
     def _of_groups(self, by: Floats) -> Floats:
         """What experts are chosen by, -inf for those of other groups."""

@@ -7,7 +7,7 @@ else may enter a group, or leave it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from imp_codegen.graph import Edges, Graph, Op, Pairs, Value, inputs, label
 from imp_codegen.kernels import families
@@ -22,18 +22,23 @@ def fuse(graph: Graph, rows: int, pairs: Pairs | None = None) -> tuple[Match, ..
     edges = Edges(graph, pairs) if pairs else Edges(graph)
     matches: list[Match] = []
     done: set[Op] = set()
+    nearly: dict[Op, list[FusionError]] = {}
     for op in graph.ops:
         if op in done:
             continue
-        match = _best(edges, op, rows)
+        match, errors = _best(edges, op, rows, nearly)
         _check(edges, match, done)
         matches.append(match)
         done.update(match.ops)
+        nearly |= dict.fromkeys(match.ops, errors)
     return tuple(matches)
 
 
-def _best(edges: Edges, op: Op, rows: int) -> Match:
-    """The match with most operations; where there is none, the error of a family that nearly matched."""
+def _best(edges: Edges, op: Op, rows: int, nearly: Mapping[Op, list[FusionError]]) -> tuple[Match, list[FusionError]]:
+    """The match with most operations, and the errors of families that nearly matched.
+
+    Where there is no match, such an error is raised: of `op`, or of the group that makes what it reads.
+    """
     found: list[Match] = []
     errors: list[FusionError] = []
     for family in families():
@@ -44,7 +49,8 @@ def _best(edges: Edges, op: Op, rows: int) -> Match:
         else:
             found += [match] if match else []
     if found:
-        return max(found, key=lambda match: len(match.ops))
+        return max(found, key=lambda match: len(match.ops)), errors
+    errors += [error for value in inputs(op) for error in nearly[edges.maker(value)]]
     if errors:
         raise errors[0]
     reads = ", ".join(value.name for value in inputs(op)) or "nothing"

@@ -135,7 +135,7 @@ def test_an_architecture_that_has_no_experts(tmp_path: Path) -> None:
         ({"moe_intermediate_size": 512}, "ffn_gate_exps.weight has shape [4, 256, 256], expected [4, 512, 256]"),
         ({"num_local_experts": 3}, "tensor 'model.layers.0.mlp.experts.3.down_proj.weight' (and 5 more) is none that"),
         ({"num_local_experts": 5}, "tensor 'model.layers.0.mlp.experts.4.gate_proj.weight' is missing"),
-        ({"top_k_experts": 2}, "top_k_experts is 2, expected nothing beside experts"),
+        ({"top_k_experts": 3}, "top_k_experts is 3, but num_experts_per_tok is 2; they mean the same"),
     ],
 )
 def test_fields_that_do_not_fit_are_named(fields: dict[str, Any], expected: str, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ class Experts:
     groups: tuple[int, int] = (1, 1)  # the second of them used
     sigmoid: bool = False  # and corrections
     scale: float = 1.0
+    scaled: bool = False  # each expert's shares
+    added: bool = True  # their sum, to what is there
 
     def place(self, number: int) -> tuple[Layout, Tile, str]:
         rows, cols = (self.width, self.hidden) if number < 2 else (self.hidden, self.width)
@@ -68,18 +70,21 @@ class Experts:
             for n, name in enumerate(("bias_gate", "bias_up", "bias"))
         ]
         last = "bias" if 2 in self.biased else "nullptr"
+        left = f"imp::AddExperts<{int(2 in self.biased)}, {self.used}, {self.hidden}, 0.5f>"
+        left = left if self.added else "imp::StoreExperts<0>"
         return f"""
 using {self.name}_a = imp::EachRow<imp::RowStrides{{.x = {self.hidden}, .y = {wide}}}, imp::ExpertGateUp<
     {gemv}, {first}, {route}, imp::StoreExperts<{mask}>, {gate}, {up}, imp::{self.activation}>>;
 using {self.name}_b = imp::EachRow<imp::RowStrides{{.x = {wide}, .y = {self.hidden}}}, imp::ExpertDown<
-    {gemv}, {second}, {self.used}, imp::AddExperts<{int(2 in self.biased)}, {self.used}, {self.hidden}, 0.5f>, {down}>>;
+    {gemv}, {second}, {self.used}, {left}, {down}>>;
 extern "C" {{
 int {self.name}_a_shared = {self.name}_a::kSharedBytes;
 int {self.name}_b_shared = {self.name}_b::kSharedBytes;
 __global__ void {self.name}_gate_up(const float* x, const float* norm, const float* logits, float* route, float* y,
-                                    const float* correction, const std::uint8_t* gate, const std::uint8_t* up,
+                                    const float* correction, const float* scales,
+                                    const std::uint8_t* gate, const std::uint8_t* up,
                                     {names[0]}, {names[1]}, const imp::StepHeader* step) {{
-  {self.name}_a::run({{{{x, norm, {{logits, route, correction}}, {{y, {{{both}}}}}, {{gate, up}}}}, step}});
+  {self.name}_a::run({{{{x, norm, {{logits, route, correction, scales}}, {{y, {{{both}}}}}, {{gate, up}}}}, step}});
 }}
 __global__ void {self.name}_down(const float* x, const float* route, float* y, const std::uint8_t* down,
                                  {names[2]}, const imp::StepHeader* step) {{
@@ -90,10 +95,10 @@ __global__ void {self.name}_down(const float* x, const float* route, float* y, c
 
 
 CASES = (
-    Experts("mixed", 512, 256, 6, 3, ("Q4_K", "BF16", "Q8_0"), activation="GeluTanh", biased=(0, 1, 2)),
+    Experts("mixed", 512, 256, 6, 3, ("Q4_K", "BF16", "Q8_0"), activation="GeluTanh", biased=(0, 1, 2), scaled=True),
     Experts("several_tiles", 32, 4352, 3, 2, ("Q8_0", "Q8_0", "Q8_0")),
     Experts("floats", 48, 80, 5, 5, ("F32", "F16", "BF16"), normalise=False, biased=(1,), in_place=True),
-    Experts("many", 64, 32, 300, 8, ("Q8_0", "IQ4_NL", "MXFP4")),
+    Experts("many", 64, 32, 300, 8, ("Q8_0", "IQ4_NL", "MXFP4"), added=False),
     Experts("grouped", 32, 32, 42, 5, ("Q8_0", "Q8_0", "Q8_0"), normalise=False, groups=(7, 3), scale=1.5),
     Experts("corrected", 32, 32, 160, 6, ("Q8_0", "Q8_0", "Q8_0"), groups=(8, 4), sigmoid=True, scale=2.5),
     Experts("by_itself", 32, 32, 9, 4, ("Q8_0", "Q8_0", "Q8_0"), normalise=False, sigmoid=True),
@@ -122,7 +127,7 @@ def step(rows: int) -> Array:
     return np.array([rows, 0, 0, 0], np.int32)
 
 
-def chosen(logits: Array, correction: Array, case: Experts) -> tuple[Array, Array]:
+def chosen(logits: Array, correction: Array, scales: Array, case: Experts) -> tuple[Array, Array]:
     """The experts of each row, and their shares in float64: plainly, expert by expert."""
     wide = logits.astype(np.float64)
     scores = 1 / (1 + np.exp(-wide)) if case.sigmoid else np.exp(wide - wide.max(axis=1, keepdims=True))
@@ -138,7 +143,7 @@ def chosen(logits: Array, correction: Array, case: Experts) -> tuple[Array, Arra
         order.append(sorted(among, key=lambda e, row=row: (-row[e], e))[: case.used])
     found = np.array(order)
     shares = np.take_along_axis(scores, found, axis=1)
-    return found, shares / (shares.sum(axis=1, keepdims=True) if case.normalise else 1) * case.scale
+    return found, shares / (shares.sum(axis=1, keepdims=True) if case.normalise else 1) * case.scale * scales[found]
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -153,6 +158,7 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
     if case.sigmoid:  # no two alike, as float32 and float64 would not round them alike
         logits = rng.permuted(np.tile(np.linspace(-3, 3, case.count), (ROWS, 1)), axis=1).astype(np.float32)
         correction = rng.uniform(-1, 0.5, case.count).astype(np.float32)
+    scales = rng.uniform(0.5, 2, case.count).astype(np.float32) if case.scaled else np.ones(case.count, np.float32)
     planes, weights = [], []
     for number, name in enumerate(case.formats):
         fmt, (layout, tile, _) = format_named(name), case.place(number)
@@ -160,13 +166,13 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
         stored = random_rows(fmt, case.count * rows, cols, rng)
         planes.append(layout.pack(fmt, stored, tile))
         weights.append(fmt.dequantize(stored).astype(np.float64).reshape(case.count, rows, cols))
-    experts, shares = chosen(logits, correction, case)
+    experts, shares = chosen(logits, correction, scales, case)
     biases = [rng.standard_normal((case.count, rows)).astype(np.float32) * (number in case.biased)
               for number, rows in enumerate((case.width, case.width, case.hidden))]  # fmt: skip
 
     route = np.zeros((ROWS, 2 * case.used), np.float32)
     gated = np.zeros((ROWS, case.used * case.width), np.float32)
-    given = [x, norm, logits, route, gated, correction, *planes[:2], *biases[:2], step(ROWS)]
+    given = [x, norm, logits, route, gated, correction, scales, *planes[:2], *biases[:2], step(ROWS)]
     _, _, _, route, gated, *_ = launch(library, f"{case.name}_gate_up", f"{case.name}_a_shared", given, seed)
     np.testing.assert_array_equal(route[:, : case.used], experts)
     np.testing.assert_allclose(route[:, case.used :], shares, rtol=1e-6)
@@ -187,7 +193,8 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
     vectors = gated.reshape(ROWS, case.used, case.width)
     vectors = round_activations(vectors) if case.place(2)[0].activation == "q8" else vectors
     made = np.einsum("nuhw,nuw->nuh", weights[2][experts], vectors.astype(np.float64)) + biases[2][experts]
-    want = before + 0.5 * np.einsum("nu,nuh->nh", shares, made)
+    together = np.einsum("nu,nuh->nh", shares, made)
+    want = before + 0.5 * together if case.added else together
     assert close(after, want)
 
     # A row has the same bits alone.
@@ -199,6 +206,7 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
             np.zeros_like(route[0]),
             np.zeros_like(gated[0]),
             correction,
+            scales,
             *planes[:2],
             *biases[:2],
             step(1),
@@ -225,7 +233,7 @@ def test_logits_that_are_no_numbers_choose_experts_that_there_are(library: SimLi
     biases = [np.zeros((case.count, case.width), np.float32)] * 2
     x, norm = np.ones((ROWS, case.hidden), np.float32), np.ones(case.hidden, np.float32)
     outputs = [np.zeros((ROWS, width), np.float32) for width in (2 * case.used, case.used * case.width)]
-    given = [x, norm, logits, *outputs, np.zeros(5, np.float32), *planes, *biases, step(ROWS)]
+    given = [x, norm, logits, *outputs, np.zeros(5, np.float32), np.ones(5, np.float32), *planes, *biases, step(ROWS)]
     _, _, _, route, *_ = launch(library, "floats_gate_up", "floats_a_shared", given, 0)
     assert [sorted(row) for row in route[:, :5].tolist()] == [[0, 1, 2, 3, 4]] * ROWS
     assert np.isnan(route[:, 5:]).all()

@@ -128,12 +128,14 @@ struct ChosenRoute {
     const float* logits;
     float* route;                       // [2][used]: experts, shares
     const float* correction = nullptr;  // [experts]
+    const float* scales = nullptr;      // [experts]
   };
   Routed routed;
   static __device__ __forceinline__ Args of_row(const Args& a, int row) {
-    return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used), a.correction};
+    return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used), a.correction, a.scales};
   }
-  __device__ __forceinline__ explicit ChosenRoute(const Args& a) : routed(choose_experts<C>(a.logits, a.correction)) {
+  __device__ __forceinline__ explicit ChosenRoute(const Args& a)
+      : routed(choose_experts<C>(a.logits, a.correction, a.scales)) {
     if (block_index() != 0 || thread_index() >= C.used) return;
     a.route[thread_index()] = static_cast<float>(routed.expert);
     a.route[C.used + thread_index()] = routed.share;

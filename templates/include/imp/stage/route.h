@@ -77,9 +77,10 @@ __device__ __forceinline__ void keep_groups(std::uint32_t (&order)[Each]) {
   }
 }
 
-// A warp's choice by logits [experts], and what is added to their scores while it chooses; null: nothing.
+// A warp's choice by logits [experts]. `correction` [experts] is added to scores while it chooses, `scales` [experts] multiply
+// shares; null: nothing.
 template <RouteConfig C>
-__device__ __forceinline__ Routed choose_experts(const float* logits, const float* correction) {
+__device__ __forceinline__ Routed choose_experts(const float* logits, const float* correction, const float* scales) {
   static_assert(0 < C.used && C.used <= C.experts && C.used <= kWarp, "a lane holds one of the experts chosen");
   constexpr int kEach = ceil_div(C.experts, kWarp);
   std::uint32_t order[kEach];
@@ -129,7 +130,7 @@ __device__ __forceinline__ Routed choose_experts(const float* logits, const floa
     for (int i = 0; i < kEach; i++) order[i] = i * kWarp + lane_index() == expert ? 0 : order[i];
   }
   const float sum = C.sigmoid && !C.normalise ? 1.0f : warp_sum(C.normalise ? weight : all);
-  found.share = divide_fast(weight, sum) * C.scale;
+  found.share = divide_fast(weight, sum) * C.scale * (scales != nullptr ? scales[found.expert] : 1.0f);
   return found;
 }
 
