@@ -35,8 +35,9 @@ from imp_codegen.recipe import Recipe, recipe_of
 from imp_codegen.reference import artifact_weights, stored_weights
 from imp_codegen.rope import RopeSpec
 from imp_codegen.rounding_report import COMPARED_TOKENS, RoundingReport, rounding_report
-from imp_codegen.sources import Source, Stored, spans_of
+from imp_codegen.sources import Source, spans_of
 from imp_codegen.spec import ModelSpec
+from imp_codegen.stored import Stored
 from imp_codegen.targets import Target, find_targets
 from imp_codegen.tokenizer import TokenizerFiles, build_tokenizer
 from imp_codegen.tune.table import Chosen, Table, shipped

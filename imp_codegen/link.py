@@ -14,7 +14,8 @@ from imp_codegen.checkpoint import Checkpoint, open_checkpoint
 from imp_codegen.output import check_output
 from imp_codegen.pack import Bytes, counter, pack
 from imp_codegen.recipe import Recipe, RecipeError, file_hash, packing_key, tensor_hash
-from imp_codegen.sources import Stored, open_source, spans_of
+from imp_codegen.sources import spans_of
+from imp_codegen.stored import Stored, open_source
 from imp_runtime.artifact import CHECKSUMS, PLAN, RECIPE, Artifact
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError

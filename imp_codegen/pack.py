@@ -16,7 +16,7 @@ from imp_codegen.formats import format_named
 from imp_codegen.kernels.placed import VECTOR, Placed
 from imp_codegen.layouts import placement
 from imp_codegen.rope import RopeSpec, rope_turns, turns_plane
-from imp_codegen.sources import Stored
+from imp_codegen.stored import Stored
 from imp_runtime.plan import Plane
 
 _CHUNK_BYTES = 8 << 20

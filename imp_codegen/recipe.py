@@ -31,7 +31,7 @@ from imp_runtime.text import visible
 
 _VERSION = 1
 _SOURCES = {kind.__name__: kind for kind in get_args(Source)}
-_PACKING = ("formats", "layouts", "pack.py", "rounding", "sources.py")  # what decides how a plane's bytes lie
+_PACKING = ("formats", "layouts", "pack.py", "rounding", "sources.py", "stored")  # what decides how a plane's bytes lie
 
 
 class RecipeError(ImpError):

@@ -18,7 +18,7 @@ from imp_codegen.formats import format_named
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
 from imp_codegen.layouts import placement
-from imp_codegen.sources import Stored
+from imp_codegen.stored import Stored
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
 

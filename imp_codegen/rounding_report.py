@@ -12,7 +12,8 @@ from imp_codegen.divergence import Divergence, divergence
 from imp_codegen.graph import Graph
 from imp_codegen.passes.round_weights import tensors_rounded
 from imp_codegen.reference import Weights, stored_weights
-from imp_codegen.sources import Rounded, Source, open_source
+from imp_codegen.sources import Rounded, Source
+from imp_codegen.stored import open_source
 from imp_runtime.plan import Plane
 
 COMPARED_TOKENS = 64  # two passes of an 8B over them are two teraflops, about a minute on a few cores

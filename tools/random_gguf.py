@@ -21,8 +21,8 @@ from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.models import load_architecture, weights_of
 from imp_codegen.models._rope import ROPE_FREQUENCIES
-from imp_codegen.sources import Stored
 from imp_codegen.spec import MoeSpec
+from imp_codegen.stored import Stored
 from imp_runtime.errors import ImpError
 
 FUSED = {

@@ -14,8 +14,9 @@ from imp_codegen.checkpoint.random import RandomCheckpoint
 from imp_codegen.graph import Graph
 from imp_codegen.models._source import usual_source
 from imp_codegen.quantized import with_scales
-from imp_codegen.sources import Source, Stored, open_source
+from imp_codegen.sources import Source
 from imp_codegen.spec import ModelSpec
+from imp_codegen.stored import Stored, open_source
 
 _OTHER_TYPES = {
     "adapter": "an adapter (LoRA), which changes a model",

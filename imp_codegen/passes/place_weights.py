@@ -10,7 +10,7 @@ from imp_codegen.formats import FormatError
 from imp_codegen.graph import Graph, Weight
 from imp_codegen.kernels.placed import VECTOR, Placed
 from imp_codegen.layouts import PRODUCT_COLS, choose_tile, layout_for, plane_bytes
-from imp_codegen.sources import Stored
+from imp_codegen.stored import Stored
 from imp_runtime.plan import Plane
 
 

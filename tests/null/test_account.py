@@ -18,7 +18,7 @@ from imp_codegen.graph import Weight, verify
 from imp_codegen.models import load_architecture, sources_of, weights_of
 from imp_codegen.passes.account import account
 from imp_codegen.reference import Reference, Weights
-from imp_codegen.sources import Stored
+from imp_codegen.stored import Stored
 from imp_codegen.targets import find_target
 from imp_codegen.tokenizer import build_tokenizer
 from small_gguf import CONTEXT, HEAD_DIM, HIDDEN, KV_HEADS, LAYERS, VOCAB, WIDTH, Keys, Tensors, write_gguf

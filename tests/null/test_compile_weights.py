@@ -17,7 +17,8 @@ from imp_codegen.build import CodeObject, Unit
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.graph import Floats, Op
 from imp_codegen.reference import Reference
-from imp_codegen.sources import Rounded, Tensor, open_source
+from imp_codegen.sources import Rounded, Tensor
+from imp_codegen.stored import open_source
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plan
 from imp_server.cli import execute

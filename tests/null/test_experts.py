@@ -20,8 +20,9 @@ from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.graph import Value
 from imp_codegen.ops import Route
 from imp_codegen.reference import Reference, Weights
-from imp_codegen.sources import Stack, Tensor, open_source
+from imp_codegen.sources import Stack, Tensor
 from imp_codegen.spec import ModelSpec, MoeSpec
+from imp_codegen.stored import open_source
 from imp_codegen.targets import find_target
 from model_checks import FIXTURES
 from small_gguf import add_key

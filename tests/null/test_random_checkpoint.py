@@ -17,7 +17,7 @@ from imp_codegen.checkpoint.mixtures import quantisations
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.models import load_architecture, sources_of, weights_of
-from imp_codegen.sources import Stored
+from imp_codegen.stored import Stored
 from imp_codegen.targets import find_target
 from imp_codegen.tokenizer import build_tokenizer
 

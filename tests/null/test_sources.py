@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from imp_codegen import sources
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.formats import Format, Part, format_named
 from imp_codegen.sources import (
@@ -33,9 +32,9 @@ from imp_codegen.sources import (
     Times,
     Transposed,
     Unstacked,
-    open_source,
     spans_of,
 )
+from imp_codegen.stored import _several, open_source
 
 HEADS, DIM, COLS = 3, 8, 5
 RNG = np.random.default_rng(1)
@@ -199,7 +198,7 @@ def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
     """`each`: rows that share a scale, if the test says so."""
     parts = (Part(4, 1), Part(2, 1, rows=request.node.callspec.params.get("each", 4)), Part(4, 0))
     three = Format("three", 1, parts, lambda raw: raw.view(np.float32), of=("F32", "F16", "F32"))
-    monkeypatch.setattr(sources, "format_named", lambda name: {"three": three}.get(name) or format_named(name))
+    monkeypatch.setattr(_several, "format_named", lambda name: {"three": three}.get(name) or format_named(name))
 
 
 @pytest.mark.usefixtures("three")
@@ -208,7 +207,7 @@ def three(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_group_is_its_tensors_side_by_side(
     checkpoint: Checkpoint, scales: str, each: int, at: tuple[int, int]
 ) -> None:
-    three = sources.format_named("three")
+    three = _several.format_named("three")
     stored = open_source(Group("three", (Tensor("m"), Tensor(scales), Tensor("s"))), checkpoint)
     assert (stored.shape, stored.format) == (MATRIX.shape, three)
     each = each if len(SCALES[scales]) > 1 else len(MATRIX)
