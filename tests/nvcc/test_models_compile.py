@@ -57,15 +57,25 @@ def test_odd_widths_compile_without_spills(tmp_path, name):
     check_compiles(random_checkpoint(path, quant), tuple(with_one_chunk(target, -1) for target in TARGETS))
 
 
+EXPERTS = {  # the shape, and layers of each kind that it has; bytes that attention of one row may keep on its stack
+    "qwen3-30b-a3b": ({"num_hidden_layers": 1}, 0),
+    # Eight queries of 512 elements have one register too few, once (sm_120a, nvcc 13.5).
+    "gemma-4-26b-a4b": ({"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}, 8),
+}
+
+
 @pytest.mark.thorough
-def test_experts_compile_without_spills(tmp_path):
-    config = json.loads((ROOT / "models" / "shapes" / "qwen3-30b-a3b.json").read_text("utf-8"))
+@pytest.mark.parametrize("shape", EXPERTS)
+def test_experts_compile_without_spills(tmp_path, shape):
+    config = json.loads((ROOT / "models" / "shapes" / f"{shape}.json").read_text("utf-8"))
     path = tmp_path / "config.json"
-    path.write_text(json.dumps(config | {"num_hidden_layers": 1, "vocab_size": 1000}), "utf-8")
-    check_compiles(random_checkpoint(path, "Q4_K_M"), tuple(with_one_chunk(target, -1) for target in TARGETS))
+    layers, attention = EXPERTS[shape]
+    path.write_text(json.dumps(config | layers | {"vocab_size": 1000}), "utf-8")
+    targets = tuple(with_one_chunk(target, -1) for target in TARGETS)
+    check_compiles(random_checkpoint(path, "Q4_K_M"), targets, attention)
 
 
-def check_compiles(checkpoint, targets):
+def check_compiles(checkpoint, targets, attention=0):
     with closing(checkpoint):
         compiled = plan_model(checkpoint, targets, CompileOptions(form="graph"))
     for target, (code, log) in build_pieces({target: compiled.emitted[target] for target in TARGETS}).items():
@@ -74,7 +84,8 @@ def check_compiles(checkpoint, targets):
         programs = {k.entry: program.name for program in compiled.emitted[target].programs for k in program.kernels}
         assert len(frames) == len(programs), "ptxas reports on every kernel"
         for entry, nbytes in frames.items():
-            assert nbytes <= most(entry, programs[entry]), f"{entry}: {log}"
+            allowed = attention if entry.startswith("attention_") else most(entry, programs[entry])
+            assert nbytes <= allowed, f"{target} {entry} {nbytes}: {log}"
 
 
 def most(entry, program):

@@ -6,7 +6,7 @@ import os
 import queue
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -26,11 +26,15 @@ from imp_runtime.text import visible
 T = TypeVar("T")
 _SOURCE = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?::(?P<quant>[\w.-]+))?")
 _PART = re.compile(r"-\d{5}(-of-\d{5}\.gguf)$", re.IGNORECASE)
+# Of images or sound, what guides quantisation, and what drafts tokens.
+_NO_MODEL = re.compile(r"mmproj|imatrix|(^|/)mtp[-/]", re.IGNORECASE)
+_WHOLE, _SHARD = "model.safetensors", re.compile(r"model-\d+-of-(\d+)\.safetensors", re.ASCII)
+_INDEX = "model.safetensors.index.json"
 _SAFETENSORS = "safetensors"  # in place of a quantisation
 CONFIG = "config.json"
 _TEXTS = frozenset((
     "1_Pooling/config.json", "additional_chat_templates/tool_use.jinja", "chat_template.jinja", "chat_template.json",
-    "generation_config.json", "hf_quant_config.json", "model.safetensors.index.json", "modules.json",
+    "generation_config.json", "hf_quant_config.json", _INDEX, "modules.json",
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 ))  # fmt: skip
 _PATIENCE = 2.0  # seconds for the Hub to answer what is in a repository, where HF_HUB_ETAG_TIMEOUT says nothing
@@ -136,7 +140,7 @@ def _cached(source: str, repo: str, quant: str | None, reason: str) -> Path:
     except LocalEntryNotFoundError:
         folder = None
     names = [] if folder is None else sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*"))
-    if folder is None or not (any(name.endswith(".gguf") for name in names) or _folder_files(names)):
+    if folder is None or not (any(name.endswith(".gguf") for name in names) or _folder_files(source, names)):
         raise DownloadError(
             f"{source}: {reason} and {repo} is not in the cache; connect this machine, "
             "or download the file elsewhere and compile it by its path"
@@ -145,21 +149,32 @@ def _cached(source: str, repo: str, quant: str | None, reason: str) -> Path:
     return folder if first == CONFIG else folder / first
 
 
-def _folder_files(names: Sequence[str]) -> list[str]:
+def _folder_files(source: str, names: Sequence[str]) -> list[str]:
     """What a folder of safetensors consists of, config.json first; nothing where there is none.
 
-    Of several sets of weights in a repository it is the one that transformers loads.
+    Of several sets of weights in a repository it is the one that transformers loads. Raises DownloadError where its
+    names leave that open.
     """
     weights = [name for name in names if name.endswith(".safetensors") and "/" not in name]
-    model = [name for name in weights if name.startswith("model")] or weights
-    return [CONFIG, *(name for name in names if name in _TEXTS), *model] if model and CONFIG in names else []
+    if not weights or CONFIG not in names:
+        return []
+    texts = [name for name in names if name in _TEXTS]
+    if _WHOLE in weights:
+        return [CONFIG, *(name for name in texts if name != _INDEX), _WHOLE]
+    shards = {name: found[1] for name in weights if (found := _SHARD.fullmatch(name))}
+    if len(set(shards.values())) > 1:
+        raise DownloadError(
+            f"{source}: the repository has its weights more than once: {_some(sorted(shards))}; download what is meant "
+            "and name its folder"
+        )
+    return [CONFIG, *texts, *(shards or [name for name in weights if name.startswith("model")] or weights)]
 
 
 def choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
     """The one GGUF that is meant, or the files of a folder. Raises DownloadError, which lists what there is."""
-    files = sorted(name for name in names if name.lower().endswith(".gguf") and "mmproj" not in name.lower())
+    files = sorted(name for name in names if name.lower().endswith(".gguf") and not _NO_MODEL.search(name))
     if quant == _SAFETENSORS or (not files and quant is None):
-        if found := _folder_files(names):
+        if found := _folder_files(source, names):
             return found
         raise DownloadError(
             f"{source}: the repository has no {'' if files else 'GGUF file, and no '}safetensors beside a config.json"
@@ -169,16 +184,33 @@ def choose(source: str, names: Sequence[str], quant: str | None) -> list[str]:
             f"{source}: the repository has no GGUF file; look for one with -GGUF in its name, or write hf:org/repo for "
             "its safetensors"
         )
-    wanted = files
-    if quant is not None:
-        # The quantisation stands between separators, so that Q4_K does not mean Q4_K_M.
-        pattern = re.compile(rf"(^|[-._/]){re.escape(quant)}([-.]|$)", re.IGNORECASE)
-        wanted = [name for name in files if pattern.search(name)]
-    if len({_PART.sub(r"\1", name) for name in wanted}) == 1:
+    wanted = files if quant is None else _quantised(files, quant)
+    models = {_PART.sub(r"-*\1", name): None for name in wanted or files}
+    if wanted and len(models) == 1:
         return wanted  # one file, or all parts of one
-    which = "more than one fits" if wanted else f"no file is {quant}"
-    shown = ", ".join(files[:12]) + (", ..." if len(files) > 12 else "")
-    raise DownloadError(f"{source}: {which}; add :QUANT for one of {shown}")
+    if quant is None or not wanted:
+        which = "more than one fits" if wanted else f"no file is {quant}"
+        raise DownloadError(f"{source}: {which}; add :QUANT for one of {_some(models)}")
+    raise DownloadError(f"{source}: more than one is {quant}: {_some(models)}; download one and name its path")
+
+
+def _quantised(files: Sequence[str], quant: str) -> list[str]:
+    """Those of a quantisation, which stands between separators, so that Q4_K does not mean Q4_K_M.
+
+    Where there is one beside a dynamic one (UD-Q4_K_M, as Unsloth calls it), the former is meant.
+    """
+
+    def named(name: str) -> list[str]:
+        return [file for file in files if re.search(rf"(^|[-._/]){re.escape(name)}([-./]|$)", file, re.IGNORECASE)]
+
+    found, dynamic = named(quant), named(f"UD-{quant}")
+    return [file for file in found if file not in dynamic] or found
+
+
+def _some(names: Iterable[str]) -> str:
+    """The first dozen."""
+    every = [*names]
+    return ", ".join(every[:12]) + (", ..." if len(every) > 12 else "")
 
 
 def refused(source: str, repo: str, error: HfHubHTTPError) -> DownloadError:
