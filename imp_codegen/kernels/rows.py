@@ -12,7 +12,7 @@ from imp_codegen.kernels.lowering import Lowering
 def for_rows(low: Lowering, kernel: KernelSpec, x: Value, y: Value) -> KernelSpec:
     """The kernel of the first row, for as many as `low` has; `x` is what each reads and `y` what it makes.
 
-    Each row reads the weights for itself.
+    Each row reads the weights for itself; its CTAs are its share of those of one row.
     """
     if not low.several:
         return kernel
@@ -23,7 +23,7 @@ def for_rows(low: Lowering, kernel: KernelSpec, x: Value, y: Value) -> KernelSpe
         headers=(*kernel.headers, "stage/each_row"),
         stage=Cpp("EachRow", (strides, kernel.stage)),
         args={"one": kernel.args, "step": low.step()},
-        grid=(ctas, low.rows, 1),
+        grid=(ctas, -(-low.rows // ctas), 1),
         weight_bytes=kernel.weight_bytes * low.rows,
         other_bytes=kernel.other_bytes * low.rows,
         flops=kernel.flops * low.rows,

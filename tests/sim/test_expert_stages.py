@@ -119,7 +119,7 @@ def launch(library: SimLibrary, entry: str, shared: str, buffers: list[Array], s
     """In a random thread order; the check mode's complaint fails the test. A row more than there are is asked for."""
     library.configure(order=2, seed=seed)
     held = [aligned(buffer) for buffer in buffers]
-    assert library.launch(entry, held, (GRID, ROWS + 1, 1), WARPS * 32, library.integer(shared)) == ""
+    assert library.launch(entry, held, (GRID, -(-(ROWS + 1) // GRID), 1), WARPS * 32, library.integer(shared)) == ""
     return held
 
 

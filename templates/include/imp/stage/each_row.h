@@ -1,5 +1,7 @@
-// A stage of one row for each of several: the CTAs (., y) take row y. So a row has the same bits whatever runs beside it.
+// A stage of one row for each of several: the CTAs are shared out among the rows that there are, so that each encodes its row
+// once and then streams. A row has the same bits whatever runs beside it, as no sum depends on who makes it.
 #pragma once
+#include "imp/stage/gemv.h"
 #include "imp/stage/rows.h"
 
 namespace imp {
@@ -18,9 +20,13 @@ struct EachRow {
     const StepHeader* step;
   };
   static __device__ __forceinline__ void run(const Args& a) {
-    const int row = block_index_y();
-    if (row >= a.step->rows) return;
-    Stage::run(Stage::of_row(a.one, row, S.x, S.y));
+    const int first = block_index_y() * Stage::kGrid;
+    const int rows = min(a.step->rows - first, Stage::kGrid);
+    if (rows <= 0) return;
+    const int each = Stage::kGrid / rows;
+    const int row = block_index() / each;
+    if (row >= rows) return;
+    Stage::run(Stage::of_row(a.one, first + row, S.x, S.y), SomeCtas{block_index() - row * each, each});
   }
 };
 

@@ -121,7 +121,7 @@ struct RoutedSum : MatrixUnits<Matrix<typename M::Layout, M::kRows, Used * M::kC
   }
 };
 
-// A route that this kernel chooses; its first CTA leaves it to others. The experts share one vector.
+// A route that this kernel chooses; the `first` of a row's CTAs leaves it to others. The experts share one vector.
 template <RouteConfig C>
 struct ChosenRoute {
   struct Args {
@@ -134,9 +134,9 @@ struct ChosenRoute {
   static __device__ __forceinline__ Args of_row(const Args& a, int row) {
     return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used), a.correction, a.scales};
   }
-  __device__ __forceinline__ explicit ChosenRoute(const Args& a)
+  __device__ __forceinline__ ChosenRoute(const Args& a, bool first)
       : routed(choose_experts<C>(a.logits, a.correction, a.scales)) {
-    if (block_index() != 0 || thread_index() >= C.used) return;
+    if (!first || thread_index() >= C.used) return;
     a.route[thread_index()] = static_cast<float>(routed.expert);
     a.route[C.used + thread_index()] = routed.share;
   }
@@ -168,7 +168,7 @@ struct KnownRoute {
   const float* shares;
   Routed routed;
   static __device__ __forceinline__ Args of_row(const Args& a, int row) { return {a.route + row * (2 * Used)}; }
-  __device__ __forceinline__ explicit KnownRoute(const Args& a) : shares(a.route + Used) {
+  __device__ __forceinline__ KnownRoute(const Args& a, bool) : shares(a.route + Used) {
     routed.expert = lane_index() < Used ? static_cast<int>(a.route[lane_index()]) : 0;
   }
   __device__ __forceinline__ Weighed input(const float* x) const { return {x, shares}; }
@@ -182,8 +182,7 @@ struct ExpertGemv {
   using Ring = WarpRing<C.warps, C.slots, Units::kMostBytes>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
-  static constexpr int kStride = C.warps * C.grid;
-  using Work = WarpUnits<Units, ceil_div(Units::kUnits, kStride)>;
+  static constexpr int kGrid = C.grid;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
 
   struct Args {
@@ -199,31 +198,36 @@ struct ExpertGemv {
     a.route = Route::of_row(a.route, row);
     return a;
   }
-  static __device__ __forceinline__ void run(const Args& args) {
+  static __device__ __forceinline__ void run(const Args& args) { run(args, AllCtas<C.grid>{block_index()}); }
+  template <class Ctas>
+  static __device__ __forceinline__ void run(const Args& args, const Ctas& ctas) {
+    using Share = UnitShare<Units, C.warps, Ctas>;
     const Args a = args;  // planes are found by an index, which would make a reference memory
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
     std::uint8_t* encoded = shared + Ring::kSharedBytes;
-    const int begin = block_index() + warp_index() * C.grid;
+    const int begin = Share::first(ctas);
+    const typename Share::Stride stride = Share::stride(ctas);
     Ring ring(shared);
     const typename Encode::Weights weights = Encode::weights(a.norm);
     grid_wait();
-    const Route route(a.route);
-    UnitStream<Units, Ring, kStride, Work::kMaySweep, Stacks> tiles{ring, {a.plane, route.routed.expert}, begin};
+    const Route route(a.route, ctas.index == 0);
+    const Stacks stacks{a.plane, route.routed.expert};
+    UnitStream<Units, Ring, typename Share::Stride, Share::kSweeps, Stacks> tiles{ring, stacks, begin, stride};
     for (int s = 0; s < C.slots; s++) tiles.fill();
     Epilogue epilogue(a.out, route);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
-      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
+      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * stride));
     }
     if constexpr (Encode::kInPlace) {
       const auto floats = route.in_place(a.x);
       const Activations<std::remove_const_t<decltype(floats)>> activations{{}, floats, 1.0f};
-      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+      Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     } else {
       const float scale = Encode::run(route.input(a.x), weights, encoded);
       const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
-      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+      Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     }
     epilogue.finish();
   }

@@ -14,29 +14,45 @@ struct GemvConfig {
   int slots;  // tiles in flight, a warp
 };
 
-// The tiles of one warp in the order in which it needs them: units first, first + Stride, ..., each unit's tiles along K,
+// The CTAs that share a vector's units, of which this is one: all of the launch, a number that is known when it is compiled...
+template <int Count>
+struct AllCtas {
+  int index;
+  static constexpr int kCount = Count;
+  static constexpr int count() { return Count; }
+};
+// ... or some of them, where others work on other vectors.
+struct SomeCtas {
+  int index;
+  int some;
+  static constexpr int kCount = 0;
+  __device__ __forceinline__ int count() const { return some; }
+};
+
+// The tiles of one warp in the order in which it needs them: units first, first + stride, ..., each unit's tiles along K,
 // or in a sweep the first tiles of all its units, then the second ones.
-// `Planes`: what says where they lie.
-template <class Units, class Ring, int Stride, bool Sweep, class Planes = const std::uint8_t* const*>
+// `Planes`: what says where they lie. `Stride`: an integer, or a constant.
+template <class Units, class Ring, class Stride, bool Sweep, class Planes = const std::uint8_t* const*>
 struct UnitStream {
   Ring& ring;
   Planes planes;
   int first;
+  Stride stride;
   int next = first;
   int k = 0;
 
-  __device__ __forceinline__ int count() const { return (Units::kUnits - first + Stride - 1) / Stride; }
-  __device__ __forceinline__ int unit(int i) const { return first + i * Stride; }
+  __device__ __forceinline__ int count() const { return (Units::kUnits - first + stride - 1) / stride; }
+  __device__ __forceinline__ int unit(int i) const { return first + i * stride; }
   __device__ __forceinline__ void fill() {
     if (next >= Units::kUnits) return;
     const TileAddress tile = Units::tile(planes, next, k);
     ring.fill(tile.data, tile.bytes);
     if constexpr (Sweep) {
-      next += Stride;
+      next += stride;
       if (next >= Units::kUnits && ++k < Units::kTiles) next = first;
     } else {
       if (++k < tile.count) return;
-      next += Stride;
+      next += stride;
       k = 0;
     }
   }
@@ -50,6 +66,26 @@ struct UnitStream {
   __device__ __forceinline__ UnitStream& rest(int) { return *this; }
 };
 
+// Who takes which units: warps of one CTA take distant ones, so that a remainder spreads over the SMs. Where it is not known
+// how many units a warp gets, it does one after the other.
+template <class Units, int Warps, class Ctas>
+struct UnitShare {
+  static constexpr int kStride = Warps * Ctas::kCount;
+  static constexpr bool kKnown = Ctas::kCount > 0;
+  using Stride = std::conditional_t<kKnown, std::integral_constant<int, kStride>, int>;
+  using Work = WarpUnits<Units, kKnown ? ceil_div(Units::kUnits, kKnown ? kStride : 1) : 1>;
+  static constexpr bool kSweeps = kKnown && Work::kMaySweep;
+
+  static __device__ __forceinline__ int first(const Ctas& ctas) { return ctas.index + warp_index() * ctas.count(); }
+  static __device__ __forceinline__ Stride stride(const Ctas& ctas) {
+    if constexpr (kKnown) {
+      return {};
+    } else {
+      return Warps * ctas.count();
+    }
+  }
+};
+
 // y = epilogue(units x). Args: x or what it is the sum of, norm weight or null, what the epilogue takes, the planes in order.
 template <GemvConfig C, EncodeConfig E, class Epilogue, class Units>
 struct UnitGemv {
@@ -57,8 +93,7 @@ struct UnitGemv {
   using Ring = WarpRing<C.warps, C.slots, Units::kMostBytes>;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
-  static constexpr int kStride = C.warps * C.grid;
-  using Work = WarpUnits<Units, ceil_div(Units::kUnits, kStride)>;
+  static constexpr int kGrid = C.grid;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
 
   struct Args {
@@ -73,31 +108,34 @@ struct UnitGemv {
     a.out.y += static_cast<std::size_t>(row) * y;
     return a;
   }
-  static __device__ __forceinline__ void run(const Args& args) {
+  static __device__ __forceinline__ void run(const Args& args) { run(args, AllCtas<C.grid>{block_index()}); }
+  template <class Ctas>
+  static __device__ __forceinline__ void run(const Args& args, const Ctas& ctas) {
+    using Share = UnitShare<Units, C.warps, Ctas>;
     const Args a = args;  // planes are found by an index, which would make a reference memory
     // At once: wherever this kernel's CTA has left its SM, one of the next takes its place and begins to read weights.
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
     std::uint8_t* encoded = shared + Ring::kSharedBytes;
-    // Warps of one CTA take distant units, so that a remainder spreads over the SMs.
-    const int begin = block_index() + warp_index() * C.grid;
+    const int begin = Share::first(ctas);
+    const typename Share::Stride stride = Share::stride(ctas);
     Ring ring(shared);
-    UnitStream<Units, Ring, kStride, Work::kMaySweep> tiles{ring, a.plane, begin};
+    UnitStream<Units, Ring, typename Share::Stride, Share::kSweeps> tiles{ring, a.plane, begin, stride};
     for (int s = 0; s < C.slots; s++) tiles.fill();
     const typename Encode::Weights weights = norms(a.x, a.norm);
     grid_wait();
     Epilogue epilogue(a.out, encoded + Encode::kSharedBytes);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
-      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * kStride));
+      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * stride));
     }
     if constexpr (Encode::kInPlace) {
       const Activations<FloatsInPlace> activations{{}, {a.x}, 1.0f};
-      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+      Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     } else {
       const float scale = encode(a.x, weights, encoded);
       const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
-      Work::template run<Work::kMaySweep>(tiles.count(), tiles, activations, epilogue);
+      Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     }
     epilogue.finish();
   }
