@@ -18,6 +18,7 @@ from imp_server.model import Model
 
 SEED = 20260101
 Progress = Callable[[str, int, int], None]
+Sampling = Literal["greedy", "sampled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Fault:
     """What is wrong with the answer to a prompt."""
 
     prompt: str
-    sampling: Literal["greedy", "sampled"]
+    sampling: Sampling
     what: str
 
 
@@ -114,25 +115,27 @@ def checks_of(found: Examination) -> list[Check]:
 
 
 def form_check(found: Examination, other: Model | None, progress: Progress) -> Check:
-    """The same greedy answers by the other form of a decode step; None: the artifact has one form."""
+    """The same greedy answers by the other form of a decode step; None: there is no other."""
+    if other is None:
+        return Check("form", "numbers", "nothing: a decode step has one form here", 0, ())
     answers = []
-    if other is not None:
-        greedy, _ = _params(max(len(answer.choices) for answer in found.alone))
-        for i, answer in enumerate(found.alone):
-            progress("ask in the other form", i, len(found.alone))
-            answers += ask(other.engine, [(answer.prompt, greedy)])
-        progress("ask in the other form", len(found.alone), len(found.alone))
+    greedy, _ = _params(max(1, *(len(answer.choices) for answer in found.alone)))
+    for i, answer in enumerate(found.alone):
+        progress("ask in the other form", i, len(found.alone))
+        answers += ask(other.engine, [(answer.prompt, greedy)])
+    progress("ask in the other form", len(found.alone), len(found.alone))
     return _same(found, "form", "the graph of kernels answers as the persistent kernel does", answers)
 
 
 def _finite(found: Examination) -> Check:
     faults = []
-    runs = (("greedy", found.alone), ("greedy", found.cached), ("greedy", found.together))
-    for sampling, answers in (*runs, *(("sampled", each) for each in found.sampled)):
+    greedy, sampled = (found.alone, found.cached, found.together), found.sampled
+    runs: list[tuple[Sampling, list[Answer]]] = [("greedy", each) for each in greedy]
+    for sampling, answers in [*runs, *(("sampled", each) for each in sampled)]:
         for prompt, answer in zip(found.prompts, answers, strict=True):
             if answer.finish == "error":
                 what = f"no finite logits after {len(answer.choices)} tokens"
-                faults.append(Fault(prompt.name, "greedy" if sampling == "greedy" else "sampled", what))
+                faults.append(Fault(prompt.name, sampling, what))
     for prompt, reading in zip(found.prompts, found.readings, strict=True):
         if not reading.finite:
             faults.append(Fault(prompt.name, "greedy", "no finite logits where prompt and answer are read as a prompt"))
@@ -142,7 +145,7 @@ def _finite(found: Examination) -> Check:
 
 def _text_checks(found: Examination) -> list[Check]:
     tokenizer, form = found.model.tokenizer, found.model.chat_form
-    answers: list[tuple[Prompt, Literal["greedy", "sampled"], Answer]] = []
+    answers: list[tuple[Prompt, Sampling, Answer]] = []
     for prompt, greedy, sampled in zip(found.prompts, found.alone, found.sampled[0], strict=True):
         answers += [(prompt, "greedy", greedy), (prompt, "sampled", sampled)]
 
@@ -203,7 +206,7 @@ def _comparisons(found: Examination) -> list[Check]:
 def _same(found: Examination, name: str, asks: str, others: Sequence[Answer]) -> Check:
     told = [
         (prompt.name, disagreement(usual, other))
-        for prompt, usual, other in zip(found.prompts, found.alone, others, strict=bool(others))
+        for prompt, usual, other in zip(found.prompts, found.alone, others, strict=True)
     ]
     faults = tuple(Fault(prompt, "greedy", what) for prompt, what in told if what is not None)
     return Check(name, "numbers", asks, len(told), faults)
