@@ -19,12 +19,15 @@ from fake_engine import CONTEXT, FakeEngine, encode, reference_tokenizer, write_
 from imp_runtime.artifact import Artifact
 from imp_server.model import Model
 
+ROUNDING = "rounded by imp from BF16"
 FIM = ("<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|file_sep|>")
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    return write_tiny_artifact(tmp_path_factory.mktemp("server") / "tiny.impc", blobs={"chat_template.jinja": TEMPLATE})
+    return write_tiny_artifact(
+        tmp_path_factory.mktemp("server") / "tiny.impc", blobs={"chat_template.jinja": TEMPLATE}, rounding=ROUNDING
+    )
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,7 @@ def test_props_slots_health(server: Server) -> None:
     props = server.http.get("/props").json()
     assert props["default_generation_settings"]["n_ctx"] == CONTEXT
     assert props["chat_template"].encode() == TEMPLATE
+    assert props["model_weights"] == f"Q8_0, {ROUNDING}"
     assert (props["free_slots"], props["free_kv_blocks"]) == (4, CONTEXT // 16 - 1)
     assert (props["total_slots"], props["modalities"]) == (4, {"vision": False, "audio": False})
     assert [slot["is_processing"] for slot in server.http.get("/slots").json()] == [False] * 4

@@ -289,6 +289,6 @@ def _rounding(plan: Plan, report: RoundingReport) -> Table:
     return table(
         f"{plan.rounding}{over}",
         ("format", "bytes before", "bytes after", "KL to the source", "same best token"),
-        [(plan.quant, f"{report.bytes_before:,}", f"{report.bytes_after:,}", *said)],
+        [(report.formats, f"{report.bytes_before:,}", f"{report.bytes_after:,}", *said)],
         right=1,
     )
