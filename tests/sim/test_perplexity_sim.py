@@ -91,6 +91,21 @@ def test_command(models: dict[str, Path], capsys: pytest.CaptureFixture[str], tm
     assert base.stat().st_size == pytest.approx(2 * 512 * 15 * count, abs=3000)
 
 
+def test_a_chunk_begins_as_the_model_wants(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    found = imp(capsys, models["llama"], "--text", models["text"], "--context", "64")
+    with Engine.load(models["llama"], target="sim") as engine:
+        begin = engine.plan.bos_token
+        assert engine.plan.add_bos
+        tokens = Tokenizer(engine.artifact).encode(SAID, special=True)
+        chunks = [[begin, *tokens[i + 1 : i + 64]] for i in range(0, len(tokens) - 63, 64)]
+        surprise = [
+            -log_probabilities(engine.logits(chunk)[32:63])[np.arange(31), np.array(chunk[33:])] for chunk in chunks
+        ]
+    assert len(chunks) > 1
+    assert tokens[64] != begin
+    assert found["perplexity"]["value"] == pytest.approx(float(np.exp(np.mean(surprise))), rel=1e-6)
+
+
 def test_table(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["perplexity", models["Q4_K_M"], "--text", models["text"], "--against", models["Q8_0"]]
     assert execute([*map(str, arguments), "--target", "sim", "--context", f"{CONTEXT}"]) == 0
