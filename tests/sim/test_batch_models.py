@@ -72,7 +72,9 @@ def test_nobody_depends_on_others(artifact: Artifact) -> None:
 
 
 @pytest.mark.thorough
-@pytest.mark.parametrize(("architecture", "quant"), [("qwen3", "Q4_K_M"), ("llama", "Q6_K"), ("qwen3", "hf-bf16")])
+@pytest.mark.parametrize(
+    ("architecture", "quant"), [("qwen3", "Q4_K_M"), ("llama", "Q6_K"), ("qwen3", "hf-bf16"), ("gemma4_moe", "hf-bf16")]
+)
 def test_other_formats(tmp_path: Path, architecture: str, quant: str) -> None:
     with Engine(compiled(tmp_path, architecture, quant), SimDevice()) as engine:
         check_kernels(engine)

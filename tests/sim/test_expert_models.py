@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -11,11 +13,15 @@ import numpy as np
 import pytest
 from test_verify import Rows, checked, quarter, slightly
 
+from imp_codegen import compiler
 from imp_codegen.checkpoint import random
 from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.targets import find_target
+from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.paging import Paging
 from imp_runtime.plan import SAMPLING_DTYPE
+from imp_runtime.sim import SimDevice
 from model_checks import check_kernels, quiet
 from two_forms import CONFIG
 
@@ -50,6 +56,45 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 
 def test_every_kernel_is_its_twin(engine: Engine) -> None:
     check_kernels(engine)
+
+
+# A dense network beside experts, with heads of two sizes and numbers; sizes that no tile of 64 divides.
+BESIDE: dict[str, Any] = {
+    "architectures": ["Gemma4ForCausalLM"],
+    "hidden_size": 160,
+    "intermediate_size": 224,
+    "num_hidden_layers": 2,
+    "layer_types": ["sliding_attention", "full_attention"],
+    "sliding_window": 21,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 3,
+    "num_global_key_value_heads": 1,
+    "head_dim": 16,
+    "global_head_dim": 48,
+    "attention_k_eq_v": True,
+    "hidden_size_per_layer_input": 0,
+    "enable_moe_block": True,
+    "num_experts": 7,
+    "top_k_experts": 3,
+    "moe_intermediate_size": 96,
+    "vocab_size": 301,
+    "max_position_embeddings": 400,
+    "final_logit_softcapping": 30.0,
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("quant", ["Q8_0", "BF16"])
+def test_a_dense_network_beside_experts_without_a_race(tmp_path: Path, quant: str) -> None:
+    """In all forms: a step, steps of several sequences, prompts."""
+    (tmp_path / "config.json").write_text(json.dumps(BESIDE), "utf-8")
+    target = replace(find_target("sim"), max_shared=227 << 10, batches=(8, 16))
+    with patch.object(compiler, "find_targets", lambda _: (target,)):
+        options = CompileOptions(random_weights=True, quant=quant, check=True)
+        compile_model(tmp_path / "config.json", tmp_path / "model.impc", ("sim",), options, quiet)
+    with Engine(Artifact.open(tmp_path / "model.impc"), SimDevice(threads=1, order=2, seed=5)) as engine:
+        assert {"batch_r8", "batch_r16"} <= {program.name for program in engine.runner.programs}
+        check_kernels(engine)
 
 
 def another_expert(rows: Rows) -> None:
