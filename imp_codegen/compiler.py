@@ -30,6 +30,7 @@ from imp_codegen.passes.fuse import fuse
 from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.passes.round_weights import history, round_weights, told
+from imp_codegen.passes.w4a4 import left_accurate, refuse_targets
 from imp_codegen.programs import lower
 from imp_codegen.recipe import Recipe, recipe_of
 from imp_codegen.reference import artifact_weights, stored_weights
@@ -45,7 +46,7 @@ from imp_runtime.artifact import RECIPE, Artifact
 from imp_runtime.artifact_writer import write_artifact
 from imp_runtime.errors import ImpError
 from imp_runtime.evaluation_text import evaluation_text
-from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, TargetPlan
+from imp_runtime.plan import PLAN_VERSION, PagedState, Plan, Prefill, TargetPlan
 from imp_runtime.version import VERSION
 
 Progress = Callable[[str, int, int], None]
@@ -63,7 +64,8 @@ class CompileOptions:
     out a template that is of no use. `tuning`: tables of all targets, the first that knows a stage or the step decides
     how it is configured. `form`: of a decode step. `force`: the output may replace a file that is no artifact.
     `thin`: the artifact gets a recipe for its weights in place of them. `weights`: what matrices are rounded to, as
-    `rounding/` has it; `compare`: what that has done to the model's predictions is then measured.
+    `rounding/` has it; `compare`: what that has done to the model's predictions is then measured. `prefill`: what a
+    prompt's activations become.
     """
 
     random_weights: bool = False
@@ -79,6 +81,7 @@ class CompileOptions:
     thin: bool = False
     weights: str | None = None
     compare: bool = False
+    prefill: Prefill = "f16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +182,8 @@ def _opened(source: Path | Checkpoint, options: CompileOptions) -> Checkpoint:
 
 def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: CompileOptions) -> Compiled:
     """Checkpoint to spec, graph, kernels, source and plan; no compiler is run and no weight is read."""
+    if options.prefill == "w4a4":
+        refuse_targets(targets)
     architecture = load_architecture(checkpoint)
     spec = architecture.read_spec(checkpoint)
     if options.context is not None:
@@ -201,10 +206,15 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     cache, ropes = plan_state(graph, cache_format(options.kv), spec.context, rows), ropes_of(graph)
     quant = _quant_name(placed)
     emitted, streams, plans = {}, {}, []
+    accurate: tuple[str, ...] = ()
     for target in targets:
         tables = tuple(table for table in options.tuning if table.fits(target))
-        low = Lowering(target, placed, cache, ropes, spec.context, tables=tables, check=options.check)
+        low = Lowering(
+            target, placed, cache, ropes, spec.context, tables=tables, prefill=options.prefill, check=options.check
+        )
         lowered = lower(low, graph, options.form)
+        if options.prefill == "w4a4":
+            accurate = left_accurate(lowered.programs, placed)
         made = emit(lowered.programs, spec.architecture, quant, target.name, lowered.fallback)
         emitted[target.name] = made
         streams[target.name] = {stage.name: chosen for stage, chosen in low.streams.items()}
@@ -228,6 +238,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
         architecture=spec.architecture,
         quant=quant,
         rounding=rounding,
+        prefill=options.prefill,
         parameters=sum(p.weight.rows * p.weight.cols for p in placed.values()),
         vocab=spec.vocab,
         hidden=spec.hidden,
@@ -251,7 +262,7 @@ def plan_model(checkpoint: Checkpoint, targets: tuple[Target, ...], options: Com
     )
     if options.dump is not None:
         _dump(options.dump, spec, graph, plan, emitted)
-    notes = (*tokenizer.notes, *left_out, *_rope_notes(spec))
+    notes = (*tokenizer.notes, *left_out, *_rope_notes(spec), *accurate)
     return Compiled(plan, spec, graph, ropes, placed, weights, sources, tokenizer, emitted, streams, notes)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from imp_codegen.cache import CacheFormat
 from imp_codegen.cache.f16 import FORMAT as F16
-from imp_codegen.formats import format_named
+from imp_codegen.formats import E2M1, E4M3, format_named
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
 from imp_codegen.layouts import placement
@@ -23,7 +23,10 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
 
 _WEIGHTS_AT_A_TIME = 1 << 24  # 64 MB as float32, several times that while they are decoded
+_FP4_PEAK = 6 * 448  # what a row's largest value becomes: the largest e2m1 times the largest e4m3
 _TIE = 5e-4  # of the step between two codes: what float32 sums in another order move a value by, and several times that
+
+_FP4_TIE = 1e-4  # the same of codes of four bits, which have no more than 16 steps below them
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,3 +149,31 @@ def round_activations(x: Floats, ties: bool = False) -> Floats:
     if ties:
         codes += np.sign(exact - codes) * (np.abs(exact - codes) > 0.5 - _TIE)
     return floats((codes * (peak / np.float32(127))).reshape(x.shape))
+
+
+def round_fp4(x: Floats, ties: bool = False) -> Floats:
+    """What e2m1 codes with an e4m3 scale per 16 and a factor a row keep of x[tokens, cols] (kernels/gemm_fp4.py).
+
+    `ties` as in Reference, of scales and of codes.
+    """
+    row = np.abs(x).max(axis=-1, keepdims=True)
+    factor = np.where(row > 0, row, np.float32(1)) / np.float32(_FP4_PEAK)
+    blocks = (x / factor).reshape(*x.shape[:-1], -1, 16)
+    scales = _nearest(floats(np.abs(blocks).max(axis=-1, keepdims=True) / 6), E4M3[:127], ties)
+    codes = blocks / np.where(scales > 0, scales, np.float32(np.inf))
+    sizes = floats(np.array(E2M1[:8]) / 2)
+    kept = np.copysign(_nearest(floats(np.abs(codes)), sizes, ties), codes) * scales
+    return floats(kept.reshape(x.shape) * factor)
+
+
+def _nearest(values: Floats, table: Floats, ties: bool) -> Floats:
+    """The number of an ascending table next to each value, its last for what is beyond."""
+    steps = np.diff(table)
+    middles = table[:-1] + steps / 2
+    at = np.searchsorted(middles, values)
+    if ties:
+        below, above = np.maximum(at - 1, 0), np.minimum(at, len(middles) - 1)
+        near_below = np.abs(values - middles[below]) < _FP4_TIE * steps[below]
+        near_above = np.abs(values - middles[above]) < _FP4_TIE * steps[above]
+        at = np.where(near_below, below, np.where(near_above, above + 1, at))
+    return table[at]

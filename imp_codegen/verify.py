@@ -18,7 +18,7 @@ from imp_codegen.graph import Floats, Graph, Op, inputs
 from imp_codegen.models import load_named
 from imp_codegen.ops import Add, Attention, ExpertLinear, Gated, Linear, Route
 from imp_codegen.passes.plan_state import plan_state
-from imp_codegen.reference import Reference, artifact_weights
+from imp_codegen.reference import Reference, artifact_weights, round_fp4
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact
 from imp_runtime.paging import Paging, blocks_for
@@ -193,8 +193,11 @@ class _Comparison:
         pairs = zip(self.references, both, strict=True)
         if isinstance(op, Linear | ExpertLinear):
             read = {value.name: np.concatenate([values[value.name] for values in both]) for value in inputs(op)}
-            if not _of_halfs(kernel):
-                x = op.x.name
+            x = op.x.name
+            if _of_fp4(kernel):
+                vectors = [(v[x].reshape(-1, op.weight.cols), reference.ties) for reference, v in pairs]
+                read[x] = np.concatenate([round_fp4(*each).reshape(both[0][x].shape) for each in vectors])
+            elif not _of_halfs(kernel):
                 read[x] = np.concatenate([reference.given(v[x], op.weight) for reference, v in pairs])
             exact = Reference(self.weights, rounded=False)
             return np.split(exact.evaluate(op, read, tokens, start), 2)
@@ -266,8 +269,13 @@ def _gates(op: Gated, values: dict[str, Floats], kernel: Kernel) -> Floats:
 
 
 def _of_halfs(kernel: Kernel) -> bool:
-    """Whether it multiplies neither int8 codes nor floats."""
+    """Whether it multiplies halfs."""
     return kernel.tiles is not None and kernel.tiles.kind.startswith("half")
+
+
+def _of_fp4(kernel: Kernel) -> bool:
+    """Whether it multiplies e2m1 with scales on both sides."""
+    return kernel.tiles is not None and kernel.tiles.mma == "nvfp4"
 
 
 def _half_noise(kernel: Kernel) -> float:

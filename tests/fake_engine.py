@@ -112,6 +112,7 @@ def tiny_plan(**changes: object) -> Plan:
         rows=16,
         table_blocks=CONTEXT // 16,
         rounding="",
+        prefill="f16",
         decode_weight_bytes=2000,
         bos_token=-1,
         eos_token=IM_END,

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text d464d400d5df78e4
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 207841e66ccc7d08
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -424,7 +424,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -540,7 +540,7 @@ static_assert(sizeof(attend_0_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -620,7 +620,7 @@ static_assert(sizeof(gemm_2_t::Args) == 11 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");

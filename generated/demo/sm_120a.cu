@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text bcd44ad1bb3693e6
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text e92d286647b28410
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -426,7 +426,7 @@ static_assert(sizeof(embed_1_t::Args) == 5 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attn_norm.encode and 12 more · grid (64, 1, 1), 256 threads
 using encode_0_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_0_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_0_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
@@ -542,7 +542,7 @@ static_assert(sizeof(attend_0_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // forward_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_1_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_1_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_1_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
@@ -622,7 +622,7 @@ static_assert(sizeof(gemm_2_t::Args) == 11 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // forward_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 256 threads
 using encode_2_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_2_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_2_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -738,7 +738,7 @@ static_assert(sizeof(norm_chunk_0_t::Args) == 4 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_norm.encode and 12 more · grid (128, 1, 1), 256 threads
 using encode_3_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_3_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_3_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
@@ -854,7 +854,7 @@ static_assert(sizeof(attend_1_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attention.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_4_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 128, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_4_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_4_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
@@ -934,7 +934,7 @@ static_assert(sizeof(gemm_7_t::Args) == 11 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 983,040 of other data a launch
 // forward_r128 layers.0.gated.encode and 5 more · grid (128, 1, 1), 256 threads
 using encode_5_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 128, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_5_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_5_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1014,7 +1014,7 @@ static_assert(sizeof(gemm_9_t::Args) == 10 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attn_norm.encode and 11 more · grid (512, 1, 1), 256 threads
 using encode_6_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_6_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_6_t::kSharedBytes == 64, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
@@ -1130,7 +1130,7 @@ static_assert(sizeof(attend_2_t::Args) == 10 * 8, "the plan leaves out a field")
 // Encode · 0 bytes of weights, 786,432 of other data a launch
 // forward_r512 layers.0.attention.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_7_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 512, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false}>;
 static_assert(encode_7_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_7_t::kSharedBytes == 32, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
@@ -1210,7 +1210,7 @@ static_assert(sizeof(gemm_12_t::Args) == 11 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 3,932,160 of other data a launch
 // forward_r512 layers.0.gated.encode and 5 more · grid (512, 1, 1), 256 threads
 using encode_8_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .peak = 4, .warps = 8, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 512, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 4, .warps = 8, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_8_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(encode_8_t::kSharedBytes == 32, "the plan gives other shared memory");
@@ -1262,7 +1262,7 @@ static_assert(sizeof(gemm_13_t::Args) == 10 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 1024 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_9_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_9_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_9(
@@ -1356,7 +1356,7 @@ static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 1024 threads
 using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_10_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_10_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_10(
@@ -1434,7 +1434,7 @@ static_assert(sizeof(gemm_16_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 61,440 of other data a launch
 // batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 1024 threads
 using encode_11_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_11_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_11_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -1717,7 +1717,7 @@ static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a fie
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 1024 threads
 using encode_12_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_12_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_12_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_12(
@@ -1811,7 +1811,7 @@ static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 1024 threads
 using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_13_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_13_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_13(
@@ -1889,7 +1889,7 @@ static_assert(sizeof(gemm_21_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 122,880 of other data a launch
 // batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 1024 threads
 using encode_14_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_14_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_14_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -1967,7 +1967,7 @@ static_assert(sizeof(gemm_23_t::Args) == 8 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 1024 threads
 using encode_15_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_15_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_15_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_15(
@@ -2061,7 +2061,7 @@ static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_16_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_16_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_16(
@@ -2139,7 +2139,7 @@ static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_17_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_17_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -2217,7 +2217,7 @@ static_assert(sizeof(gemm_28_t::Args) == 8 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 1024 threads
 using encode_18_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_18_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_18_t::kSharedBytes == 256, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_18(
@@ -2311,7 +2311,7 @@ static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a fiel
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false}>;
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
 static_assert(encode_19_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_19_t::kSharedBytes == 128, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(1024, 1) encode_19(
@@ -2389,7 +2389,7 @@ static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_20_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_20_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_20_t::kSharedBytes == 128, "the plan gives other shared memory");

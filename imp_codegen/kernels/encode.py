@@ -10,6 +10,7 @@ from imp_codegen.kernels.vector import Vector
 from imp_runtime.plan import Binding
 
 PEAK = 14  # a row's largest value in panels is then below 2^15: it fits a half, whose precision reaches far down
+FP4_LINE = 72  # bytes of a row's 128 columns as codes of four bits with scales
 _WARPS = 8
 _BATCH_WARPS = 32  # a CTA that is alone on its multiprocessor
 
@@ -21,15 +22,17 @@ def encode(
     dense: bool = False,
     peak: int | None = None,
     fragments: bool = False,
+    fp4: bool = False,
     places: Places | None = None,
     each: bool = False,
 ) -> KernelSpec:
-    """The vector of every row as bfloat16 planes, or as halfs and factors, or both.
+    """The vector of every row as bfloat16 planes, or as halfs and factors, or both; or as codes of four bits (`fp4`).
 
     `peak`: of the halfs, the exponent of each row's largest value. They lie in panels, or as `fragments`.
     `places`: for every pair there, its row's vector, or if `each` has one that of the pair itself.
     """
     halfs = peak is not None
+    panels = halfs or fp4
     warps = _BATCH_WARPS if low.batch else _WARPS
     rows, value, gated = places.count if places else low.rows, vector.value, vector.gated
     cols = value.width // places.route.used if places and each else value.width
@@ -47,8 +50,9 @@ def encode(
             ("keep", bool(vector.writes)),
             ("gate_stride", low.places[gated.gate].stride if gated else 0),
             ("up_stride", low.places[gated.up].stride if gated else 0),
-            ("panels", halfs),
+            ("panels", panels),
             ("fragments", fragments),
+            ("fp4", fp4),
             ("peak", peak or 0),
             ("warps", warps),
             ("used", places.route.used if places else 0),
@@ -63,18 +67,18 @@ def encode(
         args={
             **vector.args(low),
             "planes": Param("std::uint16_t*", planes(low, cols)) if dense else None,
-            "panels": Param("std::uint8_t*", panel_buffer(low, rows, cols)) if halfs else None,
-            "factors": Param("float*", factors(low, rows)) if halfs else None,
+            "panels": Param("std::uint8_t*", panel_buffer(low, rows, cols)) if panels else None,
+            "factors": Param("float*", factors(low, rows)) if panels else None,
             "pairs": places.args(low)["pairs"] if places else None,
             "step": low.step(),
         },
         grid=(rows, 1, 1),
         threads=warps * 32,
         overlap=True,
-        shared_bytes=warps * 4 * (bool(vector.norm) + bool(vector.sum) + halfs),
+        shared_bytes=warps * 4 * (bool(vector.norm) + bool(vector.sum) + panels),
         ops=(f"Encode {value.name}",),
         outputs=tuple(output for block in vector.writes for each in block for output in low.output(each)),
-        other_bytes=rows * (width * 4 + cols * (4 * dense + 2 * halfs)),
+        other_bytes=rows * (width * 4 + cols * (4 * dense + 2 * halfs) + fp4 * cols * FP4_LINE // 128),
     )
 
 
@@ -84,7 +88,7 @@ def planes(low: Lowering, cols: int) -> Binding:
 
 
 def panel_buffer(low: Lowering, rows: int, cols: int) -> Binding:
-    """Where halfs lie, in panels or as fragments (stage/panel.h, fragments.h)."""
+    """Where halfs lie, in panels or as fragments (stage/panel.h, fragments.h), or codes, fewer bytes (fp4.h)."""
     return low.buffer("chunk.panels", round_up(cols, 128) * round_up(rows, 8) * 2)
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
-from imp_codegen.kernels import expert_down, expert_gate_up, gemm_mma, gemm_wgmma, router
+from imp_codegen.kernels import expert_down, expert_gate_up, gemm_fp4, gemm_mma, gemm_wgmma, router
 from imp_codegen.kernels.encode import encode
 from imp_codegen.kernels.expert_down import ExpertDown
 from imp_codegen.kernels.expert_gate_up import ExpertGateUp
 from imp_codegen.kernels.expert_places import Places
 from imp_codegen.kernels.family import Match
-from imp_codegen.kernels.gemm_panels import takes
+from imp_codegen.kernels.gemm_panels import Products, takes
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.vector import Vector
+from imp_codegen.ops import Gated
 
 # Times that rows may read an expert's weights before going by expert is faster: 8 rows of Qwen3-30B-A3B, which read it
 # 1.24 times, took 90 us of a layer by row and 121 by expert, 16 (1.55) 160 and 173, 32 (2.3) 297 and 227 (H200).
@@ -55,19 +56,16 @@ class Experts(Match):
 
     def _by_expert(self, low: Lowering) -> tuple[KernelSpec, ...]:
         first, second = self.first, self.second
-        by = gemm_wgmma if low.target.wgmma else gemm_mma
-        pair = (first.gate, first.up)
-        places = Places(first.route, low.rows, by.tile_pairs(low, first.route))
-        peaks = [by.peak(low, tuple(op.weight for op in ops)) for ops in (pair, (second.linear,))]
+        pair, down = (first.gate, first.up), (second.linear,)
+        tile = (gemm_wgmma if low.target.wgmma else gemm_mma).tile_pairs(low, first.route)
+        places = Places(first.route, low.rows, tile)
         return (
             self._router(low),
             *first.of_all(low),
             self._route(low),
             places.kernel(low),
-            encode(low, first.vector, peak=peaks[0], places=places),
-            by.gemm(low, pair, gated=first.gated, places=places),
-            encode(low, Vector(second.linear.x), peak=peaks[1], places=places, each=True),
-            by.gemm(low, (second.linear,), places=places),
+            *_multiplied(low, first.vector, pair, places, gated=first.gated),
+            *_multiplied(low, Vector(second.linear.x), down, places, each=True),
             self._combine(low),
         )
 
@@ -126,6 +124,19 @@ class Experts(Match):
             other_bytes=low.rows * (used + (2 if add else 1)) * cols * 4,
             flops=2 * low.rows * used * cols,
         )
+
+
+def _multiplied(
+    low: Lowering, vector: Vector, linears: Products, places: Places, *, gated: Gated | None = None, each: bool = False
+) -> tuple[KernelSpec, ...]:
+    """The vector at the places of its pairs, and its products there."""
+    weights = tuple(op.weight for op in linears)
+    if gemm_fp4.takes(low, weights):
+        encoded = encode(low, vector, fp4=True, places=places, each=each)
+        return (encoded, gemm_fp4.gemm(low, linears, gated=gated, places=places))
+    by = gemm_wgmma if low.target.wgmma else gemm_mma
+    encoded = encode(low, vector, peak=by.peak(low, weights), places=places, each=each)
+    return (encoded, by.gemm(low, linears, gated=gated, places=places))
 
 
 def match(edges: Edges, op: Op, rows: int) -> Experts | None:

@@ -2,7 +2,8 @@
 
 In a step of several sequences the matrices of one vector are one launch that streams them (gemm_batch.py). For a chunk
 those that halfs can hold are one launch, by warpgroups (gemm_wgmma.py) where the target has them, else by warps
-(gemm_mma.py); others are a launch each (gemm_planes.py).
+(gemm_mma.py); others are a launch each (gemm_planes.py). Where a prompt's activations may have four bits, matrices of a
+vector that all have four are one launch (gemm_fp4.py).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from itertools import groupby
 
 from imp_codegen.graph import Value, Weight
-from imp_codegen.kernels import gemm_batch, gemm_mma, gemm_planes, gemm_wgmma
+from imp_codegen.kernels import gemm_batch, gemm_fp4, gemm_mma, gemm_planes, gemm_wgmma
 from imp_codegen.kernels.encode import PEAK, encode
 from imp_codegen.kernels.gemm_panels import takes
 from imp_codegen.kernels.kernel_spec import KernelSpec
@@ -42,6 +43,9 @@ def products(
     if gemm_batch.takes(low, weights):
         encoded = encode(low, vector, peak=PEAK, fragments=True)
         return (encoded, gemm_batch.gemm(low, linears, add, out=out, scale=scale, cap=cap))
+    if gemm_fp4.takes(low, weights):
+        encoded = encode(low, vector, fp4=True)
+        return (encoded, gemm_fp4.gemm(low, linears, add, out=out, scale=scale, cap=cap))
     by = gemm_wgmma if low.target.wgmma else gemm_mma
     halfs = tuple(w for w in weights if takes(low, w))
     found = [encode(low, vector, dense=len(halfs) < len(weights), peak=by.peak(low, halfs) if halfs else None)]

@@ -1,4 +1,4 @@
-"""Matrix products of several rows whose activations are panels of halfs: what all have (stage/gemm_panels.h)."""
+"""Matrix products of several rows whose activations are panels: what all have (stage/gemm_panels.h)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
 from imp_codegen.ops import Add, ExpertLinear, Gated, Linear
 from imp_runtime.plan import Binding, Tiles
 
-LINE = 128  # bytes of a token in a panel, of 64 columns
+LINE = 128  # bytes of a token in a panel of halfs, of 64 columns
+GROUP_BYTES = 2 * LINE  # of 128
 Products = Sequence[Linear | ExpertLinear]
 """Matrices, or stacks of them, that multiply the same vector."""
 
@@ -29,7 +30,7 @@ class PanelTile:
     `types`: what else it is told beside the matrices. `ends`: groups of 128 columns that take as long as a tile's
     beginning and end. `halves`: sums are those of two halves of the columns. `gated`: what becomes of two results,
     gates and what these multiply, of which a tile has half as many rows each. `places`: of stacks, those of the rows'
-    experts. `per_sm`: CTAs that share a multiprocessor.
+    experts. `per_sm`: CTAs that share a multiprocessor. `group_bytes`: of a token's 128 columns in panels.
     """
 
     stage: str
@@ -37,7 +38,7 @@ class PanelTile:
     config: str
     fields: tuple[tuple[str, Scalar], ...]
     kind: str
-    mma: Literal["f16", "half"]
+    mma: Literal["f16", "half", "nvfp4"]
     rows: int
     tokens: int
     threads: int
@@ -48,6 +49,7 @@ class PanelTile:
     gated: Gated | None = None
     places: Places | None = None
     per_sm: int = 1
+    group_bytes: int = GROUP_BYTES
 
     def row_tiles(self, linears: Products) -> int:
         """Tiles of rows of all matrices."""
@@ -130,7 +132,7 @@ def panel_gemm(
         ops=tuple(map(label, (*linears, end) if end else linears)),
         outputs=tuple(output for value in outs for output in low.output(value)),
         weight_bytes=low.weight_bytes(*weights, used=math.ceil(places.likely_experts) if places else 1),
-        other_bytes=rows * cols * 2 + low.rows * sum(value.width for value in outs) * 4,
+        other_bytes=rows * cols * tile.group_bytes // 128 + low.rows * sum(value.width for value in outs) * 4,
         tiles=Tiles(tile.kind, tile.mma, 2 * tile.rows * tile.tokens * 128, steps),
         flops=2 * (places.pairs if places else rows) * sum(weight.each for weight in weights) * cols,
     )
@@ -149,6 +151,6 @@ def row_tiles(rows: int, linears: Products) -> int:
     return sum(-(-op.weight.each // rows) for op in linears)
 
 
-def ring_bytes(tokens: int, stages: int, warps: int) -> int:
+def ring_bytes(tokens: int, stages: int, warps: int, line: int = LINE) -> int:
     """Panels in flight; barriers that each has landed and that a warp has read it. The emitted source asserts it."""
-    return stages * (tokens * LINE + (1 + warps) * 8)
+    return stages * (tokens * line + (1 + warps) * 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from imp_codegen.graph import Edges, Op, Value, label
 from imp_codegen.kernels.family import Match
@@ -35,7 +35,8 @@ class Head(Match):
         """One row: logits, and the best of each CTA. Several: all logits of every row."""
         if low.rows == 1:
             return (self._streamed(low),)
-        return products(low, self.vector, (self.linear,), out=self.logits, scale=self._factor, cap=self._cap)
+        exact = replace(low, prefill="f16")  # as those of one row are, with which a text may go on
+        return products(exact, self.vector, (self.linear,), out=self.logits, scale=self._factor, cap=self._cap)
 
     @property
     def _factor(self) -> float:

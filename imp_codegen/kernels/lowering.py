@@ -15,7 +15,7 @@ from imp_codegen.targets import Target, TargetError
 from imp_codegen.tune.stage import Stage
 from imp_codegen.tune.step import Step, StepChoice
 from imp_codegen.tune.table import Chosen, Table, choose_step
-from imp_runtime.plan import BLOCK_TOKENS, SEQUENCES_HEADER, STEP_LINE, Binding, Buffer, Output
+from imp_runtime.plan import BLOCK_TOKENS, SEQUENCES_HEADER, STEP_LINE, Binding, Buffer, Output, Prefill
 
 SLOTS = 64  # sequences that have state on the GPU at once
 LEDGERS = 16  # of these have rows of the vocabulary at once: 43 MB in all with 152k tokens and a context of 40k
@@ -55,6 +55,7 @@ class Lowering:
     batch: bool = False
     places: Mapping[Value, Place] = field(default_factory=dict)
     tables: tuple[Table, ...] = ()
+    prefill: Prefill = "f16"
     check: bool = False
     counted: str = "step.rows"
     buffers: dict[str, int] = field(default_factory=dict)

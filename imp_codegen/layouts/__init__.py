@@ -53,7 +53,8 @@ class Layout:
     `tile_weights` bounds rows * cols of a tile, so that tiles have 2 to 4 KB. `activation` is what the kernels multiply
     the weights with: int8 codes with a scale per 32, or floats. `halfs`: a prompt's products may round weights to
     float16, as they have not more bits than are then left of them; those of codes always do. `planes`: the bfloat16
-    terms that hold a float exactly, for products that may not. `targets`: those that have its instructions; empty for
+    terms that hold a float exactly, for products that may not. `fp4`: its codes and scales are what FP4 tensor cores
+    take (the header's `four_scales` and `factor`). `targets`: those that have its instructions; empty for
     all.
     """
 
@@ -66,6 +67,7 @@ class Layout:
     split: Callable[[Format, Bytes], tuple[Bytes, ...]]
     decode: Callable[..., Floats]
     planes: int = 0
+    fp4: bool = False
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -45,6 +45,7 @@ LAYOUT = Layout(
     activation="q8",
     tile_weights=4096,
     halfs=True,
+    fp4=True,
     sections=(Part(16, 32), Part(1, 16), Part(4, 0)),
     arguments=_arguments,
     split=_split,

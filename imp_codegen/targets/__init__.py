@@ -24,7 +24,8 @@ class Target:
     and that attend in either form, as registers allow; `small_layer_warps` where a layer has less than `small_layer`
     bytes for one multiprocessor. `attention_per_sm`: CTAs a multiprocessor that one layer's decode attention is split
     over. `sample_threads`: of a CTA that samples. `card`: the usual one, unless another is asked for. `wgmma`: whether
-    four warps together multiply what lies in shared memory, as the PTX instructions of that name do. `chunks`: rows of
+    four warps together multiply what lies in shared memory, as the PTX instructions of that name do. `fp4`:
+    whether tensor cores multiply e2m1 with scales in e4m3. `chunks`: rows of
     the programs of several rows, ascending; what runs takes the smallest that they fit. `batches`: the same of steps of
     so many sequences.
     """
@@ -40,6 +41,7 @@ class Target:
     sample_threads: int
     card: Card
     wgmma: bool = False
+    fp4: bool = False
     chunks: tuple[int, ...] = (128,)
     batches: tuple[int, ...] = ()
 

@@ -14,4 +14,5 @@ TARGET = Target(
     attention_per_sm=2,
     sample_threads=64,
     card=CARD,
+    fp4=True,
 )

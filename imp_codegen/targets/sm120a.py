@@ -18,6 +18,7 @@ TARGET = Target(
     attention_per_sm=1,
     sample_threads=256,
     card=CARD,
+    fp4=True,
     chunks=(64, 128, 512),
     batches=(8, 16, 32, 64),
 )

@@ -81,7 +81,7 @@ from pydantic_core import PydanticCustomError
 from imp_runtime.errors import ImpError
 from imp_runtime.text import visible
 
-PLAN_VERSION = 17
+PLAN_VERSION = 18
 BLOCK_TOKENS = 16
 RING = 1024
 MAX_SMS = 1024  # multiprocessors of any card, with much to spare
@@ -157,6 +157,7 @@ TOP_DTYPE = np.dtype(
 """What `top_r1` leaves of one step, 2048 bytes, the layout of `imp::TopEntry` in stage/top_logits.h."""
 
 Form = Literal["graph", "persistent"]
+Prefill = Literal["f16", "w4a4"]
 Pooling = Literal["none", "mean", "cls", "last"]
 DType = Literal["f32", "f16", "i32", "u32", "u64", "u8"]
 DTYPE_BYTES: dict[DType, int] = {"f32": 4, "f16": 2, "i32": 4, "u32": 4, "u64": 8, "u8": 1}
@@ -264,7 +265,7 @@ class Tiles:
     """
 
     kind: Text
-    mma: Literal["int8", "f16", "half"]
+    mma: Literal["int8", "f16", "half", "nvfp4"]
     ops: int
     steps: int
     keys: int = 0
@@ -380,6 +381,7 @@ class PagedState:
 class Plan:
     """The whole plan. `quant`: the matrices' formats; `rounding`: what imp has made them of, where a file has others.
 
+    `prefill`: what a prompt's activations become for products: halfs, or e2m1 with e4m3 scales where weights are that.
     `stop_tokens` end a generation; `bos_token` and `eos_token` are -1 where the model has none.
 
     `state`: the groups of layers, whose order is that of block tables. `block_bytes`: of a block of the cache.
@@ -394,6 +396,7 @@ class Plan:
     architecture: Text
     quant: Text
     rounding: Text
+    prefill: Prefill
     parameters: int
     vocab: int
     hidden: int
@@ -417,8 +420,9 @@ class Plan:
 
     @property
     def weights(self) -> str:
-        """Everything that a person should know of the weights' formats."""
-        return f"{self.quant}, {self.rounding}" if self.rounding else self.quant
+        """Everything that a person should know of the weights' formats, and of what they are multiplied with."""
+        prompts = "prompts W4A4" if self.prefill == "w4a4" else ""
+        return ", ".join(filter(None, (self.quant, self.rounding, prompts)))
 
     def target(self, name: str) -> TargetPlan:
         """The plan for target `name`; PlanError names those that the artifact carries."""

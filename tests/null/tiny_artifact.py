@@ -102,6 +102,7 @@ def make_plan(
         rows=rows,
         table_blocks=-(-context // 16),
         rounding="",
+        prefill="f16",
         decode_weight_bytes=300,
         bos_token=-1,
         eos_token=STOP,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from imp_codegen.kernels.form import Wanted
     from imp_codegen.rounding_report import RoundingReport
     from imp_codegen.tune.table import Table as TuningTable
-    from imp_runtime.plan import Plan
+    from imp_runtime.plan import Plan, Prefill
 
 NAME = "compile"
 _UNKNOWN_CALLS = (
@@ -76,6 +76,13 @@ def command(
     ] = None,
     kv: Annotated[
         str, typer.Option(metavar="FORMAT", help=f"Format of cached keys and values: {', '.join(cache_formats())}.")
+    ] = "f16",
+    prefill: Annotated[
+        str,
+        typer.Option(
+            metavar="f16|w4a4",
+            help="A prompt's products. w4a4: on FP4 tensor cores, less exact, where matrices are NVFP4 (sm_120a).",
+        ),
     ] = "f16",
     dump: Annotated[Path | None, typer.Option(metavar="DIR", help="Write what every step produced here.")] = None,
     tuning: Annotated[
@@ -133,7 +140,7 @@ def command(
     quant = quant or "Q8_0"
     options = CompileOptions(
         random_weights, quant, context, dump, check, describer(notes), tables, form_of(form), force, kv, thin,
-        weights, compare=not no_kl,
+        weights, not no_kl, prefill_of(prefill),
     )  # fmt: skip
     with opened(source, thin) as checkpoint, progress() as report:
         result = compile_model(checkpoint, output, names, options, report)
@@ -235,6 +242,16 @@ def form_of(given: str) -> Wanted:
         if given == known:
             return cast("Wanted", known)
     raise ImpError(f"--exec {given} is unknown; known: {', '.join(get_args(Wanted))}")
+
+
+def prefill_of(given: str) -> Prefill:
+    """What a prompt's activations become; ImpError for a word that says nothing of it."""
+    from imp_runtime.plan import Prefill
+
+    for known in get_args(Prefill):
+        if given == known:
+            return cast("Prefill", known)
+    raise ImpError(f"--prefill {given!r:.60} is unknown; known: {', '.join(get_args(Prefill))}")
 
 
 def tables_of(given: str | None, chosen: tuple[Target, ...]) -> tuple[TuningTable, ...]:

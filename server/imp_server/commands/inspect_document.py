@@ -13,7 +13,7 @@ from imp_server.commands.inspect_weights import Kind, Launch
 
 _FIELDS = (
     *("model", "architecture", "quant", "parameters", "vocab", "hidden", "layers", "context", "slots", "ledgers"),
-    *("decode_weight_bytes", "rounding"),
+    *("decode_weight_bytes", "rounding", "prefill"),
 )
 
 
