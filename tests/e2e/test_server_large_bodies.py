@@ -80,21 +80,22 @@ def test_signs_in_a_text_are_no_values(server: Server) -> None:
     ],
 )
 def test_others_are_answered_meanwhile(server: Server, path: str, body: object) -> None:
+    """In seconds of CPU, as server and clients are threads of this process: what else the machine does adds none."""
     text = json.dumps(body).encode()
     done: list[float] = []
 
     def ask() -> None:
-        began = time.monotonic()
+        began = time.process_time()
         assert httpx.post(f"{server.url}{path}", content=text, timeout=120).status_code == 400
-        done.append(time.monotonic() - began)
+        done.append(time.process_time() - began)
 
     asking = threading.Thread(target=ask)
     asking.start()
     longest = 0.0
     while not done and asking.is_alive():
-        began = time.monotonic()
+        began = time.process_time()
         assert server.http.get("/health", timeout=60).status_code == 200
-        longest = max(longest, time.monotonic() - began)
+        longest = max(longest, time.process_time() - began)
         time.sleep(0.001)
     asking.join()
     assert longest < max(0.25, done[0] / 2), (longest, done)
