@@ -35,7 +35,12 @@ _NAMES = ("tokens", "vocabulary", "model", "logprobs")
 
 @contextmanager
 def saving(path: Path, chunks: Chunks, vocab: int, vocabulary: str, model: str) -> Iterator[Callable[[Doubles], None]]:
-    """What takes log-probabilities float[some, vocab], in order. The file is there at the end, whole, or not at all."""
+    """What takes log-probabilities float[some, vocab], in order. The file is there at the end, whole, or not at all.
+
+    Raises ImpError where there is one already.
+    """
+    if path.exists():
+        raise ImpError(f"{path}: exists already; remove it, or save the logits elsewhere")
     part = path.with_name(f"{path.name}.part")
     shape = (len(chunks) * scored(chunks.shape[1]), vocab)
     try:

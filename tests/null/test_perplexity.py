@@ -163,6 +163,14 @@ def test_no_number_is_refused(bad: float, tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_no_file_is_written_over(tmp_path: Path) -> None:
+    chunks, path = chunks_of(TEXT, 64, None), tmp_path / "model.impc"
+    path.write_bytes(b"a model")
+    with pytest.raises(ImpError, match="exists already"):
+        save(path, Model(1), chunks)
+    assert path.read_bytes() == b"a model"
+
+
 def test_too_short() -> None:
     with pytest.raises(ImpError, match="the text has 210 tokens, a chunk 211"):
         chunks_of(TEXT, 211, None)
