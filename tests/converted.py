@@ -49,11 +49,18 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
         ours = f"{whole}.weight" if whole else f"{names.get_name(module)}.{kind}"
         if found := re.fullmatch(r"model\.layers\.(\d+)\.router\.(scale|per_expert_scale)", name):  # unknown to gguf-py
             ours = f"blk.{found[1]}.{'ffn_gate_inp' if found[2] == 'scale' else 'ffn_down_exps'}.scale"
+        if found := re.fullmatch(r"model\.layers\.(\d+)\.mlp\.gate\.e_score_correction_bias", name):
+            ours = f"blk.{found[1]}.exp_probs_b.bias"
         assert dtype == "BF16"
         array = np.frombuffer(raw, "<u2").reshape(shape)
         for part in heads if arch in PERMUTED else ():
             if f"attn_{part}." in ours:
                 array = array.reshape(heads[part], 2, -1, *shape[1:]).swapaxes(1, 2).reshape(shape)
+        if "attn_kv_b" in ours:
+            for part, each in keys_and_values(array, config).items():
+                whole_part = np.ascontiguousarray(each)
+                writer.add_tensor(ours.replace("kv_b", part), whole_part, raw_dtype=gguf.GGMLQuantizationType.BF16)
+            continue
         if "ffn_gate_inp_shexp" in ours:
             array = array.reshape(-1)
         if len(shape) == 1:
@@ -68,6 +75,13 @@ def convert(folder: Path, like: Path, output: Path) -> Path:
     writer.write_tensors_to_file()
     writer.close()
     return output
+
+
+def keys_and_values(array: np.ndarray, config: dict[str, Any]) -> dict[str, np.ndarray]:
+    """What becomes of DeepSeek's one matrix of both: of each head keys' rows turned over, and values'."""
+    nope, values = config["qk_nope_head_dim"], config["v_head_dim"]
+    heads = array.reshape(-1, nope + values, array.shape[1])
+    return {"k_b": heads[:, :nope].swapaxes(1, 2), "v_b": heads[:, nope:]}
 
 
 def experts(name: str, shape: list[int], raw: bytes) -> Iterator[tuple[str, np.ndarray, Any]]:
