@@ -17,7 +17,7 @@ from imp_codegen.reference import round_activations
 from random_rows import place, random_rows
 
 Array = NDArray[Any]
-WARPS, GRID, ROWS = 3, 2, 3
+WARPS, GRID, ROWS = 3, 5, 7  # five rows of a CTA each, then two that share five
 
 
 @dataclass(frozen=True)
@@ -228,7 +228,8 @@ def close(found: Array, want: Array) -> bool:
 
 def test_logits_that_are_no_numbers_choose_experts_that_there_are(library: SimLibrary) -> None:
     case = CASES[2]
-    logits = np.array([[np.nan] * 5, [np.inf, -np.inf, np.nan, 1, 0], [-np.inf] * 5], np.float32)
+    kinds = np.array([[np.nan] * 5, [np.inf, -np.inf, np.nan, 1, 0], [-np.inf] * 5], np.float32)
+    logits = np.resize(kinds, (ROWS, 5))
     planes = [np.zeros(case.count * 80 * 48 * size, np.uint8) for size in (4, 2)]
     biases = [np.zeros((case.count, case.width), np.float32)] * 2
     x, norm = np.ones((ROWS, case.hidden), np.float32), np.ones(case.hidden, np.float32)
