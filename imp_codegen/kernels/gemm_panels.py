@@ -111,7 +111,7 @@ def panel_gemm(
     )
     return KernelSpec(
         name=f"{tile.gated.out.name}.products" if tile.gated else name_of_all(linears),
-        entry="gemm",
+        entry="gemm_fp4" if tile.mma == "nvfp4" else "gemm",
         headers=(tile.header, *low.headers(*weights)),
         stage=Cpp(tile.stage, (config, *tile.types, *map(low.matrix, weights))),
         args={

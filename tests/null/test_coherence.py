@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +269,12 @@ def test_a_step_that_chose_another_token_than_the_likeliest_of_a_prompt(engine: 
 
     engine.logits_in_parts = logits_in_parts  # type: ignore[method-assign]
     assert failing(checked(engine)) == {"prompt": "DIFFERS"}
+
+
+def test_a_prompt_of_another_precision_is_not_compared(engine: Scripted) -> None:
+    engine.odd = (7, -1.1 * MARGIN)
+    engine.plan = replace(engine.plan, prefill="w4a4")
+    assert failing(checked(engine)) == {"prompt": "not run"}
 
 
 def test_another_answer_in_the_other_form(engine: Scripted, artifact: Artifact) -> None:

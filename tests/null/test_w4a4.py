@@ -62,6 +62,7 @@ def test_prompts_go_by_fp4_tensor_cores_and_nothing_else_does(both: tuple[Compil
         if "nvfp4" not in kinds:
             assert outline(program) == outline(exact[name])
     products = [kernel for kernel in rounded["forward_r512"].kernels if kernel.tiles and kernel.tiles.mma == "nvfp4"]
+    assert all(kernel.entry.startswith("gemm_fp4") for kernel in products)  # as imp inspect and imp bench show it
     assert len(products) == 28 * 4  # q, k, v together; the output's; gate and up together; down
     assert both[1].notes == both[0].notes  # nothing is left out
     assert rounded["forward_r512"].first_us < exact["forward_r512"].first_us
