@@ -93,7 +93,9 @@ def _tiles_us(card: Card, kernel: Costs, positions: int) -> float:
 
 
 def _mma_us(card: Card, tiles: Tiles) -> float:
-    return tiles.ops / (_speed(card).rates[tiles.mma] / card.sms * 1e6)
+    """What the tensor cores take; where they have no such instruction it is made of halfs (ptx/isa_fp4.h)."""
+    rates = _speed(card).rates
+    return tiles.ops / (rates.get(tiles.mma, rates["f16"]) / card.sms * 1e6)
 
 
 def _speed(card: Card) -> Speed:

@@ -12,9 +12,11 @@ import pytest
 from bench_table import SHAPES
 
 from e4m3 import e4m3
+from imp_codegen.cards import fast_cards
 from imp_codegen.checkpoint import open_checkpoint, random
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
+from imp_codegen.predict import predict_us
 from imp_codegen.reference import round_fp4
 from imp_codegen.targets import find_targets
 from imp_runtime.errors import ImpError
@@ -66,6 +68,9 @@ def test_prompts_go_by_fp4_tensor_cores_and_nothing_else_does(both: tuple[Compil
     assert len(products) == 28 * 4  # q, k, v together; the output's; gate and up together; down
     assert both[1].notes == both[0].notes  # nothing is left out
     assert rounded["forward_r512"].first_us < exact["forward_r512"].first_us
+    # imp inspect --gpu h200 predicts it for a card that has none
+    fast, slow = (predict_us(fast_cards()[card], products) for card in ("rtx-5090", "h200"))
+    assert fast < slow
 
 
 def test_it_is_named(both: tuple[Compiled, Compiled]) -> None:
