@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -18,7 +19,7 @@ from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import Compiled, CompileOptions, plan_model
 from imp_codegen.predict import predict_us
 from imp_codegen.reference import round_fp4
-from imp_codegen.targets import find_targets
+from imp_codegen.targets import find_target, find_targets
 from imp_runtime.errors import ImpError
 from imp_runtime.plan import Plan, Prefill, Program
 from imp_server.cli import execute
@@ -38,7 +39,8 @@ def planned(prefill: Prefill, quant: str = "NVFP4", formats: dict[str, str] | No
         patch.object(random, "format_in_mixture", chosen),
         closing(random_checkpoint(SHAPES / "qwen3-0.6b.json", quant)) as checkpoint,
     ):
-        return plan_model(checkpoint, find_targets(["sm_120a"]), CompileOptions(prefill=prefill))
+        target = replace(find_target("sm_120a"), chunks=(128, 512), batches=(8,))
+        return plan_model(checkpoint, (target,), CompileOptions(prefill=prefill))
 
 
 def programs_of(plan: Plan) -> dict[str, Program]:
