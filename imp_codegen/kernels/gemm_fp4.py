@@ -18,8 +18,8 @@ from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Add, Gated
 
-# Times by what the tensor cores do, of the last by what an RTX 5090's L2 gives a multiprocessor (7.1 TB/s, as others say);
-# nobody has measured them. Tiles have as many pairs of experts as those of halfs.
+# Times by what the tensor cores do, of the last by what an RTX 5090's L2 gives a multiprocessor (7.1 TB/s, as others
+# say); nobody has measured them. Tiles have as many pairs of experts as those of halfs.
 _SHAPES = (Shape(128, 8, 1, 2, 1.0), Shape(128, 8, 1, 1, 0.5), Shape(64, 8, 1, 2, 0.5), Shape(64, 8, 1, 1, 0.29))
 _BY = ByWarps("GemmFp4", "stage/gemm_fp4", _SHAPES, "fp4 {}", "nvfp4", FP4_LINE, FP4_LINE)
 _SCALED = 64  # weights whose scales a lane reads at once
