@@ -203,7 +203,7 @@ def test_products_by_expert_are_of_halfs_on_every_card() -> None:
             assert kernel.tiles.kind.startswith("half "), target
 
 
-@pytest.mark.parametrize(("experts", "used", "rows"), [(8, 2, 8), (128, 8, 32)])
+@pytest.mark.parametrize(("experts", "used", "rows"), [(8, 2, 16), (128, 8, 64)])
 def test_rows_that_share_experts_go_by_expert(experts: int, used: int, rows: int, tmp_path: Path) -> None:
     """And fewer do not, each of which then reads its own experts' weights."""
     mixture = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": experts, "num_experts_per_tok": used}
