@@ -190,6 +190,7 @@ def test_what_is_unchanged_is_left_and_what_changed_is_built(folder: Path, capsy
         (LIST.replace('"demo"', '"../demo"'), "name must be letters"),
         (LIST.replace('["sim"]', "[]"), "targets is missing"),
         (LIST.replace('"sim"', '"sm_1"'), "model 1 (demo): "),
+        (LIST + 'prefill = "fp4"\n', "model 1 (demo): --prefill 'fp4' is unknown; known: f16, w4a4"),
         (LIST + LIST, "two entries have the name demo"),
         ("x = 1\n", "x is unknown"),
         ("", "lists no model"),

@@ -28,7 +28,7 @@ from imp_runtime.version import VERSION
 from imp_server.commands.build_index import INDEX, before, put, write_index
 from imp_server.commands.build_list import Entry, read_list
 from imp_server.commands.build_sbom import SBOM, sbom
-from imp_server.commands.compile import describer, form_of, hub_licence, opened
+from imp_server.commands.compile import describer, form_of, hub_licence, opened, prefill_of
 from imp_server.commands.inspect_numbers import card_of, decode_speed, launches_of
 from imp_server.console.progress import Report, progress
 from imp_server.console.tables import quantity, show, table
@@ -102,6 +102,7 @@ def _made(
         "check": entry.check,
         "thin": entry.thin,
         "weights": entry.weights,
+        "prefill": entry.prefill,
     }
     compilers = sorted({target.compiler for target in find_targets(entry.targets)})
     told = json.dumps([inputs, options, code, [toolchain.key(name) for name in compilers]], sort_keys=True)
@@ -118,6 +119,7 @@ def _made(
         kv=entry.kv,
         thin=entry.thin,
         weights=entry.weights,
+        prefill=prefill_of(entry.prefill),
     )
 
     def told_of(step: str, done: int, total: int, /) -> None:

@@ -13,12 +13,12 @@ from imp_codegen.cache import cache_format
 from imp_codegen.rounding import rounding_named
 from imp_codegen.targets import find_targets
 from imp_runtime.errors import ImpError
-from imp_server.commands.compile import form_of
+from imp_server.commands.compile import form_of, prefill_of
 
 NAME_OF_ENTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _KEYS: Mapping[str, type] = {
     "name": str, "source": str, "targets": list, "context": int, "kv": str, "exec": str, "check": bool, "thin": bool,
-    "weights": str,
+    "weights": str, "prefill": str,
 }  # fmt: skip
 _WORDS = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}
 
@@ -36,6 +36,7 @@ class Entry:
     check: bool
     thin: bool
     weights: str | None
+    prefill: str
 
 
 def read_list(path: Path) -> list[Entry]:
@@ -74,6 +75,7 @@ def _entry(path: Path, number: int, given: Mapping[str, Any]) -> Entry:
         find_targets(tuple(given["targets"]))
         cache_format(given.get("kv", "f16"))
         form_of(given.get("exec", "auto"))
+        prefill_of(given.get("prefill", "f16"))
         if "weights" in given:
             rounding_named(given["weights"])
     except ImpError as error:
@@ -88,4 +90,5 @@ def _entry(path: Path, number: int, given: Mapping[str, Any]) -> Entry:
         given.get("check", False),
         given.get("thin", False),
         given.get("weights"),
+        given.get("prefill", "f16"),
     )
