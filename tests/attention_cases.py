@@ -80,9 +80,9 @@ class Heads:
 
     @property
     def group(self) -> int:
-        """Queries that one CTA of decode takes: eight at most of those that share a key."""
+        """Queries that one CTA of decode takes: eight at most of those that share a key, 16 of a latent."""
         each = self.heads // self.kv_heads
-        return max(n for n in range(1, 9) if each % n == 0)
+        return max(n for n in range(1, 17 if self.latent else 9) if each % n == 0)
 
     @property
     def tile_groups(self) -> int:

@@ -9,7 +9,7 @@ import pytest
 
 from attention_cases import Heads
 from imp_codegen.build import Unit, build
-from imp_codegen.kernels.attention.sizes import attention_bytes, chunk_tiles, least_slots
+from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes, chunk_tiles
 from imp_codegen.targets import find_target
 
 FRAME = r"properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -58,13 +58,13 @@ def source(target: str) -> str:
         warps = next(
             n
             for n in range(facts.step_warps, 0, -1)
-            if attention_bytes(case, 2 * case.head_dim, n, least_slots(case)) <= most
+            if attention_bytes(case, 2 * case.head_dim, n, LEAST_SLOTS) <= most
         )
         tiles = chunk_tiles(case, chunk, facts)
         prompts = replace(case, tokens=chunk, groups=tiles.groups, wgmma=tiles.wgmma, folds=tiles.folds)
         splits = max(facts.attention_ctas // (case.heads // case.group), 1)
         config = case.config("AttentionConfig", splits=splits, warps=warps)
-        stage = f"imp::AttentionDecode<{config}, {case.row}, {least_slots(case)}>"
+        stage = f"imp::AttentionDecode<{config}, {case.row}, {LEAST_SLOTS}>"
         lines.append(entry(f"decode_{name}", stage, f"const __grid_constant__ decode_{name}_t::Args a", "a", most))
         for kind, stage, types in (
             (

@@ -69,9 +69,6 @@ CASES = {
     "sinks": Case(Heads(8, 2, 64, sinks=True)),
     "sinks_alone": Case(Heads(5, 1, 64, window=20, soft_cap=2.0, sinks=True), splits=1, warps=3),
     "sinks_in_two_shares": Case(Heads(12, 1, 16, window=128, sinks=True), splits=4),
-    "latent_of_512": Case(Heads(16, 1, 576, rope_dim=64, interleaved=True, latent=512), slots=1),
-    "latent_of_80": Case(Heads(6, 1, 96, rope_dim=16, latent=80, magnitude=1.3), splits=2, warps=3, slots=3),
-    "latent_alone": Case(Heads(1, 1, 64, rope_dim=32, interleaved=True, latent=32), splits=1),
     "capped": Case(Heads(4, 1, 32, soft_cap=0.7)),
     "heads_of_144": Case(Heads(2, 1, 144, window=70)),
     "heads_of_256": Case(Heads(4, 2, 256, qk_norm=True)),
@@ -126,8 +123,8 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     held_cache = aligned(cache)
     held += [layer_base(heads, held_cache)]
     held += [aligned(np.array([SLOT, 0, -1, 0], np.int32)), aligned(at), aligned(heads.entries(table))]
-    partial = np.full(items * case.splits * heads.group * (heads.value_dim + 2), np.nan, np.float32)
-    out = aligned(np.full((heads.heads, heads.value_dim), np.nan, np.float32))
+    partial = np.full(items * case.splits * heads.group * (heads.head_dim + 2), np.nan, np.float32)
+    out = aligned(np.full((heads.heads, heads.head_dim), np.nan, np.float32))
     arrived = aligned(np.zeros(items, np.uint32))
     sinks = aligned(sinks_of(heads))
     library.configure(order=2, seed=position)
@@ -141,7 +138,7 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     now = gather(heads, held_cache, row, np.arange(position + 1))
     if not heads.shared:
         np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
-    if not heads.shared and not heads.latent:
+    if not heads.shared:
         np.testing.assert_allclose(now[1, :, -1], v[0], rtol=2**-11 + 1e-5, atol=2e-6)
     np.testing.assert_allclose(out, attended(heads, q, now, position)[0], rtol=2e-5, atol=2e-5)
     assert not arrived.any()

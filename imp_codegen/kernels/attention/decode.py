@@ -5,10 +5,10 @@ from __future__ import annotations
 from imp_codegen.graph import label
 from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_weights, sinks, turns
 from imp_codegen.kernels.attention.sizes import (
+    LEAST_SLOTS,
     attention_bytes,
     attention_warps,
     core_bytes,
-    least_slots,
     queries_of_cta,
 )
 from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
@@ -23,11 +23,6 @@ _BATCH_SLOTS = 4
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     """One row: `attention_ctas` CTAs of the target. Several sequences: a few small CTAs each, whatever their number."""
-    return (attend(low, parts),)
-
-
-def attend(low: Lowering, parts: Parts, *, prepared: bool = False) -> KernelSpec:
-    """The kernel. `prepared`: of any rows, whose q is turned and scaled, and whose k is in the cache."""
     op, rows = parts.op, low.rows
     queries = queries_of_cta(op)
     items = op.heads // queries
@@ -35,21 +30,21 @@ def attend(low: Lowering, parts: Parts, *, prepared: bool = False) -> KernelSpec
     tile = BLOCK_TOKENS * part.row_bytes
     splits, warps, most = max(low.target.attention_ctas // items, 1), attention_warps(low, op), _MOST_SLOTS
     if rows > 1:
-        splits, warps, most = 1 if prepared else _BATCH_SPLITS, min(warps, _BATCH_WARPS), _BATCH_SLOTS
+        splits, warps, most = _BATCH_SPLITS, min(warps, _BATCH_WARPS), _BATCH_SLOTS
     fit = (low.target.gemv_shared - core_bytes(op, part.row_bytes, warps)) // (warps * (tile + 8))
-    slots = min(max(fit, least_slots(op)), most)
+    slots = min(max(fit, LEAST_SLOTS), most)
     several: tuple[int, ...] = (rows, parts.width) if rows > 1 else ()
-    core = core_config(low, parts, splits, op.window, warps, prepared=prepared)
-    partial = rows * items * splits * queries * (op.value_dim + 2) * 4
-    return KernelSpec(
+    core = core_config(low, parts, splits, op.window, warps)
+    partial = rows * items * splits * queries * (op.head_dim + 2) * 4
+    kernel = KernelSpec(
         name=op.out.name,
         entry="attention",
         headers=("stage/attention_decode", low.cache_header(op.layer)),
         stage=Cpp("AttentionDecode", (core, low.cache_row(op.layer), slots, *several)),
         args={
             "qkv": low.value("const float*", parts.inputs[0]),
-            **({"q_norm": None, "k_norm": None} if prepared else norm_weights(low, parts)),
-            "turns": None if prepared else turns(low, parts),
+            **norm_weights(low, parts),
+            "turns": turns(low, parts),
             "cache": cache,
             "rows": low.step_rows(),
             "positions": low.state("const std::int32_t*", "seq.position"),
@@ -64,8 +59,9 @@ def attend(low: Lowering, parts: Parts, *, prepared: bool = False) -> KernelSpec
         threads=warps * 32,
         shared_bytes=attention_bytes(op, part.row_bytes, warps, slots),
         overlap=True,
-        ops=tuple(map(label, parts.ops[-1:] if prepared else parts.ops)),
+        ops=tuple(map(label, parts.ops)),
         outputs=(*low.output(op.out), *appended(low, op)),
         other_bytes=rows * (parts.width * 4 + op.out.width * 4),
         cache_reads=(CacheRead(op.window, rows * part.position_bytes),),
     )
+    return (kernel,)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
-from imp_codegen.kernels.attention import decode, prefill
+from imp_codegen.kernels.attention import decode, latent, prefill
 from imp_codegen.kernels.attention.parts import Parts
 from imp_codegen.kernels.family import FusionError, Match
 from imp_codegen.kernels.kernel_spec import KernelSpec
@@ -20,8 +20,10 @@ class CachedAttention(Match):
     parts: Parts
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """One row, or one of each of several sequences: one kernel. Else two."""
-        return decode.lower(low, self.parts) if low.rows == 1 or low.batch else prefill.lower(low, self.parts)
+        """Of a prompt's rows all are appended before any is attended to."""
+        if low.rows > 1 and not low.batch:
+            return prefill.lower(low, self.parts)
+        return latent.attend(low, self.parts) if self.parts.op.latent else decode.lower(low, self.parts)
 
 
 def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
@@ -34,11 +36,16 @@ def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
         last = next(iter(edges.readers(last.out)), None)
     if not isinstance(last, Attention):
         return None
-    if last.head_dim % 16 or last.value_dim % 16 or last.value_dim > 512:
+    if last.head_dim % 16 or last.value_dim % 16 or last.value_dim > 512 or last.head_dim - last.value_dim > 128:
         of_values = f" and values of {last.value_dim}" if last.latent else ""
         raise FusionError(
             f"{label(last)}: has heads of {last.head_dim} elements{of_values}; supported are those of 16 to 512, a "
-            "multiple of 16, and longer keys where values are a part of them"
+            "multiple of 16, and where values are a part of keys, keys of up to 128 more"
+        )
+    if last.latent and (last.kv_heads > 1 or last.window or last.softcap or last.sinks or not last.k):
+        raise FusionError(
+            f"{label(last)}: values are a part of its keys; supported then is one key of all heads, of its own, "
+            "without window, cap of scores and sinks"
         )
     makers = tuple(edges.maker(value) for value in (last.q, last.k) if value)
     ropes = tuple(maker for maker in makers if isinstance(maker, Rope))
@@ -50,6 +57,10 @@ def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:
     value_norms = (value,) if isinstance(value, HeadNorm) else ()
     _same_rotations(last, ropes)
     _same_norms(last, norms, value_norms)
+    if last.latent and norms:
+        raise FusionError(
+            f"{label(norms[0])}: values are a part of the keys of {label(last)}, which then takes no norm"
+        )
     parts = Parts(norms, value_norms, ropes, last)
     if op not in parts.ops:
         return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from imp_codegen.graph import label
-from imp_codegen.kernels.attention import decode
+from imp_codegen.kernels.attention import latent
 from imp_codegen.kernels.attention.parts import Parts, appended, norm_weights, rotation, sinks, turns, with_sinks
 from imp_codegen.kernels.attention.sizes import FIRST_SPAN, ChunkTiles, chunk_tiles, most_spans
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
@@ -18,8 +18,9 @@ _APPEND_THREADS = 256
 
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     """Two kernels: all rows are in the cache before any of them is attended to."""
-    attend = decode.attend(low, parts, prepared=True) if parts.op.latent else _attend(low, parts)
-    return (_append(low, parts), attend)
+    if parts.op.latent:
+        return (_append(low, parts), *latent.attend(low, parts, prepared=True))
+    return (_append(low, parts), _attend(low, parts))
 
 
 def _append(low: Lowering, parts: Parts) -> KernelSpec:

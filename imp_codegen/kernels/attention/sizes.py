@@ -13,9 +13,8 @@ FIRST_SPAN = 512  # positions
 _RESERVED = 1024  # bytes of shared memory that the system takes of each CTA
 
 
-def least_slots(op: Attention) -> int:
-    """Tiles that a warp needs at once: a block's keys and values, or what is both."""
-    return 1 if op.latent else 2
+LEAST_SLOTS = 2  # tiles that a warp needs at once: a block's keys and values
+LATENT_TEAM = 4  # warps that share a block of latents
 
 
 def attention_warps(low: Lowering, op: Attention) -> int:
@@ -28,13 +27,12 @@ def attention_warps(low: Lowering, op: Attention) -> int:
     small = matrices / len(low.cache.layers) / target.sms < target.small_layer
     most = min(target.step_warps, target.small_layer_warps) if small else target.step_warps
     row, room = low.cache.layers[op.layer].row_bytes, target.max_shared
-    return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, row, n, least_slots(op)) <= room)
+    return next(n for n in range(most, 0, -1) if n == 1 or attention_bytes(op, row, n, LEAST_SLOTS) <= room)
 
 
 def queries_of_cta(shape: Attention) -> int:
     """Query heads of one kv head that one CTA takes: a share of them, eight at most."""
-    group = shape.heads // shape.kv_heads
-    return next(group // n for n in range(1, group + 1) if group % n == 0 and group // n <= 8)
+    return _share(shape.heads // shape.kv_heads, 8)
 
 
 def core_bytes(shape: Attention, row_bytes: int, warps: int) -> int:
@@ -43,14 +41,37 @@ def core_bytes(shape: Attention, row_bytes: int, warps: int) -> int:
     `row_bytes`: of a row of the cache.
     """
     queries = queries_of_cta(shape)
-    parts = warps * queries * (shape.value_dim + 2) * 4
-    return round_up(queries * shape.head_dim * 4 + least_slots(shape) * row_bytes + parts, 16)
+    parts = warps * queries * (shape.head_dim + 2) * 4
+    return round_up(queries * shape.head_dim * 4 + 2 * row_bytes + parts, 16)
 
 
 def attention_bytes(shape: Attention, row_bytes: int, warps: int, slots: int) -> int:
     """Shared memory of decode attention as a kernel: the same, the warps' rings of cache tiles, and a flag."""
     tiles = warps * slots * BLOCK_TOKENS * row_bytes + round_up(warps * slots * 8, 16)
     return tiles + core_bytes(shape, row_bytes, warps) + 16
+
+
+def latent_queries(shape: Attention) -> int:
+    """Heads that one CTA takes where all share a latent: a share of them, 16 at most."""
+    return _share(shape.heads, 16)
+
+
+def latent_part_bytes(shape: Attention) -> int:
+    """What a split of the positions leaves of one head's output."""
+    return (shape.latent + 4) * 4
+
+
+def latent_bytes(shape: Attention, row_bytes: int, teams: int, slots: int) -> int:
+    """Shared memory of LatentDecode: rings of blocks, the queries or the scores of two blocks, the new row."""
+    queries = latent_queries(shape)
+    scores = 2 * teams * LATENT_TEAM * -(-queries // 8) * 32 * 16
+    tiles = teams * slots * BLOCK_TOKENS * row_bytes + round_up(teams * slots * 8, 16)
+    return tiles + max(queries * shape.head_dim * 4, scores) + row_bytes
+
+
+def _share(heads: int, most: int) -> int:
+    """The largest divisor of so many heads that is not above `most`."""
+    return next(heads // n for n in range(1, heads + 1) if heads % n == 0 and heads // n <= most)
 
 
 def span_of(position: int) -> int:

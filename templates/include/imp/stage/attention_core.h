@@ -46,7 +46,8 @@ struct AttentionShare {
     const int first = attention_begin(position, window) / C.block_tokens;
     const int blocks = position / C.block_tokens + 1 - first;
     const int even = (blocks + C.splits - 1) / C.splits;
-    const int chunk = even > C.warps ? even : C.warps;
+    const int least = C.latent > 0 ? C.warps / 2 : C.warps;  // of latents four warps share a block
+    const int chunk = even > least ? even : least;
     return {position, first, (blocks + chunk - 1) / chunk, chunk};
   }
   __device__ __forceinline__ int begin(int split) const { return first + split * chunk; }
@@ -56,27 +57,28 @@ struct AttentionShare {
   }
 };
 
-// `Row`: the format of the cache's rows (layout/cache.h). `Held`: columns of a warp's output that stay in registers.
-template <AttentionConfig C, class RowFormat, int Held = C.latent ? C.latent : C.head_dim>
+// `Row`: the format of the cache's rows (layout/cache.h). `Held`: columns of a warp's output that stay in registers. `Room`: bytes
+// that the queries' place must have at least.
+template <AttentionConfig C, class RowFormat, int Held = C.head_dim, int Room = 0>
 struct AttentionCore {
   using Row = RowFormat;
   using Rotary = Rope<RopeConfig{
       .head_dim = C.head_dim, .dim = C.rope_dim, .interleaved = C.interleaved, .magnitude = C.magnitude}>;
-  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap, Held, C.latent ? C.head_dim - C.latent : 0>;
+  using Tile = TileAttention<Row, (C.window > 0), C.soft_cap, Held>;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kGroup = attention_group(C.heads / C.kv_heads, 8);  // queries of a CTA: tensor cores take eight
+  // Queries of a CTA: tensor cores take eight, or twice as many where keys are so long that they are worth it.
+  static constexpr int kGroup = attention_group(C.heads / C.kv_heads, C.latent > 0 ? 16 : 8);
   static constexpr int kShares = C.heads / C.kv_heads / kGroup;
   static constexpr int kItems = C.kv_heads * kShares;               // CTAs that one split has
   static constexpr int kTileBytes = C.block_tokens * Row::kRowBytes;   // keys, or values, of one head of one block
   static constexpr int kValues = C.kv_heads * kTileBytes;           // v follows k
   static constexpr int kPairs = C.head_dim / 2;
   static constexpr int kLanePairs = ceil_div(kPairs, kWarp);
-  static constexpr int kValueDim = C.latent ? C.latent : C.head_dim;
-  static constexpr int kPart = kValueDim + 2;  // output, maximum, sum
+  static constexpr int kPart = C.head_dim + 2;  // output, maximum, sum
   static constexpr int kNewRows = C.latent ? 1 : 2;
 
   static constexpr int kQueries = 0;
-  static constexpr int kNew = kQueries + kGroup * C.head_dim * 4;  // this step's row of keys, then of values
+  static constexpr int kNew = kQueries + (kGroup * C.head_dim * 4 > Room ? kGroup * C.head_dim * 4 : Room);  // this step's row of keys, then of values
   static constexpr int kParts = kNew + kNewRows * Row::kRowBytes;
   static constexpr int kSharedBytes = round_up(kParts + C.warps * kGroup * kPart * 4, 16);
   static_assert(C.heads % C.kv_heads == 0, "query heads share kv heads evenly");
@@ -191,15 +193,8 @@ struct AttentionCore {
       const int hidden = attention_begin(position, window) - block * C.block_tokens;
       const bool own = left <= C.block_tokens;
       const auto keys = fetch.take();
-      if (C.latent > 0 && own) clear_after(keys, count);
       if (C.values > 0 && own) insert(keys, position, shared + kNew);
       const auto weights = attention.keys(keys, hidden, count, queries);
-      if constexpr (C.latent > 0) {
-        attention.values(keys, weights, part);
-        if (own) bulk_fence();
-        fetch.release();
-        continue;
-      }
       if (own) bulk_fence();
       fetch.release();
       const auto values = fetch.take();
@@ -261,8 +256,8 @@ struct AttentionCore {
         if (first + i >= used) continue;
         const float* part = reinterpret_cast<const float*>(shared + kParts) + ((first + i) * kGroup + g) * kPart;
         parts.value[i] = part[d];
-        parts.largest[i] = part[kValueDim];
-        parts.total[i] = part[kValueDim + 1];
+        parts.largest[i] = part[C.head_dim];
+        parts.total[i] = part[C.head_dim + 1];
       }
     });
   }
@@ -275,6 +270,24 @@ struct AttentionCore {
     } else {
       return divide_fast(m.value, m.total);
     }
+  }
+
+  // Zeros after the first `count` rows of a landed tile, which no weight of zero turns into NaN.
+  template <class Landed>
+  static __device__ __forceinline__ void clear_after(const Landed& landed, int count) {
+    for (int i = count * Row::kRowBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
+      *reinterpret_cast<uint4*>(landed.row(i / Row::kRowBytes) + i % Row::kRowBytes) = make_uint4(0, 0, 0, 0);
+    }
+    warp_sync();
+  }
+  // The step's row into a landed tile.
+  template <class Landed>
+  static __device__ __forceinline__ void insert(const Landed& landed, int position, const std::uint8_t* row) {
+    std::uint8_t* line = landed.row(position % C.block_tokens);
+    for (int i = lane_index() * 16; i < Row::kRowBytes; i += kWarp * 16) {
+      *reinterpret_cast<uint4*>(line + i) = *reinterpret_cast<const uint4*>(row + i);
+    }
+    warp_sync();
   }
 
  private:
@@ -395,24 +408,6 @@ struct AttentionCore {
   // 1 / rms of a head, from this lane's sum of squares.
   static __device__ __forceinline__ float norm_factor(float squares) {
     return rsqrt_fast(fma(warp_sum(squares), 1.0f / static_cast<float>(C.head_dim), C.eps));
-  }
-
-  // Zeros after the first `count` rows of a landed tile, which no weight of zero turns into NaN.
-  template <class Landed>
-  static __device__ __forceinline__ void clear_after(const Landed& landed, int count) {
-    for (int i = count * Row::kRowBytes + lane_index() * 16; i < kTileBytes; i += kWarp * 16) {
-      *reinterpret_cast<uint4*>(landed.row(i / Row::kRowBytes) + i % Row::kRowBytes) = make_uint4(0, 0, 0, 0);
-    }
-    warp_sync();
-  }
-  // The step's row into a landed tile.
-  template <class Landed>
-  static __device__ __forceinline__ void insert(const Landed& landed, int position, const std::uint8_t* row) {
-    std::uint8_t* line = landed.row(position % C.block_tokens);
-    for (int i = lane_index() * 16; i < Row::kRowBytes; i += kWarp * 16) {
-      *reinterpret_cast<uint4*>(line + i) = *reinterpret_cast<const uint4*>(row + i);
-    }
-    warp_sync();
   }
 };
 

@@ -15,10 +15,11 @@ struct AttentionDecode {
   using Core = AttentionCore<C, Row>;
   using Ring = WarpRing<C.warps, Slots, Core::kTileBytes>;
   static constexpr int kThreads = Core::kThreads;
-  static constexpr int kColumns = Core::kValueDim;  // of a head's result
+  static constexpr int kColumns = C.head_dim;  // of a head's result
   static constexpr int kFlag = Ring::kSharedBytes + Core::kSharedBytes;
   static constexpr int kSharedBytes = kFlag + 16;
-  static_assert(Slots >= 2 || C.latent > 0, "a block's keys and values are in flight together");
+  static_assert(C.latent == 0, "what is both key and value has a stage of its own");
+  static_assert(Slots >= 2, "a block's keys and values are in flight together");
 
   struct Args {
     const float* qkv;  // [tokens]: heads of q, k and v, where there are k and v, [head_dim] each
@@ -126,8 +127,8 @@ struct AttentionDecode {
       const std::uint8_t* tile = Core::tile(a, head, next) + (values ? Core::kValues : 0);
       const auto piece = Core::written(tile, next * C.block_tokens, position);
       ring.fill(piece.data, piece.bytes);
-      next += values || C.latent > 0 ? C.warps : 0;
-      values = !values && C.latent == 0;
+      next += values ? C.warps : 0;
+      values = !values;
     }
   };
 

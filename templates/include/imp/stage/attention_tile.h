@@ -78,19 +78,11 @@ struct TilePart {
   int stride;
 };
 
-// `Row`: a format of the cache. `Windowed`: positions at the beginning of a block may be out of sight. `SoftCap`: of the
-// scores, 0 for none. `Held`: columns of the output that stay in registers; the others lie where the part will. `First`: the
-// column of a row with which values begin, where they are a part of the keys.
-template <class Row, bool Windowed, float SoftCap, int Held, int First = 0>
-struct TileAttention {
-  static constexpr int kHeadDim = Row::kHeadDim;
-  static constexpr int kDepth = kHeadDim / 16;
-  static constexpr int kColumns = kHeadDim - First;  // of the output
-  static constexpr int kSteps = kColumns / 16;
-  static constexpr int kHeld = Held < kColumns ? Held / 16 : kSteps;
+// Softmax of up to eight queries over blocks that come one after the other. `Windowed`: positions at the beginning of a block may
+// be out of sight. `SoftCap`: of the scores, 0 for none.
+template <bool Windowed, float SoftCap>
+struct TileSoftmax {
   static constexpr float kMasked = -1e30f;
-  static_assert(kCacheTokens == 16, "a head's share of a block is one operand of the tensor cores");
-  static_assert(kHeadDim % 16 == 0 && First % 16 == 0, "a head consists of tensor-core steps of 16");
 
   // Softmax weights of a block, as the B operand of the product with its values.
   struct Weights {
@@ -101,25 +93,13 @@ struct TileAttention {
 
   float largest[2] = {kMasked, kMasked};  // of queries 2t and 2t + 1, t = lane % 4
   float total[2] = {0, 0};                // this lane's part of their sums of weights
-  float out[kHeld][4] = {};               // columns 16 d + g and 16 d + g + 8, g = lane / 4, of both queries
 
-  // The block's positions from `begin` (0 without a window) to `end` count, at least one.
-  template <class Keys>
-  __device__ __forceinline__ Weights keys(const Keys& block, int begin, int end, const TileQueries<kHeadDim>& queries) {
-    float parts[2][2][4] = {};  // independent sums: a chain of products would wait for each
+  // Of the scores at positions g and g + 8, g = lane / 4, of both queries; positions from `begin` (0 without a window) to `end`
+  // count, at least one.
+  __device__ __forceinline__ Weights weigh(float (&scores)[4], int begin, int end) {
+    if constexpr (SoftCap != 0) {
 #pragma unroll
-    for (int k = 0; k < kDepth; k++) {
-      std::uint32_t a[4];
-      Row::keys(a, block, k);
-      const QueryWords words = queries[k];
-      mma_f16_k16(parts[k % 2][0], a, words.low);
-      mma_f16_k16(parts[k % 2][1], a, words.high);
-    }
-    float scores[4];  // positions g and g + 8, of both queries
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-      scores[i] = (parts[0][0][i] + parts[1][0][i]) + (parts[0][1][i] + parts[1][1][i]);
-      if constexpr (SoftCap != 0) scores[i] = soft_cap(scores[i], SoftCap);
+      for (float& score : scores) score = soft_cap(score, SoftCap);
     }
     Weights weights;
     float (&correction)[2] = weights.correction;
@@ -142,19 +122,73 @@ struct TileAttention {
       weights.high[i] = transpose8x8(high);
       weights.low[i] = transpose8x8(low);
     }
+    return weights;
+  }
+  // The sum of all weights of query 2t + q.
+  __device__ __forceinline__ float sum(int q) const { return column_sum(total[q]); }
+
+ private:
+  static __device__ __forceinline__ bool counts(int position, int begin, int end) {
+    return position < end && (!Windowed || position >= begin);
+  }
+  // Over the eight lanes that hold the same queries.
+  static __device__ __forceinline__ float column_max(float value) {
+#pragma unroll
+    for (int mask = 16; mask >= 4; mask /= 2) value = max(value, shuffle_xor(value, mask));
+    return value;
+  }
+  static __device__ __forceinline__ float column_sum(float value) {
+#pragma unroll
+    for (int mask = 16; mask >= 4; mask /= 2) value += shuffle_xor(value, mask);
+    return value;
+  }
+};
+
+// `Row`: a format of the cache. `Windowed`, `SoftCap`: of the softmax. `Held`: columns of the output that stay in registers; the
+// others lie where the part will.
+template <class Row, bool Windowed, float SoftCap, int Held>
+struct TileAttention {
+  using Softmax = TileSoftmax<Windowed, SoftCap>;
+  using Weights = Softmax::Weights;
+  static constexpr int kHeadDim = Row::kHeadDim;
+  static constexpr int kDepth = kHeadDim / 16;
+  static constexpr int kHeld = Held < kHeadDim ? Held / 16 : kDepth;
+  static constexpr float kMasked = Softmax::kMasked;
+  static_assert(kCacheTokens == 16, "a head's share of a block is one operand of the tensor cores");
+  static_assert(kHeadDim % 16 == 0, "a head consists of tensor-core steps of 16");
+
+  Softmax softmax;
+  float out[kHeld][4] = {};  // columns 16 d + g and 16 d + g + 8, g = lane / 4, of queries 2t and 2t + 1
+
+  // The block's positions from `begin` (0 without a window) to `end` count, at least one.
+  template <class Keys>
+  __device__ __forceinline__ Weights keys(const Keys& block, int begin, int end, const TileQueries<kHeadDim>& queries) {
+    float parts[2][2][4] = {};  // independent sums: a chain of products would wait for each
+#pragma unroll
+    for (int k = 0; k < kDepth; k++) {
+      std::uint32_t a[4];
+      Row::keys(a, block, k);
+      const QueryWords words = queries[k];
+      mma_f16_k16(parts[k % 2][0], a, words.low);
+      mma_f16_k16(parts[k % 2][1], a, words.high);
+    }
+    float scores[4];  // positions g and g + 8, of both queries
+#pragma unroll
+    for (int i = 0; i < 4; i++) scores[i] = (parts[0][0][i] + parts[1][0][i]) + (parts[0][1][i] + parts[1][1][i]);
+    const Weights weights = softmax.weigh(scores, begin, end);
 #pragma unroll
     for (int d = 0; d < kHeld; d++) {
 #pragma unroll
-      for (int i = 0; i < 4; i++) out[d][i] *= correction[i % 2];
+      for (int i = 0; i < 4; i++) out[d][i] *= weights.correction[i % 2];
     }
     return weights;
   }
 
   // Before the first block.
   __device__ __forceinline__ void begin(const TilePart& part) const {
-    if constexpr (kHeld < kSteps) {
+    if constexpr (kHeld < kDepth) {
       for (int q = 0; q < part.count; q++) {
-        for (int k = kHeld * 16 + lane_index(); k < kColumns; k += kWarp) part.values[q * part.stride + k] = 0;
+        for (int k = kHeld * 16 + lane_index(); k < kHeadDim; k += kWarp) part.values[q * part.stride + k] = 0;
       }
       warp_sync();
     }
@@ -166,7 +200,7 @@ struct TileAttention {
 #pragma unroll
     for (int d = 0; d < kHeld; d++) add(block, d, weights, out[d]);
 #pragma unroll 4
-    for (int d = kHeld; d < kSteps; d++) {
+    for (int d = kHeld; d < kDepth; d++) {
       float sums[4];
 #pragma unroll
       for (int i = 0; i < 4; i++) {
@@ -186,7 +220,7 @@ struct TileAttention {
 #pragma unroll
     for (int q = 0; q < 2; q++) {
       const int query = lane_index() % 4 * 2 + q;
-      const float sum = column_sum(total[q]);
+      const float sum = softmax.sum(q);
       if (query >= part.count) continue;
       float* line = part.values + query * part.stride;
 #pragma unroll
@@ -195,8 +229,8 @@ struct TileAttention {
         line[d * 16 + lane_index() / 4 + 8] = out[d][q + 2];
       }
       if (lane_index() / 4 == 0) {
-        line[kColumns] = largest[q];
-        line[kColumns + 1] = sum;
+        line[kHeadDim] = softmax.largest[q];
+        line[kHeadDim + 1] = sum;
       }
     }
   }
@@ -205,7 +239,7 @@ struct TileAttention {
   template <class Values>
   static __device__ __forceinline__ void add(const Values& block, int d, const Weights& weights, float (&sums)[4]) {
     std::uint32_t a[4];
-    Row::values(a, block, First / 16 + d);
+    Row::values(a, block, d);
     mma_f16_k16(sums, a, weights.low);
     mma_f16_k16(sums, a, weights.high);
   }
@@ -213,20 +247,6 @@ struct TileAttention {
   static __device__ __forceinline__ float* column(const TilePart& part, int d, int i) {
     const int query = lane_index() % 4 * 2 + i % 2;
     return query < part.count ? part.values + query * part.stride + d * 16 + i / 2 * 8 + lane_index() / 4 : nullptr;
-  }
-  static __device__ __forceinline__ bool counts(int position, int begin, int end) {
-    return position < end && (!Windowed || position >= begin);
-  }
-  // Over the eight lanes that hold the same queries.
-  static __device__ __forceinline__ float column_max(float value) {
-#pragma unroll
-    for (int mask = 16; mask >= 4; mask /= 2) value = max(value, shuffle_xor(value, mask));
-    return value;
-  }
-  static __device__ __forceinline__ float column_sum(float value) {
-#pragma unroll
-    for (int mask = 16; mask >= 4; mask /= 2) value += shuffle_xor(value, mask);
-    return value;
   }
 };
 

@@ -1,0 +1,112 @@
+"""Latent attention of one row on the CPU in check mode (random thread order, races, bounds), against float64 numpy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sim_library import SimLibrary, aligned, compile_sim
+
+from attention_cases import BLOCK, Heads, attended, fill, gather, heads_of, layer_base, table_and_cache
+from imp_codegen.kernels.attention.sizes import latent_bytes
+from imp_codegen.ops import Attention
+
+Array = NDArray[Any]
+SLOT = 1
+COLUMNS = 128  # of a head that one CTA of the sum makes
+
+
+@dataclass(frozen=True)
+class Case:
+    """Heads, and over how many CTAs and teams of four warps their blocks are split."""
+
+    heads: Heads
+    splits: int = 3
+    teams: int = 1
+    slots: int = 2
+
+    def source(self, name: str) -> str:
+        heads = self.heads
+        config = heads.config("AttentionConfig", splits=self.splits, warps=self.teams * 4)
+        state = (
+            "std::uint8_t* cache, const imp::StepRow* rows, const std::int32_t* positions, const std::int32_t* table"
+        )
+        return (
+            f"using {name}_t = imp::LatentDecode<{config}, {heads.row}, {self.slots}>;\n"
+            f"using {name}_m = imp::LatentMerge<{config}>;\n"
+            f'extern "C" {{ int {name}_shared = {name}_t::kSharedBytes, {name}_merge = {name}_m::kSharedBytes; }}\n'
+            f'extern "C" __global__ void {name}(const float* qkv, const std::uint64_t* turns, {state}, '
+            "float* partial, float* out) {\n"
+            f"  {name}_t::run({{qkv, turns, cache, rows, positions, table, partial, out}});\n}}\n"
+            f'extern "C" __global__ void {name}_sum(const float* partial, const imp::StepRow* rows, '
+            "const std::int32_t* positions, float* out) {\n"
+            f"  {name}_m::run({{partial, rows, positions, out}});\n}}\n"
+        )
+
+
+CASES = {
+    "v2_lite": Case(Heads(16, 1, 576, rope_dim=64, interleaved=True, latent=512), splits=2, teams=2),
+    "alone": Case(Heads(1, 1, 64, rope_dim=32, interleaved=True, latent=32), splits=1, teams=2),
+    "odd_parts": Case(Heads(6, 1, 96, rope_dim=16, latent=80, magnitude=1.3), splits=2, slots=3),
+    "two_shares": Case(Heads(24, 1, 144, rope_dim=16, interleaved=True, latent=128), splits=4),
+    "many_heads": Case(Heads(128, 1, 80, rope_dim=16, interleaved=True, latent=64), splits=2, teams=2),
+    "more_splits_than_warps": Case(Heads(2, 1, 96, rope_dim=32, interleaved=True, latent=64), splits=11),
+    "appended_before": Case(Heads(4, 1, 192, rope_dim=64, interleaved=True, latent=128, shared=True), splits=1),
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
+    folder = tmp_path_factory.mktemp("latents")
+    sources = "".join(case.source(name) for name, case in CASES.items())
+    (folder / "latents.cu").write_text(
+        '#include "imp/stage/latent_merge.h"\n#include "imp/layout/cache_f16.h"\n' + sources, "utf-8"
+    )
+    return SimLibrary(compile_sim(folder / "latents.cu", folder, "check"))
+
+
+@pytest.mark.parametrize("position", [0, 1, 15, 16, 33, 200, 255])
+@pytest.mark.parametrize("name", CASES)
+def test_latent_attention(library: SimLibrary, name: str, position: int) -> None:
+    case, heads = CASES[name], CASES[name].heads
+    rng = np.random.default_rng([position, *name.encode()])
+    table, cache = table_and_cache(heads, SLOT, rng)
+    known = position + heads.shared  # then an earlier kernel has appended the token's own
+    fill(heads, cache, table[SLOT], rng.standard_normal((1, 1, known, heads.head_dim)).astype(np.float16))
+    qkv = rng.standard_normal(heads.width).astype(np.float32)
+    at = aligned(np.array([5, position, 7], np.int32))
+    row = aligned(np.array([SLOT, 0, -1, 0], np.int32))
+    held_cache = aligned(cache)
+    partial = aligned(np.full(case.splits * heads.heads * (heads.latent + 4), np.nan, np.float32))
+    out = aligned(np.full((heads.heads, heads.latent), np.nan, np.float32))
+    turns = aligned(heads.turns())
+    library.configure(order=2, seed=position)
+    arguments = [aligned(qkv), turns, layer_base(heads, held_cache), row, at, aligned(heads.entries(table))]
+    grid = (case.splits, heads.heads // heads.group, 1)
+    shared = library.integer(f"{name}_shared")
+    op = _attention(heads)
+    assert shared == latent_bytes(op, heads.head_dim * 2, case.teams, case.slots)
+    assert library.launch(name, [*arguments, partial, out], grid, case.teams * 128, shared) == ""
+    if case.splits > 1:
+        assert np.isnan(out).all()
+        sums = (heads.heads * -(-heads.latent // COLUMNS), 1, 1)
+        assert library.launch(f"{name}_sum", [partial, row, at, out], sums, 256, library.integer(f"{name}_merge")) == ""
+
+    q, k, _ = heads_of(heads, qkv[None], [], np.array([position]))
+    now = gather(heads, held_cache, table[SLOT], np.arange(position + 1))
+    if not heads.shared:
+        np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
+    np.testing.assert_allclose(out, attended(heads, q, now, position)[0], rtol=2e-5, atol=2e-5)
+    written = np.flatnonzero(np.not_equal(held_cache.view(np.uint16), cache.view(np.uint16)).any((0, 1, 2, 3, 5)))
+    assert written.tolist() == ([] if heads.shared else [position % BLOCK])
+
+
+def _attention(heads: Heads) -> Attention:
+    from imp_codegen.graph import Value
+
+    q, k = Value("q", heads.heads * heads.head_dim), Value("k", heads.head_dim)
+    out = Value("out", heads.heads * heads.latent)
+    return Attention(out, q, k, None, 0, heads.heads, 1, heads.head_dim, 1.0, latent=heads.latent)
