@@ -1,9 +1,9 @@
-"""DeepSeek V2 and V3 (GGUF `deepseek2`): attention over a latent of all heads' keys and values.
+"""DeepSeek V2 and V3, and GLM-4.7-Flash (GGUF `deepseek2`): attention over a latent of all heads' keys and values.
 
 A head's queries have a part that is compared with the latent and a part that turns, which is compared with one key of
 all heads. Pairs that turn are neighbours. Behind the first layers, which are dense, all tokens go to shared experts,
-too; V3 chooses the others by sigmoids and corrections. Sources: transformers, models/deepseek_v2 and deepseek_v3;
-https://github.com/ggml-org/llama.cpp, conversion of deepseek2.
+too; V3 chooses the others by sigmoids and corrections. Sources: transformers, models/deepseek_v2, deepseek_v3 and
+glm4_moe_lite; https://github.com/ggml-org/llama.cpp, conversion of deepseek2.
 """
 
 from __future__ import annotations
@@ -59,6 +59,25 @@ CLASSES = {
         "scoring_func": "sigmoid",
         "topk_group": 4,
         "topk_method": "noaux_tc",
+    },
+    "Glm4MoeLiteForCausalLM": _BOTH
+    | {
+        "first_k_dense_replace": 1,
+        "max_position_embeddings": 202752,
+        "moe_intermediate_size": 1536,
+        "n_group": 1,
+        "n_routed_experts": 64,
+        "n_shared_experts": 1,
+        "norm_topk_prob": True,
+        "num_experts_per_tok": 4,
+        "q_lora_rank": 768,
+        "qk_nope_head_dim": 192,
+        "rms_norm_eps": 1e-5,
+        "routed_scaling_factor": 1.8,
+        "scoring_func": "sigmoid",
+        "topk_group": 1,
+        "topk_method": "noaux_tc",
+        "v_head_dim": 256,
     },
 }
 _MODULES = LAYER | {
@@ -168,8 +187,12 @@ def _read_method(meta: Metadata) -> bool:
     """Whether a folder's experts are chosen by sigmoids. Classes of transformers have one way each."""
     if meta.integer("moe_layer_freq", 1) != 1:
         raise meta.wrong("moe_layer_freq", "1: imp does not compile dense layers between mixtures")
+    if "mlp_layer_types" in meta:
+        dense, kinds = meta.integer("first_k_dense_replace"), meta.strings("mlp_layer_types")
+        if kinds != ["dense"] * dense + ["sparse"] * (len(kinds) - dense):
+            raise meta.wrong("mlp_layer_types", f"{dense} dense layers and sparse ones behind them")
     usual_score, usual_method = meta.string("scoring_func"), meta.string("topk_method")
-    score = "sigmoid" if "DeepseekV3ForCausalLM" in meta.strings("architectures") else "softmax"
+    score = "softmax" if "DeepseekV2ForCausalLM" in meta.strings("architectures") else "sigmoid"
     if usual_score != score:
         raise meta.wrong("scoring_func", f"{score}, as its class has it")
     if _METHODS.get(usual_method) != score:

@@ -11,6 +11,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from test_folder_account import copied, refusal, say, spec
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
@@ -227,3 +228,11 @@ def test_a_group_of_experts_with_one_of_all_is_chosen_by_its_best_two() -> None:
     op = Route(Value("r", 4), Value("l", 6), True, True, None, 3, 1, 2.0)
     route = evaluated(op, {}, l=logits.astype(np.float32))
     np.testing.assert_allclose(route, [[2, 3, 2 * 0.6 / 1.1, 2 * 0.5 / 1.1]], rtol=1e-6)
+
+
+def test_dense_layers_of_glm_come_first(tmp_path: Path) -> None:
+    folder = copied("glm4_moe_lite", tmp_path)
+    usual = spec(folder)
+    assert spec(say(folder, mlp_layer_types=["dense", "sparse"], first_k_dense_replace=...)) == usual
+    words = "mlp_layer_types is a list of 2 ('sparse', 'dense'), expected 1 dense layers and sparse ones behind them"
+    assert words in refusal(say(folder, mlp_layer_types=["sparse", "dense"]))

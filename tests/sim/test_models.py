@@ -11,7 +11,8 @@ FILES = {model for model, quant in MODELS if not quant.startswith("hf")}
 OWN_FOLDERS = {"mistral", "gemma3", *(model for model, _ in MODELS if model not in FILES)}
 # Made of operations and kernels that the others run; their graphs are compared with the truth in
 # tests/null/test_graph_truth.py, and they run whole on a GPU (tests/gpu).
-ALIKE = {"deepseek_v2_lite", "deepseek_v3", "ernie4_5", "exaone4", "glm4", "mixtral_folder", "olmo3", "seed_oss"}
+ALIKE = {"deepseek_v2_lite", "deepseek_v3", "ernie4_5", "exaone4", "glm4", "glm4_moe_lite", "mixtral_folder", "olmo3"}
+ALIKE |= {"seed_oss"}
 RUN = [(m, quant) for m, quant in MODELS if m not in ALIKE and (not quant.startswith("hf") or m in OWN_FOLDERS)]
 
 
