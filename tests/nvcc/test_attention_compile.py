@@ -9,7 +9,7 @@ import pytest
 
 from attention_cases import Heads
 from imp_codegen.build import Unit, build
-from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes, chunk_tiles
+from imp_codegen.kernels.attention.sizes import LEAST_SLOTS, attention_bytes, chunk_tiles, latent_bytes
 from imp_codegen.targets import find_target
 
 FRAME = r"properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
@@ -94,6 +94,42 @@ def source(target: str) -> str:
             per_sm = tiles.per_sm if kind == "attend" else 1
             lines.append(entry(f"{kind}_{name}", stage, parameters, arguments, most, per_sm))
     return "".join(lines)
+
+
+# V2-Lite's heads and V3's.
+LATENTS = {
+    f"latents_of_{heads}": Heads(heads, 1, 576, rope_dim=64, interleaved=True, latent=512) for heads in (16, 128)
+}
+
+
+def latent_source(target: str) -> str:
+    """Of each the kernels of a step of one row and of several, of the sum, and of prompts."""
+    facts = find_target(target)
+    names = ("latent_decode", "latent_merge", "latent_prefill")
+    lines = [f'#include "imp/stage/{name}.h"\n' for name in names] + ['#include "imp/layout/cache_f16.h"\n']
+    for name, case in LATENTS.items():
+        prepared = replace(case, shared=True, rope_dim=0)
+        teams = next(n for n in (2, 1) if latent_bytes(case, 1152, n, 3) <= facts.max_shared)
+        alone = case.config("AttentionConfig", splits=16, warps=4 * teams)
+        several = case.config("AttentionConfig", splits=16, warps=4)
+        prompts = prepared.config("AttentionConfig", splits=1, warps=8)
+        for kind, stage in (
+            ("alone", f"imp::LatentDecode<{alone}, {case.row}, 3>"),
+            ("several", f"imp::LatentDecode<{several}, {case.row}, 3, 64, {case.width}>"),
+            ("merge", f"imp::LatentMerge<{several}, 64>"),
+            ("prompts", f"imp::LatentPrefill<{prompts}, {case.row}, 4, {case.width}>"),
+        ):
+            each = f"{kind}_{name}"
+            lines.append(entry(each, stage, f"const __grid_constant__ {each}_t::Args a", "a", facts.max_shared))
+    return "".join(lines)
+
+
+@pytest.mark.parametrize("target", ["sm_90a", "sm_120a"])
+def test_latents_compile_without_spills(target: str) -> None:
+    (built,) = build((Unit(target, "nvcc", latent_source(target)),))
+    frames = {entry: tuple(map(int, sizes)) for entry, *sizes in re.findall(FRAME, built.log)}
+    assert len(frames) == 4 * len(LATENTS), built.log
+    assert {entry for entry, sizes in frames.items() if max(sizes)} == set()
 
 
 @pytest.mark.parametrize("target", ["sm_90a", "sm_120a"])

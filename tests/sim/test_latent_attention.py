@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
 from attention_cases import BLOCK, Heads, attended, fill, gather, heads_of, layer_base, table_and_cache
-from imp_codegen.kernels.attention.sizes import latent_bytes
+from imp_codegen.graph import Value
+from imp_codegen.kernels.attention.sizes import latent_bytes, latent_chunk_bytes
 from imp_codegen.ops import Attention
 
 Array = NDArray[Any]
@@ -39,11 +40,24 @@ class Case:
             f"using {name}_m = imp::LatentMerge<{config}>;\n"
             f'extern "C" {{ int {name}_shared = {name}_t::kSharedBytes, {name}_merge = {name}_m::kSharedBytes; }}\n'
             f'extern "C" __global__ void {name}(const float* qkv, const std::uint64_t* turns, {state}, '
-            "float* partial, float* out) {\n"
-            f"  {name}_t::run({{qkv, turns, cache, rows, positions, table, partial, out}});\n}}\n"
+            "float* partial) {\n"
+            f"  {name}_t::run({{qkv, turns, cache, rows, positions, table, partial}});\n}}\n"
             f'extern "C" __global__ void {name}_sum(const float* partial, const imp::StepRow* rows, '
             "const std::int32_t* positions, float* out) {\n"
             f"  {name}_m::run({{partial, rows, positions, out}});\n}}\n"
+        )
+
+    def chunk(self, name: str) -> str:
+        """Attention of rows whose queries are turned and scaled, and whose keys are in the cache."""
+        heads = replace(self.heads, shared=True, rope_dim=0)
+        config = heads.config("AttentionConfig", splits=1, warps=8)
+        inputs = "const float* q, std::uint8_t* cache, const std::int32_t* positions, const std::int32_t* table"
+        step = "const imp::StepHeader* step, const imp::StepSequence* sequences"
+        return (
+            f"using {name}_c = imp::LatentPrefill<{config}, {heads.row}, {self.slots}, {heads.width}>;\n"
+            f'extern "C" {{ int {name}_chunk_shared = {name}_c::kSharedBytes; }}\n'
+            f'extern "C" __global__ void {name}_chunk({inputs}, float* out, {step}) {{\n'
+            f"  {name}_c::run({{q, cache, positions, table, out, step, sequences}});\n}}\n"
         )
 
 
@@ -54,17 +68,16 @@ CASES = {
     "two_shares": Case(Heads(24, 1, 144, rope_dim=16, interleaved=True, latent=128), splits=4),
     "many_heads": Case(Heads(128, 1, 80, rope_dim=16, interleaved=True, latent=64), splits=2, teams=2),
     "more_splits_than_warps": Case(Heads(2, 1, 96, rope_dim=32, interleaved=True, latent=64), splits=11),
-    "appended_before": Case(Heads(4, 1, 192, rope_dim=64, interleaved=True, latent=128, shared=True), splits=1),
 }
 
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     folder = tmp_path_factory.mktemp("latents")
-    sources = "".join(case.source(name) for name, case in CASES.items())
-    (folder / "latents.cu").write_text(
-        '#include "imp/stage/latent_merge.h"\n#include "imp/layout/cache_f16.h"\n' + sources, "utf-8"
-    )
+    sources = "".join(case.source(name) + case.chunk(name) for name, case in CASES.items())
+    headers = ("stage/latent_merge", "stage/latent_prefill", "layout/cache_f16")
+    includes = "".join(f'#include "imp/{header}.h"\n' for header in headers)
+    (folder / "latents.cu").write_text(includes + sources, "utf-8")
     return SimLibrary(compile_sim(folder / "latents.cu", folder, "check"))
 
 
@@ -74,8 +87,7 @@ def test_latent_attention(library: SimLibrary, name: str, position: int) -> None
     case, heads = CASES[name], CASES[name].heads
     rng = np.random.default_rng([position, *name.encode()])
     table, cache = table_and_cache(heads, SLOT, rng)
-    known = position + heads.shared  # then an earlier kernel has appended the token's own
-    fill(heads, cache, table[SLOT], rng.standard_normal((1, 1, known, heads.head_dim)).astype(np.float16))
+    fill(heads, cache, table[SLOT], rng.standard_normal((1, 1, position, heads.head_dim)).astype(np.float16))
     qkv = rng.standard_normal(heads.width).astype(np.float32)
     at = aligned(np.array([5, position, 7], np.int32))
     row = aligned(np.array([SLOT, 0, -1, 0], np.int32))
@@ -89,23 +101,64 @@ def test_latent_attention(library: SimLibrary, name: str, position: int) -> None
     shared = library.integer(f"{name}_shared")
     op = _attention(heads)
     assert shared == latent_bytes(op, heads.head_dim * 2, case.teams, case.slots)
-    assert library.launch(name, [*arguments, partial, out], grid, case.teams * 128, shared) == ""
-    if case.splits > 1:
-        assert np.isnan(out).all()
-        sums = (heads.heads * -(-heads.latent // COLUMNS), 1, 1)
-        assert library.launch(f"{name}_sum", [partial, row, at, out], sums, 256, library.integer(f"{name}_merge")) == ""
+    assert library.launch(name, [*arguments, partial], grid, case.teams * 128, shared) == ""
+    sums = (heads.heads * -(-heads.latent // COLUMNS), 1, 1)
+    assert library.launch(f"{name}_sum", [partial, row, at, out], sums, 256, library.integer(f"{name}_merge")) == ""
 
     q, k, _ = heads_of(heads, qkv[None], [], np.array([position]))
     now = gather(heads, held_cache, table[SLOT], np.arange(position + 1))
-    if not heads.shared:
-        np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
+    np.testing.assert_allclose(now[0, :, -1], k[0], rtol=2**-11 + 1e-5, atol=2e-6)
     np.testing.assert_allclose(out, attended(heads, q, now, position)[0], rtol=2e-5, atol=2e-5)
     written = np.flatnonzero(np.not_equal(held_cache.view(np.uint16), cache.view(np.uint16)).any((0, 1, 2, 3, 5)))
-    assert written.tolist() == ([] if heads.shared else [position % BLOCK])
+    assert written.tolist() == [position % BLOCK]
+
+
+# Of each sequence its rows and where it stands: pairs and what is left over, blocks that begin and end within.
+@pytest.mark.parametrize("mix", [[(1, 0)], [(5, 13), (1, 63), (4, 30)], [(2, 15), (2, 16), (3, 200)]], ids=str)
+@pytest.mark.parametrize("name", CASES)
+def test_rows_of_prompts(library: SimLibrary, name: str, mix: list[tuple[int, int]]) -> None:
+    """Against numpy, and each sequence beside the others as alone, to the bit."""
+    case, heads = CASES[name], replace(CASES[name].heads, shared=True, rope_dim=0)
+    rng = np.random.default_rng([len(mix), *name.encode()])
+    slots = [2, 0, 1][: len(mix)]
+    table = np.full((3, heads.table_blocks), -1, np.int32)
+    places = rng.permutation(np.arange(1, 3 * heads.table_blocks + 1)).reshape(3, -1).astype(np.int32)
+    cache = np.full((3 * heads.table_blocks + 1, 2, 1, 1, BLOCK, heads.head_dim), np.nan, np.float16)
+    keys = [rng.standard_normal((1, 1, start + n, heads.head_dim)).astype(np.float16) for n, start in mix]
+    for slot, kept, (n, start) in zip(slots, keys, mix, strict=True):
+        table[slot, : -(-(start + n) // BLOCK)] = places[slot, : -(-(start + n) // BLOCK)]
+        fill(heads, cache, table[slot], kept)
+    at = np.full(3, 10**6, np.int32)
+    at[slots] = [start for _, start in mix]
+    total = sum(n for n, _ in mix)
+    q = (rng.standard_normal((total, heads.width)) * 0.2).astype(np.float32)
+    held = [layer_base(heads, aligned(cache)), aligned(at), aligned(heads.entries(table))]
+    shared = library.integer(f"{name}_chunk_shared")
+    assert shared == latent_chunk_bytes(_attention(heads), heads.head_dim * 2, 2, case.slots)
+
+    def run(rows: Array, sequences: list[tuple[int, int]]) -> Array:
+        out = aligned(np.full((total, heads.heads, heads.latent), 77, np.float32))
+        lines = [(sum(n for _, n in sequences[:i]), n, slot, 1) for i, (slot, n) in enumerate(sequences)]
+        step = [aligned(np.array(a, np.int32)) for a in ([len(rows), len(lines), 0, 0], [*lines, (10**6,) * 4])]
+        grid = (total, heads.heads // heads.group, 1)
+        assert library.launch(f"{name}_chunk", [aligned(rows), *held, out, *step], grid, 256, shared) == ""
+        assert np.all(out[len(rows) :] == 77)
+        return out[: len(rows)]
+
+    library.configure(order=2, seed=total)
+    together = run(q, [(slot, n) for slot, (n, _) in zip(slots, mix, strict=True)])
+    first = 0
+    for slot, kept, (n, start) in zip(slots, keys, mix, strict=True):
+        own = q[first : first + n]
+        truth = attended(heads, own.reshape(n, heads.heads, -1), kept, start)
+        np.testing.assert_allclose(together[first : first + n], truth, atol=5e-4)
+        for row in range(n if n < 3 else 1):  # a prompt's end in a chunk of its own
+            alone = run(own[: row + 1], [(slot, row + 1)])
+            np.testing.assert_array_equal(together[first : first + row + 1], alone)
+        first += n
 
 
 def _attention(heads: Heads) -> Attention:
-    from imp_codegen.graph import Value
 
     q, k = Value("q", heads.heads * heads.head_dim), Value("k", heads.head_dim)
     out = Value("out", heads.heads * heads.latent)

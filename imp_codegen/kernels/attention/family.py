@@ -23,7 +23,7 @@ class CachedAttention(Match):
         """Of a prompt's rows all are appended before any is attended to."""
         if low.rows > 1 and not low.batch:
             return prefill.lower(low, self.parts)
-        return latent.attend(low, self.parts) if self.parts.op.latent else decode.lower(low, self.parts)
+        return latent.steps(low, self.parts) if self.parts.op.latent else decode.lower(low, self.parts)
 
 
 def match(edges: Edges, op: Op, rows: int) -> CachedAttention | None:

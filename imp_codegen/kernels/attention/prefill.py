@@ -19,7 +19,7 @@ _APPEND_THREADS = 256
 def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
     """Two kernels: all rows are in the cache before any of them is attended to."""
     if parts.op.latent:
-        return (_append(low, parts), *latent.attend(low, parts, prepared=True))
+        return (_append(low, parts), latent.prompts(low, parts))
     return (_append(low, parts), _attend(low, parts))
 
 

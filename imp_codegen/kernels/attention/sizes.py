@@ -69,6 +69,12 @@ def latent_bytes(shape: Attention, row_bytes: int, teams: int, slots: int) -> in
     return tiles + max(queries * shape.head_dim * 4, scores) + row_bytes
 
 
+def latent_chunk_bytes(shape: Attention, row_bytes: int, tokens: int, slots: int) -> int:
+    """Shared memory of LatentPrefill: one ring of blocks, the scores of two for each token."""
+    scores = 2 * tokens * LATENT_TEAM * -(-latent_queries(shape) // 8) * 32 * 16
+    return slots * BLOCK_TOKENS * row_bytes + round_up(slots * 8, 16) + scores
+
+
 def _share(heads: int, most: int) -> int:
     """The largest divisor of so many heads that is not above `most`."""
     return next(heads // n for n in range(1, heads + 1) if heads % n == 0 and heads // n <= most)

@@ -79,8 +79,8 @@ struct TilePart {
 };
 
 // Softmax of up to eight queries over blocks that come one after the other. `Windowed`: positions at the beginning of a block may
-// be out of sight. `SoftCap`: of the scores, 0 for none.
-template <bool Windowed, float SoftCap>
+// be out of sight. `SoftCap`: of the scores, 0 for none. `Rounded`: weights are rounded to f16, and add up to 1 as they are then.
+template <bool Windowed, float SoftCap, bool Rounded = false>
 struct TileSoftmax {
   static constexpr float kMasked = -1e30f;
 
@@ -112,6 +112,11 @@ struct TileSoftmax {
       correction[q] = exp2_fast(before - largest[q]);
       scores[q] = exp2_fast(first - largest[q]);
       scores[q + 2] = exp2_fast(second - largest[q]);
+      if constexpr (Rounded) {
+        const float2 halfs = half2_to_float2(floats_to_half2(scores[q], scores[q + 2]));
+        scores[q] = halfs.x;
+        scores[q + 2] = halfs.y;
+      }
       total[q] = fma(total[q], correction[q], scores[q] + scores[q + 2]);
     }
 #pragma unroll

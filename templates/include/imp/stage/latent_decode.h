@@ -26,21 +26,20 @@ struct LatentDecode {
   static constexpr int kPart = latent_part(C.latent);
   static constexpr int kOutputs = kQueries * C.latent;  // of a CTA
   static constexpr int kSharedBytes = Ring::kSharedBytes + Core::kNew + Row::kRowBytes;
-  static_assert(C.latent > 0 && (C.values == 0 || C.values == C.heads), "keys and values are one row");
+  static_assert(C.latent > 0 && C.values == C.heads, "keys and values are one row");
   static_assert(C.kv_heads == 1 && C.window == 0 && C.soft_cap == 0 && !C.sinks, "all heads share all keys, with plain scores");
   static_assert(!C.qk_norm && !C.v_norm, "an earlier kernel has normed the latent");
   static_assert(C.warps % Tile::kWarps == 0, "four warps share a block");
   static_assert(kQueries * kPart * 4 <= Slots * Core::kTileBytes, "a team's part lies where its blocks were");
 
   struct Args {
-    const float* qkv;  // [tokens]: heads of q, and k where it is to be appended, [head_dim] each
+    const float* qkv;  // [tokens]: heads of q, and k, [head_dim] each
     const std::uint64_t* turns;
     std::uint8_t* cache;  // this layer's part of block 0
     const StepRow* rows;
     const std::int32_t* positions;
     const std::int32_t* table;  // its group's entries
-    float* partial;             // [tokens, items, splits, queries, part], of several splits
-    float* out;                 // [tokens, heads, latent], of one
+    float* partial;             // [tokens, items, splits, queries, part]
     const StepHeader* step = nullptr;  // of several tokens
   };
 
@@ -60,12 +59,11 @@ struct LatentDecode {
     const typename Core::Args a{nullptr, nullptr, args.cache, table};
     const int begin = share.begin(split);
     const int end = share.end(split, C.block_tokens);
-    // What earlier steps left in the cache, and the angles, need not wait; what an earlier kernel of this step has appended must.
-    if constexpr (C.values == 0) grid_wait();
+    // What earlier steps left in the cache, and the angles, need not wait for this step's q and k.
     Fetch fetch(shared, a, begin + team(), end, position);
     const typename Core::LaneAngles angles(args.turns, position);
-    if constexpr (C.values > 0) grid_wait();
-    const bool append = C.values > 0 && end * C.block_tokens > position;
+    grid_wait();
+    const bool append = end * C.block_tokens > position;
     const PlainInput qkv{args.qkv + static_cast<std::size_t>(token) * Stride};
     Core::prepare(a, qkv, angles, item, position, append, core);
     block_sync();
@@ -79,15 +77,11 @@ struct LatentDecode {
       const int g = i / C.latent;
       const int d = i % C.latent;
       const auto m = merge_teams(shared, used, g, d);
-      if constexpr (C.splits == 1) {
-        args.out[first * kOutputs + i] = untagged(divide_fast(m.value, m.total));
-      } else {
-        float* part = args.partial + ((first * C.splits + split) * kQueries + g) * kPart;
-        part[d] = m.value;
-        if (d == 0) {
-          part[C.latent] = m.largest;
-          part[C.latent + 1] = m.total;
-        }
+      float* part = args.partial + ((first * C.splits + split) * kQueries + g) * kPart;
+      part[d] = m.value;
+      if (d == 0) {
+        part[C.latent] = m.largest;
+        part[C.latent + 1] = m.total;
       }
     }
   }
@@ -128,7 +122,7 @@ struct LatentDecode {
       if (left <= C.block_tokens) {
         if (Tile::part() == 0) {
           Core::clear_after(rows, count);
-          if constexpr (C.values > 0) Core::insert(rows, position, core + Core::kNew);
+          Core::insert(rows, position, core + Core::kNew);
         }
         team_sync();
       }

@@ -4,11 +4,13 @@
 // output leave a warp's registers. Operands are those of attention_tile.h.
 #pragma once
 #include "imp/stage/attention_tile.h"
+#include "imp/stage/exchange.h"
 
 namespace imp {
 
-// `Row`: a format of the cache. `Latent`: the last elements of a row, its value. `Queries`: of the CTA.
-template <class Row, int Latent, int Queries>
+// `Row`: a format of the cache. `Latent`: the last elements of a row, its value. `Queries`: at most 16. `Rounded`: softmax weights are
+// f16, not f16 hi + lo.
+template <class Row, int Latent, int Queries, bool Rounded = false>
 struct LatentTile {
   static constexpr int kWarps = 4;
   static constexpr int kEights = ceil_div(Queries, 8);  // tensor cores take eight queries
@@ -18,7 +20,7 @@ struct LatentTile {
   static constexpr int kOwnSteps = ceil_div(kSteps, kWarps);
   static constexpr int kFirst = (Row::kHeadDim - Latent) / 16;
   static constexpr int kScoresBytes = kWarps * kEights * kWarp * 16;  // of a block, in parts
-  using Softmax = TileSoftmax<false, 0.0f>;
+  using Softmax = TileSoftmax<false, 0.0f, Rounded>;
   static_assert(kCacheTokens == 16, "a block is one operand of the tensor cores");
   static_assert(Row::kHeadDim % 16 == 0 && Latent % 16 == 0, "a row consists of tensor-core steps of 16");
 
@@ -40,6 +42,25 @@ struct LatentTile {
           w = reinterpret_cast<const uint4*>(words)[k * Queries * 4 + j * kWarp + lane_index()];
         }
         queries[i][j] = {{w.x, w.y}, {w.z, w.w}};
+      }
+    }
+  }
+
+  // `q` [Queries, elements of a head]: scaled.
+  __device__ __forceinline__ explicit LatentTile(const float* q) {
+#pragma unroll
+    for (int i = 0; i < kOwnDepth; i++) {
+      const int k = part() * kOwnDepth + i;
+#pragma unroll
+      for (int j = 0; j < kEights; j++) {
+        const int query = j * 8 + lane_index() / 4;
+        const bool real = k < kDepth && query < Queries;
+        const float* at = q + query * Row::kHeadDim + k * 16 + lane_index() % 4 * 2;
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+          const float2 x = real ? *reinterpret_cast<const float2*>(at + half * 8) : make_float2(0, 0);
+          split_halves(x, queries[i][j].high[half], queries[i][j].low[half]);
+        }
       }
     }
   }
@@ -95,38 +116,60 @@ struct LatentTile {
       for (int j = 0; j < kEights; j++) {
 #pragma unroll
         for (int n = 0; n < 4; n++) out[i][j][n] *= weights[j].correction[n % 2];
-        mma_f16_k16(out[i][j], a, weights[j].low);
+        if constexpr (!Rounded) mma_f16_k16(out[i][j], a, weights[j].low);
         mma_f16_k16(out[i][j], a, weights[j].high);
       }
     }
   }
 
-  // This warp's columns; the first warp's also maximum and sum, behind all columns. `part`: of its first query.
+  // This warp's columns; the first warp's also maximum and sum, behind all columns.
   __device__ __forceinline__ void store(const TilePart& to) const {
+    each_query([&](int query, float largest, float sum, const auto& value) {
+      float* line = to.values + query * to.stride;
+      each_step([&](int i, int column) {
+        line[column] = value(i, 0);
+        line[column + 8] = value(i, 2);
+      });
+      if (part() == 0 && lane_index() / 4 == 0) {
+        line[Latent] = largest;
+        line[Latent + 1] = sum;
+      }
+    });
+  }
+  // This warp's columns of what its queries attend to, [Queries, Latent].
+  __device__ __forceinline__ void finish(float* to) const {
+    each_query([&](int query, float, float sum, const auto& value) {
+      const float inverse = divide_fast(1.0f, sum);
+      each_step([&](int i, int column) {
+        to[query * Latent + column] = untagged(value(i, 0) * inverse);
+        to[query * Latent + column + 8] = untagged(value(i, 2) * inverse);
+      });
+    });
+  }
+
+ private:
+  // Of this lane's queries each, its maximum, its sum, and its output by step and place.
+  template <class Use>
+  __device__ __forceinline__ void each_query(const Use& use) const {
 #pragma unroll
     for (int j = 0; j < kEights; j++) {
 #pragma unroll
       for (int q = 0; q < 2; q++) {
         const int query = j * 8 + lane_index() % 4 * 2 + q;
         const float sum = softmax[j].sum(q);
-        if (query >= to.count) continue;
-        float* line = to.values + query * to.stride;
-#pragma unroll
-        for (int i = 0; i < kOwnSteps; i++) {
-          const int d = part() * kOwnSteps + i;
-          if (kSteps % kWarps != 0 && d >= kSteps) break;
-          line[d * 16 + lane_index() / 4] = out[i][j][q];
-          line[d * 16 + lane_index() / 4 + 8] = out[i][j][q + 2];
-        }
-        if (part() == 0 && lane_index() / 4 == 0) {
-          line[Latent] = softmax[j].largest[q];
-          line[Latent + 1] = sum;
-        }
+        if (query < Queries) use(query, softmax[j].largest[q], sum, [&](int i, int at) { return out[i][j][q + at]; });
       }
     }
   }
-
- private:
+  // Of this warp's steps each, and this lane's first column there.
+  template <class Use>
+  static __device__ __forceinline__ void each_step(const Use& use) {
+#pragma unroll
+    for (int i = 0; i < kOwnSteps; i++) {
+      const int d = part() * kOwnSteps + i;
+      if (kSteps % kWarps == 0 || d < kSteps) use(i, d * 16 + lane_index() / 4);
+    }
+  }
   static __device__ __forceinline__ float4* place(std::uint8_t* scores, int part, int eight) {
     return reinterpret_cast<float4*>(scores) + (part * kEights + eight) * kWarp + lane_index();
   }
