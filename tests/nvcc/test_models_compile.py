@@ -25,10 +25,10 @@ ROOT = Path(__file__).parents[2]
 TARGETS = ("sm_90a", "sm_120a")
 SOURCES = {
     "demo": ROOT / "models" / "demo.gguf",
-    "llama Q6_K": FIXTURES / "llama" / "llama-Q6_K.gguf",
     "llama-3.2-1b BF16": (ROOT / "models" / "shapes" / "llama-3.2-1b.json", "BF16"),
     "llama-3.2-1b F16": (ROOT / "models" / "shapes" / "llama-3.2-1b.json", "F16"),
 }
+LIKE_BF16 = "llama-3.2-1b F16"  # but for the loads of weights; test_prefill_compile.py has its products
 ODD = {  # one layer: hidden size, MLP, heads; format
     "llama-2-7b Q4_K_M": (4096, 11008, 32, "Q4_K_M"),
     "qwen2.5-7b Q6_K": (3584, 18944, 28, "Q6_K"),
@@ -38,11 +38,25 @@ ODD = {  # one layer: hidden size, MLP, heads; format
 }
 
 
-@pytest.mark.parametrize("name", SOURCES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.thorough] if name == LIKE_BF16 else []) for name in SOURCES]
+)
 def test_compiles_without_spills(name):
     source = SOURCES[name]
     checkpoint = random_checkpoint(*source) if isinstance(source, tuple) else open_checkpoint(source)
     check_compiles(checkpoint, tuple(map(find_target, TARGETS)))
+
+
+def test_kernels_of_q6_k_compile_without_spills():
+    """But for the ends, which know no format."""
+    targets = tuple(with_one_chunk(target, -1) for target in TARGETS)
+    with closing(open_checkpoint(FIXTURES / "llama" / "llama-Q6_K.gguf")) as checkpoint:
+        emitted = plan_model(checkpoint, targets, CompileOptions(form="graph")).emitted
+    for built in build(tuple(Unit(target, "nvcc", emitted[target].own) for target in TARGETS)):
+        found = re.findall(FRAME, built.log)
+        assert {entry.split("_")[0] for entry, *_ in found} >= {"qkv", "gate", "gemm", "attend"}
+        for entry, *sizes in found:
+            assert max(map(int, sizes)) <= most(entry, ""), f"{entry}: {built.log}"
 
 
 @pytest.mark.thorough

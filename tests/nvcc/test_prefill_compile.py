@@ -149,6 +149,7 @@ BATCH: dict[str, tuple[str, tuple[str, ...]]] = {
     "q4_k_64": (batch(("Q4_K", "Q4_K"), 4096, 12288, 64, 1), GEMM_BATCH),
     "bf16_16": (batch(("BF16", "BF16"), 2048, 4096, 16, 1), GEMM_BATCH),
     "bf16_64": (batch(("BF16", "BF16"), 2048, 4096, 64, 1), GEMM_BATCH),
+    "f16_64": (batch(("F16", "F16"), 2048, 4096, 64, 1), GEMM_BATCH),
 }
 WGMMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "q8_0_256": (wgmma("Q8_0", 4096, 4096, 256), GEMM_PANELS),

@@ -3,14 +3,15 @@
 import json
 import re
 from contextlib import closing
+from unittest.mock import patch
 
 import pytest
 
 from gemma4_shapes import e2b, large
-from imp_codegen.build import Unit, build
+from imp_codegen import compiler
+from imp_codegen.build import CodeObject, Unit, build
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.compiler import CompileOptions, compile_model, plan_model
-from imp_runtime.artifact import Artifact
 from model_checks import quiet
 from pieces import build_pieces, with_one_chunk
 from schedules import DEMO, SHAPES, schedule_of
@@ -64,19 +65,30 @@ def test_compiles_with_few_spills(source, quant):
 
 
 def test_the_demo_model_in_check_flavour():
-    """Both forms, with a limit of polls and without; a graph polls alike on both targets."""
-    units: list[Unit] = []
-    for form, names in (("graph", TARGETS[:1]), ("persistent", TARGETS)):
-        with closing(open_checkpoint(DEMO)) as checkpoint:
-            targets = tuple(with_one_chunk(name, 0) for name in names)
-            emitted = plan_model(checkpoint, targets, CompileOptions(form=form)).emitted
-        units += [Unit(name, "nvcc", emitted[name].source, flavour) for name in names for flavour in ("plain", "check")]
+    """The step kernel, and the ends, where a graph polls too, with a limit of polls and without."""
+    with closing(open_checkpoint(DEMO)) as checkpoint:
+        targets = tuple(with_one_chunk(name, 0) for name in TARGETS)
+        emitted = plan_model(checkpoint, targets, CompileOptions(form="persistent")).emitted
+    one, other = TARGETS
+    units = [
+        Unit(one, "nvcc", piece, flavour)
+        for piece in (emitted[one].own, emitted[one].shared)
+        for flavour in ("plain", "check")
+    ]
+    units.append(Unit(other, "nvcc", emitted[other].own, "check"))
     for unit, built in zip(units, build(tuple(units)), strict=True):
         assert (b"waits in vain" in built.code) == (unit.flavour == "check"), unit.target
 
 
-def test_the_option_reaches_the_code(tmp_path):
-    for check in (False, True):
-        output = tmp_path / "demo.impc"
-        compile_model(DEMO, output, ("sm_90a",), CompileOptions(form="persistent", check=check), quiet)
-        assert (b"waits in vain" in Artifact.open(output).read("code/sm_90a")) == check
+@pytest.mark.parametrize(("check", "flavour"), [(False, "plain"), (True, "check")])
+def test_the_option_reaches_the_code(tmp_path, check, flavour):
+    asked = []
+
+    def compilers(units, progress):
+        asked.extend(units)
+        return [CodeObject(b"code", "", True) for _ in units]
+
+    options = CompileOptions(form="persistent", check=check)
+    with patch.object(compiler, "build", compilers):
+        compile_model(DEMO, tmp_path / "demo.impc", TARGETS, options, quiet)
+    assert [(unit.target, unit.flavour) for unit in asked] == [(target, flavour) for target in TARGETS]
