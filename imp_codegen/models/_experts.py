@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, Dialect
-from imp_codegen.sources import Source, Stack, Tensor
+from imp_codegen.sources import HalfOfEach, Source, Stack, Tensor
 from imp_codegen.spec import Activation, ModelSpec, MoeSpec
 
 MAX_EXPERTS = 512
 MAX_USED = 32
+_JOINED = "blk.{}.ffn_gate_up_exps.weight"  # what llama.cpp's converter writes for two tensors if it is told to
 _MAX_WIDTH = 1 << 20
 # What else keys may say of a mixture, the usual value first. Of the router's function 1 is softmax, 0 the usual one
 # (llama.cpp, llama_expert_gating_func_type).
@@ -61,7 +62,9 @@ def read_experts(
     normalise = meta.boolean(f"{architecture}.expert_weights_norm", ways.normalise)
     moe = MoeSpec(count, used, width, activation, normalise)
     moe = ways.read_router(checkpoint, moe) if ways.read_router else _usual_router(checkpoint, architecture, moe, ways)
-    return tuple(moe if sparse else None for sparse in _sparse(checkpoint, architecture, layers, ways))
+    joined = (_JOINED.format(index) in checkpoint.tensors for index in range(layers))
+    sparse = _sparse(checkpoint, architecture, layers, ways)
+    return tuple(replace(moe, joined=whole) if here else None for whole, here in zip(joined, sparse, strict=True))
 
 
 def _usual_router(checkpoint: Checkpoint, architecture: str, moe: MoeSpec, ways: Experts) -> MoeSpec:
@@ -92,14 +95,18 @@ def _sparse(checkpoint: Checkpoint, architecture: str, layers: int, ways: Expert
 def experts_source(
     weight: str, spec: ModelSpec, dialect: Dialect, module: str, parts: Mapping[str, str]
 ) -> Source | None:
-    """An expert's matrices in a folder, a tensor each, below one another; None for other weights.
+    """An expert's matrices: in a folder a tensor each, below one another; in a file gate and up may be one tensor.
 
-    `module`: of a layer, which holds the experts. `parts`: what it calls their gate, up and down.
+    None for weights that are a tensor of their own. `module`: of a layer, which holds the experts. `parts`: what it
+    calls their gate, up and down.
     """
     found = re.fullmatch(r"blk\.(\d+)\.ffn_(gate|up|down)_exps\.weight", weight)
-    if dialect == "gguf" or not found:
+    if not found:
         return None
     ffn = spec.layers[int(found[1])].ffn
     assert isinstance(ffn, MoeSpec)
+    if dialect == "gguf":
+        halves = ("gate", "up") if ffn.joined else ()
+        return HalfOfEach(Tensor(_JOINED.format(found[1])), halves.index(found[2])) if found[2] in halves else None
     names = (f"model.layers.{found[1]}.{module}.{expert}.{parts[found[2]]}.weight" for expert in range(ffn.experts))
     return Stack(tuple(map(Tensor, names)))

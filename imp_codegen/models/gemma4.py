@@ -124,8 +124,7 @@ def read_spec(checkpoint: Checkpoint) -> ModelSpec:
         mixer = replace(mixer, scale=1.0, value_norms=True)
         ffn = old.ffn
         if isinstance(ffn, MoeSpec):
-            joined = hf or f"blk.{index}.ffn_gate_up_exps.weight" in checkpoint.tensors
-            ffn = replace(ffn, scaled=True, beside=widths[index], joined=joined)
+            ffn = replace(ffn, scaled=True, beside=widths[index], joined=hf or ffn.joined)
         if index >= own:
             owner = owners[near]
             if owner is None:

@@ -12,6 +12,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+from test_folder_account import planes
 
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.checkpoint.mixtures import format_in_mixture
@@ -124,6 +125,28 @@ def test_early_files_of_mixtures_are_refused_with_advice(tmp_path: Path) -> None
 def test_an_architecture_that_has_no_experts(tmp_path: Path) -> None:
     folder = with_fields(FIXTURES / "qwen3" / "hf", tmp_path / "hf", num_experts=8, num_experts_per_tok=2)
     assert "is a mixture of experts (num_experts is 8), which imp does not compile of qwen3" in refusal(folder)
+
+
+@pytest.mark.parametrize("file", [QWEN3, MIXTRAL, FIXTURES / "deepseek_v2" / "deepseek_v2-Q4_K_M.gguf"])
+def test_gate_and_up_in_one_tensor_are_the_same_planes(file: Path, tmp_path: Path) -> None:
+    reader = gguf.GGUFReader(file)
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    writer = gguf.GGUFWriter(tmp_path / "joined.gguf", reader.fields["general.architecture"].contents())
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            add_key(writer, name, field.contents())
+    for name, tensor in tensors.items():
+        data, other = tensor.data, tensors.get(name.replace("gate_exps", "up_exps"), tensor)
+        if other is not tensor:
+            assert other.tensor_type == tensor.tensor_type
+            data, name = np.concatenate([data, other.data], axis=1), name.replace("gate_exps", "gate_up_exps")
+        if "ffn_up_exps" not in name:
+            writer.add_tensor(name, data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    assert planes(tmp_path / "joined.gguf") == planes(file)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import dataclasses
 from contextlib import closing
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import gguf
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 from test_folder_account import FIXTURES, copied, hold, planes, planned, refusal, say, spec, weights
 
 from converted import convert
-from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.models import load_architecture
 from imp_codegen.rope import rope_turns
 from imp_codegen.spec import MoeSpec
@@ -113,6 +114,18 @@ def test_gate_and_up_apart_are_the_same_planes(tmp_path: Path) -> None:
     apart = taken_apart(together, tmp_path / "apart.gguf")
     assert spec(apart).layers[0].ffn == dataclasses.replace(spec(together).layers[0].ffn, joined=False)
     assert planes(apart) == planes(together)
+
+
+def test_experts_in_nvfp4_are_refused(tmp_path: Path) -> None:
+    """Whose factor has the name of what shares are multiplied by."""
+    with closing(open_checkpoint(convert(copied("gemma4_moe", tmp_path), KEYS, tmp_path / "m.gguf"))) as checkpoint:
+        name = "blk.1.ffn_down_exps.weight"
+        found = {**checkpoint.tensors, name: dataclasses.replace(checkpoint.tensors[name], format="NVFP4")}
+        with (
+            patch.object(type(checkpoint), "tensors", found),
+            pytest.raises(CheckpointError, match=f"tensor '{name}' is NVFP4, which imp does not read of gemma4"),
+        ):
+            load_architecture(checkpoint).read_spec(checkpoint)
 
 
 def taken_apart(source: Path, output: Path) -> Path:
