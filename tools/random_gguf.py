@@ -9,6 +9,7 @@ that is given token ids only.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
@@ -16,25 +17,33 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFWriter, RopeScalingType
+from gguf import GGMLQuantizationType, GGUFWriter
+from random_gguf_keys import write_keys
 
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.models import load_architecture, weights_of
 from imp_codegen.models._rope import ROPE_FREQUENCIES
-from imp_codegen.spec import MoeSpec
+from imp_codegen.spec import ModelSpec, MoeSpec
 from imp_codegen.stored import Stored
 from imp_runtime.errors import ImpError
 
 FUSED = {
+    "deepseek2": {
+        "attn_q_nope": "attn_q",
+        "attn_q_rope": "attn_q",
+        "attn_kv_a_latent": "attn_kv_a_mqa",
+        "attn_kv_a_rope": "attn_kv_a_mqa",
+    },
+    "gpt-oss": {"ffn_norm": "post_attention_norm"},
     "phi3": {
         "attn_q": "attn_qkv",
         "attn_k": "attn_qkv",
         "attn_v": "attn_qkv",
         "ffn_gate": "ffn_up",
         "ffn_up": "ffn_up",
-    }
+    },
 }
-"""Architectures that keep several of our matrices in one tensor, in the order of the graph."""
+"""Architectures that keep several of our matrices in one tensor, in the order of the graph, or name one otherwise."""
 
 
 def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
@@ -42,51 +51,15 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
     with closing(random_checkpoint(shape, quant)) as checkpoint:
         architecture = load_architecture(checkpoint)
         spec = architecture.read_spec(checkpoint)
-        graph = architecture.build(spec)
-        weights = weights_of(checkpoint, graph, {})
-        # Of a model with windows, a layer without one says the most.
-        attention = next((layer.mixer for layer in spec.layers if not layer.mixer.window), spec.layers[0].mixer)
-        windowed = next((layer.mixer for layer in spec.layers if layer.mixer.window), None)
-        rope = attention.rope
-        if rope is None or rope.magnitude != 1:
-            raise ImpError(f"{shape}: this tool writes no models without a rotary embedding, and none with YaRN")
-        mixture = next((layer.ffn for layer in spec.layers if isinstance(layer.ffn, MoeSpec)), None)
-        if mixture is not None and (mixture.biased or mixture.shared or not mixture.normalise):
-            raise ImpError(f"{shape}: of mixtures of experts this tool writes those of Qwen3 and Mixtral")
+        weights = weights_of(checkpoint, architecture.build(spec), {})
         writer = GGUFWriter(output, spec.architecture)
         writer.add_name(f"{shape.stem} {quant}, random weights")
-        writer.add_tokenizer_model("none")
-        writer.add_vocab_size(spec.vocab)
-        writer.add_block_count(len(spec.layers))
-        writer.add_context_length(spec.context)
-        writer.add_embedding_length(spec.hidden)
-        writer.add_feed_forward_length(spec.layers[0].ffn.width)
-        if mixture is not None:
-            writer.add_expert_count(mixture.experts)
-            writer.add_expert_used_count(mixture.used)
-            if spec.architecture != "llama":
-                writer.add_expert_feed_forward_length(mixture.width)
-        writer.add_head_count(attention.heads)
-        writer.add_head_count_kv(attention.kv_heads)
-        writer.add_key_length(attention.head_dim)
-        writer.add_value_length(attention.head_dim)
-        writer.add_layer_norm_rms_eps(spec.norm_eps)
-        writer.add_rope_freq_base(rope.theta)
-        writer.add_rope_dimension_count(rope.dim)
-        factors = np.array(rope.factors, np.float32)
-        if factors.size and (factors == factors[0]).all():
-            writer.add_rope_scaling_type(RopeScalingType.LINEAR)
-            writer.add_rope_scaling_factor(float(factors[0]))
-            factors = factors[:0]
-        if windowed is not None:
-            writer.add_sliding_window(windowed.window)
-            if windowed.rope is not None and windowed.rope.theta != rope.theta:
-                writer.add_float32(f"{spec.architecture}.rope.freq_base_swa", windowed.rope.theta)
+        factors = write_keys(writer, spec, json.loads(shape.read_text("utf-8")), shape)
         if factors.size:
             writer.add_tensor_info(ROPE_FREQUENCIES, factors.shape, factors.dtype, factors.nbytes)
         tensors = fused(spec.architecture, weights)
         for name, parts in tensors.items():
-            *outer, cols = parts[0].shape
+            *outer, cols = stacked(name, parts[0], spec)
             kept = parts[0].format
             stored = (*outer, kept.row_bytes(cols))
             if len(parts) > 1:
@@ -101,6 +74,17 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         for parts in tensors.values():
             writer.write_tensor_data(np.concatenate([weight.rows(0, math.prod(weight.shape[:-1])) for weight in parts]))
         writer.close()
+
+
+def stacked(name: str, weight: Stored, spec: ModelSpec) -> tuple[int, ...]:
+    """The shape of a tensor of the file: of heads' own matrices and of experts' biases with a dimension for those."""
+    part = name.split(".", 2)[-1]
+    mixer, ffn = spec.layers[-1].mixer, spec.layers[-1].ffn
+    if part in ("attn_k_b.weight", "attn_v_b.weight"):
+        return (mixer.heads, weight.shape[0] // mixer.heads, weight.shape[1])
+    if part.endswith("_exps.bias") and isinstance(ffn, MoeSpec):
+        return (ffn.experts, weight.shape[0] // ffn.experts)
+    return weight.shape
 
 
 def fused(architecture: str, weights: Mapping[str, Stored]) -> Mapping[str, Sequence[Stored]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import gguf
@@ -16,6 +17,7 @@ from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.models import load_architecture, sources_of, weights_of
 
+SHAPES = Path(__file__).parents[2] / "models" / "shapes"
 CONFIG = {
     "architectures": ["Qwen3ForCausalLM"],
     "hidden_size": 256,
@@ -225,3 +227,51 @@ def test_a_class_that_always_has_biases_gets_no_others(tmp_path: Path) -> None:
         if ".bias" in tensor.name
     }
     assert found == {"attn_q.bias", "attn_k.bias", "attn_v.bias"}
+
+
+SMALL = {
+    "deepseek-v2-lite": {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 3, "vocab_size": 300,
+                         "num_attention_heads": 4, "num_key_value_heads": 4, "n_routed_experts": 6,
+                         "num_experts_per_tok": 2, "moe_intermediate_size": 256},
+    "gpt-oss-20b": {"hidden_size": 256, "intermediate_size": 256, "num_hidden_layers": 2, "vocab_size": 300,
+                    "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 6,
+                    "layer_types": ["sliding_attention", "full_attention"]},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "arch"), [("deepseek-v2-lite", gguf.MODEL_ARCH.DEEPSEEK2), ("gpt-oss-20b", gguf.MODEL_ARCH.GPT_OSS)]
+)
+def test_latent_attention_and_sinks(tmp_path: Path, name: str, arch: gguf.MODEL_ARCH) -> None:
+    """All tensors are gguf's, all of a layer are there, and imp reads the numbers that it wrote."""
+    config = json.loads((SHAPES / f"{name}.json").read_text("utf-8")) | SMALL[name]
+    shape, output = tmp_path / "config.json", tmp_path / "out.gguf"
+    shape.write_text(json.dumps(config), "utf-8")
+    random_gguf.write_random_gguf(shape, "Q8_0", output)
+    layers = config["num_hidden_layers"]
+    known = {f"{each}.{kind}" for _, each in gguf.get_tensor_name_map(arch, layers).mapping.values()
+             for kind in ("weight", "bias")}  # fmt: skip
+    tensors = {tensor.name: tensor.shape.tolist() for tensor in gguf.GGUFReader(output).tensors}
+    assert tensors.keys() <= known
+    if arch == gguf.MODEL_ARCH.DEEPSEEK2:
+        assert tensors["blk.1.attn_k_b.weight"] == [128, 512, 4]
+        assert tensors["blk.1.attn_v_b.weight"] == [512, 128, 4]
+        assert tensors["blk.1.attn_q.weight"] == [256, 4 * 192]
+        assert tensors["blk.1.attn_kv_a_mqa.weight"] == [256, 576]
+    else:
+        assert tensors["blk.1.attn_sinks.weight"] == [4]
+        assert tensors["blk.1.post_attention_norm.weight"] == [256]
+        assert tensors["blk.1.ffn_down_exps.bias"] == [256, 6]
+    with closing(random_checkpoint(shape, "Q8_0")) as invented, closing(open_checkpoint(output)) as written:
+        architecture = load_architecture(invented)
+        want, found = architecture.read_spec(invented), architecture.read_spec(written)
+    for layer, other in zip(want.layers, found.layers, strict=True):
+        mixer = layer.mixer
+        if mixer.latent is not None:  # a file has the two matrices apart
+            mixer = replace(mixer, latent=replace(mixer.latent, joined=False))
+        assert replace(other.mixer, scale=mixer.scale, rope=mixer.rope) == mixer
+        assert other.mixer.scale == pytest.approx(mixer.scale, rel=1e-6)
+        assert other.mixer.rope is not None
+        assert mixer.rope is not None
+        assert other.mixer.rope.factors == pytest.approx(mixer.rope.factors, rel=1e-5)
+        assert other.ffn == layer.ffn
