@@ -78,6 +78,12 @@ def test_a_value_that_a_layer_needs_must_be_there(tmp_path: Path) -> None:
     assert "tensor 'model.layers.0.self_attn.v_proj.weight' is missing" in refusal(hold(folder, held))
 
 
+def test_a_dense_model_may_say_that_it_has_no_experts(tmp_path: Path) -> None:
+    none = {"num_experts": None, "top_k_experts": None, "moe_intermediate_size": None, "enable_moe_block": False}
+    usual = spec(copied("gemma4_e2b", tmp_path / "usual"))
+    assert spec(say(copied("gemma4_e2b", tmp_path), **none)) == usual
+
+
 def test_a_dense_network_beside_experts(tmp_path: Path) -> None:
     found = spec(copied("gemma4_moe", tmp_path))
     mixture = MoeSpec(5, 3, 96, "gelu_tanh", scaled=True, beside=160, joined=True)
