@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from gguf import ExpertGatingFuncType, GGUFWriter, RopeScalingType
 
-from imp_codegen.spec import AttentionSpec, LatentSpec, ModelSpec, MoeSpec
+from imp_codegen.spec import AttentionSpec, GatedMlpSpec, LatentSpec, ModelSpec, MoeSpec
 from imp_runtime.errors import ImpError
 
 _LOG_MULTIPLIER = 0.1  # by which llama.cpp's converter multiplies what DeepSeek calls mscale_all_dim
@@ -29,9 +29,10 @@ def write_keys(writer: GGUFWriter, spec: ModelSpec, config: Mapping[str, Any], s
     writer.add_block_count(len(spec.layers))
     writer.add_context_length(spec.context)
     writer.add_embedding_length(spec.hidden)
-    writer.add_feed_forward_length(spec.layers[0].ffn.width)
+    writer.add_feed_forward_length(_width(spec.layers[0].ffn))
     writer.add_head_count(attention.heads)
-    writer.add_head_count_kv(attention.kv_heads)
+    if spec.architecture != "gemma4":
+        writer.add_head_count_kv(attention.kv_heads)
     writer.add_key_length(attention.head_dim)
     writer.add_value_length(attention.latent.rank if attention.latent else attention.head_dim)
     writer.add_layer_norm_rms_eps(spec.norm_eps)
@@ -39,6 +40,8 @@ def write_keys(writer: GGUFWriter, spec: ModelSpec, config: Mapping[str, Any], s
         _mixture(writer, spec, mixture, shape)
     if attention.latent is not None:
         _latent(writer, attention.latent)
+    if spec.architecture == "gemma4":
+        _two_kinds(writer, spec, shape)
     if windowed is not None:
         writer.add_sliding_window(windowed.window)
         if windowed.rope is not None and attention.rope is not None and windowed.rope.theta != attention.rope.theta:
@@ -46,11 +49,29 @@ def write_keys(writer: GGUFWriter, spec: ModelSpec, config: Mapping[str, Any], s
     return _rope(writer, attention, config.get("rope_scaling") or {}, shape)
 
 
+def _width(ffn: GatedMlpSpec | MoeSpec) -> int:
+    """That of a dense network, where there is one."""
+    return ffn.width if isinstance(ffn, GatedMlpSpec) else ffn.beside or ffn.width
+
+
+def _two_kinds(writer: GGUFWriter, spec: ModelSpec, shape: Path) -> None:
+    """Gemma 4's layers that see a window, beside those that see all, which the usual keys are of."""
+    mixers = [layer.mixer for layer in spec.layers]
+    near = next((mixer for mixer in mixers if mixer.window), None)
+    if near is None or any(mixer.shares is not None for mixer in mixers) or spec.layers[0].extra:
+        raise ImpError(f"{shape}: of Gemma 4 this tool writes models with windows, without shared caches and inputs")
+    writer.add_head_count_kv([mixer.kv_heads for mixer in mixers])
+    writer.add_sliding_window_pattern([mixer.window > 0 for mixer in mixers])
+    for key in ("attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa"):
+        writer.add_uint32(f"gemma4.{key}", near.head_dim)
+    writer.add_final_logit_softcapping(spec.logit_softcap)
+
+
 def _mixture(writer: GGUFWriter, spec: ModelSpec, mixture: MoeSpec, shape: Path) -> None:
     deepseek = spec.architecture == "deepseek2"
-    if spec.architecture not in ("deepseek2", "gpt-oss", "llama", "qwen3moe"):
+    if spec.architecture not in ("deepseek2", "gemma4", "gpt-oss", "llama", "qwen3moe"):
         raise ImpError(
-            f"{shape}: of mixtures of experts this tool writes those of DeepSeek, gpt-oss, Mixtral and Qwen3"
+            f"{shape}: of mixtures of experts this tool writes those of DeepSeek, Gemma 4, gpt-oss, Mixtral and Qwen3"
         )
     writer.add_expert_count(mixture.experts)
     writer.add_expert_used_count(mixture.used)

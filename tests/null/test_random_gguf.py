@@ -64,6 +64,24 @@ def test_a_mixture_of_experts(tmp_path: Path) -> None:
         np.testing.assert_array_equal(tensors["blk.3.ffn_up_exps.weight"].data.reshape(6 * 96, -1), stored.rows(0, 576))
 
 
+def test_a_dense_network_beside_experts(tmp_path: Path) -> None:
+    """Gemma 4's, with heads of two kinds: imp reads of the file what it reads of the config.json."""
+    config = json.loads((SHAPES / "gemma-4-26b-a4b.json").read_text("utf-8"))
+    few = {"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"], "vocab_size": 300}
+    shape, output = tmp_path / "gemma.json", tmp_path / "out.gguf"
+    shape.write_text(json.dumps(config | few | {"num_experts": 9, "hidden_size": 256}), "utf-8")
+    random_gguf.write_random_gguf(shape, "Q8_0", output)
+    tensors = {tensor.name for tensor in gguf.GGUFReader(output).tensors}
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA4, 2).mapping.values()
+    extra = {f"blk.{layer}.ffn_{name}" for layer in (0, 1) for name in ("gate_inp.scale", "down_exps.scale")}
+    apart = {f"blk.{layer}.ffn_{part}_exps.weight" for layer in (0, 1) for part in ("gate", "up")}
+    assert tensors - {f"{name}.weight" for _, name in names} == extra | apart
+    with closing(random_checkpoint(shape, "Q8_0")) as invented, closing(open_checkpoint(output)) as written:
+        one, two = (load_architecture(each).read_spec(each) for each in (invented, written))
+    layers = tuple(replace(layer, ffn=replace(layer.ffn, joined=False)) for layer in one.layers)
+    assert replace(one, name=two.name, layers=layers, norm_eps=two.norm_eps) == two
+
+
 @pytest.mark.parametrize("quant", ["Q8_0", "Q4_K_M", "BF16"])
 def test_what_another_reader_finds(tmp_path: Path, shape: Path, quant: str) -> None:
     output = tmp_path / "out.gguf"
