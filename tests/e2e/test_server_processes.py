@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -18,7 +19,7 @@ import httpx
 import openai
 import pytest
 
-from demo_server import Process, serving
+from demo_server import Process, imp, serving
 from model_checks import compile_fixture
 from operated import posting, wait_for
 
@@ -62,6 +63,18 @@ def healthy(http: httpx.Client) -> bool:
 def complete(http: httpx.Client) -> str:
     asked = {"prompt": "one two", "max_tokens": 6, "temperature": 0, "ignore_eos": True}
     return str(http.post("/v1/completions", json=asked).json()["choices"][0]["text"])
+
+
+def test_ready_is_said_once_everybody_is(file: Path) -> None:
+    command = imp("serve", file, "--target", "sim", "--port", "0", "--workers", "2")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        try:
+            url = process.stderr.readline().split(" at ")[1].split(",")[0].strip().removesuffix("/v1")
+            assert any("ready: " in line for line in process.stderr)
+            assert [httpx.get(f"{url}/health").status_code for _ in range(16)] == [200] * 16
+        finally:
+            process.kill()
 
 
 def answered(answer: Any) -> object:

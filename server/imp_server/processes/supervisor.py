@@ -23,6 +23,7 @@ from imp_server.processes.control import LONGEST, Attach, Begin, Ended, Loaded, 
 from imp_server.processes.desk import ParentDesk
 
 log = logging.getLogger("imp")
+_ENGINE = "engine"  # what messages call it
 _WORKER_SECONDS = 2.0  # beyond what open requests get, for the end of a worker
 _ENGINE_SECONDS = 3.0  # for that of the engine
 _STEADY_SECONDS = 30.0  # what has run as long is started again at once
@@ -98,6 +99,7 @@ class Supervisor:
         self._engine: Child | None = None
         self._workers: dict[int, Child] = {}
         self._loaded: set[str] = set()  # children that have been ready once
+        self._device = ""  # as the engine calls it
         self._signal = 0
         self._stopping = asyncio.Event()
 
@@ -107,7 +109,7 @@ class Supervisor:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             if signal.getsignal(number) != signal.SIG_IGN:
                 loop.add_signal_handler(number, self._stop, number)
-        tasks = [asyncio.create_task(self._keep("engine", self._run_engine))]
+        tasks = [asyncio.create_task(self._keep(_ENGINE, self._run_engine))]
         for index in range(len(self._listeners)):
             name = "worker" if len(self._listeners) == 1 else f"worker {index + 1}"
             tasks.append(asyncio.create_task(self._keep(name, functools.partial(self._run_worker, index))))
@@ -175,7 +177,7 @@ class Supervisor:
         async for message in engine.messages():
             match message:
                 case Loaded():
-                    log.info("ready: %s on %s", self._model, message.device)
+                    self._device = message.device
                     self._is_loaded(name)
                 case Ended():
                     why = message.why
@@ -205,10 +207,15 @@ class Supervisor:
         return why
 
     def _is_loaded(self, name: str) -> None:
-        everybody = 1 + len(self._listeners)
-        if name not in self._loaded and len(self._loaded) == everybody - 1:
-            sd_notify("READY=1")
+        """Say that it is ready once everybody is, and again when the engine has been started again."""
+        first = name not in self._loaded
         self._loaded.add(name)
+        if len(self._loaded) < 1 + len(self._listeners):
+            return
+        if first:
+            sd_notify("READY=1")
+        if first or name == _ENGINE:
+            log.info("ready: %s on %s", self._model, self._device)
 
 
 def _link(worker: Child, engine: Child) -> None:
