@@ -13,7 +13,20 @@ OWN_FOLDERS = {"mistral", "gemma3", *(model for model, _ in MODELS if model not 
 # tests/null/test_graph_truth.py, and they run whole on a GPU (tests/gpu).
 ALIKE = {"deepseek_v2_lite", "deepseek_v3", "ernie4_5", "exaone4", "glm4", "glm4_moe_lite", "mixtral_folder", "olmo3"}
 ALIKE |= {"seed_oss"}
-RUN = [(m, quant) for m, quant in MODELS if m not in ALIKE and (not quant.startswith("hf") or m in OWN_FOLDERS)]
+# Whose products and graphs others run, each with its own twin or truth: formats of products all are in
+# test_decode_stages.py and test_panel_stages.py, Gemma's folder gives its file's planes.
+VARIED = {
+    *(("llama", quant) for quant in ("IQ4_XS", "Q2_K", "Q3_K_M")),
+    ("gemma3", "hf-bf16"),
+    ("gpt_oss", "Q4_K_M"),
+    ("mistral", "Q4_K_M"),
+    ("qwen3", "nvfp4-ct"),
+}
+RUN = [
+    pytest.param(model, quant, marks=[pytest.mark.thorough] if (model, quant) in VARIED else [])
+    for model, quant in MODELS
+    if model not in ALIKE and (not quant.startswith("hf") or model in OWN_FOLDERS)
+]
 
 
 @pytest.mark.parametrize(("architecture", "quant"), RUN)
@@ -35,7 +48,7 @@ def test_model_in_check_mode(tmp_path, architecture, quant, order):
         check_kernels(engine)
 
 
-@pytest.mark.parametrize("sms", [1, 5])
+@pytest.mark.parametrize("sms", [pytest.param(1, marks=pytest.mark.thorough), 5])
 def test_a_graph_is_right_on_any_number_of_multiprocessors(tmp_path, sms):
     artifact = compile_fixture(tmp_path, "qwen3", "Q8_0", f"sim:{sms}")
     with Engine.load(artifact, target="sim") as engine:

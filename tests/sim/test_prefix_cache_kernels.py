@@ -48,11 +48,11 @@ def chunks(engine: Engine) -> list[int]:
 
 
 def test_the_same_prompt_again_computes_the_last_block_only(engine: Engine, plain: Engine) -> None:
-    prompt = prompt_of(300)
+    prompt = prompt_of(204)
     run(engine, prompt)
     seen = chunks(engine)
     (found,) = run(engine, prompt)
-    check(found, plain, 288)
+    check(found, plain, 192)
     assert seen == [12]
 
 
@@ -101,9 +101,9 @@ def test_two_at_once_share_what_begins_alike(engine: Engine, plain: Engine) -> N
 
 @pytest.mark.parametrize("steps", [1, pytest.param(2, marks=pytest.mark.thorough)])
 def test_after_an_abort_in_the_middle(engine: Engine, plain: Engine, steps: int) -> None:
-    victim = engine.add(prompt_of(400), GREEDY)
+    victim = engine.add(prompt_of(270), GREEDY)
     for _ in range(steps):
         engine.step()
     engine.abort(victim)
-    (found,) = run(engine, prompt_of(400))
+    (found,) = run(engine, prompt_of(270))
     check(found, plain, 128 * steps)

@@ -152,14 +152,14 @@ def test_table_with_a_peer(shape: Path, tmp_path: Path) -> None:
         f"{tmp_path}/k",
     ]
     done = subprocess.run(
-        bench_table(f"{shape}:Q4_K_M:0,64", *flags), capture_output=True, text=True, timeout=300, check=False
+        bench_table(f"{shape}:Q4_K_M:0,16", *flags), capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     rows = {row["test"]: row for row in json.loads(done.stdout)}
     several = ["tg4 b1 @ d16", "tg4 b2 @ d16"], ["pp16 b1", "pp16 b2"]
-    assert list(rows) == ["tg4", "tg4 @ d64", *several[0], "pp16", "pp16 @ d64", *several[1]]
+    assert list(rows) == ["tg4", "tg4 @ d16", *several[0], "pp16", "pp16 @ d16", *several[1]]
     peers = [row["peers"]["llama-bench"] for row in rows.values()]
-    assert peers == [20, 84, 10, 20, 2000, 2000, 1000, 2000]  # llama-bench's of the second of three runs
+    assert peers == [20, 36, 10, 20, 2000, 2000, 1000, 2000]  # llama-bench's of the second of three runs
     assert rows["tg4 b2 @ d16"]["each"] == rows["tg4 b2 @ d16"]["tokens_per_second"] / 2
     # Of two sequences 17 to 20 positions each, beside 1 to 4 of one.
     cache = 2 * 2 * 2 * 64 * 2
@@ -167,10 +167,10 @@ def test_table_with_a_peer(shape: Path, tmp_path: Path) -> None:
     assert more == round(2 * 18.5 * cache) - round(3.5 * cache)
     assert all(row["tokens_per_second"] > 0 and row["repetitions"] == 3 for row in rows.values())
     assert rows["tg4"]["quant"] == "Q4_K_M"
-    assert rows["tg4 @ d64"]["bytes_per_step"] - rows["tg4"]["bytes_per_step"] == 63 * 2 * 2 * 2 * 64 * 2
+    assert rows["tg4 @ d16"]["bytes_per_step"] - rows["tg4"]["bytes_per_step"] == 15 * 2 * 2 * 2 * 64 * 2
     calls = (tmp_path / "llama-bench.log").read_text("utf-8").splitlines()
     assert len(calls) == 3
-    assert "-p 16 -n 4 -d 0,64 -r 1" in calls[0]
+    assert "-p 16 -n 4 -d 0,16 -r 1" in calls[0]
     assert {path.name for path in (tmp_path / "k").iterdir()} == {"tiny-Q4_K_M.impc", "tiny-Q4_K_M.gguf"}
     said = done.stderr
     ours, theirs = "repetition 2 of 3\n", "repetition 2 of 3, llama-bench\n"

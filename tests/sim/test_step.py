@@ -82,7 +82,7 @@ def test_equals_the_graph(tmp_path: Path, name: str) -> None:
         forms.compare(tokens(count))
 
 
-@pytest.mark.parametrize("name", ["olmo2", "olmo3"])
+@pytest.mark.parametrize("name", ["olmo2", pytest.param("olmo3", marks=pytest.mark.thorough)])
 def test_norms_of_all_heads_together(tmp_path: Path, name: str) -> None:
     """Of OLMo 3, whose layers also see and turn otherwise, by angles of another magnitude."""
     artifact = compile_both(FIXTURES / name / "hf", tmp_path / "m.impc", sim(4, 3))

@@ -109,7 +109,7 @@ def test_without_output_the_simulators_times_are_kept_nowhere(usual, tmp_path, m
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("choice", [Choice(1, 1), Choice(6, 2)])
+@pytest.mark.parametrize("choice", [pytest.param(Choice(1, 1), marks=pytest.mark.thorough), Choice(6, 2)])
 def test_no_number_depends_on_the_choice(usual, tmp_path, choice):
     artifact, stages, _ = usual
     table = Table("sim", "a test", {stage: Entry(choice, "") for stage in stages}, "test")

@@ -31,7 +31,13 @@ def compiled(folder: Path, architecture: str, quant: str, *, check: bool = False
 
 @pytest.mark.parametrize(
     ("architecture", "quant"),
-    [("llama", "Q8_0"), ("llama", "Q6_K"), ("qwen3", "Q4_K_M"), ("gemma3", "Q4_K_M"), ("qwen3", "hf-bf16")],
+    [
+        pytest.param("llama", "Q8_0", marks=pytest.mark.thorough),
+        ("llama", "Q6_K"),
+        ("qwen3", "Q4_K_M"),
+        pytest.param("gemma3", "Q4_K_M", marks=pytest.mark.thorough),
+        ("qwen3", "hf-bf16"),
+    ],
 )
 def test_model(tmp_path: Path, architecture: str, quant: str) -> None:
     with Engine(compiled(tmp_path, architecture, quant), SimDevice()) as engine:
