@@ -1,4 +1,4 @@
-"""Matrices of every head's own, for any rows: the heads' rows are shared among all warps."""
+"""Matrices of every head's own: a warp takes rows of them for all tokens; of prompts a CTA takes a tile of both."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from imp_runtime.plan import Binding, Output
 
 _WARPS = 8
 _CTAS = 4  # of a multiprocessor
+_TILE = 64  # rows of a head's matrix, and tokens of a prompt
+_TILE_THREADS = 256
+_TILE_BYTES = 2 * 32 * (_TILE + 4) * 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,29 +37,28 @@ def head_product(
 ) -> KernelSpec:
     """The kernel, whose result of each head lies `head` floats behind that of the one before, a token's `stride`."""
     weight, rows = op.weight, low.rows
-    grid = min(-(-weight.rows // _WARPS), _CTAS * low.target.sms)
-    fields = (
-        ("heads", op.heads),
-        ("warps", _WARPS),
-        ("grid", grid),
-        ("x_stride", low.places[op.x].stride),
-        ("out_stride", stride),
-        ("out_head", head),
-    )
+    strides = (("x_stride", low.places[op.x].stride), ("out_stride", stride), ("out_head", head))
+    tiles = rows > 1 and not low.batch
+    if tiles:
+        config = Config("HeadRowsConfig", (("heads", op.heads), *strides))
+        grid = (op.heads * -(-weight.rows // op.heads // _TILE), -(-rows // _TILE), 1)
+    else:
+        grid = (min(-(-weight.rows // _WARPS), _CTAS * low.target.sms), 1, 1)
+        config = Config("HeadProductConfig", (("heads", op.heads), ("warps", _WARPS), ("grid", grid[0]), *strides))
     return KernelSpec(
         name=op.out.name,
         entry="heads",
-        headers=("stage/head_product", *low.headers(weight)),
-        stage=Cpp("HeadProduct", (Config("HeadProductConfig", fields), low.matrix(weight))),
+        headers=("stage/head_rows" if tiles else "stage/head_product", *low.headers(weight)),
+        stage=Cpp("HeadRows" if tiles else "HeadProduct", (config, low.matrix(weight))),
         args={
             "plane": low.plane(weight),
             "x": low.value("const float*", op.x),
             "step": low.step() if rows > 1 else None,
             "out": Param("float*", out),
         },
-        grid=(grid, 1, 1),
-        threads=_WARPS * 32,
-        shared_bytes=0,
+        grid=grid,
+        threads=_TILE_THREADS if tiles else _WARPS * 32,
+        shared_bytes=_TILE_BYTES if tiles else 0,
         overlap=True,
         ops=(label(op),),
         outputs=outputs,
