@@ -43,6 +43,16 @@ def with_overheads(**changed: float) -> Target:
     return replace(H200, card=replace(H200.card, speed=replace(H200.card.speed, **changed)))
 
 
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three of the big one's layers and a small vocabulary, for what does not depend on them."""
+    path = tmp_path_factory.mktemp("short") / "config.json"
+    path.write_text(
+        json.dumps(json.loads(BIG.read_text("utf-8")) | {"num_hidden_layers": 3, "vocab_size": 1000}), "utf-8"
+    )
+    return path
+
+
 def config(folder: Path, **changes: object) -> Path:
     path = folder / "config.json"
     path.write_text(json.dumps({**CONFIG, **changes}), "utf-8")
@@ -210,9 +220,13 @@ def entries(*steps: tuple[str, StepEntry], origin="here", target="sm_90a") -> Ta
     return Table(target, "a test", {}, origin, dict(steps))
 
 
-def test_a_measurement_counts_more_than_the_cost_model(tmp_path):
+def test_a_measurement_counts_more_than_the_cost_model(short, tmp_path):
     """Whatever it says: each of these models would be decoded in the other form."""
-    for source, quant, name in ((BIG, "Q8_0", "graph"), (BIG, "Q4_K_M", "persistent"), (config(tmp_path), "Q8_0", "")):
+    for source, quant, name in (
+        (short, "Q8_0", "graph"),
+        (short, "Q4_K_M", "persistent"),
+        (config(tmp_path), "Q8_0", ""),
+    ):
         key = key_of(source, quant)
         choice = None if name == "graph" else StepChoice(9, 5)
         table = entries((key, StepEntry(choice, "a card, today: persistent 2 us, graph 1 us")))
@@ -224,8 +238,8 @@ def test_a_measurement_counts_more_than_the_cost_model(tmp_path):
         assert plan(source, quant, tables=(other,)) == plan(source, quant)
 
 
-def test_the_first_table_that_knows_the_step_decides():
-    key = key_of(BIG)
+def test_the_first_table_that_knows_the_step_decides(short):
+    key = key_of(short)
     mine = entries((key, StepEntry(None, "mine")))
     shipped = entries((key, StepEntry(StepChoice(9, 5), "shipped")))
     other = entries((key, StepEntry(StepChoice(9, 5), "another card")), target="sm_120a")
@@ -235,36 +249,36 @@ def test_the_first_table_that_knows_the_step_decides():
         ((entries(), mine), "mine"),
         ((other, mine), "mine"),
     ):
-        assert plan(BIG, tables=tables).reason == f"measured on {reason}"
+        assert plan(short, tables=tables).reason == f"measured on {reason}"
 
 
-def test_what_is_asked_for_counts_more_than_a_measurement():
-    key = key_of(BIG)
+def test_what_is_asked_for_counts_more_than_a_measurement(short):
+    key = key_of(short)
     for form, choice in (("graph", StepChoice(9, 5)), ("persistent", None)):
-        chosen = plan(BIG, form=form, tables=(entries((key, StepEntry(choice, ""))),))
+        chosen = plan(short, form=form, tables=(entries((key, StepEntry(choice, ""))),))
         assert (chosen.form, chosen.reason) == (form, "as asked for")
 
 
 @pytest.mark.parametrize("form", ["auto", "persistent"])
-def test_the_measured_numbers_are_baked_in(form):
-    key = key_of(BIG)
+def test_the_measured_numbers_are_baked_in(short, form):
+    key = key_of(short)
     table = entries((key, StepEntry(StepChoice(9, 5), "")))
 
     def numbers(*tables):
         return re.findall(
-            r"in_flight = (\d+), \.lanes = (\d+)", made(BIG, form=form, tables=tables).emitted["sm_90a"].source
+            r"in_flight = (\d+), \.lanes = (\d+)", made(short, form=form, tables=tables).emitted["sm_90a"].source
         )
 
     assert numbers() == [("15", "4")]
     assert numbers(table) == [("9", "5")]
-    assert made(BIG, form=form, tables=(table,)).plan.targets[0].buffers == plan(BIG, form=form).buffers
+    assert made(short, form=form, tables=(table,)).plan.targets[0].buffers == plan(short, form=form).buffers
 
 
-def test_numbers_that_do_not_fit_name_their_table():
-    key = key_of(BIG)
+def test_numbers_that_do_not_fit_name_their_table(short):
+    key = key_of(short)
     for choice in (StepChoice(37, 4), StepChoice(4, 5)):
         with pytest.raises(TargetError, match=r"its ring takes 36; measure it again \(bad\.json\)"):
-            plan(BIG, tables=(entries((key, StepEntry(choice, "")), origin="bad.json"),))
+            plan(short, tables=(entries((key, StepEntry(choice, "")), origin="bad.json"),))
 
 
 def test_an_obstacle_counts_more_than_a_measurement(uneven):

@@ -48,7 +48,7 @@ PUBLISHED = {
     "TinyLlama-1.1B": (2048, 5632, 32, 4, 64),
     "Yi-34B": (7168, 20480, 56, 8, 128),
 }
-QUANTS = ("F32", "F16", "BF16", "Q8_0", "Q4_K_M", "Q6_K")
+QUANTS = ("F32", "BF16", "Q8_0", "Q4_K_M", "Q6_K")
 FORMATS = {"Q4_K_M": "Q4_K"}
 
 
