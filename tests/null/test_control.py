@@ -65,3 +65,11 @@ def test_a_child_that_reads_nothing_is_killed(caplog: pytest.LogCaptureFixture) 
                 break
         process.kill.assert_called_once_with()
     assert "process 4711 does not read what it is told and is killed" in caplog.text
+
+
+def test_a_parent_that_has_not_read_all_is_gone_like_any_other() -> None:
+    ours, theirs = pair()
+    with theirs:
+        send(theirs, Stop(hurry=False))
+        ours.close()
+        assert receive(theirs) is None

@@ -137,7 +137,10 @@ def send(control: socket.socket, message: ToChild | ToParent, descriptors: Seque
 
 def receive(control: socket.socket) -> tuple[ToChild, list[int]] | None:
     """The next message from the parent, with its descriptors; None once there is no parent any more."""
-    data, descriptors, _, _ = socket.recv_fds(control, LONGEST, _MOST_DESCRIPTORS)
+    try:
+        data, descriptors, _, _ = socket.recv_fds(control, LONGEST, _MOST_DESCRIPTORS)
+    except ConnectionError:  # it was killed before it had read all that it was told
+        return None
     return (cast(ToChild, unpack(data)), descriptors) if data else None
 
 
