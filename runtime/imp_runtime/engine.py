@@ -18,7 +18,7 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
 from imp_runtime.constraint import TokenMask, unpack_bits
 from imp_runtime.device import Device, Mark, detect_target, open_device
-from imp_runtime.errors import ImpError, NotFiniteError
+from imp_runtime.errors import ImpError, NoRoomError, NotFiniteError
 from imp_runtime.host_sampler import HostSampler, logprobs, top_logprobs
 from imp_runtime.launcher import Launched, Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
@@ -315,7 +315,7 @@ class Engine:
         most = min(self._rows, self.runner.program_for(program, self._rows).rows)
         borrowed = self._scheduler.borrow(len(tokens))
         if borrowed is None:
-            raise RequestError(f"no free slot or KV blocks for {program}; finish or abort running sequences first")
+            raise NoRoomError(f"no free slot or KV blocks for {program}; finish or abort running sequences first")
         slot, blocks = borrowed
         try:
             table = self.runner.paging.table(len(tokens), blocks)

@@ -13,3 +13,7 @@ class NotFiniteError(ImpError):
             "the model's logits are not all finite numbers, so that no token can be chosen; check the artifact with "
             "imp verify, and the weights for values that overflow"
         )
+
+
+class NoRoomError(ImpError):
+    """No slot, or too few blocks of the cache, are free now; they may be once a sequence has ended."""

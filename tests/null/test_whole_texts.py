@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +21,7 @@ from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from imp_server.engine.client import AsyncEngine
 from imp_server.engine.host import EngineHost
+from imp_server.errors import ApiError
 from imp_server.generation.request import Request
 
 TEXT = [(5 * i) % VOCAB for i in range(5 * ROWS)]
@@ -66,21 +69,36 @@ def test_every_answer_has_a_step_between_two_parts(engine: Engine, program: str)
         assert s.generated == expected(s.prompt, s.params, s.seed, 40, [STOP], rule)[0]
 
 
-def test_the_server_lets_answers_go_on(engine: Engine) -> None:
-    ran = engine._device.ran  # type: ignore[attr-defined]
+@contextlib.contextmanager
+def hosted(engine: Engine) -> Iterator[socket.socket]:
+    """The engine in a host's thread; a worker's end of a link to it."""
     host = EngineHost(engine, None)  # type: ignore[arg-type]  # no grammar is asked for
     thread = threading.Thread(target=host.run)
     thread.start()
     ours, theirs = socket.socketpair()
     host.attach(ours)
-    frontend = SimpleNamespace(runs_on=lambda target, context: None)
+    try:
+        yield theirs
+    finally:
+        host.stop()
+        thread.join()
 
-    async def both() -> None:
-        server = AsyncEngine(lambda: frontend)  # type: ignore[arg-type,return-value]
-        server.start()
-        await server.attach(theirs)
-        while not server.kv_tokens or server._frontend is None:
-            await asyncio.sleep(0.001)
+
+async def linked(link: socket.socket) -> AsyncEngine:
+    frontend = SimpleNamespace(runs_on=lambda target, context: None)
+    server = AsyncEngine(lambda: frontend)  # type: ignore[arg-type,return-value]
+    server.start()
+    await server.attach(link)
+    while not server.kv_tokens or server._frontend is None:
+        await asyncio.sleep(0.001)
+    return server
+
+
+def test_the_server_lets_answers_go_on(engine: Engine) -> None:
+    ran = engine._device.ran  # type: ignore[attr-defined]
+
+    async def both(link: socket.socket) -> None:
+        server = await linked(link)
         request = Request((1, 2), SamplingParams(max_tokens=3000, ignore_eos=True))
         async with server.generate([request]) as admitted:
             async for _ in admitted.outputs():
@@ -90,13 +108,45 @@ def test_the_server_lets_answers_go_on(engine: Engine) -> None:
             assert len(await server.score(TEXT, 1)) == len(TEXT) - 1
         await server.close()
 
-    asyncio.run(both())
-    host.stop()
-    thread.join()
+    with hosted(engine) as link:
+        asyncio.run(both(link))
     texts = [entry for entry in ran if entry in ("hidden", "logits", "step")]
     parts = [n for n, entry in enumerate(texts) if entry != "step"]
     assert len(parts) == 10
     assert all(after - before > 1 for before, after in itertools.pairwise(parts))
+
+
+def test_a_text_waits_for_a_slot_as_an_answer_does(engine: Engine) -> None:
+    """Although others wait for one, too; and a text for which there can be no room is refused."""
+    borrow = engine._scheduler.borrow
+    had = []
+
+    def counted(tokens: int) -> tuple[int, list[int]] | None:
+        found = borrow(tokens)
+        had.append(found is not None)
+        return found
+
+    engine._scheduler.borrow = counted  # type: ignore[method-assign]
+
+    async def many(link: socket.socket) -> None:
+        server = await linked(link)
+        params = SamplingParams(max_tokens=120, ignore_eos=True)
+        async with server.generate([Request((1, 2), params)] * (3 * engine.plan.slots)) as admitted:
+            async for _ in admitted.outputs():
+                break
+            texts = server.embed(TEXT, "none"), server.score(TEXT, 1), server.embed(TEXT[:ROWS], "none")
+            found = await asyncio.gather(*texts)
+            assert [len(each) for each in found] == [len(TEXT), len(TEXT) - 1, ROWS]
+            assert had.count(True) == 3
+            assert had.count(False) > 1
+            assert engine.has_work
+        engine._scheduler.borrow = lambda tokens: None  # type: ignore[method-assign]
+        with pytest.raises(ApiError, match="no free slot or KV blocks"):
+            await server.embed(TEXT, "none")
+        await server.close()
+
+    with hosted(engine) as link:
+        asyncio.run(many(link))
 
 
 @pytest.mark.parametrize("first", [0, 1, ROWS - 1, ROWS, ROWS + 3, 4 * ROWS, 5 * ROWS - 1])

@@ -15,12 +15,13 @@ import queue
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from imp_runtime.errors import ImpError
+from imp_runtime.errors import ImpError, NoRoomError
 from imp_server.engine import messages as m
 from imp_server.engine.links import Link, Links
 from imp_server.engine.whole_texts import pooled, scored
@@ -52,6 +53,15 @@ class _Stream:
     processed: int = -1
     sequence: EngineSequence | None = None
     watch: ThinkWatch | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Whole:
+    """A text that a worker wants to run whole; `work` runs it and answers."""
+
+    link: Link
+    call: int
+    work: Callable[[], None]
 
 
 @dataclass(slots=True)
@@ -87,6 +97,7 @@ class EngineHost:
         self._streams: dict[tuple[Link, int], _Stream] = {}
         self._running: dict[int, _Stream] = {}
         self._prompts: dict[int, _Stream] = {}  # those of them that have no token yet
+        self._wholes: deque[_Whole] = deque()  # those that wait for room
         self._news: dict[Link, _News] = {}
         self._closing = False
         self.ready = self._facts()  # what every worker is told first, and when the engine has woken
@@ -108,7 +119,9 @@ class EngineHost:
         """Serve until `stop`, then close the engine. Raises what the engine raises, once the workers know."""
         try:
             while not self._closing:
-                if (command := self._next_command()) is not None:
+                if self._wholes and self._run_whole(self._wholes[0]):
+                    self._wholes.popleft()
+                elif (command := self._next_command()) is not None:
                     command()
                 else:
                     self._deliver()
@@ -143,9 +156,9 @@ class EngineHost:
             case m.Abort():
                 self._abandon([stream for each in message.ids if (stream := self._streams.pop((link, each), None))])
             case m.Embed():
-                self._call(link, message.call, lambda: self._embed(link, message))
+                self._call_whole(link, message.call, lambda: self._embed(link, message))
             case m.Score():
-                self._call(link, message.call, lambda: self._score(link, message))
+                self._call_whole(link, message.call, lambda: self._score(link, message))
             case m.AskSlots():
                 self._commands.put(lambda: link.send(m.Answer(message.call, self._slots())))
             case m.AskFree():
@@ -155,6 +168,7 @@ class EngineHost:
         """A worker has ended, and what it had asked for with it."""
         ended = [key for key in list(self._streams) if key[0] is link]
         self._abandon([self._streams.pop(key) for key in ended])
+        self._commands.put(lambda: self._forget(link))
 
     def _read(self, link: Link, message: m.Admit) -> None:
         try:
@@ -189,6 +203,16 @@ class EngineHost:
             self._worked = time.monotonic()
 
         self._commands.put(command)
+
+    def _call_whole(self, link: Link, call: int, work: Callable[[], None]) -> None:
+        """The same of a text that runs whole, which waits until there is room for it, as an answer does."""
+        whole = _Whole(link, call, work)
+
+        def begin() -> None:
+            if self._wholes or not self._run_whole(whole):
+                self._wholes.append(whole)
+
+        self._call(link, call, begin)
 
     # In the engine's thread:
 
@@ -341,6 +365,22 @@ class EngineHost:
         except ImpError:  # no room for it: the reply is about to end anyhow
             return ()
         return budget.closing
+
+    def _run_whole(self, whole: _Whole) -> bool:
+        """Run a text, or say why it cannot be; False where it has to wait for sequences to end."""
+        try:
+            whole.work()
+        except NoRoomError as error:
+            if self._engine.has_work:
+                return False
+            whole.link.send(m.Refused(whole.call, str(error)))
+        except ImpError as error:
+            whole.link.send(m.Refused(whole.call, str(error)))
+        return True
+
+    def _forget(self, link: Link) -> None:
+        """What a worker that has ended still waited for."""
+        self._wholes = deque(each for each in self._wholes if each.link is not link)
 
     def _embed(self, link: Link, message: m.Embed) -> None:
         hidden = self._engine.hidden(message.tokens, self._take_turns)
