@@ -199,7 +199,11 @@ def _number_reader(minimum: float, maximum: float) -> Callable[[Value], float | 
     def read(value: Value) -> float | None:
         if isinstance(value, bool) or not isinstance(value, int | float) or not minimum <= value <= maximum:
             return None
-        return float(value) if math.isfinite(value) else None
+        try:
+            number = float(value)
+        except OverflowError:  # JSON's integers have any length
+            return None
+        return number if math.isfinite(number) else None
 
     return read
 

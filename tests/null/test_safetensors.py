@@ -310,7 +310,7 @@ def test_what_a_config_leaves_open(tmp_path: Path) -> None:
     keys = config(
         tmp_path,
         '{"sliding_window": null, "rope_theta": 2, "rope_parameters": {"rope_theta": 3}, "head_dim": "x", "nan": NaN,'
-        ' "inf": {"__float__": "Infinity"}, "rope_scaling": {"factor": 2.0}}',
+        ' "inf": {"__float__": "Infinity"}, "huge": 1' + "0" * 309 + ', "rope_scaling": {"factor": 2.0}}',
     ).metadata
     keys.assume({"sliding_window": 4096, "rms_norm_eps": 1e-6, "tie_word_embeddings": True})
     assert keys.integer("a.attention.sliding_window", 0) == 0  # null is none, not the class's default
@@ -321,6 +321,7 @@ def test_what_a_config_leaves_open(tmp_path: Path) -> None:
         "a.attention.key_length": "head_dim is 'x', expected a finite number",
         "nan": "nan is nan, expected a finite number",
         "inf": "inf is inf, expected a finite number",
+        "huge": "huge is 1000",
         "a.context_length": "has no key max_position_embeddings (expected a finite number)",
     }.items():
         with pytest.raises(CheckpointError) as caught:
