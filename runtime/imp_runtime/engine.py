@@ -138,9 +138,9 @@ class Engine:
         With `check_weights`, weights that are not what their checksums say are refused by name.
         """
         timings = timings or Timings()
-        if isinstance(source, Path):
+        if not isinstance(source, Artifact):
             with timings.step("file"):
-                source = Artifact.open(source)
+                source = Artifact.open(Path(source))
         with timings.step("device"):
             device = _device(source, target or detect_target())
         return Engine(
@@ -294,6 +294,10 @@ class Engine:
         float32 [some, vocab] each, so that a long text with a large vocabulary needs no more memory than one part.
         """
         return self._parts(tokens, None, "logits", self.plan.vocab, first)
+
+    def hold(self, on: bool) -> bool:
+        """Let no further sequence in until a whole text has had room; whether it does: not where nothing runs."""
+        return self._scheduler.hold(on)
 
     def _every_position(
         self, tokens: Tokens[int], before_part: Callable[[], None] | None, program: str, width: int

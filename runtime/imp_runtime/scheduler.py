@@ -90,6 +90,7 @@ class Scheduler:
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
+        self._held = False  # nobody is admitted
         self._rows = rows
         self._together = together
         self._chunks = [chunk for chunk in chunks if chunk.first_us]
@@ -172,7 +173,14 @@ class Scheduler:
             need = self._paging.blocks(blocks_for(tokens))
             if not self._free_slots or need > self._manager.free_blocks:
                 return None
+            self._held = False
             return self._free_slots.pop(), self._manager.allocate(need)
+
+    def hold(self, on: bool) -> bool:
+        """Admit nobody until somebody has borrowed; not `on`: go on. Whether it holds: only if something runs."""
+        with self._lock:
+            self._held = on and bool(self.running)
+            return self._held
 
     def give_back(self, slot: int, blocks: list[int]) -> None:
         """Return what `borrow` gave."""
@@ -248,7 +256,7 @@ class Scheduler:
         return rows
 
     def _admit(self) -> None:
-        while self._free_slots and (sequence := self._first()) is not None:
+        while self._free_slots and not self._held and (sequence := self._first()) is not None:
             end, found = self._find(sequence)
             tokens, position = sequence.known + 1, end * BLOCK_TOKENS
             need = sum(self._paging.end(group, position, tokens) - end for group in self._groups)

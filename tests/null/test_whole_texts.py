@@ -149,6 +149,37 @@ def test_a_text_waits_for_a_slot_as_an_answer_does(engine: Engine) -> None:
         asyncio.run(many(link))
 
 
+def test_a_long_text_has_its_turn_among_many_short_answers(engine: Engine) -> None:
+    """It needs more blocks than those that end together give back: who comes later must not have them."""
+    long = [(5 * i) % VOCAB for i in range(1800)]
+    answers = 12 * engine.plan.slots
+
+    async def many(link: socket.socket) -> int:
+        server = await linked(link)
+        params = [SamplingParams(max_tokens=60 + 7 * n % 41, ignore_eos=True) for n in range(answers)]
+        ended = 0
+        async with server.generate([Request((1, 2), each) for each in params]) as admitted:
+
+            async def count() -> None:
+                nonlocal ended
+                async for outputs in admitted.outputs():
+                    ended += sum(getattr(output, "finish", None) is not None for _, output in outputs)
+                    if ended == answers:
+                        return
+
+            counting = asyncio.create_task(count())
+            await asyncio.sleep(0)
+            assert len(await server.embed(long, "none")) == len(long)
+            before = ended
+            await counting
+        await server.close()
+        assert ended == answers
+        return before
+
+    with hosted(engine) as link:
+        assert asyncio.run(many(link)) < answers // 2
+
+
 @pytest.mark.parametrize("first", [0, 1, ROWS - 1, ROWS, ROWS + 3, 4 * ROWS, 5 * ROWS - 1])
 def test_logits_come_in_parts_from_any_position_on(engine: Engine, first: int) -> None:
     parts = list(engine.logits_in_parts(TEXT, first))

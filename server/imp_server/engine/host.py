@@ -371,7 +371,7 @@ class EngineHost:
         try:
             whole.work()
         except NoRoomError as error:
-            if self._engine.has_work:
+            if self._engine.hold(True):  # else those who come later would have what others give back
                 return False
             whole.link.send(m.Refused(whole.call, str(error)))
         except ImpError as error:
@@ -380,7 +380,10 @@ class EngineHost:
 
     def _forget(self, link: Link) -> None:
         """What a worker that has ended still waited for."""
-        self._wholes = deque(each for each in self._wholes if each.link is not link)
+        left = deque(each for each in self._wholes if each.link is not link)
+        if self._wholes and not left:
+            self._engine.hold(False)
+        self._wholes = left
 
     def _embed(self, link: Link, message: m.Embed) -> None:
         hidden = self._engine.hidden(message.tokens, self._take_turns)
