@@ -13,7 +13,7 @@ from typing import Literal
 from imp_runtime.errors import ImpError
 from imp_server.chat.call_ids import answered, shortened
 from imp_server.chat.template import Json, Message
-from imp_server.chat.turns import alternating, joined, one_call_a_turn, systems_first
+from imp_server.chat.turns import alternating, joined, one_call_a_turn, results_with_calls, systems_first
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,8 @@ class ChatCapabilities:
     `content`: the form in which it wants text; `content_lists`: lists of parts come out right as well. `needs_tools`:
     it does not render without a list of tools. `later_system`: system turns behind the first come out, where they
     stand. `alternates`: two user turns in a row, or one behind the result of a tool, do not come out. `short_ids`: the
-    id of a call must have nine letters or digits. `thinking_switch`: the variable that turns reasoning on and off.
+    id of a call must have nine letters or digits. `results_in_calls`: results of tools are told in the turn of their calls,
+    as its `tool_responses`. `thinking_switch`: the variable that turns reasoning on and off.
     """
 
     parser: str
@@ -44,6 +45,7 @@ class ChatCapabilities:
     parallel_calls: bool = False
     tool_results: bool = False
     short_ids: bool = False
+    results_in_calls: bool = False
     thinking_switch: str | None = None
 
     def to_json(self) -> str:
@@ -86,6 +88,7 @@ _VALUES: dict[str, tuple[object, ...]] = {
             "parallel_calls",
             "tool_results",
             "short_ids",
+            "results_in_calls",
         ),
         (True, False),
     ),
@@ -106,6 +109,8 @@ def conform(messages: Sequence[Message], capabilities: ChatCapabilities) -> list
         formed = _without_system(formed)
     if capabilities.tool_calls and not capabilities.parallel_calls:
         formed = one_call_a_turn(formed)
+    if capabilities.results_in_calls:
+        formed = results_with_calls(formed)
     return alternating(formed) if capabilities.alternates else formed
 
 

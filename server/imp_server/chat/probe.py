@@ -10,11 +10,13 @@ from typing import Literal
 
 from imp_server.chat.capabilities import ChatCapabilities, part, user
 from imp_server.chat.template import ChatTemplate, ChatTemplateError, Json, Message
+from imp_server.chat.turns import results_with_calls
 from imp_server.parsers import readers_of, recognise
 
 _SWITCHES = ("enable_thinking", "thinking")
 _KEY, _VALUE, _NUMBER = "needle_key", "needle value", "needle_number"
 _ARGUMENTS: Mapping[str, Json] = {_KEY: _VALUE, _NUMBER: 3}
+_RESULT = "needle result"
 _BROKEN = '{"needle_key": "needle'
 _NAMES = ("first_tool", "second_tool")
 _FOREIGN = "call_0a1b2c3d4e5f60718293a4b5"  # an id as most servers make them
@@ -53,8 +55,9 @@ def probe(template: ChatTemplate) -> ChatCapabilities:
         tools=any("needle_tool" in trial.render(asked, [_tool("needle_tool")]) for asked in ([hello], [system, hello])),
         tool_calls=tool_calls,
         parallel_calls=parallel,
-        tool_results="needle result" in trial.render(one),
+        tool_results=_RESULT in trial.render(one),
         short_ids=trial.short_ids(given),
+        results_in_calls=trial.results_in_calls(one),
         thinking_switch=next((name for name in _SWITCHES if trial.switches(hello, name)), None),
     )
 
@@ -106,7 +109,7 @@ class _Trial:
         calls: list[Json] = [
             {"id": each, "type": "function", "function": {"name": name, "arguments": arguments}} for each, name in named
         ]
-        results = ({**self.says("tool", "needle result"), "tool_call_id": each, "name": name} for each, name in named)
+        results = ({**self.says("tool", _RESULT), "tool_call_id": each, "name": name} for each, name in named)
         return [self.says("user", "Hello"), {**self.says("assistant", ""), "tool_calls": calls}, *results]
 
     def short_ids(self, arguments: Json) -> bool:
@@ -115,6 +118,11 @@ class _Trial:
             _NAMES[0] in self.render(self.calls(arguments, _NAMES[:1], [each])) for each in (_FOREIGN, "abcdefgh0")
         )
         return tuple(shown) == (False, True)
+
+    def results_in_calls(self, one: Sequence[Message]) -> bool:
+        """Whether a call's result comes out otherwise, and comes out, as a part of the turn that has the call."""
+        shown = self.render(results_with_calls(one))
+        return _RESULT in shown and shown != self.render(one)
 
     def switches(self, hello: Message, name: str) -> bool:
         """Whether the variable `name` changes the prompt."""

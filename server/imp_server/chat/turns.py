@@ -43,6 +43,31 @@ def one_call_a_turn(messages: Sequence[Message]) -> list[Message]:
     return ordered
 
 
+def results_with_calls(messages: Sequence[Message]) -> list[Message]:
+    """The results of calls in the turn of these, as `tool_responses`, and behind them what the model says next.
+
+    So Gemma 4's first templates want it: its turn does not end with a call, and goes on after the result.
+    """
+    told: list[Message] = []
+    for message in messages:
+        last = told[-1] if told else {}
+        calls = last.get("tool_calls")
+        responses = last.get("tool_responses")
+        if message.get("role") == "tool" and isinstance(calls, Sequence):
+            given: Json = {"response": message.get("content"), **_named(message, calls)}
+            told[-1] = {**last, "tool_responses": [*_parts(responses), given]}
+        elif (
+            responses
+            and not last.get("content")
+            and message.get("role") == "assistant"
+            and not message.get("tool_calls")
+        ):
+            told[-1] = {**last, "content": message.get("content")}
+        else:
+            told.append(message)
+    return told
+
+
 def alternating(messages: Sequence[Message]) -> list[Message]:
     """User turns in a row are one; what a user says behind the result of a tool is said with the result."""
     return _merged(messages, behind_tool=True)
@@ -73,6 +98,17 @@ def _parts(content: Json) -> Sequence[Json]:
     if isinstance(content, Sequence) and not isinstance(content, str):
         return content
     return [{"type": "text", "text": content}] if isinstance(content, str) else []
+
+
+def _named(result: Message, calls: Sequence[Json]) -> dict[str, Json]:
+    """The name of the call that a result is of, if it is known."""
+    named = {
+        call.get("id"): call["function"].get("name")
+        for call in calls
+        if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
+    }
+    name = named.get(result.get("tool_call_id"), result.get("name"))
+    return {} if name is None else {"name": name}
 
 
 def _call(call: Json, nothing: Json) -> Message:

@@ -35,7 +35,7 @@ _TURN = re.compile(
     r"|<\|turn>|<turn\|>|<end_of_turn>|\[/?INST\]|<\|user\|>|<\|assistant\|>|<\|end\|>|<｜User｜>|<｜Assistant｜>"
     r"|<SPECIAL_1[0-2]>|<\|eom_id\|>|<extra_id_[01]>|</s>|<seed:[be]os>|<\|im_(?:user|middle|assistant)\|>"
     r"|<\|(?:start|end)_of_role\|>|<\|begin_(?:user|assistant)\|>|<(?:user|assistant)>|<role>|<\|Bot\|>|\]~b\]|\[e~\["
-    r"|<(?:begin|end)_of_sentence>|<\|(?:role|message)_sep\|>|<sep>"
+    r"|<(?:begin|end)_of_sentence>|<\|(?:role|message)_sep\|>|<sep>|<tool_response\|>"
 )
 
 
