@@ -1,4 +1,6 @@
-"""Gemma 4's turns go on behind the results of tools; its first templates know results as a part of the turn that calls."""
+"""Gemma 4's turns go on behind results of tools; its first templates have these as a part of the turn that calls."""
+
+# ruff: noqa: E501  templates are not cut into lines
 
 from __future__ import annotations
 
@@ -10,8 +12,8 @@ from imp_server.chat.form import ChatForm
 from imp_server.chat.template import ChatTemplate, Json, Message
 from imp_server.generation.events import Reasoning, Text
 
-# What the published templates do, in few words; of the declarations of tools the names. https://ai.google.dev/gemma/docs/core,
-# prompt formatting of Gemma 4; models/templates of llama.cpp has the first ones.
+# What the published templates do, in few words; of the declarations of tools the names. How turns look:
+# https://ai.google.dev/gemma/docs/core/prompt-formatting-gemma4; models/templates of llama.cpp has the first templates.
 _BEGIN = r"""{%- macro value(v) -%}{%- if v is string -%}<|"|>{{ v }}<|"|>{%- else -%}{{ v }}{%- endif -%}{%- endmacro -%}
 {%- macro response(name, said) -%}<|tool_response>response:{{ name }}{value:{{ value(said) }}}<tool_response|>{%- endmacro -%}
 {%- macro turn(m) -%}{{ "<|turn>" ~ ("model" if m.role == "assistant" else m.role) ~ "\n" }}{%- endmacro -%}

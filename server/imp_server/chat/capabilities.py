@@ -26,8 +26,8 @@ class ChatCapabilities:
     `content`: the form in which it wants text; `content_lists`: lists of parts come out right as well. `needs_tools`:
     it does not render without a list of tools. `later_system`: system turns behind the first come out, where they
     stand. `alternates`: two user turns in a row, or one behind the result of a tool, do not come out. `short_ids`: the
-    id of a call must have nine letters or digits. `results_in_calls`: results of tools are told in the turn of their calls,
-    as its `tool_responses`. `thinking_switch`: the variable that turns reasoning on and off.
+    id of a call must have nine letters or digits. `results_in_calls`: results of tools are told in the turn of their
+    calls, as its `tool_responses`. `thinking_switch`: the variable that turns reasoning on and off.
     """
 
     parser: str

@@ -102,12 +102,11 @@ def _parts(content: Json) -> Sequence[Json]:
 
 def _named(result: Message, calls: Sequence[Json]) -> dict[str, Json]:
     """The name of the call that a result is of, if it is known."""
-    named = {
-        call.get("id"): call["function"].get("name")
-        for call in calls
-        if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
-    }
-    name = named.get(result.get("tool_call_id"), result.get("name"))
+    given, name = result.get("tool_call_id"), result.get("name")
+    for call in calls:
+        function = call.get("function") if isinstance(call, Mapping) and call.get("id") == given else None
+        if isinstance(function, Mapping):
+            name = function.get("name")
     return {} if name is None else {"name": name}
 
 
