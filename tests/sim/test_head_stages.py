@@ -51,10 +51,19 @@ class Heads:
         )
 
 
+def drawn(seed: int) -> Heads:
+    """Any number of heads, and of rows of each: whole tiles, less than one, and what is left over."""
+    rng = np.random.default_rng([seed, 6])
+    fmt = str(rng.choice(["Q8_0", "Q5_0", "F16", "Q6_K"]))
+    count, rows, blocks = (int(rng.integers(1, most)) for most in (8, 140, 4))
+    return Heads(f"drawn_{seed}", fmt, count, rows, max(format_named(fmt).block, 8) * blocks)
+
+
 CASES = [
     Heads("whole", "Q8_0", 2, 64, 128),
     Heads("beyond", "BF16", 3, 80, 48),
     Heads("small", "Q4_K", 2, 24, 256),
+    *(drawn(seed) for seed in range(3)),
 ]
 
 

@@ -71,6 +71,31 @@ CASES = {
 }
 
 
+def drawn(seed: int) -> Case:
+    """Any shape that the stages take: few heads or many, no power of two, blocks split over any number of CTAs."""
+    rng = np.random.default_rng([seed, 2])
+    heads, latent, rope, teams = (int(rng.integers(*of)) for of in ((1, 41), (1, 9), (1, 5), (1, 4)))
+    interleaved = bool(rng.integers(2))
+    shape = Heads(
+        heads, 1, 16 * (latent + rope), rope_dim=16 * rope, interleaved=interleaved, latent=16 * latent, magnitude=1.3
+    )
+    least = -(-shape.group * (16 * latent + 4) * 4 // (BLOCK * shape.head_dim * 2))  # a team's part lies in its slots
+    return Case(shape, splits=int(rng.integers(1, 9)), teams=teams, slots=max(2, least) + int(rng.integers(2)))
+
+
+FIXED = tuple(CASES)
+DRAWN = tuple(f"drawn_{seed}" for seed in range(3))
+CASES |= {name: drawn(seed) for seed, name in enumerate(DRAWN)}
+PLACES = [
+    *((name, position) for name in FIXED for position in (0, 1, 15, 16, 33, 200, 255)),
+    *((name, position) for name in DRAWN for position in (7, 190)),
+]
+MIXES = [
+    *((name, mix) for name in FIXED for mix in ([(1, 0)], [(5, 13), (1, 63), (4, 30)], [(2, 15), (2, 16), (3, 200)])),
+    *((name, [(3, 30), (2, 130)]) for name in DRAWN),
+]
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     folder = tmp_path_factory.mktemp("latents")
@@ -81,8 +106,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     return SimLibrary(compile_sim(folder / "latents.cu", folder, "check"))
 
 
-@pytest.mark.parametrize("position", [0, 1, 15, 16, 33, 200, 255])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "position"), PLACES)
 def test_latent_attention(library: SimLibrary, name: str, position: int) -> None:
     case, heads = CASES[name], CASES[name].heads
     rng = np.random.default_rng([position, *name.encode()])
@@ -114,8 +138,7 @@ def test_latent_attention(library: SimLibrary, name: str, position: int) -> None
 
 
 # Of each sequence its rows and where it stands: pairs and what is left over, blocks that begin and end within.
-@pytest.mark.parametrize("mix", [[(1, 0)], [(5, 13), (1, 63), (4, 30)], [(2, 15), (2, 16), (3, 200)]], ids=str)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(("name", "mix"), MIXES, ids=str)
 def test_rows_of_prompts(library: SimLibrary, name: str, mix: list[tuple[int, int]]) -> None:
     """Against numpy, and each sequence beside the others as alone, to the bit."""
     case, heads = CASES[name], replace(CASES[name].heads, shared=True, rope_dim=0)
