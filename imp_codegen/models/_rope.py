@@ -49,6 +49,9 @@ def read_rope(
         raise meta.wrong(what, "an even number of elements")
     theta = meta.number(key("freq_base"), default=10000.0, minimum=1e-3, maximum=MAX_SCALE)
     kind = meta.string(key("scaling.type"), default="default" if hf else "linear")
+    if kind not in ("none", "default", "linear", "yarn", *(("llama3",) if hf else ()), *others):
+        known = "default, linear, yarn or llama3" if hf else f"none, linear or yarn (llama-3 has {ROPE_FREQUENCIES})"
+        raise meta.wrong(key("scaling.type"), known)
     divisors, magnitude = stored_divisors(checkpoint, ROPE_FREQUENCIES, dim // 2), 1.0
     if not hf:
         old = meta.number(key("scale_linear"), 1.0, minimum=1 / MAX_SCALE, maximum=MAX_SCALE)
@@ -60,11 +63,8 @@ def read_rope(
     elif kind == "yarn":
         divisors = divisors * _yarn(checkpoint, architecture, dim, theta, factor, whole=whole_yarn)
         magnitude = _yarn_magnitude(checkpoint, architecture, factor)
-    elif kind == "llama3" and hf:
+    elif kind == "llama3":
         divisors = _llama3(meta, architecture, dim, theta, factor)
-    elif kind not in ("none", "default", *others):
-        known = "default, linear, yarn or llama3" if hf else f"none, linear or yarn (llama-3 has {ROPE_FREQUENCIES})"
-        raise meta.wrong(key("scaling.type"), known)
     divisors = np.minimum(divisors, STILL)
     factors = () if (divisors == 1).all() else tuple(divisors.tolist())
     return RopeSpec(dim, theta, interleaved, factors, magnitude)

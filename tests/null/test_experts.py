@@ -166,6 +166,34 @@ def test_fields_that_do_not_fit_are_named(fields: dict[str, Any], expected: str,
     assert expected in refusal(with_fields(FOLDER, tmp_path / "hf", **fields))
 
 
+# Fields of every family whose values decide what a mixture answers, and what is said of one that is not known.
+ODD_FIELDS: dict[str, tuple[Any, str]] = {
+    "hidden_act": ("relu", "is 'relu', expected one of silu, swish, gelu"),
+    "rope_parameters": ({"rope_type": "odd"}, "rope_parameters.rope_type is 'odd', expected"),
+    "scoring_func": ("tanh", "scoring_func"),
+    "n_group": (4, "n_group is 4, expected"),
+    "norm_topk_prob": ("some", "norm_topk_prob is 'some', expected true or false"),
+    "router_bias": (True, "key 'router_bias' is True, but imp does not know this key"),
+}
+ODD_FAMILIES = ("mixtral_folder", "qwen3_moe", "qwen2_moe", "gpt_oss", "gemma4_moe", "deepseek_v3", "glm4_moe_lite")
+
+
+@pytest.mark.parametrize("field", ODD_FIELDS)
+@pytest.mark.parametrize("family", ODD_FAMILIES)
+def test_a_value_that_is_not_known_is_named_in_every_family(family: str, field: str, tmp_path: Path) -> None:
+    value, expected = ODD_FIELDS[field]
+    folder = FIXTURES / family / "hf"
+    said = json.loads((folder / "config.json").read_text("utf-8"))
+    name = "hidden_activation" if field == "hidden_act" and field not in said else field
+    for other in ("rope_scaling", "rope_theta") if field == "rope_parameters" else ():
+        said.pop(other, None)
+    if family in ("deepseek_v3", "glm4_moe_lite") and field == "n_group":
+        value, expected = 5, "n_group is 5, expected a divisor of the number of experts"
+    shutil.copytree(folder, tmp_path / "hf")
+    (tmp_path / "hf" / "config.json").write_text(json.dumps(said | {name: value}), "utf-8")
+    assert expected in refusal(tmp_path / "hf")
+
+
 def test_a_stack_is_its_matrices_below_one_another() -> None:
     names = [f"model.layers.0.mlp.experts.{expert}.up_proj.weight" for expert in (2, 0, 3)]
     with closing(open_checkpoint(FOLDER)) as checkpoint:

@@ -74,6 +74,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}},
         "config.json: rope_scaling.rope_type is 'dynamic', expected default, linear, yarn or llama3",
     ),
+    "a rotary embedding of another kind, without numbers": (
+        {"rope_scaling": {"rope_type": "dynamic"}},
+        "config.json: rope_scaling.rope_type is 'dynamic', expected default, linear, yarn or llama3",
+    ),
     "a kind without its numbers": ({"rope_scaling": {"rope_type": "llama3"}}, "has no key rope_scaling.factor"),
     "numbers that contradict each other": (
         {"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4, "high_freq_factor": 4,
