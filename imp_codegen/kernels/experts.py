@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from imp_codegen.graph import Edges, Op, label
 from imp_codegen.kernels import expert_down, expert_gate_up, gemm_fp4, gemm_mma, gemm_wgmma, router
+from imp_codegen.kernels.choice import cheapest
 from imp_codegen.kernels.encode import encode
 from imp_codegen.kernels.expert_down import ExpertDown
 from imp_codegen.kernels.expert_gate_up import ExpertGateUp
@@ -21,9 +22,7 @@ from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Gated
 
-# Times that rows may read an expert's weights before going by expert is faster. 32 rows of Qwen3-30B-A3B, which read it
-# 2.3 times, took 154 us of a layer by row and 192 by expert, 64 (4.1) 288 and 226 (H200): equal at 43 rows.
-_MOST_READS = 2.9
+_OFTEN = 2  # rows that share an expert, on average
 _ROUTE_WARPS = 4
 _COMBINE_THREADS = 128
 
@@ -36,14 +35,19 @@ class Experts(Match):
     second: ExpertDown
 
     def lower(self, low: Lowering) -> tuple[KernelSpec, ...]:
-        """By expert, if all products can be made so and rows share experts often enough."""
+        """By expert, if all products can be made so; steps of several sequences the faster way of both.
+
+        Where times mean nothing, by expert if rows share an expert often.
+        """
         weights = (self.first.gate.weight, self.first.up.weight, self.second.linear.weight)
         gate, up, _ = weights
         alike = (low.layout(gate), low.tile(gate)) == (low.layout(up), low.tile(up))
-        grouped = alike and all(takes(low, weight) for weight in weights)
-        likely = Places(self.first.route, low.rows, 1).likely_experts
-        shared = low.rows * self.first.route.used > _MOST_READS * likely
-        return self._by_expert(low) if grouped and shared else self._by_row(low)
+        if not (alike and all(takes(low, weight) for weight in weights)):
+            return self._by_row(low)
+        if not low.batch:
+            return self._by_expert(low)
+        shared = low.rows * self.first.route.used > _OFTEN * Places(self.first.route, low.rows, 1).likely_experts
+        return cheapest(low, (self._by_expert, self._by_row) if shared else (self._by_row, self._by_expert))
 
     def _by_row(self, low: Lowering) -> tuple[KernelSpec, ...]:
         return (self._router(low), *self.first.lower(low)[1:], *self.second.lower(low))

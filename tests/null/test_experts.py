@@ -27,10 +27,10 @@ from imp_codegen.stored import open_source
 from imp_codegen.targets import find_target
 from model_checks import FIXTURES
 from small_gguf import add_key
-from two_forms import CONFIG
 
 QWEN3, MIXTRAL = FIXTURES / "qwen3_moe" / "qwen3_moe-Q4_K_M.gguf", FIXTURES / "mixtral" / "mixtral-Q4_K_M.gguf"
 FOLDER = FIXTURES / "qwen3_moe" / "hf"
+SHAPES = Path(__file__).parents[2] / "models" / "shapes"
 
 
 def planned(path: Path) -> ModelSpec:
@@ -254,14 +254,16 @@ def test_products_by_expert_are_of_halfs_on_every_card() -> None:
             assert kernel.tiles.kind.startswith("half "), target
 
 
-@pytest.mark.parametrize(("experts", "used", "rows"), [(8, 2, 16), (128, 8, 64)])
-def test_rows_that_share_experts_go_by_expert(experts: int, used: int, rows: int, tmp_path: Path) -> None:
-    """And fewer do not, each of which then reads its own experts' weights."""
-    mixture = {"architectures": ["Qwen3MoeForCausalLM"], "num_experts": experts, "num_experts_per_tok": used}
-    config = {**CONFIG, **mixture, "moe_intermediate_size": 64, "norm_topk_prob": True}
-    (tmp_path / "config.json").write_text(json.dumps(config), "utf-8")
-    with closing(random_checkpoint(tmp_path / "config.json", "Q8_0")) as checkpoint:
-        plan = plan_model(checkpoint, (find_target("sm_90a"),), CompileOptions(form="graph")).plan
+@pytest.mark.parametrize(
+    ("shape", "target", "rows"),
+    [("qwen3-30b-a3b", "sm_90a:h200", 64), ("qwen3-30b-a3b", "sm_120a", 16), ("mixtral-8x7b", "sm_120a", 8)],
+)
+def test_rows_that_share_experts_go_by_expert(shape: str, target: str, rows: int, tmp_path: Path) -> None:
+    """From so many rows on it is faster: sooner where memory is slower, and where there are few experts."""
+    config = json.loads((SHAPES / f"{shape}.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1, "vocab_size": 999}), "utf-8")
+    with closing(random_checkpoint(tmp_path / "config.json", "Q4_K_M")) as checkpoint:
+        plan = plan_model(checkpoint, (find_target(target),), CompileOptions(form="graph")).plan
     programs = {program.name: [kernel.entry for kernel in program.kernels] for program in plan.targets[0].programs}
     batches = {name: entries for name, entries in programs.items() if name.startswith("batch_r")}
     by_expert = {name for name, entries in batches.items() if any(entry.startswith("places") for entry in entries)}
