@@ -73,6 +73,8 @@ def test_odd_widths_compile_without_spills(tmp_path, name):
 
 EXPERTS = {  # the shape, and layers of each kind that it has; bytes that attention of one row may keep on its stack
     "qwen3-30b-a3b": ({"num_hidden_layers": 1}, 0),
+    "mixtral-8x7b": ({"num_hidden_layers": 1}, 0),
+    "gpt-oss-20b": ({"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}, 0),
     "deepseek-v2-lite": ({"num_hidden_layers": 2}, 0),  # the first is dense
     # Eight queries of 512 elements have one register too few, once (sm_120a, nvcc 13.5).
     "gemma-4-26b-a4b": ({"num_hidden_layers": 2, "layer_types": ["sliding_attention", "full_attention"]}, 8),
@@ -87,7 +89,8 @@ def test_experts_compile_without_spills(tmp_path, shape):
     layers, attention = EXPERTS[shape]
     path.write_text(json.dumps(config | layers | {"vocab_size": 1000}), "utf-8")
     targets = tuple(with_one_chunk(target, -1) for target in TARGETS)
-    check_compiles(random_checkpoint(path, "Q4_K_M"), targets, attention)
+    quant = "MXFP4_MOE" if shape == "gpt-oss-20b" else "Q4_K_M"
+    check_compiles(random_checkpoint(path, quant), targets, attention)
 
 
 def check_compiles(checkpoint, targets, attention=0):

@@ -16,7 +16,7 @@ constexpr int popcount(unsigned bits) { return bits == 0 ? 0 : 1 + popcount(bits
 template <unsigned Mask>
 __device__ __forceinline__ float add_bias(const float* const* of, int matrix, int row, float value) {
   if ((Mask >> matrix & 1u) == 0) return value;
-  const int place = popcount(Mask & ((1u << matrix) - 1));
+  const int place = bits_in(Mask & ((1u << matrix) - 1));
   const float* bias = of[0];
 #pragma unroll
   for (int i = 1; i < popcount(Mask); i++) bias = place == i ? of[i] : bias;
