@@ -1,4 +1,8 @@
-"""The search for a block's scale: of several, the one with the least squared error."""
+"""The search for a block's scale: of several, the one with the least squared error.
+
+A block is a column of float32[per, blocks], so that sums over blocks are sums of rows. Time is passes over all weights,
+0.1 to 0.3 ns a weight each: what can be done once for a block is.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.formats import Floats
+from imp_codegen.formats import Bytes, Floats
 
 SMALLEST = np.float32(2.0**-126)
 """Of normal numbers: no scale is below it, so that quotients are finite."""
@@ -22,19 +26,25 @@ class Grid:
     normal: float
     most: float
 
-    def nearest(self, sizes: Floats, spare: Floats | None = None) -> Floats:
-        """The nearest of them to each, ties to even, written over `sizes`; `spare` is room for as many.
+    def nearest(self, sizes: Floats, room: Floats, out: Floats) -> Floats:
+        """The nearest of them to each of `sizes`, none of which is above `most`. `room` is for as many.
 
-        A float32 to which 1.5 * 2^23 steps are added has no bits below the step left; the step follows the exponent.
+        Veltkamp's splitting: c - (c - x) keeps of x the bits that c = (2^k + 1) x leaves. With a c that falls no lower
+        than for the smallest normal number, it keeps multiples of that one's step below it.
         """
-        shift = np.empty_like(sizes) if spare is None else spare
-        np.minimum(sizes, np.float32(self.most), out=sizes)
-        np.bitwise_and(sizes.view(np.uint32), np.uint32(0x7F800000), out=shift.view(np.uint32))
-        np.maximum(shift, np.float32(self.normal), out=shift)
-        shift *= np.float32(1.5 * 2.0 ** (23 - self.mantissa))
-        sizes += shift
-        sizes -= shift
-        return sizes
+        factor = np.float32(2 ** (23 - self.mantissa) + 1)
+        np.multiply(sizes, factor, out=room)
+        np.maximum(room, np.float32(self.normal) * factor, out=room)
+        np.subtract(room, sizes, out=out)
+        return np.subtract(room, out, out=out)
+
+    def codes(self, numbers: Floats) -> Bytes:
+        """The codes of such numbers, from 0 on: up to the first normal one steps, then bits that follow one another."""
+        normal, shift = np.float32(self.normal), np.uint32(23 - self.mantissa)
+        steps = np.minimum(numbers, normal) * np.float32(2**self.mantissa / self.normal)
+        bits = np.maximum(numbers, normal).view(np.uint32) - normal.view(np.uint32)
+        codes: Bytes = steps.astype(np.uint8) + (bits >> shift).astype(np.uint8)
+        return codes
 
 
 def blocks_of(weights: Floats, per: int) -> Floats:
@@ -43,30 +53,34 @@ def blocks_of(weights: Floats, per: int) -> Floats:
 
 
 def _total(values: Floats) -> Floats:
-    """Of each column, of whose elements there are a power of two. In one order, which numpy's own sum has not."""
+    """Of each column, of whose elements there are a power of two, written over them.
+
+    In one order, which numpy's own sum has not.
+    """
     while len(values) > 1:
         half = len(values) // 2
-        values = values[:half] + values[half:]
+        values = np.add(values[:half], values[half:], out=values[:half])
     total: Floats = values[0]
     return total
 
 
-def least_error(sizes: Floats, grid: Grid, candidates: Iterable[Floats]) -> tuple[NDArray[np.intp], Floats]:
-    """Which of the candidates, a scale for each block float32[blocks], is best for each; and the scales.
+def least_error(sizes: Floats, grid: Grid, candidates: Iterable[Floats]) -> NDArray[np.int8]:
+    """Which of the candidates is best for each block: numbers int8[blocks].
 
-    Of equals it is the first. A scale of zero, which stands for a block of zeros, is number -1, and first of all.
+    A candidate is a scale for each block, float32[blocks], or one for all, float32[1]. Of equals it is the first. A
+    scale of zero, which stands for a block of zeros, is number -1, and first of all.
     """
-    best = np.full(sizes.shape[1], -1, np.intp)
-    scales = np.zeros(sizes.shape[1], np.float32)
-    least = _total(sizes * sizes)
-    error, spare = np.empty_like(sizes), np.empty_like(sizes)
-    for number, scale in enumerate(candidates):
-        np.multiply(sizes, np.float32(1) / scale, out=error)
-        grid.nearest(error, spare)
-        error *= scale
-        error -= sizes
-        error *= error
-        found = _total(error)
-        better = found < least
-        best[better], scales[better], least[better] = number, scale[better], found[better]
-    return best, scales
+    quotients, found, room = np.empty_like(sizes), np.empty_like(sizes), np.empty_like(sizes)
+    peaks, least = sizes.max(axis=0), _total(np.multiply(sizes, sizes, out=found)).copy()
+    best = np.zeros(sizes.shape[1], np.int8)  # counted from 1
+    for number, scales in enumerate(candidates, 1):
+        np.multiply(sizes, np.float32(1) / scales, out=quotients)
+        above = (peaks > scales * np.float32(grid.most)).any()
+        grid.nearest(np.minimum(quotients, np.float32(grid.most), out=found) if above else quotients, room, found)
+        found -= quotients
+        found *= found
+        error = _total(found) * (scales * scales)
+        np.maximum(best, (error < least).view(np.int8) * np.int8(number), out=best)
+        np.minimum(least, error, out=least)
+    best -= np.int8(1)
+    return best

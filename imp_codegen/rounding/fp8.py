@@ -23,15 +23,12 @@ def _round(weights: Floats) -> Bytes:
     rows, cols = weights.shape
     sizes = blocks_of(weights, _PER)
     peaks = sizes.max(axis=0)
-    tried = (np.full_like(peaks, 1 / top) for top in _TOPS)
-    best, _ = least_error(sizes / np.maximum(peaks, SMALLEST), _GRID, tried)
+    best = least_error(sizes / np.maximum(peaks, SMALLEST), _GRID, np.float32(1) / _TOPS[:, None])
     scales = np.maximum(peaks / _TOPS[best], SMALLEST)
-    values = _GRID.nearest(sizes / scales)
-    # Numbers below the normal ones have the exponent of these once one of them is added: 8 codes more.
-    small = values < _GRID.normal
-    bits = np.where(small, values + np.float32(_GRID.normal), values).view(np.uint32) >> 20
-    codes = (bits - np.where(small, np.uint32(968), np.uint32(960))).astype(np.uint8).T.reshape(rows, cols)
-    codes |= (np.signbit(weights) & (codes > 0)).astype(np.uint8) << 7
+    sizes /= scales
+    np.minimum(sizes, np.float32(_GRID.most), out=sizes)
+    codes = _GRID.codes(_GRID.nearest(sizes, np.empty_like(sizes), sizes)).T.reshape(rows, cols)
+    codes |= (np.signbit(weights) & (codes > 0)).view(np.uint8) << np.uint8(7)
     return np.concatenate([codes, scales.reshape(rows, -1).view(np.uint8)], axis=1)
 
 
