@@ -127,8 +127,8 @@ def _grouped(codes: Tensor, checkpoint: Checkpoint) -> Source:
             f"{checkpoint.path}: tensor {codes.name!r} is F8_E4M3, which needs one tensor of scales; there is {what}"
         )
     scales = Tensor(f"{module}{found[0]}")
-    match checkpoint.tensors[scales.name].shape:
-        case (_, columns) if columns > 1:
+    match checkpoint.tensors[scales.name].shape, checkpoint.tensors[codes.name].shape:
+        case (count, columns), (rows, _) if columns > 1 or 1 < count < rows:
             return Group("FP8_BLOCKS", (codes, Float32(scales)))
     return Group("FP8_ROWS", (codes, Float32(scales)))
 

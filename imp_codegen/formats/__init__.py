@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -47,6 +48,7 @@ class FormatError(ImpError):
 class Part:
     """An array of a row: `nbytes` bytes for every `weights` consecutive weights, or once a row where that is 0.
 
+    The last of a row may be fewer weights, where the format's blocks allow it.
     `rows`: consecutive rows that share it, where a group's tensor has it once for all of them.
     """
 
@@ -56,7 +58,7 @@ class Part:
 
     def row_bytes(self, cols: int) -> int:
         """Bytes of `cols` weights of one row in this array."""
-        return cols // self.weights * self.nbytes if self.weights else self.nbytes
+        return -(-cols // self.weights) * self.nbytes if self.weights else self.nbytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,11 @@ class Format:
         """Bytes of a block in the file, but for what a row has once."""
         return sum(part.row_bytes(self.block) for part in self.parts if part.weights)
 
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a row is its weights one after the other, and nothing else."""
+        return self.block == 1 and len(self.parts) == 1
+
     def row_bytes(self, cols: int) -> int:
         """Bytes of a row of `cols` weights in the file."""
         if cols <= 0 or cols % self.block:
@@ -113,7 +120,11 @@ class Format:
     def cols(self, row_bytes: int) -> int:
         """Weights of a row of so many bytes."""
         once = sum(part.nbytes for part in self.parts if not part.weights)
-        cols = (row_bytes - once) // self.block_bytes * self.block
+        whole = math.lcm(self.block, *(part.weights for part in self.parts if part.weights))
+        nbytes = sum(part.row_bytes(whole) for part in self.parts if part.weights)
+        cols = (row_bytes - once) * whole // nbytes // self.block * self.block
+        while cols > 0 and self.row_bytes(cols) > row_bytes:  # as its last scale is for fewer weights than others
+            cols -= self.block
         if cols <= 0 or self.row_bytes(cols) != row_bytes:
             raise FormatError(f"{self.name}: {row_bytes} bytes are no row of blocks of {self.block} weights")
         return cols

@@ -54,7 +54,8 @@ class Layout:
     the weights with: int8 codes with a scale per 32, or floats. `halfs`: a prompt's products may round weights to
     float16, as they have not more bits than are then left of them; those of codes always do. `planes`: the bfloat16
     terms that hold a float exactly, for products that may not. `fp4`: its codes and scales are what FP4 tensor cores
-    take (the header's `four_scales` and `factor`). `targets`: those that have its instructions; empty for
+    take (the header's `four_scales` and `factor`). `ragged`: rows may be multiples of this, too; one that is no
+    whole number of blocks is one tile. `targets`: those that have its instructions; empty for
     all.
     """
 
@@ -68,6 +69,7 @@ class Layout:
     decode: Callable[..., Floats]
     planes: int = 0
     fp4: bool = False
+    ragged: int = 0
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -77,6 +79,12 @@ class Layout:
     def block(self) -> int:
         """Weights that a tile cannot cut through."""
         return max(section.weights for section in self.sections)
+
+    def fits(self, cols: int) -> bool:
+        """Whether rows of `cols` weights can be cut into tiles."""
+        if cols % self.block == 0:
+            return True
+        return self.ragged > 0 and cols % self.ragged == 0 and cols <= _LONGEST_CUT * self.tile_weights
 
     def row_bytes(self, cols: int) -> int:
         """Bytes of a row of `cols` weights, without padding."""
@@ -185,7 +193,7 @@ def _round16(nbytes: int) -> int:
 
 def choose_tile(layout: Layout, cols: int, each: int = 0) -> Tile:
     """Tile of a matrix with rows of `cols` weights; of a stack of such, no tile has rows of two: `each` has so many."""
-    length = cols if cols <= layout.tile_weights else _cut(layout, cols)
+    length = cols if cols <= layout.tile_weights or cols % layout.block else _cut(layout, cols)
     rows = _MOST_ROWS
     while rows > 1 and (rows * length > layout.tile_weights or each % rows):
         rows //= 2
@@ -242,8 +250,7 @@ def layout_for(fmt: Format, rows: int, cols: int, targets: Collection[str]) -> L
     if not common:
         where = "; ".join(f"{layout.name} is for {', '.join(layout.targets) or 'every target'}" for layout in taking)
         raise FormatError(f"no layout that takes {fmt.name} is for all of {', '.join(targets)}: {where}")
-    if all(cols % layout.block for layout in common):
-        blocks = " or ".join(f"{layout.block} ({layout.name})" for layout in common)
+    if not any(layout.fits(cols) for layout in common):
+        blocks = " or ".join(f"{layout.ragged or layout.block} ({layout.name})" for layout in common)
         raise FormatError(f"a row of {cols} weights is not a whole number of blocks of {blocks}")
-    common = [layout for layout in common if cols % layout.block == 0]
-    return min(common, key=lambda layout: plane_bytes(layout, rows, cols))
+    return min((layout for layout in common if layout.fits(cols)), key=lambda layout: plane_bytes(layout, rows, cols))

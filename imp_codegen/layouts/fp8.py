@@ -1,4 +1,4 @@
-"""FP8: F8_E4M3 codes as they are, and a float32 scale per 128 of them.
+"""FP8: F8_E4M3 codes as they are, and a float32 scale per 128 of them; the last of a row may be for fewer.
 
 A row's own scale is stored again for each 128 codes, and 1 where there is none: 3 % more bytes than the file has, and
 one kernel for all of them.
@@ -20,7 +20,7 @@ def _arguments(fmt: Format) -> tuple[int, ...] | None:
 
 def _split(fmt: Format, raw: Bytes) -> tuple[Bytes, Bytes]:
     cols = fmt.cols(raw.shape[1])
-    groups = cols // _BLOCK
+    groups = -(-cols // _BLOCK)
     match fmt.name:
         case "FP8_BLOCKS":
             scales = np.ascontiguousarray(raw[:, cols:])
@@ -32,8 +32,9 @@ def _split(fmt: Format, raw: Bytes) -> tuple[Bytes, Bytes]:
 
 
 def _decode(fmt: Format, codes: Bytes, scales: Bytes) -> Floats:
+    wide = np.repeat(np.ascontiguousarray(scales).view("<f4"), _BLOCK, axis=1)[:, : codes.shape[1]]
     with np.errstate(invalid="ignore", over="ignore"):  # a file may hold any scales; they are its values
-        weights: Floats = E4M3[codes] * np.repeat(np.ascontiguousarray(scales).view("<f4"), _BLOCK, axis=1)
+        weights: Floats = E4M3[codes] * wide
     return weights
 
 
@@ -42,6 +43,7 @@ LAYOUT = Layout(
     activation="bf16",
     tile_weights=4096,
     halfs=True,
+    ragged=32,
     sections=(Part(1, 1), Part(4, _BLOCK)),
     arguments=_arguments,
     split=_split,

@@ -30,7 +30,7 @@ def _place(weight: Weight, stored: Stored, path: Path, targets: Collection[str])
     if stored.shape != weight.shape:
         raise CheckpointError(f"{path}: {weight.name} has shape {list(stored.shape)}, expected {list(weight.shape)}")
     if vector:
-        if fmt.block != 1:
+        if not fmt.one_by_one:
             raise CheckpointError(f"{path}: {weight.name} is {fmt.name}; a vector must be F32, F16 or BF16")
         return Placed(weight, fmt, None, None, Plane(weight.name, fmt.name, VECTOR, 1, weight.cols, weight.cols * 4))
     if weight.cols % PRODUCT_COLS:

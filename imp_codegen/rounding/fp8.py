@@ -21,15 +21,17 @@ _TOPS = E4M3[0x77:0x7F][::-1]
 
 def _round(weights: Floats) -> Bytes:
     rows, cols = weights.shape
+    if short := -cols % _PER:  # of a row's last block; zeros change neither its scale nor its error
+        weights = np.pad(weights, ((0, 0), (0, short)))
     sizes = blocks_of(weights, _PER)
     peaks = sizes.max(axis=0)
     best = least_error(sizes / np.maximum(peaks, SMALLEST), _GRID, np.float32(1) / _TOPS[:, None])
     scales = np.maximum(peaks / _TOPS[best], SMALLEST)
     sizes /= scales
     np.minimum(sizes, np.float32(_GRID.most), out=sizes)
-    codes = _GRID.codes(_GRID.nearest(sizes, np.empty_like(sizes), sizes)).T.reshape(rows, cols)
+    codes = _GRID.codes(_GRID.nearest(sizes, np.empty_like(sizes), sizes)).T.reshape(rows, -1)
     codes |= (np.signbit(weights) & (codes > 0)).view(np.uint8) << np.uint8(7)
-    return np.concatenate([codes, scales.reshape(rows, -1).view(np.uint8)], axis=1)
+    return np.concatenate([codes[:, :cols], scales.reshape(rows, -1).view(np.uint8)], axis=1)
 
 
-ROUNDING = Rounding("fp8", "FP8_BLOCKS", _PER, _round)
+ROUNDING = Rounding("fp8", "FP8_BLOCKS", 1, _round)

@@ -35,7 +35,7 @@ def rows_of(stored: Stored) -> tuple[int, int]:
 
 def check_vector(inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
     """CheckpointError if it is a vector whose elements are not stored one by one."""
-    if len(inner.shape) == 1 and inner.format.block != 1:
+    if len(inner.shape) == 1 and not inner.format.one_by_one:
         raise misfit(checkpoint, source, inner, "a vector of F32, F16 or BF16")
 
 

@@ -16,13 +16,13 @@ class StoredHeadColumns:
             raise misfit(checkpoint, source, inner, f"a matrix of {heads} heads")
         self._head, self._cols = inner.shape[0] // heads, inner.shape[1]
         self.shape = (heads * self._cols, self._head)
-        self.format = inner.format if inner.format.block == 1 else formats()["F32"]
+        self.format = inner.format if inner.format.one_by_one else formats()["F32"]
         self._inner = inner
 
     def rows(self, start: int, stop: int) -> Bytes:
         first, last = start // self._cols, -(-stop // self._cols)
         stored = self._inner.rows(first * self._head, last * self._head)
-        if self._inner.format.block > 1:
+        if not self._inner.format.one_by_one:
             stored = np.ascontiguousarray(self._inner.format.dequantize(stored), "<f4").view(np.uint8)
         elements = stored.reshape(last - first, self._head, self._cols, self.format.block_bytes).swapaxes(1, 2)
         columns = elements.reshape((last - first) * self._cols, self._head * self.format.block_bytes)
@@ -31,7 +31,7 @@ class StoredHeadColumns:
 
 class StoredTransposed:
     def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
-        if len(inner.shape) != 3 or inner.format.block != 1:
+        if len(inner.shape) != 3 or not inner.format.one_by_one:
             raise misfit(checkpoint, source, inner, "a stack of matrices of F32, F16 or BF16")
         experts, self._cols, self._each = inner.shape
         self.shape = (experts, self._each, self._cols)
@@ -51,7 +51,7 @@ class StoredTransposed:
 
 class StoredFlat:
     def __init__(self, inner: Stored, source: Source, checkpoint: Checkpoint) -> None:
-        if len(inner.shape) != 2 or inner.format.block != 1:
+        if len(inner.shape) != 2 or not inner.format.one_by_one:
             raise misfit(checkpoint, source, inner, "a matrix of F32, F16 or BF16")
         self._rows = inner.shape[0]
         self.shape = (self._rows * inner.shape[1],)

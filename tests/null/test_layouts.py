@@ -57,7 +57,8 @@ def truth(fmt: Format, raw: NDArray[np.uint8]) -> NDArray[np.float32]:
             cols = fmt.cols(raw.shape[1])
             codes = np.array([e4m3(code) for code in range(256)], np.float32)[raw[:, :cols]]
             scales = np.ascontiguousarray(raw[:, cols:]).view("<f4")
-            return codes * (np.repeat(scales, cols // scales.shape[1], 1) if scales.size else np.float32(1))
+            wide = np.repeat(scales, 128, 1)[:, :cols] if fmt.name == "FP8_BLOCKS" else scales
+            return codes * (wide if scales.size else np.float32(1))
         return np.asarray(gguf.quants.dequantize(raw, gguf.GGMLQuantizationType[fmt.name]), np.float32)
 
 
@@ -115,7 +116,10 @@ COLUMNS = (256, 512, 768, 2560, 4096, 4864, 5120, 9728, 11008, 12288, 14336, 171
 def test_lossless(name: str, layout: str, data: st.DataObject) -> None:
     fmt, placed = format_named(name), layouts()[layout]
     small = st.integers(1, 40).map(lambda blocks: blocks * math.lcm(fmt.block, placed.block, 32))
-    cols = data.draw(st.one_of(st.sampled_from(COLUMNS), small), "cols")
+    columns = [st.sampled_from(COLUMNS), small]
+    if placed.ragged:
+        columns += [st.sampled_from((704, 2880, 10944)), st.integers(1, 200).map(lambda count: count * 32)]
+    cols = data.draw(st.one_of(columns), "cols")
     rows = data.draw(st.integers(1, 19), "rows")
     raw = random_rows(fmt, rows, cols, data.draw(st.integers(0, 2**32 - 1), "seed"))
     tile = choose_tile(placed, cols)
@@ -193,6 +197,22 @@ def test_extreme_scales(name: str, scale: float, byte: int | None) -> None:
 )
 def test_tile_of_shape(layout: Layout, cols: int, tile: Tile) -> None:
     assert choose_tile(layout, cols) == tile
+
+
+def test_rows_that_end_within_a_block() -> None:
+    """Of 704 = 5.5 * 128 weights a row has six scales, of 10,944 it has 86; it is then one tile, up to some length."""
+    fmt, fp8 = format_named("FP8_BLOCKS"), layouts()["FP8"]
+    assert fmt.row_bytes(704) == 704 + 4 * 6
+    assert [fmt.cols(cols + 4 * -(-cols // 128)) for cols in range(1, 300)] == [*range(1, 300)]
+    for bad in (4, 133, 136):  # between 128 weights, which have one scale, and 129, which have two
+        with pytest.raises(FormatError, match=f"FP8_BLOCKS: {bad} bytes are no row"):
+            fmt.cols(bad)
+    assert choose_tile(fp8, 704) == Tile(4, 704)
+    assert choose_tile(fp8, 10944) == Tile(1, 10944)
+    assert choose_tile(fp8, 12288) == Tile(1, 4096)
+    assert layout_for(fmt, 8, 16384 - 64, ()) is fp8
+    with pytest.raises(FormatError, match=r"a row of 48 weights is not a whole number of blocks of 32 \(FP8\)"):
+        layout_for(fmt, 8, 48, ())
 
 
 def test_plane_sizes() -> None:

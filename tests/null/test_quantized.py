@@ -13,7 +13,7 @@ import pytest
 from converted import stored
 from e4m3 import e4m3
 from edited_folder import Tensors, hold, say
-from fp8_folder import BLOCKS, COMPRESSED, GROUP, LLAMA, MODELOPT, quantised
+from fp8_folder import BLOCKS, COMPRESSED, GROUP, LLAMA, MODELOPT, narrowed, quantised
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
 from imp_codegen.formats import format_named
@@ -66,6 +66,40 @@ def test_weights_are_codes_times_scales(
         half = expected[name].reshape(2, 2, -1, expected[name].shape[1]).swapaxes(1, 2).reshape(expected[name].shape)
         weight = compiled.weights["blk.0.attn_k.weight"]
         np.testing.assert_array_equal(weight.format.dequantize(weight.rows(3, 77)), half[3:77])
+
+
+@pytest.mark.parametrize("kind", ["blocks", "rows", "one"])
+def test_matrices_that_end_within_a_block(kind: str, tmp_path: Path) -> None:
+    """Of 128 x 128 weights that a scale is for those at the right and lower edge may be fewer: here 96, and 2 * 96."""
+    shutil.copytree(LLAMA, tmp_path / "m")
+    config = {"blocks": BLOCKS, "rows": COMPRESSED, "one": MODELOPT}[kind]
+    folder, expected = quantised(say(narrowed(tmp_path / "m", 224), quantization_config=config), kind, ("mlp.",))
+    with closing(open_checkpoint(folder)) as checkpoint:
+        compiled = plan_model(checkpoint, (find_target("sim"),), CompileOptions())
+        for ours, module in (("ffn_down", "down_proj"), ("ffn_gate", "gate_proj")):
+            placed, weight = compiled.placed[f"blk.1.{ours}.weight"], compiled.weights[f"blk.1.{ours}.weight"]
+            rows, cols = weight.shape
+            assert 224 in (rows, cols)
+            raw = weight.rows(0, rows)
+            assert placed.layout is not None
+            assert placed.tile is not None
+            unpacked = placed.layout.unpack(
+                weight.format, placed.layout.pack(weight.format, raw, placed.tile), rows, cols, placed.tile
+            )
+            np.testing.assert_array_equal(unpacked, expected[f"model.layers.1.mlp.{module}.weight"])
+
+
+def test_one_column_of_blocks(tmp_path: Path) -> None:
+    """Of a matrix of 96 columns and 512 rows there are four scales, a column: they are no row's own."""
+    shutil.copytree(LLAMA, tmp_path / "m")
+    folder, expected = quantised(
+        say(narrowed(tmp_path / "m", 96), quantization_config=BLOCKS), "blocks", ("down_proj",)
+    )
+    name = "model.layers.0.mlp.down_proj.weight"
+    with closing(open_checkpoint(folder)) as checkpoint:
+        assert checkpoint.tensors[f"{name}_scale_inv"].shape[1] == 1 < checkpoint.tensors[f"{name}_scale_inv"].shape[0]
+        weight = plan_model(checkpoint, (find_target("sim"),), CompileOptions()).weights["blk.0.ffn_down.weight"]
+        np.testing.assert_array_equal(weight.format.dequantize(weight.rows(3, 200)), expected[name][3:200])
 
 
 def drop(tensors: Tensors, end: str) -> None:

@@ -93,6 +93,15 @@ def test_fp8_stores_the_nearest_codes_and_searches_its_scales() -> None:
     assert error.sum() < 0.85 * every[0].sum()
 
 
+def test_a_row_of_fp8_may_end_within_a_block() -> None:
+    given = weights(9, 352)  # 2.75 blocks
+    raw = roundings()["fp8"].round(given)
+    assert raw.shape == (9, 352 + 3 * 4)
+    filled = roundings()["fp8"].round(np.concatenate([given, np.zeros((9, 32), np.float32)], axis=1))
+    assert np.array_equal(raw[:, :352], filled[:, :352])
+    assert np.array_equal(raw[:, 352:], filled[:, 384:])
+
+
 @pytest.mark.parametrize("rounding", roundings().values(), ids=lambda rounding: rounding.name)
 def test_a_row_is_rounded_by_itself(rounding: Rounding) -> None:
     given = weights(33, 2176)  # more than are rounded at a time

@@ -56,6 +56,13 @@ BATCHES = {
     "q6_k": Batch((Matrix("Q6_K", 64, (2, 256)),), cols=512, tokens=8, stride=64, scale=0.125, cap=2.0, stages=1),
     "f16": Batch((Matrix("F16", 66, (2, 128)),), cols=256, tokens=8, stride=66, stretches=1, slots=1),
     "bf16": Batch((Matrix("BF16", 130, (1, 96)),), cols=96, tokens=8, stride=130, stretches=1),
+    "fp8_edge": Batch(
+        (Matrix("FP8_BLOCKS", 40, (4, 160)), Matrix("FP8_ROWS", 33, (4, 160), bias=True)),
+        cols=160,
+        tokens=8,
+        stride=73,
+        stretches=1,
+    ),
     "several": Batch(
         (
             Matrix("Q4_K", 140, (4, 256)),

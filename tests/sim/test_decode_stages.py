@@ -122,6 +122,8 @@ PRODUCTS = (
     Product("q8_odd", 32 * 131, (("Q8_0", 5),), norm=True),
     Product("f32_row", 2144, (("F32", 3),), epilogue="AddRows"),
     Product("bf16_odd", 16 * 129, (("BF16", 5),), norm=True),
+    Product("fp8_edge", 32 * 65, (("FP8_BLOCKS", 5), ("FP8_ROWS", 3)), norm=True),
+    Product("fp8_long_edge", 10944, (("FP8_BLOCKS", 3),), epilogue="AddRows"),
     Product("in_place", 9728, (("F16", 5),), epilogue="AddRows", in_place=True),
     Product("in_place_f32", 3584, (("F32", 3),), in_place=True),
     Product("gated_row", 9728, (("Q4_K", 3), ("Q4_K", 3)), norm=True, epilogue="gated"),

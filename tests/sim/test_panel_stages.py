@@ -138,6 +138,12 @@ BY_WARPGROUPS = {
     "q6_k": Product((Matrix("Q6_K", 64, (2, 256)),), cols=512, tokens=64, stride=64, scale=0.125, cap=2.0),
     "f16": Product((Matrix("F16", 66, (2, 128)),), cols=256, tokens=64, stride=66),
     "bf16": Product((Matrix("BF16", 130, (1, 96)),), cols=96, tokens=64, stride=130),
+    "fp8_edge": Product(
+        (Matrix("FP8_BLOCKS", 40, (4, 160)), Matrix("FP8_ROWS", 33, (4, 160), bias=True)),
+        cols=160,
+        tokens=64,
+        stride=73,
+    ),
     "several": Product(
         (
             Matrix("Q4_K", 140, (4, 256)),
@@ -162,6 +168,7 @@ BY_WARPS = {
     "q6_k": (Warps(2, 2, half_sums=True), 64),
     "f16": (Warps(2, 1, half_sums=False), 64),
     "bf16": (Warps(1, 2, half_sums=False), 64),
+    "fp8_edge": (Warps(1, 1, half_sums=True), 32),
     "several": (Warps(2, 1, half_sums=True, warps=16, stages=4), 32),
     "gated": (Warps(1, 2, half_sums=True), 64),
     "gated_256": (Warps(2, 1, half_sums=False), 128),

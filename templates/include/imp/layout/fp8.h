@@ -1,4 +1,4 @@
-// FP8: e4m3 codes, a float32 scale per 128. They read float activations: a code has less than a half, and loses nothing.
+// FP8: e4m3 codes, a float32 scale per 128, the last of a row for fewer. They read float activations: a code has less than a half, and loses nothing.
 #pragma once
 #include "imp/layout/tile.h"
 
@@ -9,10 +9,11 @@ struct FP8 {
   static constexpr TileShape kTile = T;
   static constexpr bool kInteger = false;
   static constexpr int kGroup = 128;  // codes of a scale
+  static constexpr int kGroups = ceil_div(T.cols, kGroup);
   static constexpr int kVector = 16;
   static constexpr int kScales = round_up(T.rows * T.cols, 16);
-  static constexpr int kTileBytes = kScales + round_up(T.rows * (T.cols / kGroup) * 4, 16);
-  static_assert(T.cols % kGroup == 0, "FP8 has a scale per 128 weights");
+  static constexpr int kTileBytes = kScales + round_up(T.rows * kGroups * 4, 16);
+  static_assert(T.cols % 32 == 0, "products take 32 weights of a row");
 
   struct Lane {
     uint4 codes;
@@ -23,7 +24,7 @@ struct FP8 {
   };
 
   static __device__ __forceinline__ float scale(const std::uint8_t* tile, int row, int col) {
-    return reinterpret_cast<const float*>(tile + kScales)[row * (T.cols / kGroup) + col / kGroup];
+    return reinterpret_cast<const float*>(tile + kScales)[row * kGroups + col / kGroup];
   }
   template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
