@@ -9,21 +9,14 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import jinja2
 import numpy as np
 
+from imp_codegen import device_code
 from imp_codegen.kernels.kernel_spec import Argument, Arguments, Config, Cpp, KernelSpec, Param, ProgramSpec, Scalar
 from imp_runtime.plan import Kernel, Program
 from imp_runtime.version import VERSION
-
-
-def templates() -> Path:
-    """The folder with what the CUDA compiler sees: in a checkout beside this package, in a wheel inside it."""
-    inside = Path(__file__).parent / "templates"
-    return inside if inside.is_dir() else Path(__file__).parent.parent / "templates"
-
 
 _OWN = re.compile(r"[A-Za-z0-9_ .,:;<>(){}\[\]*&=/+·→-]*", re.ASCII)
 _COMMENT_MARKS = ("//", "/*", "*/")
@@ -199,7 +192,7 @@ def _literal(value: Scalar) -> str:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(templates()),
+        loader=jinja2.FileSystemLoader(device_code.templates()),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

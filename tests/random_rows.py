@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,8 @@ HALFS = {
     "Q4_K": (0, 2),
     "Q5_K": (0, 2),
     "Q6_K": (208,),
+    **dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S"), (0,)),
+    "IQ1_M": (),
 }
 # And those that are a byte, an exponent or an e4m3.
 BYTES = {"MXFP4": (0,), "NVFP4": (0, 1, 2, 3)}
@@ -53,9 +57,18 @@ def random_rows(fmt: Format, rows: int, cols: int, rng: np.random.Generator) -> 
     blocks = raw.reshape(-1, fmt.block_bytes)
     for at in BYTES.get(fmt.name, ()):
         blocks[:, at] = rng.integers(115, 124, len(blocks)) if fmt.name == "MXFP4" else rng.integers(0, 40, len(blocks))
-    for at in HALFS.get(fmt.name, ()):
-        blocks[:, at : at + 2] = (rng.standard_normal((len(blocks), 1)) * 0.01).astype("<f2").view(np.uint8)
+    set_halfs(fmt.name, blocks, lambda: rng.standard_normal(len(blocks)) * 0.01)
     return raw
+
+
+def set_halfs(name: str, blocks: NDArray[np.uint8], draw: Callable[[], NDArray[np.float64]]) -> None:
+    """Give blocks of a format uint8[n, bytes] the float16 scales that `draw` makes, float64[n]."""
+    for at in HALFS.get(name, ()):
+        blocks[:, at : at + 2] = draw().astype("<f2")[:, None].view(np.uint8)
+    if name == "IQ1_M":  # whose scale is the upper nibbles of four uint16
+        words = blocks[:, 48:].view("<u2")
+        bits = draw().astype("<f2").view("<u2")[:, None] >> np.arange(0, 16, 4, dtype=np.uint16)
+        words[:] = words & 0x0FFF | bits << 12
 
 
 def place(fmt: Format, rows: int, cols: int, tile: Tile | None = None) -> tuple[Layout, Tile, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from imp_codegen import emit
+from imp_codegen import device_code
 from imp_codegen.build.failure import BuildError, first_error
 from imp_codegen.build.processes import Processes
 
@@ -155,7 +155,7 @@ ENGINE_FLAGS = (*_COMMON, "-O2")  # the engine is never instrumented
 
 def engine_sources(flavour: Flavour) -> list[Path]:
     """What the simulator's kernels are linked with."""
-    folder = emit.templates() / "include" / "imp" / "sim"
+    folder = device_code.templates() / "include" / "imp" / "sim"
     return sorted([*folder.glob("engine_*.cpp"), *(folder.glob("check_*.cpp") if flavour == "check" else ())])
 
 
@@ -172,6 +172,6 @@ def key(compiler: Compiler, *parts: str) -> str:
 
 def _headers(isa: str) -> Iterable[Path]:
     """Every header that a source may include, sorted, and the simulator's engine."""
-    include = emit.templates() / "include" / "imp"
+    include = device_code.templates() / "include" / "imp"
     folders = (include / "layout", include / "stage", include / isa)
     return sorted(path for folder in folders for path in folder.iterdir() if path.is_file())

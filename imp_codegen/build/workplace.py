@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from imp_codegen import emit
+from imp_codegen import device_code
 from imp_codegen.build import cache
 from imp_codegen.build.failure import BuildError, first_error
 from imp_codegen.build.processes import Processes
@@ -36,7 +36,7 @@ class Workplace:
                 "set IMP_CACHE_DIR to another folder"
             )
         folder.mkdir()
-        (folder / "include").symlink_to(emit.templates().absolute() / "include")
+        (folder / "include").symlink_to(device_code.templates().absolute() / "include")
         (folder / "bin").symlink_to(self._tool.path.parent)
         (folder / "log").touch()
 

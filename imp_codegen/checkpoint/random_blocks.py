@@ -20,12 +20,14 @@ class _Scales:
     """Where a block has its float16 scale `d`.
 
     `minimum`: where the float16 is that is added, or subtracted, and how many steps of d it must be for a mean of zero.
-    `alike` makes the scales of blocks within a block and those of their minima the same, for that.
+    `alike` makes the scales of blocks within a block and those of their minima the same, for that. `scattered`: d is
+    the upper nibbles of four uint16, the lowest first.
     """
 
     d: int
     minimum: tuple[int, float] | None = None
     alike: Callable[[Bytes], None] | None = None
+    scattered: bool = False
 
 
 def _alike_k(blocks: Bytes) -> None:
@@ -54,6 +56,8 @@ _SCALES: Mapping[str, _Scales] = {
     "Q4_K": _Scales(0, (2, 7.5), _alike_k),
     "Q4_1": _Scales(0, (2, -7.5)),
     "Q4_0": _Scales(0),
+    **dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S"), _Scales(0)),
+    "IQ1_M": _Scales(48, scattered=True),
 }
 
 
@@ -107,7 +111,13 @@ def _nearest_e4m3(values: NDArray[np.float32]) -> Bytes:
 
 
 def _set(blocks: Bytes, scales: _Scales, steps: NDArray[np.float64]) -> None:
-    blocks[:, scales.d : scales.d + 2] = _halves(steps)
+    halves = _halves(steps)
+    if scales.scattered:
+        nibbles = np.stack([halves & 15, halves >> 4], axis=-1).reshape(len(blocks), 4)
+        upper = blocks[:, scales.d + 1 : scales.d + 8 : 2]
+        upper[:] = upper & 15 | nibbles << 4
+        return
+    blocks[:, scales.d : scales.d + 2] = halves
     if scales.minimum:
         at, count = scales.minimum
         blocks[:, at : at + 2] = _halves(steps * count)

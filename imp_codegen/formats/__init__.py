@@ -1,7 +1,8 @@
 """Storage formats: what the bytes of a weight mean in a file. How a kernel wants them is another matter (`layouts/`).
 
-One file per format in this folder; each exports `FORMAT`, and its presence is its registration. A format that a file
-spreads over several tensors, such as codes and scales, is a group: a row of it is the rows of all of them side by side.
+One file per format in this folder; each exports `FORMAT`, and its presence is its registration (what several share is
+in files with names like `_this`). A format that a file spreads over several tensors, such as codes and scales, is a
+group: a row of it is the rows of all of them side by side.
 """
 
 from __future__ import annotations
@@ -149,8 +150,8 @@ def bits(words: Bytes) -> Bytes:
 @functools.cache
 def formats() -> Mapping[str, Format]:
     """Every known format by name."""
-    modules = (importlib.import_module(f"{__name__}.{entry.name}") for entry in pkgutil.iter_modules(__path__))
-    found: list[Format] = [module.FORMAT for module in modules]
+    names = (entry.name for entry in pkgutil.iter_modules(__path__) if not entry.name.startswith("_"))
+    found: list[Format] = [importlib.import_module(f"{__name__}.{name}").FORMAT for name in names]
     return {fmt.name: fmt for fmt in sorted(found, key=lambda fmt: fmt.name)}
 
 

@@ -19,7 +19,7 @@ import imp_codegen.layouts
 from e4m3 import e4m3
 from imp_codegen.formats import Codes, Format, FormatError, Part, format_named, format_of_ggml, formats
 from imp_codegen.layouts import Layout, Tile, choose_tile, layout_for, layouts, plane_bytes, tile_bytes
-from random_rows import HALFS
+from random_rows import HALFS, set_halfs
 
 
 def names(package: ModuleType) -> tuple[str, ...]:
@@ -155,8 +155,7 @@ def test_extreme_scales(name: str, scale: float, byte: int | None) -> None:
     blocks = raw.reshape(-1, fmt.block_bytes)
     if byte is not None:
         blocks[::2] = byte
-    for at in HALFS[name]:
-        blocks[:, at : at + 2] = np.array([scale], "<f2").view(np.uint8)
+    set_halfs(name, blocks, lambda: np.full(len(blocks), scale))
     expected = truth(fmt, raw)
     tile = choose_tile(layout, 512)
     with np.errstate(invalid="ignore"):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dense_truth import Truth
-from imp_codegen import cache, cards, emit, formats, kernels, layouts, models, ops, targets
+from imp_codegen import cache, cards, device_code, formats, kernels, layouts, models, ops, targets
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.kernels.form import Wanted
 from imp_runtime.engine import Engine
@@ -410,7 +410,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for (package, name), text in FILES.items():
         _add(tmp_path, monkeypatch, package, name, text)
     templates = _templates(tmp_path / "templates")
-    monkeypatch.setattr(emit, "templates", lambda: templates)
+    monkeypatch.setattr(device_code, "templates", lambda: templates)
     for cached in CACHED:
         cached.cache_clear()
     yield tmp_path
@@ -430,7 +430,7 @@ def _add(folder: Path, monkeypatch: pytest.MonkeyPatch, package: ModuleType, nam
 
 
 def _templates(folder: Path) -> Path:
-    whole = emit.templates()
+    whole = device_code.templates()
     for path in whole.rglob("*"):
         link = folder / path.relative_to(whole)
         if path.is_file():

@@ -39,11 +39,12 @@ class Batch(Product):
         return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {matrices}>"
 
 
-REST, TENSORS = BY_WARPGROUPS["rest"], BY_WARPGROUPS["tensors"]  # every format that has no case of its own
+REST, TENSORS, GRIDS = (BY_WARPGROUPS[name] for name in ("rest", "tensors", "grids"))  # that have no case of their own
 BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, stretches=4)
 BATCHES = {
     "rest": Batch(REST.matrices, REST.cols, tokens=8, stride=REST.stride),
     "tensors": Batch(TENSORS.matrices, TENSORS.cols, tokens=8, stride=TENSORS.stride),
+    "grids": Batch(GRIDS.matrices, GRIDS.cols, tokens=8, stride=GRIDS.stride),
     "q8_0": BIG,
     "q8_0_16": replace(BIG, tokens=16, cta_warps=4),
     "q8_0_32": replace(BIG, tokens=32, slots=1),

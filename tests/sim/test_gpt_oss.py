@@ -11,7 +11,7 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 
-from imp_codegen import compiler, emit
+from imp_codegen import compiler, device_code
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.verify import VerifyReport, verify
@@ -58,7 +58,7 @@ def with_large_numbers(source: Path, quant: str) -> Any:
 def verified(folder: Path, *, check: bool = False, fault: tuple[str, str, str] | None = None) -> VerifyReport:
     """`fault`: a header, a text in it, and what replaces it."""
     templates = folder / "templates"
-    shutil.copytree(emit.templates(), templates)
+    shutil.copytree(device_code.templates(), templates)
     if fault:
         header = templates / "include" / "imp" / "stage" / fault[0]
         text = header.read_text("utf-8")
@@ -67,7 +67,7 @@ def verified(folder: Path, *, check: bool = False, fault: tuple[str, str, str] |
     (folder / "config.json").write_text(json.dumps(CONFIG), "utf-8")
     options = CompileOptions(random_weights=True, quant="MXFP4_MOE", check=check)
     with (
-        patch.object(emit, "templates", lambda: templates),
+        patch.object(device_code, "templates", lambda: templates),
         patch.object(compiler, "random_checkpoint", with_large_numbers),
     ):
         compile_model(folder / "config.json", folder / "model.impc", ("sim",), options, quiet)

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 from test_step import sim, tokens
 
-from imp_codegen import emit
+from imp_codegen import device_code
 from imp_runtime.device import DeviceError
 from imp_runtime.sim import SimDevice
 from two_forms import BothForms, compile_config
@@ -68,7 +68,7 @@ LATE = {"Qkv": 0, "Out": 2, "GateUp": 3, "Down": 4}  # places in the list of pha
 def _seeded(folder: Path) -> Path:
     """A copy of the templates whose step kernel makes a mistake when it is told to."""
     templates = folder / "templates"
-    shutil.copytree(emit.templates(), templates)
+    shutil.copytree(device_code.templates(), templates)
     for name, old, new in FAULTS.values():
         _replace(templates / STAGE / name, old, new)
     begin = "      static_assert(Phase::kEncode.warps == C.warps"
@@ -92,7 +92,7 @@ class Seeded:
         target = sim(20, 3, max_shared=MAX_SHARED)
         card = replace(target.card, formulas=replace(target.card.formulas, in_flight=0))
         target = replace(target, card=card)
-        with patch.object(emit, "templates", lambda: templates):
+        with patch.object(device_code, "templates", lambda: templates):
             artifact = compile_config(folder, target, changes, check=True)
         self.device = SimDevice(threads=1)
         self.forms = BothForms(artifact, self.device)

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from imp_codegen import compiler, emit
+from imp_codegen import compiler, device_code
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.verify import NOISE, VerifyReport, verify
@@ -39,7 +39,7 @@ def checked(folder: Path, model: Path | dict[str, Any], fault: tuple[str, str, s
     The phases are kept as in a check build, but nobody watches the threads, which takes its time.
     """
     templates, artifact = folder / "templates", folder / "model.impc"
-    shutil.copytree(emit.templates(), templates)
+    shutil.copytree(device_code.templates(), templates)
     if fault is not None:
         header = templates / "include" / "imp" / "stage" / fault[0]
         text = header.read_text("utf-8")
@@ -51,7 +51,7 @@ def checked(folder: Path, model: Path | dict[str, Any], fault: tuple[str, str, s
     source = config if isinstance(model, dict) else model
     options = CompileOptions(random_weights=source is config, form="persistent")
     kept = patch.object(compiler, "Lowering", lambda *args, **named: Lowering(*args, **{**named, "check": True}))
-    with patch.object(emit, "templates", lambda: templates):
+    with patch.object(device_code, "templates", lambda: templates):
         with kept:
             compile_model(source, artifact, ("sim",), options, quiet)
         with Engine.load(artifact, target="sim") as engine:

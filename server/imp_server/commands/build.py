@@ -19,7 +19,7 @@ import typer
 from imp_codegen.build import toolchain
 from imp_codegen.checkpoint import Checkpoint, open_checkpoint
 from imp_codegen.checkpoint.heads import HeadCheckpoint
-from imp_codegen.emit import templates
+from imp_codegen.device_code import templates
 from imp_codegen.targets import find_targets
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
