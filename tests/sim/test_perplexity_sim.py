@@ -106,6 +106,39 @@ def test_a_chunk_begins_as_the_model_wants(models: dict[str, Path], capsys: pyte
     assert found["perplexity"]["value"] == pytest.approx(float(np.exp(np.mean(surprise))), rel=1e-6)
 
 
+def test_the_figures_are_llama_perplexitys(
+    models: dict[str, Path], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Those that it gave for the same two files and nine times the same sentence, built from llama-cpp-python 0.3.36:
+
+        llama-perplexity -m llama-Q8_0.gguf -f text.txt -c 32 -b 32 --kl-divergence-base base
+        llama-perplexity -m llama-Q4_K_M.gguf -c 32 -b 32 --kl-divergence-base base --kl-divergence
+
+    Both engines round activations to int8, but not alike: logits differ by a tenth of what the files do.
+    """
+    text, small = tmp_path / "text.txt", compile_fixture(tmp_path, "llama", "Q4_K_M", "sim")
+    text.write_text(SAID * 3, "utf-8")
+    found = imp(capsys, small, "--text", text, "--context", "32", "--against", models["llama"])
+    other = found["divergence"]
+    assert (found["chunks"], found["scored"]) == (11, 165)
+    for (figure, value), error in (
+        ((other["perplexity"], 292137.0474), 90021.66061),
+        ((found["perplexity"], 282056.1799), 87847.97087),
+    ):
+        assert np.log(figure["value"] / value) == pytest.approx(0, abs=0.04)
+        assert figure["error"] == pytest.approx(error, rel=0.04)
+    for name, value, error in (
+        ("kl", 0.389057, 0.018491),
+        ("same_best", 0.61818, 0.03794),
+        ("rms_change", 0.0022, 0.00058),
+    ):
+        assert other[name]["value"] == pytest.approx(value, rel=0.05), name
+        assert other[name]["error"] == pytest.approx(error, rel=0.1), name
+    assert other["kl_median"] == pytest.approx(0.358452, rel=0.05)
+    assert other["kl_99"] == pytest.approx(1.043893, rel=0.05)
+    assert other["kl_max"] == pytest.approx(1.160694, rel=0.1)
+
+
 def test_table(models: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["perplexity", models["Q4_K_M"], "--text", models["text"], "--against", models["Q8_0"]]
     assert execute([*map(str, arguments), "--target", "sim", "--context", f"{CONTEXT}"]) == 0
