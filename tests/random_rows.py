@@ -26,6 +26,8 @@ HALFS = {
     "Q6_K": (208,),
     **dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S"), (0,)),
     "IQ1_M": (),
+    "TQ2_0": (64,),
+    "TQ1_0": (52,),
 }
 # And those that are a byte, an exponent or an e4m3.
 BYTES = {"MXFP4": (0,), "NVFP4": (0, 1, 2, 3)}

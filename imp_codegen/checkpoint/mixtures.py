@@ -136,7 +136,7 @@ _MIXTURES: Mapping[str, tuple[str, Callable[[_Place, str], str]]] = {
     "IQ1_S": ("IQ1_S", _iq1),
     "FP8": ("FP8_BLOCKS", _usual),
     "MXFP4_MOE": ("Q8_0", _mxfp4_moe),
-    **{name: (name, _usual) for name in ("Q5_1", "Q5_0", "Q4_1", "Q4_0")},
+    **{name: (name, _usual) for name in ("Q5_1", "Q5_0", "Q4_1", "Q4_0", "TQ2_0", "TQ1_0")},
 }
 _FEW_BITS = ("IQ2_M", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S")
 # Of the logits, in all others Q6_K; FP8 as published.
@@ -145,12 +145,14 @@ _LOGITS = {"FP8": "BF16", "MXFP4_MOE": "Q8_0", **dict.fromkeys(("IQ3_XXS", *_FEW
 _EMBEDDINGS = {
     **dict.fromkeys(("IQ3_XXS", "IQ2_M", "IQ2_S"), "IQ3_S"),
     **dict.fromkeys(("IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "Q2_K"),
+    **dict.fromkeys(("TQ2_0", "TQ1_0"), "Q4_K"),
 }
 # Where a row is no whole number of blocks.
 _FALLBACKS: Mapping[str, str] = {
     **{"Q6_K": "Q8_0", "Q5_K": "Q5_1", "Q4_K": "Q5_0"},
     **dict.fromkeys(("Q3_K", "Q2_K", "IQ4_XS", "IQ3_S", "IQ3_XXS"), "IQ4_NL"),
     **dict.fromkeys(("IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_M", "IQ1_S"), "IQ4_NL"),
+    **dict.fromkeys(("TQ2_0", "TQ1_0"), "Q4_0"),
 }
 
 

@@ -58,6 +58,8 @@ _SCALES: Mapping[str, _Scales] = {
     "Q4_0": _Scales(0),
     **dict.fromkeys(("IQ3_S", "IQ3_XXS", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S"), _Scales(0)),
     "IQ1_M": _Scales(48, scattered=True),
+    "TQ2_0": _Scales(64),
+    "TQ1_0": _Scales(52),
 }
 
 

@@ -151,10 +151,10 @@ BAD_FILES = {
     "zero dimension": (gguf_file([], [tensor("w", (4, 0))]), "impossible shape 0 x 4"),
     "overflowing dimensions": (gguf_file([], [tensor("w", (2**32, 2**32))]), "impossible shape"),
     "unsupported type": (
-        gguf_file([], [tensor("w", (256,), kind=34)]),
-        "tensor 'w' has the type TQ1_0, which imp does not support; supported: BF16, F16, F32, IQ1_M, IQ1_S, IQ2_S, "
+        gguf_file([], [tensor("w", (256,), kind=15)]),
+        "tensor 'w' has the type Q8_K, which imp does not support; supported: BF16, F16, F32, IQ1_M, IQ1_S, IQ2_S, "
         "IQ2_XS, IQ2_XXS, IQ3_S, IQ3_XXS, IQ4_NL, IQ4_XS, MXFP4, NVFP4, Q2_K, Q3_K, Q4_0, Q4_1, Q4_K, Q5_0, Q5_1, "
-        "Q5_K, Q6_K, Q8_0",
+        "Q5_K, Q6_K, Q8_0, TQ1_0, TQ2_0",
     ),
     "unknown type": (gguf_file([], [tensor("w", (256,), kind=99)]), "tensor 'w' has the type 99"),
     "half a block": (gguf_file([], [tensor("w", (48, 2), kind=8)]), "48 columns are not a whole number of"),

@@ -39,12 +39,14 @@ class Batch(Product):
         return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {matrices}>"
 
 
-REST, TENSORS, GRIDS = (BY_WARPGROUPS[name] for name in ("rest", "tensors", "grids"))  # that have no case of their own
+REST, TENSORS, FEW_BITS = (
+    BY_WARPGROUPS[name] for name in ("rest", "tensors", "few_bits")
+)  # that have no case of their own
 BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, stretches=4)
 BATCHES = {
     "rest": Batch(REST.matrices, REST.cols, tokens=8, stride=REST.stride),
     "tensors": Batch(TENSORS.matrices, TENSORS.cols, tokens=8, stride=TENSORS.stride),
-    "grids": Batch(GRIDS.matrices, GRIDS.cols, tokens=8, stride=GRIDS.stride),
+    "few_bits": Batch(FEW_BITS.matrices, FEW_BITS.cols, tokens=8, stride=FEW_BITS.stride),
     "q8_0": BIG,
     "q8_0_16": replace(BIG, tokens=16, cta_warps=4),
     "q8_0_32": replace(BIG, tokens=32, slots=1),

@@ -100,17 +100,17 @@ class Product:
         )
 
 
-# Every format in one kernel but those that others' layouts hold, for which it has no room, and points of grids; where
+# Every format in one kernel but those that others' layouts hold, for which it has no room, and those of few bits; where
 # blocks are shorter, in rows that are no whole superblocks.
 TENSORS = tuple((name, 3) for name in formats() if name.endswith("4_TENSORS"))
-GRIDS = tuple((name, 5) for name in formats() if name.startswith(("IQ1", "IQ2", "IQ3")))
-EVERY = tuple((name, 3) for name in formats() if (name, 3) not in TENSORS and (name, 5) not in GRIDS)
+FEW_BITS = tuple((name, 5) for name in formats() if name.startswith(("IQ1", "IQ2", "IQ3", "TQ")))
+EVERY = tuple((name, 3) for name in formats() if (name, 3) not in TENSORS and (name, 5) not in FEW_BITS)
 SHORT = tuple((name, 2) for name, fmt in formats().items() if fmt.block == 32)
 
 PRODUCTS = (
     Product("every", 1536, EVERY, norm=True),
     Product("tensors", 1536, TENSORS, norm=True),
-    Product("grids", 1536, GRIDS, norm=True),
+    Product("few_bits", 1536, FEW_BITS, norm=True),
     Product("short_rows", 32 * 131, SHORT),
     Product("gated_short", 2880, (SHORT[0], SHORT[-1]), norm=True, epilogue="gated"),
     Product("q8_small", 64, (("Q8_0", 5),)),

@@ -111,8 +111,8 @@ class Product:
 
 # Those that the others below do not have, side by side. F32's weights a half cannot hold.
 TENSORS = ("MXFP4_TENSORS", "NVFP4_TENSORS")  # that others' layouts hold, and one launch has no room for
-GRIDS = sorted(name for name in formats() if name.startswith(("IQ1", "IQ2", "IQ3")))
-REST = sorted(set(formats()) - {"F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K", *TENSORS, *GRIDS})
+FEW_BITS = sorted(name for name in formats() if name.startswith(("IQ1", "IQ2", "IQ3", "TQ")))
+REST = sorted(set(formats()) - {"F32", "F16", "BF16", "Q8_0", "Q4_K", "Q6_K", *TENSORS, *FEW_BITS})
 
 HALVES = (Matrix("Q8_0", 192, (2, 256)),)
 BY_WARPGROUPS = {
@@ -129,7 +129,9 @@ BY_WARPGROUPS = {
     "gated_halves": Product(2 * (Matrix("BF16", 36, (1, 96)),), 576, 64, 36, halves=True, gate="Gelu"),
     "rest": Product(tuple(Matrix(name, 32, (2, 256)) for name in REST), cols=512, tokens=64, stride=32 * len(REST)),
     "tensors": Product(tuple(Matrix(name, 32, (2, 256)) for name in TENSORS), cols=512, tokens=64, stride=64),
-    "grids": Product(tuple(Matrix(name, 32, (2, 256)) for name in GRIDS), cols=512, tokens=64, stride=32 * len(GRIDS)),
+    "few_bits": Product(
+        tuple(Matrix(name, 32, (2, 256)) for name in FEW_BITS), cols=512, tokens=64, stride=32 * len(FEW_BITS)
+    ),
     "q8_0": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=256),
     "q8_0_128": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=128),
     "q8_0_small": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=64, stride=192),
@@ -162,7 +164,7 @@ BY_WARPGROUPS = {
 BY_WARPS = {
     "rest": (Warps(2, 1, half_sums=True), 64),
     "tensors": (Warps(2, 1, half_sums=True), 64),
-    "grids": (Warps(1, 2, half_sums=True), 64),
+    "few_bits": (Warps(1, 2, half_sums=True), 64),
     "q8_0": (Warps(2, 2, half_sums=True), 128),
     "q8_0_128": (Warps(1, 1, half_sums=True), 64),
     "q8_0_small": (Warps(4, 1, half_sums=True), 64),
