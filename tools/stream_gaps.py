@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import json
 import random
 import sys
@@ -67,7 +68,7 @@ async def beside(at: Address, streams: int, prompt: int, rng: random.Random) -> 
     await asyncio.gather(*running, return_exceptions=True)
     print(f"{streams} streams, then a prompt of {prompt} tokens: its first after {first[0] - began:.3f} s")
     for what, low, high in (("alone", began - _ALONE_SECONDS, began), ("beside", began, first[0])):
-        gaps = [end - start for times in arrived for start, end in zip(times, times[1:], strict=False) if low < end < high]
+        gaps = [end - start for times in arrived for start, end in itertools.pairwise(times) if low < end < high]
         print(f"  gaps {what}: {shown(gaps)}")
 
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from imp_server.operation.samples import Samples
-from imp_server.processes.control import LONGEST, Counters, Stop, receive, send
+from imp_server.processes.control import LONGEST, Beat, Counters, Loaded, Stop, beat, receive, send
 from imp_server.processes.supervisor import Child
 
 
@@ -64,7 +64,30 @@ def test_a_child_that_reads_nothing_is_killed(caplog: pytest.LogCaptureFixture) 
             if process.kill.called:
                 break
         process.kill.assert_called_once_with()
-    assert "process 4711 does not read what it is told and is killed" in caplog.text
+    assert "process 4711 did not read what it was told and is killed" in caplog.text
+
+
+def test_a_child_that_has_not_read_all_has_ended_like_any_other() -> None:
+    async def heard() -> list[object]:
+        ours, theirs = pair()
+        ours.setblocking(False)
+        child = Child(Mock(spec=asyncio.subprocess.Process), ours)
+        with ours:
+            child.send(Stop(hurry=False))
+            send(theirs, Loaded())
+            theirs.close()
+            return [message async for message in child.messages()]
+
+    assert asyncio.run(heard()) == [Loaded()]
+
+
+def test_a_beat_waits_for_no_parent() -> None:
+    """One that is stopped reads nothing, for as long as it likes."""
+    ours, theirs = pair()
+    with ours, theirs:
+        for _ in range(10_000):
+            beat(theirs)
+        assert receive(ours) == (Beat(), [])
 
 
 def test_a_parent_that_has_not_read_all_is_gone_like_any_other() -> None:

@@ -9,14 +9,21 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from imp_server.api.service import Service, get, json_response
+from imp_server.errors import ApiError
+
+_SILENT_SECONDS = 5.0  # of an engine that is well a few are missed at most, and no chunk or step takes as long
 
 
 def add(app: FastAPI, service: Service) -> None:
     """Serve them."""
 
     async def health() -> Response:
-        _ = service.engine.frontend
-        return json_response({"status": "ok"} | ({"is_sleeping": True} if service.engine.asleep else {}))
+        engine = service.engine
+        _ = engine.frontend
+        if engine.silent > _SILENT_SECONDS:
+            why = f"the engine has not been heard of for {engine.silent:.0f} s"
+            raise ApiError(why, status=503, kind="server_error", code="not_answering")
+        return json_response({"status": "ok"} | ({"is_sleeping": True} if engine.asleep else {}))
 
     async def root(request: Request) -> Response:
         # Clients ask by HEAD whether somebody is there; a page there is none, unless the gateway has it.

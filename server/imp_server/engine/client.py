@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import cast
 
@@ -47,6 +48,7 @@ class AsyncEngine:
         self._calls: dict[int, asyncio.Future[object]] = {}
         self._closing = False
         self._failure: ApiError | None = None
+        self._beaten = 0.0  # when the engine's last beat came (time.monotonic)
         self._lost: str | None = None  # why the engine that was linked before has ended
 
     def start(self) -> None:
@@ -61,6 +63,13 @@ class AsyncEngine:
         self._connection = link
         await link.begin(connection)
 
+    def lost(self, why: str) -> None:
+        """The engine that is linked has been given up: what it was at ends now."""
+        if (connection := self._connection) is not None:
+            connection.close()
+            self._lost = why
+            self._gone(connection)
+
     @property
     def frontend(self) -> Frontend:
         """The model's frontend. Raises ApiError: 503 while that or the engine loads or ends, 500 if it failed."""
@@ -72,6 +81,11 @@ class AsyncEngine:
             why = "the model is loading" if self._lost is None else f"{self._lost}; it is being started again"
             raise _unavailable(why, "loading")
         return self._frontend
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the engine's last beat, which comes every BEAT_SECONDS."""
+        return time.monotonic() - self._beaten
 
     @property
     def kv_tokens(self) -> int:
@@ -188,7 +202,10 @@ class AsyncEngine:
                 else:
                     refusal = _unavailable(message.why, "loading") if message.later else ApiError(message.why)
                     answered.set_exception(refusal)
+            case m.Beat():
+                self._beaten = time.monotonic()
             case m.Ready():
+                self._beaten = time.monotonic()
                 self._ready, self._asleep, self._lost = message, None, None
                 self._meet()
             case m.Asleep():

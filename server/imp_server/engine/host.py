@@ -5,6 +5,9 @@ host and calls `run`. Another reads the links: it makes the masks of grammars, w
 Python's lock, aborts without waiting for the step that runs, and leaves everything else to the first as commands.
 
 An engine that nobody needs for a while is closed, and loaded again for the next that does.
+
+The host beats: once a second the first thread has the second tell the workers, and who keeps this process, that both
+turn. So a kernel that never ends, a lock that nobody gives back and a stopped process all show as silence.
 """
 
 from __future__ import annotations
@@ -78,19 +81,28 @@ class Unload:
     """After so many seconds without work the engine is closed, and `load` makes another for the next who asks."""
 
     seconds: float
-    load: Callable[[], Engine]
+    load: Callable[[Callable[[], None]], Engine]
 
 
 class EngineHost:
     """Serves links with an engine; `tokenizer` is what grammars want to know of the model.
 
-    `unload`: whether the engine sleeps while nobody needs it.
+    `unload`: whether the engine sleeps while nobody needs it; its `load` gets what is to be called now and then while
+    it loads. `told` hears every beat.
     """
 
-    def __init__(self, engine: Engine, tokenizer: masks.GrammarTokenizer, unload: Unload | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        tokenizer: masks.GrammarTokenizer,
+        unload: Unload | None = None,
+        told: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loaded: Engine | None = engine  # None while it is asleep
         self._unload = unload
         self._worked = time.monotonic()  # last
+        self._told = told
+        self._beaten = 0.0  # last
         self._asleep: m.Asleep | None = None
         self._tokenizer = tokenizer
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -119,6 +131,7 @@ class EngineHost:
         """Serve until `stop`, then close the engine. Raises what the engine raises, once the workers know."""
         try:
             while not self._closing:
+                self._beat()
                 if self._wholes and self._run_whole(self._wholes[0]):
                     self._wholes.popleft()
                 elif (command := self._next_command()) is not None:
@@ -137,6 +150,10 @@ class EngineHost:
                 self._loaded.close()
 
     # In the thread that reads:
+
+    def _tell_beat(self) -> None:
+        self._links.send(m.Beat())
+        self._told()
 
     def _listen(self) -> None:
         try:
@@ -216,6 +233,13 @@ class EngineHost:
 
     # In the engine's thread:
 
+    def _beat(self) -> None:
+        """Called wherever the thread comes by; what takes longer than a step of the device calls it on its way."""
+        now = time.monotonic()
+        if now - self._beaten >= m.BEAT_SECONDS:
+            self._beaten = now
+            self._links.call(self._tell_beat)
+
     @property
     def _engine(self) -> Engine:
         """The engine, which is awake."""
@@ -230,12 +254,14 @@ class EngineHost:
                 return self._commands.get_nowait()
             self._worked = time.monotonic()
             return None
-        if engine is None or self._unload is None:
-            return self._commands.get()
+        wait, then = m.BEAT_SECONDS, self._beat
+        if engine is not None and self._unload is not None:
+            left = max(0.0, self._worked + self._unload.seconds - time.monotonic())
+            wait, then = min((wait, then), (left, self._sleep), key=lambda each: each[0])
         try:
-            return self._commands.get(timeout=max(0.0, self._worked + self._unload.seconds - time.monotonic()))
+            return self._commands.get(timeout=wait)
         except queue.Empty:
-            return self._sleep
+            return then
 
     def _sleep(self) -> None:
         """Give the device back."""
@@ -250,7 +276,7 @@ class EngineHost:
         began = time.monotonic()
         assert self._unload is not None
         try:
-            self._loaded = self._unload.load()
+            self._loaded = self._unload.load(self._beat)
         except ImpError as error:
             log.error("the engine stays asleep: %s", error)
             return f"the model was unloaded while nobody used it and cannot be loaded now: {error}"
@@ -395,6 +421,7 @@ class EngineHost:
 
     def _take_turns(self) -> None:
         """Before a part of a text: a step of every answer that is owed one, so that none waits for the whole of it."""
+        self._beat()
         while self._engine.owes_steps and not self._closing:
             self._deliver()
 

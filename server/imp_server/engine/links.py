@@ -65,6 +65,7 @@ class Links:
         self._heard = heard
         self._gone = gone
         self._new: deque[Link] = deque()
+        self._errands: deque[Callable[[], None]] = deque()
         self._open: list[Link] = []
         self._selector = selectors.DefaultSelector()
         self._bell, self._waker = socket.socketpair()
@@ -79,6 +80,11 @@ class Links:
         self._new.append(link)
         self._wake()
         return link
+
+    def call(self, errand: Callable[[], None]) -> None:
+        """Let the thread of `run` do something; from any thread."""
+        self._errands.append(errand)
+        self._wake()
 
     def close(self) -> None:
         """Let `run` end, which closes all links; from any thread."""
@@ -107,6 +113,8 @@ class Links:
         while self._new:
             self._open.append(link := self._new.popleft())
             self._selector.register(link.connection, selectors.EVENT_READ, link)
+        while self._errands:
+            self._errands.popleft()()
         for link in self._open:
             write = selectors.EVENT_WRITE if link.behind else 0
             self._selector.modify(link.connection, selectors.EVENT_READ | write, link)

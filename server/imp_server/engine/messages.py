@@ -20,6 +20,7 @@ from imp_server.generation.timings import PromptProgress
 Finish: TypeAlias = Literal["stop", "length", "error"]
 # id of the generation, then what Output has
 TokenTuple: TypeAlias = tuple[int, int, Finish | None, float | None, tuple[tuple[int, float], ...]]
+BEAT_SECONDS = 1.0
 _LENGTH = struct.Struct("<Q")
 
 
@@ -103,6 +104,11 @@ class Asleep:
 
 
 @dataclass(frozen=True, slots=True)
+class Beat:
+    """Every BEAT_SECONDS, whether there is work or not: the engine's thread turns."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failed:
     """The last that the engine says before it ends, if it can: why, for people."""
 
@@ -171,7 +177,7 @@ class Step:
     tokens: tuple[TokenTuple, ...]
 
 
-FromEngine: TypeAlias = Ready | Asleep | Failed | Answer | Refused | Step
+FromEngine: TypeAlias = Ready | Asleep | Beat | Failed | Answer | Refused | Step
 
 
 def frame(message: object) -> bytes:

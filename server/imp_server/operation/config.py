@@ -74,6 +74,9 @@ class ServerConfig:
     slots: bool = _setting(True, "Answer /slots.")
     trusted_proxies: tuple[str, ...] = _setting((), "Addresses whose X-Forwarded-For and -Proto are believed.")
     ping_seconds: float = _setting(15.0, "Keep-alive comment of a silent stream.", least=0.1)
+    hang_seconds: float = _setting(
+        60.0, "Time without a sign of life after which the engine or a worker is started anew.", least=2.0
+    )
     shutdown_seconds: float = _setting(2.0, "Time that open requests get at the end.", least=0.0, most=4.0)
 
 

@@ -38,6 +38,13 @@ class Attach:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """To a worker: the engine is given up, for the reason `why`, though the socket to it may have no end yet."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """To a worker: take no more requests, give those that are open their time, unless there is a `hurry`, and end."""
 
@@ -62,6 +69,11 @@ class Loaded:
     """To the parent: the model is loaded, as far as this child needs it; the engine's says on which `device`."""
 
     device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """To the parent, about once in BEAT_SECONDS: the child turns. It is sent by the thread that does the work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +120,9 @@ class Counters:
     own: Samples
 
 
-ToChild: TypeAlias = Begin | Attach | Stop | Done | GiveCounters
+ToChild: TypeAlias = Begin | Attach | Lost | Stop | Done | GiveCounters
 ToDesk: TypeAlias = Enter | Leave | Hit | Everyone | Counters
-ToParent: TypeAlias = Loaded | Ended | ToDesk
+ToParent: TypeAlias = Loaded | Beat | Ended | ToDesk
 
 
 def pack(message: ToChild | ToParent) -> bytes:
@@ -133,6 +145,12 @@ def send(control: socket.socket, message: ToChild | ToParent, descriptors: Seque
         return
     with contextlib.suppress(ConnectionError):
         socket.send_fds(control, [pack(message)], descriptors)
+
+
+def beat(control: socket.socket) -> None:
+    """Send a Beat, unless the parent has not read those before: it may be stopped, and nobody waits for it."""
+    with contextlib.suppress(ConnectionError, BlockingIOError):
+        control.send(pack(Beat()), socket.MSG_DONTWAIT)
 
 
 def receive(control: socket.socket) -> tuple[ToChild, list[int]] | None:

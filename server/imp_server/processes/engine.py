@@ -6,6 +6,7 @@ import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,11 +15,12 @@ from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
 from imp_server.console.progress import progress
 from imp_server.engine.host import EngineHost, Unload
+from imp_server.engine.messages import BEAT_SECONDS
 from imp_server.generation.tokenizer import Tokenizer
 from imp_server.grammar import masks
 from imp_server.operation import logs
 from imp_server.operation.config import seconds
-from imp_server.processes.control import Begin, Ended, Loaded, child, leave, receive, send
+from imp_server.processes.control import Begin, Ended, Loaded, beat, child, leave, receive, send
 
 log = logging.getLogger("imp")
 _CLOSE_SECONDS = 2.0  # in which the device must be given back
@@ -30,7 +32,7 @@ def run(control: socket.socket, begin: Begin) -> None:
     loaded: Future[EngineHost] = Future()
     threading.Thread(target=_listen, args=(control, loaded), name="imp-control", daemon=True).start()
     try:
-        host = _load(begin)
+        host = _load(begin, lambda: beat(control))
         loaded.set_result(host)
         send(control, Loaded(host.ready.device))
         host.run()
@@ -41,11 +43,17 @@ def run(control: socket.socket, begin: Begin) -> None:
         leave(1)
 
 
-def _load(begin: Begin) -> EngineHost:
+def _load(begin: Begin, tell: Callable[[], None]) -> EngineHost:
+    """The model, loaded; `tell` hears a beat now and then, later too."""
     server = begin.config.server
 
-    def load() -> Engine:
-        with progress(transient=True) as report:
+    def load(beat: Callable[[], None]) -> Engine:
+        with progress(transient=True) as shown:
+
+            def report(step: str, done: int, total: int, /) -> None:
+                shown(step, done, total)
+                beat()
+
             return Engine.load(
                 begin.file,
                 target=server.target,
@@ -60,7 +68,20 @@ def _load(begin: Begin) -> EngineHost:
     with ThreadPoolExecutor(1) as beside:
         preparing = beside.submit(_tokenizer, begin.file)
         unload = None if server.idle_unload is None else Unload(seconds(server.idle_unload), load)
-        return EngineHost(load(), preparing.result(), unload)
+        return EngineHost(load(_seldom(tell)), preparing.result(), unload, tell)
+
+
+def _seldom(tell: Callable[[], None]) -> Callable[[], None]:
+    """What calls `tell` once in BEAT_SECONDS, however often it is called itself."""
+    told = 0.0
+
+    def call() -> None:
+        nonlocal told
+        if (now := time.monotonic()) - told >= BEAT_SECONDS:
+            told = now
+            tell()
+
+    return call
 
 
 def _tokenizer(file: Path) -> Tokenizer:

@@ -6,6 +6,7 @@ It has no other work, so that nothing in it fails. A child learns from the end o
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import os
@@ -19,13 +20,28 @@ from typing import Literal, cast
 from imp_runtime.errors import ImpError
 from imp_server.operation.config import Config
 from imp_server.operation.sd_notify import sd_notify
-from imp_server.processes.control import LONGEST, Attach, Begin, Ended, Loaded, Stop, ToChild, ToParent, send, unpack
+from imp_server.processes.control import (
+    LONGEST,
+    Attach,
+    Beat,
+    Begin,
+    Ended,
+    Loaded,
+    Lost,
+    Stop,
+    ToChild,
+    ToParent,
+    send,
+    unpack,
+)
 from imp_server.processes.desk import ParentDesk
 
 log = logging.getLogger("imp")
 _ENGINE = "engine"  # what messages call it
 _WORKER_SECONDS = 2.0  # beyond what open requests get, for the end of a worker
 _ENGINE_SECONDS = 3.0  # for that of the engine
+_TICK_SECONDS = 1.0
+_FIRST_TICKS = 60  # by which a child's first word may come later: Python reads all modules from a disk that may be slow
 _STEADY_SECONDS = 30.0  # what has run as long is started again at once
 _LONGEST_WAIT = 30.0
 
@@ -36,6 +52,8 @@ class Child:
     def __init__(self, process: asyncio.subprocess.Process, control: socket.socket) -> None:
         self.process = process
         self._control = control
+        self._silent = -_FIRST_TICKS  # ticks of the parent since it has said something
+        self._why = ""  # it was killed
 
     @staticmethod
     async def start(kind: Literal["engine", "worker"], begin: Begin, descriptors: Sequence[int]) -> Child:
@@ -58,20 +76,37 @@ class Child:
         try:
             send(self._control, message, descriptors)
         except BlockingIOError:
-            log.error("process %d does not read what it is told and is killed", self.process.pid)
-            self.process.kill()
+            self._give_up("did not read what it was told")
 
     async def messages(self) -> AsyncIterator[ToParent]:
         """What the child says, until it has ended."""
         loop = asyncio.get_running_loop()
-        while data := await loop.sock_recv(self._control, LONGEST):
-            yield cast(ToParent, unpack(data))
+        with contextlib.suppress(ConnectionError):  # it was killed before it had read all that it was told
+            while data := await loop.sock_recv(self._control, LONGEST):
+                self._silent = 0
+                yield cast(ToParent, unpack(data))
+
+    def tick(self, most: float) -> str:
+        """TICK_SECONDS have passed; after `most` seconds of silence the child is killed. Why it is, or nothing.
+
+        Ticks are counted, not time: while the parent itself was stopped, or the machine asleep, nobody was silent.
+        """
+        self._silent += 1
+        if self._why or self._silent * _TICK_SECONDS < most:
+            return ""
+        return self._give_up(f"gave no sign of life for {most:g} s")
+
+    def _give_up(self, why: str) -> str:
+        log.error("process %d %s and is killed", self.process.pid, why)
+        self._why = why
+        self.process.kill()
+        return why
 
     async def ended(self, why: str) -> str:
         """Why it ended: what it has said itself, or what the system says."""
         status = await self.process.wait()
         self._control.close()
-        return why or (f"signal {-status}" if status < 0 else f"status {status}")
+        return why or self._why or (f"signal {-status}" if status < 0 else f"status {status}")
 
     def leave(self) -> None:
         """Let the child see that there is no parent any more."""
@@ -113,7 +148,7 @@ class Supervisor:
         for index in range(len(self._listeners)):
             name = "worker" if len(self._listeners) == 1 else f"worker {index + 1}"
             tasks.append(asyncio.create_task(self._keep(name, functools.partial(self._run_worker, index))))
-        tasks.append(asyncio.create_task(self._until_stopped()))
+        tasks += [asyncio.create_task(self._until_stopped()), asyncio.create_task(self._watch())]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -132,6 +167,18 @@ class Supervisor:
 
     async def _until_stopped(self) -> None:
         await self._stopping.wait()
+
+    async def _watch(self) -> None:
+        """Kill who hangs. Of an engine the workers are told at once: a process in a driver's hands may die late."""
+        most = self._begin.config.server.hang_seconds
+        while True:
+            await asyncio.sleep(_TICK_SECONDS)
+            workers = list(self._workers.values())
+            for worker in workers:
+                worker.tick(most)
+            if self._engine is not None and (why := self._engine.tick(most)):
+                for worker in workers:
+                    worker.send(Lost(f"the engine {why} and was ended"))
 
     def _stop(self, number: int) -> None:
         hurry = self._signal != 0
@@ -199,6 +246,8 @@ class Supervisor:
                     self._is_loaded(name)
                 case Ended():
                     why = message.why
+                case Beat():
+                    pass
                 case _:
                     self._desk.heard(visitor, message)
         self._desk.gone(visitor)

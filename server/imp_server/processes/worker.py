@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from imp_runtime.artifact import Artifact
 from imp_runtime.errors import ImpError
 from imp_server.api.app import create_app
+from imp_server.engine.messages import BEAT_SECONDS
 from imp_server.frontend import Frontend
 from imp_server.grammar import masks
 from imp_server.operation import logs
@@ -31,7 +32,9 @@ from imp_server.processes.control import (
     Ended,
     GiveCounters,
     Loaded,
+    Lost,
     Stop,
+    beat,
     child,
     leave,
     receive,
@@ -87,9 +90,16 @@ class _Worker:
         with asyncio.Runner(loop_factory=self._server.config.get_loop_factory()) as runner:
             loop = runner.get_loop()
             threading.Thread(target=self._listen, args=(loop,), name="imp-control", daemon=True).start()
+            beating = loop.create_task(self._beat())
             runner.run(self._server.serve(sockets=list(listeners)))
+            beating.cancel()
         if self._failure is not None:
             raise self._failure
+
+    async def _beat(self) -> None:
+        while True:
+            beat(self._control)
+            await asyncio.sleep(BEAT_SECONDS)
 
     def _load(self) -> Frontend:
         try:
@@ -107,6 +117,8 @@ class _Worker:
             message, descriptors = received
             if isinstance(message, Attach):
                 asyncio.run_coroutine_threadsafe(self._engine.attach(socket.socket(fileno=descriptors[0])), loop)
+            elif isinstance(message, Lost):
+                loop.call_soon_threadsafe(self._engine.lost, message.why)
             elif isinstance(message, Stop):
                 self._server.end(hurry=message.hurry)
             elif isinstance(message, Done):
