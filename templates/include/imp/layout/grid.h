@@ -14,6 +14,14 @@ __device__ __forceinline__ std::uint32_t even_signs(std::uint32_t word) {
   sum ^= sum << 4;
   return given | (sum & 0xf0000000u);
 }
+template <int I>
+__device__ __forceinline__ std::uint32_t byte_of(std::uint32_t word) {
+  return byte_permute(word, 0, 0x4440 + I);
+}
+__device__ __forceinline__ uint4 look_up(const std::uint32_t* points, const uint4& codes) {
+  return {load_entry(points, codes.x), load_entry(points, codes.y), load_entry(points, codes.z),
+          load_entry(points, codes.w)};
+}
 template <int Count>
 __device__ __forceinline__ std::uint32_t shift_left(std::uint32_t word) {
   return Count < 0 ? word >> (-Count & 31) : word << (Count & 31);
@@ -35,8 +43,9 @@ struct PointsOf8 {
     return point | (shift_left<2 - G>(signs) & 0x44444444u);
   }
   static __device__ __forceinline__ WordsOf32 words(const uint4& points) {
-    constexpr std::uint32_t first = word(0), second = word(4);
-    const auto bytes = [](std::uint32_t selector) { return byte_permute(first, second, selector); };
+    constexpr std::uint32_t second = word(4);
+    const std::uint32_t first = lane_constant(word(0));
+    const auto bytes = [&](std::uint32_t selector) { return byte_permute(first, second, selector); };
     return {{bytes(points.x), bytes(points.x >> 16), bytes(points.y), bytes(points.y >> 16), bytes(points.z),
              bytes(points.z >> 16), bytes(points.w), bytes(points.w >> 16)}};
   }

@@ -13,8 +13,8 @@ using Iq1Points = PointsOf8<-7, 1, 9, 0, -9, -1, 7, 0>;
 
 // Three words' bits: two codes of eleven bits and ten bits of the third; the fourth, and above it the third's last bit.
 __device__ __forceinline__ uint4 iq1_points_of(std::uint32_t codes, std::uint32_t rest) {
-  return {iq1_points[codes & 2047u], iq1_points[codes >> 11 & 2047u], iq1_points[codes >> 22 | (rest >> 1 & 1024u)],
-          iq1_points[rest & 2047u]};
+  return look_up(iq1_points,
+                 {codes & 2047u, codes >> 11 & 2047u, codes >> 22 | (rest >> 1 & 1024u), rest & 2047u});
 }
 
 }  // namespace imp

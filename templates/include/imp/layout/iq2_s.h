@@ -25,9 +25,8 @@ struct Iq2SBlocks {
   }
   static __device__ __forceinline__ WordsOf32 words(const Loaded& w) {
     const std::uint32_t c = w.codes.x;
-    return iq2_words({iq2_s_points[c & 1023u], iq2_s_points[c >> 10 & 1023u], iq2_s_points[c >> 20 & 1023u],
-                      iq2_s_points[c >> 30 | (w.rest & 255u) << 2]},
-                     w.codes.y);
+    const uint4 codes{c & 1023u, c >> 10 & 1023u, c >> 20 & 1023u, c >> 30 | (w.rest & 255u) << 2};
+    return iq2_words(look_up(iq2_s_points, codes), w.codes.y);
   }
   static __device__ __forceinline__ int first_scale(const Loaded& w) { return (w.rest >> 7 & 31) | 1; }
   static __device__ __forceinline__ int second_scale(const Loaded& w) { return w.rest >> 11 | 1; }

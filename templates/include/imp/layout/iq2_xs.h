@@ -25,9 +25,8 @@ struct Iq2XsBlocks {
   }
   static __device__ __forceinline__ WordsOf32 words(const Loaded& w) {
     const std::uint32_t c = w.codes.x, signs = w.codes.y;
-    return iq2_words({iq2_xs_points[c & 511u], iq2_xs_points[c >> 9 & 511u], iq2_xs_points[c >> 18 & 511u],
-                      iq2_xs_points[c >> 27 | (signs >> 28) << 5]},
-                     even_signs(signs));
+    const uint4 codes{c & 511u, c >> 9 & 511u, c >> 18 & 511u, c >> 27 | (signs >> 28) << 5};
+    return iq2_words(look_up(iq2_xs_points, codes), even_signs(signs));
   }
   static __device__ __forceinline__ int first_scale(const Loaded& w) { return (w.scales << 1 & 31) | 1; }
   static __device__ __forceinline__ int second_scale(const Loaded& w) { return w.scales >> 3 | 1; }

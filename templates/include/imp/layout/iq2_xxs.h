@@ -19,9 +19,8 @@ struct Iq2XxsBlocks {
     return Memory::load8(tile + row * (T.cols / 4) + block * 8);
   }
   static __device__ __forceinline__ WordsOf32 words(const Loaded& w) {
-    return iq2_words({iq2_xxs_points[w.x & 255u], iq2_xxs_points[w.x >> 8 & 255u], iq2_xxs_points[w.x >> 16 & 255u],
-                      iq2_xxs_points[w.x >> 24]},
-                     even_signs(w.y));
+    const uint4 codes{byte_of<0>(w.x), byte_of<1>(w.x), byte_of<2>(w.x), byte_of<3>(w.x)};
+    return iq2_words(look_up(iq2_xxs_points, codes), even_signs(w.y));
   }
   static __device__ __forceinline__ int first_scale(const Loaded& w) { return static_cast<int>(w.y >> 27 | 1u); }
   static __device__ __forceinline__ int second_scale(const Loaded& w) { return first_scale(w); }

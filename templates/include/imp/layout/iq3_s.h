@@ -33,7 +33,7 @@ struct Iq3SBlocks {
   // Of odd numbers minus is all bits but the lowest turned.
   template <int K>
   static __device__ __forceinline__ std::uint32_t word(std::uint32_t code, std::uint32_t signs) {
-    return iq3_s_points[code] ^ (negative<K>(signs) & 0xfefefefeu);
+    return load_entry(iq3_s_points, code) ^ (negative<K>(signs) & 0xfefefefeu);
   }
   static __device__ __forceinline__ WordsOf32 words(const Loaded& w) {
     const std::uint32_t a = w.codes.x, b = w.codes.y, rest = w.rest, signs = w.signs;

@@ -27,13 +27,13 @@ struct Iq3XxsBlocks {
   template <int K>
   static __device__ __forceinline__ std::uint32_t word(std::uint32_t code, std::uint32_t signs) {
     const std::uint32_t minus = negative<K>(signs);
-    return (iq3_xxs_points[code] ^ minus) + (minus & 0x01010101u);
+    return (load_entry(iq3_xxs_points, code) ^ minus) + (minus & 0x01010101u);
   }
   static __device__ __forceinline__ WordsOf32 words(const Loaded& w) {
     const std::uint32_t a = w.codes.x, b = w.codes.y, signs = even_signs(w.signs);
-    return {{word<0>(a & 255u, signs), word<1>(a >> 8 & 255u, signs), word<2>(a >> 16 & 255u, signs),
-             word<3>(a >> 24, signs), word<4>(b & 255u, signs), word<5>(b >> 8 & 255u, signs),
-             word<6>(b >> 16 & 255u, signs), word<7>(b >> 24, signs)}};
+    return {{word<0>(byte_of<0>(a), signs), word<1>(byte_of<1>(a), signs), word<2>(byte_of<2>(a), signs),
+             word<3>(byte_of<3>(a), signs), word<4>(byte_of<0>(b), signs), word<5>(byte_of<1>(b), signs),
+             word<6>(byte_of<2>(b), signs), word<7>(byte_of<3>(b), signs)}};
   }
   static __device__ __forceinline__ int first_scale(const Loaded& w) { return static_cast<int>(w.signs >> 27 | 1u); }
   static __device__ __forceinline__ int second_scale(const Loaded& w) { return first_scale(w); }

@@ -44,6 +44,7 @@ __forceinline__ uint2 load_ahead8(const void* pointer, sim::Location where = sim
   sim::require_aligned(pointer, 8, "load_ahead8", where);
   return *static_cast<const uint2*>(pointer);
 }
+__forceinline__ std::uint32_t load_entry(const std::uint32_t* list, std::uint32_t index) { return list[index]; }
 __forceinline__ void prefetch_l2(const void*) {}
 template <class T>
 __forceinline__ T load_fresh(const T* pointer, sim::Location where = sim::Location::current()) {
