@@ -22,6 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from fuzz_gguf import FIXTURES, attempt, limit_memory, read_everything
 
+from drawn import draw_all
 from hostile_texts import HOSTILE
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.tokenizer import build_tokenizer
@@ -121,6 +122,7 @@ def main() -> int:
     parser.add_argument("--cases", type=int, default=20000)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
+    draw_all()
     paths = sorted(path.parent for path in FIXTURES.glob("*/hf/config.json"))
     folders = [Folder(path) for path in paths]
     for path in paths:  # the library's threads and tables exist before memory is limited
