@@ -37,6 +37,9 @@ from imp_runtime.errors import ImpError
 _START_SECONDS = 600  # for a model to be loaded
 _IDLE_SECONDS = 20  # for what has been left to end
 _ANSWER_SECONDS = 300  # the longest that an answer may take
+_IN_A_ROW = 16  # good answers about its health, of all workers, after which a server is there again
+_LOST = "LOST"
+_OUTCOMES = ("answered", "aborted", "refused", "too many", "engine ended", _LOST)
 
 
 @dataclass(slots=True)
@@ -52,6 +55,7 @@ class Report:
     faults: Counter[str] = field(default_factory=Counter)
     examples: dict[str, str] = field(default_factory=dict)
     killed: float | None = None
+    again: float | None = None  # the engine is there
 
     def add(self, asked: Asked, answer: Answer) -> None:
         """A request has ended."""
@@ -68,7 +72,8 @@ class Report:
         if answer.aborted:
             return "aborted"
         # Who was there when the engine ended, or came before it was there again.
-        ended = self.killed is not None and answer.error is not None
+        while_away = self.killed is not None and (self.again is None or answer.began < self.again)
+        ended = while_away and answer.error is not None
         if answer.status >= 500 and ended:
             return "engine ended"
         if asked.bad:
@@ -87,22 +92,40 @@ class Report:
         fault = f"{asked.api} ({how}) {what}: status {answer.status}, {shown}"
         self.faults[fault] += 1
         self.examples.setdefault(fault, asked.shown)
-        return "LOST"
+        return _LOST
 
     def show(self) -> None:
-        """Print it."""
+        """Print it: what became of the requests of each API, and how long streams waited."""
         seconds = time.monotonic() - self.began
         print(
             f"{sum(self.statuses.values())} requests in {seconds:.0f} s, {self.events / seconds:,.0f} events a second"
         )
         print("statuses: " + ", ".join(f"{status or 'none'} {n}" for status, n in sorted(self.statuses.items())))
-        for api in sorted({api for api, _ in self.outcomes}):
-            found = ", ".join(f"{what} {n}" for (of, what), n in sorted(self.outcomes.items()) if of == api)
-            print(f"  {api:12} {found}")
+        apis = sorted({api for api, _ in self.outcomes})
+        print(f"{'':12}" + "".join(f"{what:>14}" for what in _OUTCOMES))
+        for api in apis:
+            print(f"{api:12}" + "".join(f"{self.outcomes[api, what]:14}" for what in _OUTCOMES))
+        print(f"{'':12}{'p50':>14}{'p90':>14}{'p99':>14}{'longest':>14}")
         for what, values in (("first token", self.first), ("gap", self.gaps)):
             if values:
-                p50, p90, p99, most = np.percentile(values, (50, 90, 99, 100)) * 1000
-                print(f"{what}: p50 {p50:.1f} ms, p90 {p90:.1f} ms, p99 {p99:.1f} ms, longest {most:.1f} ms")
+                times = np.percentile(values, (50, 90, 99, 100)) * 1000
+                print(f"{what:12}" + "".join(f"{time:11.1f} ms" for time in times))
+
+    def verdict(self, before: Free, after: Free) -> None:
+        """Print what is asked beside what was found."""
+        lost = sum(n for (_, what), n in self.outcomes.items() if what == _LOST)
+        away = "not killed"
+        if self.killed is not None:
+            away = "not there again" if self.again is None else f"there again after {self.again - self.killed:.1f} s"
+        rows = (
+            ("requests with neither answer nor clear error", "0", str(lost)),
+            ("free slots", str(before.slots), str(after.slots)),
+            ("free blocks of the cache", str(before.blocks), str(after.blocks)),
+            ("the engine", "there at the end", away),
+        )
+        print(f"{'':46}{'asked':>20}{'found':>28}")
+        for row in rows:
+            print("{:46}{:>20}{:>28}".format(*row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,13 +164,16 @@ async def kill(pid: int, at: Address, seconds: float, report: Report) -> None:
     await asyncio.sleep(seconds)
     report.killed = time.monotonic()
     os.kill(pid, signal.SIGKILL)
-    gone = False
+    gone, healthy, since = False, 0, 0.0
     while time.monotonic() - report.killed < _START_SECONDS:
-        healthy = (await ask(at, "GET", "/health", None, timeout=60)).status == 200
-        if gone and healthy:
-            print(f"the engine was killed, and there again after {time.monotonic() - report.killed:.1f} s")
+        asked = time.monotonic()
+        if (await ask(at, "GET", "/health", None, timeout=60)).status == 200:
+            healthy, since = healthy + 1, since or asked
+        else:
+            gone, healthy, since = True, 0, 0.0
+        if gone and healthy == _IN_A_ROW:
+            report.again = since
             return
-        gone = gone or not healthy
         await asyncio.sleep(0.02)
     report.faults["the engine was killed and did not come again"] += 1
 
@@ -167,7 +193,7 @@ async def run(at: Address, given: argparse.Namespace, victim: int | None) -> int
     deadline = time.monotonic() + _IDLE_SECONDS
     while (after := (await state(at))[0]) != before and time.monotonic() < deadline:
         await asyncio.sleep(0.1)
-    print(f"free: {after.slots} of {before.slots} slots, {after.blocks} of {before.blocks} blocks")
+    report.verdict(before, after)
     if after != before:
         report.faults[f"leaked: {before} were free and now {after}"] += 1
     if not any(what == "answered" for _, what in report.outcomes):
