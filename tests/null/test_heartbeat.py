@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +13,7 @@ import httpx
 import pytest
 from fake_device import FakeDevice
 from fastapi import FastAPI
+from linked_engine import hosted, linked
 from tiny_artifact import write_tiny
 
 from imp_runtime.artifact import Artifact
@@ -24,8 +22,7 @@ from imp_runtime.sampling import SamplingParams
 from imp_server.api import models
 from imp_server.api.app import create_app
 from imp_server.engine import messages as m
-from imp_server.engine.client import AsyncEngine
-from imp_server.engine.host import EngineHost, Unload
+from imp_server.engine.host import Unload
 from imp_server.generation.request import Request
 from imp_server.processes.supervisor import Child
 
@@ -43,33 +40,6 @@ def engine(tmp_path: Path) -> Engine:
     return Engine(Artifact.open(write_tiny(tmp_path / "tiny.impc")), FakeDevice(3), kv_tokens=2000)
 
 
-@contextlib.contextmanager
-def hosted(engine: Engine, unload: Unload | None = None) -> Iterator[tuple[list[float], socket.socket]]:
-    """When the engine's host has beaten, and a worker's end of a link to it."""
-    beats: list[float] = []
-    host = EngineHost(engine, None, unload, lambda: beats.append(time.monotonic()))  # type: ignore[arg-type]
-    thread = threading.Thread(target=host.run)
-    thread.start()
-    ours, theirs = socket.socketpair()
-    host.attach(ours)
-    try:
-        yield beats, theirs
-    finally:
-        host.stop()
-        thread.join()
-
-
-async def linked(link: socket.socket) -> tuple[AsyncEngine, FastAPI]:
-    frontend: Any = SimpleNamespace(runs_on=lambda target, context: None)
-    client = AsyncEngine(lambda: frontend)
-    app = create_app(client)
-    client.start()
-    await client.attach(link)
-    while not client.kv_tokens or client._frontend is None:
-        await asyncio.sleep(0.001)
-    return client, app
-
-
 async def health(app: FastAPI) -> httpx.Response:
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
@@ -78,10 +48,12 @@ async def health(app: FastAPI) -> httpx.Response:
 
 @pytest.mark.parametrize("unload", [None, Unload(3 * BEAT, lambda _: pytest.fail("woken"))], ids=["idle", "asleep"])
 def test_nothing_to_do_is_no_silence(engine: Engine, unload: Unload | None) -> None:
-    with hosted(engine, unload) as (beats, link):
+    beats: list[float] = []
+    with hosted(engine, unload, lambda: beats.append(0)) as link:
 
         async def look() -> None:
-            client, app = await linked(link)
+            client = await linked(link)
+            app = create_app(client)
             await asyncio.sleep(30 * BEAT)
             assert client.asleep == (unload is not None)
             assert client.silent < 20 * BEAT
@@ -101,10 +73,12 @@ def test_whoever_hangs_is_silent(engine: Engine, place: str) -> None:
         gate.wait()
         return step() if place == "engine" else None
 
-    with hosted(engine) as (beats, link):
+    beats: list[float] = []
+    with hosted(engine, None, lambda: beats.append(0)) as link:
 
         async def look() -> None:
-            client, app = await linked(link)
+            client = await linked(link)
+            app = create_app(client)
             if place == "engine":
                 engine.step = hang  # type: ignore[method-assign]
             else:
@@ -134,7 +108,8 @@ def test_a_process_that_does_not_die_at_once_keeps_nobody_waiting(engine: Engine
     """Its socket may stay open; what it was asked ends when the parent gives it up."""
 
     async def look(link: socket.socket) -> None:
-        client, app = await linked(link)
+        client = await linked(link)
+        app = create_app(client)
         async with client.generate([Request((1, 2), SamplingParams(max_tokens=500, ignore_eos=True))]) as admitted:
             client.lost("the engine gave no sign of life for 60 s and was ended")
             with pytest.raises(
@@ -147,7 +122,7 @@ def test_a_process_that_does_not_die_at_once_keeps_nobody_waiting(engine: Engine
         assert "gave no sign of life" in answer.json()["error"]["message"]
         await client.close()
 
-    with hosted(engine) as (_, link):
+    with hosted(engine) as link:
         asyncio.run(look(link))
 
 

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import socket
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from fake_device import FakeDevice, Grammar, expected, hidden_row, logit_row
+from linked_engine import hosted, linked
 from tiny_artifact import ROWS, STOP, VOCAB, write_tiny
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from imp_server.engine.client import AsyncEngine
-from imp_server.engine.host import EngineHost
 from imp_server.errors import ApiError
 from imp_server.generation.request import Request
 
@@ -67,31 +62,6 @@ def test_every_answer_has_a_step_between_two_parts(engine: Engine, program: str)
     for s in streams:
         rule = Grammar() if s.constraint else None
         assert s.generated == expected(s.prompt, s.params, s.seed, 40, [STOP], rule)[0]
-
-
-@contextlib.contextmanager
-def hosted(engine: Engine) -> Iterator[socket.socket]:
-    """The engine in a host's thread; a worker's end of a link to it."""
-    host = EngineHost(engine, None)  # type: ignore[arg-type]  # no grammar is asked for
-    thread = threading.Thread(target=host.run)
-    thread.start()
-    ours, theirs = socket.socketpair()
-    host.attach(ours)
-    try:
-        yield theirs
-    finally:
-        host.stop()
-        thread.join()
-
-
-async def linked(link: socket.socket) -> AsyncEngine:
-    frontend = SimpleNamespace(runs_on=lambda target, context: None)
-    server = AsyncEngine(lambda: frontend)  # type: ignore[arg-type,return-value]
-    server.start()
-    await server.attach(link)
-    while not server.kv_tokens or server._frontend is None:
-        await asyncio.sleep(0.001)
-    return server
 
 
 def test_the_server_lets_answers_go_on(engine: Engine) -> None:
