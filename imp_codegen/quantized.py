@@ -184,12 +184,23 @@ _METHODS: Mapping[str, Mapping[str, Allowed]] = {
 }
 
 
-def check_key(checkpoint: Checkpoint, key: str) -> None:
-    """CheckpointError if a key of `quantization_config` says other than what `with_scales` reads."""
+def check_method(checkpoint: Checkpoint) -> str:
+    """How the matrices of a folder are quantised, empty if they are not; CheckpointError where nobody here reads that.
+
+    To be asked before its tensors are looked for, which other methods call otherwise.
+    """
     metadata = checkpoint.metadata
+    if not any(key.startswith(PREFIX) for key in metadata):
+        return ""
     method = metadata.value(_METHOD)
     if not isinstance(method, str) or method not in _METHODS:
         raise metadata.wrong(_METHOD, f"{', '.join(_METHODS)}: choose such a model, one not quantised, or a GGUF file")
+    return method
+
+
+def check_key(checkpoint: Checkpoint, key: str) -> None:
+    """CheckpointError if a key of `quantization_config` says other than what `with_scales` reads."""
+    metadata, method = checkpoint.metadata, check_method(checkpoint)
     if key == _METHOD:
         stored = {"mxfp4": ("U8",), "fp8": ("F8_E4M3",)}.get(method, ("F8_E4M3", "U8"))
         _check_stored(checkpoint, metadata, key, stored)

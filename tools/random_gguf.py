@@ -61,6 +61,10 @@ def write_random_gguf(shape: Path, quant: str, output: Path) -> None:
         for name, parts in tensors.items():
             *outer, cols = stacked(name, parts[0], spec)
             kept = parts[0].format
+            if kept.ggml_type is None:
+                raise ImpError(
+                    f"{output}: GGUF files have no {kept.name}, which {name} would be; choose another format"
+                )
             stored = (*outer, kept.row_bytes(cols))
             if len(parts) > 1:
                 stored = (sum(weight.shape[0] for weight in parts), kept.row_bytes(cols))

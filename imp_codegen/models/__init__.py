@@ -13,7 +13,7 @@ from imp_codegen.checkpoint.metadata import Value
 from imp_codegen.checkpoint.random import RandomCheckpoint
 from imp_codegen.graph import Graph
 from imp_codegen.models._source import usual_source
-from imp_codegen.quantized import with_scales
+from imp_codegen.quantized import check_method, with_scales
 from imp_codegen.sources import Source
 from imp_codegen.spec import ModelSpec
 from imp_codegen.stored import Stored, open_source
@@ -93,6 +93,7 @@ def sources_of(
     """Where every weight of a graph lies in a checkpoint; invented weights lie nowhere."""
     if isinstance(checkpoint, RandomCheckpoint):
         return {}
+    check_method(checkpoint)
     source = getattr(architecture, "source", usual_source)
     return {name: with_scales(source(name, spec, checkpoint.dialect), checkpoint) for name in graph.weights()}
 

@@ -12,7 +12,7 @@ import pytest
 
 from converted import stored
 from e4m3 import e4m3
-from edited_folder import Tensors, hold, say
+from edited_folder import Tensors, hold, say, weights
 from fp8_folder import BLOCKS, COMPRESSED, GROUP, LLAMA, MODELOPT, narrowed, quantised
 from imp_codegen.checkpoint import CheckpointError, open_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
@@ -133,6 +133,21 @@ def test_what_changes_weights_is_an_error(name: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError) as caught, closing(open_checkpoint(folder)) as checkpoint:
         plan_model(checkpoint, (find_target("sim"),), CompileOptions())
     assert expected in str(caught.value)
+
+
+@pytest.mark.parametrize("method", ["awq", "gptq", "bitsandbytes", "exl2", "hqq"])
+def test_other_methods_are_named_whatever_their_tensors_are_called(method: str, tmp_path: Path) -> None:
+    """As published: no matrix has the name that a model's own have."""
+    shutil.copytree(LLAMA, tmp_path / "m")
+    folder = say(tmp_path / "m", quantization_config={"quant_method": method, "bits": 4, "group_size": 128})
+    named = {name.replace("proj.weight", "proj.qweight"): tensor for name, tensor in weights(folder).items()}
+    hold(folder, named)
+    with pytest.raises(CheckpointError) as caught, closing(open_checkpoint(folder)) as checkpoint:
+        plan_model(checkpoint, (find_target("sim"),), CompileOptions())
+    assert f"quantization_config.quant_method is '{method}', expected fp8, compressed-tensors, modelopt" in str(
+        caught.value
+    )
+    assert "\n" not in str(caught.value)
 
 
 def test_scales_of_what_is_not_there(tmp_path: Path) -> None:

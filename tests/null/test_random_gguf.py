@@ -163,7 +163,11 @@ def test_llama_rope_factors_travel_too(tmp_path: Path, shape: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["{shape}", "Q3_X", "o.gguf"], "Q3_X"), (["/no/such.json", "Q8_0", "o.gguf"], "/no/such.json")],
+    [
+        (["{shape}", "Q3_X", "o.gguf"], "Q3_X"),
+        (["/no/such.json", "Q8_0", "o.gguf"], "/no/such.json"),
+        (["{shape}", "FP8", "o.gguf"], "GGUF files have no FP8_BLOCKS, which token_embd.weight would be"),
+    ],
 )
 def test_bad_input(
     shape: Path,

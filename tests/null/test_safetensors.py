@@ -7,7 +7,9 @@ import os
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -171,6 +173,17 @@ def test_every_truncation_is_refused(tmp_path: Path) -> None:
         refusal(path.parent)
     path.write_bytes(whole)
     assert [*open_checkpoint(path.parent).tensors] == ["a", "b"]
+
+
+def test_a_hundred_thousand_tensors(tmp_path: Path) -> None:
+    count = 100_000
+    header = {f"layers.{i}.w": entry([1], 4 * i, 4 * i + 4) for i in range(count)}
+    path = folder(tmp_path / "m", {}) / "model.safetensors"
+    path.write_bytes(file_of(header, bytes(4 * count)))
+    start = time.thread_time()
+    with closing(open_checkpoint(path.parent)) as checkpoint:
+        assert len(checkpoint.tensors) == count
+    assert time.thread_time() - start < 10
 
 
 def test_shards(tmp_path: Path) -> None:
