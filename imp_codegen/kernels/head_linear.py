@@ -15,7 +15,7 @@ _WARPS = 8
 _CTAS = 4  # of a multiprocessor
 _TILE = 64  # rows of a head's matrix, and tokens of a prompt
 _TILE_THREADS = 256
-_TILE_BYTES = 2 * 32 * (_TILE + 4) * 4
+_TILE_BYTES = 2 * 32 * _TILE * 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -110,6 +110,8 @@ def most(entry, program):
     """Bytes: `BATCH_BYTES` at most 84 now (1B F16, 64 sequences, sm_90a, nvcc 13.5)."""
     if entry.startswith("attend_"):
         return TILE_BYTES
+    if entry.startswith("heads_"):  # eight words of codes, one of which four columns are in (Q5_0, sm_90a)
+        return 32
     if entry.startswith("gemm_") and program.startswith(("batch_r", "head_r")):
         return BATCH_BYTES
     return EXPERT_BYTES if entry.startswith("gemm_") else REST_BYTES if entry.startswith("top_logits_") else 0

@@ -32,6 +32,7 @@ struct AttentionConfig {
   float scale;     // softmax scale times log2(e)
   float soft_cap;  // of the scores, times log2(e); 0: none
   bool sinks = false;  // each head has one
+  int alone = 1;       // blocks for each warp that a CTA takes before others help
 };
 
 // Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as it has
@@ -47,7 +48,8 @@ struct AttentionShare {
     const int blocks = position / C.block_tokens + 1 - first;
     const int even = (blocks + C.splits - 1) / C.splits;
     const int least = C.latent > 0 ? C.warps / 2 : C.warps;  // of latents four warps share a block
-    const int chunk = even > least ? even : least;
+    const bool few = blocks <= C.alone * least;  // which one CTA has done before others' parts are merged
+    const int chunk = few ? blocks : even > least ? even : least;
     return {position, first, (blocks + chunk - 1) / chunk, chunk};
   }
   __device__ __forceinline__ int begin(int split) const { return first + split * chunk; }

@@ -88,14 +88,28 @@ struct RouterRows {
  private:
   // A row as the matrix multiplies it; zeros if there is none. A warp calls it.
   static __device__ __forceinline__ void keep(const float* x, const float* norm, bool there, float* out) {
+    constexpr int kRounds = ceil_div(C.cols, kWarp * 4);
+    constexpr int kHeld = kRounds < 32 ? kRounds : 32;  // asked for together
     float squares = 0;
-    for (int k = lane_index() * 4; k < C.cols; k += kWarp * 4) {
-      const float4 v = there ? *reinterpret_cast<const float4*>(x + k) : make_float4(0, 0, 0, 0);
-      *reinterpret_cast<float4*>(out + k) = v;
-      if constexpr (C.norm) squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
+#pragma unroll 1
+    for (int first = 0; first < kRounds; first += kHeld) {
+      float4 held[kHeld];
+#pragma unroll
+      for (int i = 0; i < kHeld; i++) {
+        const int k = ((first + i) * kWarp + lane_index()) * 4;
+        held[i] = there && k < C.cols ? *reinterpret_cast<const float4*>(x + k) : make_float4(0, 0, 0, 0);
+      }
+#pragma unroll
+      for (int i = 0; i < kHeld; i++) {
+        const int k = ((first + i) * kWarp + lane_index()) * 4;
+        const float4 v = held[i];
+        if (k < C.cols) *reinterpret_cast<float4*>(out + k) = v;
+        if constexpr (C.norm) squares = fma(v.x, v.x, fma(v.y, v.y, fma(v.z, v.z, fma(v.w, v.w, squares))));
+      }
     }
     if constexpr (C.norm) {
       const float factor = rsqrt_fast(fma(warp_sum(squares), 1.0f / static_cast<float>(C.cols), C.eps));
+#pragma unroll 8
       for (int k = lane_index() * 4; k < C.cols; k += kWarp * 4) {
         auto* const at = reinterpret_cast<float4*>(out + k);
         const float4 g = C.weighted ? *reinterpret_cast<const float4*>(norm + k) : make_float4(1, 1, 1, 1);
