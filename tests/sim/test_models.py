@@ -10,7 +10,7 @@ from model_checks import MODELS, check_against_truth, check_kernels, compile_fix
 FILES = {model for model, quant in MODELS if not quant.startswith("hf")}
 OWN_FOLDERS = {"mistral", "gemma3", *(model for model, _ in MODELS if model not in FILES)}
 # Made of operations and kernels that the others run; their graphs are compared with the truth in
-# tests/null/test_graph_truth.py, and they run whole on a GPU (tests/gpu).
+# tests/null/test_graph_truth.py, and they run whole on a GPU (tests/gpu). Here they are thorough.
 ALIKE = {"deepseek_v2_lite", "deepseek_v3", "ernie4_5", "exaone4", "glm4", "glm4_moe_lite", "mixtral_folder", "olmo3"}
 ALIKE |= {"seed_oss"}
 # Whose products and graphs others run, each with its own twin or truth: formats of products all are in
@@ -23,9 +23,9 @@ VARIED = {
     ("qwen3", "nvfp4-ct"),
 }
 RUN = [
-    pytest.param(model, quant, marks=[pytest.mark.thorough] if (model, quant) in VARIED else [])
+    pytest.param(model, quant, marks=[pytest.mark.thorough] if model in ALIKE or (model, quant) in VARIED else [])
     for model, quant in MODELS
-    if model not in ALIKE and (not quant.startswith("hf") or model in OWN_FOLDERS)
+    if not quant.startswith("hf") or model in OWN_FOLDERS
 ]
 
 
