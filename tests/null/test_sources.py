@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from e4m3 import e4m3
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, open_checkpoint
 from imp_codegen.formats import Format, Part, format_named
 from imp_codegen.sources import (
@@ -233,3 +235,23 @@ def test_a_group_is_its_tensors_side_by_side(
 def test_a_group_that_does_not_fit_together(checkpoint: Checkpoint, names: tuple[str, ...], words: str) -> None:
     with pytest.raises(CheckpointError, match=re.escape(words)):
         open_source(Group("three", tuple(map(Tensor, names))), checkpoint)
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_columns_of_heads_of_codes_with_scales(shared: bool, tmp_path: Path) -> None:
+    """A row's scale is none of its weights: columns of such heads are floats."""
+    codes = RNG.integers(0, 0x7F, (6, 32), np.uint8)
+    scales = RNG.uniform(0.5, 2, 1 if shared else (6, 1)).astype(np.float32)
+    header = {
+        "c": {"dtype": "F8_E4M3", "shape": [6, 32], "data_offsets": [0, codes.size]},
+        "s": {"dtype": "F32", "shape": [*scales.shape], "data_offsets": [codes.size, codes.size + scales.nbytes]},
+    }
+    text = json.dumps(header).encode()
+    whole = len(text).to_bytes(8, "little") + text + codes.tobytes() + scales.tobytes()
+    (tmp_path / "model.safetensors").write_bytes(whole)
+    (tmp_path / "config.json").write_text("{}", "utf-8")
+    stored = open_source(HeadColumns(Group("FP8_ROWS", (Tensor("c"), Tensor("s"))), 2), open_checkpoint(tmp_path))
+    values = np.array([e4m3(code) for code in range(0x7F)], np.float32)[codes] * scales
+    assert (stored.shape, stored.format.name) == ((64, 3), "F32")
+    found = stored.format.dequantize(stored.rows(5, 60))
+    np.testing.assert_array_equal(found, values.reshape(2, 3, 32).swapaxes(1, 2).reshape(64, 3)[5:60])
