@@ -87,7 +87,7 @@ async def run(given: argparse.Namespace) -> None:
     url = urlsplit(given.server)
     at = url.hostname or "", url.port or 80
     rng = random.Random(1)
-    await stream(at, prompt_of(rng, 512), 64, [])  # warm
+    await stream(at, prompt_of(rng, given.cached), 16, [])  # warm
     for streams in given.streams.split(","):
         await beside(at, int(streams), given.prompt, rng)
     await cached(at, given.cached, rng)
