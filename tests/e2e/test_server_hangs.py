@@ -86,6 +86,7 @@ def read_until_end(client: socket.socket) -> bytes:
     return data
 
 
+@pytest.mark.thorough
 def test_a_worker_that_hangs(server: Process) -> None:
     """Its place is taken by another; the engine, and who the other workers serve, do not notice."""
     before, engine, workers = complete(server), server.child("engine"), server.children("worker")
