@@ -77,7 +77,9 @@ using {self.name}_a = imp::EachRow<imp::RowStrides{{.x = {self.hidden}, .y = {wi
     {gemv}, {first}, {route}, imp::StoreExperts<{mask}>, {gate}, {up}, imp::{self.activation}>>;
 using {self.name}_b = imp::EachRow<imp::RowStrides{{.x = {wide}, .y = {self.hidden}}}, imp::ExpertDown<
     {gemv}, {second}, {self.used}, {left}, {down}>>;
+using {self.name}_c = imp::ExpertDown<{gemv}, {second}, {self.used}, {left}, {down}>;
 extern "C" {{
+int {self.name}_parts = {self.name}_c::kParts;
 int {self.name}_a_shared = {self.name}_a::kSharedBytes;
 int {self.name}_b_shared = {self.name}_b::kSharedBytes;
 __global__ void {self.name}_gate_up(const float* x, const float* norm, const float* logits, float* route, float* y,
@@ -89,6 +91,10 @@ __global__ void {self.name}_gate_up(const float* x, const float* norm, const flo
 __global__ void {self.name}_down(const float* x, const float* route, float* y, const std::uint8_t* down,
                                  {names[2]}, const imp::StepHeader* step) {{
   {self.name}_b::run({{{{x, nullptr, {{route}}, {{y, {{{last}}}}}, {{down}}}}, step}});
+}}
+__global__ void {self.name}_down_alone(const float* x, const float* route, float* y, const std::uint8_t* down,
+                                       {names[2]}, const imp::StepHeader*) {{
+  {self.name}_c::run({{x, nullptr, {{route}}, {{y, {{{last}}}}}, {{down}}}});
 }}
 }}
 """
@@ -219,6 +225,17 @@ def test_experts(library: SimLibrary, case: Experts) -> None:
         one = [gated[row], route[row], before[row], planes[2], biases[2], step(1)]
         _, _, alone, *_ = launch(library, f"{case.name}_down", f"{case.name}_b_shared", one, seed)
         np.testing.assert_array_equal(alone, after[row])
+    # And by the kernel of one row, which encodes a long vector in parts.
+    held = [aligned(buffer) for buffer in (gated[0], route[0], before[0], planes[2], biases[2], step(1))]
+    shared = library.integer(f"{case.name}_b_shared")
+    assert library.launch(f"{case.name}_down_alone", held, (GRID, 1, 1), WARPS * 32, shared) == ""
+    np.testing.assert_array_equal(held[2], after[0])
+
+
+def test_a_long_vector_is_encoded_in_parts(library: SimLibrary) -> None:
+    assert {case.name: library.integer(f"{case.name}_parts") for case in CASES[:3]} == {
+        "mixed": 1, "several_tiles": 4, "floats": 1,
+    }  # fmt: skip
 
 
 def close(found: Array, want: Array) -> bool:

@@ -105,6 +105,29 @@ struct Encoder {
     return factor(shared);
   }
 
+  // What a thread takes of some turns, asked for and then encoded: the columns from kStride * begin on.
+  template <int Most>
+  struct Turns {
+    float4 at[Most];
+    template <class Input>
+    __device__ __forceinline__ void read(const Input& x, int begin, int end) {
+      static_assert(!C.norm && !C.post, "a norm needs all columns");
+      int columns[Most];
+#pragma unroll
+      for (int i = 0; i < Most; i++) {
+        const int k = first_column() + (begin + i) * kStride;
+        columns[i] = begin + i < end && k < C.cols ? k : -1;
+      }
+      x.read(at, columns);
+    }
+    __device__ __forceinline__ void store(int begin, int end, std::uint8_t* shared) const {
+#pragma unroll
+      for (int i = 0; i < Most; i++) {
+        if (begin + i < end) encode(first_column() + (begin + i) * kStride, at[i], make_float4(1, 1, 1, 1), shared);
+      }
+    }
+  };
+
   // This thread's columns of a vector.
   struct Columns {
     float4 at[kRounds];

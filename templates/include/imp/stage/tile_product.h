@@ -10,6 +10,8 @@ struct Activations {
   Q8Activations q8;
   Floats dense;
   float scale;
+  // Before the k-th tiles of a sweep are multiplied; the whole CTA calls it.
+  __device__ __forceinline__ void reach(int) const {}
 };
 
 // A tile's weights in registers, if they fit there. Lanes beyond a row's end hold zeros: what is written by some lanes only

@@ -19,7 +19,7 @@ struct WarpUnits {
   static constexpr bool kMaySweep = kFits && Units::kParts == 1 && Units::kTiles > 1 && Most * Product::kRows <= 8;
 
   template <bool Sweep, class Tiles, class X, class Epilogue>
-  static __device__ __forceinline__ void run(int count, Tiles& tiles, const X& x, Epilogue& epilogue) {
+  static __device__ __forceinline__ void run(int count, Tiles& tiles, X& x, Epilogue& epilogue) {
     if constexpr (Sweep) {
       sweep(count, tiles, x, epilogue);
     } else if constexpr (kHeld) {
@@ -45,11 +45,12 @@ struct WarpUnits {
 
  private:
   template <class Tiles, class X, class Epilogue>
-  static __device__ __forceinline__ void sweep(int count, Tiles& tiles, const X& x, Epilogue& epilogue) {
+  static __device__ __forceinline__ void sweep(int count, Tiles& tiles, X& x, Epilogue& epilogue) {
     static_assert(kMaySweep, "the sums of a warp's units must fit its registers");
     float sums[Most][1][Product::kRows] = {};
 #pragma unroll 1
     for (int k = 0; k < Units::kTiles; k++) {
+      x.reach(k);
       const HeldInput<M> held(x, k);
 #pragma unroll
       for (int i = 0; i < Most; i++) {
