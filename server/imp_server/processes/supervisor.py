@@ -6,7 +6,6 @@ It has no other work, so that nothing in it fails. A child learns from the end o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
@@ -81,10 +80,17 @@ class Child:
     async def messages(self) -> AsyncIterator[ToParent]:
         """What the child says, until it has ended."""
         loop = asyncio.get_running_loop()
-        with contextlib.suppress(ConnectionError):  # it was killed before it had read all that it was told
-            while data := await loop.sock_recv(self._control, LONGEST):
-                self._silent = 0
-                yield cast(ToParent, unpack(data))
+        while True:
+            try:
+                data = await loop.sock_recv(self._control, LONGEST)
+            except (
+                ConnectionError
+            ):  # it ended before it had read all that it was told; what it has said comes behind this
+                continue
+            if not data:
+                return
+            self._silent = 0
+            yield cast(ToParent, unpack(data))
 
     def tick(self, most: float) -> str:
         """TICK_SECONDS have passed; after `most` seconds of silence the child is killed. Why it is, or nothing.
