@@ -24,8 +24,8 @@ class Formulas:
     `gemv_warps`: of a CTA that streams weights, one CTA a multiprocessor. `stream_slots`: tiles that each has in flight
     at most. `in_flight`: bytes that a CTA of the step kernel has in flight at most. `early_ctas`: CTAs that need not
     have arrived when the others begin to poll a vector, if that has at most `early_cols` values. `lanes`: of the
-    fetching warp that look for room, twice as many where no tile has `short_tile` bytes. `unpacks`: GB/s of a
-    multiprocessor that the step kernel keeps up with in a layout, where less than some card's memory gives.
+    fetching warp that look for room, twice as many where no tile has `short_tile` bytes. `step_tile_us`: what
+    a multiprocessor takes in the step kernel for a tile, all in all, where memory does not limit it.
     """
 
     gemv_warps: int
@@ -35,7 +35,7 @@ class Formulas:
     early_cols: int
     lanes: int
     short_tile: int
-    unpacks: Mapping[str, float] = field(default_factory=dict)
+    step_tile_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ CARD = Card(
         early_cols=4096,  # polling a longer vector in vain costs more
         lanes=4,
         short_tile=4200,  # below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
-        unpacks={"Q4_K": 21, "Q6_K": 21},  # 590 tok/s of 4.68 GB (8B Q4_K_M), where memory gives each SM 33 GB/s
+        step_tile_us=0.12,  # 0.108 to 0.127 of eleven models and formats, whose tiles have 1.4 to 3.4 KB
     ),
     speed=Speed(
         bandwidth=4400,  # plain reads of 4,180 to 4,550 GB/s on the cards seen

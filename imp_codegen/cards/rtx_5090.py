@@ -23,7 +23,7 @@ CARD = Card(
         early_cols=4096,
         lanes=4,
         short_tile=4200,
-        unpacks={"Q4_K": 21, "Q6_K": 21},  # an H200's
+        step_tile_us=0.12,  # an H200's
     ),
     speed=Speed(
         bandwidth=1670,

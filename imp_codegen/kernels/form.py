@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from imp_codegen.kernels.family import Body
 from imp_codegen.kernels.kernel_spec import KernelSpec
-from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.step.kernel import least_units, shortage, step_kernel, tuned
+from imp_codegen.kernels.step.kernel import least_units, shortage, step_kernel, tiles, tuned
 from imp_codegen.kernels.step.model import misfit, step_model
 from imp_codegen.predict import predict_us
 from imp_codegen.targets import TargetError
@@ -51,16 +49,9 @@ def choose(body: Body, graph: Sequence[KernelSpec], wanted: Wanted) -> Chosen:
         return Chosen("graph", "the simulator has no launches to save")
     if least_units(model) < low.target.sms:
         return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
-    layout, share = _main_layout(low)
-    delivered = card.speed.bandwidth / card.sms
-    if (unpacked := card.formulas.unpacks.get(layout, delivered)) < delivered:
-        return Chosen(
-            "graph",
-            f"{share:.0%} of the weights are {layout}, of which the step kernel unpacks {unpacked:.0f} GB/s a "
-            f"multiprocessor; {card.title} reads {delivered:.0f}",
-        )
     graph_us = predict_us(card, graph)
-    persistent_us = predict_us(card, (step_kernel(replace(model, low=replace(low, buffers={}))),))
+    streaming_us = predict_us(card, (step_kernel(replace(model, low=replace(low, buffers={}))),))
+    persistent_us = max(streaming_us, tiles(model) / low.target.sms * card.formulas.step_tile_us)
     faster: Form = "persistent" if persistent_us < graph_us else "graph"
     return Chosen(faster, f"predicted for {card.basis}: persistent {persistent_us:,.0f} us, graph {graph_us:,.0f} us")
 
@@ -68,13 +59,3 @@ def choose(body: Body, graph: Sequence[KernelSpec], wanted: Wanted) -> Chosen:
 def obstacle(body: Body) -> str | None:
     """Why one kernel cannot decode the model on this target, or None."""
     return misfit(body) or shortage(step_model(body))
-
-
-def _main_layout(low: Lowering) -> tuple[str, float]:
-    """The layout of most weight bytes, and its share."""
-    nbytes: Counter[str] = Counter()
-    for placed in low.placed.values():
-        if placed.layout is not None:
-            nbytes[placed.layout.name] += placed.plane.nbytes
-    ((layout, most),) = nbytes.most_common(1)
-    return layout, most / nbytes.total()

@@ -102,6 +102,14 @@ def least_units(model: StepModel) -> int:
     return min(phase.units for layer in model.layers for phase in _products(model, layer, 0))
 
 
+def tiles(model: StepModel) -> int:
+    """Tiles of all matrices, the head's included."""
+    weights = (*model.matrices(), model.head.linear.weight)
+    return sum(
+        weight.rows * weight.cols // (tile.rows * tile.cols) for weight in weights for tile in [model.low.tile(weight)]
+    )
+
+
 def _phase_count(model: StepModel) -> int:
     """Of a layer, attention among them."""
     return len(model.first.groups())
