@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 5f909a6e046db868
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 37b6bda1100bc162
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -11,6 +11,8 @@
 #include "imp/stage/export_logits.h"
 #include "imp/stage/gather_rows.h"
 #include "imp/stage/gemm_batch.h"
+#include "imp/stage/gemm_batch_wgmma.h"
+#include "imp/stage/gemm_held.h"
 #include "imp/stage/gemm_wgmma.h"
 #include "imp/stage/gemv.h"
 #include "imp/stage/greedy.h"
@@ -1310,7 +1312,7 @@ static_assert(sizeof(gemm_14_t::Args) == 10 * 8, "the plan leaves out a field");
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 24,576 of other data a launch
 // batch_r8 layers.0.attention and 5 more · grid (4, 16, 1), 128 threads
 using attention_1_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     8,
@@ -1449,21 +1451,19 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_11(
 }
 static_assert(sizeof(encode_11_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 118,784 of other data a launch
-// batch_r8 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
-using gemm_17_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
+// batch_r8 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
+using gemm_17_t = imp::GemmHeld<
+    imp::HeldConfig{.cols = 768, .rows = 8, .warps = 6, .slots = 3, .buffers = 2, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_17_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_17_t::kSharedBytes == 17472, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_17(
+static_assert(gemm_17_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_17_t::kSharedBytes == 45592, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_17(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step,
-    float4* partial,
-    std::uint32_t* arrived) {
+    const imp::StepHeader* step) {
   gemm_17_t::run(gemm_17_t::Args{
       .fragments = fragments,
       .factors = factors,
@@ -1471,8 +1471,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_17(
       .bias = {nullptr},
       .y = y,
       .step = step,
-      .partial = partial,
-      .arrived = arrived});
+      .partial = nullptr,
+      .arrived = nullptr});
 }
 static_assert(sizeof(gemm_17_t::Args) == 8 * 8, "the plan leaves out a field");
 
@@ -1765,7 +1765,7 @@ static_assert(sizeof(gemm_19_t::Args) == 10 * 8, "the plan leaves out a field");
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 49,152 of other data a launch
 // batch_r16 layers.0.attention and 5 more · grid (4, 32, 1), 128 threads
 using attention_2_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     16,
@@ -1904,21 +1904,19 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_14(
 }
 static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 237,568 of other data a launch
-// batch_r16 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
-using gemm_22_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
+// batch_r16 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
+using gemm_22_t = imp::GemmHeld<
+    imp::HeldConfig{.cols = 768, .rows = 16, .warps = 6, .slots = 3, .buffers = 2, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_22_t::kSharedBytes == 33856, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
+static_assert(gemm_22_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_22_t::kSharedBytes == 51736, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_22(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
-    const imp::StepHeader* step,
-    float4* partial,
-    std::uint32_t* arrived) {
+    const imp::StepHeader* step) {
   gemm_22_t::run(gemm_22_t::Args{
       .fragments = fragments,
       .factors = factors,
@@ -1926,8 +1924,8 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
       .bias = {nullptr},
       .y = y,
       .step = step,
-      .partial = partial,
-      .arrived = arrived});
+      .partial = nullptr,
+      .arrived = nullptr});
 }
 static_assert(sizeof(gemm_22_t::Args) == 8 * 8, "the plan leaves out a field");
 
@@ -2015,7 +2013,7 @@ static_assert(sizeof(gemm_24_t::Args) == 10 * 8, "the plan leaves out a field");
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 98,304 of other data a launch
 // batch_r32 layers.0.attention and 5 more · grid (4, 64, 1), 128 threads
 using attention_3_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     32,
@@ -2133,7 +2131,7 @@ static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 1024 threads
 using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_17_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_17_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -2154,15 +2152,15 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_17(
 }
 static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 475,136 of other data a launch
-// batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
-using gemm_27_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 278,528 of other data a launch
+// batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
+using gemm_27_t = imp::GemmBatchWgmma<
+    imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 16, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_27_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_27_t::kSharedBytes == 66624, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
-    const std::uint8_t* fragments,
+static_assert(gemm_27_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_27_t::kSharedBytes == 132224, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
+    const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2170,7 +2168,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_27_t::run(gemm_27_t::Args{
-      .fragments = fragments,
+      .panels = panels,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2265,7 +2263,7 @@ static_assert(sizeof(gemm_29_t::Args) == 10 * 8, "the plan leaves out a field");
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 196,608 of other data a launch
 // batch_r64 layers.0.attention and 5 more · grid (4, 128, 1), 128 threads
 using attention_4_t = imp::AttentionDecode<
-    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f},
+    imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     64,
@@ -2383,7 +2381,7 @@ static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 1024 threads
 using encode_20_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
     imp::Silu>;
 static_assert(encode_20_t::kThreads == 1024, "the plan launches another number of threads");
 static_assert(encode_20_t::kSharedBytes == 128, "the plan gives other shared memory");
@@ -2404,15 +2402,15 @@ extern "C" __global__ void __launch_bounds__(1024, 1) encode_20(
 }
 static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field");
 
-// Linear → Add · 208,896 bytes of weights, 950,272 of other data a launch
-// batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
-using gemm_32_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+// Linear → Add · 208,896 bytes of weights, 557,056 of other data a launch
+// batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
+using gemm_32_t = imp::GemmBatchWgmma<
+    imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 12, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_32_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_32_t::kSharedBytes == 99120, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
-    const std::uint8_t* fragments,
+static_assert(gemm_32_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_32_t::kSharedBytes == 197472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
+    const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2420,7 +2418,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_32_t::run(gemm_32_t::Args{
-      .fragments = fragments,
+      .panels = panels,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},

@@ -41,6 +41,8 @@ CARD = Card(
             # 256 rows by 128 columns, an H100's, gate and up of an 8B in Q8_0 and Q4_K, which differ by 20 % and less
             **{"half pairs 64": 0.58, "half pairs 32": 0.5},
             **{"half batch 8": 1.75, "half batch 16": 1.8, "half batch 32": 2.1, "half batch 64": 2.9},
+            # 16 rows, and 192 or 128 by warpgroups, by 128 columns; gate and up of an 8B in Q8_0 and Q4_K on an H200
+            **{"half held 8": 0.06, "half held 16": 0.08, "half batch 32 wgmma": 1.3, "half batch 64 wgmma": 1.4},
             # 64 queries and 64 keys, one launch alone on an H100 (2026-11-27): at 64k positions 1.9 us by warps and
             # 1.2 by warpgroups, at 16k 2.3 and 1.4. Others, not measured, by what the tensor cores do.
             **{"attention 64": 0.95, "attention 96": 1.4, "attention 128": 1.9},

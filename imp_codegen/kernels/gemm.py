@@ -11,7 +11,16 @@ from __future__ import annotations
 from itertools import groupby
 
 from imp_codegen.graph import Value, Weight
-from imp_codegen.kernels import gemm_batch, gemm_fp4, gemm_mma, gemm_planes, gemm_wgmma
+from imp_codegen.kernels import (
+    batch_product,
+    gemm_batch,
+    gemm_batch_wgmma,
+    gemm_fp4,
+    gemm_held,
+    gemm_mma,
+    gemm_planes,
+    gemm_wgmma,
+)
 from imp_codegen.kernels.encode import PEAK, encode
 from imp_codegen.kernels.gemm_panels import takes
 from imp_codegen.kernels.kernel_spec import KernelSpec
@@ -41,8 +50,13 @@ def products(
     """
     weights = tuple(op.weight for op in linears)
     if gemm_batch.takes(low, weights):
-        encoded = encode(low, vector, peak=PEAK, fragments=True)
-        return (encoded, gemm_batch.gemm(low, linears, add, out=out, scale=scale, cap=cap))
+        order = batch_product.order(low, weights) if low.target.wgmma else None
+        panels = order is not None and low.rows > gemm_held.MOST_ROWS
+        encoded = encode(low, vector, peak=PEAK, fragments=not panels)
+        if order is None:
+            return (encoded, gemm_batch.gemm(low, linears, add, out=out, scale=scale, cap=cap))
+        kept = gemm_batch_wgmma if panels else gemm_held
+        return (encoded, kept.gemm(low, order, linears, add, out=out, scale=scale, cap=cap))
     if gemm_fp4.takes(low, weights):
         encoded = encode(low, vector, fp4=True)
         return (encoded, gemm_fp4.gemm(low, linears, add, out=out, scale=scale, cap=cap))

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from imp_codegen.graph import Value, Weight, label
-from imp_codegen.kernels.encode import factors, panel_buffer
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
+from imp_codegen.graph import Value, Weight
+from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage
+from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
 from imp_codegen.ops import Add, Linear
-from imp_runtime.plan import Binding, Tiles
+from imp_runtime.plan import Tiles
 
-_GROUP = 128  # columns that a warp multiplies at a time
 _WARPS = 16  # of a CTA
-_BLOCK_ROWS = 16 * _WARPS  # of a matrix, that a CTA has
+_BLOCK_ROWS = ROWS * _WARPS  # of a matrix, that a CTA has
 _MOST_STRETCHES = 16
 _MOST_ITEMS = 512  # stretches of a CTA's rows: what is left of them in memory is 32 MB with 64 rows
 _STRETCH = 1.0  # of a group's time: what a stretch costs beside its groups
@@ -38,67 +36,31 @@ def gemm(
     scale: float = 1.0,
     cap: float = 0.0,
 ) -> KernelSpec:
-    """One launch, whose results lie side by side; with `add` added to what lies where the one result goes.
-
-    `out`: the one result of what `scale` and a soft `cap` (0: none) stand for.
-    """
-    outs = (add.out,) if add else (out,) if out else tuple(op.out for op in linears)
+    """One launch, as BatchStage.product says it."""
     weights = tuple(op.weight for op in linears)
-    rows, cols, place = low.rows, weights[0].cols, low.places[outs[0]]
-    groups = -(-cols // _GROUP)
+    groups = -(-weights[0].cols // GROUP)
     row_tiles = sum(-(-weight.rows // _BLOCK_ROWS) for weight in weights)
     stretches, stages = _stretches(low.target.sms, row_tiles, groups), _stages(low)
     grid = min(low.target.sms, row_tiles * stretches)
-    config = Config(
-        "BatchConfig",
-        (
-            ("cols", cols),
-            ("rows", rows),
-            ("warps", _WARPS),
-            ("slots", _SLOTS[rows]),
-            ("stages", stages),
-            ("stretches", stretches),
-            ("stride", place.stride),
-            ("offset", place.column),
-            ("accumulate", add is not None),
-            ("biased", bias_mask(linears)),
-            ("scale", float(add.scale if add else scale)),
-            ("cap", cap),
-        ),
-    )
-    total = sum(weight.rows for weight in weights)
-    split = row_tiles * stretches if stretches > 1 else 1
-    return KernelSpec(
-        name=name_of_all(linears),
-        entry="gemm",
-        headers=("stage/gemm_batch", *low.headers(*weights)),
-        stage=Cpp("GemmBatch", (config, *map(low.matrix, weights))),
-        args={
-            "fragments": Param("const std::uint8_t*", panel_buffer(low, rows, cols)),
-            "factors": Param("const float*", factors(low, rows)),
-            "plane": tuple(map(low.plane, weights)),
-            "bias": biases(low, linears),
-            "y": Param("float*", Binding(place.buffer)),
-            "step": low.step(),
-            "partial": Param("float4*", low.buffer("batch.partials", split * rows * _BLOCK_ROWS * 4)),
-            "arrived": Param("std::uint32_t*", low.buffer("batch.arrivals", row_tiles * _WARPS * 4)),
-        },
-        grid=(grid, 1, 1),
-        threads=_WARPS * 32,
-        shared_bytes=_shared_bytes(rows, stages),
-        overlap=True,
-        ops=tuple(map(label, (*linears, add) if add else linears)),
-        outputs=tuple(output for value in outs for output in low.output(value)),
-        weight_bytes=low.weight_bytes(*weights),
-        other_bytes=rows * (cols * 2 + total * 4) + 2 * (split * rows * _BLOCK_ROWS * 4 if stretches > 1 else 0),
+    stage = BatchStage(
+        name="GemmBatch",
+        header="stage/gemm_batch",
+        config="BatchConfig",
+        fields=(("warps", _WARPS), ("slots", _SLOTS[low.rows]), ("stages", stages), ("stretches", stretches)),
+        input="fragments",
+        stretches=stretches,
+        places=row_tiles * _WARPS,
+        grid=grid,
+        warps=_WARPS,
+        shared_bytes=_shared_bytes(low.rows, stages),
         tiles=Tiles(
-            f"half batch {rows}",
+            f"half batch {low.rows}",
             "f16",
-            2 * _BLOCK_ROWS * rows * _GROUP,
+            2 * _BLOCK_ROWS * low.rows * GROUP,
             -(-row_tiles * stretches // grid) * -(-groups // stretches),
         ),
-        flops=2 * rows * total * cols,
     )
+    return stage.product(low, linears, add, out=out, scale=scale, cap=cap)
 
 
 def _stretches(sms: int, row_tiles: int, groups: int) -> int:
@@ -119,4 +81,4 @@ def _stages(low: Lowering) -> int:
 
 def _shared_bytes(rows: int, stages: int) -> int:
     """Groups of activations; barriers that each is there and that a warp has read it. The emitted source asserts it."""
-    return stages * (rows * _GROUP * 2 + (1 + _WARPS) * 8)
+    return stages * (rows * GROUP * 2 + (1 + _WARPS) * 8)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sim_library import compile_sim
-from test_panel_stages import BY_WARPGROUPS, Matrix, Product, biases, weights
+from test_panel_stages import BY_WARPGROUPS, Matrix, Product, biases, panels_of, weights
 from test_prefill_stages import Kernels, fragment_places, placed, step
 
 from imp_codegen.formats import formats
@@ -27,27 +27,77 @@ class Batch(Product):
     stages: int = 3
     stretches: int = 2
     ends = ("y", "step", "partial", "arrived")
+    kind: ClassVar[str] = "Batch"
+
+    def own(self) -> str:
+        """The fields that only this kind has."""
+        return f".slots = {self.slots}, .stages = {self.stages}, .stretches = {self.stretches}"
+
+    @property
+    def sharing(self) -> int:
+        """Warps of a tile of rows."""
+        return self.cta_warps
 
     def stage(self) -> str:
         config = (
-            f".cols = {self.cols}, .rows = {self.tokens}, .warps = {self.cta_warps}, "
-            f".slots = {self.slots}, .stages = {self.stages}, .stretches = {self.stretches}, "
+            f".cols = {self.cols}, .rows = {self.tokens}, .warps = {self.cta_warps}, {self.own()}, "
             f".stride = {self.stride}, .offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, "
             f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
         )
         matrices = ", ".join(matrix.place(self.cols)[2] for matrix in self.matrices)
-        return f"imp::GemmBatch<imp::BatchConfig{{{config}}}, {matrices}>"
+        return f"imp::Gemm{self.kind}<imp::{self.kind}Config{{{config}}}, {matrices}>"
+
+
+@dataclass(frozen=True)
+class Held(Batch):
+    """One whose activations stay in registers; of units of 16 rows."""
+
+    buffers: int = 2
+    fold: int = 1
+    kind = "Held"
+    sharing = 1
+
+    def own(self) -> str:
+        slots = f".slots = {self.slots}, .buffers = {self.buffers}"
+        return f"{slots}, .stretches = {self.stretches}, .fold = {self.fold}"
+
+
+@dataclass(frozen=True)
+class Wgmma(Batch):
+    """One by warpgroups, of 64 rows of a matrix each."""
+
+    chain: int = 1
+    fold: int = 1
+    kind = "BatchWgmma"
+
+    def own(self) -> str:
+        return f".stages = 4, .stretches = {self.stretches}, .chain = {self.chain}, .fold = {self.fold}"
 
 
 REST, TENSORS, FEW_BITS = (
     BY_WARPGROUPS[name] for name in ("rest", "tensors", "few_bits")
 )  # that have no case of their own
 BIG = Batch((Matrix("Q8_0", 192, (2, 256)),), cols=1280, tokens=8, stride=192, stretches=4)
+HELD = Held((Matrix("Q8_0", 208, (2, 256)),), cols=768, tokens=8, stride=208, stretches=3)
+SEVERAL = (
+    Matrix("Q4_K", 140, (4, 256)),
+    Matrix("Q4_K", 64, (4, 256), bias=True),
+    Matrix("Q6_K", 32, (2, 256), bias=True),
+)
+ADDED = {"cols": 1280, "stride": 39, "offset": 3, "accumulate": True, "scale": 0.5, "stretches": 1}
 BATCHES = {
     "rest": Batch(REST.matrices, REST.cols, tokens=8, stride=REST.stride),
     "tensors": Batch(TENSORS.matrices, TENSORS.cols, tokens=8, stride=TENSORS.stride),
     "few_bits": Batch(FEW_BITS.matrices, FEW_BITS.cols, tokens=8, stride=FEW_BITS.stride),
     "q8_0": BIG,
+    "held": HELD,
+    "held_16": Held((Matrix("Q8_0", 35, (4, 256), bias=True),), tokens=16, cta_warps=5, slots=3, buffers=1, **ADDED),
+    "held_several": Held(SEVERAL, cols=768, tokens=8, stride=236, stretches=3, cap=2.0),
+    "held_order": replace(HELD, cols=1024, stretches=2, cta_warps=4, fold=2, grid=4),
+    "wgmma_order": Wgmma(HELD.matrices, cols=1024, tokens=64, stride=208, stretches=4, fold=2, cta_warps=4, grid=4),
+    "wgmma": Wgmma((Matrix("Q8_0", 208, (2, 256)),), cols=768, tokens=64, stride=208, stretches=3, cta_warps=4),
+    "wgmma_32": Wgmma((Matrix("Q8_0", 35, (4, 256), bias=True),), tokens=32, cta_warps=8, chain=2, **ADDED),
+    "wgmma_several": Wgmma(SEVERAL, cols=768, tokens=64, stride=236, stretches=3, cap=2.0, cta_warps=8),
     "q8_0_16": replace(BIG, tokens=16, cta_warps=4),
     "q8_0_32": replace(BIG, tokens=32, slots=1),
     "q8_0_64": replace(BIG, tokens=64, slots=3),
@@ -66,20 +116,16 @@ BATCHES = {
         stride=73,
         stretches=1,
     ),
-    "several": Batch(
-        (
-            Matrix("Q4_K", 140, (4, 256)),
-            Matrix("Q4_K", 64, (4, 256), bias=True),
-            Matrix("Q6_K", 32, (2, 256), bias=True),
-        ),
-        **{"cols": 256, "tokens": 8, "stride": 236},
-    ),
+    "several": Batch(SEVERAL, cols=256, tokens=8, stride=236),
 }
 
 
 def source() -> str:
     """All of them as one file."""
-    headers = ["stage/gemm_batch", *(f"layout/{name.lower()}" for name in layouts())]
+    headers = [
+        *(f"stage/gemm_{kind}" for kind in ("batch", "held", "batch_wgmma")),
+        *(f"layout/{name.lower()}" for name in layouts()),
+    ]
     lines = [f'#include "imp/{name}.h"' for name in headers]
     lines.append("struct Any { void* p; template <class T> operator T*() const { return static_cast<T*>(p); } };")
     return "\n".join([*lines, *(batch.source(name) for name, batch in BATCHES.items())])
@@ -113,11 +159,11 @@ def multiply(
     kernels: Kernels, name: str, x: Array, factors: Array, given: list[Array | None], y: Array, n: int
 ) -> None:
     batch = BATCHES[name]
-    row_tiles = sum(-(-m.rows // (batch.cta_warps * 16)) for m in batch.matrices)
-    warps = row_tiles * batch.cta_warps
+    warps = sum(-(-m.rows // (batch.sharing * 16)) for m in batch.matrices) * batch.sharing
     partial = placed(np.full(warps * batch.stretches * batch.tokens * 16, np.nan, np.float32))
     arrived = placed(np.zeros(warps, np.uint32))
-    kernels.run(name, fragments_of(x), placed(factors), *given, y, step(n), partial, arrived)
+    encoded = panels_of(x) if isinstance(batch, Wgmma) else fragments_of(x)
+    kernels.run(name, encoded, placed(factors), *given, y, step(n), partial, arrived)
     assert not arrived.any()
 
 
@@ -155,6 +201,19 @@ def test_product(kernels: Kernels, name: str, n: int) -> None:
     assert np.sqrt(np.mean(error**2)) < 5e-4 * np.sqrt(np.mean(sums**2))
     y[:n, columns] = before[:n, columns]
     np.testing.assert_array_equal(y, before)
+
+
+def test_no_bit_depends_on_where_activations_stay(kernels: Kernels) -> None:
+    """Chains and stretches add up in one order, by a tree that is not a plain row of them."""
+    rng = np.random.default_rng(6)
+    held, wgmma = BATCHES["held_order"], BATCHES["wgmma_order"]
+    planes, _ = weights(held, rng)
+    x, factors = inputs(wgmma, 64, rng)
+    whole = placed(np.zeros((64, held.stride), np.float32))
+    multiply(kernels, "wgmma_order", x, factors, [*planes, None], whole, 64)
+    part = placed(np.zeros((8, held.stride), np.float32))
+    multiply(kernels, "held_order", x[40:48], factors[40:48], [*planes, None], part, 8)
+    np.testing.assert_array_equal(part, whole[40:48])
 
 
 def test_no_bit_depends_on_how_many_there_are(kernels: Kernels) -> None:

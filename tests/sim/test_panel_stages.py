@@ -67,6 +67,7 @@ class Product:
     cap: float = 0.0
     warps: Warps | None = None
     halves: bool = False
+    grid: int = 3
     gate: str = ""  # what the first matrix's results go through before they multiply the second one's
     ends: ClassVar[tuple[str, ...]] = ("tiles", "pairs", "halves", "arrived", "y", "step")  # pointers behind the others
 
@@ -105,7 +106,8 @@ class Product:
             f"using s_{name} = {self.stage()};\n"
             f'extern "C" void {name}({", ".join(f"void* {each}" for each in pointers)}) {{\n'
             f"  s_{name}::run({{{given}}});\n}}\n"
-            f'extern "C" const int {name}_shape[5] = {{3, 1, 1, s_{name}::kThreads, s_{name}::kSharedBytes}};\n'
+            f'extern "C" const int {name}_shape[5] = '
+            f"{{{self.grid}, 1, 1, s_{name}::kThreads, s_{name}::kSharedBytes}};\n"
         )
 
 

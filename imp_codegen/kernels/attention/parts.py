@@ -61,13 +61,21 @@ class Parts:
 
 
 def core_config(
-    low: Lowering, parts: Parts, splits: int, window: int, warps: int = 0, *, prepared: bool = False, alone: int = 1
+    low: Lowering,
+    parts: Parts,
+    splits: int,
+    window: int,
+    warps: int = 0,
+    *,
+    prepared: bool = False,
+    alone: int = 1,
+    least: int = 1,
 ) -> Config:
     """The config of both forms of decode attention.
 
     `window`: the largest, where several layers share it. `warps`: of a CTA; 0: as many as attend to one token.
     `prepared`: q is turned and scaled, and k in the cache. `alone`: blocks for each warp that one CTA takes before
-    others help.
+    others help; `least`: that each CTA has, however many help.
     """
     op = parts.op
     return Config(
@@ -87,6 +95,7 @@ def core_config(
             ("soft_cap", op.softcap * math.log2(math.e)),
             *with_sinks(op),
             *((("alone", alone),) if alone > 1 else ()),
+            *((("least", least),) if least > 1 else ()),
         ),
     )
 

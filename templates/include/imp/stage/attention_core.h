@@ -33,10 +33,11 @@ struct AttentionConfig {
   float soft_cap;  // of the scores, times log2(e); 0: none
   bool sinks = false;  // each head has one
   int alone = 1;       // blocks for each warp that a CTA takes before others help
+  int least = 1;       // and that each CTA has, however many help
 };
 
-// Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as it has
-// warps, and some none.
+// Which blocks of 16 positions a CTA takes of those that the query sees. With few, every CTA takes as many as its warps are to
+// have at least, and some none.
 struct AttentionShare {
   int position;
   int first;   // block that holds the first position in sight
@@ -47,8 +48,9 @@ struct AttentionShare {
     const int first = attention_begin(position, window) / C.block_tokens;
     const int blocks = position / C.block_tokens + 1 - first;
     const int even = (blocks + C.splits - 1) / C.splits;
-    const int least = C.latent > 0 ? C.warps / 2 : C.warps;  // of latents four warps share a block
-    const bool few = blocks <= C.alone * least;  // which one CTA has done before others' parts are merged
+    const int each = C.latent > 0 ? C.warps / 2 : C.warps;  // of latents four warps share a block
+    const int least = each * C.least;
+    const bool few = blocks <= each * C.alone;  // which one CTA has done before others' parts are merged
     const int chunk = few ? blocks : even > least ? even : least;
     return {position, first, (blocks + chunk - 1) / chunk, chunk};
   }

@@ -10,8 +10,8 @@
 #pragma once
 #include <type_traits>
 
-#include "imp/stage/elementwise.h"
-#include "imp/stage/epilogue.h"
+#include "imp/stage/batch_sums.h"
+#include "imp/stage/batch_weights.h"
 #include "imp/stage/fragments.h"
 #include "imp/stage/rows.h"
 
@@ -34,9 +34,12 @@ struct BatchConfig {
 
 template <BatchConfig C, class... Ms>
 struct GemmBatch {
+  using Out = BatchSums<C, Ms...>;
+  using Sums = typename Out::Sums;
+  using Part = typename Out::Part;
   static constexpr int kThreads = C.warps * kWarp;
   static constexpr int kMatrices = sizeof...(Ms);
-  static constexpr int kWarpRows = 16;
+  static constexpr int kWarpRows = Out::kRows;
   static constexpr int kBlockRows = C.warps * kWarpRows;
   static constexpr int kRowTiles = (ceil_div(Ms::kRows, kBlockRows) + ...);
   static constexpr int kGroups = ceil_div(C.cols, FragmentOrder::kGroup);
@@ -47,10 +50,8 @@ struct GemmBatch {
   static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");
-  static_assert(C.rows % 8 == 0, "a tensor core's right operand has eight rows");
   static_assert(C.warps <= kWarp, "a lane waits for each warp");
   static_assert(C.stretches >= 1 && C.stretches <= kGroups, "every stretch has columns");
-  static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) <= C.stride, "y's columns must lie within a row's stride");
 
   struct Args {
     const std::uint8_t* fragments;  // f16 [cols / 128, rounded up][rows / 8], each as FragmentOrder has it
@@ -132,23 +133,6 @@ struct GemmBatch {
     }
   };
 
-  // Rows of one of the matrices.
-  struct Part {
-    const std::uint8_t* plane;
-    int row;
-    int rows;    // of the matrix
-    int column;  // of its first row in y, from C.offset on
-    int matrix;
-  };
-  // What begins `row` rows behind the start of number `Matrix`, each matrix padded to whole CTAs.
-  template <int Matrix, class M, class... Rest>
-  static __device__ __forceinline__ Part found(const Args& a, int row, int column) {
-    if constexpr (sizeof...(Rest) > 0) {
-      constexpr int kPadded = round_up(M::kRows, kBlockRows);
-      if (row >= kPadded) return found<Matrix + 1, Rest...>(a, row - kPadded, column + M::kRows);
-    }
-    return {a.plane[Matrix], row, M::kRows, column, Matrix};
-  }
   static constexpr int tiles_before(int matrix) {
     int before = 0;
     int which = 0;
@@ -167,44 +151,8 @@ struct GemmBatch {
     }
   }
 
-  // The packed weights of a warp's rows in a group, this lane's block of each.
   template <class M>
-  struct Slot {
-    using L = typename M::Layout;
-    static constexpr int kLanes = 32 / L::kVector;
-    static constexpr int kBlocks = C.cols / 32;
-    static constexpr int kTileBlocks = L::kTile.cols / 32;
-    typename L::Lane lanes[2][kLanes];
-
-    // In a last group that is not whole, the last block is there again: its activations are zeros.
-    __device__ __forceinline__ void load(const Part& part, int group) {
-      const int block = min(group * 4 + lane_index() % 4, kBlocks - 1);
-#pragma unroll
-      for (int r = 0; r < 2; r++) {
-        const int row = min(part.row + r, part.rows - 1);
-        const std::uint8_t* tile = M::tile(part.plane, row, block / kTileBlocks);
-#pragma unroll
-        for (int v = 0; v < kLanes; v++) {
-          lanes[r][v] = L::template load<Ahead>(tile, row % L::kTile.rows, block % kTileBlocks * kLanes + v);
-        }
-      }
-    }
-    // The left operands of four steps: row 2 g of 16 where the first eight are, 2 g + 1 where the others are.
-    __device__ __forceinline__ void unpack(int group, int half, std::uint32_t (&a)[4][4]) const {
-      const int block = (group * 4 + lane_index() % 4) % kTileBlocks;
-#pragma unroll
-      for (int r = 0; r < 2; r++) {
-        const HalfPairs w = L::halfs(lanes[r], block, half);
-#pragma unroll
-        for (int i = 0; i < 8; i++) a[i / 2][i % 2 * 2 + r] = w.pairs[i];
-      }
-    }
-  };
-
-  using Sums = float[kEights][4];
-
-  template <class M>
-  static __device__ __forceinline__ void add(Sums& sums, const Slot<M>& slot, const std::uint8_t* fragments, int group) {
+  static __device__ __forceinline__ void add(Sums& sums, const BatchWeights<M>& slot, const std::uint8_t* fragments, int group) {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       std::uint32_t left[4][4];
@@ -228,12 +176,13 @@ struct GemmBatch {
     constexpr int kEnd =
         (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * C.stretches;
     const auto part_of = [&](int which) {
-      Part part = found<Matrix, M, Rest...>(a, (which / C.stretches - kBefore) * kBlockRows, column);
+      const int row = (which / C.stretches - kBefore) * kBlockRows;
+      Part part = Out::template found<kBlockRows, Matrix, M, Rest...>(a.plane, row, column);
       part.row += warp_index() * kWarpRows + lane_index() / 4 * 2;
       return part;
     };
     if (item >= kEnd) return item;
-    Slot<M> slots[C.slots];
+    BatchWeights<M> slots[C.slots];
     Part next = part_of(item);
     int begin = begin_of(item % C.stretches);
     int end = begin_of(item % C.stretches + 1);
@@ -276,78 +225,10 @@ struct GemmBatch {
 
   static __device__ __forceinline__ void finish(const Args& a, const Part& part, int item, int rows, Sums& sums) {
     if constexpr (C.stretches > 1) {
-      if (!gathered(a, item, rows, sums)) return;
+      const int place = item / C.stretches * C.warps + warp_index();
+      if (!Out::template gathered<1>(a, place, item % C.stretches, rows, sums)) return;
     }
-#pragma unroll
-    for (int eight = 0; eight < kEights; eight++) {
-      store(a, part, eight * 8 + lane_index() % 4 * 2, rows, sums[eight]);
-    }
-  }
-
-  // Whether the warp's rows have sums of all stretches, which `sums` then are, added up in order.
-  static __device__ __forceinline__ bool gathered(const Args& a, int item, int rows, Sums& sums) {
-    constexpr int kStretch = kEights * kWarp;  // of float4
-    const int place = item / C.stretches * C.warps + warp_index();
-    float4* const first = a.partial + static_cast<std::size_t>(place) * (C.stretches * kStretch) + lane_index();
-#pragma unroll
-    for (int eight = 0; eight < kEights; eight++) {
-      if (eight * 8 >= rows) break;
-      const float(&s)[4] = sums[eight];
-      first[item % C.stretches * kStretch + eight * kWarp] = make_float4(s[0], s[1], s[2], s[3]);
-    }
-    fence_gpu();
-    warp_sync();
-    std::uint32_t before = 0;
-    if (lane_index() == 0) {
-      before = atomic_add(a.arrived + place, 1u);
-      fence_gpu();
-    }
-    before = shuffle(before, 0);
-    warp_sync();
-    if (before != C.stretches - 1) return false;
-    if (lane_index() == 0) a.arrived[place] = 0;
-#pragma unroll
-    for (int eight = 0; eight < kEights; eight++) {
-      if (eight * 8 >= rows) break;
-      const float4* from = first + eight * kWarp;
-      float4 sum = *from;
-#pragma unroll
-      for (int s = 1; s < C.stretches; s++) {
-        const float4 v = from[s * kStretch];
-        sum = make_float4(sum.x + v.x, sum.y + v.y, sum.z + v.z, sum.w + v.w);
-      }
-      float(&s)[4] = sums[eight];
-      s[0] = sum.x, s[1] = sum.y, s[2] = sum.z, s[3] = sum.w;
-    }
-    return true;
-  }
-
-  // The lane's two rows of a matrix, of two rows of y from `first` on; those from `rows` on are not written.
-  static __device__ __forceinline__ void store(const Args& a, const Part& part, int first, int rows,
-                                               const float (&sums)[4]) {
-    const int row = part.row;
-    constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && C.stride % 2 == 0 && C.offset % 2 == 0;
-    if (row >= part.rows) return;
-    const bool both = row + 1 < part.rows;
-    const float bias[2] = {a.bias.add(part.matrix, row, 0.0f), both ? a.bias.add(part.matrix, row + 1, 0.0f) : 0.0f};
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      if (first + i >= rows) return;
-      const float factor = a.factors[first + i];
-      const float value[2] = {fma(sums[i], factor, bias[0]), fma(sums[2 + i], factor, bias[1])};
-      float* line = a.y + static_cast<std::size_t>(first + i) * C.stride + C.offset + part.column + row;
-      if constexpr (kPairs) {
-        auto* out = reinterpret_cast<float2*>(line);
-        const float2 old = C.accumulate ? *out : make_float2(0, 0);
-        *out = make_float2(leave(value[0], old.x), leave(value[1], old.y));
-      } else {
-        line[0] = leave(value[0], C.accumulate ? line[0] : 0);
-        if (both) line[1] = leave(value[1], C.accumulate ? line[1] : 0);
-      }
-    }
-  }
-  static __device__ __forceinline__ float leave(float value, float old) {
-    return leave_product<C.accumulate, C.scale, C.cap>(value, old);
+    Out::store(a, part, rows, sums);
   }
 };
 

@@ -1,0 +1,57 @@
+"""Matrix products of 32 or 64 rows by warpgroups (stage/gemm_batch_wgmma.h)."""
+
+from __future__ import annotations
+
+from imp_codegen.graph import Value
+from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage, Order
+from imp_codegen.kernels.kernel_spec import KernelSpec
+from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.ops import Add, Linear
+from imp_runtime.plan import Tiles
+
+_RING = 200 << 10  # bytes of activations on their way through shared memory at most
+_MOST_STAGES = 16
+
+
+def gemm(
+    low: Lowering,
+    order: Order,
+    linears: tuple[Linear, ...],
+    add: Add | None = None,
+    *,
+    out: Value | None = None,
+    scale: float = 1.0,
+    cap: float = 0.0,
+) -> KernelSpec:
+    """One launch, as BatchStage.product says it."""
+    weights = tuple(op.weight for op in linears)
+    warps, stretches = order.tile_warps, order.held * order.parts
+    tiles = sum(-(-weight.rows // (warps * ROWS)) for weight in weights)
+    grid = min(low.target.sms, tiles * stretches)
+    group = low.rows * GROUP * 2 + (1 + warps) * 8  # bytes: activations and barriers
+    stages = min(_MOST_STAGES, _RING // group)
+    stage = BatchStage(
+        name="GemmBatchWgmma",
+        header="stage/gemm_batch_wgmma",
+        config="BatchWgmmaConfig",
+        fields=(
+            ("warps", warps),
+            ("stages", stages),
+            ("stretches", stretches),
+            ("chain", order.chain),
+            ("fold", order.parts),
+        ),
+        input="panels",
+        stretches=stretches,
+        places=tiles * warps,
+        grid=grid,
+        warps=warps,
+        shared_bytes=stages * group,
+        tiles=Tiles(
+            f"half batch {low.rows} wgmma",
+            "f16",
+            2 * warps * ROWS * low.rows * GROUP,
+            -(-tiles * stretches // grid) * order.warps * order.chain // order.parts,
+        ),
+    )
+    return stage.product(low, linears, add, out=out, scale=scale, cap=cap)

@@ -1,0 +1,137 @@
+// What becomes of a warp's sums of 16 rows of a matrix for a few rows of activations: those of all stretches of the columns are
+// added up, multiplied, and stored. They lie as the tensor cores leave them: of eight rows of y a lane has the rows
+// 2 g and 2 g + 1 of 16 (g = lane / 4) for two of the eight.
+#pragma once
+#include "imp/layout/tile.h"
+#include "imp/stage/elementwise.h"
+#include "imp/stage/epilogue.h"
+
+namespace imp {
+
+// `C`: rows, stretches, stride, offset, accumulate, biased, scale and cap as BatchConfig has them.
+template <auto C, class... Ms>
+struct BatchSums {
+  static constexpr int kEights = C.rows / 8;
+  static constexpr int kRows = 16;
+  using Sums = float[kEights][4];
+  static_assert(C.rows % 8 == 0, "a tensor core's right operand has eight rows");
+  static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) <= C.stride, "y's columns must lie within a row's stride");
+
+  // Rows of one of the matrices.
+  struct Part {
+    const std::uint8_t* plane;
+    int row;
+    int rows;    // of the matrix
+    int column;  // of its first row in y, from C.offset on
+    int matrix;
+  };
+  // What begins `row` rows behind the start of number `Matrix`, each matrix padded to multiples of `Pad` rows.
+  template <int Pad, int Matrix, class M, class... Rest>
+  static __device__ __forceinline__ Part found(const std::uint8_t* const* planes, int row, int column) {
+    if constexpr (sizeof...(Rest) > 0) {
+      constexpr int kPadded = round_up(M::kRows, Pad);
+      if (row >= kPadded) return found<Pad, Matrix + 1, Rest...>(planes, row - kPadded, column + M::kRows);
+    }
+    return {planes[Matrix], row, M::kRows, column, Matrix};
+  }
+
+  // `Count` sums added up in order, of which `Fold` neighbours at a time are by themselves before; of(i) gives one.
+  template <int Count, int Fold, class Of>
+  static __device__ __forceinline__ void add_up(float (&sums)[4], const Of& of) {
+    static_assert(Count % Fold == 0, "all that are added up by themselves are as many");
+#pragma unroll
+    for (int begin = 0; begin < Count; begin += Fold) {
+      float4 sum = of(begin);
+#pragma unroll
+      for (int i = 1; i < Fold; i++) sum = plus(sum, of(begin + i));
+      if (begin > 0) sum = plus(make_float4(sums[0], sums[1], sums[2], sums[3]), sum);
+      sums[0] = sum.x, sums[1] = sum.y, sums[2] = sum.z, sums[3] = sum.w;
+    }
+  }
+
+  // Whether the warp's rows, which have this place in memory, have sums of all stretches, which `sums` then are, added up.
+  template <int Fold, class Args>
+  static __device__ __forceinline__ bool gathered(const Args& a, int place, int stretch, int rows, Sums& sums) {
+    constexpr int kStretch = kEights * kWarp;  // of float4
+    float4* const first = a.partial + static_cast<std::size_t>(place) * (C.stretches * kStretch) + lane_index();
+#pragma unroll
+    for (int eight = 0; eight < kEights; eight++) {
+      if (eight * 8 >= rows) break;
+      const float(&s)[4] = sums[eight];
+      first[stretch * kStretch + eight * kWarp] = make_float4(s[0], s[1], s[2], s[3]);
+    }
+    fence_gpu();
+    warp_sync();
+    std::uint32_t before = 0;
+    if (lane_index() == 0) {
+      before = atomic_add(a.arrived + place, 1u);
+      fence_gpu();
+    }
+    before = shuffle(before, 0);
+    warp_sync();
+    if (before != C.stretches - 1) return false;
+    if (lane_index() == 0) a.arrived[place] = 0;
+#pragma unroll
+    for (int eight = 0; eight < kEights; eight++) {
+      if (eight * 8 >= rows) break;
+      add_up<C.stretches, Fold>(sums[eight], [&](int i) { return first[i * kStretch + eight * kWarp]; });
+    }
+    return true;
+  }
+
+  // The lane's part of all rows; those from `rows` on are not written. `part.row` is the lane's first one.
+  // So many are read before the first of them is written: for all that the compiler knows, a write changes what is read after it,
+  // and one round trip to memory a row is what all would wait for.
+  template <class Args>
+  static __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, const Sums& sums) {
+    if (part.row >= part.rows) return;
+    constexpr int kBatch = kEights < 4 ? kEights : 4;
+    const bool both = part.row + 1 < part.rows;
+    const float bias[2] = {a.bias.add(part.matrix, part.row, 0.0f), both ? a.bias.add(part.matrix, part.row + 1, 0.0f) : 0.0f};
+    float* const first = a.y + C.offset + part.column + part.row;
+#pragma unroll
+    for (int begin = 0; begin < kEights; begin += kBatch) {
+      const auto row_of = [begin](int i) { return (begin + i / 2) * 8 + lane_index() % 4 * 2 + i % 2; };
+      float factor[kBatch * 2];
+      float2 old[kBatch * 2];
+#pragma unroll
+      for (int i = 0; i < kBatch * 2; i++) {
+        const int row = row_of(i);
+        factor[i] = row < rows ? a.factors[row] : 0;
+        old[i] = C.accumulate && row < rows ? read(first + static_cast<std::size_t>(row) * C.stride, both) : make_float2(0, 0);
+      }
+#pragma unroll
+      for (int i = 0; i < kBatch * 2; i++) {
+        const int row = row_of(i);
+        if (row >= rows) continue;
+        const float(&s)[4] = sums[begin + i / 2];
+        const float2 value = make_float2(leave(fma(s[i % 2], factor[i], bias[0]), old[i].x),
+                                         leave(fma(s[2 + i % 2], factor[i], bias[1]), old[i].y));
+        float* line = first + static_cast<std::size_t>(row) * C.stride;
+        if constexpr (kPairs) {
+          *reinterpret_cast<float2*>(line) = value;
+        } else {
+          line[0] = value.x;
+          if (both) line[1] = value.y;
+        }
+      }
+    }
+  }
+
+ private:
+  static constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && C.stride % 2 == 0 && C.offset % 2 == 0;
+
+  static __device__ __forceinline__ float4 plus(float4 a, float4 b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+  }
+  // Two neighbours, or one.
+  static __device__ __forceinline__ float2 read(const float* line, bool both) {
+    if constexpr (kPairs) return *reinterpret_cast<const float2*>(line);
+    return make_float2(line[0], both ? line[1] : 0);
+  }
+  static __device__ __forceinline__ float leave(float value, float old) {
+    return leave_product<C.accumulate, C.scale, C.cap>(value, old);
+  }
+};
+
+}  // namespace imp

@@ -1,0 +1,43 @@
+// Weights of a step of few sequences on their way from memory to the tensor cores.
+#pragma once
+#include "imp/layout/tile.h"
+
+namespace imp {
+
+// The packed weights of two rows of 16 in a group of 128 columns, this lane's block of 32 of each.
+template <class M>
+struct BatchWeights {
+  using L = typename M::Layout;
+  static constexpr int kLanes = 32 / L::kVector;
+  static constexpr int kBlocks = M::kCols / 32;
+  static constexpr int kTileBlocks = L::kTile.cols / 32;
+  typename L::Lane lanes[2][kLanes];
+
+  // Of `part.row` and the row behind it. In a last group that is not whole, the last block is there again: its activations are
+  // zeros.
+  template <class Part>
+  __device__ __forceinline__ void load(const Part& part, int group) {
+    const int block = min(group * 4 + lane_index() % 4, kBlocks - 1);
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      const int row = min(part.row + r, part.rows - 1);
+      const std::uint8_t* tile = M::tile(part.plane, row, block / kTileBlocks);
+#pragma unroll
+      for (int v = 0; v < kLanes; v++) {
+        lanes[r][v] = L::template load<Ahead>(tile, row % L::kTile.rows, block % kTileBlocks * kLanes + v);
+      }
+    }
+  }
+  // The left operands of four steps: row 2 g of 16 where the first eight are, 2 g + 1 where the others are.
+  __device__ __forceinline__ void unpack(int group, int half, std::uint32_t (&a)[4][4]) const {
+    const int block = (group * 4 + lane_index() % 4) % kTileBlocks;
+#pragma unroll
+    for (int r = 0; r < 2; r++) {
+      const HalfPairs w = L::halfs(lanes[r], block, half);
+#pragma unroll
+      for (int i = 0; i < 8; i++) a[i / 2][i % 2 * 2 + r] = w.pairs[i];
+    }
+  }
+};
+
+}  // namespace imp

@@ -1,0 +1,231 @@
+// Matrix products of 32 or 64 rows by warpgroups, one row of each of so many sequences: y[rows, stride] = x W^T in f16 with float
+// sums, for one matrix or for several that read the same x, whose rows lie side by side in y.
+//
+// Weights pass through once: lanes load their blocks of 32 as they are packed, a group or two of 128 columns ahead and before the
+// kernel before is complete, and make halfs of them in registers. Activations come through shared memory, a group at a time, as
+// panels that a CTA's warpgroups read for 64 rows of weights each. Columns are cut into stretches, so that every
+// warpgroup of the card has one item and memory is waited for once; the warp that comes last adds up all.
+#pragma once
+#include <type_traits>
+
+#include "imp/stage/batch_sums.h"
+#include "imp/stage/batch_weights.h"
+#include "imp/stage/panel.h"
+#include "imp/stage/rows.h"
+
+namespace imp {
+
+struct BatchWgmmaConfig {
+  int cols;        // K
+  int rows;        // of x and y at most: 32 or 64
+  int warps;       // of a CTA, a multiple of four
+  int stages;      // groups of activations in shared memory
+  int stretches;   // of columns
+  int chain;       // groups of columns that are summed by themselves
+  int fold;        // stretches that are added up by themselves
+  int stride;      // floats from one row of y to the next
+  int offset;      // y's first column
+  bool accumulate;  // y += (the residual stream) instead of y =
+  unsigned biased;  // bits of the matrices that have a bias
+  float scale = 1.0f;  // of the sums, their bias included
+  float cap = 0.0f;    // soft cap; 0: none
+};
+
+template <BatchWgmmaConfig C, class... Ms>
+struct GemmBatchWgmma {
+  using Out = BatchSums<C, Ms...>;
+  using Sums = typename Out::Sums;
+  using Part = typename Out::Part;
+  static constexpr int kThreads = C.warps * kWarp;
+  static constexpr int kMatrices = sizeof...(Ms);
+  static constexpr int kEights = Out::kEights;
+  static constexpr int kBlockRows = C.warps * Out::kRows;
+  static constexpr int kGroups = C.cols / C.stretches / PanelOrder::kGroup;  // of a stretch
+  static constexpr int kRowTiles = (ceil_div(Ms::kRows, kBlockRows) + ...);
+  static constexpr int kItems = kRowTiles * C.stretches;  // those of the same rows follow one another
+  static constexpr int kPanel = C.rows * PanelOrder::kLine;
+  static constexpr int kBytes = PanelOrder::kPanels * kPanel;  // of a group
+  static constexpr int kBarriers = C.stages * kBytes;
+  static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
+  static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
+  static_assert(C.cols % (C.stretches * C.chain * PanelOrder::kGroup) == 0, "a stretch has whole chains");
+  static_assert(C.warps % 4 == 0, "a warpgroup has four warps");
+
+  struct Args {
+    const std::uint8_t* panels;  // f16, as PanelOrder has them
+    const float* factors;        // [rows]: what a row's sums are to be multiplied with
+    const std::uint8_t* plane[kMatrices];
+    Biases<C.biased> bias;
+    float* y;
+    const StepHeader* step;
+    float4* partial;         // [row tiles, warps, stretches, rows / 8, lanes]; unused with one stretch, as is
+    std::uint32_t* arrived;  // [row tiles, warps], zero between launches
+  };
+
+  static __device__ __forceinline__ void run(const Args& a) {
+    grid_launch_next();
+    Ring ring(a.panels);
+    ring.prepare();
+    block_sync();
+    run_from<0, Ms...>(a, block_index(), 0, ring);
+  }
+
+ private:
+  // The groups of all items of the CTA on their way through shared memory. Warps have them copied in turn, each once all
+  // warps have read what lies there.
+  struct Ring {
+    static constexpr int kBehind = 3;  // groups: a warp does not wait for others that are so near
+    static_assert(C.stages > kBehind, "a group is copied before it is taken");
+    const std::uint8_t* panels;
+    int item = block_index();  // of the next copy
+    int group = 0;
+    int copies = 0;
+    int taking = 0;
+    int parity = 0;
+    int releasing = 0;
+
+    __device__ __forceinline__ explicit Ring(const std::uint8_t* from) : panels(from) {}
+    static __device__ __forceinline__ std::uint64_t* full(int stage) {
+      return reinterpret_cast<std::uint64_t*>(shared_memory() + kBarriers) + stage;
+    }
+    static __device__ __forceinline__ std::uint64_t* empty(int stage) { return full(C.stages + stage * C.warps); }
+    // The whole CTA calls it, and meets before any warp uses the ring.
+    __device__ __forceinline__ void prepare() const {
+      if (warp_index() != 0) return;
+      for (int b = lane_index(); b < C.stages * (1 + C.warps); b += kWarp) barrier_init(full(b));
+      barrier_init_fence();
+    }
+    // Once the kernel before is complete.
+    __device__ __forceinline__ void start() {
+      for (int i = 0; i < C.stages - kBehind; i++) fill();
+    }
+    __device__ __forceinline__ const std::uint8_t* take() {
+      fill();
+      bulk_wait(full(taking), parity);
+      const std::uint8_t* group_panels = shared_memory() + taking * kBytes;
+      taking = taking + 1 == C.stages ? 0 : taking + 1;
+      parity ^= taking == 0 ? 1 : 0;
+      return group_panels;
+    }
+    // The warp's products of the first group that it has not given back are done.
+    __device__ __forceinline__ void release() {
+      warp_sync();
+      if (lane_index() == 0) barrier_arrive(empty(releasing) + warp_index());
+      releasing = releasing + 1 == C.stages ? 0 : releasing + 1;
+    }
+
+   private:
+    __device__ __forceinline__ void fill() {
+      if (item >= kItems) return;
+      if (copies % C.warps == warp_index()) {
+        const int to = copies % C.stages;
+        if (lane_index() < C.warps) barrier_wait(empty(to) + lane_index(), ((copies / C.stages) & 1) ^ 1);
+        warp_sync();
+        const std::size_t from = static_cast<std::size_t>(item % C.stretches * kGroups + group) * kBytes;
+        if (lane_index() == 0) bulk_load_cached(shared_memory() + to * kBytes, panels + from, kBytes, full(to));
+      }
+      copies++;
+      if (++group < kGroups) return;
+      item += grid_size();
+      group = 0;
+    }
+  };
+
+  static constexpr int tiles_before(int matrix) {
+    int before = 0;
+    int which = 0;
+    ((before += which++ < matrix ? ceil_div(Ms::kRows, kBlockRows) : 0), ...);
+    return before;
+  }
+
+  // The CTA's items of the matrices left. Those of one layout share the code.
+  template <int Matrix, class M, class... Rest>
+  static __device__ __forceinline__ void run_from(const Args& a, int item, int column, Ring& ring) {
+    if constexpr ((std::is_same_v<typename M::Layout, typename Rest::Layout> && ...)) {
+      multiply<Matrix, M, Rest...>(a, item, column, ring);
+    } else {
+      multiply<Matrix, M>(a, item, column, ring);
+      run_from<Matrix + 1, Rest...>(a, item, column + M::kRows, ring);
+    }
+  }
+
+  template <int Matrix, class M, class... Rest>
+  static __device__ __forceinline__ void multiply(const Args& a, int& item, int column, Ring& ring) {
+    constexpr int kBefore = tiles_before(Matrix);
+    constexpr int kEnd =
+        (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * C.stretches;
+    constexpr int kAhead = M::Layout::kInteger ? 2 : 1;  // groups whose weights are on their way, as registers allow
+    constexpr int kStep = kAhead > C.chain ? kAhead : C.chain;
+    static_assert(kGroups % kStep == 0 && kStep % kAhead == 0 && kStep % C.chain == 0, "an item ends with a chain and with groups loaded together");
+    const auto part_of = [&](int which) {
+      const int row = (which / C.stretches - kBefore) * kBlockRows;
+      Part part = Out::template found<kBlockRows, Matrix, M, Rest...>(a.plane, row, column);
+      part.row += warp_index() * Out::kRows + lane_index() / 4 * 2;
+      return part;
+    };
+    if (item >= kEnd) return;
+    BatchWeights<M> weights[kAhead];
+    Part next = part_of(item);
+    int first = item % C.stretches * kGroups;
+#pragma unroll
+    for (int s = 0; s < kAhead; s++) weights[s].load(next, first + s);
+    if (ring.copies == 0) {
+      grid_wait();
+      ring.start();
+    }
+    const int rows = a.step->rows;
+    std::uint32_t fragments[2][4][4];
+    for (; item < kEnd; item += grid_size()) {
+      Sums total = {};
+      float sums[kEights * 4] = {};
+      const int begin = first;
+      const bool more = item + grid_size() < kEnd;
+#pragma unroll 1
+      for (int group = 0; group < kGroups; group += kStep) {
+#pragma unroll
+        for (int s = 0; s < kStep; s++) {
+          // Behind this item's last groups come the first ones of the next.
+          int from = group + s + kAhead;
+          const bool beyond = from >= kGroups;
+          if (from == kGroups && more) {
+            next = part_of(item + grid_size());
+            first = (item + grid_size()) % C.stretches * kGroups;
+          }
+          from -= beyond ? kGroups : 0;
+          BatchWeights<M>& now = weights[s % kAhead];
+          const std::uint8_t* panels = ring.take();
+#pragma unroll
+          for (int half = 0; half < 2; half++) {
+            now.unpack(begin + group + s, half, fragments[half]);
+            if (half == 1 && (!beyond || more)) now.load(next, first + from);
+            wgmma_fence();
+#pragma unroll
+            for (int k = 0; k < 4; k++) wgmma_f16<C.rows>(sums, fragments[half][k], panels + half * kPanel, k);
+            wgmma_commit();
+            wgmma_wait<1>(sums);
+            if (half == 0 && s % C.chain != 0) ring.release();  // the group before
+          }
+          if ((s + 1) % C.chain == 0) {
+            end_chain(sums, total);
+            ring.release();
+          }
+        }
+      }
+      if constexpr (C.stretches > 1) {
+        const int place = item / C.stretches * C.warps + warp_index();
+        if (!Out::template gathered<C.fold>(a, place, item % C.stretches, rows, total)) continue;
+      }
+      Out::store(a, part_of(item), rows, total);
+    }
+  }
+  static __device__ __forceinline__ void end_chain(float (&sums)[kEights * 4], Sums& total) {
+    wgmma_wait<0>(sums);
+#pragma unroll
+    for (int i = 0; i < kEights * 4; i++) {
+      total[i / 4][i % 4] += sums[i];
+      sums[i] = 0;
+    }
+  }
+};
+
+}  // namespace imp
