@@ -12,16 +12,19 @@ from imp_codegen.predict import predict_us
 Way = Callable[[Lowering], tuple[KernelSpec, ...]]
 
 
-def cheapest(low: Lowering, ways: Sequence[Way]) -> tuple[KernelSpec, ...]:
+def cheapest(low: Lowering, ways: Sequence[Way], doubts: Sequence[float] = ()) -> tuple[KernelSpec, ...]:
     """The kernels of that way by the cost model; of the first where times mean nothing.
 
-    Only what is taken asks for buffers. Ways may add up in another order, so the choice, as the number of rows itself,
+    `doubts`: of each way, by what its predicted time is multiplied, as measurements say. Only what is taken asks for buffers. Ways may add up in another order, so the choice, as the number of rows itself,
     can turn a rounding.
     """
     card = low.target.card
     if len(ways) == 1 or card.speed is None:
         return ways[0](low)
-    return min(ways, key=lambda way: predict_us(card, way(replace(low, buffers={}, streams={})), low.rows))(low)
+    rated = zip(ways, doubts or [1.0] * len(ways), strict=True)
+    return min(
+        rated, key=lambda way: way[1] * predict_us(card, way[0](replace(low, buffers={}, streams={})), low.rows)
+    )[0](low)
 
 
 def each_row(name: str, way: Callable[[Lowering], KernelSpec]) -> Way:
