@@ -15,8 +15,8 @@ Way = Callable[[Lowering], tuple[KernelSpec, ...]]
 def cheapest(low: Lowering, ways: Sequence[Way], doubts: Sequence[float] = ()) -> tuple[KernelSpec, ...]:
     """The kernels of that way by the cost model; of the first where times mean nothing.
 
-    `doubts`: of each way, by what its predicted time is multiplied, as measurements say. Only what is taken asks for buffers. Ways may add up in another order, so the choice, as the number of rows itself,
-    can turn a rounding.
+    `doubts`: of each way, by what its predicted time is multiplied, as measurements say. Only what is taken asks for
+    buffers. Ways may add up in another order, so the choice, as the number of rows itself, can turn a rounding.
     """
     card = low.target.card
     if len(ways) == 1 or card.speed is None:

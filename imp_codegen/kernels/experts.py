@@ -23,8 +23,8 @@ from imp_codegen.kernels.vector import Vector
 from imp_codegen.ops import Gated
 
 _OFTEN = 2  # rows that share an expert, on average
-# By so much a step must be faster by expert in the prediction: 8 rows of six layers of Mixtral took 2,356 us by row and 2,598 with
-# two of the layers by expert, for which 84 us less had been predicted (H200).
+# By so much a step must be faster by expert in the prediction: 8 rows of six layers of Mixtral took 2,356 us by row and
+# 2,598 with two of the layers by expert, for which 84 us less had been predicted (H200).
 _BY_EXPERT = 1.15
 _ROUTE_WARPS = 4
 _COMBINE_THREADS = 128
