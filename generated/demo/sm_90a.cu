@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 37b6bda1100bc162
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 410c4430283d0e36
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -51,17 +51,17 @@ extern "C" __global__ void __launch_bounds__(128, 1) embed_0(
 static_assert(sizeof(embed_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear → Linear → Linear · 139,264 bytes of weights, 4,096 of other data a launch
-// step_r1 layers.0.qkv and 41 more · grid (132, 1, 1), 384 threads
+// step_r1 layers.0.qkv and 41 more · grid (132, 1, 1), 512 threads
 using qkv_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(qkv_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(qkv_0_t::kSharedBytes == 39792, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) qkv_0(
+static_assert(qkv_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(qkv_0_t::kSharedBytes == 35408, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) qkv_0(
     const float* x,
     const float* norm,
     float* out_y,
@@ -114,15 +114,15 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
 static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
-// step_r1 layers.0.attn_output and 41 more · grid (132, 1, 1), 384 threads
+// step_r1 layers.0.attn_output and 41 more · grid (132, 1, 1), 512 threads
 using project_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(project_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(project_0_t::kSharedBytes == 39776, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) project_0(
+static_assert(project_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(project_0_t::kSharedBytes == 35392, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) project_0(
     const float* x,
     float* out_y,
     const std::uint8_t* plane_0) {
@@ -135,17 +135,17 @@ extern "C" __global__ void __launch_bounds__(384, 1) project_0(
 static_assert(sizeof(project_0_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear → Linear → Gated · 417,792 bytes of weights, 5,120 of other data a launch
-// step_r1 layers.0.gate_up and 41 more · grid (132, 1, 1), 384 threads
+// step_r1 layers.0.gate_up and 41 more · grid (132, 1, 1), 512 threads
 using gate_up_0_t = imp::GatedGemv<
-    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Silu>;
-static_assert(gate_up_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gate_up_0_t::kSharedBytes == 39792, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
+static_assert(gate_up_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gate_up_0_t::kSharedBytes == 35408, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gate_up_0(
     const float* x,
     const float* norm,
     float* out_y,
@@ -160,15 +160,15 @@ extern "C" __global__ void __launch_bounds__(384, 1) gate_up_0(
 static_assert(sizeof(gate_up_0_t::Args) == 6 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 5,120 of other data a launch
-// step_r1 layers.0.down and 41 more · grid (132, 1, 1), 384 threads
+// step_r1 layers.0.down and 41 more · grid (132, 1, 1), 512 threads
 using project_1_t = imp::Gemv<
-    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
-    imp::EncodeConfig{.cols = 768, .warps = 12, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
+    imp::EncodeConfig{.cols = 768, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(project_1_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(project_1_t::kSharedBytes == 118752, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) project_1(
+static_assert(project_1_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(project_1_t::kSharedBytes == 105664, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) project_1(
     const float* x,
     float* out_y,
     const std::uint8_t* plane_0) {
@@ -181,15 +181,15 @@ extern "C" __global__ void __launch_bounds__(384, 1) project_1(
 static_assert(sizeof(project_1_t::Args) == 5 * 8, "the plan leaves out a field");
 
 // RmsNorm → Linear · 557,056 bytes of weights, 10,240 of other data a launch
-// step_r1 head and 7 more · grid (132, 1, 1), 384 threads
+// step_r1 head and 7 more · grid (132, 1, 1), 512 threads
 using head_0_t = imp::Gemv<
-    imp::GemvConfig{.warps = 12, .grid = 132, .slots = 3},
-    imp::EncodeConfig{.cols = 256, .warps = 12, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
-    imp::StoreLogits<imp::LogitsConfig{.warps = 12, .biased = 0, .scale = 1.0f, .cap = 0.0f}>,
+    imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::StoreLogits<imp::LogitsConfig{.warps = 16, .biased = 0, .scale = 1.0f, .cap = 0.0f}>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(head_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(head_0_t::kSharedBytes == 39888, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) head_0(
+static_assert(head_0_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(head_0_t::kSharedBytes == 35536, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) head_0(
     const float* x,
     const float* norm,
     float* out_logits,

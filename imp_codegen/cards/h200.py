@@ -14,9 +14,10 @@ CARD = Card(
     sms=132,
     shared=228 << 10,
     formulas=Formulas(
-        # 8B Q8_0, graph: 12 warps with three tiles each 421 tok/s; 16 with two 421, with three 403.
-        gemv_warps=12,
-        stream_slots=3,
+        # 8B of 5 layers, graph, 12 warps with three tiles each and 16 with two (2026-11-27): NVFP4 4,045 and 4,225
+        # tok/s, IQ4_XS 3,888 and 4,128, Q2_K 4,552 and 4,990, Q6_K 3,426 and 3,453; whole, Q8_0 421 and 421.
+        gemv_warps=16,
+        stream_slots=2,
         in_flight=64 << 10,  # 8B Q8_0 464 to 486 tok/s, from 48 KB, with the vector in registers
         early_ctas=32,  # 3 % at 0.6B
         early_cols=4096,  # polling a longer vector in vain costs more

@@ -32,6 +32,7 @@ _SHORTEST_CUT = 1024  # tiles below this length cost more in tile heads than the
 _LONGEST_CUT = 4  # usual tiles: of such a length a few warps' slots still fit shared memory
 PRODUCT_COLS = 16  # of a tensor-core product: rows are whole numbers of it
 _MOST_ROWS = 4  # eight rows of a 6-bit tile and their sums do not fit the registers of 12 warps
+_TILE_BYTES = 4800  # two rows of at most so many are one tile: a copy costs an SM the same whatever it brings
 _WORKING_SET = 1 << 18  # raw bytes repacked at a time: with temporaries and output it stays within a core's L2 cache
 
 
@@ -50,13 +51,13 @@ class Layout:
     `arguments(format)`: the template's arguments behind the tile where the layout takes the format, else None.
     `split(format, raw uint8[n, row bytes])` gives the sections of n rows, uint8[n, section bytes of a row] each, and
     `decode(format, *sections)` their weights as float32[n, k].
-    `tile_weights` bounds rows * cols of a tile, so that tiles have 2 to 4 KB. `activation` is what the kernels multiply
-    the weights with: int8 codes with a scale per 32, or floats. `halfs`: a prompt's products may round weights to
-    float16, as they have not more bits than are then left of them; those of codes always do. `planes`: the bfloat16
-    terms that hold a float exactly, for products that may not. `fp4`: its codes and scales are what FP4 tensor cores
-    take (the header's `four_scales` and `factor`). `ragged`: rows may be multiples of this, too; one that is no
-    whole number of blocks is one tile. `targets`: those that have its instructions; empty for
-    all.
+    `tile_weights` bounds rows * cols of a tile, but for a second row of few bytes: a lane's share of them fits
+    registers. `activation` is what the kernels multiply the weights with: int8 codes with a scale per 32, or floats.
+    `halfs`: a prompt's products may round weights to float16, as they have not more bits than are then left of them;
+    those of codes always do. `planes`: the bfloat16 terms that hold a float exactly, for products that may not. `fp4`:
+    its codes and scales are what FP4 tensor cores take (the header's `four_scales` and `factor`). `ragged`: rows may be
+    multiples of this, too; one that is no whole number of blocks is one tile. `targets`: those that have its
+    instructions; empty for all.
     """
 
     name: str
@@ -197,6 +198,8 @@ def choose_tile(layout: Layout, cols: int, each: int = 0) -> Tile:
     rows = _MOST_ROWS
     while rows > 1 and (rows * length > layout.tile_weights or each % rows):
         rows //= 2
+    if rows == 1 and 2 * layout.row_bytes(length) <= _TILE_BYTES and each % 2 == 0:
+        rows = 2
     return Tile(rows, length)
 
 

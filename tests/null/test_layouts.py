@@ -169,21 +169,23 @@ def test_extreme_scales(name: str, scale: float, byte: int | None) -> None:
         (Q8_0, 96, Tile(4, 96)),
         (Q8_0, 1024, Tile(4, 1024)),
         (Q8_0, 1056, Tile(2, 1056)),
-        (Q4_K, 4096, Tile(1, 4096)),
+        (Q4_K, 4096, Tile(2, 4096)),
         (Q6_K, 4864, Tile(1, 4864)),
         (Q4_K, 9728, Tile(1, 4864)),
         (Q4_K, 11008, Tile(1, 11008)),
         (Q4_K, 18944, Tile(1, 9472)),
         (Q4_K, 256 * 67, Tile(4, 256)),
-        (Q4_K, 5120, Tile(1, 2560)),
+        (Q4_K, 5120, Tile(2, 2560)),
         (Q8_0, 8224, Tile(1, 8224)),
         (Q8_0, 9728, Tile(1, 2432)),
         (Q8_0, 11008, Tile(1, 2752)),
         (Q8_0, 17408, Tile(4, 1024)),
         (Q8_0, 29568, Tile(1, 2688)),
         (Q8_0, 32 * 997, Tile(4, 32)),
-        (Q4_K, 12288, Tile(1, 4096)),
-        (Q4_K, 14336, Tile(1, 3584)),
+        (Q4_K, 12288, Tile(2, 4096)),
+        (Q4_K, 14336, Tile(2, 3584)),
+        (Q6_K, 4096, Tile(1, 4096)),
+        (Q8_0, 2240, Tile(2, 2240)),
         (F16, 64, Tile(4, 64)),
         (F16, 2560, Tile(1, 1280)),
         (F16, 11008, Tile(1, 1376)),
@@ -196,6 +198,11 @@ def test_extreme_scales(name: str, scale: float, byte: int | None) -> None:
 )
 def test_tile_of_shape(layout: Layout, cols: int, tile: Tile) -> None:
     assert choose_tile(layout, cols) == tile
+
+
+def test_no_tile_has_rows_of_two_matrices_of_a_stack() -> None:
+    assert choose_tile(Q4_K, 4096, 6) == Tile(2, 4096)
+    assert choose_tile(Q4_K, 4096, 7) == Tile(1, 4096)
 
 
 def test_rows_that_end_within_a_block() -> None:
@@ -219,7 +226,7 @@ def test_plane_sizes() -> None:
     assert tile_bytes(Q8_0, Tile(1, 8224)) == 8224 + 528  # 514 bytes of scales, rounded up
     assert tile_bytes(Q4_K, Tile(2, 4096)) == 2 * (2048 + 256)
     assert tile_bytes(Q6_K, Tile(1, 4864)) == 2432 + 1216 + 304 + 48  # 38 bytes of d, rounded up
-    assert plane_bytes(Q4_K, 5, 12288) == 5 * 3 * (2048 + 256)
+    assert plane_bytes(Q4_K, 5, 12288) == 6 * 3 * (2048 + 256)  # rows of pairs
     fmt = format_named("Q8_0")
     for bad in (0, 48, -32):
         with pytest.raises(FormatError, match=f"Q8_0: a row of {bad} weights"):

@@ -166,14 +166,16 @@ def test_the_best_numbers_are_found(experiment):
     assert report.table(find_target("sm_90a"), "", "").steps[experiment.persistent.step.name].choice == best
 
 
-@pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("predicted", ["graph", "persistent"])
-def test_noise_alone_changes_nothing(experiment, predicted, seed):
+def test_noise_alone_changes_little(experiment, predicted):
+    """A gain must have three standard errors, which one of five numbers reaches by noise once in some twenty times."""
     # The step kernel and the embedding take as long as the graph.
     alike = replace(experiment, predicted=predicted)
-    forms = measured(alike, lambda _: GRAPH_US - 10, noise=3.0, seed=seed).forms
-    assert forms.form == predicted
-    assert forms.persistent.choice == forms.persistent.formula
+    changed = 0
+    for seed in range(20):
+        forms = measured(alike, lambda _: GRAPH_US - 10, noise=3.0, seed=seed).forms
+        changed += forms.form != predicted or forms.persistent.choice != forms.persistent.formula
+    assert changed <= 2
 
 
 def test_the_graph_competes_in_its_best_configuration(experiment):

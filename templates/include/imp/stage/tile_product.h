@@ -14,8 +14,8 @@ struct Activations {
   __device__ __forceinline__ void reach(int) const {}
 };
 
-// A tile's weights in registers, if they fit there. Lanes beyond a row's end hold zeros: what is written by some lanes only
-// lives on, for the compiler, from one tile to the next, through everything that the step kernel does in between.
+// Some rows of a tile in registers, as many as fit there. Lanes beyond a row's end hold zeros: what is written by some lanes
+// only lives on, for the compiler, from one tile to the next, through everything that the step kernel does in between.
 template <class M>
 struct TileProduct {
   using L = typename M::Layout;
@@ -23,16 +23,23 @@ struct TileProduct {
   static constexpr int kUnits = ceil_div(M::kRows, kRows);
   static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
   static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
-  static constexpr bool kFits = kLaneVectors * kRows * L::kVector <= (L::kInteger ? 128 : 64);  // weights of a lane
-  typename L::Lane lanes[kLaneVectors][kRows];
+  static constexpr int kTogether = [] {
+    constexpr int most = (L::kInteger ? 128 : 64) / (kLaneVectors * L::kVector);  // 128 or 64 weights of a lane
+    int rows = most < kRows ? most : kRows;
+    while (rows > 0 && kRows % rows != 0) rows--;
+    return rows;
+  }();
+  static constexpr bool kFits = kTogether > 0;
+  int first;  // of the rows
+  typename L::Lane lanes[kLaneVectors][kTogether];
 
-  __device__ __forceinline__ explicit TileProduct(const std::uint8_t* tile) {
+  __device__ __forceinline__ TileProduct(const std::uint8_t* tile, int first_row) : first(first_row) {
 #pragma unroll
     for (int v = 0; v < kLaneVectors; v++) {
       const int vector = v * kWarp + lane_index();
 #pragma unroll
-      for (int r = 0; r < kRows; r++) {
-        lanes[v][r] = vector < kVectors ? L::template load<Landed>(tile, r, vector) : typename L::Lane{};
+      for (int r = 0; r < kTogether; r++) {
+        lanes[v][r] = vector < kVectors ? L::template load<Landed>(tile, first + r, vector) : typename L::Lane{};
       }
     }
   }
@@ -45,10 +52,23 @@ struct TileProduct {
       if (vector >= kVectors) continue;
       const typename L::Input in = input(v, vector);
 #pragma unroll
-      for (int r = 0; r < kRows; r++) sums[r] = L::dot(lanes[v][r], in, vector, sums[r]);
+      for (int r = 0; r < kTogether; r++) sums[first + r] = L::dot(lanes[v][r], in, vector, sums[first + r]);
     }
   }
 };
+
+// All rows of a landed tile. `release` is called when the last ones have left it.
+template <class M, class Input, class Release>
+__device__ __forceinline__ void add_tile(const std::uint8_t* tile, const Input& input, const Release& release,
+                                         float (&sums)[TileProduct<M>::kRows]) {
+  using Product = TileProduct<M>;
+#pragma unroll
+  for (int first = 0; first < Product::kRows; first += Product::kTogether) {
+    const Product product(tile, first);
+    if (first + Product::kTogether == Product::kRows) release();
+    product.add(input, sums);
+  }
+}
 
 // The same without registers for the tile, which is read where it lies: a row that no cut divides may be long.
 template <class M, class Input>
@@ -107,10 +127,12 @@ template <class M, class Tiles, class X>
 __device__ __forceinline__ void multiply_unit(Tiles& tiles, const X& x, float (&sums)[TileProduct<M>::kRows]) {
 #pragma unroll 1
   for (int k = 0; k < M::kTiles; k++) {
-    if constexpr (TileProduct<M>::kFits) {
-      const TileProduct<M> product(tiles.take());
-      tiles.release();
-      product.add(SharedInput<M, X>{x, k}, sums);
+    const auto release = [&] { tiles.release(); };
+    if constexpr (TileProduct<M>::kFits && M::Layout::kInteger && TileProduct<M>::kTogether < TileProduct<M>::kRows) {
+      const HeldInput<M> held(x, k);
+      add_tile<M>(tiles.take(), held, release, sums);
+    } else if constexpr (TileProduct<M>::kFits) {
+      add_tile<M>(tiles.take(), SharedInput<M, X>{x, k}, release, sums);
     } else {
       add_landed<M>(tiles.take(), SharedInput<M, X>{x, k}, sums);
       tiles.release();

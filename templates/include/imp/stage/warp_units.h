@@ -67,9 +67,7 @@ struct WarpUnits {
   template <class Tiles>
   static __device__ __forceinline__ void add(Tiles& tiles, int i, int k, const HeldInput<M>& held,
                                              float (&sums)[Product::kRows]) {
-    const Product product(tiles.take(i, k));
-    tiles.release(i, k);
-    product.add(held, sums);
+    add_tile<M>(tiles.take(i, k), held, [&] { tiles.release(i, k); }, sums);
   }
 };
 
