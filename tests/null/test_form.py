@@ -122,7 +122,7 @@ def test_layers_of_several_kinds_are_taken(name):
 
 
 def test_too_little_shared_memory(tmp_path):
-    chosen = plan(BIG, target=replace(H200, max_shared=48 << 10, gemv_shared=44 << 10))
+    chosen = plan(BIG, target=replace(H200, max_shared=48 << 10, gemv_shared=44 << 10, batches=()))
     words = (
         "sm_90a has 49,152 bytes of shared memory, its phases take 15,888, and 7 tiles of 4,352 fit beside them; "
         "8 are needed"
