@@ -196,7 +196,6 @@ def test_the_faster_form_by_the_cost_model(phase_us, form):
 # What `imp tune` measured on an H200 on 2026-11-21: microseconds as one kernel, and as a graph.
 MEASURED = {
     ("qwen3-8b", "Q8_0"): (2004, 2313),
-    ("qwen3-8b", "Q4_K_M"): (1713, 1680),
     ("llama-3.2-1b", "BF16"): (621, 716),
     ("qwen3-1.7b", "Q8_0"): (600, 755),
     ("qwen3-0.6b", "Q8_0"): (381, 418),
@@ -205,14 +204,13 @@ MEASURED = {
 
 @pytest.mark.parametrize(("shape", "quant"), MEASURED)
 def test_the_cost_model_against_measurements(shape, quant):
-    """Without a table the form is chosen that was faster, and where both are predicted, they are within a fifth."""
+    """Without a table the form is chosen that was faster, and both are predicted within a fifth."""
     measured = MEASURED[shape, quant]
     chosen = plan(ROOT / "models" / "shapes" / f"{shape}.json", quant)
     assert chosen.form == ("persistent" if measured[0] < measured[1] else "graph")
     said = re.fullmatch(r"predicted for NVIDIA H200: persistent ([\d,]+) us, graph ([\d,]+) us", chosen.reason)
-    assert bool(said) == (quant != "Q4_K_M")
-    if said:
-        assert [float(number.replace(",", "")) for number in said.groups()] == pytest.approx(measured, rel=0.2)
+    assert said
+    assert [float(number.replace(",", "")) for number in said.groups()] == pytest.approx(measured, rel=0.2)
 
 
 # tuning tables
