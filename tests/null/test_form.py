@@ -224,7 +224,6 @@ def test_a_measurement_counts_more_than_the_cost_model(short, tmp_path):
     """Whatever it says: each of these models would be decoded in the other form."""
     for source, quant, name in (
         (short, "Q8_0", "graph"),
-        (short, "Q4_K_M", "persistent"),
         (config(tmp_path), "Q8_0", ""),
     ):
         key = key_of(source, quant)
