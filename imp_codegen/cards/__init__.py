@@ -25,7 +25,8 @@ class Formulas:
     at most. `in_flight`: bytes that a CTA of the step kernel has in flight at most. `early_ctas`: CTAs that need not
     have arrived when the others begin to poll a vector, if that has at most `early_cols` values. `lanes`: of the
     fetching warp that look for room, twice as many where no tile has `short_tile` bytes. `step_tile_us`: what
-    a multiprocessor takes in the step kernel for a tile, all in all, where memory does not limit it.
+    a multiprocessor takes in the step kernel for a tile of one row, all in all, where memory does not limit it;
+    `step_row_us`: for each row more that a tile has.
     """
 
     gemv_warps: int
@@ -36,6 +37,7 @@ class Formulas:
     lanes: int
     short_tile: int
     step_tile_us: float = 0.0
+    step_row_us: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ CARD = Card(
         lanes=4,
         short_tile=4200,  # below, twice the lanes gain 13 % (8B Q4_K_M) or 2 % (1B BF16), above they cost (0.6B Q8_0)
         step_tile_us=0.12,  # 0.108 to 0.127 of eleven models and formats, whose tiles have 1.4 to 3.4 KB
+        step_row_us=0.066,  # tiles of two rows took 0.166 to 0.222 (8B of 5 layers, seven formats, 2026-11-27)
     ),
     speed=Speed(
         bandwidth=4400,  # plain reads of 4,180 to 4,550 GB/s on the cards seen

@@ -23,7 +23,8 @@ CARD = Card(
         early_cols=4096,
         lanes=4,
         short_tile=4200,
-        step_tile_us=0.12,  # an H200's
+        step_tile_us=0.12,  # an H200's, as the next
+        step_row_us=0.066,
     ),
     speed=Speed(
         bandwidth=1670,

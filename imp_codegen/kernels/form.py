@@ -8,7 +8,7 @@ from typing import Literal
 
 from imp_codegen.kernels.family import Body
 from imp_codegen.kernels.kernel_spec import KernelSpec
-from imp_codegen.kernels.step.kernel import least_units, shortage, step_kernel, tiles, tuned
+from imp_codegen.kernels.step.kernel import least_units, shortage, step_kernel, tiles_us, tuned
 from imp_codegen.kernels.step.model import misfit, step_model
 from imp_codegen.predict import predict_us
 from imp_codegen.targets import TargetError
@@ -51,7 +51,7 @@ def choose(body: Body, graph: Sequence[KernelSpec], wanted: Wanted) -> Chosen:
         return Chosen("graph", f"its layers are too small for all {low.target.sms} multiprocessors")
     graph_us = predict_us(card, graph)
     streaming_us = predict_us(card, (step_kernel(replace(model, low=replace(low, buffers={}))),))
-    persistent_us = max(streaming_us, tiles(model) / low.target.sms * card.formulas.step_tile_us)
+    persistent_us = max(streaming_us, tiles_us(model))
     faster: Form = "persistent" if persistent_us < graph_us else "graph"
     return Chosen(faster, f"predicted for {card.basis}: persistent {persistent_us:,.0f} us, graph {graph_us:,.0f} us")
 

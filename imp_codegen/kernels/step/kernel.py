@@ -102,12 +102,16 @@ def least_units(model: StepModel) -> int:
     return min(phase.units for layer in model.layers for phase in _products(model, layer, 0))
 
 
-def tiles(model: StepModel) -> int:
-    """Tiles of all matrices, the head's included."""
+def tiles_us(model: StepModel) -> float:
+    """What the tiles of all matrices, the head's included, take the card's multiprocessors, whatever memory does."""
+    by = model.low.target.card.formulas
     weights = (*model.matrices(), model.head.linear.weight)
-    return sum(
-        weight.rows * weight.cols // (tile.rows * tile.cols) for weight in weights for tile in [model.low.tile(weight)]
+    times = (
+        weight.rows * weight.cols / (tile.rows * tile.cols) * (by.step_tile_us + (tile.rows - 1) * by.step_row_us)
+        for weight in weights
+        for tile in [model.low.tile(weight)]
     )
+    return sum(times) / model.low.target.sms
 
 
 def _phase_count(model: StepModel) -> int:
