@@ -7,6 +7,7 @@ from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage, Order, un
 from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.ops import Add, Linear
+from imp_codegen.targets import TargetError
 from imp_runtime.plan import Tiles
 
 MOST_ROWS = 16
@@ -57,7 +58,10 @@ def gemm(
 
 
 def _rings(low: Lowering, order: Order, weights: tuple[Weight, ...]) -> tuple[int, int]:
-    """Units that there is room for, and of how many the sums: of two, where three units fit as well."""
+    """Units that there is room for, and of how many the sums: of two, where three units fit as well.
+
+    TargetError where there is none for two.
+    """
     room = low.target.max_shared
     fits = [
         (slots, buffers)
@@ -65,6 +69,11 @@ def _rings(low: Lowering, order: Order, weights: tuple[Weight, ...]) -> tuple[in
         for buffers in (1, 2)
         if _shared_bytes(low, order, weights, slots, buffers) <= room
     ]
+    if not fits:
+        raise TargetError(
+            f"{low.target.name} has {room:,} bytes of shared memory, products of {low.rows} sequences take "
+            f"{_shared_bytes(low, order, weights, 2, 1):,}"
+        )
     return max(fits, key=lambda ring: (min(ring[0], 3), ring[1], ring[0]))
 
 

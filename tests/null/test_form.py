@@ -130,6 +130,13 @@ def test_too_little_shared_memory(tmp_path):
     assert (chosen.form, chosen.reason) == ("graph", words)
 
 
+def test_too_little_shared_memory_for_several_sequences():
+    with pytest.raises(
+        TargetError, match=r"^sm_90a has 49,152 bytes of shared memory, products of 8 sequences take \d"
+    ):
+        plan(BIG, target=replace(H200, max_shared=48 << 10, gemv_shared=44 << 10))
+
+
 def test_obstacles_in_the_graph(tmp_path):
     whole = lowered(config(tmp_path))
     low, groups = whole.low, whole.matches
