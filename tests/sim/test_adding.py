@@ -391,6 +391,7 @@ FILES = {
     (cards, "toy_card"): CARD,
     (targets, "toy"): TARGET,
 }
+OWN = ((formats, "tq2_0"), (layouts, "tq2_0"))  # the product's, of all that gguf-py can quantise: added here anew
 HEADERS = {"layout/offset_codes.h": LAYOUT, "layout/cache_q8_row.h": CACHE_LAYOUT}
 CACHED = (
     kernels.families,
@@ -407,6 +408,8 @@ CACHED = (
 @pytest.fixture
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Packages look for their modules in folders beside their own, too, and headers are links beside new ones."""
+    for package, name in OWN:
+        _hide(tmp_path / "own", monkeypatch, package, name)
     for (package, name), text in FILES.items():
         _add(tmp_path, monkeypatch, package, name, text)
     templates = _templates(tmp_path / "templates")
@@ -414,12 +417,23 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     for cached in CACHED:
         cached.cache_clear()
     yield tmp_path
-    for package, name in FILES:
+    for package, name in (*FILES, *OWN):
         sys.modules.pop(f"{package.__name__}.{name}", None)
         if hasattr(package, name):
             delattr(package, name)
     for cached in CACHED:
         cached.cache_clear()
+
+
+def _hide(folder: Path, monkeypatch: pytest.MonkeyPatch, package: ModuleType, name: str) -> None:
+    """The package's modules but one."""
+    place = folder / package.__name__
+    place.mkdir(parents=True)
+    for path in Path(package.__path__[0]).glob("*.py"):
+        if path.stem != name:
+            (place / path.name).symlink_to(path)
+    monkeypatch.setattr(package, "__path__", [str(place)])
+    sys.modules.pop(f"{package.__name__}.{name}", None)
 
 
 def _add(folder: Path, monkeypatch: pytest.MonkeyPatch, package: ModuleType, name: str, text: str) -> None:
