@@ -7,10 +7,11 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
+from imp_codegen import ops
 from imp_codegen.cache import cache_format
 from imp_codegen.checkpoint import CheckpointError
 from imp_codegen.checkpoint.random import random_checkpoint
@@ -25,6 +26,7 @@ from imp_codegen.passes.place_weights import place_weights
 from imp_codegen.passes.plan_state import plan_state
 from imp_codegen.programs import lower
 from imp_codegen.rope import RopeSpec, rope_turns
+from imp_codegen.spec import Activation
 from imp_codegen.targets import TargetError, find_target
 from two_forms import CONFIG
 
@@ -38,6 +40,7 @@ SQUARE = {
     "vocab_size": 320,
 }
 OPTIONAL = {(Linear, "bias"), (HeadNorm, "weight"), (Attention, "sinks"), (Route, "correction"), (Route, "scales")}
+ACTIVATIONS = {*get_args(Activation)}
 REFUSALS = (GraphError, FusionError, TargetError, CheckpointError)
 
 
@@ -85,6 +88,78 @@ MODELS = {
 }
 
 
+EXPERTS = {"num_experts": 6, "moe_intermediate_size": 320}
+LATENT = {"q_lora_rank": 320, "kv_lora_rank": 320, "qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "v_head_dim": 64}
+GROUPS = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 2, "n_shared_experts": 1}
+
+
+def of_layer(layer: int, names: str) -> set[str]:
+    return {f"layers.{layer}.{name}" for name in names.split()}
+
+
+# Of models that have more than these: what they are, and the operations that are changed.
+PARTS: dict[str, tuple[dict[str, Any], set[str]]] = {
+    "two kinds of layers": (
+        TWO_KINDS,
+        of_layer(1, "attention v_norm q_norm scaled")
+        | of_layer(2, "attention q_norm scaled inp_gate inp_gated inp_proj")
+        | {"per_layer_model_proj", "per_layer_embed", "per_layer_proj_norm", "per_layer_inputs"},
+    ),
+    "norms of all heads": ({"architectures": ["Olmo2ForCausalLM"], "head_dim": None}, of_layer(1, "q_norm k_norm")),
+    "scales": (
+        {"architectures": ["GraniteForCausalLM"], "logits_scaling": 8.0, "residual_multiplier": 0.22},
+        of_layer(1, "attn_residual residual") | {"embed", "logits", "scaled_logits", "token"},
+    ),
+    "caps": (
+        {"architectures": ["Gemma2ForCausalLM"], "sliding_window": 40},
+        of_layer(0, "attention") | {"logits", "capped_logits", "token"},
+    ),
+    "experts": (
+        {
+            "architectures": ["Qwen2MoeForCausalLM"],
+            "num_experts_per_tok": 2,
+            "shared_expert_intermediate_size": 320,
+            **EXPERTS,
+        },
+        of_layer(1, "ffn_norm router route gate up gated down combined experts_residual residual")
+        | of_layer(1, "shared_gate shared_up shared_gated shared_weighed shared_down"),
+    ),
+    "sinks, and experts with biases": (
+        {
+            "architectures": ["GptOssForCausalLM"],
+            "num_local_experts": 6,
+            "num_experts_per_tok": 2,
+            "sliding_window": 40,
+        },
+        of_layer(0, "attention router route gate up gated down combined"),
+    ),
+    "latent attention and groups of experts": (
+        {
+            "architectures": ["DeepseekV3ForCausalLM"],
+            "first_k_dense_replace": 1,
+            "moe_intermediate_size": 320,
+            **LATENT,
+            **GROUPS,
+        },
+        of_layer(1, "absorbed q k attn_kv_a_norm q_rope k_rope attention values attn_norm_kv route")
+        | of_layer(1, "shared_gate shared_gated shared_down residual"),
+    ),
+    "a dense network beside experts": (
+        {
+            **TWO_KINDS,
+            **EXPERTS,
+            "top_k_experts": 2,
+            "enable_moe_block": True,
+            "hidden_size_per_layer_input": 0,
+            "num_kv_shared_layers": 0,
+            "num_hidden_layers": 1,
+            "layer_types": ["full_attention"],
+        },
+        of_layer(0, "attn_residual router_norm route pre_ffw_norm_2 combined post_ffw_norm_2 both residual"),
+    ),
+}
+
+
 @pytest.fixture(scope="module", params=MODELS)
 def program(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
     made = Program(tmp_path_factory.mktemp("model"), **MODELS[request.param])
@@ -110,7 +185,7 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
         case None if isinstance(op, Attention) and field == "sinks":
             yield from (Weight(f"{op.out.name}_{heads}", 1, heads) for heads in (op.heads, op.heads + 1))
         case None if isinstance(op, Route):
-            return
+            yield from (Weight(f"{op.out.name}_{more}", 1, op.experts + more) for more in (0, 1))
         case None if isinstance(op, ExpertLinear):
             yield from (Weight(f"{op.out.name}_{more}", 1, op.weight.rows + more) for more in (0, 1))
         case None if isinstance(op, Attention):
@@ -123,8 +198,8 @@ def others(graph: Graph, at: int, field: str) -> Iterator[object]:
             yield from (rope for name in TURNS for rope in turned(now, name))
         case bool():
             yield not now
-        case "silu" | "gelu" | "gelu_tanh":
-            yield from {"silu", "gelu", "gelu_tanh"} - {now}
+        case str() if now in ACTIVATIONS:
+            yield from ACTIVATIONS - {now}
         case int() | float():
             yield from {now * 2, now + 1, now / 2 if isinstance(now, float) else now // 2} - {now}
         case _:
@@ -175,48 +250,29 @@ def test_every_field_and_edge_counts(program: Program, form: str) -> None:
     every_field_and_edge_counts(program, form)
 
 
-@pytest.mark.parametrize("form", ["graph", pytest.param("persistent", marks=pytest.mark.thorough)])
-def test_every_field_and_edge_of_two_kinds_of_layers_counts(tmp_path: Path, form: str) -> None:
-    made = Program(tmp_path, **TWO_KINDS)
-    own = {f"layers.{layer}.{name}" for layer in (1, 2) for name in ("attention", "v_norm", "q_norm", "scaled")}
-    own |= {f"layers.2.inp_{name}" for name in ("gate", "gated", "proj")}
+@pytest.mark.parametrize(
+    ("part", "form"),
+    [
+        *((part, "graph") for part in PARTS),
+        *(pytest.param(part, "persistent", marks=pytest.mark.thorough) for part in ("two kinds of layers", "caps")),
+    ],
+)
+def test_every_field_and_edge_of_what_other_models_have_counts(tmp_path: Path, part: str, form: str) -> None:
+    changes, names = PARTS[part]
+    made = Program(tmp_path, **changes)
     with closing(made.checkpoint):
-        every_field_and_edge_counts(made, form, lambda name: name in own or name.startswith("per_layer_"))
+        every_field_and_edge_counts(made, form, names.__contains__)
 
 
-def test_every_field_and_edge_of_norms_of_all_heads_counts(tmp_path: Path) -> None:
-    made = Program(tmp_path, architectures=["Olmo2ForCausalLM"], head_dim=None)
-    with closing(made.checkpoint):
-        every_field_and_edge_counts(made, "graph", lambda name: name in ("layers.1.q_norm", "layers.1.k_norm"))
-
-
-def test_every_field_and_edge_of_experts_counts(tmp_path: Path) -> None:
-    changes = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 320}
-    made = Program(tmp_path, architectures=["Qwen2MoeForCausalLM"], shared_expert_intermediate_size=320, **changes)
-    own = {"ffn_norm", "router", "route", "gate", "up", "gated", "down", "combined", "experts_residual", "residual"}
-    own |= {f"shared_{part}" for part in ("gate", "up", "gated", "weighed", "down")}
-    with closing(made.checkpoint):
-        every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.1.{each}" for each in own})
-
-
-def test_every_field_and_edge_of_latent_attention_and_groups_of_experts_counts(tmp_path: Path) -> None:
-    sizes = {"q_lora_rank": 320, "kv_lora_rank": 320, "qk_nope_head_dim": 64, "qk_rope_head_dim": 64, "v_head_dim": 64}
-    experts = {"n_routed_experts": 8, "n_group": 4, "topk_group": 2, "num_experts_per_tok": 2, "n_shared_experts": 1}
-    changes = {"first_k_dense_replace": 1, "moe_intermediate_size": 320, **sizes, **experts}
-    made = Program(tmp_path, architectures=["DeepseekV3ForCausalLM"], **changes)
-    own = ("absorbed", "q", "k", "attn_kv_a_norm", "q_rope", "k_rope", "attention", "values", "attn_norm_kv", "route")
-    own += ("shared_gate", "shared_gated", "shared_down", "residual")
-    with closing(made.checkpoint):
-        every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.1.{each}" for each in own})
-
-
-def test_every_field_and_edge_of_a_dense_network_beside_experts_counts(tmp_path: Path) -> None:
-    changes = {"num_experts": 6, "top_k_experts": 2, "moe_intermediate_size": 320, "enable_moe_block": True}
-    changes |= {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}
-    made = Program(tmp_path, **TWO_KINDS | changes | {"num_hidden_layers": 1, "layer_types": ["full_attention"]})
-    own = {"attn_residual", "router_norm", "route", "pre_ffw_norm_2", "combined", "post_ffw_norm_2", "both", "residual"}
-    with closing(made.checkpoint):
-        every_field_and_edge_counts(made, "graph", lambda name: name in {f"layers.0.{each}" for each in own})
+def test_no_operation_is_left_out(tmp_path: Path) -> None:
+    changed = set()
+    for changes, names in (*((changes, None) for changes in MODELS.values()), *PARTS.values()):
+        made = Program(tmp_path, **changes)
+        made.checkpoint.close()
+        own = {op.out.name: type(op) for op in made.graph.ops if names is None or op.out.name in names}
+        assert names is None or own.keys() == names
+        changed |= {*own.values()}
+    assert changed == {each for each in vars(ops).values() if isinstance(each, type) and issubclass(each, Op)} - {Op}
 
 
 def every_field_and_edge_counts(program: Program, form: str, chosen: Callable[[str], bool] = lambda _: True) -> None:
