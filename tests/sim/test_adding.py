@@ -1,4 +1,7 @@
-"""docs/adding.md is true: architecture, operation, kernels, formats, layouts, cache rows, target: new files only."""
+"""docs/adding.md is true: architecture, operation, kernels, formats, rounding, layout, cache rows, target, card.
+
+New files only.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,9 @@ import numpy as np
 import pytest
 
 from dense_truth import Truth
-from imp_codegen import cache, cards, device_code, formats, kernels, layouts, models, ops, targets
-from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen import cache, cards, device_code, formats, kernels, layouts, models, ops, rounding, targets
+from imp_codegen.checkpoint import open_checkpoint
+from imp_codegen.compiler import CompileOptions, compile_model, plan_model
 from imp_codegen.kernels.form import Wanted
 from imp_runtime.engine import Engine
 from imp_runtime.errors import ImpError
@@ -166,6 +170,18 @@ def source(weight, spec, dialect):
     codes = usual(weight, dialect)
     matrix = weight.endswith(("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight"))
     return Group("SPREAD", (codes, Tensor(codes.name.replace("weight", "scale")))) if matrix else codes
+'''
+ROUNDED = '''"""Eighths, whose float16 is exact up to 256."""
+import numpy as np
+
+from imp_codegen.rounding import Rounding
+
+
+def few(weights):
+    return (np.rint(weights * 8) / 8).astype("<f2").view(np.uint8)
+
+
+ROUNDING = Rounding("eighths", "F16", 1, few, largest=256.0)
 '''
 PLACING = '''"""OFFSET_CODES: a byte a code, then a float16 scale per 256; code c stands for c - offset."""
 import numpy as np
@@ -386,6 +402,7 @@ FILES = {
     (formats, "tq2_0"): STORAGE,
     (formats, "i8"): BYTES,
     (formats, "spread"): SPREAD,
+    (rounding, "eighths"): ROUNDED,
     (layouts, "offset_codes"): PLACING,
     (cache, "q8_row"): CACHE,
     (cards, "toy_card"): CARD,
@@ -402,6 +419,7 @@ CACHED = (
     cache.cache_formats,
     cards.cards,
     targets.targets,
+    rounding.roundings,
 )
 
 
@@ -540,6 +558,19 @@ def test_a_format_that_no_layout_takes(toy: Path) -> None:
     words = f"blk.1.ffn_up.weight is I8, but no layout takes I8; there are {', '.join(layouts.layouts())}"
     with pytest.raises(ImpError, match=words):
         compile_model(source, toy / "small.impc", ("sim",), CompileOptions(), quiet)
+
+
+def test_a_rounding(toy: Path) -> None:
+    source = write_gguf(toy / "small.gguf", "qwen2")
+    options = CompileOptions(weights="eighths")
+    with closing(open_checkpoint(source)) as checkpoint:
+        compiled = plan_model(checkpoint, (targets.find_target("sim"),), options)
+        weight = compiled.weights["blk.1.ffn_up.weight"]
+        found = weight.format.dequantize(weight.rows(0, 128))
+    exact = tensors_of("qwen2")["blk.1.ffn_up.weight"]
+    assert weight.format.name == "F16"
+    assert np.array_equal(found, np.rint(exact * 8) / 8)
+    assert not np.array_equal(found, exact)
 
 
 WIDE = {"embedding_length": 256, "feed_forward_length": 256, "attention.head_count": 16}
