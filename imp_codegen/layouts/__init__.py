@@ -5,8 +5,8 @@ in files with names like `_this`). A layout says which formats it takes, by the 
 which C++ arguments (an offset, a table). It loses nothing: `unpack(pack(raw))` equals the format's `dequantize(raw)`
 bit for bit.
 
-What a layout says of instructions is what ptxas makes of `dot` for sm_90a (sm_120a has as many, within 3 %), loads from
-shared memory included, the vector in registers: Q8_0 takes 0.62 a weight, Q6_K 1.28.
+What a layout says of instructions is what ptxas makes of `dot` for sm_120a (sm_90a is much like it), loads from shared
+memory included, the vector in registers (tests/nvcc/test_instructions.py).
 
 The packed plane of a matrix [rows, cols]: units of `tile.rows` consecutive rows (the last one padded with zero bytes),
 each unit cut along the columns into tiles of `tile.cols`. A tile is its sections one after the other (what a row has

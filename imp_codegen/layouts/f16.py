@@ -1,4 +1,4 @@
-"""F16: the rows of a file's F16 as they are."""
+"""F16: the rows of a file's F16 as they are. 2.25 instructions a weight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""F32: the rows of a file's F32 as they are."""
+"""F32: the rows of a file's F32 as they are. 1.50 instructions a weight."""
 
 from __future__ import annotations
 
