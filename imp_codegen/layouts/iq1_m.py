@@ -1,7 +1,7 @@
 """IQ1_M: a block has a word with two codes of eleven bits and ten bits of the third.
 
 Then two bytes a block: the fourth code, the third one's last bit, and of each eight whether the eighth is less. A byte
-with the two scales, and all d, which the file has scattered. 1.8125 bits, where the file has 1.75, and 1.94
+with the two scales, and all d, which the file has scattered. 1.8125 bits, where the file has 1.75, and 1.87
 instructions a weight.
 """
 

@@ -1,7 +1,7 @@
 """IQ1_S: a block has a word with two codes of eleven bits and ten bits of the third.
 
 Then two bytes a block: the fourth code, the third one's last bit, whether the eighth is less, and the scale; then all
-d. 1.5625 bits, as in the file, and 1.64 instructions a weight.
+d. 1.5625 bits, as in the file, and 1.61 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """IQ2_S: a block's two words are codes and signs, as `_grid.py` has them.
 
 Three codes have ten bits of the first word and the fourth its other two. Two bytes a block have the fourth's other
-eight bits, and the scales; then come all d. 2.5625 bits, as in the file, and 1.79 instructions a weight.
+eight bits, and the scales; then come all d. 2.5625 bits, as in the file, and 1.76 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """IQ2_XS: a block's two words are codes and signs, as `_grid.py` has them.
 
 Three codes have nine bits of the first word and the fourth its other five and, above them, those above the signs. Then
-a byte a block with its two scales, then all d. 2.3125 bits, as in the file, and 2.09 instructions a weight.
+a byte a block with its two scales, then all d. 2.3125 bits, as in the file, and 2.11 instructions a weight.
 """
 
 from __future__ import annotations

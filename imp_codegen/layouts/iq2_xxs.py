@@ -1,6 +1,6 @@
 """IQ2_XXS: a block's two words are the file's four codes, and its signs as `_grid.py` has them with the scale above.
 
-All d behind them. 2.0625 bits, as in the file, and 1.76 instructions a weight.
+All d behind them. 2.0625 bits, as in the file, and 1.72 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """IQ3_S: a block's two words are six of its codes, nine bits each, and five bits each of the other two.
 
 Then a word a block with its signs as `_grid.py` has them, a byte with the four bits above those five, a nibble for each
-scale, and all d. 3.4375 bits, as in the file, and 2.57 instructions a weight.
+scale, and all d. 3.4375 bits, as in the file, and 2.46 instructions a weight.
 """
 
 from __future__ import annotations

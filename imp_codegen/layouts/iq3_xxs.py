@@ -1,6 +1,6 @@
 """IQ3_XXS: a block has the file's eight codes; then comes a word a block with its signs and its scale above.
 
-Signs are as `_grid.py` has them; all d are behind that. 3.0625 bits, as in the file, and 2.86 instructions a weight.
+Signs are as `_grid.py` has them; all d are behind that. 3.0625 bits, as in the file, and 2.79 instructions a weight.
 """
 
 from __future__ import annotations

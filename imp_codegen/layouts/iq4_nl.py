@@ -1,6 +1,6 @@
 """IQ4_NL: codes of four bits for numbers of a table, and a float16 scale per 32.
 
-Codes lie as `_table.py` has them, then all scales. The table is the argument. 4.5 bits and 1.56 instructions a weight.
+Codes lie as `_table.py` has them, then all scales. The table is the argument. 4.5 bits and 1.52 instructions a weight.
 """
 
 from __future__ import annotations

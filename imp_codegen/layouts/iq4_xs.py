@@ -1,6 +1,6 @@
 """IQ4_XS: codes as `_table.py` has them, then a signed byte a block of 32 for its scale, then all d.
 
-4.3125 bits, where the file has 4.25, and 1.63 instructions a weight: scales of six bits would cost more of those.
+4.3125 bits, where the file has 4.25, and 1.59 instructions a weight: scales of six bits would cost more of those.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """NVFP4: codes as `_table.py` has them, then a byte for each 16 weights, its scale in e4m3, then a factor for the row.
 
-The factor is a float32, once in each tile. 4.5 bits and 1.79 instructions a weight. A scale that reads as zero is
+The factor is a float32, once in each tile. 4.5 bits and 1.75 instructions a weight. A scale that reads as zero is
 stored as zero, and bit 7 is off, so that the kernels need not look.
 """
 

@@ -1,7 +1,7 @@
 """Q2_K: codes of two bits in two words a block of 32, then a byte for each 16 weights, then d and dmin.
 
 Bits 2k, 2k+1 of byte i are q[8k+i] in the first word and q[8k+4+i] in the second. Of two scales and minima the bytes
-are s1 | s0 << 4 and m0 | m1 << 4, so that none has to be shifted. 2.625 bits and 1.16 instructions a weight.
+are s1 | s0 << 4 and m0 | m1 << 4, so that none has to be shifted. 2.625 bits and 1.13 instructions a weight.
 """
 
 from __future__ import annotations

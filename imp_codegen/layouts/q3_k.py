@@ -3,7 +3,7 @@
 Each byte of the words a, b and c has two codes, in bits 0-2 those of q[0..3], q[4..7] and q[8..11], in bits 3-5 those
 of q[16..19], q[20..23] and q[24..27]. The other eight are spread over bits 6 and 7: the low two bits of q[12..15] are
 a's, of q[28..31] c's, and their third ones are b's bits 6 and 7. First a and b of all blocks, then c, then a signed
-byte for each scale of 16 weights, then all d: 3.5625 bits, where the file has 3.4375, and 1.20 instructions a weight.
+byte for each scale of 16 weights, then all d: 3.5625 bits, where the file has 3.4375, and 1.11 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Q4_0: codes of four bits for whole numbers in a row, and a float16 scale per 32: all codes of a row, then all scales.
 
-The first number is an argument. 4.5 bits and 0.72 instructions a weight.
+The first number is an argument. 4.5 bits and 0.68 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Q4_1: codes of four bits, a float16 scale and a float16 minimum per 32: all codes of a row, then all pairs of those.
 
-The codes lie as in the file. 5 bits and 0.78 instructions a weight.
+The codes lie as in the file. 5 bits and 0.75 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Q4_K: 4-bit codes, and scales and minima of 6 bits, repacked for few instructions a weight.
 
 Packed: codes, 16 bytes per block, byte i = q[i] | q[16+i] << 4; then per superblock 16 bytes of scales
-(`_k_scales.py`). 4.5 bits and 1.06 instructions a weight.
+(`_k_scales.py`). 4.5 bits and 1.02 instructions a weight.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Q5_0: codes of five bits for whole numbers in a row, and a float16 scale per 32.
 
 Codes lie as `_five_bits.py` has them, then all scales. The first number is an argument. 5.5 bits and
-1.03 instructions a weight.
+1.00 instructions a weight.
 """
 
 from __future__ import annotations

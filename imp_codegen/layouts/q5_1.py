@@ -1,6 +1,6 @@
 """Q5_1: codes of five bits as `_five_bits.py` has them, a float16 scale and a float16 minimum per 32.
 
-6 bits and 1.10 instructions a weight.
+6 bits and 1.05 instructions a weight.
 """
 
 from __future__ import annotations

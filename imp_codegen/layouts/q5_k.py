@@ -1,6 +1,6 @@
 """Q5_K: codes of five bits as `_five_bits.py` has them; then per superblock 16 bytes of scales (`_k_scales.py`).
 
-5.5 bits and 1.38 instructions a weight.
+5.5 bits and 1.36 instructions a weight.
 """
 
 from __future__ import annotations

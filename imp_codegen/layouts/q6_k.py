@@ -2,7 +2,7 @@
 
 Packed: sixteen codes take three words a, b, c: the low six bits of a's bytes are q[0..3], of b's q[4..7], of c's
 q[8..11]; the upper two bits of byte i are bits 0-1 (a), 2-3 (b) and 4-5 (c) of q[12+i]. First a, b, a', b' of each
-block's halves, 16 bytes; then c, c', 8 bytes a block; all scales of a row; all d. 1.27 instructions a
+block's halves, 16 bytes; then c, c', 8 bytes a block; all scales of a row; all d. 1.19 instructions a
 weight.
 """
 

@@ -1,7 +1,7 @@
 """Q8_0: int8 values in blocks of 32 with a float16 scale: all values of a row, then all scales.
 
 Takes every format of whole numbers times a scale per 32 or a multiple; what its codes stand for is looked up while
-packing. So a format of fewer bits runs before it has a layout of its own, at 8.5 bits and 0.62 instructions a
+packing. So a format of fewer bits runs before it has a layout of its own, at 8.5 bits and 0.60 instructions a
 weight.
 """
 

@@ -1,7 +1,7 @@
 """TQ1_0: six bytes a block of 32 with five codes each as in the file, and four bits with two.
 
 Code n of byte i < 4 is weight 4 n + i, of byte 4 + i weight 20 + 2 n + i; the four bits are three times weight 30 plus
-weight 31. First a word a block, then two bytes, then a nibble, then all d: 1.6875 bits, as in the file, and 1.97
+weight 31. First a word a block, then two bytes, then a nibble, then all d: 1.6875 bits, as in the file, and 1.90
 instructions a weight.
 """
 

@@ -1,6 +1,6 @@
 """TQ2_0: codes as Q2_K's layout has them, two words a block of 32, then all d: 2.0625 bits, as in the file.
 
-Bits 2k, 2k + 1 of the words' bytes are the codes 8k to 8k + 7. 0.78 instructions a weight.
+Bits 2k, 2k + 1 of the words' bytes are the codes 8k to 8k + 7. 0.75 instructions a weight.
 """
 
 from __future__ import annotations

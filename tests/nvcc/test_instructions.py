@@ -67,6 +67,6 @@ def test_layouts_say_what_a_weight_takes(tmp_path: Path) -> None:
         counts = [sum(each != "NOP" for each in sass[f"{name}_{rows}"]) for rows in ROWS]
         each_row = (counts[1] - counts[0]) / (many - few) - 1  # the store of its sum
         found = each_row * 32 / COLS  # of a lane's weights
-        if found != pytest.approx(said(layout), rel=0.03):
+        if found != pytest.approx(said(layout), rel=0.02):
             wrong[name] = (round(found, 2), said(layout))
     assert wrong == {}
