@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 410c4430283d0e36
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 965820cba80de5d5
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -1256,12 +1256,12 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
 static_assert(sizeof(gemm_13_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 1024 threads
+// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 32 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_9_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_9_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_9(
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_9_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_9_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_9(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -1350,12 +1350,12 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
 static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 1024 threads
+// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 32 threads
 using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_10_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_10_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_10(
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_10_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_10_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_10(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -1428,13 +1428,13 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
 static_assert(sizeof(gemm_16_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 61,440 of other data a launch
-// batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 1024 threads
+// batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 96 threads
 using encode_11_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_11_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_11_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_11(
+static_assert(encode_11_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_11_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_11(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -1454,10 +1454,10 @@ static_assert(sizeof(encode_11_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
 using gemm_17_t = imp::GemmHeld<
-    imp::HeldConfig{.cols = 768, .rows = 8, .warps = 6, .slots = 3, .buffers = 2, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::HeldConfig{.cols = 768, .rows = 8, .warps = 6, .slots = 3, .buffers = 3, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_17_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_17_t::kSharedBytes == 45592, "the plan gives other shared memory");
+static_assert(gemm_17_t::kSharedBytes == 48720, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gemm_17(
     const std::uint8_t* fragments,
     const float* factors,
@@ -1709,12 +1709,12 @@ extern "C" __global__ void __launch_bounds__(256, 1) top_logits_0(
 static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 1024 threads
+// batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 32 threads
 using encode_12_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_12_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_12_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_12(
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_12_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_12_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_12(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -1803,12 +1803,12 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
 static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 1024 threads
+// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 32 threads
 using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_13_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_13_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_13(
+    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_13_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_13_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -1881,13 +1881,13 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
 static_assert(sizeof(gemm_21_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 122,880 of other data a launch
-// batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 1024 threads
+// batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 96 threads
 using encode_14_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_14_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_14_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_14(
+static_assert(encode_14_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_14_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -1907,10 +1907,10 @@ static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
 using gemm_22_t = imp::GemmHeld<
-    imp::HeldConfig{.cols = 768, .rows = 16, .warps = 6, .slots = 3, .buffers = 2, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::HeldConfig{.cols = 768, .rows = 16, .warps = 6, .slots = 3, .buffers = 3, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_22_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_22_t::kSharedBytes == 51736, "the plan gives other shared memory");
+static_assert(gemm_22_t::kSharedBytes == 57936, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gemm_22(
     const std::uint8_t* fragments,
     const float* factors,
@@ -1957,12 +1957,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
 static_assert(sizeof(gemm_23_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 1024 threads
+// batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 32 threads
 using encode_15_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_15_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_15_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_15(
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_15_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_15_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -2051,12 +2051,12 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
 static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 1024 threads
+// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 32 threads
 using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_16_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_16_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_16(
+    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_16_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_16_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -2129,13 +2129,13 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
 static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 245,760 of other data a launch
-// batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 1024 threads
+// batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 96 threads
 using encode_17_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_17_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_17_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_17(
+static_assert(encode_17_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_17_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
@@ -2207,12 +2207,12 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
 static_assert(sizeof(gemm_28_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 1024 threads
+// batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 32 threads
 using encode_18_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_18_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_18_t::kSharedBytes == 256, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_18(
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_18_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_18_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -2301,12 +2301,12 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
 static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 1024 threads
+// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 32 threads
 using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false}>;
-static_assert(encode_19_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_19_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_19(
+    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_19_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_19_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_19(
     const float* x,
     std::uint8_t* panels,
     float* factors,
@@ -2379,13 +2379,13 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
 static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
-// batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 1024 threads
+// batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 96 threads
 using encode_20_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 32, .used = 0, .each = false},
+    imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_20_t::kThreads == 1024, "the plan launches another number of threads");
-static_assert(encode_20_t::kSharedBytes == 128, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(1024, 1) encode_20(
+static_assert(encode_20_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_20_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,

@@ -12,7 +12,7 @@ from imp_runtime.plan import Tiles
 
 MOST_ROWS = 16
 _MOST_SLOTS = 3  # units in shared memory: what is in flight beyond does not make it faster
-_HELPERS = 4  # warps that multiply nothing, of which two work
+_HELPERS = 4  # warps that multiply nothing: one has units copied, up to three add up sums, each those of a buffer
 
 
 def gemm(
@@ -58,7 +58,7 @@ def gemm(
 
 
 def _rings(low: Lowering, order: Order, weights: tuple[Weight, ...]) -> tuple[int, int]:
-    """Units that there is room for, and of how many the sums: of two, where three units fit as well.
+    """Units that there is room for, and of how many the sums: of as many as fit beside three units.
 
     TargetError where there is none for two.
     """
@@ -66,7 +66,7 @@ def _rings(low: Lowering, order: Order, weights: tuple[Weight, ...]) -> tuple[in
     fits = [
         (slots, buffers)
         for slots in range(2, _MOST_SLOTS + 1)
-        for buffers in (1, 2)
+        for buffers in (1, 2, 3)
         if _shared_bytes(low, order, weights, slots, buffers) <= room
     ]
     if not fits:

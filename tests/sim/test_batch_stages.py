@@ -92,7 +92,7 @@ BATCHES = {
     "q8_0": BIG,
     "held": HELD,
     "held_16": Held((Matrix("Q8_0", 35, (4, 256), bias=True),), tokens=16, cta_warps=5, slots=3, buffers=1, **ADDED),
-    "held_several": Held(SEVERAL, cols=768, tokens=8, stride=236, stretches=3, cap=2.0),
+    "held_several": Held(SEVERAL, cols=768, tokens=8, stride=236, stretches=3, buffers=3, cap=2.0),
     "held_order": replace(HELD, cols=1024, stretches=2, cta_warps=4, fold=2, grid=4),
     "wgmma_order": Wgmma(HELD.matrices, cols=1024, tokens=64, stride=208, stretches=4, fold=2, cta_warps=4, grid=4),
     "wgmma": Wgmma((Matrix("Q8_0", 208, (2, 256)),), cols=768, tokens=64, stride=208, stretches=3, cta_warps=4),

@@ -79,42 +79,65 @@ struct BatchSums {
     return true;
   }
 
-  // The lane's part of all rows; those from `rows` on are not written. `part.row` is the lane's first one.
-  // So many are read before the first of them is written: for all that the compiler knows, a write changes what is read after it,
-  // and one round trip to memory a row is what all would wait for.
-  template <class Args>
-  static __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, const Sums& sums) {
-    if (part.row >= part.rows) return;
-    constexpr int kBatch = kEights < 4 ? kEights : 4;
-    const bool both = part.row + 1 < part.rows;
-    const float bias[2] = {a.bias.add(part.matrix, part.row, 0.0f), both ? a.bias.add(part.matrix, part.row + 1, 0.0f) : 0.0f};
-    float* const first = a.y + C.offset + part.column + part.row;
+  // What the lane's part of `Eights` times eight rows from `first` on is stored with, read before there are sums, or together: for
+  // all that the compiler knows, a write changes what is read after it, and one round trip to memory a row is what all would wait
+  // for. Rows from `rows` on are not written. `part.row` is the lane's first one.
+  template <int Eights>
+  struct Ends {
+    float factor[Eights * 2];
+    float2 old[Eights * 2];
+    float bias[2];
+
+    template <class Args>
+    __device__ __forceinline__ Ends(const Args& a, const Part& part, int rows, int first) {
+      const bool inside = part.row < part.rows;
+      const bool both = part.row + 1 < part.rows;
+      bias[0] = inside ? a.bias.add(part.matrix, part.row, 0.0f) : 0.0f;
+      bias[1] = both ? a.bias.add(part.matrix, part.row + 1, 0.0f) : 0.0f;
 #pragma unroll
-    for (int begin = 0; begin < kEights; begin += kBatch) {
-      const auto row_of = [begin](int i) { return (begin + i / 2) * 8 + lane_index() % 4 * 2 + i % 2; };
-      float factor[kBatch * 2];
-      float2 old[kBatch * 2];
-#pragma unroll
-      for (int i = 0; i < kBatch * 2; i++) {
-        const int row = row_of(i);
+      for (int i = 0; i < Eights * 2; i++) {
+        const int row = row_of(first, i);
         factor[i] = row < rows ? a.factors[row] : 0;
-        old[i] = C.accumulate && row < rows ? read(first + static_cast<std::size_t>(row) * C.stride, both) : make_float2(0, 0);
+        old[i] = C.accumulate && inside && row < rows ? read(line(a, part, row), both) : make_float2(0, 0);
       }
+    }
+    template <class Args>
+    __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, int first, const Sums& sums) const {
+      if (part.row >= part.rows) return;
 #pragma unroll
-      for (int i = 0; i < kBatch * 2; i++) {
-        const int row = row_of(i);
+      for (int i = 0; i < Eights * 2; i++) {
+        const int row = row_of(first, i);
         if (row >= rows) continue;
-        const float(&s)[4] = sums[begin + i / 2];
+        const float(&s)[4] = sums[first / 8 + i / 2];
         const float2 value = make_float2(leave(fma(s[i % 2], factor[i], bias[0]), old[i].x),
                                          leave(fma(s[2 + i % 2], factor[i], bias[1]), old[i].y));
-        float* line = first + static_cast<std::size_t>(row) * C.stride;
+        float* const to = line(a, part, row);
         if constexpr (kPairs) {
-          *reinterpret_cast<float2*>(line) = value;
+          *reinterpret_cast<float2*>(to) = value;
         } else {
-          line[0] = value.x;
-          if (both) line[1] = value.y;
+          to[0] = value.x;
+          if (part.row + 1 < part.rows) to[1] = value.y;
         }
       }
+    }
+
+   private:
+    static __device__ __forceinline__ int row_of(int first, int i) {
+      return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2;
+    }
+    template <class Args>
+    static __device__ __forceinline__ float* line(const Args& a, const Part& part, int row) {
+      return a.y + C.offset + part.column + part.row + static_cast<std::size_t>(row) * C.stride;
+    }
+  };
+
+  // The lane's part of all rows, as many at a time as registers allow.
+  template <class Args>
+  static __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, const Sums& sums) {
+    constexpr int kBatch = kEights < 4 ? kEights : 4;
+#pragma unroll
+    for (int eight = 0; eight < kEights; eight += kBatch) {
+      Ends<kBatch>(a, part, rows, eight * 8).store(a, part, rows, eight * 8, sums);
     }
   }
 

@@ -33,9 +33,16 @@ struct ChunkRow {
   }
   // The same of this thread's squares.
   static __device__ __forceinline__ float rms_factor(float squares, float eps, float* partial) {
+    leave_squares(squares, partial);
+    block_sync();
+    return factor_of(partial, eps);
+  }
+  // Its two halves, on either side of a barrier.
+  static __device__ __forceinline__ void leave_squares(float squares, float* partial) {
     squares = warp_sum(squares);
     if (lane_index() == 0) partial[warp_index()] = squares;
-    block_sync();
+  }
+  static __device__ __forceinline__ float factor_of(const float* partial, float eps) {
     float total = 0;
 #pragma unroll
     for (int w = 0; w < Warps; w++) total += partial[w];

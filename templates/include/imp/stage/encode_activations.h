@@ -74,6 +74,7 @@ struct EncodeActivations {
   };
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
+    const Weights weights(a.norm);
     grid_wait();
     const int token = block_index();
     const int source = C.used > 0 ? a.pairs[token] : token;
@@ -90,21 +91,40 @@ struct EncodeActivations {
         const float4 u = Row::load(up + k);
         return make_float4(gated<F>(v.x, u.x), gated<F>(v.y, u.y), gated<F>(v.z, u.z), gated<F>(v.w, u.w));
       };
-      encode(product, token, a, partial);
+      encode(product, weights, token, a, partial);
     } else if constexpr (C.post) {
-      encode(Row::template sum<C.scaled, C.keep>(a.x, first, C.post_eps, partial + (C.norm ? kWarps : 0)), token, a,
-             partial);
+      encode(Row::template sum<C.scaled, C.keep>(a.x, first, C.post_eps, partial + (C.norm ? kWarps : 0)),
+             weights, token, a, partial);
     } else {
-      encode([&](int k) { return Row::load(a.x + first + k); }, token, a, partial);
+      encode([&](int k) { return Row::load(a.x + first + k); }, weights, token, a, partial);
     }
   }
 
  private:
+  static constexpr int kRounds = ceil_div(C.cols, Row::kStride);
+
+  // The norm's, of this thread's columns: constants, so they need not wait for what they are multiplied with.
+  struct Weights {
+    float4 g[C.norm && C.weighted ? kRounds : 1];
+    __device__ __forceinline__ explicit Weights(const float* norm) {
+      if constexpr (C.norm && C.weighted) {
+#pragma unroll
+        for (int r = 0; r < kRounds; r++) g[r] = Row::load(norm + min(thread_index() * 4 + r * Row::kStride, C.cols - 4));
+      }
+    }
+    __device__ __forceinline__ float4 times(float4 v, int r) const {
+      if constexpr (C.norm && C.weighted) {
+        return make_float4(v.x * g[r].x, v.y * g[r].y, v.z * g[r].z, v.w * g[r].w);
+      } else {
+        return v;
+      }
+    }
+  };
+
   // row(k): the token's values of the columns k to k + 3. Each is asked for once, and kept until the norm and the largest are
   // known.
   template <class R>
-  static __device__ __forceinline__ void encode(const R& row, int token, const Args& a, float* partial) {
-    constexpr int kRounds = ceil_div(C.cols, Row::kStride);
+  static __device__ __forceinline__ void encode(const R& row, const Weights& weights, int token, const Args& a, float* partial) {
     float4 held[kRounds];
     float squares = 0;
     float peak = 0;
@@ -115,11 +135,15 @@ struct EncodeActivations {
       if (k >= C.cols) continue;
       const float4 v = row(k);
       if constexpr (C.norm) squares = Row::add_squares(v, squares);
-      held[r] = weighted(v, a.norm, k);
+      held[r] = weights.times(v, r);
       if constexpr (C.panels) peak = max_nan(peak, largest(held[r]));
     }
-    const float factor = C.norm ? Row::rms_factor(squares, C.eps, partial) : 1.0f;
-    const PanelScale scale = C.panels ? PanelScale(peak_of_all(peak, partial + kPeaks)) : PanelScale();
+    // Both of all threads, behind one barrier.
+    if constexpr (C.norm) Row::leave_squares(squares, partial);
+    if constexpr (C.panels) leave_peak(peak, partial + kPeaks);
+    if constexpr (C.norm || C.panels) block_sync();
+    const float factor = C.norm ? Row::factor_of(partial, C.eps) : 1.0f;
+    const PanelScale scale = C.panels ? PanelScale(peak_of_all(partial + kPeaks)) : PanelScale();
     if (C.panels && thread_index() == 0) a.factors[token] = factor * scale.inverse;
 #pragma unroll
     for (int r = 0; r < kRounds; r++) {
@@ -137,14 +161,6 @@ struct EncodeActivations {
 
   static __device__ __forceinline__ float4 times(float4 v, float factor) {
     return make_float4(v.x * factor, v.y * factor, v.z * factor, v.w * factor);
-  }
-  static __device__ __forceinline__ float4 weighted(float4 v, const float* weight, int k) {
-    if constexpr (C.norm && C.weighted) {
-      const float4 g = Row::load(weight + k);
-      return make_float4(v.x * g.x, v.y * g.y, v.z * g.z, v.w * g.w);
-    } else {
-      return v;
-    }
   }
 
   // A power of two that brings a row's largest value to 2^C.peak or above, but below twice that. Its inverse goes into the row's
@@ -173,10 +189,12 @@ struct EncodeActivations {
   static __device__ __forceinline__ float largest(float4 v) {
     return max_nan(max_nan(fabsf(v.x), fabsf(v.y)), max_nan(fabsf(v.z), fabsf(v.w)));
   }
-  static __device__ __forceinline__ float peak_of_all(float peak, float* partial) {
+  static __device__ __forceinline__ void leave_peak(float peak, float* partial) {
     peak = warp_max(peak);
     if (lane_index() == 0) partial[warp_index()] = peak;
-    block_sync();
+  }
+  static __device__ __forceinline__ float peak_of_all(const float* partial) {
+    float peak = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; w++) peak = max_nan(peak, partial[w]);
     return peak;

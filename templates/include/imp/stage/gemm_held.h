@@ -6,7 +6,8 @@
 // bring while others are multiplied, and before the kernel before is complete. So what is on its way is a matter of shared memory,
 // memory is read in long pieces, and the rows are shared evenly by all CTAs.
 // Each warp leaves its sums of a unit in shared memory, and one that multiplies nothing adds up all in the order of the columns:
-// it waits for memory, where the others would all wait for whoever does. Another one has the units copied.
+// it waits for memory, where the others would all wait for whoever does. There are as many of those as buffers of sums, since
+// what other CTAs have summed is a few round trips away. Another one has the units copied.
 #pragma once
 #include <type_traits>
 
@@ -53,6 +54,7 @@ struct GemmHeld {
   static_assert(((kStretch % Ms::Layout::kTile.cols == 0) && ...), "a stretch has whole tiles");
   static_assert(((kRows % Ms::Layout::kTile.rows == 0) && ...), "a unit has whole tiles");
   static_assert(C.warps <= kWarp, "a lane waits for each warp");
+  static_assert(C.buffers <= 3, "a warpgroup has three warps beside the one that has units copied");
 
   // The tiles of a unit: of all columns they lie side by side, of a stretch those of the same rows do.
   template <class M>
@@ -102,9 +104,10 @@ struct GemmHeld {
     if (warp_index() >= kHelpers) {
       if constexpr (kShifts) registers_keep<72>();
       if (warp_index() == kHelpers) fetch(a);
-      if (warp_index() == kHelpers + 1) {
+      const int buffer = warp_index() - (kHelpers + 1);
+      if (buffer >= 0 && buffer < C.buffers) {
         grid_wait();
-        add_up_units(a);
+        add_up_units(a, buffer);
       }
     } else {
       if constexpr (kShifts) registers_take<216>();
@@ -221,19 +224,21 @@ struct GemmHeld {
       done++;
     }
   }
-  static __device__ __forceinline__ void add_up_units(const Args& a) {
+  // Those whose sums are left in a buffer.
+  static __device__ __forceinline__ void add_up_units(const Args& a, int buffer) {
     const int rows = a.step->rows;
-    int done = 0;
-    for (int unit = first_unit(); unit < kUnits; unit += unit_step()) {
+    int round = 0;
+    for (int unit = first_unit() + buffer * unit_step(); unit < kUnits; unit += C.buffers * unit_step()) {
+      Part part = Out::template found<kRows, 0, Ms...>(a.plane, unit * kRows, 0);
+      part.row += lane_index() / 4 * 2;
+      const typename Out::template Ends<kEights> ends(a, part, rows, 0);
       Sums sums;
-      gather(sums, done % C.buffers, done / C.buffers & 1);
-      done++;
+      gather(sums, buffer, round);
+      round ^= 1;
       if constexpr (C.stretches > 1) {
         if (!Out::template gathered<1>(a, unit, stretch(), rows, sums)) continue;
       }
-      Part part = Out::template found<kRows, 0, Ms...>(a.plane, unit * kRows, 0);
-      part.row += lane_index() / 4 * 2;
-      Out::store(a, part, rows, sums);
+      ends.store(a, part, rows, 0, sums);
     }
   }
 
