@@ -61,7 +61,8 @@ class Engine:
 
     With `prefix_cache`, what prompts and answers left in the KV cache serves those that begin with the same tokens.
     Steps of several sequences run together where that is faster. That adds up in another order, so that the last bits
-    of a sequence's logits depend on whether others run beside it; with `deterministic` each takes its steps alone.
+    of a sequence's logits depend on whether others run beside it; with `deterministic` each takes its steps alone, and
+    what answers left serves nobody, as steps round otherwise than prompts.
     `timings` of its start get what is done here; they are kept as an attribute.
     """
 
@@ -114,6 +115,7 @@ class Engine:
             together=together,
             chunks=[Chunk(p.rows, p.first_us, p.last_us) for p in self.runner.programs_of("forward")],
             context=self.plan.context,
+            share_answers=not deterministic,
         )
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)

@@ -65,7 +65,8 @@ class Scheduler:
     """Queues of sequences over `slots` slots, `ledgers` ledgers and the blocks of `manager`; `rows` rows at a time.
 
     A sequence gives back the blocks that no window of its rows to come sees. Under their names they may be found by
-    others, as long as nobody needs the memory.
+    others, as long as nobody needs the memory; without `share_answers` only those that rows of prompts have filled, which
+    are the same to the bit whoever computes them.
 
     With rows of prompts, or behind them, comes one step of every sequence that can take one, so neither starves the
     other. Of `together`, (rows, least sequences) each, ascending, a program is taken that runs steps of several at
@@ -89,6 +90,7 @@ class Scheduler:
         together: Sequences[tuple[int, int]] = (),
         chunks: Sequences[Chunk] = (),
         context: int = 1,
+        share_answers: bool = True,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
@@ -97,6 +99,7 @@ class Scheduler:
         self._together = together
         self._chunks = [chunk for chunk in chunks if chunk.first_us]
         self._context = context
+        self._share_answers = share_answers
         self._ends = min(MOST_TOKENS, together[-1][0]) if together else MOST_TOKENS  # of a batch
         self._manager = manager
         self._paging = paging or Paging()
@@ -351,6 +354,8 @@ class Scheduler:
 
     def _name_blocks(self, sequence: Sequence, first: int, last: int) -> None:
         """The blocks at places `first` to `last`, full of known and launched tokens, may be shared from now on."""
+        if not self._share_answers:
+            last = min(last, len(sequence.prompt) // BLOCK_TOKENS)
         for place, name in enumerate(sequence.block_names(first, last), first):
             for group, blocks in enumerate(sequence.blocks):
                 if blocks[place]:

@@ -28,10 +28,14 @@ LONG = SamplingParams(max_tokens=40, ignore_eos=True)
 
 @pytest.fixture
 def make(tmp_path: Path) -> Make:
-    def build(*, seed: int = 0, kv_tokens: int = 5000, prefix_cache: bool = True, **sizes: int) -> Engine:
+    def build(
+        *, seed: int = 0, kv_tokens: int = 5000, prefix_cache: bool = True, deterministic: bool = False, **sizes: int
+    ) -> Engine:
         artifact = Artifact.open(write_tiny(tmp_path / "tiny.impc", **sizes))
         device = FakeDevice(seed, table_blocks=artifact.plan.table_blocks, context=artifact.plan.context)
-        return watched(Engine(artifact, device, kv_tokens=kv_tokens, prefix_cache=prefix_cache))
+        return watched(
+            Engine(artifact, device, kv_tokens=kv_tokens, prefix_cache=prefix_cache, deterministic=deterministic)
+        )
 
     return build
 
@@ -105,6 +109,17 @@ def test_a_conversation(make: Make) -> None:
         known = len(prompt) - 7 - 1 if turn else 0  # the last token of an answer is never run
         assert sequence.prompt_cached == known // 16 * 16
         assert sum(chunks) == len(prompt) - sequence.prompt_cached
+        prompt = [*prompt, *sequence.generated, *prompt_of(7, turn)]
+
+
+def test_what_an_answer_left_serves_nobody_where_bits_count(make: Make) -> None:
+    """Of a conversation each turn finds what the prompt before it was, but not the answer to that."""
+    engine = make(deterministic=True)
+    prompt, before = prompt_of(50), 0
+    for turn in range(4):
+        sequence = run(engine, prompt)
+        assert sequence.prompt_cached == before // 16 * 16
+        before = len(prompt)
         prompt = [*prompt, *sequence.generated, *prompt_of(7, turn)]
 
 
