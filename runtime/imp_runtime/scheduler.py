@@ -65,8 +65,8 @@ class Scheduler:
     """Queues of sequences over `slots` slots, `ledgers` ledgers and the blocks of `manager`; `rows` rows at a time.
 
     A sequence gives back the blocks that no window of its rows to come sees. Under their names they may be found by
-    others, as long as nobody needs the memory; without `share_answers` only those that rows of prompts have filled, which
-    are the same to the bit whoever computes them.
+    others, as long as nobody needs the memory; without `share_answers` only those that rows of prompts have filled,
+    which are the same to the bit whoever computes them.
 
     With rows of prompts, or behind them, comes one step of every sequence that can take one, so neither starves the
     other. Of `together`, (rows, least sequences) each, ascending, a program is taken that runs steps of several at
