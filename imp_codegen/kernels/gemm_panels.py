@@ -84,9 +84,10 @@ def panel_gemm(
     weights = tuple(op.weight for op in linears)
     places = tile.places
     rows, cols, place = places.count if places else low.rows, weights[0].cols, low.places[outs[0]]
-    of_rows, parts = tile.row_tiles(linears), 2 if tile.halves else 1
+    of_rows = tile.row_tiles(linears)
     tiles = of_rows * tile.token_tiles(rows)
-    grid = min(tile.per_sm * low.target.sms, tiles * parts)
+    grid = min(tile.per_sm * low.target.sms, tiles * (2 if tile.halves else 1))
+    parts = 2 if tile.halves and 2 * tiles <= grid else 1
     groups = -(-cols // 128)  # two panels each
     likely = math.ceil(of_rows * places.likely_tiles) if places else tiles
     steps = -(-likely * parts // grid) * (-(-groups // parts) + tile.ends)
@@ -120,7 +121,7 @@ def panel_gemm(
             "plane": tuple(map(low.plane, weights)),
             "bias": biases(low, linears),
             **(places.args(low) if places else {"tiles": None, "pairs": None}),
-            **(_halves(low, tile, tiles) if tile.halves else {"halves": None, "arrived": None}),
+            **(_halves(low, tile, grid) if tile.halves else {"halves": None, "arrived": None}),
             "y": Param("float*", Binding(place.buffer)),
             "step": low.step(),
         },
@@ -138,11 +139,11 @@ def panel_gemm(
     )
 
 
-def _halves(low: Lowering, tile: PanelTile, tiles: int) -> Arguments:
+def _halves(low: Lowering, tile: PanelTile, grid: int) -> Arguments:
     """Where halves of sums wait for the others."""
     return {
-        "halves": Param("float4*", low.buffer("gemm.halves", 2 * tiles * tile.tokens * tile.rows * 4)),
-        "arrived": Param("std::uint32_t*", low.buffer("gemm.arrivals", tiles * tile.rows // 16 * 4)),
+        "halves": Param("float4*", low.buffer("gemm.halves", grid * tile.tokens * tile.rows * 4)),
+        "arrived": Param("std::uint32_t*", low.buffer("gemm.arrivals", -(-grid // 2) * tile.rows // 16 * 4)),
     }
 
 

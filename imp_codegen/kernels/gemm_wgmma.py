@@ -55,7 +55,7 @@ def gemm(
     """One launch, as panel_gemm says it; `gated` and `places` as PanelTile does."""
     tiles = row_tiles(_ROWS // 2, linears[:1]) if gated else row_tiles(_ROWS, linears)
     halves = not places and _halves(low.target.sms, tiles, -(-linears[0].weight.cols // 128))
-    tokens = places.tile if places else _tile_tokens(low.target.sms, tiles * (1 + halves), low.rows)
+    tokens = places.tile if places else _tile_tokens(low.target.sms, tiles, low.rows, halves)
     per_sm = 2 if places and tokens <= 64 else 1
     stages = min(_MOST_STAGES, _RING // per_sm // (tokens * LINE))
     tile = PanelTile(
@@ -89,6 +89,14 @@ def _halves(sms: int, row_tiles: int, groups: int) -> bool:
     return 4 * row_tiles <= sms and groups >= 2 * _HALF_GROUPS
 
 
-def _tile_tokens(sms: int, row_tiles: int, rows: int) -> int:
-    """Those with which the waves of tiles take the least time; of two that are alike, the wider."""
-    return min(_TOKENS, key=lambda tokens: -(-row_tiles * -(-rows // tokens) // sms) * _TOKENS[tokens])
+def _tile_tokens(sms: int, row_tiles: int, rows: int, halves: bool) -> int:
+    """Those with which the waves of tiles take the least time; of two that are alike, the wider.
+
+    Halves of sums are made side by side where all fit in a wave.
+    """
+
+    def time(tokens: int) -> float:
+        tiles = row_tiles * -(-rows // tokens)
+        return (0.5 if halves and 2 * tiles <= sms else -(-tiles // sms)) * _TOKENS[tokens]
+
+    return min(_TOKENS, key=time)

@@ -120,9 +120,14 @@ HALVES = (Matrix("Q8_0", 192, (2, 256)),)
 BY_WARPGROUPS = {
     "halves": Product(HALVES, 768, 256, 192, block_tokens=256, accumulate=True, halves=True),
     "halves_128": Product(HALVES, 768, 256, 192, block_tokens=128, accumulate=True, halves=True),
-    "halves_small": Product(HALVES, 768, 64, 192, accumulate=True, halves=True),
+    "halves_small": Product(HALVES, 768, 64, 192, accumulate=True, halves=True, grid=4),  # by two CTAs each
     "odd_halves": Product(
-        (Matrix("Q4_K", 70, (4, 256)), Matrix("Q6_K", 35, (4, 256))), cols=1280, tokens=64, stride=105, halves=True
+        (Matrix("Q4_K", 70, (4, 256)), Matrix("Q6_K", 35, (4, 256))),
+        cols=1280,
+        tokens=64,
+        stride=105,
+        halves=True,
+        grid=5,
     ),
     "gated": Product(2 * (Matrix("Q8_0", 70, (4, 256)),), 256, 64, stride=72, offset=2, gate="Silu"),
     "gated_256": Product(
@@ -262,9 +267,8 @@ def multiply(
     if not product.halves:
         kernels.run(name, panels, factors, *given, None, None, None, None, y, step(n))
         return
-    tiles = sum(-(-m.rows // 128) for m in product.matrices) * -(-product.tokens // product.block_tokens)
-    left = placed(np.full((2 * tiles, 128 * product.block_tokens), np.nan, np.float32))
-    arrived = placed(np.zeros((tiles, 8), np.uint32))
+    left = placed(np.full((product.grid, 128 * product.block_tokens), np.nan, np.float32))
+    arrived = placed(np.zeros((-(-product.grid // 2), 8), np.uint32))
     kernels.run(name, panels, factors, *given, None, None, left, arrived, y, step(n))
     assert not arrived.any()
 

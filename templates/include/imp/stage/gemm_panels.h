@@ -5,8 +5,8 @@
 // the registers of those who multiply: lane t of the four that share a row has block t of the group's four. Tokens are the
 // right operand, from shared memory, where panels of them arrive in that very order by one copy each.
 // Every sum is made in ascending groups by one warp, whatever the number of tokens: no bit depends on the chunk. Of matrices
-// with few rows, a sum is that of two halves of the columns (C.halves), each made so, maybe by two CTAs: of every tile's, whose
-// warps come second add what the others have left. Of two there is only one order.
+// with few rows, a sum is that of two halves of the columns (C.halves), each made so, where there are few tiles by two CTAs: of
+// every tile's, whose warps come second add what the others have left. Of two there is only one order.
 //
 // Of a mixture of experts (C.experts) each matrix is a stack of theirs, and what is said of tokens holds of pairs, at the places
 // that ExpertPlaces gives them (expert_tile.h). All of a tile have one expert.
@@ -119,7 +119,6 @@ struct GemmPanels {
   static constexpr int kPartRows = C.paired ? kBlockRows / 2 : kBlockRows;  // of one matrix
   static constexpr int kRowTiles = (ceil_div(Ms::kRows, kPartRows) + ...) / (C.paired ? 2 : 1);
   static constexpr int kGroups = ceil_div(C.cols, Order::kGroup);
-  static constexpr int kParts = C.halves ? 2 : 1;  // of the groups
   static constexpr int kBytes = kBlockTokens * Order::kLine;  // of a panel
   static constexpr bool kExperts = C.experts > 0;
   // An expert's weights serve one tile or two, so that little is lost where nobody finds them in the cache.
@@ -140,8 +139,8 @@ struct GemmPanels {
     Biases<C.biased> bias;
     const ExpertTile* tiles;    // of experts, else null; as are
     const std::int32_t* pairs;  // the pairs at all places
-    float4* halves;          // [tiles][2][warps][values of a lane / 4][32]; null for sums that are made at once
-    std::uint32_t* arrived;  // [tiles][warps], zero between launches; likewise
+    float4* halves;          // [grid][warps][values of a lane / 4][32]; null for sums that are made at once
+    std::uint32_t* arrived;  // [grid / 2][warps], zero between launches; likewise
     float* y;
     const StepHeader* step;
   };
@@ -152,24 +151,25 @@ struct GemmPanels {
     int rows;    // of the matrix
     int column;  // of its first row in y, from C.offset on
     int matrix;
-    int unit;    // number of the tile, times kParts, and which part of the groups
     int expert;  // whose matrix it is
+    int begin;   // groups
+    int end;
+    int place;  // of the sums of a half, until the others are there
     __device__ __forceinline__ bool beyond(int count) const { return row >= round_up(count, kPartRows); }
     __device__ __forceinline__ Part after(int count) const {
-      return {row - round_up(count, kPartRows), 0, column + kUsed * count, matrix + 1, unit, expert};
+      return {row - round_up(count, kPartRows), 0, column + kUsed * count, matrix + 1, expert, begin, end, place};
     }
-    __device__ __forceinline__ int begin() const { return begin_of(unit); }
-    __device__ __forceinline__ int end() const { return end_of(unit); }
+    // Both halves, one after the other.
+    __device__ __forceinline__ bool whole() const { return end - begin == kGroups; }
   };
-  // The groups of a unit.
-  static __device__ __forceinline__ int begin_of(int unit) { return unit % kParts * ceil_div(kGroups, kParts); }
-  static __device__ __forceinline__ int end_of(int unit) { return min(kGroups, begin_of(unit) + ceil_div(kGroups, kParts)); }
+  static constexpr int kHalf = C.halves ? ceil_div(kGroups, 2) : kGroups;  // groups
+  static_assert(!C.halves || kGroups > 1, "a half has a group at least");
 
   // One warp has the panels of all tiles of this CTA copied, the others multiply them.
   template <class Ring>
   static __device__ __forceinline__ void fetch_tiles(const Args& a, Ring& ring) {
     grid_wait();
-    each_tile(a, [&](const Part& part, int first, int end) { fetch(a.panels, part.unit, first, end, ring); });
+    each_tile(a, [&](const Part& part, int first, int end) { fetch(a.panels, part, first, end, ring); });
   }
   template <class Ring>
   static __device__ __forceinline__ void multiply_tiles(const Args& a, Ring& ring) {
@@ -195,26 +195,32 @@ struct GemmPanels {
     return y + static_cast<std::size_t>(owner / kUsed) * C.stride;
   }
 
-  // Whether the sums of a unit are those of its tile now: if the other half's are there, which this adds to them; else it leaves
-  // them. The warp that does this for the other half has the same rows and tokens.
+  // Leaves the sums of a half for whoever has the others.
   template <int Sums>
-  static __device__ __forceinline__ bool joined(const Args& a, int unit, float (&sums)[Sums]) {
-    if constexpr (kParts == 1) return true;
-    constexpr int kWarps = kBlockRows / 16;
-    constexpr int kWords = Sums / 4 * kWarp;  // of a warp
-    std::uint32_t* arrived = a.arrived + unit / 2 * kWarps + warp_index();
-    const auto words = [&](int which) { return a.halves + (which * kWarps + warp_index()) * kWords + lane_index(); };
-    if (!seen(arrived, 0)) {
-#pragma unroll
-      for (int i = 0; i < Sums / 4; i++) {
-        words(unit)[i * kWarp] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
-      }
-      if (!seen(arrived, 1)) return false;
-    }
-    if (lane_index() == 0) *arrived = 0;
+  static __device__ __forceinline__ void leave(const Args& a, const Part& part, const float (&sums)[Sums]) {
+    float4* words = words_of<Sums>(a, part.place);
 #pragma unroll
     for (int i = 0; i < Sums / 4; i++) {
-      const uint4 other = load_fresh4(reinterpret_cast<const uint4*>(words(unit ^ 1) + i * kWarp));
+      words[i * kWarp] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+    }
+  }
+  // Whether the sums of a part are those of its tile now: if the other half's are there, which this adds to them; else it leaves
+  // them. The warp that does this for the other half has the same rows and tokens.
+  template <int Sums>
+  static __device__ __forceinline__ bool joined(const Args& a, const Part& part, float (&sums)[Sums]) {
+    if constexpr (!C.halves) return true;
+    int place = part.place;
+    if (!part.whole()) {
+      leave(a, part, sums);
+      std::uint32_t* arrived = a.arrived + place / 2 * kSumWarps + warp_index();
+      if (!others_arrived(arrived)) return false;
+      if (lane_index() == 0) *arrived = 0;
+      place ^= 1;
+    }
+    const float4* words = words_of<Sums>(a, place);
+#pragma unroll
+    for (int i = 0; i < Sums / 4; i++) {
+      const uint4 other = load_fresh4(reinterpret_cast<const uint4*>(words + i * kWarp));
       sums[4 * i] += bits_to_float(other.x);
       sums[4 * i + 1] += bits_to_float(other.y);
       sums[4 * i + 2] += bits_to_float(other.z);
@@ -307,14 +313,19 @@ struct GemmPanels {
       const int units = a.tiles[0].end * kRowTiles;
       for (int unit = block_index(); unit < units; unit += grid_size()) {
         const ExpertTile of = a.tiles[1 + unit / kRowTiles];
-        tile(Part{unit % kRowTiles * kPartRows, 0, 0, 0, unit, of.expert}, of.first, of.end);
+        tile(Part{unit % kRowTiles * kPartRows, 0, 0, 0, of.expert, 0, kGroups, 0}, of.first, of.end);
       }
     } else {
       const int tokens = a.step->rows;
       const int token_tiles = ceil_div(tokens, kBlockTokens);
-      for (int unit = block_index(); unit < kRowTiles * token_tiles * kParts; unit += grid_size()) {
-        const Part part{unit / kParts / token_tiles * kPartRows, 0, 0, 0, unit, 0};
-        tile(part, unit / kParts % token_tiles * kBlockTokens, tokens);
+      const int tiles = kRowTiles * token_tiles;
+      const bool split = C.halves && 2 * tiles <= grid_size();
+      for (int unit = block_index(); unit < (split ? 2 * tiles : tiles); unit += grid_size()) {
+        const int of = split ? unit / 2 : unit;
+        const int begin = split && unit % 2 != 0 ? kHalf : 0;
+        const int end = split && unit % 2 == 0 ? kHalf : kGroups;
+        const Part part{of / token_tiles * kPartRows, 0, 0, 0, 0, begin, end, block_index()};
+        tile(part, of % token_tiles * kBlockTokens, tokens);
       }
     }
   }
@@ -326,13 +337,19 @@ struct GemmPanels {
     return make_float2(line[0], both ? line[1] : 0);
   }
 
-  // Whether another warp has added to a counter before this one does; then what it wrote until then is to be seen here.
-  static __device__ __forceinline__ bool seen(std::uint32_t* counter, std::uint32_t more) {
+  // This lane's part of what a warp leaves at a place.
+  static constexpr int kSumWarps = kBlockRows / 16;
+  template <int Sums>
+  static __device__ __forceinline__ float4* words_of(const Args& a, int place) {
+    return a.halves + (place * kSumWarps + warp_index()) * (Sums / 4 * kWarp) + lane_index();
+  }
+  // Whether another warp has said so before this one does; then what it wrote until then is to be seen here.
+  static __device__ __forceinline__ bool others_arrived(std::uint32_t* arrived) {
     std::uint32_t before = 0;
     fence_gpu();
     warp_sync();
     if (lane_index() == 0) {
-      before = atomic_add(counter, more);
+      before = atomic_add(arrived, 1u);
       fence_gpu();
     }
     warp_sync();
@@ -341,9 +358,10 @@ struct GemmPanels {
 
   // Of a tile's tokens those that there are; the other lines of shared memory are no one's, and nor are their sums.
   template <class Ring>
-  static __device__ __forceinline__ void fetch(const std::uint8_t* panels, int unit, int first, int tokens, Ring& ring) {
+  static __device__ __forceinline__ void fetch(const std::uint8_t* panels, const Part& part, int first, int tokens,
+                                               Ring& ring) {
     const int lines = min(kBlockTokens, round_up(tokens - first, 8));
-    for (int panel = Order::kPanels * begin_of(unit); panel < Order::kPanels * end_of(unit); panel++) {
+    for (int panel = Order::kPanels * part.begin; panel < Order::kPanels * part.end; panel++) {
       const std::size_t line = static_cast<std::size_t>(panel) * C.tokens + static_cast<std::size_t>(first);
       ring.fill(panels + line * Order::kLine, lines * Order::kLine);
     }
@@ -366,7 +384,7 @@ struct GemmPanels {
     if constexpr (sizeof...(Rest) > 0) {
       if (part.beyond(M::kRows)) return found<Rest...>(part.after(M::kRows));
     }
-    return {part.row, M::kRows, part.column, part.matrix, part.unit, part.expert};
+    return {part.row, M::kRows, part.column, part.matrix, part.expert, part.begin, part.end, part.place};
   }
   static __device__ __forceinline__ float finish(float value, float old) {
     return leave_product<C.accumulate, C.scale, C.cap>(value, old);

@@ -64,30 +64,38 @@ struct GemmWgmma : GemmPanels<GemmWgmma<C, F, Ms...>, PanelOrder, C, 128, Ms...>
     Weights weights{{first_plane, C.paired ? Base::template plane<M>(a, part, 1) : first_plane},
                     {min(row, part.rows - 1), min(row + !C.paired, part.rows - 1)},
                     {}};
-    const int begin = part.begin();
-    weights.load(begin, 0);
-    if constexpr (Weights::kLanes > 1) weights.load(begin, 1);
+    weights.load(part.begin, 0);
+    if constexpr (Weights::kLanes > 1) weights.load(part.begin, 1);
     grid_wait();  // the first tile's weights are on their way, which no kernel writes
     float sums[kBlockTokens / 2] = {};
     std::uint32_t fragments[2][4][4];
 #pragma unroll 1
-    for (int group = begin; group < part.end(); group++) {
+    for (int begin = part.begin; begin < part.end;) {
+      const int end = min(part.end, begin + Base::kHalf);
+#pragma unroll 1
+      for (int group = begin; group < end; group++) {
 #pragma unroll
-      for (int half = 0; half < 2; half++) {
-        weights.unpack(group, half, fragments[half]);
-        if (Weights::kLanes > 1 || half == 1) weights.load(group + 1, half);
-        const std::uint8_t* panel = ring.take();
-        wgmma_fence();
+        for (int half = 0; half < 2; half++) {
+          weights.unpack(group, half, fragments[half]);
+          if (Weights::kLanes > 1 || half == 1) weights.load(group + 1, half);
+          const std::uint8_t* panel = ring.take();
+          wgmma_fence();
 #pragma unroll
-        for (int k = 0; k < 4; k++) wgmma_f16<kBlockTokens>(sums, fragments[half][k], panel, k);
-        wgmma_commit();
-        wgmma_wait<1>(sums);
-        if (group + half > begin) ring.template release<1>();
+          for (int k = 0; k < 4; k++) wgmma_f16<kBlockTokens>(sums, fragments[half][k], panel, k);
+          wgmma_commit();
+          wgmma_wait<1>(sums);
+          if (group + half > begin) ring.template release<1>();
+        }
       }
+      wgmma_wait<0>(sums);
+      ring.template release<0>();
+      begin = end;
+      if (begin == part.end) break;
+      Base::leave(a, part, sums);
+#pragma unroll
+      for (float& sum : sums) sum = 0;
     }
-    wgmma_wait<0>(sums);
-    ring.template release<0>();
-    if (!Base::joined(a, part.unit, sums)) return;
+    if (!Base::joined(a, part, sums)) return;
     if constexpr (C.paired) {
       Base::template store_gated<F>(a, part, row, first, tokens, sums);
     } else {
