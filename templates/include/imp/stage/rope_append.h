@@ -81,29 +81,49 @@ struct RopeAppend {
 
     const int block = a.table[(slot * C.table_blocks + position / kCacheTokens) * C.block_groups];
     std::uint8_t* keys = a.cache + static_cast<std::size_t>(block) * C.block_bytes + position % kCacheTokens * Row::kRowBytes;
+    // The warp's next head is on its way before this one is written: for all that the compiler knows, they overlap.
+    Elements next;
+    if (warp_index() < kHeads) next.load(line, warp_index());
     for (int head = warp_index(); head < kHeads; head += kWarps) {
+      const Elements x = next;
+      if (head + kWarps < kHeads) next.load(line, head + kWarps);
       const int key = head - C.heads;
       const int value = key - C.kv_heads;
       if (key < 0) {
         const float* norm = C.whole_norm ? a.q_norm + head * C.head_dim : a.q_norm;
-        rotate_query(line + head * C.head_dim, norm, whole.x, rotation);
+        rotate_query(x, norm, whole.x, rotation, line + head * C.head_dim);
       } else if (value < 0) {
         const float* norm = C.whole_norm ? a.k_norm + key * C.head_dim : a.k_norm;
-        append_key(line + head * C.head_dim, norm, whole.y, rotation, position, keys + key * kHeadBytes);
+        append_key(x, norm, whole.y, rotation, position, keys + key * kHeadBytes);
       } else {
-        append_value(line + (C.values + value) * C.head_dim, position, keys + kValues + value * kHeadBytes);
+        append_value(x, position, keys + kValues + value * kHeadBytes);
       }
     }
   }
 
  private:
-  static __device__ __forceinline__ void rotate(const float* x, const float* norm, float whole, const float2* rotation,
-                                                float2 (&out)[kLanePairs]) {
+  // This lane's pairs of a head: of q and k those that turn together, of v neighbours.
+  struct Elements {
+    float2 pairs[kLanePairs] = {};
+    __device__ __forceinline__ void load(const float* line, int head) {
+      const int value = head - C.heads - C.kv_heads;
+      const float* x = line + (value < 0 ? head : C.values + value) * C.head_dim;
+#pragma unroll
+      for (int i = 0; i < kLanePairs; i++) {
+        const int p = lane_index() + i * kWarp;
+        const int first = value < 0 ? Pairs::first(p) : 2 * p;
+        const int second = value < 0 ? Pairs::second(p) : 2 * p + 1;
+        if (p < kPairs) pairs[i] = make_float2(x[first], x[second]);
+      }
+    }
+  };
+
+  static __device__ __forceinline__ void rotate(const Elements& x, const float* norm, float whole,
+                                                const float2* rotation, float2 (&out)[kLanePairs]) {
     float squares = 0;
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
-      const int p = lane_index() + i * kWarp;
-      out[i] = p < kPairs ? make_float2(x[Pairs::first(p)], x[Pairs::second(p)]) : make_float2(0, 0);
+      out[i] = x.pairs[i];
       squares = fma(out[i].x, out[i].x, fma(out[i].y, out[i].y, squares));
     }
     float factor = 1.0f;
@@ -120,33 +140,32 @@ struct RopeAppend {
     }
   }
 
-  static __device__ __forceinline__ void rotate_query(float* x, const float* norm, float whole,
-                                                      const float2* rotation) {
+  static __device__ __forceinline__ void rotate_query(const Elements& x, const float* norm, float whole,
+                                                      const float2* rotation, float* query) {
     float2 out[kLanePairs];
     rotate(x, norm, whole, rotation, out);
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
       const int p = lane_index() + i * kWarp;
       if (p >= kPairs) continue;
-      x[Pairs::first(p)] = out[i].x * C.scale;
-      x[Pairs::second(p)] = out[i].y * C.scale;
+      query[Pairs::first(p)] = out[i].x * C.scale;
+      query[Pairs::second(p)] = out[i].y * C.scale;
     }
   }
 
-  static __device__ __forceinline__ void append_key(const float* x, const float* norm, float whole,
+  static __device__ __forceinline__ void append_key(const Elements& x, const float* norm, float whole,
                                                     const float2* rotation, int position, std::uint8_t* key) {
     float2 out[kLanePairs];
     rotate(x, norm, whole, rotation, out);
     Row::encode(position, out, Pairs{}, Kept{key});
   }
 
-  static __device__ __forceinline__ void append_value(const float* x, int position, std::uint8_t* value) {
+  static __device__ __forceinline__ void append_value(const Elements& x, int position, std::uint8_t* value) {
     float2 v[kLanePairs];
     float squares = 0;
 #pragma unroll
     for (int i = 0; i < kLanePairs; i++) {
-      const int p = lane_index() + i * kWarp;
-      v[i] = p < kPairs ? reinterpret_cast<const float2*>(x)[p] : make_float2(0, 0);
+      v[i] = x.pairs[i];
       squares = fma(v[i].x, v[i].x, fma(v[i].y, v[i].y, squares));
     }
     if constexpr (C.v_norm) {
