@@ -7,6 +7,7 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import accumulate
 
 import numpy as np
 import numpy.typing as npt
@@ -297,15 +298,21 @@ class ModelRunner:
         Of each sequence its slot, its tokens from where it stands, and whether one is chosen after them. `index`: how
         many tokens have been chosen before these.
         """
-        rows = [(slot, i, token, 0) for slot, tokens, _ in sequences for i, token in enumerate(tokens)]
-        lines, first, ends = [], 0, 0
-        for slot, tokens, samples in sequences:
+        slots, counts = [slot for slot, _, _ in sequences], [len(tokens) for _, tokens, _ in sequences]
+        firsts = [0, *accumulate(counts)]
+        lines, ends = [], 0
+        for (slot, tokens, samples), first in zip(sequences, firsts[:-1], strict=True):
             lines.append((first, len(tokens), slot, ends if samples else NO_END))
-            first += len(tokens)
             ends += samples
         header = ((ends, len(lines), 0, 0), (index, 0, 0, 0))
         self.write("step.sequences", np.array([*header, *lines], "<i8").astype("<i4"))  # the index is a u32
-        self.write("step.rows", np.array([(first, len(lines), 0, 0), *rows], "<i4"))
+        # By columns: of a long prompt, a tuple for each row would take milliseconds while the device waits.
+        rows = np.zeros((1 + firsts[-1], 4), "<i4")
+        rows[0, :2] = firsts[-1], len(lines)
+        rows[1:, 0] = np.repeat(slots, counts)
+        rows[1:, 1] = np.arange(firsts[-1]) - np.repeat(firsts[:-1], counts)
+        rows[1:, 2] = [token for _, tokens, _ in sequences for token in tokens]
+        self.write("step.rows", rows)
 
     def write_end(self, row: int, slot: int) -> None:
         """Of the rows that have been run, the one whose logits are wanted, and the slot of its sequence."""
