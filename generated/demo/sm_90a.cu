@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 965820cba80de5d5
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 96602a2dee7cc8bb
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -404,7 +404,7 @@ static_assert(
 static_assert(sizeof(sieve_0_t::Args) == 26 * 8, "the plan leaves out a field");
 
 // Embed · 0 bytes of weights, 82,944 of other data a launch
-// forward_r64 embed and 6 more · grid (64, 1, 1), 128 threads
+// forward_r64 embed and 7 more · grid (64, 1, 1), 128 threads
 using embed_1_t = imp::EmbedRows<
     imp::EmbedConfig{.threads = 128, .scale = 1.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
@@ -672,7 +672,7 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
 static_assert(sizeof(gemm_3_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Advance · 0 bytes of weights, 8 of other data a launch
-// forward_r64 advance and 6 more · grid (1, 1, 1), 32 threads
+// forward_r64 advance and 7 more · grid (1, 1, 1), 32 threads
 using advance_0_t = imp::Advance<
     32>;
 static_assert(advance_0_t::kThreads == 32, "the plan launches another number of threads");
@@ -1255,13 +1255,13 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
 }
 static_assert(sizeof(gemm_13_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 32 threads
+// Encode · 0 bytes of weights, 3,145,728 of other data a launch
+// forward_r2048 layers.0.attn_norm.encode and 11 more · grid (2048, 1, 1), 256 threads
 using encode_9_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_9_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_9_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_9(
+    imp::ActivationsConfig{.cols = 256, .tokens = 2048, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 8, .used = 0, .each = false}>;
+static_assert(encode_9_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_9_t::kSharedBytes == 64, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_9(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
@@ -1278,16 +1278,262 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_9(
 }
 static_assert(sizeof(encode_9_t::Args) == 7 * 8, "the plan leaves out a field");
 
+// Linear → Linear → Linear · 139,264 bytes of weights, 5,242,880 of other data a launch
+// forward_r2048 layers.0.q_k_v and 5 more · grid (128, 1, 1), 384 threads
+using gemm_14_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 2048, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
+static_assert(gemm_14_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_14_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_14(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    const std::uint8_t* plane_2,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_14_t::run(gemm_14_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1, plane_2},
+      .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
+      .halves = nullptr,
+      .arrived = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_14_t::Args) == 12 * 8, "the plan leaves out a field");
+
+// HeadNorm → HeadNorm → Rope → Rope · 0 bytes of weights, 8,388,608 of other data a launch
+// forward_r2048 layers.0.attention.append and 5 more · grid (2048, 1, 1), 256 threads
+using append_3_t = imp::RopeAppend<
+    imp::RopeAppendConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 2048, .values = 6, .latent = 0, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f},
+    imp::CacheF16<64>>;
+static_assert(append_3_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(append_3_t::kSharedBytes == 256, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) append_3(
+    float* qkv,
+    const float* q_norm,
+    const float* k_norm,
+    const std::uint64_t* turns,
+    std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    const imp::StepHeader* step,
+    const imp::StepRow* rows) {
+  append_3_t::run(append_3_t::Args{
+      .qkv = qkv,
+      .q_norm = q_norm,
+      .k_norm = k_norm,
+      .turns = turns,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .step = step,
+      .rows = rows});
+}
+static_assert(sizeof(append_3_t::Args) == 9 * 8, "the plan leaves out a field");
+
+// Attention · 0 bytes of weights, 4,194,304 of other data a launch
+// forward_r2048 layers.0.attention and 5 more · grid (256, 1, 1), 128 threads
+using attend_3_t = imp::AttentionPrefill<
+    imp::AttentionPrefillConfig{.heads = 4, .kv_heads = 2, .head_dim = 64, .rows = 2048, .stride = 512, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .window = 0, .soft_cap = 0.0f, .groups = 4, .ctas = 256, .spans = 2, .wgmma = true, .folds = true},
+    imp::CacheF16<64>>;
+static_assert(attend_3_t::kThreads == 128, "the plan launches another number of threads");
+static_assert(attend_3_t::kSharedBytes == 51216, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(128, 2) attend_3(
+    const float* q,
+    const std::uint8_t* cache,
+    const std::int32_t* table,
+    const std::int32_t* positions,
+    float* partial,
+    std::uint32_t* arrived,
+    float* out,
+    const imp::StepHeader* step,
+    const imp::StepSequence* sequences) {
+  attend_3_t::run(attend_3_t::Args{
+      .q = q,
+      .cache = cache,
+      .table = table,
+      .positions = positions,
+      .partial = partial,
+      .arrived = arrived,
+      .out = out,
+      .step = step,
+      .sequences = sequences,
+      .sinks = nullptr});
+}
+static_assert(sizeof(attend_3_t::Args) == 10 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 3,145,728 of other data a launch
+// forward_r2048 layers.0.attention.encode and 5 more · grid (2048, 1, 1), 256 threads
+using encode_10_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 2048, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 8, .used = 0, .each = false}>;
+static_assert(encode_10_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_10_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
+    const float* x,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_10_t::run(encode_10_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .pairs = nullptr,
+      .step = step});
+}
+static_assert(sizeof(encode_10_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Linear → Add · 69,632 bytes of weights, 3,145,728 of other data a launch
+// forward_r2048 layers.0.attn_output and 5 more · grid (64, 1, 1), 384 threads
+using gemm_15_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 2048, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
+static_assert(gemm_15_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_15_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_15(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_15_t::run(gemm_15_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
+      .halves = nullptr,
+      .arrived = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_15_t::Args) == 10 * 8, "the plan leaves out a field");
+
+// Linear → Linear → Gated · 417,792 bytes of weights, 7,340,032 of other data a launch
+// forward_r2048 layers.0.gated.products and 5 more · grid (96, 1, 1), 384 threads
+using gemm_16_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 256, .tokens = 2048, .block_tokens = 256, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = true, .experts = 0, .used = 0},
+    imp::Silu,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
+static_assert(gemm_16_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_16_t::kSharedBytes == 197040, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_16(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    const std::uint8_t* plane_1,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_16_t::run(gemm_16_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0, plane_1},
+      .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
+      .halves = nullptr,
+      .arrived = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_16_t::Args) == 11 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 9,437,184 of other data a launch
+// forward_r2048 layers.0.gated.encode and 5 more · grid (2048, 1, 1), 256 threads
+using encode_11_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 768, .tokens = 2048, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 8, .used = 0, .each = false}>;
+static_assert(encode_11_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(encode_11_t::kSharedBytes == 32, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) encode_11(
+    const float* x,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_11_t::run(encode_11_t::Args{
+      .x = x,
+      .norm = nullptr,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .pairs = nullptr,
+      .step = step});
+}
+static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
+
+// Linear → Add · 208,896 bytes of weights, 5,242,880 of other data a launch
+// forward_r2048 layers.0.down and 5 more · grid (64, 1, 1), 384 threads
+using gemm_17_t = imp::GemmWgmma<
+    imp::WgmmaConfig{.cols = 768, .tokens = 2048, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::NoGate,
+    imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
+static_assert(gemm_17_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_17_t::kSharedBytes == 66112, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_17(
+    const std::uint8_t* panels,
+    const float* factors,
+    const std::uint8_t* plane_0,
+    float* y,
+    const imp::StepHeader* step) {
+  gemm_17_t::run(gemm_17_t::Args{
+      .panels = panels,
+      .factors = factors,
+      .plane = {plane_0},
+      .bias = {nullptr},
+      .tiles = nullptr,
+      .pairs = nullptr,
+      .halves = nullptr,
+      .arrived = nullptr,
+      .y = y,
+      .step = step});
+}
+static_assert(sizeof(gemm_17_t::Args) == 10 * 8, "the plan leaves out a field");
+
+// Encode · 0 bytes of weights, 12,288 of other data a launch
+// batch_r8 layers.0.attn_norm.encode and 13 more · grid (8, 1, 1), 32 threads
+using encode_12_t = imp::EncodeActivations<
+    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
+static_assert(encode_12_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_12_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_12(
+    const float* x,
+    const float* norm,
+    std::uint8_t* panels,
+    float* factors,
+    const imp::StepHeader* step) {
+  encode_12_t::run(encode_12_t::Args{
+      .x = x,
+      .norm = norm,
+      .planes = nullptr,
+      .panels = panels,
+      .factors = factors,
+      .pairs = nullptr,
+      .step = step});
+}
+static_assert(sizeof(encode_12_t::Args) == 7 * 8, "the plan leaves out a field");
+
 // Linear → Linear → Linear · 139,264 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
-using gemm_14_t = imp::GemmBatch<
+using gemm_18_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_14_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_14_t::kSharedBytes == 17472, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
+static_assert(gemm_18_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_18_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1297,7 +1543,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_14_t::run(gemm_14_t::Args{
+  gemm_18_t::run(gemm_18_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -1307,7 +1553,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_14_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_18_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 24,576 of other data a launch
 // batch_r8 layers.0.attention and 5 more · grid (4, 16, 1), 128 threads
@@ -1351,16 +1597,16 @@ static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a fiel
 
 // Encode · 0 bytes of weights, 12,288 of other data a launch
 // batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 32 threads
-using encode_10_t = imp::EncodeActivations<
+using encode_13_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_10_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_10_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_10(
+static_assert(encode_13_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_13_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
     const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_10_t::run(encode_10_t::Args{
+  encode_13_t::run(encode_13_t::Args{
       .x = x,
       .norm = nullptr,
       .planes = nullptr,
@@ -1369,16 +1615,16 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_10(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_10_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
-using gemm_15_t = imp::GemmBatch<
+using gemm_19_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_15_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_15_t::kSharedBytes == 17472, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_15(
+static_assert(gemm_19_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_19_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1386,7 +1632,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_15(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_15_t::run(gemm_15_t::Args{
+  gemm_19_t::run(gemm_19_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1396,17 +1642,17 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_15(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_15_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_19_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 249,856 of other data a launch
 // batch_r8 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
-using gemm_16_t = imp::GemmBatch<
+using gemm_20_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_16_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_16_t::kSharedBytes == 17472, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
+static_assert(gemm_20_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_20_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1415,7 +1661,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_16_t::run(gemm_16_t::Args{
+  gemm_20_t::run(gemm_20_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
@@ -1425,22 +1671,22 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_16_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_20_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 61,440 of other data a launch
 // batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 96 threads
-using encode_11_t = imp::EncodeActivations<
+using encode_14_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_11_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_11_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_11(
+static_assert(encode_14_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_14_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_11_t::run(encode_11_t::Args{
+  encode_14_t::run(encode_14_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -1449,22 +1695,22 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_11(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_11_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
-using gemm_17_t = imp::GemmHeld<
+using gemm_21_t = imp::GemmHeld<
     imp::HeldConfig{.cols = 768, .rows = 8, .warps = 6, .slots = 3, .buffers = 3, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_17_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_17_t::kSharedBytes == 48720, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_17(
+static_assert(gemm_21_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_21_t::kSharedBytes == 48720, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_21(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_17_t::run(gemm_17_t::Args{
+  gemm_21_t::run(gemm_21_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1474,16 +1720,16 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_17(
       .partial = nullptr,
       .arrived = nullptr});
 }
-static_assert(sizeof(gemm_17_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_21_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 331,776 of other data a launch
 // batch_r8 logits and 1 more · grid (16, 1, 1), 512 threads
-using gemm_18_t = imp::GemmBatch<
+using gemm_22_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_18_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_18_t::kSharedBytes == 17472, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
+static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_22_t::kSharedBytes == 17472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1491,7 +1737,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_18_t::run(gemm_18_t::Args{
+  gemm_22_t::run(gemm_22_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1501,7 +1747,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_18_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_22_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // GatherRows · 0 bytes of weights, 16,384 of other data a launch
 // head_r8 rows.layers.5.residual and 3 more · grid (2, 1, 1), 128 threads
@@ -1710,17 +1956,17 @@ static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a fie
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 32 threads
-using encode_12_t = imp::EncodeActivations<
+using encode_15_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_12_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_12_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_12(
+static_assert(encode_15_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_15_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_12_t::run(encode_12_t::Args{
+  encode_15_t::run(encode_15_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -1729,18 +1975,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_12(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_12_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
-using gemm_19_t = imp::GemmBatch<
+using gemm_23_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_19_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_19_t::kSharedBytes == 33856, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
+static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_23_t::kSharedBytes == 33856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1750,7 +1996,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_19_t::run(gemm_19_t::Args{
+  gemm_23_t::run(gemm_23_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -1760,7 +2006,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_19_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_23_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 49,152 of other data a launch
 // batch_r16 layers.0.attention and 5 more · grid (4, 32, 1), 128 threads
@@ -1804,16 +2050,16 @@ static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a fiel
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 32 threads
-using encode_13_t = imp::EncodeActivations<
+using encode_16_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_13_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_13_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
+static_assert(encode_16_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_16_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
     const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_13_t::run(encode_13_t::Args{
+  encode_16_t::run(encode_16_t::Args{
       .x = x,
       .norm = nullptr,
       .planes = nullptr,
@@ -1822,16 +2068,16 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
-using gemm_20_t = imp::GemmBatch<
+using gemm_24_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_20_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_20_t::kSharedBytes == 33856, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
+static_assert(gemm_24_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_24_t::kSharedBytes == 33856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1839,7 +2085,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_20_t::run(gemm_20_t::Args{
+  gemm_24_t::run(gemm_24_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1849,17 +2095,17 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_20_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_24_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 499,712 of other data a launch
 // batch_r16 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
-using gemm_21_t = imp::GemmBatch<
+using gemm_25_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_21_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_21_t::kSharedBytes == 33856, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
+static_assert(gemm_25_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_25_t::kSharedBytes == 33856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1868,7 +2114,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_21_t::run(gemm_21_t::Args{
+  gemm_25_t::run(gemm_25_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
@@ -1878,22 +2124,22 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_21_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_25_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 122,880 of other data a launch
 // batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 96 threads
-using encode_14_t = imp::EncodeActivations<
+using encode_17_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_14_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_14_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
+static_assert(encode_17_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_17_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_14_t::run(encode_14_t::Args{
+  encode_17_t::run(encode_17_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -1902,22 +2148,22 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
-using gemm_22_t = imp::GemmHeld<
+using gemm_26_t = imp::GemmHeld<
     imp::HeldConfig{.cols = 768, .rows = 16, .warps = 6, .slots = 3, .buffers = 3, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_22_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_22_t::kSharedBytes == 57936, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_22(
+static_assert(gemm_26_t::kThreads == 384, "the plan launches another number of threads");
+static_assert(gemm_26_t::kSharedBytes == 57936, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(384, 1) gemm_26(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
-  gemm_22_t::run(gemm_22_t::Args{
+  gemm_26_t::run(gemm_26_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1927,16 +2173,16 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_22(
       .partial = nullptr,
       .arrived = nullptr});
 }
-static_assert(sizeof(gemm_22_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_26_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 663,552 of other data a launch
 // batch_r16 logits and 1 more · grid (16, 1, 1), 512 threads
-using gemm_23_t = imp::GemmBatch<
+using gemm_27_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_23_t::kSharedBytes == 33856, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
+static_assert(gemm_27_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_27_t::kSharedBytes == 33856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1944,7 +2190,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_23_t::run(gemm_23_t::Args{
+  gemm_27_t::run(gemm_27_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -1954,21 +2200,21 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_23_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_27_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 32 threads
-using encode_15_t = imp::EncodeActivations<
+using encode_18_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_15_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_15_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
+static_assert(encode_18_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_18_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_15_t::run(encode_15_t::Args{
+  encode_18_t::run(encode_18_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -1977,18 +2223,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
-using gemm_24_t = imp::GemmBatch<
+using gemm_28_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_24_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_24_t::kSharedBytes == 66624, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
+static_assert(gemm_28_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_28_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1998,7 +2244,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_24_t::run(gemm_24_t::Args{
+  gemm_28_t::run(gemm_28_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -2008,7 +2254,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_24_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_28_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 98,304 of other data a launch
 // batch_r32 layers.0.attention and 5 more · grid (4, 64, 1), 128 threads
@@ -2052,16 +2298,16 @@ static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a fiel
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 32 threads
-using encode_16_t = imp::EncodeActivations<
+using encode_19_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_16_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_16_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
+static_assert(encode_19_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_19_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_19(
     const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_16_t::run(encode_16_t::Args{
+  encode_19_t::run(encode_19_t::Args{
       .x = x,
       .norm = nullptr,
       .planes = nullptr,
@@ -2070,16 +2316,16 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_19_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
-using gemm_25_t = imp::GemmBatch<
+using gemm_29_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_25_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_25_t::kSharedBytes == 66624, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
+static_assert(gemm_29_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_29_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2087,7 +2333,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_25_t::run(gemm_25_t::Args{
+  gemm_29_t::run(gemm_29_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -2097,17 +2343,17 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_25_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_29_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 999,424 of other data a launch
 // batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
-using gemm_26_t = imp::GemmBatch<
+using gemm_30_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_26_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_26_t::kSharedBytes == 66624, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
+static_assert(gemm_30_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_30_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2116,7 +2362,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_26_t::run(gemm_26_t::Args{
+  gemm_30_t::run(gemm_30_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
@@ -2126,22 +2372,22 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_30_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 96 threads
-using encode_17_t = imp::EncodeActivations<
+using encode_20_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_17_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_17_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
+static_assert(encode_20_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_20_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_17_t::run(encode_17_t::Args{
+  encode_20_t::run(encode_20_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2150,16 +2396,16 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 278,528 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
-using gemm_27_t = imp::GemmBatchWgmma<
+using gemm_31_t = imp::GemmBatchWgmma<
     imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 16, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_27_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_27_t::kSharedBytes == 132224, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
+static_assert(gemm_31_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_31_t::kSharedBytes == 132224, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2167,7 +2413,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_27_t::run(gemm_27_t::Args{
+  gemm_31_t::run(gemm_31_t::Args{
       .panels = panels,
       .factors = factors,
       .plane = {plane_0},
@@ -2177,16 +2423,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_27(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_27_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_31_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,327,104 of other data a launch
 // batch_r32 logits and 1 more · grid (16, 1, 1), 512 threads
-using gemm_28_t = imp::GemmBatch<
+using gemm_32_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_28_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_28_t::kSharedBytes == 66624, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
+static_assert(gemm_32_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_32_t::kSharedBytes == 66624, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2194,7 +2440,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_28_t::run(gemm_28_t::Args{
+  gemm_32_t::run(gemm_32_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -2204,21 +2450,21 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_28_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_32_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 32 threads
-using encode_18_t = imp::EncodeActivations<
+using encode_21_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_18_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_18_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
+static_assert(encode_21_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_21_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_21(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_18_t::run(encode_18_t::Args{
+  encode_21_t::run(encode_21_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -2227,18 +2473,18 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_21_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
-using gemm_29_t = imp::GemmBatch<
+using gemm_33_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_29_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_29_t::kSharedBytes == 99120, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
+static_assert(gemm_33_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_33_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2248,7 +2494,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_29_t::run(gemm_29_t::Args{
+  gemm_33_t::run(gemm_33_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
@@ -2258,7 +2504,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_29_t::Args) == 10 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_33_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 196,608 of other data a launch
 // batch_r64 layers.0.attention and 5 more · grid (4, 128, 1), 128 threads
@@ -2302,16 +2548,16 @@ static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a fiel
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 32 threads
-using encode_19_t = imp::EncodeActivations<
+using encode_22_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_19_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_19_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_19(
+static_assert(encode_22_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_22_t::kSharedBytes == 4, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_22(
     const float* x,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_19_t::run(encode_19_t::Args{
+  encode_22_t::run(encode_22_t::Args{
       .x = x,
       .norm = nullptr,
       .planes = nullptr,
@@ -2320,16 +2566,16 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_19(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_19_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_22_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
-using gemm_30_t = imp::GemmBatch<
+using gemm_34_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_30_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_30_t::kSharedBytes == 99120, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
+static_assert(gemm_34_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_34_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_34(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2337,7 +2583,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_30_t::run(gemm_30_t::Args{
+  gemm_34_t::run(gemm_34_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -2347,17 +2593,17 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_30_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_34_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Linear · 417,792 bytes of weights, 1,998,848 of other data a launch
 // batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
-using gemm_31_t = imp::GemmBatch<
+using gemm_35_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_31_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_31_t::kSharedBytes == 99120, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
+static_assert(gemm_35_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_35_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_35(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2366,7 +2612,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_31_t::run(gemm_31_t::Args{
+  gemm_35_t::run(gemm_35_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0, plane_1},
@@ -2376,22 +2622,22 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_35_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 96 threads
-using encode_20_t = imp::EncodeActivations<
+using encode_23_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_20_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_20_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
+static_assert(encode_23_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_23_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_23(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_20_t::run(encode_20_t::Args{
+  encode_23_t::run(encode_23_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2400,16 +2646,16 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_23_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 557,056 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
-using gemm_32_t = imp::GemmBatchWgmma<
+using gemm_36_t = imp::GemmBatchWgmma<
     imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 12, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_32_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_32_t::kSharedBytes == 197472, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
+static_assert(gemm_36_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_36_t::kSharedBytes == 197472, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_36(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2417,7 +2663,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_32_t::run(gemm_32_t::Args{
+  gemm_36_t::run(gemm_36_t::Args{
       .panels = panels,
       .factors = factors,
       .plane = {plane_0},
@@ -2427,16 +2673,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_32(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_32_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_36_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 2,654,208 of other data a launch
 // batch_r64 logits and 1 more · grid (16, 1, 1), 512 threads
-using gemm_33_t = imp::GemmBatch<
+using gemm_37_t = imp::GemmBatch<
     imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_33_t::kThreads == 512, "the plan launches another number of threads");
-static_assert(gemm_33_t::kSharedBytes == 99120, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
+static_assert(gemm_37_t::kThreads == 512, "the plan launches another number of threads");
+static_assert(gemm_37_t::kSharedBytes == 99120, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(512, 1) gemm_37(
     const std::uint8_t* fragments,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -2444,7 +2690,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
     const imp::StepHeader* step,
     float4* partial,
     std::uint32_t* arrived) {
-  gemm_33_t::run(gemm_33_t::Args{
+  gemm_37_t::run(gemm_37_t::Args{
       .fragments = fragments,
       .factors = factors,
       .plane = {plane_0},
@@ -2454,7 +2700,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
       .partial = partial,
       .arrived = arrived});
 }
-static_assert(sizeof(gemm_33_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(gemm_37_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // TakeRow · 0 bytes of weights, 2,048 of other data a launch
 // head_r1 row.layers.5.residual · grid (1, 1, 1), 128 threads

@@ -17,6 +17,6 @@ TARGET = Target(
     card=CARD,
     wgmma=True,
     # 8B Q8_0, pp4096 on an H100: chunks of 128 rows 9.5k tok/s, 512 23.3k, 1024 25.3k; streams beside it wait for one.
-    chunks=(64, 128, 512),
+    chunks=(64, 128, 512, 2048),
     batches=(8, 16, 32, 64),
 )

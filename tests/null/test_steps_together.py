@@ -16,7 +16,7 @@ from imp_runtime.block_manager import BlockManager
 from imp_runtime.engine import Engine
 from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan, Program
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import CHUNK_US, Batch, Chunk, Scheduler
+from imp_runtime.scheduler import CHUNK_US, SHARED_ROWS, Batch, Chunk, Scheduler
 from imp_runtime.sequence import Sequence
 from imp_server.cli import execute
 
@@ -124,6 +124,20 @@ def test_answers_wait_for_as_many_rows_as_there_is_time_for() -> None:
         at, rows = long.cached / 10_000, rows_of(scheduler.next())
         least, most = 4 + 4 * at, 30 + 30 * at  # ms
         assert rows == {1: 64 + int(448 * (time - least) / (most - least)) - 1, 0: 1}
+
+
+def test_a_prompt_by_itself_takes_all_rows_and_several_share_fewer() -> None:
+    scheduler = Scheduler(2, 1, 2048, BlockManager(1000), together=PROGRAMS)
+    first, second, third = (Sequence(i, tuple(range(i, 5_000 + i)), SamplingParams(), 0, 10) for i in range(3))
+    scheduler.add(first)
+    assert rows_of(scheduler.next()) == {0: 2048}
+    scheduler.add(second)
+    assert rows_of(scheduler.next()) == {1: SHARED_ROWS}, "who has had nothing yet"
+    assert rows_of(scheduler.next()) == {0: SHARED_ROWS}
+    scheduler.finish(second, "abort")
+    scheduler.add(third)
+    scheduler.finish(first, "abort")
+    assert rows_of(scheduler.next()) == {2: 2048}
 
 
 def test_a_slow_model_takes_the_least_rows() -> None:
