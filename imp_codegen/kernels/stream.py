@@ -30,15 +30,24 @@ class Streamed:
 
 
 def stream(
-    low: Lowering, kind: str, vector: Vector, matrices: tuple[Weight, ...], *, paired: bool = False, used: int = 1
+    low: Lowering,
+    kind: str,
+    vector: Vector,
+    matrices: tuple[Weight, ...],
+    *,
+    paired: bool = False,
+    used: int = 1,
+    made: bool = False,
+    held: int = 0,
 ) -> Streamed:
     """For a kernel that multiplies one vector with `matrices`: as the tables say, or else the formula.
 
     `paired`: a warp takes the same rows of both matrices, instead of the rows of one after those of the other. `used`:
-    of stacks, so many matrices; where they are not paired, a warp takes the same rows of all of them.
+    of stacks, so many matrices; where they are not paired, a warp takes the same rows of all of them. `made`: the
+    kernel before has encoded the vector. `held`: bytes of shared memory that the epilogue needs.
     """
     cols = vector.value.width
-    stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices), paired, used)
+    stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices, made=made) + held, paired, used)
     # Floats that would leave too little room for tiles are read where they lie.
     few_warps = 2 * stage.formula(low.target).warps < low.target.card.formulas.gemv_warps
     in_place = not vector.norm and not vector.sum and not low.wants_q8(*matrices) and few_warps
@@ -55,7 +64,7 @@ def stream(
             f"with {slots} tiles each, {low.target.name} has {low.target.max_shared:,}; {advice} ({chosen.origin})"
         )
     gemv = Config("GemvConfig", (("warps", warps), ("grid", low.target.sms), ("slots", slots)))
-    encode = encode_config(low, vector, matrices, warps, in_place=in_place)
+    encode = encode_config(low, vector, matrices, warps, in_place=in_place, made=made)
     return Streamed(gemv, encode, warps, shared)
 
 
@@ -70,9 +79,15 @@ def ways_of_rows(
 
 
 def encode_config(
-    low: Lowering, vector: Vector, matrices: tuple[Weight, ...], warps: int, *, in_place: bool = False
+    low: Lowering,
+    vector: Vector,
+    matrices: tuple[Weight, ...],
+    warps: int,
+    *,
+    in_place: bool = False,
+    made: bool = False,
 ) -> Config:
-    """How the vector that `matrices` multiply is encoded; not at all if it is read `in_place`."""
+    """How the vector that `matrices` multiply is encoded; not at all if it is read `in_place` or `made` before."""
     return Config(
         "EncodeConfig",
         (
@@ -81,6 +96,7 @@ def encode_config(
             ("q8", low.wants_q8(*matrices)),
             ("dense", low.wants_dense(*matrices) and not in_place),
             *norm_fields(vector),
+            *((("made", True),) if made else ()),
         ),
     )
 
@@ -98,13 +114,13 @@ def norm_fields(vector: Vector) -> tuple[tuple[str, Scalar], ...]:
     )
 
 
-def encoded_bytes(low: Lowering, vector: Vector, matrices: tuple[Weight, ...]) -> int:
-    """Shared memory of the encoded vector: codes and scales, floats, and the sums of squares of each norm."""
+def encoded_bytes(low: Lowering, vector: Vector, matrices: tuple[Weight, ...], *, made: bool = False) -> int:
+    """Shared memory of the encoded vector: codes and scales, floats, sums of squares of each norm, a copy's barrier."""
     cols = vector.value.width
     codes = round_up(cols, 128) + round_up(cols // 4, 16) if low.wants_q8(*matrices) else 0
     floats = round_up(cols, 32) * 4 if low.wants_dense(*matrices) else 0
     sums = bool(vector.norm) + bool(vector.sum)
-    return codes + floats + sums * round_up(-(-cols // 128) * 4, 16)
+    return codes + floats + sums * round_up(-(-cols // 128) * 4, 16) + (16 if made else 0)
 
 
 def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool, used: int) -> Stage:

@@ -76,8 +76,8 @@ class Experts:
 using {self.name}_a = imp::EachRow<imp::RowStrides{{.x = {self.hidden}, .y = {wide}}}, imp::ExpertGateUp<
     {gemv}, {first}, {route}, imp::StoreExperts<{mask}>, {gate}, {up}, imp::{self.activation}>>;
 using {self.name}_b = imp::EachRow<imp::RowStrides{{.x = {wide}, .y = {self.hidden}}}, imp::ExpertDown<
-    {gemv}, {second}, {self.used}, {left}, {down}>>;
-using {self.name}_c = imp::ExpertDown<{gemv}, {second}, {self.used}, {left}, {down}>;
+    {gemv}, {second}, {self.used}, {self.count}, {left}, {down}>>;
+using {self.name}_c = imp::ExpertDown<{gemv}, {second}, {self.used}, {self.count}, {left}, {down}>;
 extern "C" {{
 int {self.name}_parts = {self.name}_c::kParts;
 int {self.name}_a_shared = {self.name}_a::kSharedBytes;

@@ -219,8 +219,8 @@ __device__ __forceinline__ void bulk_wait(std::uint64_t* barrier, int parity) {
 }
 
 // Programmatic dependent launch. grid_wait: every kernel before this one is complete and its writes are visible; before
-// it a kernel may only read what no kernel of the program writes. grid_launch_next: the next kernel's CTAs may start
-// where there is room, once every CTA of this one has said so.
+// it a kernel may only read what no kernel of the program writes, or guess by load_fresh. grid_launch_next: the next
+// kernel's CTAs may start where there is room, once every CTA of this one has said so.
 __device__ __forceinline__ void grid_wait() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
 __device__ __forceinline__ void grid_launch_next() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
 

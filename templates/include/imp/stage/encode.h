@@ -20,6 +20,7 @@ struct EncodeConfig {
   bool post = false;       // x + rms_norm(y) * weight is what is encoded, y being what a branch has made
   float post_eps = 0.0f;   // of y's norm
   bool scaled = false;     // that sum times a number
+  bool made = false;       // the kernel before has made the codes, which are copied
 };
 
 // A residual stream whose latest branch is not yet added to it.
@@ -36,13 +37,14 @@ struct PostSource {
 template <EncodeConfig C, class Cta = WholeCta>
 struct Encoder {
   static constexpr EncodeConfig kConfig = C;
-  static constexpr int kCodes = C.q8 ? round_up(C.cols, 128) : 0;  // a swizzle moves a chunk within 128 codes
-  static constexpr int kScales = C.q8 ? round_up(C.cols / 4, 16) : 0;
+  static constexpr int kCodes = C.q8 ? q8_codes(C.cols) : 0;
+  static constexpr int kScales = C.q8 ? q8_scales(C.cols) : 0;
   static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;
   static constexpr int kSpans = ceil_div(C.cols, 128);  // columns that a warp takes at a time
   static constexpr int kSums = C.norm ? round_up(kSpans * 4, 16) : 0;
   static constexpr int kPostSums = C.post ? round_up(kSpans * 4, 16) : 0;
-  static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums + kPostSums;
+  static constexpr int kBarrier = C.made ? 16 : 0;
+  static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums + kPostSums + kBarrier;
   static constexpr int kStride = C.warps * 128;
   static constexpr int kRounds = ceil_div(C.cols, kStride);
   static constexpr bool kWeighted = C.norm && C.weighted;
@@ -51,7 +53,8 @@ struct Encoder {
   static_assert(C.cols % 4 == 0, "activations are read four at a time");
   static constexpr bool kInPlace = !C.q8 && !C.dense;
   static_assert(!kInPlace || (!C.norm && !C.post), "what is read in place is neither normalised nor added");
-  using Source = std::conditional_t<C.post, PostSource, const float*>;
+  static_assert(!C.made || (C.q8 && !C.dense && !C.norm && !C.post), "what is made are codes alone");
+  using Source = std::conditional_t<C.post, PostSource, std::conditional_t<C.made, const std::uint8_t*, const float*>>;
 
   static __device__ __forceinline__ Q8Activations q8(const std::uint8_t* shared) {
     return {shared, reinterpret_cast<const uint2*>(shared + kCodes)};
@@ -59,6 +62,10 @@ struct Encoder {
   static __device__ __forceinline__ FloatActivations dense(const std::uint8_t* shared) {
     return {reinterpret_cast<const float*>(shared + kCodes + kScales)};
   }
+
+  // A warp takes 128 neighbouring columns at a time, a lane four of them. Opaque, since a loop over layers would otherwise
+  // keep the addresses of all rounds in registers.
+  static __device__ __forceinline__ int first_column() { return opaque(warp_index() * 128 + lane_index() * 4); }
 
   // Norm weights of this thread's columns: constants, so they may be read before the input is there.
   struct Weights {
@@ -104,6 +111,20 @@ struct Encoder {
     Cta::sync();
     return factor(shared);
   }
+
+  // Codes that are made: the whole CTA prepares before it waits for the kernel before; then one thread fetches them, and who
+  // has awaited them may multiply.
+  static __device__ __forceinline__ void prepare(std::uint8_t* shared) {
+    if (thread_index() == 0) {
+      barrier_init(barrier(shared));
+      barrier_init_fence();
+    }
+    block_sync();
+  }
+  static __device__ __forceinline__ void fetch(const std::uint8_t* made, std::uint8_t* shared) {
+    if (thread_index() == 0) bulk_load_cached(shared, made, kCodes + kScales, barrier(shared));
+  }
+  static __device__ __forceinline__ void await(std::uint8_t* shared) { bulk_wait(barrier(shared), 0); }
 
   // What a thread takes of some turns, asked for and then encoded: the columns from kStride * begin on.
   template <int Most>
@@ -166,10 +187,6 @@ struct Encoder {
   }
 
  private:
-  // A warp takes 128 neighbouring columns at a time, a lane four of them. Opaque, since a loop over layers would otherwise
-  // keep the addresses of all rounds in registers.
-  static __device__ __forceinline__ int first_column() { return opaque(warp_index() * 128 + lane_index() * 4); }
-
   static __device__ __forceinline__ float4 weight(const float* vector, int k) {
     return k < C.cols ? *reinterpret_cast<const float4*>(vector + k) : make_float4(0, 0, 0, 0);
   }
@@ -206,9 +223,10 @@ struct Encoder {
   }
   static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
     const Q8Block block = Q8Block::encode(v);
-    if (!inside) return;
-    *reinterpret_cast<std::uint32_t*>(shared + swizzle_chunk(k / 16) * 16 + k % 16) = block.codes;
-    if (lane_index() % 8 == 0) reinterpret_cast<uint2*>(shared + kCodes)[k / 32] = block.scale();
+    if (inside) block.store(k, shared, reinterpret_cast<uint2*>(shared + kCodes));
+  }
+  static __device__ __forceinline__ std::uint64_t* barrier(std::uint8_t* shared) {
+    return reinterpret_cast<std::uint64_t*>(shared + kCodes + kScales);
   }
 };
 

@@ -1,7 +1,9 @@
 // The matrices of those experts that a token goes to, times one vector, a kernel. Which tiles to fetch is known only behind
 // the kernel before: then each warp asks for its first ones before the vector is encoded.
 #pragma once
+#include "imp/stage/expert_rows.h"
 #include "imp/stage/gemv.h"
+#include "imp/stage/own_route.h"
 #include "imp/stage/route.h"
 
 namespace imp {
@@ -20,58 +22,13 @@ struct Stacks {
   }
 };
 
-// y = value, of experts: the biases of all experts of a matrix lie one after the other.
-template <unsigned Biased>
-struct StoreExperts : StoreRows<Biased> {
-  int expert;  // of the route, one a lane
-  template <class Route>
-  __device__ __forceinline__ StoreExperts(const typename StoreRows<Biased>::Args& args, const Route& route)
-      : StoreRows<Biased>(args, nullptr), expert(route.routed.expert) {}
-  // Where the biases begin of the route's expert `slot`, of `rows` rows; the whole warp asks.
-  __device__ __forceinline__ int first(int slot, int rows) const {
-    if constexpr (Biased == 0) return 0;
-    return shuffle(expert, slot) * rows;
-  }
-};
-
-// y += Scale * value, to which `Used` experts of `Rows` rows have added their biases, each times its share.
-template <unsigned Biased, int Used, int Rows, float Scale = 1.0f>
-struct AddExperts : AddRows<0, Scale> {
-  using Add = AddRows<0, Scale>;
-  struct Args {
-    float* y;
-    Biases<Biased> bias;
-  };
-  const float* bias;
-  const float* route;  // [2][Used]: experts, shares
-  float ahead[Add::kReads] = {};
-  template <class Route>
-  __device__ __forceinline__ AddExperts(const Args& args, const Route& known)
-      : Add({args.y, {}}, nullptr), bias(args.bias.of[0]), route(known.shares - Used) {}
-  __device__ __forceinline__ void read(int unit, int row) {
-    Add::read(unit, row);
-    if constexpr (Biased != 0) ahead[unit] = row >= 0 ? weighed(row) : 0;
-  }
-  __device__ __forceinline__ float biased(int, int row, float value) {
-    if constexpr (Biased == 0) return value;
-    return value + (Add::units < Add::kReads ? pick(ahead, Add::units) : weighed(row));
-  }
-
- private:
-  __device__ __forceinline__ float weighed(int row) const {
-    float sum = 0;
-#pragma unroll
-    for (int i = 0; i < Used; i++) sum = fma(route[Used + i], bias[static_cast<int>(route[i]) * Rows + row], sum);
-    return sum;
-  }
-};
-
 // Gate and up of `Used` experts, whose results lie side by side: units of one expert after those of the other.
 template <class A, class B, class F, int Used>
 struct RoutedPair {
   using Pair = PairUnits<A, B, F>;
   using First = A;
   static constexpr int kMatrices = 2;
+  static constexpr int kRows = Pair::kRows;
   static constexpr int kUnits = Used * Pair::kUnits;
   static constexpr int kTiles = Pair::kTiles;
   static constexpr int kMostBytes = Pair::kMostBytes;
@@ -130,22 +87,25 @@ struct ChosenRoute {
     const float* correction = nullptr;  // [experts]
     const float* scales = nullptr;      // [experts]
   };
+  static constexpr int kSharedBytes = 0;
+  struct Weights {
+    __device__ __forceinline__ explicit Weights(const Args&) {}
+  };
   Routed routed;
   static __device__ __forceinline__ Args of_row(const Args& a, int row) {
     return {a.logits + row * (C.experts + C.others), a.route + row * (2 * C.used), a.correction, a.scales};
   }
-  __device__ __forceinline__ ChosenRoute(const Args& a, bool first)
+  template <class Norm>
+  __device__ __forceinline__ ChosenRoute(const Args& a, const Weights&, const float*, const Norm&, float*, bool first)
       : routed(choose_experts<C>(a.logits, a.correction, a.scales)) {
-    if (!first || thread_index() >= C.used) return;
-    a.route[thread_index()] = static_cast<float>(routed.expert);
-    a.route[C.used + thread_index()] = routed.share;
+    if (first) store_route<C>(routed, a.route);
   }
   __device__ __forceinline__ PlainInput input(const float* x) const { return {x}; }
   static __device__ __forceinline__ FloatsInPlace in_place(const float* x) { return {x}; }
 };
 
-// A route that lies in memory. Each of its experts has a vector of `Cols` elements, which counts as much as the expert does.
-template <int Used, int Cols>
+// A route that lies in memory, to some of `Experts`. Each of them has a vector of `Cols` elements, which counts as much as it does.
+template <int Used, int Experts, int Cols>
 struct KnownRoute {
   struct Args {
     const float* route;
@@ -165,10 +125,21 @@ struct KnownRoute {
     }
   };
   static_assert(Cols % 4 == 0, "vectors are read four elements at a time");
+  static constexpr int kSharedBytes = 0;
+  struct Weights {
+    __device__ __forceinline__ explicit Weights(const Args&) {}
+  };
   const float* shares;
   Routed routed;
+  // The kernel before chooses as it begins and then works for long. So before it has ended the route lies there, almost
+  // always: by what lies there tiles are asked for, and again only if it was another one.
+  static __device__ __forceinline__ int guess(const Args& a) {
+    const float expert = lane_index() < Used ? load_fresh(a.route + lane_index()) : 0.0f;
+    return expert >= 0.0f && expert < static_cast<float>(Experts) ? static_cast<int>(expert) : 0;
+  }
   static __device__ __forceinline__ Args of_row(const Args& a, int row) { return {a.route + row * (2 * Used)}; }
-  __device__ __forceinline__ KnownRoute(const Args& a, bool) : shares(a.route + Used) {
+  template <class X, class Norm>
+  __device__ __forceinline__ KnownRoute(const Args& a, const Weights&, X, const Norm&, float*, bool) : shares(a.route + Used) {
     routed.expert = lane_index() < Used ? static_cast<int>(a.route[lane_index()]) : 0;
   }
   __device__ __forceinline__ Weighed input(const float* x) const { return {x, shares}; }
@@ -181,9 +152,19 @@ struct ExpertGemv {
   using Encode = Encoder<E>;
   using Ring = WarpRing<C.warps, C.slots, Units::kMostBytes>;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kSharedBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
+  static constexpr int kRouteBytes = Ring::kSharedBytes + Encode::kSharedBytes + Epilogue::kSharedBytes;
+  static constexpr int kSharedBytes = kRouteBytes + Route::kSharedBytes;
   static constexpr int kGrid = C.grid;
   static_assert(E.warps == C.warps, "the encoder works with the CTA's warps");
+  // Units that one CTA must have, where its epilogue needs neighbouring rows.
+  static constexpr int kTogether = [] {
+    if constexpr (requires { Epilogue::kTogether; }) {
+      static_assert(Epilogue::kTogether % Units::kRows == 0, "units are parts of a block");
+      return Epilogue::kTogether / Units::kRows;
+    } else {
+      return 1;
+    }
+  }();
 
   // A long vector is encoded in parts, each before the tiles that it multiplies, while weights and the next part come: 28,672
   // elements of Mixtral's down product take 29.0 us in one and 27.5 in four (Q6_K, H200).
@@ -206,7 +187,7 @@ struct ExpertGemv {
   };
 
   struct Args {
-    const float* x;
+    typename Encode::Source x;
     const float* norm;
     typename Route::Args route;
     typename Epilogue::Args out;
@@ -221,28 +202,43 @@ struct ExpertGemv {
   static __device__ __forceinline__ void run(const Args& args) { run(args, AllCtas<C.grid>{block_index()}); }
   template <class Ctas>
   static __device__ __forceinline__ void run(const Args& args, const Ctas& ctas) {
-    using Share = UnitShare<Units, C.warps, Ctas>;
+    using Share = UnitShare<Units, C.warps, Ctas, kTogether>;
     const Args a = args;  // planes are found by an index, which would make a reference memory
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
     std::uint8_t* encoded = shared + Ring::kSharedBytes;
-    const int begin = Share::first(ctas);
-    const typename Share::Stride stride = Share::stride(ctas);
+    const Share share{ctas};
     Ring ring(shared);
     const typename Encode::Weights weights = Encode::weights(a.norm);
+    const typename Route::Weights router(a.route);
+    constexpr bool kGuessed = requires { Route::guess(a.route); };
+    Stacks stacks{a.plane, 0};
+    if constexpr (kGuessed) stacks.expert = Route::guess(a.route);
+    UnitStream<Units, Ring, Share, Share::kSweeps, Stacks> tiles{ring, stacks, share};
+    if constexpr (kGuessed) {
+      for (int s = 0; s < C.slots; s++) tiles.fill();
+    }
+    if constexpr (E.made) Encode::prepare(encoded);
     grid_wait();
-    const Route route(a.route, ctas.index == 0);
-    const Stacks stacks{a.plane, route.routed.expert};
-    UnitStream<Units, Ring, typename Share::Stride, Share::kSweeps, Stacks> tiles{ring, stacks, begin, stride};
-    for (int s = 0; s < C.slots; s++) tiles.fill();
-    Epilogue epilogue(a.out, route);
+    if constexpr (E.made) Encode::fetch(a.x, encoded);
+    const Route route(a.route, router, a.x, weights, reinterpret_cast<float*>(shared + kRouteBytes), ctas.index == 0);
+    if (!kGuessed || ballot(stacks.expert != route.routed.expert) != 0) {
+      stacks.expert = route.routed.expert;
+      tiles.begin_anew(kGuessed ? C.slots : 0, stacks);
+      for (int s = 0; s < C.slots; s++) tiles.fill();
+    }
+    Epilogue epilogue(a.out, route, encoded + Encode::kSharedBytes);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
-      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * stride));
+      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(share.unit(i)));
     }
     if constexpr (Encode::kInPlace) {
       const auto floats = route.in_place(a.x);
       const Activations<std::remove_const_t<decltype(floats)>> activations{{}, floats, 1.0f};
+      Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
+    } else if constexpr (E.made) {
+      Encode::await(encoded);
+      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), 1.0f};
       Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     } else if constexpr (Share::kSweeps && kParts > 1) {
       const auto input = route.input(a.x);
@@ -262,7 +258,10 @@ struct ExpertGemv {
 template <GemvConfig C, EncodeConfig E, RouteConfig R, class Epilogue, class Gate, class Up, class F>
 using ExpertGateUp = ExpertGemv<C, E, ChosenRoute<R>, Epilogue, RoutedPair<Gate, Up, F, R.used>>;
 
-template <GemvConfig C, EncodeConfig E, int Used, class Epilogue, class Down>
-using ExpertDown = ExpertGemv<C, E, KnownRoute<Used, Down::kCols>, Epilogue, RoutedSum<Down, Used>>;
+template <GemvConfig C, EncodeConfig E, RouteConfig R, class Router, class Epilogue, class Gate, class Up, class F>
+using RoutedGateUp = ExpertGemv<C, E, OwnRoute<E, R, Router>, Epilogue, RoutedPair<Gate, Up, F, R.used>>;
+
+template <GemvConfig C, EncodeConfig E, int Used, int Experts, class Epilogue, class Down>
+using ExpertDown = ExpertGemv<C, E, KnownRoute<Used, Experts, Down::kCols>, Epilogue, RoutedSum<Down, Used>>;
 
 }  // namespace imp

@@ -29,32 +29,41 @@ struct SomeCtas {
   __device__ __forceinline__ int count() const { return some; }
 };
 
-// The tiles of one warp in the order in which it needs them: units first, first + stride, ..., each unit's tiles along K,
-// or in a sweep the first tiles of all its units, then the second ones.
-// `Planes`: what says where they lie. `Stride`: an integer, or a constant.
-template <class Units, class Ring, class Stride, bool Sweep, class Planes = const std::uint8_t* const*>
+// The tiles of one warp in the order in which it needs them: each unit's tiles along K, or in a sweep the first tiles of all
+// its units, then the second ones. `Share` says which units they are (UnitShare), `Planes` where they lie.
+template <class Units, class Ring, class Share, bool Sweep, class Planes = const std::uint8_t* const*>
 struct UnitStream {
   Ring& ring;
   Planes planes;
-  int first;
-  Stride stride;
-  int next = first;
+  Share share;
+  int next = share.first();
   int k = 0;
 
-  __device__ __forceinline__ int count() const { return (Units::kUnits - first + stride - 1) / stride; }
-  __device__ __forceinline__ int unit(int i) const { return first + i * stride; }
+  __device__ __forceinline__ int count() const { return share.count(); }
+  __device__ __forceinline__ int unit(int i) const { return share.unit(i); }
   __device__ __forceinline__ void fill() {
     if (next >= Units::kUnits) return;
     const TileAddress tile = Units::tile(planes, next, k);
     ring.fill(tile.data, tile.bytes);
     if constexpr (Sweep) {
-      next += stride;
-      if (next >= Units::kUnits && ++k < Units::kTiles) next = first;
+      next = share.after(next);
+      if (next >= Units::kUnits && ++k < Units::kTiles) next = share.first();
     } else {
       if (++k < tile.count) return;
-      next += stride;
+      next = share.after(next);
       k = 0;
     }
+  }
+  // Begins anew, with tiles that lie elsewhere: those on their way, of `slots` that were filled, are awaited and dropped.
+  __device__ __forceinline__ void begin_anew(int slots, const Planes& others) {
+    const int filled = min(slots, count() * Units::kTiles);
+    for (int s = 0; s < filled; s++) {
+      ring.take();
+      ring.release();
+    }
+    planes = others;
+    next = share.first();
+    k = 0;
   }
   __device__ __forceinline__ const std::uint8_t* take() { return ring.take(); }
   __device__ __forceinline__ void release() {
@@ -66,24 +75,32 @@ struct UnitStream {
   __device__ __forceinline__ UnitStream& rest(int) { return *this; }
 };
 
-// Who takes which units: warps of one CTA take distant ones, so that a remainder spreads over the SMs. Where it is not known
-// how many units a warp gets, it does one after the other.
-template <class Units, int Warps, class Ctas>
+// Who takes which units: `Together` neighbouring ones are one CTA's, whose warps take them in turn, so that warps of one CTA
+// have distant ones, if they can, and a remainder spreads over the SMs. Where it is not known how many units a warp gets, it
+// does one after the other.
+template <class Units, int Warps, class Ctas, int Together = 1>
 struct UnitShare {
-  static constexpr int kStride = Warps * Ctas::kCount;
   static constexpr bool kKnown = Ctas::kCount > 0;
-  using Stride = std::conditional_t<kKnown, std::integral_constant<int, kStride>, int>;
-  using Work = WarpUnits<Units, kKnown ? ceil_div(Units::kUnits, kKnown ? kStride : 1) : 1>;
+  static constexpr int kGroups = ceil_div(Units::kUnits, Together);
+  static constexpr int kMost = kKnown ? ceil_div(ceil_div(kGroups, kKnown ? Ctas::kCount : 1) * Together, Warps) : 1;
+  using Work = WarpUnits<Units, kMost>;
   static constexpr bool kSweeps = kKnown && Work::kMaySweep;
+  static_assert(Units::kUnits % Together == 0, "groups are whole");
+  Ctas ctas;
 
-  static __device__ __forceinline__ int first(const Ctas& ctas) { return ctas.index + warp_index() * ctas.count(); }
-  static __device__ __forceinline__ Stride stride(const Ctas& ctas) {
-    if constexpr (kKnown) {
-      return {};
-    } else {
-      return Warps * ctas.count();
-    }
+  __device__ __forceinline__ int unit(int i) const {
+    const int mine = warp_index() + i * Warps;
+    return (mine / Together * ctas.count() + ctas.index) * Together + mine % Together;
   }
+  __device__ __forceinline__ int first() const { return unit(0); }
+  __device__ __forceinline__ int after(int unit) const {
+    return unit + Warps + (unit % Together + Warps) / Together * (ctas.count() - 1) * Together;
+  }
+  __device__ __forceinline__ int count() const {
+    return ceil_div(max(groups() * Together - warp_index(), 0), Warps);
+  }
+  // Of this CTA.
+  __device__ __forceinline__ int groups() const { return ceil_div(kGroups - ctas.index, ctas.count()); }
 };
 
 // y = epilogue(units x). Args: x or what it is the sum of, norm weight or null, what the epilogue takes, the planes in order.
@@ -117,17 +134,16 @@ struct UnitGemv {
     grid_launch_next();
     std::uint8_t* shared = shared_memory();
     std::uint8_t* encoded = shared + Ring::kSharedBytes;
-    const int begin = Share::first(ctas);
-    const typename Share::Stride stride = Share::stride(ctas);
+    const Share share{ctas};
     Ring ring(shared);
-    UnitStream<Units, Ring, typename Share::Stride, Share::kSweeps> tiles{ring, a.plane, begin, stride};
+    UnitStream<Units, Ring, Share, Share::kSweeps> tiles{ring, a.plane, share};
     for (int s = 0; s < C.slots; s++) tiles.fill();
     const typename Encode::Weights weights = norms(a.x, a.norm);
     grid_wait();
     Epilogue epilogue(a.out, encoded + Encode::kSharedBytes);
     if constexpr (Epilogue::kReads > 0) {
 #pragma unroll
-      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(begin + i * stride));
+      for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(share.unit(i)));
     }
     if constexpr (Encode::kInPlace) {
       const Activations<FloatsInPlace> activations{{}, {a.x}, 1.0f};

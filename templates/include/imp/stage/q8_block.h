@@ -30,6 +30,16 @@ struct Q8Block {
   __device__ __forceinline__ uint2 scale(float factor = 1.0f) const {
     return make_uint2(float_to_bits(largest * (1.0f / 127.0f) * factor), sums);
   }
+
+  // This lane's four, from column k on, of a vector as matrices read it.
+  __device__ __forceinline__ void store(int k, std::uint8_t* to, uint2* scales) const {
+    *reinterpret_cast<std::uint32_t*>(to + swizzle_chunk(k / 16) * 16 + k % 16) = codes;
+    if (lane_index() % 8 == 0) scales[k / 32] = scale();
+  }
 };
+
+// So many bytes a vector's codes take, behind which its scales lie: a swizzle moves a chunk within 128 codes.
+constexpr int q8_codes(int cols) { return round_up(cols, 128); }
+constexpr int q8_scales(int cols) { return round_up(cols / 4, 16); }
 
 }  // namespace imp

@@ -134,4 +134,12 @@ __device__ __forceinline__ Routed choose_experts(const float* logits, const floa
   return found;
 }
 
+// A CTA's first warp leaves it in memory, [2][used]: experts, shares.
+template <RouteConfig C>
+__device__ __forceinline__ void store_route(const Routed& routed, float* route) {
+  if (thread_index() >= C.used) return;
+  route[thread_index()] = static_cast<float>(routed.expert);
+  route[C.used + thread_index()] = routed.share;
+}
+
 }  // namespace imp
