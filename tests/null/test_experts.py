@@ -274,3 +274,25 @@ def test_rows_that_share_experts_go_by_expert(shape: str, target: str, rows: int
     by_expert = {name for name, entries in batches.items() if any(entry.startswith("places") for entry in entries)}
     assert len(batches) == 4
     assert by_expert == {name for name in batches if int(name.removeprefix("batch_r")) >= rows}
+
+
+@pytest.mark.parametrize(
+    ("shape", "target", "codes", "router"),
+    [
+        ("mixtral-8x7b", "sm_90a:h200", True, False),  # 896 blocks of results for 132 CTAs
+        ("mixtral-8x7b", "sm_120a", False, False),  # for 170, of which some would have 14 % more than their share
+        ("qwen3-30b-a3b", "sm_90a:h200", False, True),  # 192 blocks, and a router of 262,144 weights
+    ],
+)
+def test_what_gate_and_up_of_one_row_do_for_others(
+    shape: str, target: str, codes: bool, router: bool, tmp_path: Path
+) -> None:
+    """Codes for down where blocks are shared out evenly; logits without a launch where a CTA holds the router."""
+    config = json.loads((SHAPES / f"{shape}.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 1, "vocab_size": 999}), "utf-8")
+    with closing(random_checkpoint(tmp_path / "config.json", "Q4_K_M")) as checkpoint:
+        plan = plan_model(checkpoint, (find_target(target),), CompileOptions(form="graph")).plan
+    entries = [kernel.entry.rpartition("_")[0] for kernel in plan.targets[0].program("step_r1").kernels]
+    assert ("router" in entries) == router
+    assert entries.count("expert_gate_up") == entries.count("expert_down") == 1
+    assert ("experts.codes" in {buffer.name for buffer in plan.targets[0].buffers}) == codes
