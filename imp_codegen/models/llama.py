@@ -11,14 +11,16 @@ from imp_codegen.models._source import LAYER, interleaved_source
 from imp_codegen.sources import Source
 from imp_codegen.spec import ModelSpec
 
+_MISTRAL = {
+    "max_position_embeddings": 131072,
+    "num_key_value_heads": 8,
+    "rms_norm_eps": 1e-6,
+    "sliding_window": 4096,
+}
 CLASSES = {
     "LlamaForCausalLM": {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6, "use_sliding_window": False},
-    "MistralForCausalLM": {
-        "max_position_embeddings": 131072,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-6,
-        "sliding_window": 4096,
-    },
+    "MistralForCausalLM": _MISTRAL,
+    "MinistralForCausalLM": _MISTRAL,  # whose layer_types say which layers see a window
     "MixtralForCausalLM": {
         "max_position_embeddings": 131072,
         "num_experts_per_tok": 2,

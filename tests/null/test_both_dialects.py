@@ -16,7 +16,7 @@ from imp_codegen.spec import LayerSpec, ModelSpec
 from imp_codegen.targets import targets
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-FOLDERS = sorted(FIXTURES.glob("*/hf"))
+FOLDERS = sorted(folder for folder in FIXTURES.glob("*/hf") if any(folder.parent.glob("*.gguf")))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)

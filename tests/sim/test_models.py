@@ -12,7 +12,7 @@ OWN_FOLDERS = {"mistral", "gemma3", *(model for model, _ in MODELS if model not 
 # Made of operations and kernels that the others run; their graphs are compared with the truth in
 # tests/null/test_graph_truth.py, and they run whole on a GPU (tests/gpu). Here they are thorough.
 ALIKE = {"deepseek_v2_lite", "deepseek_v3", "ernie4_5", "exaone4", "glm4", "glm4_moe_lite", "mixtral_folder", "olmo3"}
-ALIKE |= {"seed_oss"}
+ALIKE |= {"gemma2", "granite", "ministral", "seed_oss", "smollm3"}
 # Whose products and graphs others run, each with its own twin or truth: formats of products all are in
 # test_decode_stages.py and test_panel_stages.py, Gemma's folder gives its file's planes.
 VARIED = {
