@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 96602a2dee7cc8bb
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text ad95477aa8747a55
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -2401,10 +2401,10 @@ static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 278,528 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
 using gemm_31_t = imp::GemmBatchWgmma<
-    imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 16, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 2, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_31_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_31_t::kSharedBytes == 132224, "the plan gives other shared memory");
+static_assert(gemm_31_t::kSharedBytes == 16528, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
     const std::uint8_t* panels,
     const float* factors,
@@ -2651,10 +2651,10 @@ static_assert(sizeof(encode_23_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 557,056 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
 using gemm_36_t = imp::GemmBatchWgmma<
-    imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 12, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 2, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_36_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_36_t::kSharedBytes == 197472, "the plan gives other shared memory");
+static_assert(gemm_36_t::kSharedBytes == 32912, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_36(
     const std::uint8_t* panels,
     const float* factors,

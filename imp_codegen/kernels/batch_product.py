@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import groupby
 
 from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.encode import factors, panel_buffer
 from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
-from imp_codegen.kernels.lowering import Lowering
+from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
 from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Binding, Tiles
@@ -132,7 +133,7 @@ def order(low: Lowering, weights: tuple[Weight, ...]) -> Order | None:
 
     def cost(cut: tuple[int, int]) -> float:
         parts, tile_warps = cut
-        items = sum(-(-weight.rows // (tile_warps * ROWS)) for weight in weights) * held * parts
+        items = row_tiles(low, weights, tile_warps * ROWS) * held * parts
         groups = warps * chain // parts
         return -(-items // _CTAS) * (groups * _TILES[tile_warps] + _STRETCH * (held * parts > 1))
 
@@ -143,6 +144,12 @@ def order(low: Lowering, weights: tuple[Weight, ...]) -> Order | None:
 def _whole(warps: int, chain: int, parts: int) -> bool:
     """Whether a stretch of so many chains makes as many parts, of an even number of groups each."""
     return warps % parts == 0 and warps // parts * chain % 2 == 0
+
+
+def row_tiles(low: Lowering, weights: tuple[Weight, ...], rows: int) -> int:
+    """Tiles of so many rows that matrices have: neighbours of one layout share them (stage/gemm_batch_wgmma.h)."""
+    runs = (sum(round_up(w.rows, ROWS) for w in run) for _, run in groupby(weights, lambda w: low.matrix(w).args[0]))
+    return sum(-(-run // rows) for run in runs)
 
 
 def unit_bytes(low: Lowering, weight: Weight, stretches: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imp_codegen.graph import Value
-from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage, Order
+from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage, Order, row_tiles
 from imp_codegen.kernels.kernel_spec import KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Add, Linear
@@ -26,10 +26,13 @@ def gemm(
     """One launch, as BatchStage.product says it."""
     weights = tuple(op.weight for op in linears)
     warps, stretches = order.tile_warps, order.held * order.parts
-    tiles = sum(-(-weight.rows // (warps * ROWS)) for weight in weights)
-    grid = min(low.target.sms, tiles * stretches)
+    tiles = row_tiles(low, weights, warps * ROWS)
+    groups = order.warps * order.chain // order.parts  # of a stretch
     group = low.rows * GROUP * 2 + (1 + warps) * 8  # bytes: activations and barriers
-    stages = min(_MOST_STAGES, _RING // group)
+    stays = groups <= _RING // group and stretches <= low.target.sms
+    stages = groups if stays else min(_MOST_STAGES, _RING // group)
+    ctas = low.target.sms // stretches * stretches if stays else low.target.sms
+    grid = min(ctas, tiles * stretches)
     stage = BatchStage(
         name="GemmBatchWgmma",
         header="stage/gemm_batch_wgmma",
@@ -37,6 +40,7 @@ def gemm(
         fields=(
             ("warps", warps),
             ("stages", stages),
+            ("stays", stays),
             ("stretches", stretches),
             ("chain", order.chain),
             ("fold", order.parts),
@@ -51,7 +55,7 @@ def gemm(
             f"half batch {low.rows} wgmma",
             "f16",
             2 * warps * ROWS * low.rows * GROUP,
-            -(-tiles * stretches // grid) * order.warps * order.chain // order.parts,
+            -(-tiles * stretches // grid) * groups,
         ),
     )
     return stage.product(low, linears, add, out=out, scale=scale, cap=cap)

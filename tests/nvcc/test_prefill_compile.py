@@ -104,7 +104,9 @@ def held(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int) -> str:
 
 def batch_wgmma(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int) -> str:
     """That by warpgroups."""
-    fields = f".warps = 12, .stages = 4, .stretches = {cols // 2048}, .chain = 4, .fold = 2"
+    stays = rows == 32  # those of 2,048 columns
+    fields = f".warps = 12, .stages = {16 if stays else 4}, .stays = {str(stays).lower()}"
+    fields += f", .stretches = {cols // 2048}, .chain = 4, .fold = 2"
     return few("BatchWgmma", layouts, tile_cols, cols, rows, fields)
 
 

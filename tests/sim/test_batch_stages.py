@@ -68,10 +68,13 @@ class Wgmma(Batch):
 
     chain: int = 1
     fold: int = 1
+    stages: int = 4
+    stays: bool = False
     kind = "BatchWgmma"
 
     def own(self) -> str:
-        return f".stages = 4, .stretches = {self.stretches}, .chain = {self.chain}, .fold = {self.fold}"
+        ring = f".stages = {self.stages}, .stays = {str(self.stays).lower()}"
+        return f"{ring}, .stretches = {self.stretches}, .chain = {self.chain}, .fold = {self.fold}"
 
 
 REST, TENSORS, FEW_BITS = (
@@ -95,6 +98,17 @@ BATCHES = {
     "held_several": Held(SEVERAL, cols=768, tokens=8, stride=236, stretches=3, buffers=3, cap=2.0),
     "held_order": replace(HELD, cols=1024, stretches=2, cta_warps=4, fold=2, grid=4),
     "wgmma_order": Wgmma(HELD.matrices, cols=1024, tokens=64, stride=208, stretches=4, fold=2, cta_warps=4, grid=4),
+    "wgmma_run": Wgmma(
+        (*SEVERAL[:2], Matrix("Q6_K", 20, (2, 256)), Matrix("Q4_K", 30, (4, 256))),
+        cols=512,
+        tokens=32,
+        stride=254,
+        stretches=2,
+        cta_warps=4,
+    ),
+    "wgmma_stays": Wgmma(
+        SEVERAL, cols=1024, tokens=32, stride=236, stretches=2, cta_warps=4, chain=2, stages=4, stays=True, grid=2
+    ),
     "wgmma": Wgmma((Matrix("Q8_0", 208, (2, 256)),), cols=768, tokens=64, stride=208, stretches=3, cta_warps=4),
     "wgmma_32": Wgmma((Matrix("Q8_0", 35, (4, 256), bias=True),), tokens=32, cta_warps=8, chain=2, **ADDED),
     "wgmma_several": Wgmma(SEVERAL, cols=768, tokens=64, stride=236, stretches=3, cap=2.0, cta_warps=8),

@@ -25,12 +25,13 @@ struct BatchSums {
     int column;  // of its first row in y, from C.offset on
     int matrix;
   };
-  // What begins `row` rows behind the start of number `Matrix`, each matrix padded to multiples of `Pad` rows.
-  template <int Pad, int Matrix, class M, class... Rest>
+  // What begins `row` rows behind the start of number `Matrix`, in this one or in those behind it, `Count` in all, each padded to
+  // multiples of `Pad` rows. Behind them the row is none of the last one's.
+  template <int Pad, int Matrix, int Count, class M, class... Rest>
   static __device__ __forceinline__ Part found(const std::uint8_t* const* planes, int row, int column) {
-    if constexpr (sizeof...(Rest) > 0) {
+    if constexpr (Count > 1) {
       constexpr int kPadded = round_up(M::kRows, Pad);
-      if (row >= kPadded) return found<Pad, Matrix + 1, Rest...>(planes, row - kPadded, column + M::kRows);
+      if (row >= kPadded) return found<Pad, Matrix + 1, Count - 1, Rest...>(planes, row - kPadded, column + M::kRows);
     }
     return {planes[Matrix], row, M::kRows, column, Matrix};
   }
@@ -71,44 +72,55 @@ struct BatchSums {
     warp_sync();
     if (before != C.stretches - 1) return false;
     if (lane_index() == 0) a.arrived[place] = 0;
+    // As many are on their way together as registers allow: each round trip to memory is waited for by all.
+    constexpr int kBatch = C.stretches < 12 ? 12 / C.stretches : 1;
 #pragma unroll
-    for (int eight = 0; eight < kEights; eight++) {
-      if (eight * 8 >= rows) break;
-      add_up<C.stretches, Fold>(sums[eight], [&](int i) { return first[i * kStretch + eight * kWarp]; });
+    for (int begin = 0; begin < kEights; begin += kBatch) {
+      float4 parts[kBatch][C.stretches];
+#pragma unroll
+      for (int i = 0; i < kBatch * C.stretches; i++) {
+        const int eight = begin + i / C.stretches;
+        float4& part = parts[i / C.stretches][i % C.stretches];
+        part = make_float4(0, 0, 0, 0);
+        if (eight < kEights && eight * 8 < rows) part = first[i % C.stretches * kStretch + eight * kWarp];
+      }
+#pragma unroll
+      for (int b = 0; b < kBatch; b++) {
+        if (begin + b < kEights) add_up<C.stretches, Fold>(sums[begin + b], [&](int i) { return parts[b][i]; });
+      }
     }
     return true;
   }
 
-  // What the lane's part of `Eights` times eight rows from `first` on is stored with, read before there are sums, or together: for
-  // all that the compiler knows, a write changes what is read after it, and one round trip to memory a row is what all would wait
-  // for. Rows from `rows` on are not written. `part.row` is the lane's first one.
-  template <int Eights>
+  // What the lane's part of all rows is stored with, read before there are sums, and together: for all that the compiler knows, a
+  // write changes what is read after it, and one round trip to memory a row is what all would wait for. Rows from `rows` on are not
+  // written. `part.row` is the lane's first one.
   struct Ends {
-    float factor[Eights * 2];
-    float2 old[Eights * 2];
+    float factor[kEights * 2];
+    float2 old[kEights * 2];
     float bias[2];
 
     template <class Args>
-    __device__ __forceinline__ Ends(const Args& a, const Part& part, int rows, int first) {
+    __device__ __forceinline__ Ends(const Args& a, const Part& part, int rows) {
       const bool inside = part.row < part.rows;
       const bool both = part.row + 1 < part.rows;
       bias[0] = inside ? a.bias.add(part.matrix, part.row, 0.0f) : 0.0f;
       bias[1] = both ? a.bias.add(part.matrix, part.row + 1, 0.0f) : 0.0f;
 #pragma unroll
-      for (int i = 0; i < Eights * 2; i++) {
-        const int row = row_of(first, i);
+      for (int i = 0; i < kEights * 2; i++) {
+        const int row = row_of(i);
         factor[i] = row < rows ? a.factors[row] : 0;
         old[i] = C.accumulate && inside && row < rows ? read(line(a, part, row), both) : make_float2(0, 0);
       }
     }
     template <class Args>
-    __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, int first, const Sums& sums) const {
+    __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, const Sums& sums) const {
       if (part.row >= part.rows) return;
 #pragma unroll
-      for (int i = 0; i < Eights * 2; i++) {
-        const int row = row_of(first, i);
+      for (int i = 0; i < kEights * 2; i++) {
+        const int row = row_of(i);
         if (row >= rows) continue;
-        const float(&s)[4] = sums[first / 8 + i / 2];
+        const float(&s)[4] = sums[i / 2];
         const float2 value = make_float2(leave(fma(s[i % 2], factor[i], bias[0]), old[i].x),
                                          leave(fma(s[2 + i % 2], factor[i], bias[1]), old[i].y));
         float* const to = line(a, part, row);
@@ -122,24 +134,12 @@ struct BatchSums {
     }
 
    private:
-    static __device__ __forceinline__ int row_of(int first, int i) {
-      return first + i / 2 * 8 + lane_index() % 4 * 2 + i % 2;
-    }
+    static __device__ __forceinline__ int row_of(int i) { return i / 2 * 8 + lane_index() % 4 * 2 + i % 2; }
     template <class Args>
     static __device__ __forceinline__ float* line(const Args& a, const Part& part, int row) {
       return a.y + C.offset + part.column + part.row + static_cast<std::size_t>(row) * C.stride;
     }
   };
-
-  // The lane's part of all rows, as many at a time as registers allow.
-  template <class Args>
-  static __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, const Sums& sums) {
-    constexpr int kBatch = kEights < 4 ? kEights : 4;
-#pragma unroll
-    for (int eight = 0; eight < kEights; eight += kBatch) {
-      Ends<kBatch>(a, part, rows, eight * 8).store(a, part, rows, eight * 8, sums);
-    }
-  }
 
  private:
   static constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && C.stride % 2 == 0 && C.offset % 2 == 0;

@@ -40,4 +40,41 @@ struct BatchWeights {
   }
 };
 
+// A warp's weights on their way to L2, so many groups of columns at a time, where there is yet nothing to multiply them with. Which
+// bytes of a tile belong to which columns is the layout's own matter, so they are its share of the tile; with the first ones of a
+// stretch come the bytes at the tile's end, where scales are.
+template <class M, int Groups>
+struct WeightsAhead {
+  using L = typename M::Layout;
+  static constexpr int kTiles = 16 / L::kTile.rows;
+  static constexpr bool kWhole = L::kTile.cols % (Groups * 128) == 0;  // so many groups are of one tile; else they are not fetched
+  static constexpr int kOfTile = kWhole ? L::kTile.cols / (Groups * 128) : 1;
+
+  // Of the lane's `part` of the warp's rows, the columns from `group` on.
+  template <class Part>
+  static __device__ __forceinline__ void fetch(const Part& part, int group, bool first) {
+    if constexpr (kWhole) {
+      const int tile = group / Groups / kOfTile;
+      fetch_lines<ceil_div(kShare, kLine)>(part, tile, kShare * (group / Groups % kOfTile));
+      if (first) fetch_lines<ceil_div(L::kTileBytes - kEnd, kLine)>(part, tile, kEnd);
+    }
+  }
+
+ private:
+  static constexpr int kLine = 128;
+  static constexpr int kShare = L::kTileBytes / kOfTile;
+  static constexpr int kEnd = L::kTileBytes / 8 * 7;
+
+  template <int Lines, class Part>
+  static __device__ __forceinline__ void fetch_lines(const Part& part, int tile, int begin) {
+    const int first = part.row - lane_index() / 4 * 2;  // of the warp
+#pragma unroll
+    for (int i = 0; i < ceil_div(kTiles * Lines, kWarp); i++) {
+      const int line = i * kWarp + lane_index();
+      const int row = first + line / Lines * L::kTile.rows;
+      if (line < kTiles * Lines && row < part.rows) prefetch_l2(M::tile(part.plane, row, tile) + begin + line % Lines * kLine);
+    }
+  }
+};
+
 }  // namespace imp

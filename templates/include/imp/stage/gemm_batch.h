@@ -177,7 +177,7 @@ struct GemmBatch {
         (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * C.stretches;
     const auto part_of = [&](int which) {
       const int row = (which / C.stretches - kBefore) * kBlockRows;
-      Part part = Out::template found<kBlockRows, Matrix, M, Rest...>(a.plane, row, column);
+      Part part = Out::template found<kBlockRows, Matrix, 1 + sizeof...(Rest), M, Rest...>(a.plane, row, column);
       part.row += warp_index() * kWarpRows + lane_index() / 4 * 2;
       return part;
     };
@@ -228,7 +228,8 @@ struct GemmBatch {
       const int place = item / C.stretches * C.warps + warp_index();
       if (!Out::template gathered<1>(a, place, item % C.stretches, rows, sums)) return;
     }
-    Out::store(a, part, rows, sums);
+    const typename Out::Ends ends(a, part, rows);
+    ends.store(a, part, rows, sums);
   }
 };
 

@@ -20,6 +20,7 @@ struct BatchWgmmaConfig {
   int rows;        // of x and y at most: 32 or 64
   int warps;       // of a CTA, a multiple of four
   int stages;      // groups of activations in shared memory
+  bool stays;      // they are all of a CTA's stretch, the same for all of its items
   int stretches;   // of columns
   int chain;       // groups of columns that are summed by themselves
   int fold;        // stretches that are added up by themselves
@@ -41,7 +42,31 @@ struct GemmBatchWgmma {
   static constexpr int kEights = Out::kEights;
   static constexpr int kBlockRows = C.warps * Out::kRows;
   static constexpr int kGroups = C.cols / C.stretches / PanelOrder::kGroup;  // of a stretch
-  static constexpr int kRowTiles = (ceil_div(Ms::kRows, kBlockRows) + ...);
+
+  // Neighbours of one layout share tiles of a CTA's rows, and the code: how many the first ones are, and their rows, of which each
+  // matrix has whole warps'.
+  struct Run {
+    int matrices;
+    int rows;
+    constexpr int tiles() const { return ceil_div(rows, kBlockRows); }
+  };
+  template <class M, class... Rest>
+  static constexpr Run run_of() {
+    int matrices = 1;
+    int rows = round_up(M::kRows, Out::kRows);
+    [[maybe_unused]] bool alike = true;
+    ((alike = alike && std::is_same_v<typename M::Layout, typename Rest::Layout>, matrices += alike ? 1 : 0,
+      rows += alike ? round_up(Rest::kRows, Out::kRows) : 0), ...);
+    return {matrices, rows};
+  }
+  template <int Skip, class M, class... Rest>
+  static constexpr int row_tiles() {
+    constexpr Run kRun = run_of<M, Rest...>();
+    constexpr int kHere = Skip == 0 ? kRun.tiles() : 0;
+    if constexpr (sizeof...(Rest) == 0) return kHere;
+    else return kHere + row_tiles<(Skip == 0 ? kRun.matrices : Skip) - 1, Rest...>();
+  }
+  static constexpr int kRowTiles = row_tiles<0, Ms...>();
   static constexpr int kItems = kRowTiles * C.stretches;  // those of the same rows follow one another
   static constexpr int kPanel = C.rows * PanelOrder::kLine;
   static constexpr int kBytes = PanelOrder::kPanels * kPanel;  // of a group
@@ -49,6 +74,7 @@ struct GemmBatchWgmma {
   static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(C.cols % (C.stretches * C.chain * PanelOrder::kGroup) == 0, "a stretch has whole chains");
+  static_assert(!C.stays || C.stages == kGroups, "what stays is a whole stretch");
   static_assert(C.warps % 4 == 0, "a warpgroup has four warps");
 
   struct Args {
@@ -67,7 +93,8 @@ struct GemmBatchWgmma {
     Ring ring(a.panels);
     ring.prepare();
     block_sync();
-    run_from<0, Ms...>(a, block_index(), 0, ring);
+    int item = block_index();
+    run_from<0, 0, 0, Ms...>(a, item, 0, ring);
   }
 
  private:
@@ -75,7 +102,7 @@ struct GemmBatchWgmma {
   // warps have read what lies there.
   struct Ring {
     static constexpr int kBehind = 3;  // groups: a warp does not wait for others that are so near
-    static_assert(C.stages > kBehind, "a group is copied before it is taken");
+    static_assert(C.stays || C.stages > kBehind, "a group is copied before it is taken");
     const std::uint8_t* panels;
     int item = block_index();  // of the next copy
     int group = 0;
@@ -97,18 +124,19 @@ struct GemmBatchWgmma {
     }
     // Once the kernel before is complete.
     __device__ __forceinline__ void start() {
-      for (int i = 0; i < C.stages - kBehind; i++) fill();
+      for (int i = 0; i < (C.stays ? C.stages : C.stages - kBehind); i++) fill();
     }
     __device__ __forceinline__ const std::uint8_t* take() {
-      fill();
+      if constexpr (!C.stays) fill();
       bulk_wait(full(taking), parity);
       const std::uint8_t* group_panels = shared_memory() + taking * kBytes;
       taking = taking + 1 == C.stages ? 0 : taking + 1;
-      parity ^= taking == 0 ? 1 : 0;
+      if constexpr (!C.stays) parity ^= taking == 0 ? 1 : 0;
       return group_panels;
     }
     // The warp's products of the first group that it has not given back are done.
     __device__ __forceinline__ void release() {
+      if constexpr (C.stays) return;
       warp_sync();
       if (lane_index() == 0) barrier_arrive(empty(releasing) + warp_index());
       releasing = releasing + 1 == C.stages ? 0 : releasing + 1;
@@ -131,36 +159,31 @@ struct GemmBatchWgmma {
     }
   };
 
-  static constexpr int tiles_before(int matrix) {
-    int before = 0;
-    int which = 0;
-    ((before += which++ < matrix ? ceil_div(Ms::kRows, kBlockRows) : 0), ...);
-    return before;
-  }
-
-  // The CTA's items of the matrices left. Those of one layout share the code.
-  template <int Matrix, class M, class... Rest>
-  static __device__ __forceinline__ void run_from(const Args& a, int item, int column, Ring& ring) {
-    if constexpr ((std::is_same_v<typename M::Layout, typename Rest::Layout> && ...)) {
-      multiply<Matrix, M, Rest...>(a, item, column, ring);
-    } else {
-      multiply<Matrix, M>(a, item, column, ring);
-      run_from<Matrix + 1, Rest...>(a, item, column + M::kRows, ring);
+  // The CTA's items of the matrices left, of which `Skip` are done, and before which there are `Before` tiles of rows.
+  template <int Skip, int Matrix, int Before, class M, class... Rest>
+  static __device__ __forceinline__ void run_from(const Args& a, int& item, int column, Ring& ring) {
+    constexpr Run kRun = run_of<M, Rest...>();
+    if constexpr (Skip == 0) multiply<Matrix, Before, M, Rest...>(a, item, column, ring);
+    if constexpr (sizeof...(Rest) > 0) {
+      constexpr int kLeft = (Skip == 0 ? kRun.matrices : Skip) - 1;
+      run_from<kLeft, Matrix + 1, Before + (Skip == 0 ? kRun.tiles() : 0), Rest...>(a, item, column + M::kRows, ring);
     }
   }
 
-  template <int Matrix, class M, class... Rest>
+  // Those of the first matrices, which are of one layout.
+  template <int Matrix, int Before, class M, class... Rest>
   static __device__ __forceinline__ void multiply(const Args& a, int& item, int column, Ring& ring) {
-    constexpr int kBefore = tiles_before(Matrix);
-    constexpr int kEnd =
-        (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * C.stretches;
+    constexpr Run kRun = run_of<M, Rest...>();
+    constexpr int kEnd = (Before + kRun.tiles()) * C.stretches;
     constexpr int kAhead = M::Layout::kInteger ? 2 : 1;  // groups whose weights are on their way, as registers allow
     constexpr int kStep = kAhead > C.chain ? kAhead : C.chain;
+    constexpr int kBefore = 2;  // steps whose weights are on their way to L2 before activations are there
+    using Steps = WeightsAhead<M, kStep>;
     static_assert(kGroups % kStep == 0 && kStep % kAhead == 0 && kStep % C.chain == 0, "an item ends with a chain and with groups loaded together");
     const auto part_of = [&](int which) {
-      const int row = (which / C.stretches - kBefore) * kBlockRows;
-      Part part = Out::template found<kBlockRows, Matrix, M, Rest...>(a.plane, row, column);
-      part.row += warp_index() * Out::kRows + lane_index() / 4 * 2;
+      const int row = (which / C.stretches - Before) * kBlockRows + warp_index() * Out::kRows;
+      Part part = Out::template found<Out::kRows, Matrix, kRun.matrices, M, Rest...>(a.plane, row, column);
+      part.row += lane_index() / 4 * 2;
       return part;
     };
     if (item >= kEnd) return;
@@ -169,6 +192,10 @@ struct GemmBatchWgmma {
     int first = item % C.stretches * kGroups;
 #pragma unroll
     for (int s = 0; s < kAhead; s++) weights[s].load(next, first + s);
+#pragma unroll
+    for (int i = 0; i < kBefore; i++) {
+      if (i * kStep < kGroups) Steps::fetch(next, first + i * kStep, i == 0);
+    }
     if (ring.copies == 0) {
       grid_wait();
       ring.start();
@@ -211,11 +238,13 @@ struct GemmBatchWgmma {
           }
         }
       }
+      const Part part = part_of(item);
+      const typename Out::Ends ends(a, part, rows);
       if constexpr (C.stretches > 1) {
         const int place = item / C.stretches * C.warps + warp_index();
         if (!Out::template gathered<C.fold>(a, place, item % C.stretches, rows, total)) continue;
       }
-      Out::store(a, part_of(item), rows, total);
+      ends.store(a, part, rows, total);
     }
   }
   static __device__ __forceinline__ void end_chain(float (&sums)[kEights * 4], Sums& total) {

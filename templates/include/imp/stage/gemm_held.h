@@ -229,16 +229,16 @@ struct GemmHeld {
     const int rows = a.step->rows;
     int round = 0;
     for (int unit = first_unit() + buffer * unit_step(); unit < kUnits; unit += C.buffers * unit_step()) {
-      Part part = Out::template found<kRows, 0, Ms...>(a.plane, unit * kRows, 0);
+      Part part = Out::template found<kRows, 0, kMatrices, Ms...>(a.plane, unit * kRows, 0);
       part.row += lane_index() / 4 * 2;
-      const typename Out::template Ends<kEights> ends(a, part, rows, 0);
+      const typename Out::Ends ends(a, part, rows);
       Sums sums;
       gather(sums, buffer, round);
       round ^= 1;
       if constexpr (C.stretches > 1) {
         if (!Out::template gathered<1>(a, unit, stretch(), rows, sums)) continue;
       }
-      ends.store(a, part, rows, 0, sums);
+      ends.store(a, part, rows, sums);
     }
   }
 
