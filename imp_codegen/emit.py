@@ -1,4 +1,4 @@
-"""Drafts to text. The only importer of jinja2 in the compiler.
+"""Programs of kernels to text. The only importer of jinja2 in the compiler.
 
 A model file's texts would be code here, so none is printed: no name, no key, no label, only what imp itself chose.
 """

@@ -13,7 +13,7 @@ _REACHED = {"nvfp4": 0.64}  # CUTLASS on an RTX 5090 at 8,192 cubed, 1,284 TFLOP
 
 
 class Costs(Protocol):
-    """What a launch reads and computes: of a planned kernel, or of one that is only drafted."""
+    """What a launch reads and computes: of a planned kernel, or of one that is only considered."""
 
     @property
     def grid(self) -> tuple[int, int, int]:
