@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
+from imp_runtime.chunk_times import Chunk, ChunkTimes
 from imp_runtime.constraint import TokenMask, unpack_bits
 from imp_runtime.device import Device, Mark, detect_target, open_device
 from imp_runtime.errors import ImpError, NoRoomError, NotFiniteError
@@ -24,7 +25,7 @@ from imp_runtime.launcher import Launched, Launcher
 from imp_runtime.model_runner import ModelRunner, Progress
 from imp_runtime.plan import MIROSTAT, NO_LEDGER, RING, SIEVE, STEPS, TOP_ENTRIES, Plan, PlanError
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import Batch, Chunk, Scheduler
+from imp_runtime.scheduler import Batch, Scheduler
 from imp_runtime.sequence import Sequence, Status
 from imp_runtime.timings import Timings
 from imp_runtime.token_ring import TokenRing
@@ -54,6 +55,19 @@ class StepOutput:
     finish: Literal["stop", "length", "error"] | None
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A launched batch, and which tokens of it are not here yet.
+
+    `begin` and `end` are marks around it: of one with a prediction both, of one without tokens the latter.
+    """
+
+    batch: Batch
+    tokens: deque[Launched]
+    begin: Mark | None
+    end: Mark | None
 
 
 class Engine:
@@ -113,13 +127,12 @@ class Engine:
             manager,
             self.runner.paging,
             together=together,
-            chunks=[Chunk(p.rows, p.first_us, p.last_us) for p in self.runner.programs_of("forward")],
-            context=self.plan.context,
+            times=self._chunk_times(),
             share_answers=not deterministic,
         )
         self._launcher = Launcher(self.runner)
         self._ring = TokenRing(self.runner)
-        self._in_flight: deque[deque[Launched] | Mark] = deque()
+        self._in_flight: deque[_Flight] = deque()
         self._next_id = 0
 
     @staticmethod
@@ -211,7 +224,8 @@ class Engine:
             )
         seed = params.seed if params.seed is not None else secrets.randbits(64)
         limit = min(params.max_tokens, self.context - len(prompt))
-        sequence = Sequence(self._next_id, tuple(map(int, prompt)), params, seed, limit, constraint=constraint)
+        ids = prompt if isinstance(prompt, tuple) else tuple(map(int, prompt))
+        sequence = Sequence(self._next_id, ids, params, seed, limit, constraint=constraint)
         sequence.surprise_limit = 2 * params.mirostat_tau
         if params.on_host:
             sequence.sampler = HostSampler(params, seed)
@@ -341,30 +355,44 @@ class Engine:
         finally:
             self._scheduler.give_back(slot, blocks)
 
+    def _chunk_times(self) -> ChunkTimes | None:
+        chunks = [Chunk(p.rows, p.first_us, p.last_us) for p in self.runner.programs_of("forward")]
+        known = all(chunk.first_us for chunk in chunks)
+        return ChunkTimes(chunks, self.plan.context) if known else None
+
     def _launch(self, batch: Batch) -> None:
-        """Launch a batch; its tokens, or a mark where there are none, are in flight from now on."""
+        """Launch a batch, which is in flight from now on."""
+        begin = self._device.mark() if batch.predicted_us else None
         tokens = deque(self._launcher.launch(batch))
-        self._in_flight.append(tokens or self._device.mark())
+        end = self._device.mark() if begin is not None or not tokens else None
+        self._in_flight.append(_Flight(batch, tokens, begin, end))
 
     def _arrivals(self, *, wait: bool) -> Iterator[StepOutput]:
         """Tokens that are here, in order, one of a sequence; with `wait`, all of the oldest batch in any case."""
         seen: set[int] = set()
         while self._in_flight:
-            head = self._in_flight[0]
-            if isinstance(head, deque):
-                while head and (wait or self._ring.poll(head[0].index) is not None):
-                    if head[0].sequence.id in seen:
-                        return
-                    seen.add(head[0].sequence.id)
-                    yield from self._receive(head)
-                if head:
-                    return
-            elif wait:
-                self._device.wait(head)
-            else:
+            flight = self._in_flight[0]
+            tokens = flight.tokens
+            if not tokens and not wait:
                 return
+            while tokens and (wait or self._ring.poll(tokens[0].index) is not None):
+                if tokens[0].sequence.id in seen:
+                    return
+                seen.add(tokens[0].sequence.id)
+                yield from self._receive(tokens)
+            if tokens:
+                return
+            self._land(flight)
             self._in_flight.popleft()
             wait = False
+
+    def _land(self, flight: _Flight) -> None:
+        """Of a batch whose tokens are all here: its end, which is here or about to come, and its time."""
+        if flight.end is None:
+            return
+        self._device.wait(flight.end)
+        if flight.begin is not None:
+            self._scheduler.took(flight.batch, 1000 * self._device.elapsed_ms(flight.begin, flight.end))
 
     def _receive(self, tokens: deque[Launched]) -> Iterator[StepOutput]:
         """Wait for the first of `tokens` and take it; an output, unless its sequence has ended meanwhile."""

@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from itertools import chain, takewhile, zip_longest
 
 from imp_runtime.block_manager import BlockManager
+from imp_runtime.chunk_times import ChunkTimes
 from imp_runtime.paging import Paging, blocks_for
 from imp_runtime.plan import BLOCK_TOKENS, LAST_TOKEN, NO_LEDGER, TOP_ENTRIES
 from imp_runtime.sequence import Finish, Sequence, Status
 
 MOST_TOKENS = TOP_ENTRIES // 2  # that one batch chooses: the next is launched before they are read
-# Predicted time of rows of prompts that running answers wait for, who are to wait for 25 ms at most. With 18,000 gaps
-# beside a prompt of 16,000 tokens were 22 ms, of 32 streams 29 at most (8B, H200).
-CHUNK_US = 15_000
+CHUNK_US = 20_000  # of rows of prompts that running answers wait for, who are to wait for 25 ms at most
 SHARED_ROWS = (
     512  # of prompts while others wait for their first token: 2,048 gain 4 % and would keep them four times as long
 )
@@ -47,21 +46,14 @@ class Batch:
     """What one program runs: rows of these sequences. `rows`: of the program, 1 or the most.
 
     `together`: the tokens that are chosen after them are chosen in the same launches. No sequence after which one is
-    chosen comes behind one after which none is.
+    chosen comes behind one after which none is. `predicted_us`: of rows of prompts, as many as CHUNK_US was thought to
+    be enough for, whose time `took` wants to know; else 0.
     """
 
     rows: int
     sequences: tuple[Run, ...]
     together: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """A program of `rows` rows, and how long a full run of one sequence takes: its first rows, and its last ones."""
-
-    rows: int
-    first_us: float
-    last_us: float
+    predicted_us: float = 0.0
 
 
 class Scheduler:
@@ -73,9 +65,9 @@ class Scheduler:
 
     With rows of prompts, or behind them, comes one step of every sequence that can take one, so neither starves the
     other. Of `together`, (rows, least sequences) each, ascending, a program is taken that runs steps of several at
-    once; without any, each sequence takes its steps alone. `chunks`, ascending, are the programs of prompts: while
-    there are answers, as many rows are taken as CHUNK_US is enough for, of a context of `context`; all, where that is
-    not known; and while several prompts wait, no more than SHARED_ROWS.
+    once; without any, each sequence takes its steps alone. While there are answers, as many rows of prompts are taken
+    as CHUNK_US is enough for by `times`; all, where these are not known; and while several prompts wait, no more than
+    SHARED_ROWS.
     When blocks run out, the youngest sequence loses its own and is computed again later.
     Because the device works strictly in order, a block counts as computed as soon as its work has been chosen: whoever
     shares it is launched later.
@@ -91,8 +83,7 @@ class Scheduler:
         paging: Paging | None = None,
         *,
         together: Sequences[tuple[int, int]] = (),
-        chunks: Sequences[Chunk] = (),
-        context: int = 1,
+        times: ChunkTimes | None = None,
         share_answers: bool = True,
     ) -> None:
         self.waiting: deque[Sequence] = deque()
@@ -100,8 +91,7 @@ class Scheduler:
         self._held = False  # nobody is admitted
         self._rows = rows
         self._together = together
-        self._chunks = [chunk for chunk in chunks if chunk.first_us]
-        self._context = context
+        self._times = times
         self._share_answers = share_answers
         self._ends = min(MOST_TOKENS, together[-1][0]) if together else MOST_TOKENS  # of a batch
         self._manager = manager
@@ -196,6 +186,11 @@ class Scheduler:
             self._free_slots.append(slot)
             self._manager.free(blocks)
 
+    def took(self, batch: Batch, us: float) -> None:
+        """What a batch with a prediction took on the device."""
+        if self._times is not None:
+            self._times.took(batch.predicted_us, us)
+
     def next(self) -> Batch | None:
         """The next piece of work, counted as launched; None when tokens on their way must be read first."""
         with self._lock:
@@ -238,32 +233,22 @@ class Scheduler:
         """Rows of prompts, and if steps go together those of `decodable` with them; None: no blocks."""
         self.begin_round()
         riding = decodable[: min(self._ends - 1, self._rows // 2)] if self._together else []
+        position = max(s.cached for s in prefilling)
+        answering = any(s.answering for s in self.running)
+        times = self._times if answering else None
         rows = self._rows
-        if any(s.answering for s in self.running):
-            rows = self._rows_in_time(max(s.cached for s in prefilling))
-        elif len(prefilling) > 1 or self.waiting:
+        if times:
+            rows = times.rows_in(CHUNK_US, position)
+        elif not answering and (len(prefilling) > 1 or self.waiting):
             rows = min(rows, SHARED_ROWS)
         left = max(rows - len(riding), rows // 2)
         prompts = self._prompts(prefilling, left, self._ends - len(riding))
         if not prompts:
             return None
-        return Batch(self._rows, self._steps_of(riding) + prompts, together=bool(self._together))
-
-    def _rows_in_time(self, position: int) -> int:
-        """As many rows of a prompt as CHUNK_US is enough for from `position` on, of the smallest program at least.
-
-        Numbers of rows between those of two programs take times between theirs.
-        """
-        rows, before = self._rows, 0.0
-        for i, chunk in enumerate(self._chunks):
-            time = chunk.first_us + (chunk.last_us - chunk.first_us) * min(position / self._context, 1)
-            if time > CHUNK_US:
-                if i == 0:
-                    return chunk.rows
-                smaller = self._chunks[i - 1].rows
-                return smaller + int((chunk.rows - smaller) * max(CHUNK_US - before, 0) / (time - before))
-            before = time
-        return rows
+        runs = self._steps_of(riding) + prompts
+        taken = sum(len(run.tokens) for run in runs)
+        predicted = times.predicted_us(taken, position) if times and taken >= rows else 0.0
+        return Batch(self._rows, runs, together=bool(self._together), predicted_us=predicted)
 
     def _admit(self) -> None:
         while self._free_slots and not self._held and (sequence := self._first()) is not None:
@@ -329,6 +314,8 @@ class Scheduler:
             mine[first:end] = [0] * (end - first - len(blocks)) + blocks
             self._manager.free(own)
         sequence.cached = end * BLOCK_TOKENS
+        if sequence.named >= first:
+            sequence.named = max(sequence.named, end)
         sequence.moved = True
 
     def _take(self, sequence: Sequence, tokens: int) -> bool:
@@ -356,6 +343,11 @@ class Scheduler:
             blocks[begin:end] = [0] * (end - begin)
             sequence.begins[group] = end
             self._manager.free(given[::-1])
+
+    def _name_known(self, sequence: Sequence, position: int) -> None:
+        """Name what is full before a position, and has no name so far."""
+        self._name_blocks(sequence, sequence.named, position // BLOCK_TOKENS)
+        sequence.named = max(sequence.named, position // BLOCK_TOKENS)
 
     def _name_blocks(self, sequence: Sequence, first: int, last: int) -> None:
         """The blocks at places `first` to `last`, full of known and launched tokens, may be shared from now on."""
@@ -391,7 +383,7 @@ class Scheduler:
         sequence.served = self._clock
         tokens = sequence.tokens(start, end)
         sequence.launched += samples
-        self._name_blocks(sequence, start // BLOCK_TOKENS, end // BLOCK_TOKENS)
+        self._name_known(sequence, end)
         return self._run(sequence, start, tokens, samples)
 
     def _step(self, sequence: Sequence) -> Run:
@@ -431,14 +423,14 @@ class Scheduler:
 
     def _release(self, sequence: Sequence) -> None:
         # Beyond the known tokens lies what was launched for tokens that nobody will read.
-        self._name_blocks(sequence, 0, min(sequence.cached, sequence.known) // BLOCK_TOKENS)
+        self._name_known(sequence, min(sequence.cached, sequence.known))
         self.running.remove(sequence)
         self._free_slots.append(sequence.slot)
         if sequence.ledger != NO_LEDGER:
             self._free_ledgers.append(sequence.ledger)
         places = zip_longest(*sequence.blocks, fillvalue=0)
         self._manager.free([block for block in chain.from_iterable(places) if block])
-        sequence.blocks, sequence.begins = [], []
+        sequence.blocks, sequence.begins, sequence.named = [], [], 0
         sequence.slot = -1
         sequence.ledger = NO_LEDGER
         sequence.cached = 0

@@ -43,7 +43,8 @@ class Sequence:
     told where the sequence stands. `prompt_cached` counts the prompt tokens that were in the prefix cache when the
     sequence first got its slot. `names` are those of its first full places, as far as they have been asked for.
     `blocks` are those that it holds of each group of layers, by place (see paging.py), 0 where it has given them back;
-    `begins` are the first places of these, `told` is the place up to which the device knows all.
+    `begins` are the first places of these, `told` is the place up to which the device knows all, `named` that up to
+    which they have their names.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Sequence:
     blocks: list[list[int]] = field(default_factory=list)
     begins: list[int] = field(default_factory=list)
     told: int = 0
+    named: int = 0
     served: int = 0
     finish: Finish | None = None
     constraint: TokenMask | None = None

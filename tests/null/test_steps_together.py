@@ -13,10 +13,11 @@ from tiny_artifact import STOP, kernel, make_plan, write_tiny
 
 from imp_runtime.artifact import Artifact
 from imp_runtime.block_manager import BlockManager
+from imp_runtime.chunk_times import Chunk, ChunkTimes
 from imp_runtime.engine import Engine
 from imp_runtime.plan import LAST_TOKEN, TOP_ENTRIES, Plan, Program
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.scheduler import CHUNK_US, SHARED_ROWS, Batch, Chunk, Scheduler
+from imp_runtime.scheduler import CHUNK_US, SHARED_ROWS, Batch, Scheduler
 from imp_runtime.sequence import Sequence
 from imp_server.cli import execute
 
@@ -27,10 +28,10 @@ def running(
     count: int,
     blocks: int = 1000,
     programs: tuple[tuple[int, int], ...] = PROGRAMS,
-    chunks: list[Chunk] | None = None,
+    times: ChunkTimes | None = None,
 ) -> tuple[Scheduler, list[Sequence]]:
     """`count` sequences whose prompts have been run."""
-    scheduler = Scheduler(64, 1, 300, BlockManager(blocks), together=programs, chunks=chunks or [])
+    scheduler = Scheduler(64, 1, 300, BlockManager(blocks), together=programs, times=times)
     every = [Sequence(i, tuple(range(3)), SamplingParams(), 0, 1000) for i in range(count)]
     for sequence in every:
         scheduler.add(sequence)
@@ -112,8 +113,8 @@ def test_who_waits_for_the_host_has_a_step_between() -> None:
 
 
 def test_answers_wait_for_as_many_rows_as_there_is_time_for() -> None:
-    chunks = [Chunk(64, 4_000, 8_000), Chunk(512, 30_000, 60_000)]
-    scheduler = Scheduler(64, 1, 512, BlockManager(1000), together=PROGRAMS, chunks=chunks, context=10_000)
+    times = ChunkTimes([Chunk(64, 4_000, 8_000), Chunk(512, 30_000, 60_000)], 10_000)
+    scheduler = Scheduler(64, 1, 512, BlockManager(1000), together=PROGRAMS, times=times)
     scheduler.add(Sequence(0, tuple(range(700)), SamplingParams(), 0, 1000))
     assert [rows_of(scheduler.next()) for _ in range(3)] == [{0: 512}, {0: 188}, {0: 1}], "nobody waits"
     time = CHUNK_US / 1000
@@ -140,9 +141,66 @@ def test_a_prompt_by_itself_takes_all_rows_and_several_share_fewer() -> None:
     assert rows_of(scheduler.next()) == {2: 2048}
 
 
+def test_what_chunks_take_corrects_what_is_expected() -> None:
+    """The device takes 0.9 times what was predicted of a prompt's first rows, and 1.9 of its last."""
+    times = ChunkTimes([Chunk(64, 4_000, 8_000), Chunk(128, 6_000, 12_000), Chunk(512, 25_000, 45_000)], 16_000)
+    scheduler = Scheduler(64, 1, 512, BlockManager(2000), together=PROGRAMS, times=times)
+    scheduler.add(Sequence(0, (1, 2, 3), SamplingParams(), 0, 1000))
+    assert rows_of(scheduler.next()) == {0: 3}
+    long = Sequence(1, tuple(range(16_000)), SamplingParams(), 0, 10)
+    scheduler.add(long)
+    taken = []
+    while long.cached < 15_500:
+        at = long.cached
+        batch = scheduler.next()
+        assert batch is not None
+        predicted = times.predicted_us(sum(rows_of(batch).values()), at)
+        assert batch.predicted_us == predicted
+        taken.append(predicted * (0.9 + at / 16_000))
+        scheduler.took(batch, taken[-1])
+    assert len(taken) > 30
+    assert max(taken) < 1.1 * CHUNK_US
+    assert min(taken[1:]) > 0.9 * CHUNK_US
+    small = Sequence(2, (5, 6, 7), SamplingParams(), 0, 10)
+    scheduler.finish(long, "abort")
+    scheduler.add(small)
+    batch = scheduler.next()
+    assert batch is not None
+    assert (rows_of(batch), batch.predicted_us) == ({2: 3, 0: 1}, 0.0), "of whole programs only"
+
+
+def test_the_engine_takes_the_time_of_chunks(tmp_path: Path) -> None:
+    """A device that is half as fast as predicted gets half as many rows at a time."""
+    plan, us = make_plan(), {8: 0.1 * CHUNK_US, 24: 1.1 * CHUNK_US}
+    programs = tuple(
+        dataclasses.replace(p, first_us=us[p.rows], last_us=us[p.rows])
+        if p.name.startswith("forward_r") and p.rows > 1
+        else p
+        for p in plan.targets[0].programs
+    )
+    plan = dataclasses.replace(plan, targets=(dataclasses.replace(plan.targets[0], programs=programs),))
+    device = FakeDevice(2)
+    engine = Engine(Artifact.open(write_tiny(tmp_path / "tiny.impc", plan)), device)
+    greedy = SamplingParams(max_tokens=1000, ignore_eos=True)
+    engine.add((1, 2, 3), greedy)
+    while not engine.step():
+        pass
+    chunks: list[int] = []
+
+    def elapsed(_begin: object, _end: object) -> float:
+        chunks.append(len(device.forwarded))
+        return 2 * CHUNK_US / 1000 * (0.1 + (chunks[-1] - 8) / 16)
+
+    with patch.object(device, "elapsed_ms", elapsed):
+        engine.add(tuple(n % 5 + 8 for n in range(400)), greedy)
+        while len(chunks) < 9:
+            engine.step()
+    assert chunks[0] == 8 + int(16 * 0.9)
+    assert chunks[6:] == [8 + int(16 * 0.4)] * 3
+
+
 def test_a_slow_model_takes_the_least_rows() -> None:
-    chunks = [Chunk(64, 50_000, 90_000), Chunk(512, 300_000, 600_000)]
-    scheduler, _ = running(40, chunks=chunks)
+    scheduler, _ = running(40, times=ChunkTimes([Chunk(64, 50_000, 90_000), Chunk(512, 300_000, 600_000)], 1000))
     scheduler.add(Sequence(40, tuple(range(800)), SamplingParams(), 0, 1000))
     assert rows_of(scheduler.next()) == {40: 49, **dict.fromkeys(range(15), 1)}
 

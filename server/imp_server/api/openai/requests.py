@@ -21,7 +21,7 @@ from imp_server.generation.options import Options
 class CompletionBody(GenerationBody):
     """POST /v1/completions."""
 
-    prompt: str | list[str] | list[Token] | list[list[Token]]
+    prompt: str | list[Token] | list[str] | list[list[Token]]  # ids early: a long list of what else it might be is slow
     suffix: str | None = None
     echo: bool | None = None
     best_of: Choices | None = None
