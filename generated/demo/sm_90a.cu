@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text ad95477aa8747a55
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 2ec99efc4538357d
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -449,16 +449,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_0(
 static_assert(sizeof(encode_0_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 163,840 of other data a launch
-// forward_r64 layers.0.q_k_v and 5 more · grid (4, 1, 1), 384 threads
+// forward_r64 layers.0.q_k_v and 5 more · grid (8, 1, 1), 256 threads
 using gemm_0_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_0_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_0_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_0(
+static_assert(gemm_0_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_0_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_0(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -564,14 +564,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_1(
 static_assert(sizeof(encode_1_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 98,304 of other data a launch
-// forward_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
+// forward_r64 layers.0.attn_output and 5 more · grid (4, 1, 1), 256 threads
 using gemm_1_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_1_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
+static_assert(gemm_1_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_1_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_1(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -592,15 +592,15 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_1(
 static_assert(sizeof(gemm_1_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Gated · 417,792 bytes of weights, 229,376 of other data a launch
-// forward_r64 layers.0.gated.products and 5 more · grid (12, 1, 1), 384 threads
+// forward_r64 layers.0.gated.products and 5 more · grid (24, 1, 1), 256 threads
 using gemm_2_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = true, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = true, .experts = 0, .used = 0},
     imp::Silu,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_2_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_2_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_2(
+static_assert(gemm_2_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_2_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_2(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -644,14 +644,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_2(
 static_assert(sizeof(encode_2_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 163,840 of other data a launch
-// forward_r64 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
+// forward_r64 layers.0.down and 5 more · grid (4, 1, 1), 256 threads
 using gemm_3_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 768, .tokens = 64, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_3_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_3(
+static_assert(gemm_3_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_3_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_3(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -689,14 +689,14 @@ extern "C" __global__ void __launch_bounds__(32, 1) advance_0(
 static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 557,056 of other data a launch
-// logits_r64 logits · grid (16, 1, 1), 384 threads
+// logits_r64 logits · grid (32, 1, 1), 256 threads
 using gemm_4_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 64, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_4_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_4(
+static_assert(gemm_4_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_4_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_4(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -759,16 +759,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_3(
 static_assert(sizeof(encode_3_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
-// forward_r128 layers.0.q_k_v and 5 more · grid (8, 1, 1), 384 threads
+// forward_r128 layers.0.q_k_v and 5 more · grid (16, 1, 1), 256 threads
 using gemm_5_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_5_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_5_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_5(
+static_assert(gemm_5_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_5_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_5(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -874,14 +874,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_4(
 static_assert(sizeof(encode_4_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
-// forward_r128 layers.0.attn_output and 5 more · grid (4, 1, 1), 384 threads
+// forward_r128 layers.0.attn_output and 5 more · grid (8, 1, 1), 256 threads
 using gemm_6_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_6_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_6_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
+static_assert(gemm_6_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_6_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_6(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -902,15 +902,15 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_6(
 static_assert(sizeof(gemm_6_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Gated · 417,792 bytes of weights, 458,752 of other data a launch
-// forward_r128 layers.0.gated.products and 5 more · grid (24, 1, 1), 384 threads
+// forward_r128 layers.0.gated.products and 5 more · grid (48, 1, 1), 256 threads
 using gemm_7_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = true, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 768, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = true, .experts = 0, .used = 0},
     imp::Silu,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
-static_assert(gemm_7_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_7_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_7(
+static_assert(gemm_7_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_7_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_7(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -954,14 +954,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_5(
 static_assert(sizeof(encode_5_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
-// forward_r128 layers.0.down and 5 more · grid (4, 1, 1), 384 threads
+// forward_r128 layers.0.down and 5 more · grid (8, 1, 1), 256 threads
 using gemm_8_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 768, .tokens = 128, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_8_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_8_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
+static_assert(gemm_8_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_8_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_8(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -982,14 +982,14 @@ extern "C" __global__ void __launch_bounds__(384, 1) gemm_8(
 static_assert(sizeof(gemm_8_t::Args) == 10 * 8, "the plan leaves out a field");
 
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
-// logits_r128 logits · grid (32, 1, 1), 384 threads
+// logits_r128 logits · grid (64, 1, 1), 256 threads
 using gemm_9_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 128, .block_tokens = 64, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
-static_assert(gemm_9_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_9_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_9(
+static_assert(gemm_9_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_9_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_9(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1033,16 +1033,16 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_6(
 static_assert(sizeof(encode_6_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 1,310,720 of other data a launch
-// forward_r512 layers.0.q_k_v and 5 more · grid (32, 1, 1), 384 threads
+// forward_r512 layers.0.q_k_v and 5 more · grid (64, 1, 1), 256 threads
 using gemm_10_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
-static_assert(gemm_10_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_10_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_10(
+static_assert(gemm_10_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_10_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_10(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1148,14 +1148,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_7(
 static_assert(sizeof(encode_7_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 786,432 of other data a launch
-// forward_r512 layers.0.attn_output and 5 more · grid (16, 1, 1), 384 threads
+// forward_r512 layers.0.attn_output and 5 more · grid (32, 1, 1), 256 threads
 using gemm_11_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_11_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_11_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_11(
+static_assert(gemm_11_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_11_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_11(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1228,14 +1228,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_8(
 static_assert(sizeof(encode_8_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 1,310,720 of other data a launch
-// forward_r512 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
+// forward_r512 layers.0.down and 5 more · grid (32, 1, 1), 256 threads
 using gemm_13_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 768, .tokens = 512, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_13_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_13_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_13(
+static_assert(gemm_13_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_13_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_13(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1394,14 +1394,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_10(
 static_assert(sizeof(encode_10_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,145,728 of other data a launch
-// forward_r2048 layers.0.attn_output and 5 more · grid (64, 1, 1), 384 threads
+// forward_r2048 layers.0.attn_output and 5 more · grid (128, 1, 1), 256 threads
 using gemm_15_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 256, .tokens = 2048, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 256, .tokens = 2048, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
-static_assert(gemm_15_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_15_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_15(
+static_assert(gemm_15_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_15_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_15(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,
@@ -1474,14 +1474,14 @@ extern "C" __global__ void __launch_bounds__(256, 1) encode_11(
 static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 5,242,880 of other data a launch
-// forward_r2048 layers.0.down and 5 more · grid (64, 1, 1), 384 threads
+// forward_r2048 layers.0.down and 5 more · grid (128, 1, 1), 256 threads
 using gemm_17_t = imp::GemmWgmma<
-    imp::WgmmaConfig{.cols = 768, .tokens = 2048, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .paired = false, .experts = 0, .used = 0},
+    imp::WgmmaConfig{.cols = 768, .tokens = 2048, .block_tokens = 64, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .halves = false, .rows = 64, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
-static_assert(gemm_17_t::kThreads == 384, "the plan launches another number of threads");
-static_assert(gemm_17_t::kSharedBytes == 66112, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(384, 1) gemm_17(
+static_assert(gemm_17_t::kThreads == 256, "the plan launches another number of threads");
+static_assert(gemm_17_t::kSharedBytes == 65856, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(256, 1) gemm_17(
     const std::uint8_t* panels,
     const float* factors,
     const std::uint8_t* plane_0,

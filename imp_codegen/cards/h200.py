@@ -39,7 +39,9 @@ CARD = Card(
             # 128 columns of a tile of rows x tokens. 256 x 64 from a product alone, with float sums not measured.
             **{"half 128x128": 1.89, "half 256x64": 1.76, "half 128x64": 1.17},
             **{"half 128x128 float": 2.03, "half 256x64 float": 2.03, "half 128x64 float": 1.29},
-            **{"half 256": 1.57, "half 128": 1.16, "half 64": 0.94},  # an H100's, gate and up of an 8B model
+            **{"half 256": 1.57, "half 128": 1.16},  # an H100's, gate and up of an 8B model
+            # 128, 64 and 192 rows by 128 columns, all matrices of an 8B in Q8_0 (2026-11-27)
+            **{"half 64": 0.9, "half 64 of 64": 0.6, "half 64 of 192": 1.1},
             # 256 rows by 128 columns, an H100's, gate and up of an 8B in Q8_0 and Q4_K, which differ by 20 % and less
             **{"half pairs 64": 0.58, "half pairs 32": 0.5},
             **{"half batch 8": 1.75, "half batch 16": 1.8, "half batch 32": 2.1, "half batch 64": 2.9},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.encode import PEAK
 from imp_codegen.kernels.expert_places import Places
@@ -11,13 +13,16 @@ from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.kernels.stream import activation
 from imp_codegen.ops import Add, Gated, Route
 
-_ROWS = 128  # of a tile: two warpgroups, 64 each
-_WARPS = 8
-_TOKENS = {
-    256: 1.0,
-    128: 0.65,
-    64: 0.55,
-}  # of a tile, and the time that it takes (H100): the narrower, the less is hidden
+_ROWS = 128  # of a tile, usually: two warpgroups, 64 each
+# Rows and tokens of a tile, and the time that it takes (H100): the narrower, the less is hidden. With few tokens a
+# warpgroup waits for itself, so that one alone takes two thirds of the time of two, and three little more (H200).
+_TILES = {
+    (128, 256): 1.0,
+    (128, 128): 0.65,
+    (128, 64): 0.55,
+    (192, 64): 0.66,
+    (64, 64): 0.36,
+}
 _PAIRS = {
     256: 1.0,
     128: 0.65,
@@ -53,22 +58,27 @@ def gemm(
     cap: float = 0.0,
 ) -> KernelSpec:
     """One launch, as panel_gemm says it; `gated` and `places` as PanelTile does."""
-    tiles = row_tiles(_ROWS // 2, linears[:1]) if gated else row_tiles(_ROWS, linears)
-    halves = not places and _halves(low.target.sms, tiles, -(-linears[0].weight.cols // 128))
-    tokens = places.tile if places else _tile_tokens(low.target.sms, tiles, low.rows, halves)
+
+    def tiles(rows: int) -> int:
+        return row_tiles(rows // 2, linears[:1]) if gated else row_tiles(rows, linears)
+
+    halves = not places and _halves(low.target.sms, tiles(_ROWS), -(-linears[0].weight.cols // 128))
+    rows, tokens = (_ROWS, places.tile) if places else _tile(low.target.sms, tiles, low.rows, halves)
     per_sm = 2 if places and tokens <= 64 else 1
     stages = min(_MOST_STAGES, _RING // per_sm // (tokens * LINE))
+    warps = rows // 16
+    kind = f"half {'pairs ' if per_sm > 1 else ''}{tokens}"
     tile = PanelTile(
         stage="GemmWgmma",
         header="stage/gemm_wgmma",
         config="WgmmaConfig",
-        fields=(("halves", halves),),
-        kind=f"half pairs {tokens}" if per_sm > 1 else f"half {tokens}",
+        fields=(("halves", halves), *((("rows", rows),) if rows != _ROWS else ())),
+        kind=kind if rows == _ROWS else f"{kind} of {rows}",
         mma="f16",
-        rows=_ROWS,
+        rows=rows,
         tokens=tokens,
-        threads=(_WARPS + 4) * 32,
-        shared_bytes=ring_bytes(tokens, stages, _WARPS),
+        threads=(warps + 4) * 32,
+        shared_bytes=ring_bytes(tokens, stages, warps),
         types=(activation(gated) if gated else Cpp("NoGate"),),
         ends=_ENDS,
         halves=halves,
@@ -89,14 +99,14 @@ def _halves(sms: int, row_tiles: int, groups: int) -> bool:
     return 4 * row_tiles <= sms and groups >= 2 * _HALF_GROUPS
 
 
-def _tile_tokens(sms: int, row_tiles: int, rows: int, halves: bool) -> int:
-    """Those with which the waves of tiles take the least time; of two that are alike, the wider.
+def _tile(sms: int, row_tiles: Callable[[int], int], rows: int, halves: bool) -> tuple[int, int]:
+    """Rows and tokens with which the waves of tiles take the least time; of two that are alike, the first.
 
     Halves of sums are made side by side where all fit in a wave.
     """
 
-    def time(tokens: int) -> float:
-        tiles = row_tiles * -(-rows // tokens)
-        return (0.5 if halves and 2 * tiles <= sms else -(-tiles // sms)) * _TOKENS[tokens]
+    def time(tile: tuple[int, int]) -> float:
+        tiles = row_tiles(tile[0]) * -(-rows // tile[1])
+        return (0.5 if halves and 2 * tiles <= sms else -(-tiles // sms)) * _TILES[tile]
 
-    return min(_TOKENS, key=time)
+    return min(_TILES, key=time)

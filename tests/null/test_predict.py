@@ -43,7 +43,7 @@ def planned(model: str, quant: str, card: str) -> Plan:
 
 @pytest.mark.parametrize("key", ROWS, ids=" ".join)
 def test_predictions_are_near_what_was_measured(key: Key) -> None:
-    """Prompts, whose rows are older than gated products, no more than 30 % too fast, those of short products 60.
+    """Prompts, whose rows are older than gated products and tiles of 64 rows, at most 30 % too fast; short products 65.
 
     Decode within what it was off by in November 2026: 14 % below (the demo) to 8 above.
     """
@@ -53,7 +53,7 @@ def test_predictions_are_near_what_was_measured(key: Key) -> None:
     what, _, depth = test.partition(" @ d")
     kind, tokens = what[:2], int(what[2:])
     if kind == "pp":
-        rate, low, high = predict_prompt(plan, card, tokens), -0.25, 0.6 if model in SHORT else 0.3
+        rate, low, high = predict_prompt(plan, card, tokens), -0.25, 0.65 if model in SHORT else 0.3
     else:
         rate, low, high = predict_decode(plan, card, max(int(depth or 0), 1) + (tokens + 1) / 2), -0.14, 0.08
     assert low <= rate / ROWS[key] - 1 <= high

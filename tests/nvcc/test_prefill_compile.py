@@ -58,10 +58,12 @@ def pair(layout: str, tile_cols: int, cols: int) -> tuple[str, str]:
     return (f"imp::Matrix<imp::{layout}<imp::TileShape{{1, {tile_cols}}}>, 12288, {cols}>",) * 2
 
 
-def wgmma(layout: str, tile_cols: int, cols: int, tokens: int, extra: str = "", gate: str = "NoGate") -> str:
+def wgmma(
+    layout: str, tile_cols: int, cols: int, tokens: int, extra: str = "", gate: str = "NoGate", rows: int = 128
+) -> str:
     """C++ type of the product of two by warpgroups."""
     fields = f".accumulate = {str(bool(extra)).lower()}, .biased = 2, .halves = {str(extra == 'halves').lower()}"
-    fields += f", .paired = {str(gate != 'NoGate').lower()}"
+    fields += f", .rows = {rows}, .paired = {str(gate != 'NoGate').lower()}"
     matrices = (f"imp::{gate}", *pair(layout, tile_cols, cols))
     return panels("GemmWgmma", "WgmmaConfig", matrices, cols, tokens, fields)
 
@@ -187,6 +189,9 @@ WGMMA: dict[str, tuple[str, tuple[str, ...]]] = {
     "q6_k_gated": (wgmma("Q6_K", 4096, 4096, 128, gate="Gelu"), GEMM_PANELS),
     "bf16_gated": (wgmma("BF16", 2048, 4096, 256, gate="Silu"), GEMM_PANELS),
     "q8_0_64": (wgmma("Q8_0", 4096, 12288, 64), GEMM_PANELS),
+    "q4_k_64_of_64": (wgmma("Q4_K", 4096, 12288, 64, "halves", rows=64), GEMM_PANELS),
+    "q8_0_gated_of_192": (wgmma("Q8_0", 4096, 4096, 64, gate="Silu", rows=192), GEMM_PANELS),
+    "bf16_gated_of_192": (wgmma("BF16", 2048, 4096, 64, gate="Silu", rows=192), GEMM_PANELS),
     "q4_k_256": (wgmma("Q4_K", 4096, 4096, 256, "add"), GEMM_PANELS),
     "q6_k_256": (wgmma("Q6_K", 4096, 12288, 256), GEMM_PANELS),
     "q6_k_128": (wgmma("Q6_K", 4096, 4096, 128), GEMM_PANELS),

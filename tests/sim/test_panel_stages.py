@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -61,6 +62,7 @@ class Product:
     tokens: int
     stride: int
     block_tokens: int = 64
+    block_rows: int = 128  # of a tile by warpgroups
     offset: int = 0
     accumulate: bool = False
     scale: float = 1.0
@@ -91,7 +93,7 @@ class Product:
         paired = f", .paired = {str(bool(self.gate)).lower()}"
         if self.warps:
             return f"imp::GemmMma<imp::MmaConfig{{{config}{self.warps.fields()}{paired}}}, {gate}, {matrices}>"
-        config += f", .halves = {str(self.halves).lower()}{paired}"
+        config += f", .halves = {str(self.halves).lower()}, .rows = {self.block_rows}{paired}"
         return f"imp::GemmWgmma<imp::WgmmaConfig{{{config}}}, {gate}, {matrices}>"
 
     def source(self, name: str) -> str:
@@ -121,6 +123,8 @@ BY_WARPGROUPS = {
     "halves": Product(HALVES, 768, 256, 192, block_tokens=256, accumulate=True, halves=True),
     "halves_128": Product(HALVES, 768, 256, 192, block_tokens=128, accumulate=True, halves=True),
     "halves_small": Product(HALVES, 768, 64, 192, accumulate=True, halves=True, grid=4),  # by two CTAs each
+    "halves_small_64": Product(HALVES, 768, 64, 192, block_rows=64, accumulate=True, halves=True),
+    "halves_small_64_apart": Product(HALVES, 768, 64, 192, block_rows=64, accumulate=True, halves=True, grid=6),
     "odd_halves": Product(
         (Matrix("Q4_K", 70, (4, 256)), Matrix("Q6_K", 35, (4, 256))),
         cols=1280,
@@ -142,6 +146,9 @@ BY_WARPGROUPS = {
     "q8_0": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=256),
     "q8_0_128": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=256, stride=192, block_tokens=128),
     "q8_0_small": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=64, stride=192),
+    "q8_0_small_64": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=64, stride=192, block_rows=64),
+    "q8_0_small_192": Product((Matrix("Q8_0", 192, (2, 256)),), cols=512, tokens=64, stride=192, block_rows=192),
+    "gated_192": Product(2 * (Matrix("Q8_0", 100, (4, 128)),), 384, 64, stride=100, block_rows=192, gate="Silu"),
     "odd": Product(
         (Matrix("Q8_0", 35, (4, 224), bias=True),), cols=224, tokens=64, stride=39, offset=3, accumulate=True, scale=0.5
     ),
@@ -267,8 +274,9 @@ def multiply(
     if not product.halves:
         kernels.run(name, panels, factors, *given, None, None, None, None, y, step(n))
         return
-    left = placed(np.full((product.grid, 128 * product.block_tokens), np.nan, np.float32))
-    arrived = placed(np.zeros((-(-product.grid // 2), 8), np.uint32))
+    rows = product.block_rows
+    left = placed(np.full((product.grid, rows * product.block_tokens), np.nan, np.float32))
+    arrived = placed(np.zeros((-(-product.grid // 2), rows // 16), np.uint32))
     kernels.run(name, panels, factors, *given, None, None, left, arrived, y, step(n))
     assert not arrived.any()
 
@@ -319,9 +327,16 @@ def test_product(kernels: Kernels, name: str, n: int) -> None:
     np.testing.assert_array_equal(y, before)
 
 
-@pytest.mark.parametrize(("kind", "by"), [("q8_0", ""), ("q8_0", "_by_warps"), ("halves", "")])
-def test_no_bit_depends_on_the_chunk(kernels: Kernels, kind: str, by: str) -> None:
-    """Whatever else is in it, and however many tokens a tile has."""
+@pytest.mark.parametrize(
+    ("kind", "by", "few"),
+    [
+        ("q8_0", "", ("small", "small_64", "small_192")),
+        ("q8_0", "_by_warps", ("small",)),
+        ("halves", "", ("small", "small_64", "small_64_apart")),
+    ],
+)
+def test_no_bit_depends_on_the_chunk(kernels: Kernels, kind: str, by: str, few: tuple[str, ...]) -> None:
+    """Whatever else is in it, and however many tokens and rows a tile has."""
     big = PRODUCTS[kind + by]
     rng = np.random.default_rng(5)
     planes, _ = weights(big, rng)
@@ -331,8 +346,8 @@ def test_no_bit_depends_on_the_chunk(kernels: Kernels, kind: str, by: str) -> No
     multiply(kernels, kind + by, panels_of(x), placed(factors), [*planes, None], whole, 256)
     multiply(kernels, f"{kind}_128{by}", panels_of(x), placed(factors), [*planes, None], other, 256)
     np.testing.assert_array_equal(whole, other)
-    for first, n in ((0, 64), (37, 1), (90, 19)):
+    for (first, n), small in itertools.product(((0, 64), (37, 1), (90, 19)), few):
         part = placed(np.zeros((64, big.stride), np.float32))
         chunk = [np.resize(a[first : first + n], (64, *a.shape[1:])) for a in (x, factors)]
-        multiply(kernels, f"{kind}_small{by}", panels_of(chunk[0]), placed(chunk[1]), [*planes, None], part, n)
+        multiply(kernels, f"{kind}_{small}{by}", panels_of(chunk[0]), placed(chunk[1]), [*planes, None], part, n)
         np.testing.assert_array_equal(part[:n], whole[first : first + n])

@@ -69,9 +69,9 @@ struct PanelRing {
   }
 };
 
-// The packed weights of two rows of a group, this lane's block of each; of one matrix, or of two that are alike. `Memory`: how
-// they are asked for.
-template <class M, class Memory>
+// The packed weights of two rows of `Slots` groups, this lane's block of each; of one matrix, or of two that are alike. `Memory`:
+// how they are asked for.
+template <class M, class Memory, int Slots = 1>
 struct WeightFragments {
   using L = typename M::Layout;
   static constexpr int kLanes = 32 / L::kVector;
@@ -79,11 +79,11 @@ struct WeightFragments {
   static constexpr int kTileBlocks = L::kTile.cols / 32;
   const std::uint8_t* planes[2];
   int rows[2];
-  typename L::Lane lanes[2][kLanes];
+  typename L::Lane lanes[Slots][2][kLanes];
 
   // What a half of the blocks needs, or all that a format keeps together. Past the last group, and in one that is not
   // whole, the last block is there again: its activations are zeros.
-  __device__ __forceinline__ void load(int group, int half) {
+  __device__ __forceinline__ void load(int group, int half, int slot = 0) {
     const int block = min(group * 4 + lane_index() % 4, kBlocks - 1);
 #pragma unroll
     for (int r = 0; r < 2; r++) {
@@ -91,16 +91,16 @@ struct WeightFragments {
 #pragma unroll
       for (int i = 0; i < kLanes; i++) {
         if (kLanes > 1 && i * 2 / kLanes != half) continue;
-        lanes[r][i] = L::template load<Memory>(tile, rows[r] % L::kTile.rows, block % kTileBlocks * kLanes + i);
+        lanes[slot][r][i] = L::template load<Memory>(tile, rows[r] % L::kTile.rows, block % kTileBlocks * kLanes + i);
       }
     }
   }
   // The fragments of a panel's four steps.
-  __device__ __forceinline__ void unpack(int group, int half, std::uint32_t (&a)[4][4]) const {
+  __device__ __forceinline__ void unpack(int group, int half, std::uint32_t (&a)[4][4], int slot = 0) const {
     const int block = (group * 4 + lane_index() % 4) % kTileBlocks;
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      const HalfPairs w = L::halfs(lanes[r], block, half);
+      const HalfPairs w = L::halfs(lanes[slot][r], block, half);
 #pragma unroll
       for (int i = 0; i < 8; i++) a[i / 2][i % 2 * 2 + r] = w.pairs[i];
     }
