@@ -26,10 +26,14 @@ _ALONE_SECONDS = 1.5
 _REPEATED = 20
 
 
-async def stream(at: Address, prompt: Sequence[int], tokens: int, times: list[float]) -> None:
-    """Ask for a streamed greedy answer, and add to `times` when each event came. Raises RuntimeError if refused."""
-    asked = {"model": "any", "prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
-    body = json.dumps(asked | {"stream": True}).encode()
+def asked(prompt: Sequence[int], tokens: int) -> bytes:
+    """The body of a request for a streamed greedy answer."""
+    body = {"model": "any", "prompt": list(prompt), "max_tokens": tokens, "temperature": 0, "ignore_eos": True}
+    return json.dumps(body | {"stream": True}).encode()
+
+
+async def stream(at: Address, body: bytes, times: list[float]) -> None:
+    """Add to `times` when each event of an answer came. Raises RuntimeError if it is refused."""
     reader, writer = await asyncio.open_connection(*at, limit=1 << 20)
     try:
         writer.write(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -59,10 +63,11 @@ def prompt_of(rng: random.Random, length: int) -> list[int]:
 async def beside(at: Address, streams: int, prompt: int, rng: random.Random) -> None:
     """Print the gaps of running streams, alone and beside a long prompt."""
     arrived: list[list[float]] = [[] for _ in range(streams)]
-    running = [asyncio.create_task(stream(at, prompt_of(rng, 64), 1 << 14, times)) for times in arrived]
+    running = [asyncio.create_task(stream(at, asked(prompt_of(rng, 64), 1 << 14), times)) for times in arrived]
+    body = asked(prompt_of(rng, prompt), 1)
     await asyncio.sleep(2 * _ALONE_SECONDS)
     began, first = time.monotonic(), list[float]()
-    await stream(at, prompt_of(rng, prompt), 1, first)
+    await stream(at, body, first)
     for task in running:
         task.cancel()
     await asyncio.gather(*running, return_exceptions=True)
@@ -74,11 +79,11 @@ async def beside(at: Address, streams: int, prompt: int, rng: random.Random) -> 
 
 async def cached(at: Address, length: int, rng: random.Random) -> None:
     """Print how long the first token of a prompt takes that has run before."""
-    prompt = prompt_of(rng, length)
+    body = asked(prompt_of(rng, length), 1)
     taken = []
     for _ in range(1 + _REPEATED):
         began, first = time.monotonic(), list[float]()
-        await stream(at, prompt, 1, first)
+        await stream(at, body, first)
         taken.append(first[0] - began)
     print(f"first token of {length} tokens: {taken[0] * 1000:.1f} ms, cached {shown(taken[1:])}")
 
@@ -87,7 +92,7 @@ async def run(given: argparse.Namespace) -> None:
     url = urlsplit(given.server)
     at = url.hostname or "", url.port or 80
     rng = random.Random(1)
-    await stream(at, prompt_of(rng, given.cached), 16, [])  # warm
+    await stream(at, asked(prompt_of(rng, given.cached), 16), [])  # warm
     for streams in given.streams.split(","):
         await beside(at, int(streams), given.prompt, rng)
     await cached(at, given.cached, rng)
