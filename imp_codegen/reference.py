@@ -17,7 +17,7 @@ from imp_codegen.cache.f16 import FORMAT as F16
 from imp_codegen.formats import E2M1, E4M3, format_named
 from imp_codegen.graph import Floats, Graph, Op, Weight, floats, inputs
 from imp_codegen.kernels.placed import VECTOR
-from imp_codegen.layouts import placement
+from imp_codegen.layouts import Activation, placement
 from imp_codegen.stored import Stored
 from imp_runtime.artifact import Artifact
 from imp_runtime.plan import Plane
@@ -25,7 +25,8 @@ from imp_runtime.plan import Plane
 _WEIGHTS_AT_A_TIME = 1 << 24  # 64 MB as float32, several times that while they are decoded
 _FP4_PEAK = 6 * 448  # what a row's largest value becomes: the largest e2m1 times the largest e4m3
 _TIE = 5e-4  # of the step between two codes: what float32 sums in another order move a value by, and several times that
-
+# Digits of activations that move products about as far as sums of eight that are halfs: 4e-4 and 5e-4 of their rms.
+_HALF_SUMS = 10
 _FP4_TIE = 1e-4  # the same of codes of four bits, which have no more than 16 steps below them
 
 
@@ -34,7 +35,7 @@ class Weights:
     """Where the reference finds dequantised weights: rows(weight, start, stop) -> float32[stop - start, cols]."""
 
     rows: Callable[[Weight, int, int], Floats]
-    integer: Callable[[Weight], bool]
+    activation: Callable[[Weight], Activation]  # what the kernels of one row multiply a matrix with
 
     def vector(self, weight: Weight) -> Floats:
         """A norm weight or bias, float32[cols]."""
@@ -50,13 +51,13 @@ class Weights:
 
 
 def stored_weights(stored: Mapping[str, Stored]) -> Weights:
-    """The weights as a checkpoint has them; none is said to be multiplied by codes, as nothing is known of kernels."""
+    """The weights as a checkpoint has them; all are multiplied with floats, as nothing is known of kernels."""
 
     def rows(weight: Weight, start: int, stop: int) -> Floats:
         found = stored[weight.name]
         return found.format.dequantize(found.rows(start, stop))
 
-    return Weights(rows, lambda weight: False)
+    return Weights(rows, lambda weight: "bf16")
 
 
 def artifact_weights(artifact: Artifact) -> Weights:
@@ -75,7 +76,7 @@ def artifact_weights(artifact: Artifact) -> Weights:
         whole = layout.unpack(format_named(plane.format), packed, count, plane.cols, tile)
         return whole[start - first * tile.rows : stop - first * tile.rows]
 
-    return Weights(rows, lambda weight: placement(planes[weight.name])[0].activation == "q8")
+    return Weights(rows, lambda weight: placement(planes[weight.name])[0].activation)
 
 
 @dataclass(slots=True)
@@ -84,7 +85,7 @@ class Reference:
 
     Of a layer [k and v, or k, positions, kv heads, head_dim].
     Where rounded, its rows have the format `rows`, and with `ties` what lies next to the middle between two codes takes
-    the farther one, as it may in a kernel.
+    the farther one, as it may in a kernel; where sums are halfs this one is about as far off as those.
     """
 
     weights: Weights
@@ -106,7 +107,13 @@ class Reference:
 
     def given(self, x: Floats, weight: Weight) -> Floats:
         """x[tokens, cols] as the matrix multiplies them."""
-        return round_activations(x, self.ties) if self.rounded and self.weights.integer(weight) else x
+        match self.weights.activation(weight) if self.rounded else "bf16":
+            case "q8":
+                return round_activations(x, self.ties)
+            case "f16" if self.ties:
+                return _with_bits(x, _HALF_SUMS)
+            case _:
+                return x
 
     def append(self, layer: int, new: Floats) -> Floats:
         """Append `new` [k and v, or k, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
@@ -149,6 +156,12 @@ def round_activations(x: Floats, ties: bool = False) -> Floats:
     if ties:
         codes += np.sign(exact - codes) * (np.abs(exact - codes) > 0.5 - _TIE)
     return floats((codes * (peak / np.float32(127))).reshape(x.shape))
+
+
+def _with_bits(x: Floats, bits: int) -> Floats:
+    """Each number rounded to so many binary digits."""
+    parts, exponents = np.frexp(x)
+    return floats(np.ldexp(np.rint(np.ldexp(parts, bits)), exponents - bits))
 
 
 def round_fp4(x: Floats, ties: bool = False) -> Floats:

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 2ec99efc4538357d
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 1d2a55040658b394
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -54,7 +54,7 @@ static_assert(sizeof(embed_0_t::Args) == 5 * 8, "the plan leaves out a field");
 // step_r1 layers.0.qkv and 41 more · grid (132, 1, 1), 512 threads
 using qkv_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .halfs = false, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
@@ -117,7 +117,7 @@ static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a fiel
 // step_r1 layers.0.attn_output and 41 more · grid (132, 1, 1), 512 threads
 using project_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .halfs = false, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(project_0_t::kThreads == 512, "the plan launches another number of threads");
@@ -138,7 +138,7 @@ static_assert(sizeof(project_0_t::Args) == 5 * 8, "the plan leaves out a field")
 // step_r1 layers.0.gate_up and 41 more · grid (132, 1, 1), 512 threads
 using gate_up_0_t = imp::GatedGemv<
     imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .halfs = false, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreRows<0>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
@@ -163,7 +163,7 @@ static_assert(sizeof(gate_up_0_t::Args) == 6 * 8, "the plan leaves out a field")
 // step_r1 layers.0.down and 41 more · grid (132, 1, 1), 512 threads
 using project_1_t = imp::Gemv<
     imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
-    imp::EncodeConfig{.cols = 768, .warps = 16, .q8 = true, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::EncodeConfig{.cols = 768, .warps = 16, .q8 = true, .halfs = false, .dense = false, .norm = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::AddRows<0, 1.0f>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(project_1_t::kThreads == 512, "the plan launches another number of threads");
@@ -184,7 +184,7 @@ static_assert(sizeof(project_1_t::Args) == 5 * 8, "the plan leaves out a field")
 // step_r1 head and 7 more · grid (132, 1, 1), 512 threads
 using head_0_t = imp::Gemv<
     imp::GemvConfig{.warps = 16, .grid = 132, .slots = 2},
-    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
+    imp::EncodeConfig{.cols = 256, .warps = 16, .q8 = true, .halfs = false, .dense = false, .norm = true, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false},
     imp::StoreLogits<imp::LogitsConfig{.warps = 16, .biased = 0, .scale = 1.0f, .cap = 0.0f}>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(head_0_t::kThreads == 512, "the plan launches another number of threads");

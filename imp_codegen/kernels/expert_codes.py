@@ -15,7 +15,7 @@ _UNEVEN = 1.12
 def makes_codes(low: Lowering, pair: tuple[Weight, Weight], down: Weight, used: int) -> bool:
     """Whether they are made where that pair, gate and up, is multiplied: each block by one CTA."""
     unit = max(low.tile(weight).rows for weight in pair)
-    if low.several or low.wants_dense(down) or down.cols % _BLOCK or _BLOCK % unit:
+    if low.several or not low.wants_q8(down) or down.cols % _BLOCK or _BLOCK % unit:
         return False
     blocks = used * down.cols // _BLOCK
     return _most(low, blocks) * low.target.sms <= _UNEVEN * blocks

@@ -16,7 +16,7 @@ _SHAPES = (Shape(128, 8, 2, 2, 1.0), Shape(64, 8, 1, 2, 1.0), Shape(64, 8, 1, 1,
 
 def _half_sums(low: Lowering, weights: tuple[Weight, ...]) -> bool:
     """Whether the weights have so few bits that sums of halfs, which are twice as fast, lose nothing beside them."""
-    return not low.wants_dense(*weights)
+    return not low.wants_dense(*weights) and not low.wants_halfs(*weights)
 
 
 def peak(low: Lowering, weights: tuple[Weight, ...]) -> int:

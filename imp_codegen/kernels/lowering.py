@@ -166,6 +166,10 @@ class Lowering:
         """Whether one of the matrices is read with int8 activations."""
         return any(self.layout(w).activation == "q8" for w in weights)
 
+    def wants_halfs(self, *weights: Weight) -> bool:
+        """Whether one of the matrices is read with activations that are halfs."""
+        return any(self.layout(w).activation == "f16" for w in weights)
+
     def wants_dense(self, *weights: Weight) -> bool:
         """Whether one of the matrices is read with float activations."""
         return any(self.layout(w).activation == "bf16" for w in weights)

@@ -14,7 +14,7 @@ _MOST_BYTES = 96 << 10  # of a CTA's rows
 
 def takes(low: Lowering, vector: Vector, router: Linear) -> bool:
     """Whether its weights are floats, of a vector that is normed or lies in memory."""
-    return vector.plain and not low.wants_q8(router.weight) and _block_rows(router.weight.cols) > 0
+    return vector.plain and low.wants_dense(router.weight) and _block_rows(router.weight.cols) > 0
 
 
 def router_rows(low: Lowering, vector: Vector, router: Linear) -> KernelSpec:

@@ -50,7 +50,8 @@ def stream(
     stage = _stage(low, kind, matrices, encoded_bytes(low, vector, matrices, made=made) + held, paired, used)
     # Floats that would leave too little room for tiles are read where they lie.
     few_warps = 2 * stage.formula(low.target).warps < low.target.card.formulas.gemv_warps
-    in_place = not vector.norm and not vector.sum and not low.wants_q8(*matrices) and few_warps
+    only_floats = not low.wants_q8(*matrices) and not low.wants_halfs(*matrices)
+    in_place = not vector.norm and not vector.sum and only_floats and few_warps
     if in_place:
         stage = replace(stage, vector_bytes=0)
     chosen = choose(low.tables, stage.name, stage.formula(low.target))
@@ -94,6 +95,7 @@ def encode_config(
             ("cols", vector.value.width),
             ("warps", warps),
             ("q8", low.wants_q8(*matrices)),
+            ("halfs", low.wants_halfs(*matrices)),
             ("dense", low.wants_dense(*matrices) and not in_place),
             *norm_fields(vector),
             *((("made", True),) if made else ()),
@@ -118,9 +120,11 @@ def encoded_bytes(low: Lowering, vector: Vector, matrices: tuple[Weight, ...], *
     """Shared memory of the encoded vector: codes and scales, floats, sums of squares of each norm, a copy's barrier."""
     cols = vector.value.width
     codes = round_up(cols, 128) + round_up(cols // 4, 16) if low.wants_q8(*matrices) else 0
+    spans = round_up(-(-cols // 128) * 4, 16)
+    halfs = round_up(cols, 128) * 2 + spans if low.wants_halfs(*matrices) else 0
     floats = round_up(cols, 32) * 4 if low.wants_dense(*matrices) else 0
     sums = bool(vector.norm) + bool(vector.sum)
-    return codes + floats + sums * round_up(-(-cols // 128) * 4, 16) + (16 if made else 0)
+    return codes + halfs + floats + sums * spans + (16 if made else 0)
 
 
 def _stage(low: Lowering, kind: str, matrices: tuple[Weight, ...], vector_bytes: int, paired: bool, used: int) -> Stage:

@@ -36,6 +36,9 @@ _TILE_BYTES = 4800  # two rows of at most so many are one tile: a copy costs an 
 _WORKING_SET = 1 << 18  # raw bytes repacked at a time: with temporaries and output it stays within a core's L2 cache
 
 
+Activation = Literal["q8", "f16", "bf16"]
+
+
 @dataclass(frozen=True, slots=True)
 class Tile:
     """A contiguous piece of a plane: `rows` consecutive rows by `cols` weights."""
@@ -52,7 +55,8 @@ class Layout:
     `split(format, raw uint8[n, row bytes])` gives the sections of n rows, uint8[n, section bytes of a row] each, and
     `decode(format, *sections)` their weights as float32[n, k].
     `tile_weights` bounds rows * cols of a tile, but for a second row of few bytes: a lane's share of them fits
-    registers. `activation` is what the kernels multiply the weights with: int8 codes with a scale per 32, or floats.
+    registers. `activation` is what the kernels multiply the weights with: int8 codes with a scale per 32, halfs
+    with a scale per 128, or floats.
     `halfs`: a prompt's products may round weights to float16, as they have not more bits than are then left of them;
     those of codes always do. `planes`: the bfloat16 terms that hold a float exactly, for products that may not. `fp4`:
     its codes and scales are what FP4 tensor cores take (the header's `four_scales` and `factor`). `ragged`: rows may be
@@ -61,7 +65,7 @@ class Layout:
     """
 
     name: str
-    activation: Literal["q8", "bf16"]
+    activation: Activation
     tile_weights: int
     halfs: bool
     sections: tuple[Part, ...]

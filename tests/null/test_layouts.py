@@ -90,7 +90,7 @@ def test_formats_are_the_files_of_the_folder() -> None:
     assert tuple(layouts()) == names(imp_codegen.layouts)
     for name, layout in layouts().items():
         assert layout.name == name
-        assert layout.activation == ("bf16" if name in ("F32", "F16", "BF16", "FP8") else "q8")
+        assert layout.activation == ({"FP8": "f16", "F32": "bf16", "F16": "bf16", "BF16": "bf16"}.get(name, "q8"))
 
 
 def test_a_plane_is_hardly_larger_than_the_file() -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
 
 from activations import gated
+from half_products import half_products
 from imp_codegen.formats import format_named, formats
 from imp_codegen.layouts import Layout, Tile, layouts
 from imp_codegen.reference import round_activations
@@ -51,11 +52,13 @@ class Product:
     def source(self) -> str:
         places = [self.place(i) for i in range(len(self.matrices))]
         q8 = any(layout.activation == "q8" for layout, _, _ in places)
-        dense = any(layout.activation != "q8" for layout, _, _ in places) and not self.in_place
+        halfs = any(layout.activation == "f16" for layout, _, _ in places)
+        dense = any(layout.activation == "bf16" for layout, _, _ in places) and not self.in_place
         flag = {True: "true", False: "false"}
         types = [cpp for _, _, cpp in places]
         encode = (
-            f"imp::EncodeConfig{{.cols = {self.cols}, .warps = {WARPS}, .q8 = {flag[q8]}, .dense = {flag[dense]}, "
+            f"imp::EncodeConfig{{.cols = {self.cols}, .warps = {WARPS}, .q8 = {flag[q8]}, .halfs = {flag[halfs]}, "
+            f".dense = {flag[dense]}, "
             f".norm = {flag[self.norm]}, .eps = 1e-5f, .weighted = {flag[self.weighted]}, .post = {flag[self.post]}, "
             f".post_eps = 1e-3f, .scaled = {flag[self.scaled]}}}"
         )
@@ -124,6 +127,7 @@ PRODUCTS = (
     Product("q8_odd", 32 * 131, (("Q8_0", 5),), norm=True),
     Product("f32_row", 2144, (("F32", 3),), epilogue="AddRows"),
     Product("bf16_odd", 16 * 129, (("BF16", 5),), norm=True),
+    Product("fp8", 640, (("FP8_BLOCKS", 5),)),
     Product("fp8_edge", 32 * 65, (("FP8_BLOCKS", 5), ("FP8_ROWS", 3)), norm=True),
     Product("fp8_long_edge", 10944, (("FP8_BLOCKS", 3),), epilogue="AddRows"),
     Product("in_place", 9728, (("F16", 5),), epilogue="AddRows", in_place=True),
@@ -193,6 +197,29 @@ def test_every_layout_is_multiplied() -> None:
     assert {p.place(i)[0].name for p in PRODUCTS for i in range(len(p.matrices))} == set(layouts())
 
 
+@pytest.mark.parametrize("cols", [640, 10944])  # in tiles of whole warps' vectors, and too long for registers
+def test_halfs_have_the_range_of_floats(library: SimLibrary, cols: int) -> None:
+    name, rows = {640: ("fp8", 5), 10944: ("fp8_long_edge", 3)}[cols]
+    rng = np.random.default_rng(cols)
+    fmt = format_named("FP8_BLOCKS")
+    stored = random_rows(fmt, rows, cols, rng)
+    layout, tile, _ = place(fmt, rows, cols)
+    plane = layout.pack(fmt, stored, tile)
+
+    def product(x: Array) -> Array:
+        return run(library, name, [x.astype(np.float32), x, np.zeros(rows, np.float32), plane], GRID, WARPS * 32, 0)[2]
+
+    x = rng.standard_normal(cols).astype(np.float32)
+    usual = product(x)
+    assert np.abs(usual).max() > 0
+    for power in (-80, 60):  # a scale is a power of two, so nothing else is rounded
+        np.testing.assert_array_equal(product(np.ldexp(x, power)), np.ldexp(usual, power))
+    assert not product(np.full(cols, 1e-34, np.float32)).any()
+    for strange in (np.inf, -np.inf, np.nan):
+        x[cols - 7] = strange
+        assert not np.isfinite(product(x)).any()
+
+
 @pytest.mark.parametrize("product", PRODUCTS, ids=lambda product: product.name)
 @example(seed=100000001)  # of `capped` a code lies on a half
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -217,7 +244,7 @@ def test_product(library: SimLibrary, product: Product, seed: int) -> None:
         packed.append(layout.pack(fmt, stored, tile))
         given_x = round_activations(raw) if layout.activation == "q8" else raw
         weights = fmt.dequantize(stored).astype(np.float64)
-        expected.append(weights @ given_x)
+        expected.append(half_products(fmt, stored, raw) if layout.activation == "f16" else weights @ given_x)
         doubts.append(np.abs(weights) @ (doubtful_steps(raw) if layout.activation == "q8" else 0 * raw))
         if i in product.biased:
             biases.append(rng.standard_normal(rows).astype(np.float32) * 3)

@@ -47,7 +47,7 @@ class Experts:
 
     def encode(self, cols: int, numbers: tuple[int, ...], *, norm: bool, in_place: bool = False) -> str:
         kinds = {self.place(number)[0].activation for number in numbers}
-        fields = {"q8": "q8" in kinds, "dense": kinds != {"q8"} and not in_place, "norm": norm}
+        fields = {"q8": "q8" in kinds, "halfs": "f16" in kinds, "dense": "bf16" in kinds and not in_place, "norm": norm}
         words = ", ".join(f".{name} = {str(value).lower()}" for name, value in fields.items())
         return f"imp::EncodeConfig{{.cols = {cols}, .warps = {WARPS}, {words}, .eps = 1e-5f}}"
 
@@ -104,6 +104,7 @@ CASES = (
     Experts("mixed", 512, 256, 6, 3, ("Q4_K", "BF16", "Q8_0"), activation="GeluTanh", biased=(0, 1, 2), scaled=True),
     Experts("several_tiles", 32, 4352, 3, 2, ("Q8_0", "Q8_0", "Q8_0")),
     Experts("floats", 48, 80, 5, 5, ("F32", "F16", "BF16"), normalise=False, biased=(1,), in_place=True),
+    Experts("fp8", 256, 160, 4, 3, ("FP8_BLOCKS", "FP8_ROWS", "FP8_BLOCKS")),
     Experts("many", 64, 32, 300, 8, ("Q8_0", "IQ4_NL", "MXFP4"), added=False),
     Experts("grouped", 32, 32, 42, 5, ("Q8_0", "Q8_0", "Q8_0"), normalise=False, groups=(7, 3), scale=1.5),
     Experts("corrected", 32, 32, 160, 6, ("Q8_0", "Q8_0", "Q8_0"), groups=(8, 4), sigmoid=True, scale=2.5),

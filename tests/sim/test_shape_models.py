@@ -52,7 +52,7 @@ def test_kernels_agree_with_numpy(tmp_path: Path, name: str) -> None:
 def test_a_vector_that_leaves_no_room_for_tiles_is_read_in_place(tmp_path: Path) -> None:
     changes = {"hidden_size": 64, "intermediate_size": 5632}
     source = check(tmp_path, changes, "F16", replace(SIM, max_shared=27 << 10, gemv_shared=25 << 10))
-    encode = "imp::EncodeConfig{.cols = 5632, .warps = 4, .q8 = false, .dense = "
+    encode = "imp::EncodeConfig{.cols = 5632, .warps = 4, .q8 = false, .halfs = false, .dense = "
     assert f"{encode}false" in source
     assert f"{encode}true" not in source
 

@@ -83,7 +83,7 @@ struct GridTile {
   template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kD) + row * (T.cols / 256);
-    return {Blocks::template load<Memory>(tile, row, vector), d[vector >> 3]};
+    return {Blocks::template load<Memory>(tile, row, vector), d[group_of<8>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     return {x.chunk(vector * 2), x.chunk(vector * 2 + 1), bits_to_float(x.scales[vector].x) * Blocks::kStep};

@@ -15,7 +15,7 @@ struct ByteScales {
   };
   static __device__ __forceinline__ Loaded load(const std::uint8_t* bytes, int row, int block) {
     const auto* d = reinterpret_cast<const std::uint16_t*>(bytes + kD) + row * (T.cols / 256);
-    return {static_cast<std::int8_t>(bytes[row * (T.cols / 32) + block]), d[block >> 3]};
+    return {static_cast<std::int8_t>(bytes[row * (T.cols / 32) + block]), d[group_of<8>(block)]};
   }
   // A number of a block's sum times the scale is below 2^24: exact as a float.
   static __device__ __forceinline__ float weigh(Loaded s, int number) {

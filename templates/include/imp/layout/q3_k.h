@@ -53,7 +53,7 @@ struct Q3_K {
     const auto* rest = reinterpret_cast<const std::uint32_t*>(tile + kRest) + row * (T.cols / 32);
     const auto* scales = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kD) + row * (T.cols / 256);
-    return {Memory::load8(tile + row * (T.cols / 4) + vector * 8), rest[vector], scales[vector], d[vector >> 3]};
+    return {Memory::load8(tile + row * (T.cols / 4) + vector * 8), rest[vector], scales[vector], d[group_of<8>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

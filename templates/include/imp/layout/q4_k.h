@@ -28,7 +28,7 @@ struct Q4_K {
   template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* meta = reinterpret_cast<const uint4*>(tile + kMeta) + row * (T.cols / 256);
-    return {Memory::load16(tile + row * kRowBytes + vector * 16), meta[vector >> 3]};
+    return {Memory::load16(tile + row * kRowBytes + vector * 16), meta[group_of<8>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

@@ -32,7 +32,7 @@ struct Q5_K {
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* rest = reinterpret_cast<const std::uint32_t*>(tile + kRest) + row * (T.cols / 32);
     const auto* meta = reinterpret_cast<const uint4*>(tile + kMeta) + row * (T.cols / 256);
-    return {Memory::load16(tile + row * (T.cols / 2) + vector * 16), rest[vector], meta[vector >> 3]};
+    return {Memory::load16(tile + row * (T.cols / 2) + vector * 16), rest[vector], meta[group_of<8>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

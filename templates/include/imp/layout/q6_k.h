@@ -47,7 +47,7 @@ struct Q6_K {
     const auto* scales = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kD) + row * (T.cols / 256);
     return {Memory::load16(tile + row * (T.cols / 2) + vector * 16),
-            Memory::load8(tile + kRest + row * (T.cols / 4) + vector * 8), scales[vector], d[vector >> 3]};
+            Memory::load8(tile + kRest + row * (T.cols / 4) + vector * 8), scales[vector], d[group_of<8>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

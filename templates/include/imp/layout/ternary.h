@@ -29,7 +29,7 @@ struct TernaryTile {
   template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kD) + row * (T.cols / 256);
-    return {Blocks::template load<Memory>(tile, row, vector), d[vector >> 3]};
+    return {Blocks::template load<Memory>(tile, row, vector), d[group_of<8>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
     const uint2 scale = x.scales[vector];

@@ -57,6 +57,15 @@ struct Matrix {
 // lanes that read chunks 0, 2, 4, ... (32 codes each) then hit all banks, and lanes that read 0, 1, 2, ... still do.
 __device__ __forceinline__ int swizzle_chunk(int chunk) { return chunk ^ ((chunk >> 3) & 1); }
 
+// Which `Vectors` vectors, one after the other, a vector belongs to. Written so that of a lane's vectors, 32 apart, a compiler
+// sees what is the lane's and what a constant: places of scales then are one register and offsets, not a register each.
+template <unsigned Vectors>
+__device__ __forceinline__ int group_of(int vector) {
+  static_assert(kWarp % Vectors == 0, "a warp's vectors are whole groups");
+  const auto number = static_cast<unsigned>(vector);
+  return static_cast<int>(number / kWarp * (kWarp / Vectors) + number % kWarp / Vectors);
+}
+
 // Activations as int8 with one scale per 32, and the sums of the codes per 16 (for formats with an offset).
 struct Q8Activations {
   const std::uint8_t* codes;  // [K] swizzled in chunks of 16
@@ -65,6 +74,18 @@ struct Q8Activations {
     return reinterpret_cast<const uint4*>(codes)[swizzle_chunk(index)];
   }
 };
+
+// Activations as halfs with one scale per 128, for layouts that say kReadsHalfs.
+struct HalfActivations {
+  const std::uint8_t* halfs;  // [K] swizzled in chunks of 8
+  const float* scales;        // [K / 128]
+  __device__ __forceinline__ uint4 chunk(int index) const {
+    return reinterpret_cast<const uint4*>(halfs)[swizzle_chunk(index)];
+  }
+};
+
+template <class L>
+concept ReadsHalfs = requires { L::kReadsHalfs; };
 
 // Activations as float, in chunks of 4: in shared memory, or where the kernel before has left them.
 struct FloatActivations {

@@ -5,6 +5,7 @@
 #include "imp/layout/tile.h"
 #include "imp/stage/cta.h"
 #include "imp/stage/exchange.h"
+#include "imp/stage/half_block.h"
 #include "imp/stage/q8_block.h"
 
 namespace imp {
@@ -13,7 +14,8 @@ struct EncodeConfig {
   int cols;
   int warps;
   bool q8;      // int8 codes per 32, for integer layouts
-  bool dense;   // floats, for F32, F16 and BF16; neither: nothing is encoded, the floats are read in place
+  bool halfs;   // with a scale per 128, for FP8
+  bool dense;   // floats, for F32, F16 and BF16; none: nothing is encoded, the floats are read in place
   bool norm;    // RMS norm: run() returns its factor
   float eps;
   bool weighted = true;    // the norm has a weight
@@ -37,30 +39,35 @@ struct PostSource {
 template <EncodeConfig C, class Cta = WholeCta>
 struct Encoder {
   static constexpr EncodeConfig kConfig = C;
+  static constexpr int kSpans = ceil_div(C.cols, 128);  // columns that a warp takes at a time
   static constexpr int kCodes = C.q8 ? q8_codes(C.cols) : 0;
   static constexpr int kScales = C.q8 ? q8_scales(C.cols) : 0;
+  static constexpr int kHalfs = C.halfs ? round_up(C.cols, 128) * 2 + round_up(kSpans * 4, 16) : 0;
   static constexpr int kFloats = C.dense ? round_up(C.cols, 32) * 4 : 0;
-  static constexpr int kSpans = ceil_div(C.cols, 128);  // columns that a warp takes at a time
   static constexpr int kSums = C.norm ? round_up(kSpans * 4, 16) : 0;
   static constexpr int kPostSums = C.post ? round_up(kSpans * 4, 16) : 0;
   static constexpr int kBarrier = C.made ? 16 : 0;
-  static constexpr int kSharedBytes = kCodes + kScales + kFloats + kSums + kPostSums + kBarrier;
+  static constexpr int kSharedBytes = kCodes + kScales + kHalfs + kFloats + kSums + kPostSums + kBarrier;
   static constexpr int kStride = C.warps * 128;
   static constexpr int kRounds = ceil_div(C.cols, kStride);
   static constexpr bool kWeighted = C.norm && C.weighted;
   static constexpr int kInFlight = kRounds < 12 ? kRounds : 8;
   static_assert(C.cols % 32 == 0 || !C.q8, "int8 activations come in blocks of 32");
   static_assert(C.cols % 4 == 0, "activations are read four at a time");
-  static constexpr bool kInPlace = !C.q8 && !C.dense;
+  static constexpr bool kInPlace = !C.q8 && !C.halfs && !C.dense;
   static_assert(!kInPlace || (!C.norm && !C.post), "what is read in place is neither normalised nor added");
-  static_assert(!C.made || (C.q8 && !C.dense && !C.norm && !C.post), "what is made are codes alone");
+  static_assert(!C.made || (C.q8 && !C.halfs && !C.dense && !C.norm && !C.post), "what is made are codes alone");
   using Source = std::conditional_t<C.post, PostSource, std::conditional_t<C.made, const std::uint8_t*, const float*>>;
 
   static __device__ __forceinline__ Q8Activations q8(const std::uint8_t* shared) {
     return {shared, reinterpret_cast<const uint2*>(shared + kCodes)};
   }
+  static __device__ __forceinline__ HalfActivations halfs(const std::uint8_t* shared) {
+    const std::uint8_t* first = shared + kCodes + kScales;
+    return {first, reinterpret_cast<const float*>(first + round_up(C.cols, 128) * 2)};
+  }
   static __device__ __forceinline__ FloatActivations dense(const std::uint8_t* shared) {
-    return {reinterpret_cast<const float*>(shared + kCodes + kScales)};
+    return {reinterpret_cast<const float*>(shared + kCodes + kScales + kHalfs)};
   }
 
   // A warp takes 128 neighbouring columns at a time, a lane four of them. Opaque, since a loop over layers would otherwise
@@ -208,18 +215,24 @@ struct Encoder {
   }
   static __device__ __forceinline__ float factor(const std::uint8_t* shared) {
     if constexpr (!C.norm) return 1.0f;
-    return rms_factor(reinterpret_cast<const float*>(shared + kCodes + kScales + kFloats), C.eps);
+    return rms_factor(reinterpret_cast<const float*>(shared + kCodes + kScales + kHalfs + kFloats), C.eps);
   }
 
   // This thread's four values of a round, from column k on.
   static __device__ __forceinline__ void encode(int k, float4 v, float4 weight, std::uint8_t* shared) {
     if (k / 128 >= kSpans) return;
-    if constexpr (C.norm) add_squares(k, v, reinterpret_cast<float*>(shared + kCodes + kScales + kFloats));
+    if constexpr (C.norm) add_squares(k, v, reinterpret_cast<float*>(shared + kCodes + kScales + kHalfs + kFloats));
     if constexpr (kWeighted) v = make_float4(v.x * weight.x, v.y * weight.y, v.z * weight.z, v.w * weight.w);
     if constexpr (C.dense) {
-      if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales)[swizzle_chunk(k / 4)] = v;
+      if (k < C.cols) reinterpret_cast<float4*>(shared + kCodes + kScales + kHalfs)[swizzle_chunk(k / 4)] = v;
     }
+    if constexpr (C.halfs) encode_halfs(v, k, k < C.cols, shared + kCodes + kScales);
     if constexpr (C.q8) encode_q8(v, k, k < C.cols, shared);
+  }
+  static __device__ __forceinline__ void encode_halfs(float4 v, int k, bool inside, std::uint8_t* shared) {
+    const HalfBlock block = HalfBlock::encode(inside ? v : make_float4(0, 0, 0, 0));
+    *reinterpret_cast<uint2*>(shared + swizzle_chunk(k / 8) * 16 + k % 8 * 2) = block.halfs;
+    if (lane_index() == 0) reinterpret_cast<float*>(shared + round_up(C.cols, 128) * 2)[k / 128] = block.scale;
   }
   static __device__ __forceinline__ void encode_q8(float4 v, int k, bool inside, std::uint8_t* shared) {
     const Q8Block block = Q8Block::encode(v);

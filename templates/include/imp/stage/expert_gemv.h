@@ -234,21 +234,22 @@ struct ExpertGemv {
     }
     if constexpr (Encode::kInPlace) {
       const auto floats = route.in_place(a.x);
-      const Activations<std::remove_const_t<decltype(floats)>> activations{{}, floats, 1.0f};
+      const Activations<std::remove_const_t<decltype(floats)>> activations{{}, {}, floats, 1.0f};
       Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     } else if constexpr (E.made) {
       Encode::await(encoded);
-      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), 1.0f};
+      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::halfs(encoded), Encode::dense(encoded), 1.0f};
       Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     } else if constexpr (Share::kSweeps && kParts > 1) {
       const auto input = route.input(a.x);
       Parts<std::remove_const_t<decltype(input)>> parts{
-          {Encode::q8(encoded), Encode::dense(encoded), 1.0f}, input, encoded, {}};
+          {Encode::q8(encoded), Encode::halfs(encoded), Encode::dense(encoded), 1.0f}, input, encoded, {}};
       parts.next.read(input, 0, parts.turns(Units::kTiles / kParts));
       Share::Work::template run<true>(tiles.count(), tiles, parts, epilogue);
     } else {
       const float scale = Encode::run(route.input(a.x), weights, encoded);
-      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
+      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::halfs(encoded), Encode::dense(encoded),
+                                                      scale};
       Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     }
     epilogue.finish();

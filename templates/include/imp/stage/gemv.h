@@ -146,11 +146,11 @@ struct UnitGemv {
       for (int i = 0; i < Epilogue::kReads; i++) epilogue.read(i, Units::row(share.unit(i)));
     }
     if constexpr (Encode::kInPlace) {
-      const Activations<FloatsInPlace> activations{{}, {a.x}, 1.0f};
+      const Activations<FloatsInPlace> activations{{}, {}, {a.x}, 1.0f};
       Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     } else {
       const float scale = encode(a.x, weights, encoded);
-      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::dense(encoded), scale};
+      const Activations<FloatActivations> activations{Encode::q8(encoded), Encode::halfs(encoded), Encode::dense(encoded), scale};
       Share::Work::template run<Share::kSweeps>(tiles.count(), tiles, activations, epilogue);
     }
     epilogue.finish();

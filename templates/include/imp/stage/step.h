@@ -346,7 +346,7 @@ struct Step {
           wait();
           scale = Encode::run(input, weights, scratch);
         }
-        x = {Encode::q8(scratch), Encode::dense(scratch), scale};
+        x = {Encode::q8(scratch), Encode::halfs(scratch), Encode::dense(scratch), scale};
       });
       Phase::Matrices::with(l, [&]<class Units>() { work<Units>(s, x, epilogue); });
     }

@@ -8,11 +8,16 @@ namespace imp {
 template <class Floats>
 struct Activations {
   Q8Activations q8;
+  HalfActivations halfs;
   Floats dense;
   float scale;
   // Before the k-th tiles of a sweep are multiplied; the whole CTA calls it.
   __device__ __forceinline__ void reach(int) const {}
 };
+
+// What a layout reads is so short that a lane's part of it fits registers: codes or halfs.
+template <class L>
+inline constexpr bool kCompactInput = L::kInteger || ReadsHalfs<L>;
 
 // Some rows of a tile in registers, as many as fit there. Lanes beyond a row's end hold zeros: what is written by some lanes
 // only lives on, for the compiler, from one tile to the next, through everything that the step kernel does in between.
@@ -24,7 +29,7 @@ struct TileProduct {
   static constexpr int kVectors = L::kTile.cols / L::kVector;     // of one row
   static constexpr int kLaneVectors = ceil_div(kVectors, kWarp);  // of one row and lane
   static constexpr int kTogether = [] {
-    constexpr int most = (L::kInteger ? 128 : 64) / (kLaneVectors * L::kVector);  // 128 or 64 weights of a lane
+    constexpr int most = (kCompactInput<L> ? 128 : 64) / (kLaneVectors * L::kVector);  // 128 or 64 weights of a lane
     int rows = most < kRows ? most : kRows;
     while (rows > 0 && kRows % rows != 0) rows--;
     return rows;
@@ -98,6 +103,8 @@ struct SharedInput {
     const int at = k * TileProduct<M>::kVectors + vector;
     if constexpr (L::kInteger) {
       return L::input(x.q8, at);
+    } else if constexpr (ReadsHalfs<L>) {
+      return L::input(x.halfs, at);
     } else {
       return L::input(x.dense, at);
     }
@@ -128,7 +135,7 @@ __device__ __forceinline__ void multiply_unit(Tiles& tiles, const X& x, float (&
 #pragma unroll 1
   for (int k = 0; k < M::kTiles; k++) {
     const auto release = [&] { tiles.release(); };
-    if constexpr (TileProduct<M>::kFits && M::Layout::kInteger && TileProduct<M>::kTogether < TileProduct<M>::kRows) {
+    if constexpr (TileProduct<M>::kFits && kCompactInput<typename M::Layout> && TileProduct<M>::kTogether < TileProduct<M>::kRows) {
       const HeldInput<M> held(x, k);
       add_tile<M>(tiles.take(), held, release, sums);
     } else if constexpr (TileProduct<M>::kFits) {

@@ -10,8 +10,8 @@ template <class Units, int Most>
 struct WarpUnits {
   using M = typename Units::First;
   using Product = TileProduct<M>;
-  // As codes it fits, as floats it does not, nor if the stretch is that of a long tile.
-  static constexpr bool kFits = Units::kOneLayout && M::Layout::kInteger && Product::kFits;
+  // As codes or halfs it fits, as floats it does not, nor if the stretch is that of a long tile.
+  static constexpr bool kFits = Units::kOneLayout && kCompactInput<typename M::Layout> && Product::kFits;
   // One tile a row, or two, gate and up: all units need the same part of the vector.
   static constexpr bool kHeld = kFits && Units::kTiles == Units::kParts;
   // Several: the units go through the stretches of the vector together, all k-th tiles before the next ones, if their
