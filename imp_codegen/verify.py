@@ -201,6 +201,9 @@ class _Comparison:
                 read[x] = np.concatenate([reference.given(v[x], op.weight) for reference, v in pairs])
             exact = Reference(self.weights, rounded=False)
             return np.split(exact.evaluate(op, read, tokens, start), 2)
+        if isinstance(op, Attention) and _of_half_queries(kernel):
+            halfs = [(reference, {**v, op.q.name: _half_queries(v[op.q.name], op.scale)}) for reference, v in pairs]
+            return [reference.evaluate(op, values, tokens, start) for reference, values in halfs]
         return [reference.evaluate(op, values, tokens, start) for reference, values in pairs]
 
     def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, actual: Floats) -> None:
@@ -271,6 +274,18 @@ def _gates(op: Gated, values: dict[str, Floats], kernel: Kernel) -> Floats:
 def _of_halfs(kernel: Kernel) -> bool:
     """Whether it multiplies halfs."""
     return kernel.tiles is not None and kernel.tiles.kind.startswith("half")
+
+
+def _of_half_queries(kernel: Kernel) -> bool:
+    """Whether it attends for several rows of a sequence, whose queries it rounds."""
+    return kernel.tiles is not None and kernel.tiles.kind.startswith("attention")
+
+
+def _half_queries(q: Floats, scale: float) -> Floats:
+    """Queries as such a kernel has them: rounded to float16 once the softmax's scale is in them, for exponents of 2."""
+    factor = np.float32(scale * np.log2(np.e))
+    found: Floats = (q * factor).astype(np.float16).astype(np.float32) / factor
+    return found
 
 
 def _of_fp4(kernel: Kernel) -> bool:

@@ -51,7 +51,7 @@ CARD = Card(
             # 1.2 by warpgroups, at 16k 2.3 and 1.4. Others, not measured, by what the tensor cores do.
             **{"attention 64": 0.95, "attention 96": 1.4, "attention 128": 1.9},
             **{"attention 256": 1.9, "attention 512": 0.95},
-            **{"attention 64 wgmma": 0.7, "attention 128 wgmma": 1.35, "attention 256 wgmma": 2.7},
+            **{"attention 64 wgmma": 0.6, "attention 128 wgmma": 1.15, "attention 256 wgmma": 2.3},
         },
     ),
 )

@@ -223,9 +223,11 @@ def test_attention(kernels: Kernels, name: str, n: int, start: int) -> None:
     base = layer_base(case, cache)
     kernels.attend(name, q, base, table, positions, out, *rows_of((slot, n))[::2])
     heads = q[:n, : case.heads * case.head_dim].reshape(n, case.heads, case.head_dim)
+    halfs = attended(case, heads.astype(np.float16).astype(np.float32), kv, start)  # as queries enter the products
+    np.testing.assert_allclose(out[:n], halfs, rtol=2**-12, atol=5e-4)  # weights are rounded, their sum is not
+    assert np.sqrt(np.mean((out[:n] - halfs) ** 2)) < 2e-4 * np.sqrt(np.mean(halfs**2))
     truth = attended(case, heads, kv, start)
-    np.testing.assert_allclose(out[:n], truth, atol=5e-4)
-    assert np.sqrt(np.mean((out[:n] - truth) ** 2)) < 2e-4 * np.sqrt(np.mean(truth**2))
+    assert np.sqrt(np.mean((out[:n] - truth) ** 2)) < 1e-3 * np.sqrt(np.mean(truth**2))
     assert np.all(out[n:] == 77)
 
 

@@ -96,9 +96,9 @@ def _attend(low: Lowering, parts: Parts) -> KernelSpec:
 
 
 def _tiles(op: Attention, tiles: ChunkTiles, rows: int) -> Tiles:
-    """Up to 64 rows and a tile of keys: scores as a sum of two products, since a float32 is two f16, and values."""
+    """Up to 64 rows and a tile of keys: scores and values."""
     groups = min(tiles.groups, 4)
-    ops = 3 * 2 * groups * 16 * tiles.keys * op.head_dim
+    ops = 2 * 2 * groups * 16 * tiles.keys * op.head_dim
     sight = op.window and op.window + tiles.tokens
     ctas = tiles.of(op, rows) * tiles.groups // groups
     kind = f"attention {op.head_dim}{' wgmma' if tiles.wgmma else ''}"

@@ -1,8 +1,8 @@
 // Causal attention of several rows over the paged cache, which already holds their own keys and values. The queries that
 // share a key, of several tokens of one sequence, are the rows of one tile, so that a key is read once for all of them.
-// Queries enter the tensor cores as f16 hi + lo (to 2^-22), keys and values as they lie in the cache, softmax in fp32.
-// Its weights are rounded to f16 (to 2^-11), and the sum that normalises them is taken after rounding, so that they
-// still add up to 1: the output's relative error is about 1.3e-4 (root mean square), what f16 values have too.
+// Queries are rounded to f16 (to 2^-11), as keys and values are in the cache; softmax is in fp32, and its weights are
+// rounded to f16 for their product with the values. The output's relative error is about 4e-4 (root mean square); queries
+// as f16 hi + lo, as steps have them, would leave 1e-4 and take a half more products.
 // Keys come in tiles that start at multiples of 64 positions (fewer where heads are large), and in spans of such tiles that
 // CTAs share: a query's result depends on its position alone, not on where chunks begin or on which others are there. A
 // tile that lies wholly outside a query's window leaves nothing behind: what it adds is multiplied by zero once a key in
@@ -136,9 +136,8 @@ struct AttentionPrefill {
 
     block_sync();  // all are done with the tile before this one
     copy_tile(head_cache, blocks, begin, seen, keys, shared + begin % 2 * kBufferBytes);
-    std::uint32_t high[kDepth][4];
-    std::uint32_t low[kDepth][4];
-    load_queries(a.q, queries, s.first + s.rows - 1, high, low);
+    std::uint32_t halfs[kDepth][4];
+    load_queries(a.q, queries, s.first + s.rows - 1, halfs);
     State state;
     bool folded = false;
 #pragma unroll 1
@@ -148,6 +147,7 @@ struct AttentionPrefill {
       block_sync();  // this tile has come, and all are done with the one before it
       if constexpr (C.folds) {
         if (tile > begin && tile * kTileKeys == AttentionSpans::begin(span + 1)) {
+          state.whole();
           if (folded) state = added(unfold(shared), state);
           fold(shared, state);
           folded = true;
@@ -157,7 +157,7 @@ struct AttentionPrefill {
       }
       const std::uint8_t* buffer = shared + tile % 2 * kBufferBytes;
       float scores[kTileKeys / 8][4];
-      Products::score(buffer, high, low, scores);
+      Products::score(buffer, halfs, scores);
       if (tile + 1 < end) copy_tile(head_cache, blocks, tile + 1, seen, keys, shared + (tile + 1) % 2 * kBufferBytes);
       Products::scored(scores);
       if constexpr (kParts > 1) add_scores(reinterpret_cast<float4*>(shared + kScores), scores);
@@ -167,11 +167,12 @@ struct AttentionPrefill {
       if (edge || window_edge) mask(tile * kTileKeys, start - s.first, queries, scores);
       std::uint32_t weights[kTileKeys / 16][4];
       soften(scores, state, weights);
-      add_weights(weights, state.total);
       Products::add(buffer + kTileBytes, weights, state.out);
     }
+    state.whole();
+    if (folded) state = added(unfold(shared), state);
     if (alone) {
-      store(a, queries, folded ? added(unfold(shared), state) : state);
+      store(a, queries, state);
       return;
     }
     keep(a.partial, queries, span - first_seen, state);
@@ -198,8 +199,13 @@ struct AttentionPrefill {
 
   struct State {
     float out[2 * kDepth][4] = {};
-    float total[4] = {};                    // sums of weights, each twice, as a product with ones gives them
+    float total[2] = {};                    // sums of weights of both rows, at first of this lane's columns
     float largest[2] = {kMasked, kMasked};  // of both rows
+    // Once a span's keys have been seen: the sums are those of all columns then.
+    __device__ __forceinline__ void whole() {
+#pragma unroll
+      for (float& sum : total) sum = group_sum<4>(sum);
+    }
   };
 
   // Keys that no query sees, or that nothing has written yet, are zeros: an old value times weight 0 could still be NaN.
@@ -245,8 +251,7 @@ struct AttentionPrefill {
 
   // `last`: the sequence's last row; behind it others may begin, or nothing.
   static __device__ __forceinline__ void load_queries(const float* q, const Queries& queries, int last,
-                                                      std::uint32_t (&high)[kDepth][4],
-                                                      std::uint32_t (&low)[kDepth][4]) {
+                                                      std::uint32_t (&halfs)[kDepth][4]) {
     const float* lines[2];
 #pragma unroll
     for (int half = 0; half < 2; half++) {
@@ -259,7 +264,7 @@ struct AttentionPrefill {
 #pragma unroll
       for (int r = 0; r < 4; r++) {
         const float2 x = *reinterpret_cast<const float2*>(lines[r % 2] + k * 16 + r / 2 * 8);
-        split_halves(x, high[k][r], low[k][r]);
+        halfs[k][r] = floats_to_half2(x.x, x.y);
       }
     }
   }
@@ -324,25 +329,22 @@ struct AttentionPrefill {
       largest = group_max<4>(largest);
       const float correction = exp2_flushed(state.largest[half] - largest);
       state.largest[half] = largest;
+      float sums[2] = {};
 #pragma unroll
       for (int j = 0; j < kTileKeys / 8; j++) {
-        weights[j / 2][j % 2 * 2 + half] =
-            floats_to_half2(exp2_flushed(scores[j][2 * half] - largest), exp2_flushed(scores[j][2 * half + 1] - largest));
+        const float first = exp2_flushed(scores[j][2 * half] - largest);
+        const float second = exp2_flushed(scores[j][2 * half + 1] - largest);
+        weights[j / 2][j % 2 * 2 + half] = floats_to_half2(first, second);
+        sums[j % 2] += first + second;
       }
-      state.total[2 * half] *= correction;
+      state.total[half] = fma(state.total[half], correction, sums[0] + sums[1]);
+      if (ballot(correction != 1.0f) == 0) continue;  // most tiles of a long context have no row's largest score
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
         state.out[d][2 * half] *= correction;
         state.out[d][2 * half + 1] *= correction;
       }
     }
-  }
-
-  static __device__ __forceinline__ void add_weights(const std::uint32_t (&weights)[kTileKeys / 16][4],
-                                                     float (&total)[4]) {
-    constexpr std::uint32_t kOnes[2] = {0x3c003c00u, 0x3c003c00u};
-#pragma unroll
-    for (const auto& part : weights) mma_f16_k16(total, part, kOnes);
   }
 
   // The first of this lane's columns.
@@ -352,7 +354,7 @@ struct AttentionPrefill {
 #pragma unroll
     for (int half = 0; half < 2; half++) {
       if (!queries.real[half]) continue;
-      const float inverse = inverse_sum(a, queries.head[half], state.largest[half], state.total[2 * half]);
+      const float inverse = inverse_sum(a, queries.head[half], state.largest[half], state.total[half]);
       float* line = a.out + query(queries, half) * C.head_dim + column();
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
@@ -391,7 +393,7 @@ struct AttentionPrefill {
             make_float2(state.out[d][2 * half], state.out[d][2 * half + 1]);
       }
       if (Products::step() == 0 && lane_index() % 4 == 0) {
-        *reinterpret_cast<float2*>(line + C.head_dim) = make_float2(state.largest[half], state.total[2 * half]);
+        *reinterpret_cast<float2*>(line + C.head_dim) = make_float2(state.largest[half], state.total[half]);
       }
     }
   }
@@ -420,7 +422,7 @@ struct AttentionPrefill {
       const float correction = exp2_flushed(before.largest[half] - largest);
       const float factor = exp2_flushed(span.largest[half] - largest);
       sum.largest[half] = largest;
-      sum.total[2 * half] = fma(factor, span.total[2 * half], before.total[2 * half] * correction);
+      sum.total[half] = fma(factor, span.total[half], before.total[half] * correction);
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
 #pragma unroll
@@ -439,7 +441,7 @@ struct AttentionPrefill {
     for (int d = 0; d < 2 * kDepth; d++) {
       words[d * kThreads] = make_float4(state.out[d][0], state.out[d][1], state.out[d][2], state.out[d][3]);
     }
-    words[2 * kDepth * kThreads] = make_float4(state.total[0], state.total[2], state.largest[0], state.largest[1]);
+    words[2 * kDepth * kThreads] = make_float4(state.total[0], state.total[1], state.largest[0], state.largest[1]);
   }
   static __device__ __forceinline__ State unfold(const std::uint8_t* shared) {
     const auto* words = reinterpret_cast<const float4*>(shared + kFolded) + thread_index();
@@ -454,7 +456,7 @@ struct AttentionPrefill {
     }
     const float4 word = words[2 * kDepth * kThreads];
     state.total[0] = word.x;
-    state.total[2] = word.y;
+    state.total[1] = word.y;
     state.largest[0] = word.z;
     state.largest[1] = word.w;
     return state;
@@ -469,7 +471,7 @@ struct AttentionPrefill {
       const float* line = partial + (query(queries, half) * C.spans + span) * kPart;
       const float2 weight = load_fresh2(line + C.head_dim);
       state.largest[half] = weight.x;
-      state.total[2 * half] = weight.y;
+      state.total[half] = weight.y;
 #pragma unroll
       for (int d = 0; d < 2 * kDepth; d++) {
         if (!Products::has(d / 2)) break;

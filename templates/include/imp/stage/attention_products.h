@@ -5,7 +5,7 @@
 //   kParts, kDepth, kTileKeys       warps that share a head, tensor-core steps of 16 elements of each, keys of a tile
 //   kTileBytes, place(row, chunk)   of a tile of keys or of values, and where 16 bytes of a row lie
 //   landed()                        by the thread that copied them, once they are there
-//   score(keys, high, low, scores)  scores = queries times keys, of this warp's part; they are there after scored(scores)
+//   score(keys, queries, scores)    scores = queries times keys, of this warp's part; they are there after scored(scores)
 //   add(values, weights, out)       out += weights times values
 #pragma once
 #include "imp/layout/tile.h"
@@ -39,15 +39,13 @@ struct MmaProducts : AttentionParts<HeadDim, Groups> {
   static __device__ __forceinline__ int place(int row, int chunk) { return row * kRowBytes + chunk * 16; }
   static __device__ __forceinline__ void landed() {}
 
-  static __device__ __forceinline__ void score(const std::uint8_t* keys, const std::uint32_t (&high)[kDepth][4],
-                                               const std::uint32_t (&low)[kDepth][4],
+  static __device__ __forceinline__ void score(const std::uint8_t* keys, const std::uint32_t (&queries)[kDepth][4],
                                                float (&scores)[kTileKeys / 8][4]) {
     // Four matrices: eight keys x two chunks of the head, then the next eight keys.
     const int row = lane_index() / 16 * 8 + lane_index() % 8;
     const int chunk = lane_index() / 8 % 2;
 #pragma unroll
     for (int n = 0; n < kTileKeys / 16; n++) {
-      std::uint32_t rest[2][2] = {};  // what low adds, 2^-10 of all: halfs are enough for its sums, and twice as fast on some cards
 #pragma unroll
       for (int j = 0; j < 2; j++) {
 #pragma unroll
@@ -59,14 +57,9 @@ struct MmaProducts : AttentionParts<HeadDim, Groups> {
         std::uint32_t r[4];
         ldmatrix_x4(r, keys + place(n * 16 + row, 2 * (step() + k) + chunk));
         const std::uint32_t b[2][2] = {{r[0], r[1]}, {r[2], r[3]}};
-#pragma unroll
-        for (int j = 0; j < 2; j++) {
-          mma_f16_k16(rest[j], low[k], b[j]);
-          mma_f16_k16(scores[2 * n + j], high[k], b[j]);
-        }
+        mma_f16_k16(scores[2 * n], queries[k], b[0]);
+        mma_f16_k16(scores[2 * n + 1], queries[k], b[1]);
       }
-#pragma unroll
-      for (int j = 0; j < 2; j++) add_halfs(scores[2 * n + j], rest[j]);
     }
   }
 
@@ -91,16 +84,6 @@ struct MmaProducts : AttentionParts<HeadDim, Groups> {
       }
     }
   }
-
- private:
-  static __device__ __forceinline__ void add_halfs(float (&to)[4], const std::uint32_t (&sums)[2]) {
-#pragma unroll
-    for (int i = 0; i < 2; i++) {
-      const float2 pair = half2_to_float2(sums[i]);
-      to[2 * i] += pair.x;
-      to[2 * i + 1] += pair.y;
-    }
-  }
 };
 
 // Tiles are panels of 64 columns (isa_wgmma.h). A part of a head is one panel or two.
@@ -123,8 +106,7 @@ struct WgmmaProducts : AttentionParts<HeadDim, Groups> {
   // The tensor cores read through another proxy than cp_async writes.
   static __device__ __forceinline__ void landed() { bulk_fence(); }
 
-  static __device__ __forceinline__ void score(const std::uint8_t* keys, const std::uint32_t (&high)[kDepth][4],
-                                               const std::uint32_t (&low)[kDepth][4],
+  static __device__ __forceinline__ void score(const std::uint8_t* keys, const std::uint32_t (&queries)[kDepth][4],
                                                float (&scores)[kTileKeys / 8][4]) {
     auto& sums = reinterpret_cast<float(&)[kTileKeys / 2]>(scores);
 #pragma unroll
@@ -133,8 +115,7 @@ struct WgmmaProducts : AttentionParts<HeadDim, Groups> {
     wgmma_fence();
 #pragma unroll
     for (int k = 0; k < kDepth; k++) {
-      wgmma_f16<kTileKeys>(sums, low[k], panels + k / 4 * kPanelBytes, k % 4);
-      wgmma_f16<kTileKeys>(sums, high[k], panels + k / 4 * kPanelBytes, k % 4);
+      wgmma_f16<kTileKeys>(sums, queries[k], panels + k / 4 * kPanelBytes, k % 4);
     }
     wgmma_commit();
   }
