@@ -39,7 +39,7 @@ def weights(stored: Mapping[str, Stored]) -> Weights:
         source = stored[weight.name]
         return source.format.dequantize(np.ascontiguousarray(source.rows(start, stop)))
 
-    return Weights(rows, lambda weight: False)
+    return Weights(rows, lambda weight: "bf16")
 
 
 def logits(path: Path) -> np.ndarray:

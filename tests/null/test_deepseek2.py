@@ -202,7 +202,7 @@ def test_yarn_of_files(multiplier: float | None, turned: bool, tmp_path: Path) -
 
 
 def evaluated(op: Any, tables: dict[str, np.ndarray], **values: np.ndarray) -> np.ndarray:
-    weights = Weights(lambda weight, first, last: tables[weight.name][first:last], lambda _: False)
+    weights = Weights(lambda weight, first, last: tables[weight.name][first:last], lambda _: "bf16")
     reference = Reference(weights, rounded=False)
     tokens = len(next(iter(values.values())))
     return reference.evaluate(op, values, np.arange(tokens), 0)
