@@ -14,7 +14,7 @@ from imp_codegen.formats import Format, formats
 from imp_codegen.layouts import Layout, layouts
 
 COLS, ROWS = 2048, (1, 5)
-ACTIVATIONS = {"q8": "Q8Activations", "bf16": "FloatActivations"}
+ACTIVATIONS = {"q8": "Q8Activations", "f16": "HalfActivations", "bf16": "FloatActivations"}
 # A warp multiplies rows of a tile in shared memory with a vector that it holds in registers.
 KERNEL = """
 extern "C" __global__ void {name}_{rows}(const std::uint8_t* plane, const imp::{activations}* x, float* y) {{
