@@ -7,6 +7,7 @@ from math import ceil, prod
 from typing import Protocol
 
 from imp_codegen.cards import Card, Speed
+from imp_codegen.layouts import Tile
 from imp_runtime.plan import CacheRead, Tiles
 
 _REACHED = {"nvfp4": 0.64}  # CUTLASS on an RTX 5090 at 8,192 cubed, 1,284 TFLOP/s, as others have measured it
@@ -59,6 +60,16 @@ def launch_us(card: Card, kernel: Costs, positions: int = 1) -> float:
     speed = _speed(card)
     streaming = launch_bytes(kernel, positions) / (speed.bandwidth * 1e3)
     return max(streaming, _tiles_us(card, kernel, positions)) + speed.launch_us + (kernel.phases - 1) * speed.phase_us
+
+
+def step_tiles_us(card: Card, matrices: Iterable[tuple[int, int, Tile]]) -> float:
+    """What tiles of matrices (rows, columns, tile) take multiprocessors in the step kernel, whatever memory does."""
+    by = card.formulas
+    times = (
+        rows * cols / (tile.rows * tile.cols) * (by.step_tile_us + (tile.rows - 1) * by.step_row_us)
+        for rows, cols, tile in matrices
+    )
+    return sum(times) / card.sms
 
 
 def launch_bytes(kernel: Costs, positions: int) -> int:

@@ -12,10 +12,11 @@ from imp_codegen.cards import Card, fast_cards
 from imp_codegen.checkpoint import open_checkpoint
 from imp_codegen.checkpoint.random import random_checkpoint
 from imp_codegen.compiler import CompileOptions, plan_model
-from imp_codegen.predict import predict_us
+from imp_codegen.layouts import placement
+from imp_codegen.predict import predict_us, step_tiles_us
 from imp_codegen.targets import find_target
 from imp_runtime.errors import ImpError
-from imp_runtime.plan import Plan
+from imp_runtime.plan import Kernel, Plan
 from imp_server.commands.bench_speed import DECODE
 
 Key = tuple[str, str, str, str]  # gpu, model, quant, test
@@ -38,7 +39,17 @@ def plan_shape(shape: Path, quant: str, card: Card) -> Plan:
 
 def predict_decode(plan: Plan, card: Card, positions: float) -> float:
     """Tokens per second of decode with a cache of `positions` tokens on average."""
-    return 1e6 / predict_us(card, plan.targets[0].program(DECODE).kernels, round(positions))
+    kernels = plan.targets[0].program(DECODE).kernels
+    return 1e6 / sum(max(predict_us(card, (each,), round(positions)), _tiles_us(plan, card, each)) for each in kernels)
+
+
+def _tiles_us(plan: Plan, card: Card, kernel: Kernel) -> float:
+    """What the tiles of the step kernel take, if it is that."""
+    if not kernel.resident:
+        return 0.0
+    bound = {argument.buffer for argument in kernel.args}
+    planes = [plane for plane in plan.planes if f"weights/{plane.name}" in bound and plane.layout != "vector"]
+    return step_tiles_us(card, ((plane.rows, plane.cols, placement(plane)[1]) for plane in planes))
 
 
 def predict_prompt(plan: Plan, card: Card, tokens: int) -> float:

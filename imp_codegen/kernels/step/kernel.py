@@ -19,6 +19,7 @@ from imp_codegen.kernels.step.schedule import Attending, Flow, Phase, Schedule, 
 from imp_codegen.kernels.stream import activation, bias_mask, biases, encode_config, encoded_bytes
 from imp_codegen.kernels.vector import Sum, Vector, norm_weight, up_of
 from imp_codegen.ops import Attention, Linear
+from imp_codegen.predict import step_tiles_us
 from imp_codegen.tune.step import LEAST_TILES, Step
 from imp_runtime.plan import BLOCK_TOKENS, CacheRead
 
@@ -104,14 +105,8 @@ def least_units(model: StepModel) -> int:
 
 def tiles_us(model: StepModel) -> float:
     """What the tiles of all matrices, the head's included, take the card's multiprocessors, whatever memory does."""
-    by = model.low.target.card.formulas
-    weights = (*model.matrices(), model.head.linear.weight)
-    times = (
-        weight.rows * weight.cols / (tile.rows * tile.cols) * (by.step_tile_us + (tile.rows - 1) * by.step_row_us)
-        for weight in weights
-        for tile in [model.low.tile(weight)]
-    )
-    return sum(times) / model.low.target.sms
+    low, weights = model.low, (*model.matrices(), model.head.linear.weight)
+    return step_tiles_us(low.target.card, ((weight.rows, weight.cols, low.tile(weight)) for weight in weights))
 
 
 def _phase_count(model: StepModel) -> int:
