@@ -15,9 +15,9 @@ FIXTURES = Path(__file__).parent / "fixtures"
 # Architecture and label of every file, or folder, that has its truth beside it.
 MODELS = [(path.parent.name, path.stem) for path in sorted(FIXTURES.glob("*/*.npz")) if path.parent.name != "demo"]
 
-# Nats, of weights that are floats: the reference engine has 5e-6 with F16 weights and 2e-4 with BF16, whose activations
-# it rounds to as many bits.
-FLOATS_KL = 1e-5
+# Nats, of weights that are floats, here BF16: the reference engine has 2e-4, as it rounds activations to as many bits.
+# Queries of prompts are halfs, which in Qwen3's mixture makes 1.2e-5 of 8e-6.
+FLOATS_KL = 2e-5
 # The reference engine rounds to the same int8 codes; where such weights are most of the error, which ties go which way
 # moves it by so much: numpy's own codes have 0.8 and 1.1 times its divergence.
 SAME_CODES = {"MXFP4": 1.2, "hf-mxfp4": 1.2}
