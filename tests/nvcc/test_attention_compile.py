@@ -14,7 +14,7 @@ from imp_codegen.targets import find_target
 
 FRAME = r"properties for (\w+)\n +(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
 # What attention of prompts keeps from one tile of queries to the next: beside the loop over keys, not in it.
-TILE_BYTES = 16
+TILE_BYTES = 24
 CASES = {
     "qwen3_8b": Heads(32, 8, 128, qk_norm=True),
     "demo": Heads(8, 2, 32, interleaved=True),
