@@ -128,7 +128,7 @@ def test_a_cta_may_come_late_to_any_phase(checked: Seeded, place: int, block: in
 @pytest.mark.parametrize(
     ("fault", "message"),
     [
-        (1, "data race on shared memory.*read by.*tile.h.*then write by.*encode.h"),
+        (1, "data race on shared memory.*read by.*tile.h.*then write by.*q8_block.h"),
         (2, "Arrays are not equal"),
         (3, "a bulk_load has not filled yet|bulk_wait of parity"),
         (4, "deadlock.*nothing changes for those that poll.*Poll::pause at [^ ]*step.h"),
