@@ -16,9 +16,8 @@ from imp_runtime.sequence import Finish, Sequence, Status
 
 MOST_TOKENS = TOP_ENTRIES // 2  # that one batch chooses: the next is launched before they are read
 CHUNK_US = 17_000  # of rows of prompts that answers wait for, who are to wait for 25 ms at most; with 20 p99 was 27
-SHARED_ROWS = (
-    512  # of prompts while others wait for their first token: 2,048 gain 4 % and would keep them four times as long
-)
+# Of prompts while others wait for their first token: 2,048 gain 4 % and would keep them four times as long.
+SHARED_ROWS = 512
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def test_no_tile_sees_more_spans_than_there_is_room_for(window: int, rows: int) 
 
 @pytest.mark.parametrize("target", TARGETS, ids=str)
 @pytest.mark.parametrize("case", SHAPES, ids=lambda case: f"{case.heads}x{case.kv_heads}x{case.head_dim}")
-@pytest.mark.parametrize("rows", [32, 128, 512, 1024])
+@pytest.mark.parametrize("rows", [32, 128, 512, 2048])
 def test_tiles_fit_a_target_and_cover_all_rows(target, case: Heads, rows: int) -> None:
     tiles = chunk_tiles(case, rows, target)
     assert tiles.shared_bytes <= target.max_shared
@@ -35,7 +35,7 @@ def test_tiles_fit_a_target_and_cover_all_rows(target, case: Heads, rows: int) -
 
 
 @pytest.mark.parametrize("case", SHAPES, ids=lambda case: f"{case.heads}x{case.kv_heads}x{case.head_dim}")
-@pytest.mark.parametrize("rows", [128, 512, 1024])
+@pytest.mark.parametrize("rows", [128, 512, 2048])
 def test_rows_whose_tiles_are_split_have_room(case: Heads, rows: int) -> None:
     """By the kernel's own rule: split, unless all rows together make tiles for more than half of the CTAs."""
     target = TARGETS[0]
