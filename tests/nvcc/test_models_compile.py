@@ -1,7 +1,7 @@
 """Emitted sources, a decode step as a graph, compile for both GPUs without warnings, spills or stack.
 
-But for what attention of prompts keeps from tile to tile where queries that share a key are no power of two, and a few
-registers of kernels that have all they may: products of steps of many sequences, logits of prompts, listed tokens.
+But for what attention of prompts keeps from tile to tile, and a few registers of products that have all they may:
+those of steps of many sequences, and of prompts.
 """
 
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from test_attention_compile import FRAME, TILE_BYTES
-from test_prefill_compile import BATCH_BYTES, EXPERT_BYTES, REST_BYTES
+from test_prefill_compile import BATCH_BYTES, PRODUCT_BYTES
 
 from imp_codegen.build import Unit, build
 from imp_codegen.checkpoint import open_checkpoint
@@ -110,11 +110,9 @@ def most(entry, program):
     """Bytes: `BATCH_BYTES` at most 84 now (1B F16, 64 sequences, sm_90a, nvcc 13.5)."""
     if entry.startswith("attend_"):
         return TILE_BYTES
-    if entry.startswith("heads_"):  # eight words of codes, one of which four columns are in (Q5_0, sm_90a)
-        return 32
     if entry.startswith("gemm_") and program.startswith(("batch_r", "head_r")):
         return BATCH_BYTES
-    return EXPERT_BYTES if entry.startswith("gemm_") else REST_BYTES if entry.startswith("top_logits_") else 0
+    return PRODUCT_BYTES if entry.startswith("gemm_") else 0
 
 
 def test_a_source_that_does_not_compile_is_an_error():

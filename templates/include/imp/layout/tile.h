@@ -135,12 +135,12 @@ struct WordsOf32 {
     }
     return out;
   }
-  // Without indexing registers at run time.
+  // Without indexing registers at run time: by halves, since the compiler makes an array in memory of one choice after the other.
   __device__ __forceinline__ int code(int index) const {
-    std::uint32_t word = q[0];
-#pragma unroll
-    for (int i = 1; i < 8; i++) word = index / 4 == i ? q[i] : word;
-    return static_cast<int>(word >> (index % 4 * 8) & 0xffu);
+    const bool half = (index & 16) != 0, quarter = (index & 8) != 0, eighth = (index & 4) != 0;
+    const auto pick = [&](int i) { return half ? q[4 + i] : q[i]; };
+    const std::uint32_t even = quarter ? pick(2) : pick(0), odd = quarter ? pick(3) : pick(1);
+    return static_cast<int>((eighth ? odd : even) >> (index % 4 * 8) & 0xffu);
   }
 };
 

@@ -121,11 +121,11 @@ struct TopLogits {
     const std::uint32_t border = all.nearest(Top < C.vocab ? Top : C.vocab);
     block_sync();
     if (thread_index() == 0) *count = 0;
-    for (const bool equal : {false, true}) {
+    for (int equal = 0; equal < 2; equal++) {  // a list of the two would lie in memory
       block_sync();
       for (int i = thread_index(); i < C.vocab; i += C.threads) {
         const std::uint32_t key = score_key(scores.values[i], peak);
-        if (equal ? key != border : key >= border) continue;
+        if (equal == 1 ? key != border : key >= border) continue;
         const std::uint32_t place = atomic_add(count, 1u);
         if (place < TopEntry::kListed) entry.listed[place] = pack(i, scores.values[i]);
       }
