@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 8dcfce297379462a
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 7e91c92fc7c77e17
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -447,7 +447,7 @@ static_assert(sizeof(encode_0_t::Args) == 7 * 8, "the plan leaves out a field");
 // Linear → Linear → Linear · 139,264 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.q_k_v and 5 more · grid (2, 1, 1), 384 threads
 using gemm_0_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
@@ -562,7 +562,7 @@ static_assert(sizeof(encode_1_t::Args) == 7 * 8, "the plan leaves out a field");
 // Linear → Add · 69,632 bytes of weights, 196,608 of other data a launch
 // forward_r128 layers.0.attn_output and 5 more · grid (2, 1, 1), 384 threads
 using gemm_1_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_1_t::kThreads == 384, "the plan launches another number of threads");
@@ -590,7 +590,7 @@ static_assert(sizeof(gemm_1_t::Args) == 10 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 851,968 of other data a launch
 // forward_r128 layers.0.gate_up and 5 more · grid (2, 1, 1), 384 threads
 using gemm_2_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
@@ -644,7 +644,7 @@ static_assert(sizeof(encode_2_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Add · 208,896 bytes of weights, 327,680 of other data a launch
 // forward_r128 layers.0.down and 5 more · grid (2, 1, 1), 384 threads
 using gemm_3_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::MmaConfig{.cols = 768, .tokens = 128, .block_tokens = 128, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_3_t::kThreads == 384, "the plan launches another number of threads");
@@ -689,7 +689,7 @@ static_assert(sizeof(advance_0_t::Args) == 3 * 8, "the plan leaves out a field")
 // Linear · 557,056 bytes of weights, 1,114,112 of other data a launch
 // logits_r128 logits · grid (2, 1, 1), 384 threads
 using gemm_4_t = imp::GemmMma<
-    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 2, .row_tiles = 2, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
+    imp::MmaConfig{.cols = 256, .tokens = 128, .block_tokens = 128, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f, .warps = 8, .token_warps = 1, .row_tiles = 1, .stages = 6, .half_sums = true, .paired = false, .experts = 0, .used = 0},
     imp::NoGate,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_4_t::kThreads == 384, "the plan launches another number of threads");
