@@ -10,6 +10,7 @@ from imp_codegen.cards import Card
 from imp_codegen.graph import Graph
 from imp_codegen.kernels import export, sample
 from imp_codegen.kernels.advance import advance
+from imp_codegen.kernels.attention.decode import handed_over
 from imp_codegen.kernels.bandwidth import read_memory
 from imp_codegen.kernels.family import Body, FusionError
 from imp_codegen.kernels.form import Chosen, Wanted, choose
@@ -117,7 +118,7 @@ def _together(batch: Body, worth: Callable[[Sequence[KernelSpec], int], int]) ->
     And the ends of as many, of prompts, too, whose last rows the head then takes.
     """
     low, ends, head, rows = batch.low, batch.low.ended(), head_of(batch), batch.low.rows
-    forward = [kernel for match in batch.matches[:-1] for kernel in match.lower(low)]
+    forward = [*handed_over([kernel for match in batch.matches[:-1] for kernel in match.lower(low)])]
     logits, chosen = head.lower(low), sample.sampled(ends, head, score=True, weigh=True)
     gathered = (gather_rows(ends, value) for block in head.reads for value in block)
     if sequences := worth((*forward, *logits, *chosen), rows):

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sim · imp 0.1.0 · text 7e91c92fc7c77e17
+// qwen3 · Q8_0 · sim · imp 0.1.0 · text 0efc60eb69fc602a
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -105,9 +105,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_0(
       .arrived = arrived,
       .out = out,
       .step = nullptr,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = nullptr,
+      .factors = nullptr});
 }
-static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_0_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // step_r1 layers.0.attn_output and 41 more · grid (2, 1, 1), 128 threads

@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text df285095401a37d9
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6d2153845123adab
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -9,6 +9,7 @@
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
+#include "imp/stage/fragments.h"
 #include "imp/stage/gather_rows.h"
 #include "imp/stage/gemm_batch.h"
 #include "imp/stage/gemm_mma.h"
@@ -107,9 +108,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
       .arrived = arrived,
       .out = out,
       .step = nullptr,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = nullptr,
+      .factors = nullptr});
 }
-static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_0_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // step_r1 layers.0.attn_output and 41 more · grid (170, 1, 1), 256 threads
@@ -1313,14 +1316,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
 }
 static_assert(sizeof(gemm_14_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 24,576 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 28,672 of other data a launch
 // batch_r8 layers.0.attention and 5 more · grid (4, 16, 1), 128 threads
 using attention_1_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     8,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_1_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
@@ -1335,7 +1339,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_1_t::run(attention_1_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -1349,31 +1355,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 32 threads
-using encode_10_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_10_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_10_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_10(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_10_t::run(encode_10_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_10_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_1_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -1433,18 +1419,18 @@ static_assert(sizeof(gemm_16_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 61,440 of other data a launch
 // batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 96 threads
-using encode_11_t = imp::EncodeActivations<
+using encode_10_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_11_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_11_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_11(
+static_assert(encode_10_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_10_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_10(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_11_t::run(encode_11_t::Args{
+  encode_10_t::run(encode_10_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -1453,7 +1439,7 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_11(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_11_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_10_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
@@ -1716,17 +1702,17 @@ static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a fie
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 32 threads
-using encode_12_t = imp::EncodeActivations<
+using encode_11_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_12_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_12_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_12(
+static_assert(encode_11_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_11_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_11(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_12_t::run(encode_12_t::Args{
+  encode_11_t::run(encode_11_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -1735,7 +1721,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_12(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_12_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -1768,14 +1754,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
 }
 static_assert(sizeof(gemm_19_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 49,152 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 57,344 of other data a launch
 // batch_r16 layers.0.attention and 5 more · grid (4, 32, 1), 128 threads
 using attention_2_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     16,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_2_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_2_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
@@ -1790,7 +1777,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_2_t::run(attention_2_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -1804,31 +1793,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 32 threads
-using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_13_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_13_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_13_t::run(encode_13_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_2_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -1888,18 +1857,18 @@ static_assert(sizeof(gemm_21_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 122,880 of other data a launch
 // batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 96 threads
-using encode_14_t = imp::EncodeActivations<
+using encode_12_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_14_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_14_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
+static_assert(encode_12_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_12_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_12(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_14_t::run(encode_14_t::Args{
+  encode_12_t::run(encode_12_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -1908,7 +1877,7 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_12_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
@@ -1966,17 +1935,17 @@ static_assert(sizeof(gemm_23_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 32 threads
-using encode_15_t = imp::EncodeActivations<
+using encode_13_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_15_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_15_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
+static_assert(encode_13_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_13_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_15_t::run(encode_15_t::Args{
+  encode_13_t::run(encode_13_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -1985,7 +1954,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2018,14 +1987,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
 }
 static_assert(sizeof(gemm_24_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 98,304 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 114,688 of other data a launch
 // batch_r32 layers.0.attention and 5 more · grid (4, 64, 1), 128 threads
 using attention_3_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     32,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_3_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_3_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
@@ -2040,7 +2010,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_3_t::run(attention_3_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -2054,31 +2026,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 32 threads
-using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_16_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_16_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_16_t::run(encode_16_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_3_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2138,18 +2090,18 @@ static_assert(sizeof(gemm_26_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 96 threads
-using encode_17_t = imp::EncodeActivations<
+using encode_14_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_17_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_17_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
+static_assert(encode_14_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_14_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_17_t::run(encode_17_t::Args{
+  encode_14_t::run(encode_14_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2158,7 +2110,7 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
@@ -2216,17 +2168,17 @@ static_assert(sizeof(gemm_28_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 32 threads
-using encode_18_t = imp::EncodeActivations<
+using encode_15_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_18_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_18_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
+static_assert(encode_15_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_15_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_18_t::run(encode_18_t::Args{
+  encode_15_t::run(encode_15_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -2235,7 +2187,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2268,14 +2220,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
 }
 static_assert(sizeof(gemm_29_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 196,608 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 229,376 of other data a launch
 // batch_r64 layers.0.attention and 5 more · grid (4, 128, 1), 128 threads
 using attention_4_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     64,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_4_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_4_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
@@ -2290,7 +2243,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_4_t::run(attention_4_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -2304,31 +2259,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 32 threads
-using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_19_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_19_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_19(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_19_t::run(encode_19_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_19_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_4_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2388,18 +2323,18 @@ static_assert(sizeof(gemm_31_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 96 threads
-using encode_20_t = imp::EncodeActivations<
+using encode_16_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_20_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_20_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
+static_assert(encode_16_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_16_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_16(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_20_t::run(encode_20_t::Args{
+  encode_16_t::run(encode_16_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2408,7 +2343,7 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_16_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 512 threads

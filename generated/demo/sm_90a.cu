@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text 1d2a55040658b394
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text d8cbd0c2c0a4d606
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -9,6 +9,7 @@
 #include "imp/stage/embed.h"
 #include "imp/stage/encode_activations.h"
 #include "imp/stage/export_logits.h"
+#include "imp/stage/fragments.h"
 #include "imp/stage/gather_rows.h"
 #include "imp/stage/gemm_batch.h"
 #include "imp/stage/gemm_batch_wgmma.h"
@@ -109,9 +110,11 @@ extern "C" __global__ void __launch_bounds__(256, 1) attention_0(
       .arrived = arrived,
       .out = out,
       .step = nullptr,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = nullptr,
+      .factors = nullptr});
 }
-static_assert(sizeof(attention_0_t::Args) == 13 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_0_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 3,072 of other data a launch
 // step_r1 layers.0.attn_output and 41 more · grid (132, 1, 1), 512 threads
@@ -1555,14 +1558,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
 }
 static_assert(sizeof(gemm_18_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 24,576 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 28,672 of other data a launch
 // batch_r8 layers.0.attention and 5 more · grid (4, 16, 1), 128 threads
 using attention_1_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     8,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_1_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_1_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
@@ -1577,7 +1581,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_1_t::run(attention_1_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -1591,31 +1597,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_1(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_1_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 12,288 of other data a launch
-// batch_r8 layers.0.attention.encode and 5 more · grid (8, 1, 1), 32 threads
-using encode_13_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 8, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_13_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_13_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_13(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_13_t::run(encode_13_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_1_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -1675,18 +1661,18 @@ static_assert(sizeof(gemm_20_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 61,440 of other data a launch
 // batch_r8 layers.0.gated.encode and 5 more · grid (8, 1, 1), 96 threads
-using encode_14_t = imp::EncodeActivations<
+using encode_13_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 8, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_14_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_14_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
+static_assert(encode_13_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_13_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_13(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_14_t::run(encode_14_t::Args{
+  encode_13_t::run(encode_13_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -1695,7 +1681,7 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_14(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_13_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
@@ -1956,17 +1942,17 @@ static_assert(sizeof(top_logits_0_t::Args) == 13 * 8, "the plan leaves out a fie
 
 // Encode · 0 bytes of weights, 24,576 of other data a launch
 // batch_r16 layers.0.attn_norm.encode and 13 more · grid (16, 1, 1), 32 threads
-using encode_15_t = imp::EncodeActivations<
+using encode_14_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_15_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_15_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
+static_assert(encode_14_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_14_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_14(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_15_t::run(encode_15_t::Args{
+  encode_14_t::run(encode_14_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -1975,7 +1961,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_15(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_14_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2008,14 +1994,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
 }
 static_assert(sizeof(gemm_23_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 49,152 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 57,344 of other data a launch
 // batch_r16 layers.0.attention and 5 more · grid (4, 32, 1), 128 threads
 using attention_2_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     16,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_2_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_2_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
@@ -2030,7 +2017,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_2_t::run(attention_2_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -2044,31 +2033,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_2(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_2_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 24,576 of other data a launch
-// batch_r16 layers.0.attention.encode and 5 more · grid (16, 1, 1), 32 threads
-using encode_16_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 16, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_16_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_16_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_16_t::run(encode_16_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_2_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2128,18 +2097,18 @@ static_assert(sizeof(gemm_25_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 122,880 of other data a launch
 // batch_r16 layers.0.gated.encode and 5 more · grid (16, 1, 1), 96 threads
-using encode_17_t = imp::EncodeActivations<
+using encode_15_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 16, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_17_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_17_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
+static_assert(encode_15_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_15_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_15(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_17_t::run(encode_17_t::Args{
+  encode_15_t::run(encode_15_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2148,7 +2117,7 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_15_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
@@ -2204,17 +2173,17 @@ static_assert(sizeof(gemm_27_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 49,152 of other data a launch
 // batch_r32 layers.0.attn_norm.encode and 13 more · grid (32, 1, 1), 32 threads
-using encode_18_t = imp::EncodeActivations<
+using encode_16_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_18_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_18_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
+static_assert(encode_16_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_16_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_16(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_18_t::run(encode_18_t::Args{
+  encode_16_t::run(encode_16_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -2223,7 +2192,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2256,14 +2225,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
 }
 static_assert(sizeof(gemm_28_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 98,304 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 114,688 of other data a launch
 // batch_r32 layers.0.attention and 5 more · grid (4, 64, 1), 128 threads
 using attention_3_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     32,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_3_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_3_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
@@ -2278,7 +2248,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_3_t::run(attention_3_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -2292,31 +2264,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_3(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_3_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 49,152 of other data a launch
-// batch_r32 layers.0.attention.encode and 5 more · grid (32, 1, 1), 32 threads
-using encode_19_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 32, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_19_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_19_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_19(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_19_t::run(encode_19_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_19_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_3_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2376,18 +2328,18 @@ static_assert(sizeof(gemm_30_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 245,760 of other data a launch
 // batch_r32 layers.0.gated.encode and 5 more · grid (32, 1, 1), 96 threads
-using encode_20_t = imp::EncodeActivations<
+using encode_17_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 32, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_20_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_20_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
+static_assert(encode_17_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_17_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_17(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_20_t::run(encode_20_t::Args{
+  encode_17_t::run(encode_17_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2396,15 +2348,15 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_20(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_20_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 278,528 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
 using gemm_31_t = imp::GemmBatchWgmma<
-    imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 2, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 1, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_31_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_31_t::kSharedBytes == 16528, "the plan gives other shared memory");
+static_assert(gemm_31_t::kSharedBytes == 16456, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
     const std::uint8_t* panels,
     const float* factors,
@@ -2454,17 +2406,17 @@ static_assert(sizeof(gemm_32_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 98,304 of other data a launch
 // batch_r64 layers.0.attn_norm.encode and 13 more · grid (64, 1, 1), 32 threads
-using encode_21_t = imp::EncodeActivations<
+using encode_18_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = true, .gated = false, .dense = false, .eps = 1e-06f, .weighted = true, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_21_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_21_t::kSharedBytes == 8, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_21(
+static_assert(encode_18_t::kThreads == 32, "the plan launches another number of threads");
+static_assert(encode_18_t::kSharedBytes == 8, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(32, 1) encode_18(
     const float* x,
     const float* norm,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_21_t::run(encode_21_t::Args{
+  encode_18_t::run(encode_18_t::Args{
       .x = x,
       .norm = norm,
       .planes = nullptr,
@@ -2473,7 +2425,7 @@ extern "C" __global__ void __launch_bounds__(32, 1) encode_21(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_21_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field");
 
 // Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
@@ -2506,14 +2458,15 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
 }
 static_assert(sizeof(gemm_33_t::Args) == 10 * 8, "the plan leaves out a field");
 
-// HeadNorm → HeadNorm → Rope → Rope → Attention · 0 bytes of weights, 196,608 of other data a launch
+// HeadNorm → HeadNorm → Rope → Rope → Attention → Encode · 0 bytes of weights, 229,376 of other data a launch
 // batch_r64 layers.0.attention and 5 more · grid (4, 128, 1), 128 threads
 using attention_4_t = imp::AttentionDecode<
     imp::AttentionConfig{.heads = 4, .kv_heads = 2, .values = 6, .head_dim = 64, .latent = 0, .block_tokens = 16, .table_blocks = 64, .block_groups = 1, .block_bytes = 49152, .splits = 4, .warps = 4, .window = 0, .rope_dim = 64, .interleaved = false, .magnitude = 1.0f, .qk_norm = true, .whole_norm = false, .v_norm = false, .eps = 1e-06f, .scale = 0.18033688f, .soft_cap = 0.0f, .least = 4},
     imp::CacheF16<64>,
     4,
     64,
-    512>;
+    512,
+    imp::FragmentOrder>;
 static_assert(attention_4_t::kThreads == 128, "the plan launches another number of threads");
 static_assert(attention_4_t::kSharedBytes == 35792, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
@@ -2528,7 +2481,9 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
     float* partial,
     std::uint32_t* arrived,
     float* out,
-    const imp::StepHeader* step) {
+    const imp::StepHeader* step,
+    std::uint8_t* halfs,
+    float* factors) {
   attention_4_t::run(attention_4_t::Args{
       .qkv = qkv,
       .q_norm = q_norm,
@@ -2542,31 +2497,11 @@ extern "C" __global__ void __launch_bounds__(128, 1) attention_4(
       .arrived = arrived,
       .out = out,
       .step = step,
-      .sinks = nullptr});
+      .sinks = nullptr,
+      .halfs = halfs,
+      .factors = factors});
 }
-static_assert(sizeof(attention_4_t::Args) == 13 * 8, "the plan leaves out a field");
-
-// Encode · 0 bytes of weights, 98,304 of other data a launch
-// batch_r64 layers.0.attention.encode and 5 more · grid (64, 1, 1), 32 threads
-using encode_22_t = imp::EncodeActivations<
-    imp::ActivationsConfig{.cols = 256, .tokens = 64, .norm = false, .gated = false, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 0, .up_stride = 0, .panels = true, .fragments = true, .fp4 = false, .peak = 14, .warps = 1, .used = 0, .each = false}>;
-static_assert(encode_22_t::kThreads == 32, "the plan launches another number of threads");
-static_assert(encode_22_t::kSharedBytes == 4, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(32, 1) encode_22(
-    const float* x,
-    std::uint8_t* panels,
-    float* factors,
-    const imp::StepHeader* step) {
-  encode_22_t::run(encode_22_t::Args{
-      .x = x,
-      .norm = nullptr,
-      .planes = nullptr,
-      .panels = panels,
-      .factors = factors,
-      .pairs = nullptr,
-      .step = step});
-}
-static_assert(sizeof(encode_22_t::Args) == 7 * 8, "the plan leaves out a field");
+static_assert(sizeof(attention_4_t::Args) == 15 * 8, "the plan leaves out a field");
 
 // Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
@@ -2626,18 +2561,18 @@ static_assert(sizeof(gemm_35_t::Args) == 9 * 8, "the plan leaves out a field");
 
 // Encode · 0 bytes of weights, 491,520 of other data a launch
 // batch_r64 layers.0.gated.encode and 5 more · grid (64, 1, 1), 96 threads
-using encode_23_t = imp::EncodeActivations<
+using encode_19_t = imp::EncodeActivations<
     imp::ActivationsConfig{.cols = 768, .tokens = 64, .norm = false, .gated = true, .dense = false, .eps = 0.0f, .weighted = false, .post = false, .post_eps = 0.0f, .scaled = false, .keep = false, .gate_stride = 1536, .up_stride = 1536, .panels = true, .fragments = false, .fp4 = false, .peak = 14, .warps = 3, .used = 0, .each = false},
     imp::Silu>;
-static_assert(encode_23_t::kThreads == 96, "the plan launches another number of threads");
-static_assert(encode_23_t::kSharedBytes == 12, "the plan gives other shared memory");
-extern "C" __global__ void __launch_bounds__(96, 1) encode_23(
+static_assert(encode_19_t::kThreads == 96, "the plan launches another number of threads");
+static_assert(encode_19_t::kSharedBytes == 12, "the plan gives other shared memory");
+extern "C" __global__ void __launch_bounds__(96, 1) encode_19(
     const float* x_gate,
     const float* x_up,
     std::uint8_t* panels,
     float* factors,
     const imp::StepHeader* step) {
-  encode_23_t::run(encode_23_t::Args{
+  encode_19_t::run(encode_19_t::Args{
       .x = {.gate = x_gate, .up = x_up},
       .norm = nullptr,
       .planes = nullptr,
@@ -2646,15 +2581,15 @@ extern "C" __global__ void __launch_bounds__(96, 1) encode_23(
       .pairs = nullptr,
       .step = step});
 }
-static_assert(sizeof(encode_23_t::Args) == 8 * 8, "the plan leaves out a field");
+static_assert(sizeof(encode_19_t::Args) == 8 * 8, "the plan leaves out a field");
 
 // Linear → Add · 208,896 bytes of weights, 557,056 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
 using gemm_36_t = imp::GemmBatchWgmma<
-    imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 2, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 1, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_36_t::kThreads == 256, "the plan launches another number of threads");
-static_assert(gemm_36_t::kSharedBytes == 32912, "the plan gives other shared memory");
+static_assert(gemm_36_t::kSharedBytes == 32840, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_36(
     const std::uint8_t* panels,
     const float* factors,

@@ -10,7 +10,7 @@ from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Tiles
 
 _RING = 200 << 10  # bytes of activations on their way through shared memory at most
-_MOST_STAGES = 16
+_MOST_GROUPS = 16  # of them
 
 
 def gemm(
@@ -28,9 +28,10 @@ def gemm(
     warps, stretches = order.tile_warps, order.held * order.parts
     tiles = row_tiles(low, weights, warps * ROWS)
     groups = order.warps * order.chain // order.parts  # of a stretch
-    group = low.rows * GROUP * 2 + (1 + warps) * 8  # bytes: activations and barriers
-    stays = groups <= _RING // group and stretches <= low.target.sms
-    stages = groups if stays else min(_MOST_STAGES, _RING // group)
+    step = max(order.chain, 2)  # groups that are copied together
+    piece = step * low.rows * GROUP * 2 + (1 + warps) * 8  # bytes: activations and barriers
+    stays = groups // step <= _RING // piece and stretches <= low.target.sms
+    stages = groups // step if stays else min(_MOST_GROUPS // step, _RING // piece)
     ctas = low.target.sms // stretches * stretches if stays else low.target.sms
     grid = min(ctas, tiles * stretches)
     stage = BatchStage(
@@ -50,7 +51,7 @@ def gemm(
         places=tiles * warps,
         grid=grid,
         warps=warps,
-        shared_bytes=stages * group,
+        shared_bytes=stages * piece,
         tiles=Tiles(
             f"half batch {low.rows} wgmma",
             "f16",

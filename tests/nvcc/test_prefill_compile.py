@@ -112,7 +112,7 @@ def held(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int) -> str:
 def batch_wgmma(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int) -> str:
     """That by warpgroups."""
     stays = rows == 32  # those of 2,048 columns
-    fields = f".warps = 12, .stages = {16 if stays else 4}, .stays = {str(stays).lower()}"
+    fields = f".warps = 12, .stages = {4 if stays else 3}, .stays = {str(stays).lower()}"
     fields += f", .stretches = {cols // 2048}, .chain = 4, .fold = 2"
     return few("BatchWgmma", layouts, tile_cols, cols, rows, fields)
 
@@ -293,6 +293,9 @@ def spilled(log: str, stages: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict
     return {entry: max(map(int, nbytes)) for entry, *nbytes in frames}
 
 
+MOST = dict.fromkeys(BATCH, BATCH_BYTES) | {"batch_mixed_64": 8}  # that outside its loops
+
+
 @pytest.mark.parametrize(
     ("arch", "stages"),
     [
@@ -307,5 +310,5 @@ def spilled(log: str, stages: Mapping[str, tuple[str, tuple[str, ...]]]) -> dict
 def test_compiles_without_spills(arch: str, stages: Mapping[str, tuple[str, tuple[str, ...]]], tmp_path: Path) -> None:
     log = compiled(arch, stages, tmp_path / "prefill.cubin")
     for entry, nbytes in spilled(log, stages).items():
-        assert nbytes <= (BATCH_BYTES if entry in BATCH else 0), log
+        assert nbytes <= MOST.get(entry, 0), log
     assert "serialized" not in log  # products of warpgroups that wait for one another

@@ -68,7 +68,7 @@ class Wgmma(Batch):
 
     chain: int = 1
     fold: int = 1
-    stages: int = 4
+    stages: int = 3
     stays: bool = False
     kind = "BatchWgmma"
 
@@ -107,7 +107,7 @@ BATCHES = {
         cta_warps=4,
     ),
     "wgmma_stays": Wgmma(
-        SEVERAL, cols=1024, tokens=32, stride=236, stretches=2, cta_warps=4, chain=2, stages=4, stays=True, grid=2
+        SEVERAL, cols=1024, tokens=32, stride=236, stretches=2, cta_warps=4, chain=2, stages=2, stays=True, grid=2
     ),
     "wgmma": Wgmma((Matrix("Q8_0", 208, (2, 256)),), cols=768, tokens=64, stride=208, stretches=3, cta_warps=4),
     "wgmma_32": Wgmma((Matrix("Q8_0", 35, (4, 256), bias=True),), tokens=32, cta_warps=8, chain=2, **ADDED),

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sim_library import SimLibrary, aligned, compile_sim
+from test_batch_stages import fragments_of
+from test_panel_stages import panels_of
 
 from attention_cases import (
     BLOCK,
@@ -25,6 +27,7 @@ from attention_cases import (
 
 Array = NDArray[Any]
 SLOT = 1
+HEADERS = ("stage/attention_decode", "stage/panel", "stage/fragments", "layout/cache_f16")
 
 
 @dataclass(frozen=True)
@@ -83,13 +86,32 @@ CASES = {
 }  # fmt: skip
 
 
+# Rows of a step of several sequences, whose results a product reads; as nothing is appended, they may be of one.
+ROWS, LIVE = 16, 11
+SEVERAL = Case(Heads(4, 2, 64, shared=True))
+ORDERS = {"PanelOrder": panels_of, "FragmentOrder": fragments_of}
+
+
+def several(order: str) -> str:
+    """The source of a launch whose results are left in an order, too."""
+    heads = SEVERAL.heads
+    config = heads.config("AttentionConfig", splits=SEVERAL.splits, warps=SEVERAL.warps)
+    return (
+        f"using {order}_t = imp::AttentionDecode<{config}, {heads.row}, 2, {ROWS}, {heads.width}, imp::{order}>;\n"
+        f'extern "C" {{ int {order}_shared = {order}_t::kSharedBytes; }}\n'
+        f'extern "C" __global__ void {order}(const float* qkv, std::uint8_t* cache, const imp::StepRow* rows, '
+        "const std::int32_t* positions, const std::int32_t* table, float* partial, std::uint32_t* arrived, float* out, "
+        "const imp::StepHeader* step, const std::uint64_t* turns, std::uint8_t* halfs, float* factors) {\n"
+        f"  {order}_t::run({{qkv, nullptr, nullptr, turns, cache, rows, positions, table, partial, arrived, out, step, "
+        "nullptr, halfs, factors});\n}\n"
+    )
+
+
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> SimLibrary:
     folder = tmp_path_factory.mktemp("attention")
-    sources = "".join(case.source(name) for name, case in CASES.items())
-    (folder / "attention.cu").write_text(
-        '#include "imp/stage/attention_decode.h"\n#include "imp/layout/cache_f16.h"\n' + sources, "utf-8"
-    )
+    sources = "".join(case.source(name) for name, case in CASES.items()) + "".join(map(several, ORDERS))
+    (folder / "attention.cu").write_text("".join(f'#include "imp/{name}.h"\n' for name in HEADERS) + sources, "utf-8")
     return SimLibrary(compile_sim(folder / "attention.cu", folder, "check"))
 
 
@@ -144,3 +166,30 @@ def test_attention(library: SimLibrary, name: str, position: int) -> None:
     assert not arrived.any()
     written = np.flatnonzero(np.not_equal(held_cache.view(np.uint16), cache.view(np.uint16)).any((0, 1, 2, 3, 5)))
     assert written.tolist() == ([] if heads.shared else [position % BLOCK])
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_results_are_left_for_a_product(library: SimLibrary, order: str) -> None:
+    heads = SEVERAL.heads
+    rng = np.random.default_rng(3)
+    table, cache = table_and_cache(heads, SLOT, rng)
+    fill(heads, cache, table[SLOT], rng.standard_normal((2, heads.kv_heads, 50, heads.head_dim)).astype(np.float16))
+    rows = np.array([(SLOT, -i, -1, 0) for i in range(LIVE)], np.int32)
+    qkv = aligned(rng.standard_normal((ROWS, heads.width)).astype(np.float32))
+    held = aligned(cache)
+    items, cols = heads.heads // heads.group, heads.heads * heads.head_dim
+    partial = aligned(np.full(ROWS * items * SEVERAL.splits * heads.group * (heads.head_dim + 2), np.nan, np.float32))
+    arrived = aligned(np.zeros(ROWS * items, np.uint32))
+    out = aligned(np.full((ROWS, cols), np.nan, np.float32))
+    halfs = aligned(np.full(ROWS * cols, np.nan, np.float16))
+    factors = aligned(np.full(ROWS, np.nan, np.float32))
+    given = [qkv, layer_base(heads, held), aligned(rows), aligned(np.array([5, 49, 7], np.int32))]
+    given += [aligned(heads.entries(table)), partial, arrived, out]
+    given += [aligned(np.array([LIVE, LIVE, 0, 0], np.int32)), aligned(heads.turns()), halfs, factors]
+    shared = library.integer(f"{order}_shared")
+    error = library.launch(order, given, (SEVERAL.splits, items * ROWS, 1), SEVERAL.warps * 32, shared)
+    assert error == ""
+    assert np.isfinite(out[:LIVE]).all()
+    meant = ORDERS[order](out.astype(np.float16))
+    np.testing.assert_array_equal(halfs, meant.reshape(-1))
+    np.testing.assert_array_equal(factors, [1.0] * LIVE + [np.nan] * (ROWS - LIVE))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
 from imp_codegen.graph import label
 from imp_codegen.kernels.attention.parts import Parts, appended, core_config, norm_weights, sinks, turns
 from imp_codegen.kernels.attention.sizes import (
@@ -11,7 +14,7 @@ from imp_codegen.kernels.attention.sizes import (
     core_bytes,
     queries_of_cta,
 )
-from imp_codegen.kernels.kernel_spec import Cpp, KernelSpec, Param
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering
 from imp_runtime.plan import BLOCK_TOKENS, CacheRead
 
@@ -60,6 +63,8 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
             "out": low.value("float*", op.out),
             "step": low.step() if rows > 1 else None,
             "sinks": sinks(low, op),
+            "halfs": None,
+            "factors": None,
         },
         grid=(splits, items * rows, 1),
         threads=warps * 32,
@@ -71,3 +76,38 @@ def lower(low: Lowering, parts: Parts) -> tuple[KernelSpec, ...]:
         cache_reads=(CacheRead(op.window, rows * part.position_bytes),),
     )
     return (kernel,)
+
+
+def handed_over(kernels: Sequence[KernelSpec]) -> Iterator[KernelSpec]:
+    """The kernels of a step of several sequences, in which attention encodes its result for the product behind it.
+
+    What a cache of halfs holds needs no scale to stay one, so nobody must have seen a whole row before it is encoded.
+    """
+    taken = False
+    for kernel, following in zip(kernels, (*kernels[1:], None), strict=True):
+        encoded = None if following is None else _encoded(kernel, following)
+        if not taken:
+            yield encoded or kernel
+        taken = encoded is not None
+
+
+def _encoded(kernel: KernelSpec, encoder: KernelSpec) -> KernelSpec | None:
+    """Attention that leaves what an encoder would make of its result and of nothing else; None of others."""
+    if (kernel.stage.name, encoder.stage.name) != ("AttentionDecode", "EncodeActivations"):
+        return None
+    config, out, x = encoder.stage.args[0], kernel.args["out"], encoder.args["x"]
+    assert isinstance(config, Config)
+    assert isinstance(out, Param)
+    fields = dict(config.fields)
+    plain = isinstance(x, Param) and x.binding == out.binding and encoder.args["pairs"] is None
+    if not plain or fields["norm"] or fields["dense"] or fields["fp4"] or int(fields["cols"]) % 128:
+        return None
+    order = "FragmentOrder" if fields["fragments"] else "PanelOrder"
+    return replace(
+        kernel,
+        headers=(*kernel.headers, "stage/fragments" if fields["fragments"] else "stage/panel"),
+        stage=Cpp(kernel.stage.name, (*kernel.stage.args, Cpp(order))),
+        args={**kernel.args, "halfs": encoder.args["panels"], "factors": encoder.args["factors"]},
+        ops=(*kernel.ops, *encoder.ops),
+        other_bytes=kernel.other_bytes + encoder.other_bytes // 3,
+    )

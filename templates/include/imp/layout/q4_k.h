@@ -55,7 +55,7 @@ struct Q4_K {
     const std::uint32_t d = byte_permute(w[0].meta.x, 0, 0x1010);
     const std::uint32_t offset = twice(half2_to_float2(w[0].meta.x).y * (-0.25f * static_cast<float>(f.minimum4)));
     const auto weights = [&](std::uint32_t word) {
-      const std::uint32_t codes = (word & nibbles) | 0x64006400u;  // 1024 + the code, or + 16 times it
+      const std::uint32_t codes = and_or(word, nibbles, 0x64006400u);  // 1024 + the code, or + 16 times it
       return half2_fma(half2_fma(codes, factor, zero), d, offset);
     };
     const std::uint32_t words[4] = {w[0].codes.x, w[0].codes.y, w[0].codes.z, w[0].codes.w};

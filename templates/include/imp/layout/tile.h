@@ -107,15 +107,21 @@ __device__ __forceinline__ int high_sum(std::uint32_t sums) { return static_cast
 struct HalfPairs {
   std::uint32_t pairs[8];
 };
-// Bytes 0 and 2 of a word, or 1 and 3, each as the half byte - zero; of signed bytes zero is 128, which flips their sign.
+// Two bytes of a word, each as the half byte - zero; of signed bytes zero is 128, which flips their sign. A byte below that of
+// 1,024 is the half 1,024 + byte.
+template <std::uint32_t Zero, std::uint32_t Selector>
+__device__ __forceinline__ std::uint32_t bytes_as_halfs(std::uint32_t word) {
+  const std::uint32_t bytes = Zero == 128 ? word ^ 0x80808080u : word;
+  return half2_subtract(byte_permute(bytes, 0x64646464u, Selector), 0x64006400u + (Zero << 16 | Zero));
+}
+// Those of bytes 0 and 2, or 1 and 3.
 template <std::uint32_t Zero>
 __device__ __forceinline__ std::uint32_t even_halfs(std::uint32_t word) {
-  constexpr std::uint32_t kPlus1024 = 0x64006400u + (Zero << 16 | Zero);
-  return half2_subtract((word & 0x00ff00ffu) ^ (Zero == 128 ? kPlus1024 : 0x64006400u), kPlus1024);
+  return bytes_as_halfs<Zero, 0x4240u>(word);
 }
 template <std::uint32_t Zero>
 __device__ __forceinline__ std::uint32_t odd_halfs(std::uint32_t word) {
-  return even_halfs<Zero>(word >> 8);
+  return bytes_as_halfs<Zero, 0x4341u>(word);
 }
 __device__ __forceinline__ std::uint32_t twice(float value) { return floats_to_half2(value, value); }
 

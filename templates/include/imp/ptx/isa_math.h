@@ -29,6 +29,13 @@ __device__ __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint
   return d;
 }
 
+// (a & mask) | bits as one instruction: of two constants the compiler keeps none in a register, and makes two.
+__device__ __forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t mask, std::uint32_t bits) {
+  std::uint32_t d;
+  asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(d) : "r"(a), "r"(mask), "r"(bits));
+  return d;
+}
+
 __device__ __forceinline__ float exp2_fast(float x) {
   float y;
   asm("ex2.approx.f32 %0, %1;" : "=f"(y) : "f"(x));

@@ -19,6 +19,9 @@ __device__ __forceinline__ int opaque(int value) {
   return value;
 }
 
+// A value that all lanes of a warp have alike, said to the compiler, which then keeps it in a register of the warp.
+__device__ __forceinline__ int warp_uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
+
 // A constant in a register of the lane's own. The compiler keeps constants in a warp's, which some instructions cannot read,
 // and moves them again and again; that a mask of one bit has no other is nothing that it knows.
 __device__ __forceinline__ std::uint32_t lane_constant(std::uint32_t value) {

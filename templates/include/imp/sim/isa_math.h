@@ -34,6 +34,7 @@ __forceinline__ std::uint32_t byte_permute(std::uint32_t a, std::uint32_t b, std
   }
   return d;
 }
+__forceinline__ std::uint32_t and_or(std::uint32_t a, std::uint32_t mask, std::uint32_t bits) { return (a & mask) | bits; }
 
 __forceinline__ float exp2_fast(float x) { return ::exp2f(x); }
 __forceinline__ float exp2_flushed(float x) {

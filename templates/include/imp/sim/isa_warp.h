@@ -17,6 +17,7 @@ __forceinline__ int grid_size() { return sim::current->block->grid[0]; }
 __forceinline__ int lane_index() { return sim::current->lane; }
 __forceinline__ int warp_index() { return sim::current->index >> 5; }
 __forceinline__ int opaque(int value) { return value; }
+__forceinline__ int warp_uniform(int value) { return value; }
 __forceinline__ std::uint32_t lane_constant(std::uint32_t value) { return value; }
 
 __forceinline__ void block_sync(sim::Location where = sim::Location::current()) {

@@ -2,15 +2,20 @@
 // kernel: QK-norm and RoPE of
 // its heads, append to the cache, split-KV attention, and the merge of the splits by whichever CTA comes last. Splits depend on
 // a sequence's own length alone.
+//
+// Where a product reads what is attended to, it is left as halfs, too, in the product's order, and the row's factor is one: of what
+// lies in the cache as halfs a weighted mean is no larger than the largest.
 #pragma once
+#include <type_traits>
+
 #include "imp/stage/attention_core.h"
 #include "imp/stage/ring.h"
 #include "imp/stage/rows.h"
 
 namespace imp {
 
-// `Tokens`: at most; `Stride`: floats from one token's heads to those of the next.
-template <AttentionConfig C, class Row, int Slots, int Tokens = 1, int Stride = 0>
+// `Tokens`: at most; `Stride`: floats from one token's heads to those of the next. `Order`: of the halfs; void: there are none.
+template <AttentionConfig C, class Row, int Slots, int Tokens = 1, int Stride = 0, class Order = void>
 struct AttentionDecode {
   using Core = AttentionCore<C, Row>;
   using Ring = WarpRing<C.warps, Slots, Core::kTileBytes>;
@@ -35,12 +40,14 @@ struct AttentionDecode {
     float* out;              // [tokens, heads, columns]
     const StepHeader* step = nullptr;  // of several tokens
     const float* sinks = nullptr;      // [heads]
+    std::uint8_t* halfs = nullptr;     // [tokens, heads * columns], in Order
+    float* factors = nullptr;          // [tokens]: what they are to be multiplied with
   };
 
   static __device__ __forceinline__ void run(const Args& args) {
     grid_launch_next();
     if constexpr (Tokens == 1) {
-      attend(args, {args.rows[0].slot, 0, 0, 0}, block_index_y());
+      attend(args, {args.rows[0].slot, 0, 0, 0}, 0, block_index_y());
     } else {
       const int token = block_index_y() / Core::kItems;
       if (token >= args.step->rows) return;
@@ -49,12 +56,12 @@ struct AttentionDecode {
       of.partial += static_cast<std::size_t>(token) * Core::kItems * C.splits * Core::kGroup * Core::kPart;
       of.arrived += token * Core::kItems;
       of.out += token * (C.heads * kColumns);
-      attend(of, args.rows[token], block_index_y() % Core::kItems);
+      attend(of, args.rows[token], token, block_index_y() % Core::kItems);
     }
   }
 
  private:
-  static __device__ __forceinline__ void attend(const Args& args, const StepRow& row, int item) {
+  static __device__ __forceinline__ void attend(const Args& args, const StepRow& row, int token, int item) {
     const int slot = row.slot;
     const int position = args.positions[slot] + row.offset;
     const int split = block_index();
@@ -84,8 +91,7 @@ struct AttentionDecode {
     if (share.active == 1) {
       for (int i = thread_index(); i < Core::kGroup * kColumns; i += kThreads) {
         const auto m = Core::merge_warps(core, used, i / kColumns, i % kColumns);
-        const int head = item * Core::kGroup + i / kColumns;
-        args.out[item * Core::kGroup * kColumns + i] = untagged(Core::output(m, args.sinks, head));
+        leave(args, token, item, i, m);
       }
       return;
     }
@@ -100,7 +106,7 @@ struct AttentionDecode {
         partial[kColumns + 1] = m.total;
       }
     }
-    if (last_to_arrive(args, shared, item, share.active)) merge(args, item, share.active);
+    if (last_to_arrive(args, shared, item, share.active)) merge(args, token, item, share.active);
   }
 
   // The warp's blocks through its ring: keys and values in turn, as many in flight as there are slots.
@@ -151,7 +157,7 @@ struct AttentionDecode {
   }
 
   // Splits in order: the result does not depend on which CTA does this.
-  static __device__ __forceinline__ void merge(const Args& a, int item, int active) {
+  static __device__ __forceinline__ void merge(const Args& a, int token, int item, int active) {
     for (int i = thread_index(); i < Core::kGroup * kColumns; i += kThreads) {
       const auto m = Core::merge(active, [&](int first, typename Core::Parts& parts) {
 #pragma unroll
@@ -163,8 +169,18 @@ struct AttentionDecode {
           parts.total[s] = load_fresh(partial + kColumns + 1);
         }
       });
-      const int head = item * Core::kGroup + i / kColumns;
-      a.out[item * Core::kGroup * kColumns + i] = untagged(Core::output(m, a.sinks, head));
+      leave(a, token, item, i, m);
+    }
+  }
+
+  // Element i of the item's heads.
+  static __device__ __forceinline__ void leave(const Args& a, int token, int item, int i, const typename Core::Merged& m) {
+    const int column = item * Core::kGroup * kColumns + i;
+    const float value = untagged(Core::output(m, a.sinks, column / kColumns));
+    a.out[column] = value;
+    if constexpr (!std::is_void_v<Order>) {
+      Order::store(a.halfs, round_up(Tokens, 8), token, column, value);
+      if (column == 0) a.factors[token] = 1.0f;
     }
   }
 };

@@ -13,18 +13,34 @@ struct BatchWeights {
   static constexpr int kTileBlocks = L::kTile.cols / 32;
   typename L::Lane lanes[2][kLanes];
 
-  // Of `part.row` and the row behind it. In a last group that is not whole, the last block is there again: its activations are
-  // zeros.
-  template <class Part>
-  __device__ __forceinline__ void load(const Part& part, int group) {
-    const int block = min(group * 4 + lane_index() % 4, kBlocks - 1);
+  // Where the weights of `part.row`, which is even, and of the row behind it begin.
+  struct Rows {
+    const std::uint8_t* tile;  // the first one's
+    int in_tile;
+    int second;  // 1; 0 where there is no second row, and the first one is read again
+    template <class Part>
+    __device__ __forceinline__ explicit Rows(const Part& part) {
+      const int row = min(part.row, part.rows - 1) & ~1;
+      tile = M::tile(part.plane, row, 0);
+      in_tile = row % L::kTile.rows;
+      second = row + 1 < part.rows ? 1 : 0;
+    }
+  };
+
+  // In a last group that is not whole, the last block is there again: its activations are zeros.
+  __device__ __forceinline__ void load(const Rows& rows, int group) {
+    constexpr int kUnit = M::kTiles * L::kTileBytes;  // bytes of the rows of a tile
+    const int number = group * 4 + lane_index() % 4;
+    const int block = kBlocks % 4 == 0 ? number : min(number, kBlocks - 1);
+    const int tile = (kTileBlocks % 4 == 0 ? group * 4 : block) / kTileBlocks;  // of all lanes, where it can be
 #pragma unroll
     for (int r = 0; r < 2; r++) {
-      const int row = min(part.row + r, part.rows - 1);
-      const std::uint8_t* tile = M::tile(part.plane, row, block / kTileBlocks);
+      const int row = r == 0 ? rows.in_tile : rows.in_tile + rows.second;
+      const bool one = L::kTile.rows % 2 == 0;  // tile has both
+      const std::uint8_t* from = rows.tile + (one ? 0 : row / L::kTile.rows * kUnit) + tile * L::kTileBytes;
 #pragma unroll
       for (int v = 0; v < kLanes; v++) {
-        lanes[r][v] = L::template load<Ahead>(tile, row % L::kTile.rows, block % kTileBlocks * kLanes + v);
+        lanes[r][v] = L::template load<Ahead>(from, one ? row : row % L::kTile.rows, (block - tile * kTileBlocks) * kLanes + v);
       }
     }
   }

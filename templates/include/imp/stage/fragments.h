@@ -22,6 +22,14 @@ struct FragmentOrder {
     std::uint8_t* at16 = fragments + at(rows, k / kGroup, row / 8) + (step / 2 * kWarp + lane) * 16;
     *reinterpret_cast<uint2*>(at16 + step % 2 * 8) = make_uint2(floats_to_half2(v.x, v.z), floats_to_half2(v.y, v.w));
   }
+  // One of them.
+  static __device__ __forceinline__ void store(std::uint8_t* fragments, int rows, int row, int k, float v) {
+    const int step = k % 32 / 4;
+    const int lane = row % 8 * 4 + k % kGroup / 32;
+    std::uint8_t* at16 = fragments + at(rows, k / kGroup, row / 8) + (step / 2 * kWarp + lane) * 16;
+    *reinterpret_cast<std::uint16_t*>(at16 + step % 2 * 8 + k % 2 * 4 + k % 4 / 2 * 2) =
+        static_cast<std::uint16_t>(floats_to_half2(v, v));
+  }
   // The lane's right operands of the steps 2 i and 2 i + 1.
   static __device__ __forceinline__ uint4 load(const std::uint8_t* eight, int i) {
     return *reinterpret_cast<const uint4*>(eight + (i * kWarp + lane_index()) * 16);

@@ -183,12 +183,14 @@ struct GemmBatch {
     };
     if (item >= kEnd) return item;
     BatchWeights<M> slots[C.slots];
+    using Rows = typename BatchWeights<M>::Rows;
     Part next = part_of(item);
+    Rows lines(next);
     int begin = begin_of(item % C.stretches);
     int end = begin_of(item % C.stretches + 1);
 #pragma unroll
     for (int s = 0; s < C.slots; s++) {
-      if (begin + s < end) slots[s].load(next, begin + s);
+      if (begin + s < end) slots[s].load(lines, begin + s);
     }
     if (ring.copies == 0) {
       grid_wait();
@@ -206,6 +208,7 @@ struct GemmBatch {
         const int following = item + grid_size();
         if (from >= this_end && following < kEnd) {
           next = part_of(following);
+          lines = Rows(next);
           from = begin = begin_of(following % C.stretches);
           end = begin_of(following % C.stretches + 1);
         }
@@ -215,7 +218,7 @@ struct GemmBatch {
             add<M>(sums, slots[s], ring.take(), group + s);
             ring.release();
           }
-          if (from + s < end) slots[s].load(next, from + s);
+          if (from + s < end) slots[s].load(lines, from + s);
         }
       }
       finish(a, part, item, rows, sums);

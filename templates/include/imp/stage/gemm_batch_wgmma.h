@@ -2,8 +2,8 @@
 // sums, for one matrix or for several that read the same x, whose rows lie side by side in y.
 //
 // Weights pass through once: lanes load their blocks of 32 as they are packed, a group or two of 128 columns ahead and before the
-// kernel before is complete, and make halfs of them in registers. Activations come through shared memory, a group at a time, as
-// panels that a CTA's warpgroups read for 64 rows of weights each. Columns are cut into stretches, so that every
+// kernel before is complete, and make halfs of them in registers. Activations come through shared memory, a chain's groups at a
+// time, as panels that a CTA's warpgroups read for 64 rows of weights each. Columns are cut into stretches, so that every
 // warpgroup of the card has one item and memory is waited for once; the warp that comes last adds up all.
 #pragma once
 #include <type_traits>
@@ -19,7 +19,7 @@ struct BatchWgmmaConfig {
   int cols;        // K
   int rows;        // of x and y at most: 32 or 64
   int warps;       // of a CTA, a multiple of four
-  int stages;      // groups of activations in shared memory
+  int stages;      // pieces of activations in shared memory: of a chain's groups, or of two
   bool stays;      // they are all of a CTA's stretch, the same for all of its items
   int stretches;   // of columns
   int chain;       // groups of columns that are summed by themselves
@@ -70,11 +70,14 @@ struct GemmBatchWgmma {
   static constexpr int kItems = kRowTiles * C.stretches;  // those of the same rows follow one another
   static constexpr int kPanel = C.rows * PanelOrder::kLine;
   static constexpr int kBytes = PanelOrder::kPanels * kPanel;  // of a group
-  static constexpr int kBarriers = C.stages * kBytes;
+  static constexpr int kStep = C.chain > 2 ? C.chain : 2;      // groups of a piece, and of a turn of the loop
+  static constexpr int kPiece = kStep * kBytes;
+  static constexpr int kBarriers = C.stages * kPiece;
   static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
   static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
-  static_assert(C.cols % (C.stretches * C.chain * PanelOrder::kGroup) == 0, "a stretch has whole chains");
-  static_assert(!C.stays || C.stages == kGroups, "what stays is a whole stretch");
+  static_assert(C.cols % (C.stretches * kStep * PanelOrder::kGroup) == 0, "a stretch has whole pieces");
+  static_assert(kStep % C.chain == 0, "a piece ends with a chain");
+  static_assert(!C.stays || C.stages * kStep == kGroups, "what stays is a whole stretch");
   static_assert(C.warps % 4 == 0, "a warpgroup has four warps");
 
   struct Args {
@@ -98,24 +101,22 @@ struct GemmBatchWgmma {
   }
 
  private:
-  // The groups of all items of the CTA on their way through shared memory. Warps have them copied in turn, each once all
-  // warps have read what lies there.
+  // The activations of all items of the CTA on their way through shared memory. A stage has a warp that has pieces copied there,
+  // each once all warps have read the one before.
   struct Ring {
-    static constexpr int kBehind = 3;  // groups: a warp does not wait for others that are so near
-    static_assert(C.stays || C.stages > kBehind, "a group is copied before it is taken");
+    static_assert(C.stays || C.stages > 1, "a piece is copied before it is taken");
     const std::uint8_t* panels;
     int item = block_index();  // of the next copy
     int group = 0;
-    int copies = 0;
-    int taking = 0;
+    int stage = 0;  // that is read
     int parity = 0;
-    int releasing = 0;
+    bool started = false;
 
     __device__ __forceinline__ explicit Ring(const std::uint8_t* from) : panels(from) {}
-    static __device__ __forceinline__ std::uint64_t* full(int stage) {
-      return reinterpret_cast<std::uint64_t*>(shared_memory() + kBarriers) + stage;
+    static __device__ __forceinline__ std::uint64_t* full(int which) {
+      return reinterpret_cast<std::uint64_t*>(shared_memory() + kBarriers) + which;
     }
-    static __device__ __forceinline__ std::uint64_t* empty(int stage) { return full(C.stages + stage * C.warps); }
+    static __device__ __forceinline__ std::uint64_t* empty(int which) { return full(C.stages + which * C.warps); }
     // The whole CTA calls it, and meets before any warp uses the ring.
     __device__ __forceinline__ void prepare() const {
       if (warp_index() != 0) return;
@@ -124,36 +125,40 @@ struct GemmBatchWgmma {
     }
     // Once the kernel before is complete.
     __device__ __forceinline__ void start() {
-      for (int i = 0; i < (C.stays ? C.stages : C.stages - kBehind); i++) fill();
+      started = true;
+      for (int i = 0; i < (C.stays ? C.stages : C.stages - 1); i++) fill(i, 1);
     }
-    __device__ __forceinline__ const std::uint8_t* take() {
-      if constexpr (!C.stays) fill();
-      bulk_wait(full(taking), parity);
-      const std::uint8_t* group_panels = shared_memory() + taking * kBytes;
-      taking = taking + 1 == C.stages ? 0 : taking + 1;
-      if constexpr (!C.stays) parity ^= taking == 0 ? 1 : 0;
-      return group_panels;
+    __device__ __forceinline__ const std::uint8_t* piece() const {
+      bulk_wait(full(stage), parity);
+      return shared_memory() + warp_uniform(stage * kPiece);  // tensor cores take such an address
     }
-    // The warp's products of the first group that it has not given back are done.
-    __device__ __forceinline__ void release() {
+    __device__ __forceinline__ void advance() {
+      stage = stage + 1 == C.stages ? 0 : stage + 1;
+      if constexpr (!C.stays) parity ^= stage == 0 ? 1 : 0;
+    }
+    // The warp's products of the piece before are done.
+    __device__ __forceinline__ void release() const {
       if constexpr (C.stays) return;
       warp_sync();
-      if (lane_index() == 0) barrier_arrive(empty(releasing) + warp_index());
-      releasing = releasing + 1 == C.stages ? 0 : releasing + 1;
+      if (lane_index() == 0) barrier_arrive(empty(before()) + warp_index());
+    }
+    // The stage of the piece before, which all warps are to have released, gets the next one.
+    __device__ __forceinline__ void refill() {
+      if constexpr (!C.stays) fill(before(), stage == 0 ? parity ^ 1 : parity);
     }
 
    private:
-    __device__ __forceinline__ void fill() {
+    __device__ __forceinline__ int before() const { return stage == 0 ? C.stages - 1 : stage - 1; }
+    __device__ __forceinline__ void fill(int which, int released) {
       if (item >= kItems) return;
-      if (copies % C.warps == warp_index()) {
-        const int to = copies % C.stages;
-        if (lane_index() < C.warps) barrier_wait(empty(to) + lane_index(), ((copies / C.stages) & 1) ^ 1);
+      if ((C.stages <= C.warps ? which : which % C.warps) == warp_index()) {
+        if (lane_index() < C.warps) barrier_wait(empty(which) + lane_index(), released);
         warp_sync();
         const std::size_t from = static_cast<std::size_t>(item % C.stretches * kGroups + group) * kBytes;
-        if (lane_index() == 0) bulk_load_cached(shared_memory() + to * kBytes, panels + from, kBytes, full(to));
+        if (lane_index() == 0) bulk_load_cached(shared_memory() + which * kPiece, panels + from, kPiece, full(which));
       }
-      copies++;
-      if (++group < kGroups) return;
+      group += kStep;
+      if (group < kGroups) return;
       item += grid_size();
       group = 0;
     }
@@ -175,11 +180,12 @@ struct GemmBatchWgmma {
   static __device__ __forceinline__ void multiply(const Args& a, int& item, int column, Ring& ring) {
     constexpr Run kRun = run_of<M, Rest...>();
     constexpr int kEnd = (Before + kRun.tiles()) * C.stretches;
-    constexpr int kAhead = M::Layout::kInteger ? 2 : 1;  // groups whose weights are on their way, as registers allow
-    constexpr int kStep = kAhead > C.chain ? kAhead : C.chain;
-    constexpr int kBefore = 2;  // steps whose weights are on their way to L2 before activations are there
+    // Groups whose weights are on their way, as registers allow: more where nothing lies in memory to be added up behind them.
+    constexpr int kAhead = !M::Layout::kInteger ? 1 : C.rows <= 32 && C.stretches == 1 && kStep == 4 ? 4 : 2;
+    constexpr int kBefore = 2;  // pieces whose weights are on their way to L2 before activations are there
     using Steps = WeightsAhead<M, kStep>;
-    static_assert(kGroups % kStep == 0 && kStep % kAhead == 0 && kStep % C.chain == 0, "an item ends with a chain and with groups loaded together");
+    using Rows = typename BatchWeights<M>::Rows;
+    static_assert(kStep % kAhead == 0, "a piece ends with groups loaded together");
     const auto part_of = [&](int which) {
       const int row = (which / C.stretches - Before) * kBlockRows + warp_index() * Out::kRows;
       Part part = Out::template found<Out::kRows, Matrix, kRun.matrices, M, Rest...>(a.plane, row, column);
@@ -188,15 +194,16 @@ struct GemmBatchWgmma {
     };
     if (item >= kEnd) return;
     BatchWeights<M> weights[kAhead];
-    Part next = part_of(item);
+    const Part part_now = part_of(item);
+    Rows next(part_now);
     int first = item % C.stretches * kGroups;
 #pragma unroll
     for (int s = 0; s < kAhead; s++) weights[s].load(next, first + s);
 #pragma unroll
     for (int i = 0; i < kBefore; i++) {
-      if (i * kStep < kGroups) Steps::fetch(next, first + i * kStep, i == 0);
+      if (i * kStep < kGroups) Steps::fetch(part_now, first + i * kStep, i == 0);
     }
-    if (ring.copies == 0) {
+    if (!ring.started) {
       grid_wait();
       ring.start();
     }
@@ -209,34 +216,35 @@ struct GemmBatchWgmma {
       const bool more = item + grid_size() < kEnd;
 #pragma unroll 1
       for (int group = 0; group < kGroups; group += kStep) {
+        const std::uint8_t* piece = ring.piece();
 #pragma unroll
         for (int s = 0; s < kStep; s++) {
           // Behind this item's last groups come the first ones of the next.
           int from = group + s + kAhead;
           const bool beyond = from >= kGroups;
           if (from == kGroups && more) {
-            next = part_of(item + grid_size());
+            next = Rows(part_of(item + grid_size()));
             first = (item + grid_size()) % C.stretches * kGroups;
           }
           from -= beyond ? kGroups : 0;
           BatchWeights<M>& now = weights[s % kAhead];
-          const std::uint8_t* panels = ring.take();
 #pragma unroll
           for (int half = 0; half < 2; half++) {
             now.unpack(begin + group + s, half, fragments[half]);
             if (half == 1 && (!beyond || more)) now.load(next, first + from);
+            if (half == 0 && s == kStep / 2) ring.refill();
             wgmma_fence();
 #pragma unroll
-            for (int k = 0; k < 4; k++) wgmma_f16<C.rows>(sums, fragments[half][k], panels + half * kPanel, k);
+            for (int k = 0; k < 4; k++) {
+              wgmma_f16<C.rows>(sums, fragments[half][k], piece + s * kBytes + half * kPanel, k);
+            }
             wgmma_commit();
             wgmma_wait<1>(sums);
-            if (half == 0 && s % C.chain != 0) ring.release();  // the group before
           }
-          if ((s + 1) % C.chain == 0) {
-            end_chain(sums, total);
-            ring.release();
-          }
+          if ((s + 1) % C.chain == 0) end_chain(sums, total);
         }
+        ring.advance();
+        ring.release();
       }
       const Part part = part_of(item);
       const typename Out::Ends ends(a, part, rows);

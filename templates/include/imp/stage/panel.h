@@ -29,6 +29,16 @@ struct PanelOrder {
     *reinterpret_cast<std::uint32_t*>(line + chunk * 16 + at) = floats_to_half2(v.x, v.z);
     *reinterpret_cast<std::uint32_t*>(line + (chunk ^ 1) * 16 + at) = floats_to_half2(v.y, v.w);
   }
+  // One of them.
+  static __device__ __forceinline__ void store(std::uint8_t* panels, int tokens, int token, int k, float v) {
+    const int step = k % 32 / 4;
+    const int panel = k / kGroup * 2 + step / 4;
+    std::uint8_t* line = panels + (static_cast<std::size_t>(panel) * static_cast<std::size_t>(tokens) +
+                                   static_cast<std::size_t>(token)) * kLine;
+    const int chunk = (step % 4 * 2 ^ (token & 7)) ^ k % 2;
+    *reinterpret_cast<std::uint16_t*>(line + chunk * 16 + k % kGroup / 32 * 4 + k % 4 / 2 * 2) =
+        static_cast<std::uint16_t>(floats_to_half2(v, v));
+  }
 };
 
 }  // namespace imp
