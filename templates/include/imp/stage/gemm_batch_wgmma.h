@@ -241,6 +241,7 @@ struct GemmBatchWgmma {
             wgmma_commit();
             wgmma_wait<1>(sums);
           }
+          // With the last of a piece nothing is under way any more: at a loop's end the compiler moves registers as it likes.
           if ((s + 1) % C.chain == 0) end_chain(sums, total);
         }
         ring.advance();
