@@ -23,7 +23,8 @@ class Formulas:
 
     `gemv_warps`: of a CTA that streams weights, one CTA a multiprocessor. `stream_slots`: tiles that each has in flight
     at most. `in_flight`: bytes that a CTA of the step kernel has in flight at most. `early_ctas`: CTAs that need not
-    have arrived when the others begin to poll a vector, if that has at most `early_cols` values. `lanes`: of the
+    have arrived when the others begin to poll a vector, if that has at most `early_cols` values. `whole_cols`: of what
+    gate and up make, up to which down begins once all is there, not with the first part alone. `lanes`: of the
     fetching warp that look for room, twice as many where no tile has `short_tile` bytes. `step_tile_us`: what
     a multiprocessor takes in the step kernel for a tile of one row, all in all, where memory does not limit it;
     `step_row_us`: for each row more that a tile has.
@@ -34,6 +35,7 @@ class Formulas:
     in_flight: int
     early_ctas: int
     early_cols: int
+    whole_cols: int
     lanes: int
     short_tile: int
     step_tile_us: float = 0.0

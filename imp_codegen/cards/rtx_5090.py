@@ -21,6 +21,7 @@ CARD = Card(
         in_flight=16 << 10,
         early_ctas=32,
         early_cols=4096,
+        whole_cols=16384,
         lanes=4,
         short_tile=4200,
         step_tile_us=0.12,  # an H200's, as the next

@@ -54,7 +54,7 @@ LAYER: tuple[Phase | Attending, ...] = (
     Attending(96, 64, window=0, items=2, splits=1, warps=4),
     Phase("output projection", 16, 1, 64, 64),
     Phase("gate and up", 37, 2, 64, 148),
-    Phase("down projection", 16, 3, 148, 64, may_sweep=True),
+    Phase("down projection", 16, 3, 148, 64, may_sweep=True, before=2),
 )
 GOOD = Schedule(
     grid=3,
@@ -148,6 +148,8 @@ def test_fewer_warps_attend_than_multiply():
         (flowing(3, Flow("sum", "gated")), "phase 3 of a layer waits for a sum that nobody writes"),
         (flowing(3, Flow("x", "x")), "phase 3 of a layer writes x, which it reads"),
         (flowing(0, Flow("x", "qkv", "branch", "x")), "phase 0 of a layer waits for a branch that nobody writes"),
+        (phase(4, before=3), "down projection: 3 of a unit's 3 tiles come before the vector is complete"),
+        (phase(4, may_sweep=False), "down projection: 2 of a unit's 3 tiles come before the vector is complete"),
         (phase(2, early=-1), "output projection: begins when all but -1 CTAs have arrived"),
         (
             replace(phase(3, early=2), grid=20),

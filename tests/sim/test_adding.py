@@ -372,7 +372,9 @@ CARD = Card(
     sms=3,
     shared=57 << 10,
     formulas=Formulas(
-        gemv_warps=3, stream_slots=2, in_flight=6 << 10, early_ctas=32, early_cols=4096, lanes=4, short_tile=4200
+        gemv_warps=3, stream_slots=2, in_flight=6 << 10, early_ctas=32, early_cols=4096,
+        whole_cols=8192,
+        lanes=4, short_tile=4200
     ),
     speed=None,
 )

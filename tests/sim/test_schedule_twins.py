@@ -67,11 +67,12 @@ struct Numbers<imp::Step<Args, C, L, H>> {
   using Kernel = imp::Step<Args, C, L, H>;
   template <class P>
   struct Of {
-    static constexpr bool has(int units, int tiles, bool may_sweep, int cols, int early) {
+    static constexpr bool has(int units, int tiles, bool may_sweep, int cols, int early, int before) {
       return P::kConfig.early == early &&
              any<typename P::Encoders>([=]<class E>(E*) { return E::kConfig.cols == cols; }) &&
              any<typename P::Matrices>([=]<class U>(U*) {
-               return U::kUnits == units && U::kTiles == tiles && (may_sweep || !Kernel::template Shape<U>::kSweeps);
+               return U::kUnits == units && U::kTiles == tiles && (may_sweep || !Kernel::template Shape<U>::kSweeps) &&
+                      P::kConfig.first_turns * P::kEncode.warps * 128 / U::First::Layout::kTile.cols == before;
              });
     }
   };
@@ -96,7 +97,7 @@ def _assertion(phase: Phase | Attending, name: str) -> str:
         numbers = f"{phase.window}, {phase.items}, {phase.splits}, {phase.warps}, {phase.pieces}"
         return f'static_assert(Numbers<step_0_t>::attends({numbers}), "attention");\n'
     may_sweep = "true" if phase.may_sweep else "false"
-    numbers = f"{phase.units}, {phase.tiles}, {may_sweep}, {phase.cols}, {phase.early}"
+    numbers = f"{phase.units}, {phase.tiles}, {may_sweep}, {phase.cols}, {phase.early}, {phase.before}"
     return f'static_assert(Numbers<step_0_t>::{name}::has({numbers}), "{phase.name}");\n'
 
 
@@ -104,6 +105,7 @@ def _assertion(phase: Phase | Attending, name: str) -> str:
     ("source", "quant", "target"),
     [
         ("models/shapes/qwen3-8b.json", "Q4_K_M", "sm_90a"),
+        ("models/shapes/qwen2.5-7b.json", "Q8_0", "sm_90a"),
         ("models/shapes/qwen3-1.7b.json", "BF16", "sm_90a"),
         ("models/shapes/qwen3-0.6b.json", "Q8_0", "sm_120a"),
         ("models/demo.gguf", "", "sm_120a"),

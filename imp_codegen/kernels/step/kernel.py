@@ -14,7 +14,7 @@ from imp_codegen.kernels.kernel_spec import Argument, Arguments, Config, Cpp, Ke
 from imp_codegen.kernels.linear_add import LinearAdd
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.step.copies import Copies
-from imp_codegen.kernels.step.model import Kind, Layer, StepModel
+from imp_codegen.kernels.step.model import Kind, Layer, StepModel, end
 from imp_codegen.kernels.step.schedule import Attending, Flow, Phase, Schedule, check, flows
 from imp_codegen.kernels.stream import activation, bias_mask, biases, encode_config, encoded_bytes
 from imp_codegen.kernels.vector import Sum, Vector, norm_weight, up_of
@@ -343,18 +343,56 @@ def _phase(
     ]
     encoders = [Cpp("Encoder", (encode_config(low, each, _all(layers), _warps(model)),)) for each in vectors]
     early = early if max(each.value.width for each in vectors) <= low.target.card.formulas.early_cols else 0
+    turns = _first_turns(model) if place.name == "AtDown" else 0
     biased = bias_mask(max(layers, key=len))
-    phase = Config("PhaseConfig", (("early", early), ("biased", biased), *config.items()))
+    phase = Config("PhaseConfig", (("early", early), ("first_turns", turns), ("biased", biased), *config.items()))
     return Cpp("StepPhase", (place, _flow(flow), phase, _by_layer(encoders), _by_layer(units)))
 
 
 def _products(model: StepModel, layer: Layer, early: int) -> tuple[Phase, ...]:
     """A layer's phases but attention, as schedule.py counts them."""
     names = ("q, k and v", "output projection", "gate and up", "down projection", "input gate", "input projection")
-    return tuple(
+    qkv, out, gate_up, down, *extra = (
         _product(model, name, tuple(op.weight for op in linears), early, paired=name == "gate and up")
         for name, linears in zip(names, layer.products(), strict=False)
     )
+    tile = model.low.tile(end(layer.down).weight)
+    return (qkv, out, gate_up, replace(down, before=_first_turns(model) * _turn(model) // tile.cols), *extra)
+
+
+def _first_turns(model: StepModel) -> int:
+    """Turns of down's encoder that do not wait until gate and up are complete, or 0.
+
+    Gate and up make their rows in order, so that a CTA that has made its own finds all there but those of the end: a
+    fifth is more than CTAs differ by. All layers must have tiles that so many columns are enough for, and take them
+    before the others.
+    """
+    weights = [end(layer.down).weight for layer in model.layers]
+    cols = weights[0].cols
+    turns = ceil(cols / _turn(model))
+    first = turns - ceil(turns / 5)
+    useful = cols > model.low.target.card.formulas.whole_cols and all(
+        weight.cols == cols and _may_sweep(model, (weight,)) and model.low.tile(weight).cols <= first * _turn(model)
+        for weight in weights
+    )
+    return first if useful else 0
+
+
+def _turn(model: StepModel) -> int:
+    """Columns that the warps encode at a time."""
+    return _warps(model) * 128
+
+
+def _may_sweep(model: StepModel, weights: tuple[Weight, ...]) -> bool:
+    """The twin of WarpUnits::kMaySweep (stage/warp_units.h)."""
+    low, tile = model.low, model.low.tile(weights[0])
+    most = ceil(ceil(_units(model, weights) / low.target.sms) / _warps(model))
+    alike = len({low.matrix(weight).args[0] for weight in weights}) == 1 and not low.wants_dense(*weights)
+    return alike and weights[0].cols > tile.cols and most * tile.rows <= 8
+
+
+def _units(model: StepModel, weights: tuple[Weight, ...]) -> int:
+    return sum(-(-weight.rows // model.low.tile(weight).rows) for weight in weights)
 
 
 def _product(model: StepModel, name: str, weights: tuple[Weight, ...], early: int, *, paired: bool = False) -> Phase:
@@ -362,16 +400,13 @@ def _product(model: StepModel, name: str, weights: tuple[Weight, ...], early: in
     low = model.low
     rows = [low.tile(weight).rows for weight in weights]
     tiles = [weight.cols // low.tile(weight).cols for weight in weights]
-    cols, target = weights[0].cols, low.target
-    early = early if cols <= target.card.formulas.early_cols else 0
+    cols = weights[0].cols
+    early = early if cols <= low.target.card.formulas.early_cols else 0
     if paired:
         unit_tiles = sum(max(rows) // r * t for r, t in zip(rows, tiles, strict=True))
         return Phase(name, -(-weights[0].rows // max(rows)), unit_tiles, cols, weights[0].rows, early=early)
-    units = sum(-(-weight.rows // r) for weight, r in zip(weights, rows, strict=True))
-    most = ceil(ceil(units / target.sms) / _warps(model))
-    alike = len({low.matrix(weight).args[0] for weight in weights}) == 1 and not low.wants_dense(*weights)
-    may_sweep = alike and tiles[0] > 1 and most * rows[0] <= 8
-    return Phase(name, units, tiles[0], cols, sum(weight.rows for weight in weights), may_sweep, early)
+    may_sweep = _may_sweep(model, weights)
+    return Phase(name, _units(model, weights), tiles[0], cols, sum(weight.rows for weight in weights), may_sweep, early)
 
 
 def _schedule(model: StepModel, step: Mapping[str, Scalar], early: int) -> Schedule:

@@ -24,7 +24,8 @@ class Phase:
     """A product of all CTAs: `units` of `tiles` tiles each, from a vector of `cols` values to one of `rows`.
 
     `may_sweep`: the first tiles of all of a CTA's units come before their second ones, if the ring is long enough for
-    that. `early`: CTAs that may still be at work on the vector when others begin to poll it.
+    that. `early`: CTAs that may still be at work on the vector when others begin to poll it. `before`: tiles of a unit
+    that are multiplied before the vector is known to be complete.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Phase:
     rows: int
     may_sweep: bool = False
     early: int = 0
+    before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,12 @@ def _check_vectors(schedule: Schedule) -> None:
                 if made.get(vector, phase.cols) != phase.cols:
                     raise _wrong(f"{phase.name}: {made[vector]} values are published, {phase.cols} are waited for")
             made |= {flow.kept: phase.cols, flow.writes: phase.rows}
+    for phase in schedule.products():
+        if phase.before and not (phase.may_sweep and phase.before < phase.tiles):
+            raise _wrong(
+                f"{phase.name}: {phase.before} of a unit's {phase.tiles} tiles come before the vector is complete, "
+                f"and its units go through them {'together' if phase.may_sweep else 'one after the other'}"
+            )
     products = schedule.products()
     least = min(products[:-1], key=lambda phase: phase.units)
     for phase in products:
@@ -403,16 +411,19 @@ def _queues(schedule: Schedule, block: int, position: int) -> list[tuple[str, li
     count = Count(schedule.grid, schedule.warps, block)
     found = []
 
-    def step(name: str, order: Order, first: int, warp: int, pieces: int = 1) -> None:
-        queues = [deque[tuple[int, ...]]() for _ in range(schedule.warps)]
-        for w in range(order.warps):
-            tiles = (first + i for i in order.taken(w))
-            queues[(warp + w) % schedule.warps].extend(zip(*[tiles] * pieces, strict=True))
-        found.append((name, queues))
+    def step(name: str, order: Order, first: int, warp: int, pieces: int = 1, early: int = 0) -> None:
+        """`early`: tiles that are taken before a barrier within the phase."""
+        for part in (range(early), range(early, order.units * order.tiles)):
+            queues = [deque[tuple[int, ...]]() for _ in range(schedule.warps)]
+            for w in range(order.warps):
+                tiles = (first + i for i in order.taken(w) if i in part)
+                queues[(warp + w) % schedule.warps].extend(zip(*[tiles] * pieces, strict=True))
+            found.append((name, queues))
 
     def product(phase: Phase) -> None:
         share = count.next(phase.units, phase.tiles)
-        step(phase.name, Order(schedule.warps, phase.tiles, share.units, phase.may_sweep), share.tile, share.warp)
+        order = Order(schedule.warps, phase.tiles, share.units, phase.may_sweep)
+        step(phase.name, order, share.tile, share.warp, early=phase.before * share.units)
 
     def attention(phase: Attending) -> None:
         splits = splits_of(phase, seen(position, phase.window))

@@ -156,6 +156,18 @@ struct Encoder {
     }
   };
 
+  // Turns Begin to End - 1, without a barrier.
+  template <int Begin, int End, class Input>
+  static __device__ __forceinline__ void encode_turns(const Input& x, std::uint8_t* shared) {
+    constexpr int kTogether = End - Begin < 12 ? End - Begin : 8;
+#pragma unroll
+    for (int first = Begin; first < End; first += kTogether) {
+      Turns<kTogether> turns;
+      turns.read(x, first, End);
+      turns.store(first, End, shared);
+    }
+  }
+
   // This thread's columns of a vector.
   struct Columns {
     float4 at[kRounds];

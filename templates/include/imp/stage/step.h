@@ -100,6 +100,20 @@ struct Step {
   using Order = std::conditional_t<Shape<Units>::kSweeps, TapeSweeps<C.warps, Units::kTiles>,
                                    TapeRounds<C.warps, Units::kTiles>>;
 
+  // Whether a phase multiplies with the first turns of its vector before the phase before is known to be complete.
+  template <class Phase>
+  static constexpr bool kBeginsEarly =
+      Phase::kConfig.first_turns > 0 && Phase::Matrices::all([]<class Units>(Units*) { return Shape<Units>::kSweeps; });
+  // The encoder's other turns follow when the tiles are multiplied that the first ones are enough for: `Tiles` of a unit.
+  template <int Tiles, class Rest>
+  struct InTwo : Activations<FloatActivations> {
+    static_assert(Tiles > 0, "the first turns must be enough for a tile");
+    const Rest& rest;
+    __device__ __forceinline__ void reach(int k) const {
+      if (k == Tiles) rest();
+    }
+  };
+
   // Layer l's part of the cache and its blocks, of a sequence whose block table begins with the entry `first`.
   template <class Heads>
   static __device__ __forceinline__ typename Heads::Core::Args cached(const Args& args, int l, int first) {
@@ -328,6 +342,24 @@ struct Step {
         }
         Cta::sync();
       };
+      if constexpr (kBeginsEarly<Phase>) {
+        using Encode = Encoder<Phase::kEncode, Cta>;
+        constexpr int kFirst = Phase::kConfig.first_turns;
+        Cta::sync();  // nobody reads the vector before any more
+        Encode::template encode_turns<0, kFirst>(input, scratch);
+        Cta::sync();
+        const auto rest = [&] {
+          wait();
+          Encode::template encode_turns<kFirst, Encode::kRounds>(input, scratch);
+          Cta::sync();
+        };
+        Phase::Matrices::with(l, [&]<class Units>() {
+          constexpr int kTiles = kFirst * Encode::kStride / Units::First::Layout::kTile.cols;
+          InTwo<kTiles, decltype(rest)> x{{Encode::q8(scratch), Encode::halfs(scratch), Encode::dense(scratch), 1.0f}, rest};
+          work<Units>(s, x, epilogue);
+        });
+        return;
+      }
       Activations<FloatActivations> x{};
       Phase::Encoders::with(l, [&]<class OfLength>() {
         using Encode = Encoder<OfLength::kConfig, Cta>;
@@ -352,7 +384,7 @@ struct Step {
     }
 
     template <class Units, class X, class Epilogue>
-    __device__ __forceinline__ void work(const TapeShare& s, const X& x, Epilogue& epilogue) {
+    __device__ __forceinline__ void work(const TapeShare& s, X& x, Epilogue& epilogue) {
       Tiles<Order<Units>> tiles{ring, {s.tile, s.units}, own(s), s.first};
       Shape<Units>::Work::template run<Shape<Units>::kSweeps>(tiles.count(), tiles, x, epilogue);
     }

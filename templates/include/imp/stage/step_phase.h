@@ -197,6 +197,7 @@ __device__ __forceinline__ const float* scale_of(const Product& product) {
 
 struct PhaseConfig {
   int early;            // CTAs that may still be at work on the vector when the others begin to poll it
+  int first_turns = 0;  // of the encoder, which do not wait for that
   unsigned biased = 0;  // bits of the matrices that have a bias
   float scale = 1.0f;   // of the sums, where they are added to the residual stream, or are logits
   float cap = 0.0f;     // soft cap of logits; 0: none
