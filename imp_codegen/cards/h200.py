@@ -22,9 +22,8 @@ CARD = Card(
         early_ctas=32,  # 3 % at 0.6B
         early_cols=4096,  # polling a longer vector in vain costs more
         whole_cols=16384,  # 3 % at 18,944, none at 12,288
-        lanes=4,
-        # Below, twice the lanes gain 13 % (8B Q4_K_M), 8 % (8B FP8) or 2 % (1B BF16); above they cost (0.6B Q8_0).
-        short_tile=4300,
+        lanes=8,
+        short_tile=0,
         step_tile_us=0.12,  # 0.108 to 0.127 of eleven models and formats, whose tiles have 1.4 to 3.4 KB
         step_row_us=0.066,  # tiles of two rows took 0.166 to 0.222 (8B of 5 layers, seven formats, 2026-11-27)
     ),
