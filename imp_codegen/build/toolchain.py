@@ -20,9 +20,11 @@ from imp_codegen.build.processes import Processes
 
 Compiler = Literal["nvcc", "g++"]
 Flavour = Literal["plain", "check"]
-# The version in what --version says, and the oldest that knows all that imp's sources use.
+# The version in what --version says, and the oldest that makes of imp's sources what they say: ptxas 13.0 gives registers
+# of wgmma's left operand, which live on over a loop, to others there (architecture.md, what compilers make of it).
 _VERSION = {"nvcc": r"release (\d+(?:\.\d+)*)", "g++": r"\) (\d+(?:\.\d+)*)"}
-_OLDEST = {"nvcc": (13, 0), "g++": (11, 0)}
+_OLDEST = {"nvcc": (13, 1), "g++": (11, 0)}
+_NEWER = {"nvcc": "pip install --upgrade nvidia-cuda-nvcc", "g++": "apt install g++"}
 _ISA = {"nvcc": "ptx", "g++": "sim"}
 _CHECK_POLLS = 20_000_000  # that a GPU's thread looks in vain before it traps: seconds, where a step takes milliseconds
 # Compilers obey dozens of variables (CPATH, GCC_EXEC_PREFIX, INCLUDES, ...). These remain: what it takes to run them,
@@ -60,22 +62,18 @@ class Tool:
         assert match
         return match[1]
 
-    @property
-    def age(self) -> str:
-        """A word about a version that may be too old; else empty."""
-        oldest = _OLDEST[self.name]
-        if tuple(map(int, self.version.split("."))) >= oldest:
-            return ""
-        return f"; imp needs {self.name} {'.'.join(map(str, oldest))} or newer"
-
 
 def find(name: Compiler) -> Tool:
-    """The compiler of this machine. BuildError where there is none, or what is named is none."""
+    """The compiler of this machine. BuildError where there is none, or it is too old, or what is named is none."""
     path, called = _nvcc() if name == "nvcc" else _gxx()
     banner = _banner(path, called)
     if not re.search(_VERSION[name], banner):
         raise BuildError(f"{called} {path}, which does not answer --version as {name} does")
-    return Tool(name, path, banner)
+    tool = Tool(name, path, banner)
+    if tuple(map(int, tool.version.split("."))) < _OLDEST[name]:
+        least = ".".join(map(str, _OLDEST[name]))
+        raise BuildError(f"{called} {path}, version {tool.version}; imp needs {name} {least} or newer: {_NEWER[name]}")
+    return tool
 
 
 def _gxx() -> tuple[Path, str]:

@@ -54,5 +54,5 @@ class Workplace:
         if done.status or not (self.folder / output).is_file():
             raise BuildError(
                 f"{self._tool.name} {self._tool.version} does not compile {self._purpose}: {first_error(done)}"
-                f"{self._tool.age}; the whole log: {cache.keep_failure(self.folder)}"
+                f"; the whole log: {cache.keep_failure(self.folder)}"
             )

@@ -23,7 +23,7 @@ echo "$* in $PWD" >>"{calls}"
 {action}
 """
 NVCC = """#!/bin/sh
-case "$1" in --version) echo "Cuda compilation tools, release 13.0, V13.0.1"; exit;; esac
+case "$1" in --version) echo "Cuda compilation tools, release 13.1, V13.1.80"; exit;; esac
 for each; do output="$each"; done
 echo call >>"{calls}"
 {action}
@@ -157,16 +157,19 @@ def test_the_source_of_a_failure_lies_beside_its_log(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "version", "least"),
-    [("nvcc", NVCC.replace("13.0", "12.4"), "12.4", "13.0"), ("g++", GXX.replace("12.2.0", "9.4.0"), "9.4.0", "11.0")],
+    ("name", "text", "version", "said"),
+    [
+        ("nvcc", NVCC.replace("13.1", "13.0"), "13.0", "13.1 or newer: pip install --upgrade nvidia-cuda-nvcc"),
+        ("g++", GXX.replace("12.2.0", "9.4.0"), "9.4.0", "11.0 or newer: apt install g++"),
+    ],
 )
-def test_an_old_compiler_that_fails_is_said_to_be_old(
-    machine: Machine, name: str, text: str, version: str, least: str
+def test_an_old_compiler_is_refused_before_it_makes_anything(
+    machine: Machine, name: str, text: str, version: str, said: str
 ) -> None:
-    machine.install(name, text, "echo 'error: what is this?'; exit 1")
-    said = message(UNIT if name == "g++" else GPU)
-    assert said.startswith(f"{name} {version} does not compile ")
-    assert f": error: what is this?; imp needs {name} {least} or newer; the whole log: " in said
+    path = machine.install(name, text)
+    begin = "IMP_NVCC names" if name == "nvcc" else "g++ is"
+    assert message(UNIT if name == "g++" else GPU) == f"{begin} {path}, version {version}; imp needs {name} {said}"
+    assert machine.calls() == 0
 
 
 @pytest.mark.parametrize(
