@@ -20,7 +20,7 @@ from imp_codegen.build.processes import Processes
 
 Compiler = Literal["nvcc", "g++"]
 Flavour = Literal["plain", "check"]
-# The version in what --version says, and the oldest that makes of imp's sources what they say: ptxas 13.0 gives registers
+# The version in what --version says, and the oldest that makes of sources what they say: ptxas 13.0 gives registers
 # of wgmma's left operand, which live on over a loop, to others there (architecture.md, what compilers make of it).
 _VERSION = {"nvcc": r"release (\d+(?:\.\d+)*)", "g++": r"\) (\d+(?:\.\d+)*)"}
 _OLDEST = {"nvcc": (13, 1), "g++": (11, 0)}
