@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text 6d2153845123adab
+// qwen3 · Q8_0 · sm_120a · imp 0.1.0 · text a75fe65ae616cbfa
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -1288,14 +1288,15 @@ static_assert(sizeof(encode_9_t::Args) == 7 * 8, "the plan leaves out a field");
 // Linear → Linear → Linear · 139,264 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_14_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_14_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_14_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1305,7 +1306,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_14(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_14_t::run(gemm_14_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -1364,12 +1365,13 @@ static_assert(sizeof(attention_1_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_15_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_15_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_15_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_15(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1377,7 +1379,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_15(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_15_t::run(gemm_15_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1391,13 +1393,14 @@ static_assert(sizeof(gemm_15_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 249,856 of other data a launch
 // batch_r8 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_16_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_16_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_16_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1406,7 +1409,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_16(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_16_t::run(gemm_16_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -1444,12 +1447,13 @@ static_assert(sizeof(encode_10_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_17_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_17_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_17_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_17(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1457,7 +1461,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_17(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_17_t::run(gemm_17_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1471,12 +1475,13 @@ static_assert(sizeof(gemm_17_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 331,776 of other data a launch
 // batch_r8 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_18_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_18_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_18_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1484,7 +1489,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_18_t::run(gemm_18_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1726,14 +1731,15 @@ static_assert(sizeof(encode_11_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_19_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_19_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_19_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1743,7 +1749,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_19_t::run(gemm_19_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -1802,12 +1808,13 @@ static_assert(sizeof(attention_2_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_20_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_20_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_20_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1815,7 +1822,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_20_t::run(gemm_20_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1829,13 +1836,14 @@ static_assert(sizeof(gemm_20_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 499,712 of other data a launch
 // batch_r16 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_21_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_21_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_21_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1844,7 +1852,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_21(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_21_t::run(gemm_21_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -1882,12 +1890,13 @@ static_assert(sizeof(encode_12_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_22_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 16, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_22_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1895,7 +1904,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_22_t::run(gemm_22_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1909,12 +1918,13 @@ static_assert(sizeof(gemm_22_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 663,552 of other data a launch
 // batch_r16 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_23_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_23_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1922,7 +1932,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_23_t::run(gemm_23_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1959,14 +1969,15 @@ static_assert(sizeof(encode_13_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_24_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_24_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_24_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1976,7 +1987,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_24_t::run(gemm_24_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -2035,12 +2046,13 @@ static_assert(sizeof(attention_3_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_25_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_25_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_25_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2048,7 +2060,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_25_t::run(gemm_25_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2062,13 +2074,14 @@ static_assert(sizeof(gemm_25_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 999,424 of other data a launch
 // batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_26_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_26_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_26_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2077,7 +2090,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_26(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_26_t::run(gemm_26_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -2115,12 +2128,13 @@ static_assert(sizeof(encode_14_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_27_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 32, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_27_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_27_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2128,7 +2142,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_27_t::run(gemm_27_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2142,12 +2156,13 @@ static_assert(sizeof(gemm_27_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 1,327,104 of other data a launch
 // batch_r32 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_28_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_28_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_28_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2155,7 +2170,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_28_t::run(gemm_28_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2192,14 +2207,15 @@ static_assert(sizeof(encode_15_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_29_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_29_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_29_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2209,7 +2225,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_29_t::run(gemm_29_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -2268,12 +2284,13 @@ static_assert(sizeof(attention_4_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_30_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_30_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_30_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2281,7 +2298,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_30_t::run(gemm_30_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2295,13 +2312,14 @@ static_assert(sizeof(gemm_30_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 1,998,848 of other data a launch
 // batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_31_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_31_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_31_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2310,7 +2328,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_31(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_31_t::run(gemm_31_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -2348,12 +2366,13 @@ static_assert(sizeof(encode_16_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 512 threads
 using gemm_32_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 768, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 64, .stretches = 6, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_32_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_32_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2361,7 +2380,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_32_t::run(gemm_32_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2375,12 +2394,13 @@ static_assert(sizeof(gemm_32_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 2,654,208 of other data a launch
 // batch_r64 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_33_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_33_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_33_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2388,7 +2408,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_33_t::run(gemm_33_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},

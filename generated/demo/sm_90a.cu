@@ -1,4 +1,4 @@
-// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text d8cbd0c2c0a4d606
+// qwen3 · Q8_0 · sm_90a · imp 0.1.0 · text e9ad5ef871833214
 // Generated. One entry for each distinct kernel; the launch plan says in which order and with which buffers they run.
 #include "imp/layout/cache_f16.h"
 #include "imp/layout/q8_0.h"
@@ -1530,14 +1530,15 @@ static_assert(sizeof(encode_12_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 118,784 of other data a launch
 // batch_r8 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_18_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_18_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_18_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1547,7 +1548,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_18(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_18_t::run(gemm_18_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -1606,12 +1607,13 @@ static_assert(sizeof(attention_1_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 45,056 of other data a launch
 // batch_r8 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_19_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_19_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_19_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1619,7 +1621,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_19(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_19_t::run(gemm_19_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1633,13 +1635,14 @@ static_assert(sizeof(gemm_19_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 249,856 of other data a launch
 // batch_r8 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_20_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_20_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_20_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1648,7 +1651,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_20(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_20_t::run(gemm_20_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -1686,18 +1689,19 @@ static_assert(sizeof(encode_13_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 20,480 of other data a launch
 // batch_r8 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
 using gemm_21_t = imp::GemmHeld<
-    imp::HeldConfig{.cols = 768, .rows = 8, .warps = 6, .slots = 3, .buffers = 3, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 8, .stretches = 1, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::HeldConfig{.warps = 6, .slots = 3, .buffers = 3, .fold = 2},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_21_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_21_t::kSharedBytes == 48720, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gemm_21(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
   gemm_21_t::run(gemm_21_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1711,12 +1715,13 @@ static_assert(sizeof(gemm_21_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 331,776 of other data a launch
 // batch_r8 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_22_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 8, .warps = 16, .slots = 2, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 2, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_22_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_22_t::kSharedBytes == 17472, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -1724,7 +1729,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_22(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_22_t::run(gemm_22_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -1966,14 +1971,15 @@ static_assert(sizeof(encode_14_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 237,568 of other data a launch
 // batch_r16 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_23_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_23_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_23_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -1983,7 +1989,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_23(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_23_t::run(gemm_23_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -2042,12 +2048,13 @@ static_assert(sizeof(attention_2_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 90,112 of other data a launch
 // batch_r16 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_24_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_24_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_24_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2055,7 +2062,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_24(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_24_t::run(gemm_24_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2069,13 +2076,14 @@ static_assert(sizeof(gemm_24_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 499,712 of other data a launch
 // batch_r16 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_25_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_25_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_25_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2084,7 +2092,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_25(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_25_t::run(gemm_25_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -2122,18 +2130,19 @@ static_assert(sizeof(encode_15_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 40,960 of other data a launch
 // batch_r16 layers.0.down and 5 more · grid (16, 1, 1), 384 threads
 using gemm_26_t = imp::GemmHeld<
-    imp::HeldConfig{.cols = 768, .rows = 16, .warps = 6, .slots = 3, .buffers = 3, .stretches = 1, .fold = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 16, .stretches = 1, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::HeldConfig{.warps = 6, .slots = 3, .buffers = 3, .fold = 2},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_26_t::kThreads == 384, "the plan launches another number of threads");
 static_assert(gemm_26_t::kSharedBytes == 57936, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(384, 1) gemm_26(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
     const imp::StepHeader* step) {
   gemm_26_t::run(gemm_26_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2147,12 +2156,13 @@ static_assert(sizeof(gemm_26_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 663,552 of other data a launch
 // batch_r16 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_27_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 16, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 16, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_27_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_27_t::kSharedBytes == 33856, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2160,7 +2170,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_27(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_27_t::run(gemm_27_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2197,14 +2207,15 @@ static_assert(sizeof(encode_16_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 475,136 of other data a launch
 // batch_r32 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_28_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_28_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_28_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2214,7 +2225,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_28(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_28_t::run(gemm_28_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -2273,12 +2284,13 @@ static_assert(sizeof(attention_3_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 180,224 of other data a launch
 // batch_r32 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_29_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_29_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_29_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2286,7 +2298,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_29(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_29_t::run(gemm_29_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2300,13 +2312,14 @@ static_assert(sizeof(gemm_29_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 999,424 of other data a launch
 // batch_r32 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_30_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_30_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_30_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2315,7 +2328,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_30(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_30_t::run(gemm_30_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -2353,12 +2366,13 @@ static_assert(sizeof(encode_17_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 278,528 of other data a launch
 // batch_r32 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
 using gemm_31_t = imp::GemmBatchWgmma<
-    imp::BatchWgmmaConfig{.cols = 768, .rows = 32, .warps = 8, .stages = 1, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 32, .stretches = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchWgmmaConfig{.warps = 8, .stages = 1, .stays = true, .chain = 1, .fold = 3},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_31_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_31_t::kSharedBytes == 16456, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
-    const std::uint8_t* panels,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2366,7 +2380,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_31(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_31_t::run(gemm_31_t::Args{
-      .panels = panels,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2380,12 +2394,13 @@ static_assert(sizeof(gemm_31_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 1,327,104 of other data a launch
 // batch_r32 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_32_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 32, .warps = 16, .slots = 1, .stages = 8, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 32, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 8},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_32_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_32_t::kSharedBytes == 66624, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2393,7 +2408,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_32(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_32_t::run(gemm_32_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2430,14 +2445,15 @@ static_assert(sizeof(encode_18_t::Args) == 7 * 8, "the plan leaves out a field")
 // Linear → Linear → Linear · 139,264 bytes of weights, 950,272 of other data a launch
 // batch_r64 layers.0.q_k_v and 5 more · grid (6, 1, 1), 512 threads
 using gemm_33_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 512, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 128, 256>>;
 static_assert(gemm_33_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_33_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2447,7 +2463,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_33(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_33_t::run(gemm_33_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1, plane_2},
       .bias = {nullptr},
@@ -2506,12 +2522,13 @@ static_assert(sizeof(attention_4_t::Args) == 15 * 8, "the plan leaves out a fiel
 // Linear → Add · 69,632 bytes of weights, 360,448 of other data a launch
 // batch_r64 layers.0.attn_output and 5 more · grid (2, 1, 1), 512 threads
 using gemm_34_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 256, 256>>;
 static_assert(gemm_34_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_34_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_34(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2519,7 +2536,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_34(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_34_t::run(gemm_34_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2533,13 +2550,14 @@ static_assert(sizeof(gemm_34_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear → Linear · 417,792 bytes of weights, 1,998,848 of other data a launch
 // batch_r64 layers.0.gate_up and 5 more · grid (12, 1, 1), 512 threads
 using gemm_35_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 1536, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>,
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 768, 256>>;
 static_assert(gemm_35_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_35_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_35(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     const std::uint8_t* plane_1,
@@ -2548,7 +2566,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_35(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_35_t::run(gemm_35_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0, plane_1},
       .bias = {nullptr},
@@ -2586,12 +2604,13 @@ static_assert(sizeof(encode_19_t::Args) == 8 * 8, "the plan leaves out a field")
 // Linear → Add · 208,896 bytes of weights, 557,056 of other data a launch
 // batch_r64 layers.0.down and 5 more · grid (6, 1, 1), 256 threads
 using gemm_36_t = imp::GemmBatchWgmma<
-    imp::BatchWgmmaConfig{.cols = 768, .rows = 64, .warps = 8, .stages = 1, .stays = true, .stretches = 3, .chain = 1, .fold = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 768, .rows = 64, .stretches = 3, .stride = 256, .offset = 0, .accumulate = true, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchWgmmaConfig{.warps = 8, .stages = 1, .stays = true, .chain = 1, .fold = 3},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 768}>, 256, 768>>;
 static_assert(gemm_36_t::kThreads == 256, "the plan launches another number of threads");
 static_assert(gemm_36_t::kSharedBytes == 32840, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(256, 1) gemm_36(
-    const std::uint8_t* panels,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2599,7 +2618,7 @@ extern "C" __global__ void __launch_bounds__(256, 1) gemm_36(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_36_t::run(gemm_36_t::Args{
-      .panels = panels,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},
@@ -2613,12 +2632,13 @@ static_assert(sizeof(gemm_36_t::Args) == 8 * 8, "the plan leaves out a field");
 // Linear · 557,056 bytes of weights, 2,654,208 of other data a launch
 // batch_r64 logits and 1 more · grid (16, 1, 1), 512 threads
 using gemm_37_t = imp::GemmBatch<
-    imp::BatchConfig{.cols = 256, .rows = 64, .warps = 16, .slots = 1, .stages = 6, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchProduct{.cols = 256, .rows = 64, .stretches = 2, .stride = 2048, .offset = 0, .accumulate = false, .biased = 0, .scale = 1.0f, .cap = 0.0f},
+    imp::BatchConfig{.warps = 16, .slots = 1, .stages = 6},
     imp::Matrix<imp::Q8_0<imp::TileShape{.rows = 4, .cols = 256}>, 2048, 256>>;
 static_assert(gemm_37_t::kThreads == 512, "the plan launches another number of threads");
 static_assert(gemm_37_t::kSharedBytes == 99120, "the plan gives other shared memory");
 extern "C" __global__ void __launch_bounds__(512, 1) gemm_37(
-    const std::uint8_t* fragments,
+    const std::uint8_t* activations,
     const float* factors,
     const std::uint8_t* plane_0,
     float* y,
@@ -2626,7 +2646,7 @@ extern "C" __global__ void __launch_bounds__(512, 1) gemm_37(
     float4* partial,
     std::uint32_t* arrived) {
   gemm_37_t::run(gemm_37_t::Args{
-      .fragments = fragments,
+      .activations = activations,
       .factors = factors,
       .plane = {plane_0},
       .bias = {nullptr},

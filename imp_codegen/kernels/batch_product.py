@@ -7,7 +7,7 @@ from itertools import groupby
 
 from imp_codegen.graph import Value, Weight, label
 from imp_codegen.kernels.encode import factors, panel_buffer
-from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param, Scalar
+from imp_codegen.kernels.kernel_spec import Config, Cpp, KernelSpec, Param
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.kernels.stream import bias_mask, biases, name_of_all
 from imp_codegen.ops import Add, Linear
@@ -21,15 +21,13 @@ ROWS = 16  # of a matrix, that it multiplies with them
 class BatchStage:
     """A kernel of them, but for what it multiplies.
 
-    `fields`: of its config, between `rows` and `stride`. `input`: the argument that has the activations. `stretches`:
-    of the columns, whose sums lie in memory where there are several; `places`: how many 16 rows have such sums.
+    `config`: its own, beside the product's. `stretches`: of the columns, whose sums lie in memory where there are
+    several; `places`: how many 16 rows have such sums.
     """
 
     name: str
     header: str
-    config: str
-    fields: tuple[tuple[str, Scalar], ...]
-    input: str
+    config: Config
     stretches: int
     places: int
     grid: int
@@ -54,12 +52,12 @@ class BatchStage:
         outs = (add.out,) if add else (out,) if out else tuple(op.out for op in linears)
         weights = tuple(op.weight for op in linears)
         rows, cols, place = low.rows, weights[0].cols, low.places[outs[0]]
-        config = Config(
-            self.config,
+        product = Config(
+            "BatchProduct",
             (
                 ("cols", cols),
                 ("rows", rows),
-                *self.fields,
+                ("stretches", self.stretches),
                 ("stride", place.stride),
                 ("offset", place.column),
                 ("accumulate", add is not None),
@@ -74,9 +72,9 @@ class BatchStage:
             name=name_of_all(linears),
             entry="gemm",
             headers=(self.header, *low.headers(*weights)),
-            stage=Cpp(self.name, (config, *map(low.matrix, weights))),
+            stage=Cpp(self.name, (product, self.config, *map(low.matrix, weights))),
             args={
-                self.input: Param("const std::uint8_t*", panel_buffer(low, rows, cols)),
+                "activations": Param("const std::uint8_t*", panel_buffer(low, rows, cols)),
                 "factors": Param("const float*", factors(low, rows)),
                 "plane": tuple(map(low.plane, weights)),
                 "bias": biases(low, linears),

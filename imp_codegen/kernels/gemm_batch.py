@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage
-from imp_codegen.kernels.kernel_spec import KernelSpec
+from imp_codegen.kernels.kernel_spec import Config, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Tiles
@@ -16,8 +16,6 @@ _MOST_ITEMS = 512  # stretches of a CTA's rows: what is left of them in memory i
 _STRETCH = 1.0  # of a group's time: what a stretch costs beside its groups
 _RING = 98 << 10  # bytes of activations on their way through shared memory at most
 _MOST_STAGES = 8
-
-
 _SLOTS = {8: 2, 16: 1, 32: 1, 64: 1}  # by rows: groups whose weights a warp has asked for at once, as registers allow
 
 
@@ -45,9 +43,7 @@ def gemm(
     stage = BatchStage(
         name="GemmBatch",
         header="stage/gemm_batch",
-        config="BatchConfig",
-        fields=(("warps", _WARPS), ("slots", _SLOTS[low.rows]), ("stages", stages), ("stretches", stretches)),
-        input="fragments",
+        config=Config("BatchConfig", (("warps", _WARPS), ("slots", _SLOTS[low.rows]), ("stages", stages))),
         stretches=stretches,
         places=row_tiles * _WARPS,
         grid=grid,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import Value
 from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage, Order, row_tiles
-from imp_codegen.kernels.kernel_spec import KernelSpec
+from imp_codegen.kernels.kernel_spec import Config, KernelSpec
 from imp_codegen.kernels.lowering import Lowering
 from imp_codegen.ops import Add, Linear
 from imp_runtime.plan import Tiles
@@ -37,16 +37,16 @@ def gemm(
     stage = BatchStage(
         name="GemmBatchWgmma",
         header="stage/gemm_batch_wgmma",
-        config="BatchWgmmaConfig",
-        fields=(
-            ("warps", warps),
-            ("stages", stages),
-            ("stays", stays),
-            ("stretches", stretches),
-            ("chain", order.chain),
-            ("fold", order.parts),
+        config=Config(
+            "BatchWgmmaConfig",
+            (
+                ("warps", warps),
+                ("stages", stages),
+                ("stays", stays),
+                ("chain", order.chain),
+                ("fold", order.parts),
+            ),
         ),
-        input="panels",
         stretches=stretches,
         places=tiles * warps,
         grid=grid,

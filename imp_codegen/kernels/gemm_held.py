@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from imp_codegen.graph import Value, Weight
 from imp_codegen.kernels.batch_product import GROUP, ROWS, BatchStage, Order, unit_bytes
-from imp_codegen.kernels.kernel_spec import KernelSpec
+from imp_codegen.kernels.kernel_spec import Config, KernelSpec
 from imp_codegen.kernels.lowering import Lowering, round_up
 from imp_codegen.ops import Add, Linear
 from imp_codegen.targets import TargetError
@@ -33,15 +33,15 @@ def gemm(
     stage = BatchStage(
         name="GemmHeld",
         header="stage/gemm_held",
-        config="HeldConfig",
-        fields=(
-            ("warps", order.warps),
-            ("slots", slots),
-            ("buffers", buffers),
-            ("stretches", order.held),
-            ("fold", order.warps // order.parts),
+        config=Config(
+            "HeldConfig",
+            (
+                ("warps", order.warps),
+                ("slots", slots),
+                ("buffers", buffers),
+                ("fold", order.warps // order.parts),
+            ),
         ),
-        input="fragments",
         stretches=order.held,
         places=units,
         grid=grid,

@@ -31,7 +31,7 @@ class Batch(Product):
 
     def own(self) -> str:
         """The fields that only this kind has."""
-        return f".slots = {self.slots}, .stages = {self.stages}, .stretches = {self.stretches}"
+        return f".slots = {self.slots}, .stages = {self.stages}"
 
     @property
     def sharing(self) -> int:
@@ -39,13 +39,14 @@ class Batch(Product):
         return self.cta_warps
 
     def stage(self) -> str:
-        config = (
-            f".cols = {self.cols}, .rows = {self.tokens}, .warps = {self.cta_warps}, {self.own()}, "
+        product = (
+            f".cols = {self.cols}, .rows = {self.tokens}, .stretches = {self.stretches}, "
             f".stride = {self.stride}, .offset = {self.offset}, .accumulate = {str(self.accumulate).lower()}, "
             f".biased = {self.biased}, .scale = {self.scale}f, .cap = {self.cap}f"
         )
         matrices = ", ".join(matrix.place(self.cols)[2] for matrix in self.matrices)
-        return f"imp::Gemm{self.kind}<imp::{self.kind}Config{{{config}}}, {matrices}>"
+        config = f"imp::{self.kind}Config{{.warps = {self.cta_warps}, {self.own()}}}"
+        return f"imp::Gemm{self.kind}<imp::BatchProduct{{{product}}}, {config}, {matrices}>"
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,7 @@ class Held(Batch):
     sharing = 1
 
     def own(self) -> str:
-        slots = f".slots = {self.slots}, .buffers = {self.buffers}"
-        return f"{slots}, .stretches = {self.stretches}, .fold = {self.fold}"
+        return f".slots = {self.slots}, .buffers = {self.buffers}, .fold = {self.fold}"
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Wgmma(Batch):
 
     def own(self) -> str:
         ring = f".stages = {self.stages}, .stays = {str(self.stays).lower()}"
-        return f"{ring}, .stretches = {self.stretches}, .chain = {self.chain}, .fold = {self.fold}"
+        return f"{ring}, .chain = {self.chain}, .fold = {self.fold}"
 
 
 REST, TENSORS, FEW_BITS = (

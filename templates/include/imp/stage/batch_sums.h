@@ -5,24 +5,50 @@
 #include "imp/layout/tile.h"
 #include "imp/stage/elementwise.h"
 #include "imp/stage/epilogue.h"
+#include "imp/stage/rows.h"
 
 namespace imp {
 
-// `C`: rows, stretches, stride, offset, accumulate, biased, scale and cap as BatchConfig has them.
-template <auto C, class... Ms>
+// What is multiplied, by whatever kernel: y[rows, stride] = x W^T, of a row of each of so many sequences.
+struct BatchProduct {
+  int cols;        // K
+  int rows;        // of x and y at most, a multiple of 8
+  int stretches;   // of columns
+  int stride;      // floats from one row of y to the next
+  int offset;      // y's first column
+  bool accumulate;  // y += (the residual stream) instead of y =
+  unsigned biased;  // bits of the matrices that have a bias
+  float scale = 1.0f;  // of the sums, their bias included
+  float cap = 0.0f;    // soft cap; 0: none
+};
+
+template <BatchProduct P, class... Ms>
 struct BatchSums {
-  static constexpr int kEights = C.rows / 8;
+  static constexpr int kMatrices = sizeof...(Ms);
+  static constexpr int kEights = P.rows / 8;
   static constexpr int kRows = 16;
   using Sums = float[kEights][4];
-  static_assert(C.rows % 8 == 0, "a tensor core's right operand has eight rows");
-  static_assert(C.offset >= 0 && C.offset + (Ms::kRows + ...) <= C.stride, "y's columns must lie within a row's stride");
+  static_assert(((Ms::kCols == P.cols) && ...), "the matrices read the same activations");
+  static_assert(P.rows % 8 == 0, "a tensor core's right operand has eight rows");
+  static_assert(P.offset >= 0 && P.offset + (Ms::kRows + ...) <= P.stride, "y's columns must lie within a row's stride");
+
+  struct Args {
+    const std::uint8_t* activations;  // f16, in the order in which the kernel takes them
+    const float* factors;             // [rows]: what a row's sums are to be multiplied with
+    const std::uint8_t* plane[kMatrices];
+    Biases<P.biased> bias;
+    float* y;
+    const StepHeader* step;
+    float4* partial;         // [places, stretches, rows / 8, lanes], of 16 rows each; unused with one stretch, as is
+    std::uint32_t* arrived;  // [places], zero between launches
+  };
 
   // Rows of one of the matrices.
   struct Part {
     const std::uint8_t* plane;
     int row;
     int rows;    // of the matrix
-    int column;  // of its first row in y, from C.offset on
+    int column;  // of its first row in y, from P.offset on
     int matrix;
   };
   // What begins `row` rows behind the start of number `Matrix`, in this one or in those behind it, `Count` in all, each padded to
@@ -51,10 +77,10 @@ struct BatchSums {
   }
 
   // Whether the warp's rows, which have this place in memory, have sums of all stretches, which `sums` then are, added up.
-  template <int Fold, class Args>
+  template <int Fold>
   static __device__ __forceinline__ bool gathered(const Args& a, int place, int stretch, int rows, Sums& sums) {
     constexpr int kStretch = kEights * kWarp;  // of float4
-    float4* const first = a.partial + static_cast<std::size_t>(place) * (C.stretches * kStretch) + lane_index();
+    float4* const first = a.partial + static_cast<std::size_t>(place) * (P.stretches * kStretch) + lane_index();
 #pragma unroll
     for (int eight = 0; eight < kEights; eight++) {
       if (eight * 8 >= rows) break;
@@ -70,23 +96,23 @@ struct BatchSums {
     }
     before = shuffle(before, 0);
     warp_sync();
-    if (before != C.stretches - 1) return false;
+    if (before != P.stretches - 1) return false;
     if (lane_index() == 0) a.arrived[place] = 0;
     // As many are on their way together as registers allow: each round trip to memory is waited for by all.
-    constexpr int kBatch = C.stretches < 12 ? 12 / C.stretches : 1;
+    constexpr int kBatch = P.stretches < 12 ? 12 / P.stretches : 1;
 #pragma unroll
     for (int begin = 0; begin < kEights; begin += kBatch) {
-      float4 parts[kBatch][C.stretches];
+      float4 parts[kBatch][P.stretches];
 #pragma unroll
-      for (int i = 0; i < kBatch * C.stretches; i++) {
-        const int eight = begin + i / C.stretches;
-        float4& part = parts[i / C.stretches][i % C.stretches];
+      for (int i = 0; i < kBatch * P.stretches; i++) {
+        const int eight = begin + i / P.stretches;
+        float4& part = parts[i / P.stretches][i % P.stretches];
         part = make_float4(0, 0, 0, 0);
-        if (eight < kEights && eight * 8 < rows) part = first[i % C.stretches * kStretch + eight * kWarp];
+        if (eight < kEights && eight * 8 < rows) part = first[i % P.stretches * kStretch + eight * kWarp];
       }
 #pragma unroll
       for (int b = 0; b < kBatch; b++) {
-        if (begin + b < kEights) add_up<C.stretches, Fold>(sums[begin + b], [&](int i) { return parts[b][i]; });
+        if (begin + b < kEights) add_up<P.stretches, Fold>(sums[begin + b], [&](int i) { return parts[b][i]; });
       }
     }
     return true;
@@ -100,7 +126,6 @@ struct BatchSums {
     float2 old[kEights * 2];
     float bias[2];
 
-    template <class Args>
     __device__ __forceinline__ Ends(const Args& a, const Part& part, int rows) {
       const bool inside = part.row < part.rows;
       const bool both = part.row + 1 < part.rows;
@@ -110,10 +135,9 @@ struct BatchSums {
       for (int i = 0; i < kEights * 2; i++) {
         const int row = row_of(i);
         factor[i] = row < rows ? a.factors[row] : 0;
-        old[i] = C.accumulate && inside && row < rows ? read(line(a, part, row), both) : make_float2(0, 0);
+        old[i] = P.accumulate && inside && row < rows ? read(line(a, part, row), both) : make_float2(0, 0);
       }
     }
-    template <class Args>
     __device__ __forceinline__ void store(const Args& a, const Part& part, int rows, const Sums& sums) const {
       if (part.row >= part.rows) return;
 #pragma unroll
@@ -135,14 +159,13 @@ struct BatchSums {
 
    private:
     static __device__ __forceinline__ int row_of(int i) { return i / 2 * 8 + lane_index() % 4 * 2 + i % 2; }
-    template <class Args>
     static __device__ __forceinline__ float* line(const Args& a, const Part& part, int row) {
-      return a.y + C.offset + part.column + part.row + static_cast<std::size_t>(row) * C.stride;
+      return a.y + P.offset + part.column + part.row + static_cast<std::size_t>(row) * P.stride;
     }
   };
 
  private:
-  static constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && C.stride % 2 == 0 && C.offset % 2 == 0;
+  static constexpr bool kPairs = ((Ms::kRows % 2 == 0) && ...) && P.stride % 2 == 0 && P.offset % 2 == 0;
 
   static __device__ __forceinline__ float4 plus(float4 a, float4 b) {
     return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
@@ -153,7 +176,7 @@ struct BatchSums {
     return make_float2(line[0], both ? line[1] : 0);
   }
   static __device__ __forceinline__ float leave(float value, float old) {
-    return leave_product<C.accumulate, C.scale, C.cap>(value, old);
+    return leave_product<P.accumulate, P.scale, P.cap>(value, old);
   }
 };
 

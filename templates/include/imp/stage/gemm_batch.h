@@ -18,62 +18,41 @@
 namespace imp {
 
 struct BatchConfig {
-  int cols;        // K
-  int rows;        // of x and y at most, a multiple of 8
   int warps;       // of a CTA, 16 of a matrix's rows each
   int slots;       // groups of columns whose weights a warp has asked for at once
   int stages;      // groups of activations in shared memory
-  int stretches;   // of columns
-  int stride;      // floats from one row of y to the next
-  int offset;      // y's first column
-  bool accumulate;  // y += (the residual stream) instead of y =
-  unsigned biased;  // bits of the matrices that have a bias
-  float scale = 1.0f;  // of the sums, their bias included
-  float cap = 0.0f;    // soft cap; 0: none
 };
 
-template <BatchConfig C, class... Ms>
+template <BatchProduct P, BatchConfig C, class... Ms>
 struct GemmBatch {
-  using Out = BatchSums<C, Ms...>;
+  using Out = BatchSums<P, Ms...>;
+  using Args = typename Out::Args;
   using Sums = typename Out::Sums;
   using Part = typename Out::Part;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kMatrices = sizeof...(Ms);
   static constexpr int kWarpRows = Out::kRows;
   static constexpr int kBlockRows = C.warps * kWarpRows;
   static constexpr int kRowTiles = (ceil_div(Ms::kRows, kBlockRows) + ...);
-  static constexpr int kGroups = ceil_div(C.cols, FragmentOrder::kGroup);
-  static constexpr int kEights = C.rows / 8;
-  static constexpr int kItems = kRowTiles * C.stretches;  // a stretch of a CTA's rows each; those of the same rows follow
+  static constexpr int kGroups = ceil_div(P.cols, FragmentOrder::kGroup);
+  static constexpr int kEights = P.rows / 8;
+  static constexpr int kItems = kRowTiles * P.stretches;  // a stretch of a CTA's rows each; those of the same rows follow
   static constexpr int kBytes = kEights * FragmentOrder::kBytes;  // of a group's activations
   static constexpr int kBarriers = C.stages * kBytes;
   static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
-  static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
   static_assert(((Ms::Layout::kTile.cols % 32 == 0) && ...), "a lane takes 32 weights of a row");
   static_assert(C.warps <= kWarp, "a lane waits for each warp");
-  static_assert(C.stretches >= 1 && C.stretches <= kGroups, "every stretch has columns");
-
-  struct Args {
-    const std::uint8_t* fragments;  // f16 [cols / 128, rounded up][rows / 8], each as FragmentOrder has it
-    const float* factors;           // [rows]: what a row's sums are to be multiplied with
-    const std::uint8_t* plane[kMatrices];
-    Biases<C.biased> bias;
-    float* y;
-    const StepHeader* step;
-    float4* partial;         // [row tiles, warps, stretches, rows / 8, lanes]; unused with one stretch, as is
-    std::uint32_t* arrived;  // [row tiles, warps], zero between launches
-  };
+  static_assert(P.stretches >= 1 && P.stretches <= kGroups, "every stretch has columns");
 
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
-    Activations ring(a.fragments);
+    Activations ring(a.activations);
     ring.prepare();
     block_sync();
     run_from<0, Ms...>(a, block_index(), 0, ring);
   }
 
  private:
-  static __device__ __forceinline__ int begin_of(int stretch) { return kGroups * stretch / C.stretches; }
+  static __device__ __forceinline__ int begin_of(int stretch) { return kGroups * stretch / P.stretches; }
 
   // The groups of all items of the CTA on their way through shared memory. Warps have them copied in turn, each once all
   // warps have read what lies there.
@@ -81,7 +60,7 @@ struct GemmBatch {
     static constexpr int kBehind = C.stages > 2 ? 2 : 1;  // groups: a warp does not wait for others that are so near
     const std::uint8_t* fragments;
     int item = block_index();  // of the next copy
-    int group = begin_of(block_index() % C.stretches);
+    int group = begin_of(block_index() % P.stretches);
     int copies = 0;
     int stage = 0;
     int parity = 0;
@@ -123,13 +102,13 @@ struct GemmBatch {
         const int to = copies % C.stages;
         if (lane_index() < C.warps) barrier_wait(empty(to, lane_index()), ((copies / C.stages) & 1) ^ 1);
         warp_sync();
-        const std::uint8_t* from = fragments + FragmentOrder::at(C.rows, group, 0);
+        const std::uint8_t* from = fragments + FragmentOrder::at(P.rows, group, 0);
         if (lane_index() == 0) bulk_load_cached(shared_memory() + to * kBytes, from, kBytes, full(to));
       }
       copies++;
-      if (++group < begin_of(item % C.stretches + 1)) return;
+      if (++group < begin_of(item % P.stretches + 1)) return;
       item += grid_size();
-      group = begin_of(item % C.stretches);
+      group = begin_of(item % P.stretches);
     }
   };
 
@@ -174,9 +153,9 @@ struct GemmBatch {
   static __device__ __forceinline__ int multiply(const Args& a, int item, int column, Activations& ring) {
     constexpr int kBefore = tiles_before(Matrix);
     constexpr int kEnd =
-        (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * C.stretches;
+        (kBefore + ceil_div(M::kRows, kBlockRows) + (ceil_div(Rest::kRows, kBlockRows) + ... + 0)) * P.stretches;
     const auto part_of = [&](int which) {
-      const int row = (which / C.stretches - kBefore) * kBlockRows;
+      const int row = (which / P.stretches - kBefore) * kBlockRows;
       Part part = Out::template found<kBlockRows, Matrix, 1 + sizeof...(Rest), M, Rest...>(a.plane, row, column);
       part.row += warp_index() * kWarpRows + lane_index() / 4 * 2;
       return part;
@@ -186,8 +165,8 @@ struct GemmBatch {
     using Rows = typename BatchWeights<M>::Rows;
     Part next = part_of(item);
     Rows lines(next);
-    int begin = begin_of(item % C.stretches);
-    int end = begin_of(item % C.stretches + 1);
+    int begin = begin_of(item % P.stretches);
+    int end = begin_of(item % P.stretches + 1);
 #pragma unroll
     for (int s = 0; s < C.slots; s++) {
       if (begin + s < end) slots[s].load(lines, begin + s);
@@ -209,8 +188,8 @@ struct GemmBatch {
         if (from >= this_end && following < kEnd) {
           next = part_of(following);
           lines = Rows(next);
-          from = begin = begin_of(following % C.stretches);
-          end = begin_of(following % C.stretches + 1);
+          from = begin = begin_of(following % P.stretches);
+          end = begin_of(following % P.stretches + 1);
         }
 #pragma unroll
         for (int s = 0; s < C.slots; s++) {
@@ -227,9 +206,9 @@ struct GemmBatch {
   }
 
   static __device__ __forceinline__ void finish(const Args& a, const Part& part, int item, int rows, Sums& sums) {
-    if constexpr (C.stretches > 1) {
-      const int place = item / C.stretches * C.warps + warp_index();
-      if (!Out::template gathered<1>(a, place, item % C.stretches, rows, sums)) return;
+    if constexpr (P.stretches > 1) {
+      const int place = item / P.stretches * C.warps + warp_index();
+      if (!Out::template gathered<1>(a, place, item % P.stretches, rows, sums)) return;
     }
     const typename Out::Ends ends(a, part, rows);
     ends.store(a, part, rows, sums);

@@ -16,32 +16,23 @@
 namespace imp {
 
 struct BatchWgmmaConfig {
-  int cols;        // K
-  int rows;        // of x and y at most: 32 or 64
   int warps;       // of a CTA, a multiple of four
   int stages;      // pieces of activations in shared memory: of a chain's groups, or of two
   bool stays;      // they are all of a CTA's stretch, the same for all of its items
-  int stretches;   // of columns
   int chain;       // groups of columns that are summed by themselves
   int fold;        // stretches that are added up by themselves
-  int stride;      // floats from one row of y to the next
-  int offset;      // y's first column
-  bool accumulate;  // y += (the residual stream) instead of y =
-  unsigned biased;  // bits of the matrices that have a bias
-  float scale = 1.0f;  // of the sums, their bias included
-  float cap = 0.0f;    // soft cap; 0: none
 };
 
-template <BatchWgmmaConfig C, class... Ms>
+template <BatchProduct P, BatchWgmmaConfig C, class... Ms>
 struct GemmBatchWgmma {
-  using Out = BatchSums<C, Ms...>;
+  using Out = BatchSums<P, Ms...>;
+  using Args = typename Out::Args;
   using Sums = typename Out::Sums;
   using Part = typename Out::Part;
   static constexpr int kThreads = C.warps * kWarp;
-  static constexpr int kMatrices = sizeof...(Ms);
   static constexpr int kEights = Out::kEights;
   static constexpr int kBlockRows = C.warps * Out::kRows;
-  static constexpr int kGroups = C.cols / C.stretches / PanelOrder::kGroup;  // of a stretch
+  static constexpr int kGroups = P.cols / P.stretches / PanelOrder::kGroup;  // of a stretch
 
   // Neighbours of one layout share tiles of a CTA's rows, and the code: how many the first ones are, and their rows, of which each
   // matrix has whole warps'.
@@ -67,33 +58,21 @@ struct GemmBatchWgmma {
     else return kHere + row_tiles<(Skip == 0 ? kRun.matrices : Skip) - 1, Rest...>();
   }
   static constexpr int kRowTiles = row_tiles<0, Ms...>();
-  static constexpr int kItems = kRowTiles * C.stretches;  // those of the same rows follow one another
-  static constexpr int kPanel = C.rows * PanelOrder::kLine;
+  static constexpr int kItems = kRowTiles * P.stretches;  // those of the same rows follow one another
+  static constexpr int kPanel = P.rows * PanelOrder::kLine;
   static constexpr int kBytes = PanelOrder::kPanels * kPanel;  // of a group
   static constexpr int kStep = C.chain > 2 ? C.chain : 2;      // groups of a piece, and of a turn of the loop
   static constexpr int kPiece = kStep * kBytes;
   static constexpr int kBarriers = C.stages * kPiece;
   static constexpr int kSharedBytes = kBarriers + C.stages * (1 + C.warps) * 8;
-  static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
-  static_assert(C.cols % (C.stretches * kStep * PanelOrder::kGroup) == 0, "a stretch has whole pieces");
+  static_assert(P.cols % (P.stretches * kStep * PanelOrder::kGroup) == 0, "a stretch has whole pieces");
   static_assert(kStep % C.chain == 0, "a piece ends with a chain");
   static_assert(!C.stays || C.stages * kStep == kGroups, "what stays is a whole stretch");
   static_assert(C.warps % 4 == 0, "a warpgroup has four warps");
 
-  struct Args {
-    const std::uint8_t* panels;  // f16, as PanelOrder has them
-    const float* factors;        // [rows]: what a row's sums are to be multiplied with
-    const std::uint8_t* plane[kMatrices];
-    Biases<C.biased> bias;
-    float* y;
-    const StepHeader* step;
-    float4* partial;         // [row tiles, warps, stretches, rows / 8, lanes]; unused with one stretch, as is
-    std::uint32_t* arrived;  // [row tiles, warps], zero between launches
-  };
-
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
-    Ring ring(a.panels);
+    Ring ring(a.activations);
     ring.prepare();
     block_sync();
     int item = block_index();
@@ -154,7 +133,7 @@ struct GemmBatchWgmma {
       if ((C.stages <= C.warps ? which : which % C.warps) == warp_index()) {
         if (lane_index() < C.warps) barrier_wait(empty(which) + lane_index(), released);
         warp_sync();
-        const std::size_t from = static_cast<std::size_t>(item % C.stretches * kGroups + group) * kBytes;
+        const std::size_t from = static_cast<std::size_t>(item % P.stretches * kGroups + group) * kBytes;
         if (lane_index() == 0) bulk_load_cached(shared_memory() + which * kPiece, panels + from, kPiece, full(which));
       }
       group += kStep;
@@ -179,15 +158,15 @@ struct GemmBatchWgmma {
   template <int Matrix, int Before, class M, class... Rest>
   static __device__ __forceinline__ void multiply(const Args& a, int& item, int column, Ring& ring) {
     constexpr Run kRun = run_of<M, Rest...>();
-    constexpr int kEnd = (Before + kRun.tiles()) * C.stretches;
+    constexpr int kEnd = (Before + kRun.tiles()) * P.stretches;
     // Groups whose weights are on their way, as registers allow: more where nothing lies in memory to be added up behind them.
-    constexpr int kAhead = !M::Layout::kInteger ? 1 : C.rows <= 32 && C.stretches == 1 && kStep == 4 ? 4 : 2;
+    constexpr int kAhead = !M::Layout::kInteger ? 1 : P.rows <= 32 && P.stretches == 1 && kStep == 4 ? 4 : 2;
     constexpr int kBefore = 2;  // pieces whose weights are on their way to L2 before activations are there
     using Steps = WeightsAhead<M, kStep>;
     using Rows = typename BatchWeights<M>::Rows;
     static_assert(kStep % kAhead == 0, "a piece ends with groups loaded together");
     const auto part_of = [&](int which) {
-      const int row = (which / C.stretches - Before) * kBlockRows + warp_index() * Out::kRows;
+      const int row = (which / P.stretches - Before) * kBlockRows + warp_index() * Out::kRows;
       Part part = Out::template found<Out::kRows, Matrix, kRun.matrices, M, Rest...>(a.plane, row, column);
       part.row += lane_index() / 4 * 2;
       return part;
@@ -196,7 +175,7 @@ struct GemmBatchWgmma {
     BatchWeights<M> weights[kAhead];
     const Part part_now = part_of(item);
     Rows next(part_now);
-    int first = item % C.stretches * kGroups;
+    int first = item % P.stretches * kGroups;
 #pragma unroll
     for (int s = 0; s < kAhead; s++) weights[s].load(next, first + s);
 #pragma unroll
@@ -224,7 +203,7 @@ struct GemmBatchWgmma {
           const bool beyond = from >= kGroups;
           if (from == kGroups && more) {
             next = Rows(part_of(item + grid_size()));
-            first = (item + grid_size()) % C.stretches * kGroups;
+            first = (item + grid_size()) % P.stretches * kGroups;
           }
           from -= beyond ? kGroups : 0;
           BatchWeights<M>& now = weights[s % kAhead];
@@ -236,7 +215,7 @@ struct GemmBatchWgmma {
             wgmma_fence();
 #pragma unroll
             for (int k = 0; k < 4; k++) {
-              wgmma_f16<C.rows>(sums, fragments[half][k], piece + s * kBytes + half * kPanel, k);
+              wgmma_f16<P.rows>(sums, fragments[half][k], piece + s * kBytes + half * kPanel, k);
             }
             wgmma_commit();
             wgmma_wait<1>(sums);
@@ -249,9 +228,9 @@ struct GemmBatchWgmma {
       }
       const Part part = part_of(item);
       const typename Out::Ends ends(a, part, rows);
-      if constexpr (C.stretches > 1) {
-        const int place = item / C.stretches * C.warps + warp_index();
-        if (!Out::template gathered<C.fold>(a, place, item % C.stretches, rows, total)) continue;
+      if constexpr (P.stretches > 1) {
+        const int place = item / P.stretches * C.warps + warp_index();
+        if (!Out::template gathered<C.fold>(a, place, item % P.stretches, rows, total)) continue;
       }
       ends.store(a, part, rows, total);
     }

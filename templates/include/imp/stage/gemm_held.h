@@ -18,39 +18,29 @@
 namespace imp {
 
 struct HeldConfig {
-  int cols;        // K
-  int rows;        // of x and y at most, a multiple of 8
   int warps;       // of a CTA, that multiply
   int slots;       // units in shared memory
   int buffers;     // of sums of units that are not yet added up
-  int stretches;   // of columns, each a CTA's own
   int fold;        // warps whose sums are added up by themselves
-  int stride;      // floats from one row of y to the next
-  int offset;      // y's first column
-  bool accumulate;  // y += (the residual stream) instead of y =
-  unsigned biased;  // bits of the matrices that have a bias
-  float scale = 1.0f;  // of the sums, their bias included
-  float cap = 0.0f;    // soft cap; 0: none
 };
 
-template <HeldConfig C, class... Ms>
+template <BatchProduct P, HeldConfig C, class... Ms>
 struct GemmHeld {
-  using Out = BatchSums<C, Ms...>;
+  using Out = BatchSums<P, Ms...>;
+  using Args = typename Out::Args;
   using Sums = typename Out::Sums;
   using Part = typename Out::Part;
   static constexpr int kHelpers = round_up(C.warps, 4);  // where a warpgroup begins, that multiplies nothing
   static constexpr int kThreads = (kHelpers + 4) * kWarp;
   // With three warpgroups the launch gives each thread 168 registers; the last one leaves the others more.
-  static constexpr bool kShifts = kHelpers == 8 && C.rows > 8;
-  static constexpr int kMatrices = sizeof...(Ms);
+  static constexpr bool kShifts = kHelpers == 8 && P.rows > 8;
   static constexpr int kRows = Out::kRows;  // of a unit
   static constexpr int kEights = Out::kEights;
-  static constexpr int kStretch = C.cols / C.stretches;
+  static constexpr int kStretch = P.cols / P.stretches;
   static constexpr int kGroups = kStretch / FragmentOrder::kGroup;  // of a unit
   static constexpr int kHeld = kGroups / C.warps;                   // of a warp
   static constexpr int kUnits = (ceil_div(Ms::kRows, kRows) + ...);  // of a stretch
-  static_assert(((Ms::kCols == C.cols) && ...), "the matrices read the same activations");
-  static_assert(C.cols % (C.stretches * C.warps * FragmentOrder::kGroup) == 0, "a warp has whole groups of columns");
+  static_assert(P.cols % (P.stretches * C.warps * FragmentOrder::kGroup) == 0, "a warp has whole groups of columns");
   static_assert(((kStretch % Ms::Layout::kTile.cols == 0) && ...), "a stretch has whole tiles");
   static_assert(((kRows % Ms::Layout::kTile.rows == 0) && ...), "a unit has whole tiles");
   static_assert(C.warps <= kWarp, "a lane waits for each warp");
@@ -62,7 +52,7 @@ struct GemmHeld {
     using L = typename M::Layout;
     static constexpr int kAcross = kStretch / L::kTile.cols;
     static constexpr int kDown = kRows / L::kTile.rows;
-    static constexpr int kCopies = C.stretches == 1 ? 1 : kDown;
+    static constexpr int kCopies = P.stretches == 1 ? 1 : kDown;
     static constexpr int kLine = kAcross * L::kTileBytes;
     static constexpr int kBytes = kDown * kLine;
   };
@@ -86,17 +76,6 @@ struct GemmHeld {
   static constexpr int kBarriers = kBuffers + C.buffers * C.warps * kSums;
   static constexpr int kSharedBytes = kBarriers + (C.slots * (kCopies + C.warps) + C.buffers * (C.warps + 1)) * 8;
 
-  struct Args {
-    const std::uint8_t* fragments;  // f16 [cols / 128][rows / 8], each as FragmentOrder has it
-    const float* factors;           // [rows]: what a row's sums are to be multiplied with
-    const std::uint8_t* plane[kMatrices];
-    Biases<C.biased> bias;
-    float* y;
-    const StepHeader* step;
-    float4* partial;         // [units, stretches, rows / 8, lanes]; unused with one stretch, as is
-    std::uint32_t* arrived;  // [units], zero between launches
-  };
-
   static __device__ __forceinline__ void run(const Args& a) {
     grid_launch_next();
     prepare();
@@ -113,15 +92,15 @@ struct GemmHeld {
       if constexpr (kShifts) registers_take<216>();
       if (warp_index() >= C.warps) return;
       grid_wait();
-      const Held held(a.fragments);
+      const Held held(a.activations);
       run_from<0, Ms...>(first_unit(), 0, held);
     }
   }
 
  private:
-  static __device__ __forceinline__ int stretch() { return block_index() % C.stretches; }
-  static __device__ __forceinline__ int first_unit() { return block_index() / C.stretches; }
-  static __device__ __forceinline__ int unit_step() { return grid_size() / C.stretches; }
+  static __device__ __forceinline__ int stretch() { return block_index() % P.stretches; }
+  static __device__ __forceinline__ int first_unit() { return block_index() / P.stretches; }
+  static __device__ __forceinline__ int unit_step() { return grid_size() / P.stretches; }
   static __device__ __forceinline__ std::uint64_t* barriers() {
     return reinterpret_cast<std::uint64_t*>(shared_memory() + kBarriers);
   }
@@ -142,7 +121,7 @@ struct GemmHeld {
 #pragma unroll
       for (int i = 0; i < kHeld; i++) {
         for (int eight = 0; eight < kEights; eight++) {
-          const std::uint8_t* from = fragments + FragmentOrder::at(C.rows, first + i, eight);
+          const std::uint8_t* from = fragments + FragmentOrder::at(P.rows, first + i, eight);
 #pragma unroll
           for (int k = 0; k < 4; k++) v[i][eight][k] = FragmentOrder::load(from, k);
         }
@@ -229,13 +208,13 @@ struct GemmHeld {
     const int rows = a.step->rows;
     int round = 0;
     for (int unit = first_unit() + buffer * unit_step(); unit < kUnits; unit += C.buffers * unit_step()) {
-      Part part = Out::template found<kRows, 0, kMatrices, Ms...>(a.plane, unit * kRows, 0);
+      Part part = Out::template found<kRows, 0, Out::kMatrices, Ms...>(a.plane, unit * kRows, 0);
       part.row += lane_index() / 4 * 2;
       const typename Out::Ends ends(a, part, rows);
       Sums sums;
       gather(sums, buffer, round);
       round ^= 1;
-      if constexpr (C.stretches > 1) {
+      if constexpr (P.stretches > 1) {
         if (!Out::template gathered<1>(a, unit, stretch(), rows, sums)) continue;
       }
       ends.store(a, part, rows, sums);
