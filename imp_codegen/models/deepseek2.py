@@ -14,7 +14,8 @@ from dataclasses import replace
 
 from imp_codegen.checkpoint import Checkpoint, CheckpointError, Dialect, Metadata
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import MAX_WIDTH, Variant, build_decoder, read_decoder
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import MAX_WIDTH, Variant, read_decoder
 from imp_codegen.models._experts import Experts, experts_source
 from imp_codegen.models._rope import MAX_SCALE, read_rope
 from imp_codegen.models._source import LAYER, usual

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import Variant, build_decoder, read_decoder, read_pattern
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import Variant, read_decoder, read_pattern
 from imp_codegen.models._rope import MAX_SCALE
 from imp_codegen.models._source import gemma_source
 from imp_codegen.rope import RopeSpec

@@ -9,7 +9,8 @@ import re
 
 from imp_codegen.checkpoint import Checkpoint, Dialect
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import Variant, read_decoder
 from imp_codegen.models._source import LAYER, usual
 from imp_codegen.sources import Rows, Source
 from imp_codegen.spec import ModelSpec

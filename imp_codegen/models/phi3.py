@@ -15,7 +15,8 @@ import numpy as np
 
 from imp_codegen.checkpoint import Checkpoint, Dialect
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import MAX_CONTEXT, Variant, build_decoder, read_decoder
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import MAX_CONTEXT, Variant, read_decoder
 from imp_codegen.models._rope import LONG_FACTORS, MAX_SCALE, SHORT_FACTORS, Divisors, stored_divisors
 from imp_codegen.models._source import LAYER, usual
 from imp_codegen.sources import Rows, Source, Tensor

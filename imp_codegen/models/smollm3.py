@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import Variant, read_decoder
 from imp_codegen.models._source import interleaved_source
 from imp_codegen.spec import ModelSpec
 

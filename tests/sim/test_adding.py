@@ -91,7 +91,8 @@ def match(edges: Edges, op: Op, rows: int) -> LinearSubtract | None:
 ARCHITECTURE = '''"""Qwen2's layers, but what they make is taken away."""
 from imp_codegen.checkpoint import Checkpoint
 from imp_codegen.graph import Graph
-from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import Variant, read_decoder
 from imp_codegen.ops import Add
 from imp_codegen.ops.toy_subtract import Subtract
 from imp_codegen.spec import ModelSpec
@@ -155,7 +156,8 @@ def dequantize(raw):
 FORMAT = Format("SPREAD", 256, PARTS, dequantize, codes=Codes(256, split, tuple(range(-3, 5))), of=("I8", "F16"))
 '''
 SPREAD_ARCHITECTURE = '''"""Qwen2's layers; each matrix of an MLP is two tensors."""
-from imp_codegen.models._decoder import Variant, build_decoder, read_decoder
+from imp_codegen.models._blocks import build_decoder
+from imp_codegen.models._decoder import Variant, read_decoder
 from imp_codegen.models._source import usual
 from imp_codegen.sources import Group, Tensor
 
