@@ -14,10 +14,11 @@ import httpx
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from imp_server.api.http import listen
-from imp_server.operation.config import Config, load
+from imp_server.operation.config import Config
 from imp_server.operation.gateway import Gateway, wrap
 from imp_server.operation.lifetime import Server
 from imp_server.operation.metrics import Metrics
+from imp_server.operation.settings import load
 
 CHAT = "/v1/chat/completions"
 MESSAGES = "/v1/messages"

@@ -36,10 +36,10 @@ from imp_server.api.app import create_app
 from imp_server.api.http import listen
 from imp_server.engine.host import EngineHost
 from imp_server.frontend import Frontend
-from imp_server.operation.config import load as load_config
 from imp_server.operation.gateway import wrap
 from imp_server.operation.lifetime import Server
 from imp_server.operation.metrics import Metrics, ObservedEngine
+from imp_server.operation.settings import load as load_config
 
 CONTEXT = 8192
 MOST_TOKENS = 4096

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from imp_server.cli import execute
-from imp_server.operation.config import Config, ConfigError, Setting, load
+from imp_server.operation.config import Config, ConfigError
+from imp_server.operation.settings import Setting, load
 
 ROOT = Path(__file__).parents[2]
 

@@ -14,8 +14,8 @@ import yaml
 
 from imp_server.api.refusal import PUBLIC_PATHS
 from imp_server.cli import application
-from imp_server.operation.config import load
 from imp_server.operation.metrics import Metrics
+from imp_server.operation.settings import load
 
 ROOT = Path(__file__).parents[2]
 PACKAGING = ROOT / "packaging"

@@ -9,7 +9,8 @@ import typer
 
 from imp_server.commands.serve import Assignments, ConfigFile
 from imp_server.console.tables import show, table
-from imp_server.operation import config as configuration
+from imp_server.operation.config import Value
+from imp_server.operation.settings import Setting, load
 
 app = typer.Typer(name="config", no_args_is_help=True, help="The settings of imp serve.")
 
@@ -26,7 +27,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Show every setting, its value and where it came from. API keys are not shown."""
-    _, settings = configuration.load(config_file, assignments or ())
+    _, settings = load(config_file, assignments or ())
     if as_json:
         entries = {each.name: {"value": _hidden(each), "from": each.source} for each in settings}
         print(json.dumps(entries, indent=2, ensure_ascii=False))
@@ -35,13 +36,13 @@ def command(
     show(table("", ("setting", "value", "from", ""), rows, right=9))
 
 
-def _hidden(setting: configuration.Setting) -> configuration.Value:
+def _hidden(setting: Setting) -> Value:
     if setting.secret and isinstance(setting.value, tuple):
         return tuple("***" for _ in setting.value)
     return setting.value
 
 
-def _text(value: configuration.Value) -> str:
+def _text(value: Value) -> str:
     if value is None or value == ():
         return "-"
     if isinstance(value, tuple):

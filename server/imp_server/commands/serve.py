@@ -15,7 +15,8 @@ import typer
 
 from imp_runtime.artifact import Artifact
 from imp_server.commands import arguments as a
-from imp_server.operation import config as configuration
+from imp_server.operation.config import Config, Value
+from imp_server.operation.settings import load
 
 NAME = "serve"
 log = logging.getLogger("imp")
@@ -90,7 +91,7 @@ def command(
     assignments: Assignments = None,
 ) -> None:
     """Serve the model over HTTP for OpenAI's and Anthropic's clients, with a chat page at /. See imp config show."""
-    flags: dict[str, configuration.Value] = {
+    flags: dict[str, Value] = {
         "server.host": tuple(each.strip() for part in host for each in part.split(",")) if host else None,
         "server.port": port,
         "server.alias": tuple(alias) if alias else None,
@@ -114,7 +115,7 @@ def command(
         "api.key": tuple(api_key) if api_key else None,
         "api.key_file": api_key_file,
     }
-    config, _ = configuration.load(config_file, assignments or (), flags)
+    config, _ = load(config_file, assignments or (), flags)
     if weights_from is not None:
         from imp_server.commands.link import linked
 
@@ -122,7 +123,7 @@ def command(
     serve(file, config)
 
 
-def serve(file: Path, config: configuration.Config) -> None:
+def serve(file: Path, config: Config) -> None:
     """Serve until SIGTERM or SIGINT. Raises ImpError when the file, the port or the model cannot be had."""
     from imp_server.api.http import listen
     from imp_server.operation import logs
