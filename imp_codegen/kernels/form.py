@@ -8,8 +8,9 @@ from typing import Literal
 
 from imp_codegen.kernels.family import Body
 from imp_codegen.kernels.kernel_spec import KernelSpec
-from imp_codegen.kernels.step.kernel import least_units, shortage, step_kernel, tiles_us, tuned
+from imp_codegen.kernels.step.kernel import shortage, step_kernel, tiles_us, tuned
 from imp_codegen.kernels.step.model import misfit, step_model
+from imp_codegen.kernels.step.units import least_units
 from imp_codegen.predict import predict_us
 from imp_codegen.targets import TargetError
 from imp_codegen.tune.table import choose_step
