@@ -45,10 +45,11 @@ def _logits(graph: Graph, weights: Weights, tokens: NDArray[np.int64], done: Cal
     """Those from which each next token would be chosen, float32[tokens, vocabulary]."""
     last = {value.name: at for at, op in enumerate(graph.ops) for value in inputs(op)}
     reference, values = Reference(weights, rounded=False), dict[str, Floats]()
+    positions = np.arange(len(tokens))
     for at, op in enumerate(graph.ops):
         if isinstance(op, Sample):
             return values[op.logits.name]
-        values[op.out.name] = reference.evaluate(op, values, tokens, 0)
+        values[op.out.name] = reference.evaluate(op, values, tokens, positions)
         for value in inputs(op):
             if last[value.name] == at:
                 values.pop(value.name, None)

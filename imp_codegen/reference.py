@@ -97,13 +97,19 @@ class Reference:
     def run(self, graph: Graph, tokens: NDArray[np.int64], start: int = 0) -> dict[str, Floats]:
         """Every value of the graph for `tokens` at positions start, start + 1, ...; the cache grows."""
         values: dict[str, Floats] = {}
+        positions = np.arange(start, start + len(tokens))
         for op in graph.ops:
-            values[op.out.name] = self.evaluate(op, values, tokens, start)
+            values[op.out.name] = self.evaluate(op, values, tokens, positions)
         return values
 
-    def evaluate(self, op: Op, values: Mapping[str, Floats], tokens: NDArray[np.int64], start: int) -> Floats:
-        """The result of one operation from the values that it reads."""
-        return op.evaluate(_Step(self, tokens, start), *(values[value.name] for value in inputs(op)))
+    def evaluate(
+        self, op: Op, values: Mapping[str, Floats], tokens: NDArray[np.int64], positions: NDArray[np.int64]
+    ) -> Floats:
+        """The result of one operation from the values that it reads, rows at ascending `positions` of a sequence.
+
+        What the cache lacks of those before them, it takes for zeros.
+        """
+        return op.evaluate(_Rows(self, tokens, positions), *(values[value.name] for value in inputs(op)))
 
     def given(self, x: Floats, weight: Weight) -> Floats:
         """x[tokens, cols] as the matrix multiplies them."""
@@ -115,20 +121,24 @@ class Reference:
             case _:
                 return x
 
-    def append(self, layer: int, new: Floats) -> Floats:
-        """Append `new` [k and v, or k, tokens, kv heads, head_dim] to a layer's cache; all that it then holds."""
+    def append(self, layer: int, new: Floats, positions: NDArray[np.int64]) -> Floats:
+        """Put `new` [k and v, or k, tokens, kv heads, head_dim] into a layer's cache; all that it then holds."""
         kept = self.rows.keep(new, self.ties) if self.rounded else new
-        self.cache[layer] = np.concatenate([self.cache[layer], kept], axis=1) if layer in self.cache else kept
+        known = self.cache.get(layer, kept[:, :0])
+        count = max(known.shape[1], int(positions[-1]) + 1)
+        self.cache[layer] = np.zeros((len(kept), count, *kept.shape[2:]), np.float32)
+        self.cache[layer][:, : known.shape[1]] = known
+        self.cache[layer][:, positions] = kept
         return self.cache[layer]
 
 
 @dataclass(frozen=True, slots=True)
-class _Step:
+class _Rows:
     """What an operation may ask for (graph.Evaluation)."""
 
     reference: Reference
     tokens: NDArray[np.int64]
-    start: int
+    positions: NDArray[np.int64]
 
     def rows(self, weight: Weight, begin: int, end: int) -> Floats:
         return self.reference.weights.rows(weight, begin, end)
@@ -140,7 +150,7 @@ class _Step:
         return self.reference.weights.product(self.reference.given(x, weight), weight, expert)
 
     def append(self, layer: int, new: Floats) -> Floats:
-        return self.reference.append(layer, new)
+        return self.reference.append(layer, new, self.positions)
 
     def kept(self, layer: int) -> Floats:
         return self.reference.cache[layer]

@@ -8,51 +8,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, repeat
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from imp_codegen.cache import cache_format
-from imp_codegen.graph import Floats, Graph, Op, inputs
+from imp_codegen.comparison import Comparison, Tracer, VerifyRow
 from imp_codegen.models import load_named
-from imp_codegen.ops import Add, Attention, ExpertLinear, Gated, Linear, Route
-from imp_codegen.passes.plan_state import plan_state
-from imp_codegen.reference import Reference, artifact_weights, round_fp4
+from imp_codegen.ops import Attention
 from imp_codegen.spec import ModelSpec
 from imp_runtime.artifact import Artifact
+from imp_runtime.errors import ImpError
 from imp_runtime.paging import Paging, blocks_for
-from imp_runtime.plan import NO_LEDGER, SAMPLING_DTYPE, DType, Kernel, Program
+from imp_runtime.plan import NO_LEDGER, SAMPLING_DTYPE, DType, Program
 
-# How far a result may be from the reference's, beside what codes that round the other way do to it: in units of the
-# element (float32 with 23 bits, and what is added to it), and of the rms of what the kernel adds to its row.
-ELEMENT = 4e-7
-NOISE = 1e-4
-WEIGHTS_NOISE = (
-    8e-4  # in its place for a chunk's attention, which rounds the softmax's weights to f16 (1.3e-4 on average)
-)
-HALF_NOISE = 5e-3  # and for products of weights and activations that are rounded to f16 (8e-4 on average in Q4_K)
-# The same where sums of 64 products are halfs, too, which may cancel (the demo's last down projection leaves 6.4e-3).
-HALF_SUMS_NOISE = 2e-2
-HALF_ELEMENT = 2**-10  # of what these add to an element: one product of two roundings may outweigh all others
-SHARE, LEAST_SHARE = 1e-5, 1e-12  # of an expert's share, by how an exponential is rounded: of itself, and at least
-# Which of the codes next to a half have rounded the other way is not known, but what all of them do together: an
-# element may be off by that and so many rms of it, a row's rms by so many.
-MOST = 10.0
-MOST_RMS = 3.0
 PROMPT_TOKENS = 21
+COMPARED, LAST = 24, 4  # of a longer part so many rows are compared, these of them its last ones
 _SLOT = 0
 
 
-class Runner(Protocol):
+class Runner(Tracer, Protocol):
     """What verify asks of a model runner."""
 
     @property
     def programs(self) -> Sequence[Program]:
         """Every program."""
 
-    def program_for(self, kind: str, rows: int) -> Program:
-        """The program of several rows that takes so many."""
+    @property
+    def kv_tokens(self) -> int:
+        """Positions that the cache holds."""
 
     def write_slot(self, slot: int, position: int, table: Sequence[int], sampling: NDArray[np.void]) -> None:
         """Set up a sequence."""
@@ -72,231 +57,109 @@ class Runner(Protocol):
     def read(self, buffer: str, dtype: DType, shape: tuple[int, ...], offset: int = 0) -> NDArray[np.generic]:
         """A buffer's content."""
 
-    def trace(self, program: str) -> Iterator[tuple[Kernel, dict[str, NDArray[np.generic]]]]:
-        """Run kernel by kernel, with each kernel's outputs."""
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyRow:
-    """One comparison. `error`, `allowed`: of the element that comes closest to its bound, or of the row whose rms does.
-
-    `scale`: the reference's largest element.
-    """
-
-    program: str
-    kernel: str
-    op: str
-    error: float
-    allowed: float
-    scale: float
-    ok: bool
-
 
 @dataclass(frozen=True, slots=True)
 class VerifyReport:
-    """All comparisons, in order; `first_failure` is the first that differs."""
+    """All comparisons, in order; `first_failure` is the first that differs.
+
+    `positions`: of the sequence that was run. `not_compared`: programs of which no result was. `not_reached`: windows,
+    in positions, that are not behind the sequence's end.
+    """
 
     rows: tuple[VerifyRow, ...]
     first_failure: VerifyRow | None
+    positions: int
+    not_compared: tuple[str, ...]
+    not_reached: tuple[int, ...]
 
 
-def verify(artifact: Artifact, runner: Runner, progress: Callable[[str, int, int], None]) -> VerifyReport:
-    """A prompt, a step, and one in each program for several sequences: each kernel's outputs against the reference.
+def verify(
+    artifact: Artifact, runner: Runner, progress: Callable[[str, int, int], None], tokens: int | None = None
+) -> VerifyReport:
+    """One sequence through every program: prompts, a step, and one in each program for several sequences.
+
+    First 21 tokens in the smallest program of prompts, all rows compared, then a part in each of them that does not
+    quite fill it, of which some rows are: a matrix is read as often as programs are run, whatever their rows.
+    `tokens`: positions of the sequence, which leaves parts out or runs the largest program again and again; ImpError
+    where the context or the runner's cache holds fewer. Else each program has its part, as far as they hold it.
 
     Samples two tokens behind the back of an engine that owns the runner, which therefore must not go on afterwards.
     """
     spec = ModelSpec.from_json(artifact.read("spec.json"))
-    comparison = _Comparison(load_named(spec.architecture).build(spec), artifact, runner)
-    batches = [program.name for program in runner.programs if program.name.startswith("batch_r")]
-    steps = 1 + len(batches)
+    graph = load_named(spec.architecture).build(spec)
+    comparison = Comparison(graph, artifact, runner)
+    names = [program.name for program in runner.programs]
+    steps = ["step_r1", *(name for name in names if name.startswith("batch_r"))]
+    room = min(spec.context, artifact.plan.context, runner.kv_tokens)
+    if tokens is not None and tokens > room:
+        raise ImpError(f"{artifact.path}: a sequence of {tokens:,} tokens is more than the {room:,} it has room for")
+    parts = list(_parts(runner.programs, (tokens or room) - len(steps), again=tokens is not None))
     rng = np.random.default_rng(0)
-    prompt = rng.integers(0, spec.vocab, min(PROMPT_TOKENS, spec.context - steps - 1, artifact.plan.rows))
     # Blocks in descending order: a kernel that ignores the block table reads the wrong ones.
-    paging, tokens = Paging.of(artifact.plan), len(prompt) + steps
-    table = paging.table(tokens, range(paging.blocks(blocks_for(tokens)), 0, -1))
+    count = sum(rows for _, rows in parts) + len(steps)
+    paging = Paging.of(artifact.plan)
+    table = paging.table(count, range(paging.blocks(blocks_for(count)), 0, -1))
     greedy = np.zeros((), SAMPLING_DTYPE)
     greedy["top_p"] = greedy["repetition_penalty"] = 1
     greedy["ledger"] = NO_LEDGER
     runner.write_slot(_SLOT, 0, table, greedy)
-    runner.write_rows([(_SLOT, prompt.tolist(), True)])
-    progress("verify", 0, 1 + steps)
-    comparison.program(runner.program_for("forward", len(prompt)).name, prompt, 0)
-    runner.write_end(len(prompt) - 1, _SLOT)
+    position, done = 0, 0
+    for program, rows in parts:
+        progress("verify", done, len(parts) + len(steps))
+        prompt, last = rng.integers(0, spec.vocab, rows), done == len(parts) - 1
+        runner.write_rows([(_SLOT, prompt.tolist(), last)])
+        ended = [name for name in names if name == f"logits_r{program.rows}"]
+        comparison.programs([program.name, *ended], prompt, position, _compared(rows, rng))
+        position, done = position + rows, done + 1
+    runner.write_end(parts[-1][1] - 1, _SLOT)
     runner.run("head_r1")
     runner.run("sample_r1")
     runner.write_step(_SLOT)
-    for at, program in enumerate(("step_r1", *batches)):
-        progress("verify", 1 + at, 1 + steps)
+    for step in steps:
+        progress("verify", done, len(parts) + len(steps))
         token = runner.read("seq.token", "i32", (1,), 4 * _SLOT).astype(np.int64)
-        if at > 0:
+        if step != "step_r1":
             runner.write_rows([(_SLOT, token.tolist(), False)])
-        comparison.program(program, token, len(prompt) + at)
-    progress("verify", 1 + steps, 1 + steps)
-    failures = [row for row in comparison.rows if not row.ok]
-    return VerifyReport(tuple(comparison.rows), failures[0] if failures else None)
+        comparison.programs([step], token, position, np.arange(1))
+        position, done = position + 1, done + 1
+    progress("verify", done, done)
+    compared = {row.program for row in comparison.rows}
+    windows = sorted({op.window for op in graph.ops if isinstance(op, Attention) and op.window >= position})
+    return VerifyReport(
+        tuple(comparison.rows),
+        next((row for row in comparison.rows if not row.ok), None),
+        position,
+        tuple(name for name in names if name not in compared),
+        tuple(windows),
+    )
 
 
-class _Comparison:
-    """Walks a graph beside a traced program, with two references: one of them rounds ties the other way."""
+def _parts(programs: Sequence[Program], rows: int, *, again: bool) -> Iterator[tuple[Program, int]]:
+    """Programs of prompts, and how many of the next rows each runs, of at most `rows` and at least one.
 
-    def __init__(self, graph: Graph, artifact: Artifact, runner: Runner) -> None:
-        self.graph = graph
-        self.runner = runner
-        plan = artifact.plan
-        rows = cache_format(plan.state[0].format)
-        self.state = plan_state(graph, rows, plan.context, plan.rows)
-        self.weights = artifact_weights(artifact)
-        self.references = (
-            Reference(self.weights, rounded=True, rows=rows),
-            Reference(self.weights, rounded=True, rows=rows, ties=True),
-        )
-        self.rows: list[VerifyRow] = []
-
-    def program(self, name: str, tokens: NDArray[np.int64], start: int) -> None:
-        """Trace one program; before each comparison the operations up to the compared value are evaluated."""
-        both: tuple[dict[str, Floats], dict[str, Floats]] = ({}, {})
-        found: dict[str, Floats] = {}
-        layers = {op.out.name + ".cache": op.layer for op in self.graph.ops if isinstance(op, Attention)}
-        makers = {op.out.name: op for op in self.graph.ops}
-        remaining = iter(self.graph.ops)
-        for kernel, outputs in self.runner.trace(name):
-            for value, output in outputs.items():
-                if value in layers:
-                    kept = self.state.layers[layers[value]].decode(output.astype(np.uint8))[:, : start + len(tokens)]
-                    self._compare_cache(name, kernel, value, layers[value], kept)
-                    continue
-                while value not in both[0]:
-                    op: Op = next(remaining)
-                    for values, result in zip(both, self._evaluate(op, both, tokens, start, kernel), strict=True):
-                        values[op.out.name] = result
-                actual = output.reshape(-1, output.shape[-1])[: len(tokens)].astype(np.float32)
-                op = makers[value]
-                known = [found[x.name] for x in inputs(op) if x.name in found] if isinstance(op, Add) else []
-                before = known[0] if known else None
-                noise = WEIGHTS_NOISE if isinstance(op, Attention) and name != "step_r1" else NOISE
-                rounds = (_half_noise(kernel), HALF_ELEMENT) if _of_halfs(kernel) else (noise, 0.0)
-                more = _gates(op, both[0], kernel) if _of_halfs(kernel) and isinstance(op, Gated) else 0.0
-                if isinstance(op, Route):  # numbers of experts beside shares, of which none is a sum
-                    rounds, more = (0.0, SHARE), LEAST_SHARE
-                self._compare(name, kernel, value, both[0][value], both[1][value], actual, before, *rounds, more)
-                both[0][value] = both[1][value] = found[value] = actual
-
-    def _evaluate(
-        self,
-        op: Op,
-        both: tuple[dict[str, Floats], dict[str, Floats]],
-        tokens: NDArray[np.int64],
-        start: int,
-        kernel: Kernel,
-    ) -> Sequence[Floats]:
-        """The result of an operation of `kernel` in both references, a matrix read once for both."""
-        pairs = zip(self.references, both, strict=True)
-        if isinstance(op, Linear | ExpertLinear):
-            read = {value.name: np.concatenate([values[value.name] for values in both]) for value in inputs(op)}
-            x = op.x.name
-            if _of_fp4(kernel):
-                vectors = [(v[x].reshape(-1, op.weight.cols), reference.ties) for reference, v in pairs]
-                read[x] = np.concatenate([round_fp4(*each).reshape(both[0][x].shape) for each in vectors])
-            elif not _of_halfs(kernel):
-                read[x] = np.concatenate([reference.given(v[x], op.weight) for reference, v in pairs])
-            exact = Reference(self.weights, rounded=False)
-            return np.split(exact.evaluate(op, read, tokens, start), 2)
-        if isinstance(op, Attention) and _of_half_queries(kernel):
-            halfs = [(reference, {**v, op.q.name: _half_queries(v[op.q.name], op.scale)}) for reference, v in pairs]
-            return [reference.evaluate(op, values, tokens, start) for reference, values in halfs]
-        return [reference.evaluate(op, values, tokens, start) for reference, values in pairs]
-
-    def _compare_cache(self, program: str, kernel: Kernel, value: str, layer: int, actual: Floats) -> None:
-        usual, ties, rows = (
-            cache.reshape(-1, cache.shape[2] * cache.shape[3])
-            for cache in (*(reference.cache[layer] for reference in self.references), actual)
-        )
-        self._compare(program, kernel, value, usual, ties, rows)
-        for reference in self.references:
-            reference.cache[layer] = actual
-
-    def _compare(
-        self,
-        program: str,
-        kernel: Kernel,
-        op: str,
-        expected: Floats,
-        ties: Floats,
-        actual: Floats,
-        before: Floats | None = None,
-        noise: float = NOISE,
-        half: float = 0.0,
-        more: Floats | float = 0.0,
-    ) -> None:
-        error, allowed = closest(expected, ties, actual, before, noise, half, more)
-        scale = float(np.abs(expected).max())
-        self.rows.append(VerifyRow(program, kernel.name, op, error, allowed, scale, error <= allowed))
-
-
-def closest(
-    expected: Floats,
-    ties: Floats,
-    actual: Floats,
-    before: Floats | None = None,
-    noise: float = NOISE,
-    half: float = 0.0,
-    more: Floats | float = 0.0,
-) -> tuple[float, float]:
-    """The error of float32[rows, width] that comes closest to its bound or goes farthest beyond it, and that bound.
-
-    Every element and the rms of every row has one. `ties`: what is expected if ties are rounded the other way.
-    `before`: what the kernel has added to, known from the device. `noise`: of the rms of what it adds, `half` of each
-    element of that; `more`: of each element itself.
+    `again`: the largest program goes on until there are so many.
     """
-    flips = ties - expected
-    error = np.where(np.isfinite(actual), actual - expected, np.float32(np.inf))
-    sums = expected if before is None else expected - before
-    added = noise * _rms(sums)
-    elements = ELEMENT * np.abs(expected) + half * np.abs(sums) + added + np.abs(flips) + MOST * _rms(flips) + more
-    rows = ELEMENT * _rms(expected) + added + MOST_RMS * _rms(flips)
-    errors = np.concatenate([np.abs(error), _rms(error)], axis=1)
-    allowed = np.concatenate([elements, rows], axis=1)
-    at = np.unravel_index(np.argmax(errors / np.maximum(allowed, np.finfo(np.float32).tiny)), errors.shape)
-    return float(errors[at]), float(allowed[at])
+    prompts = sorted((p for p in programs if p.name.startswith("forward_r") and p.rows > 1), key=lambda p: p.rows)
+    wanted = chain([(prompts[0], PROMPT_TOKENS)], ((p, _most_of(p)) for p in prompts))
+    if again:
+        wanted = chain(wanted, repeat((prompts[-1], _most_of(prompts[-1]))))
+    left = max(1, rows)
+    for program, most in wanted:
+        if left == 0:
+            return
+        count = min(most, left, program.rows)
+        yield program, count
+        left -= count
 
 
-def _gates(op: Gated, values: dict[str, Floats], kernel: Kernel) -> Floats:
-    """How far each element of a gate's product may be off if both factors are products of halfs.
-
-    No function of a gate leaves more of it than it was, or has a slope above 1.13.
-    """
-    gate, up = values[op.gate.name], values[op.up.name]
-    factor = np.abs(up) + (1 if op.activation == "clamped_silu" else 0)
-    found = _half_noise(kernel) * (1.13 * factor * _rms(gate) + np.abs(gate) * _rms(up))
-    return found.astype(np.float32)
+def _most_of(program: Program) -> int:
+    """Rows that do not fill a program, nor its last tile of any usual size."""
+    return program.rows - program.rows // 16 - 3
 
 
-def _of_halfs(kernel: Kernel) -> bool:
-    """Whether it multiplies halfs."""
-    return kernel.tiles is not None and kernel.tiles.kind.startswith("half")
-
-
-def _of_half_queries(kernel: Kernel) -> bool:
-    """Whether it attends for several rows of a sequence, whose queries it rounds."""
-    return kernel.tiles is not None and kernel.tiles.kind.startswith("attention")
-
-
-def _half_queries(q: Floats, scale: float) -> Floats:
-    """Queries as such a kernel has them: rounded to float16 once the softmax's scale is in them, for exponents of 2."""
-    factor = np.float32(scale * np.log2(np.e))
-    found: Floats = (q * factor).astype(np.float16).astype(np.float32) / factor
-    return found
-
-
-def _of_fp4(kernel: Kernel) -> bool:
-    """Whether it multiplies e2m1 with scales on both sides."""
-    return kernel.tiles is not None and kernel.tiles.mma == "nvfp4"
-
-
-def _half_noise(kernel: Kernel) -> float:
-    return HALF_SUMS_NOISE if kernel.tiles is not None and kernel.tiles.mma == "half" else HALF_NOISE
-
-
-def _rms(rows: Floats) -> Floats:
-    rms: Floats = np.sqrt(np.mean(np.square(rows), axis=1, keepdims=True))
-    return rms
+def _compared(rows: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of a part that are compared, ascending: the first, the last, and between them some anywhere."""
+    if rows <= COMPARED:
+        return np.arange(rows)
+    between = 1 + rng.choice(rows - LAST - 1, COMPARED - LAST - 1, replace=False)
+    return np.concatenate([[0], np.sort(between), np.arange(rows - LAST, rows)])

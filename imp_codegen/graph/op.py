@@ -46,15 +46,15 @@ class Weight:
 
 
 class Evaluation(Protocol):
-    """A step of one sequence in numpy: its token ids int64[n] at positions start, start + 1, ..., and its state."""
+    """Rows of one sequence in numpy: token ids int64[n], at ascending positions int64[n], and the sequence's state."""
 
     @property
     def tokens(self) -> NDArray[np.int64]:
-        """The step's token ids."""
+        """The rows' token ids."""
 
     @property
-    def start(self) -> int:
-        """The position of the first."""
+    def positions(self) -> NDArray[np.int64]:
+        """Where in the sequence they stand."""
 
     def rows(self, weight: Weight, begin: int, end: int) -> Floats:
         """Rows of a matrix, float32[end - begin, cols]."""
@@ -66,10 +66,10 @@ class Evaluation(Protocol):
         """x[n, cols] @ weight.T, x as the matrix multiplies it; of a stack one expert's matrix."""
 
     def append(self, layer: int, new: Floats) -> Floats:
-        """Append `new` [k and v, or k, n, kv heads, head_dim] to a layer's cache; all that it then holds."""
+        """Put `new` [k and v, or k, n, kv heads, head_dim] into a layer's cache; all that this then holds."""
 
     def kept(self, layer: int) -> Floats:
-        """All that a layer's cache holds, this step's rows with it."""
+        """All that a layer's cache holds, these rows with it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@ class Attention(Op):
         scores = np.einsum("tkgd,lkd->kgtl", queries, keys) * self.scale
         if self.softcap:
             scores = self.softcap * np.tanh(scores / self.softcap)
-        distance = (len(keys) - n + np.arange(n))[:, None] - np.arange(len(keys))[None, :]
+        distance = at.positions[:, None] - np.arange(len(keys))[None, :]
         seen = (distance >= 0) & (distance < self.window) if self.window else distance >= 0
         scores = np.where(seen, scores, -np.inf)
         if self.sinks:

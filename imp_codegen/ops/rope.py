@@ -24,7 +24,7 @@ class Rope(Op):
 
     def evaluate(self, at: Evaluation, *read: Floats) -> Floats:
         (x,), rope = read, self.rope
-        positions = np.arange(at.start, at.start + len(x), dtype=np.uint64)
+        positions = at.positions.astype(np.uint64)
         fraction = (rope_turns(rope)[None, :] * positions[:, None]).astype(np.uint64)  # wraps: a fraction of a turn
         angle = fraction.astype(np.float64) * (2 * np.pi / 2**64)
         cos, sin = (rope.magnitude * f(angle)[:, None, :] for f in (np.cos, np.sin))

@@ -205,7 +205,7 @@ def evaluated(op: Any, tables: dict[str, np.ndarray], **values: np.ndarray) -> n
     weights = Weights(lambda weight, first, last: tables[weight.name][first:last], lambda _: "bf16")
     reference = Reference(weights, rounded=False)
     tokens = len(next(iter(values.values())))
-    return reference.evaluate(op, values, np.arange(tokens), 0)
+    return reference.evaluate(op, values, np.arange(tokens), np.arange(tokens))
 
 
 def test_operations() -> None:

@@ -214,7 +214,7 @@ def test_a_route(normalise: bool) -> None:
     logits = np.array([[1, 3, 3, 2, -1], [0.0, -0.0, -5, 0, 0]], np.float32)
     op = Route(Value("route", 6), Value("logits", 5), normalise)
     reference = Reference(Weights(lambda *_: np.zeros((0, 0), np.float32), lambda _: "bf16"), rounded=False)
-    route = reference.evaluate(op, {"logits": logits}, np.zeros(2, np.int64), 0)
+    route = reference.evaluate(op, {"logits": logits}, np.zeros(2, np.int64), np.arange(2))
     assert route[:, :3].tolist() == [[1, 2, 3], [0, 1, 3]]
     for row, each in zip(logits.astype(np.float64), route, strict=True):
         share = np.exp(row) / np.exp(row).sum()

@@ -18,7 +18,7 @@ from imp_codegen.verify import VerifyReport, verify
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sim import SimDevice
-from model_checks import quiet
+from model_checks import SHORT, quiet
 
 CONFIG: dict[str, Any] = {
     "architectures": ["GptOssForCausalLM"],
@@ -73,7 +73,7 @@ def verified(folder: Path, *, check: bool = False, fault: tuple[str, str, str] |
         compile_model(folder / "config.json", folder / "model.impc", ("sim",), options, quiet)
     device = SimDevice(threads=1, order=2, seed=3) if check else SimDevice()
     with Engine(Artifact.open(folder / "model.impc"), device) as engine:
-        return verify(engine.artifact, engine.runner, quiet)
+        return verify(engine.artifact, engine.runner, quiet, SHORT)
 
 
 @pytest.mark.thorough

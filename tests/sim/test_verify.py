@@ -18,7 +18,7 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.verify import VerifyReport, verify
 from imp_runtime.engine import Engine
 from imp_runtime.model_runner import ModelRunner
-from model_checks import quiet
+from model_checks import SHORT, quiet
 from two_forms import CONFIG
 
 OUTLIER = 3000.0
@@ -66,7 +66,7 @@ class Faulty:
 
 
 def checked(engine: Engine, program: str = "", value: str = "", fault: Callable[[Rows], object] = id) -> VerifyReport:
-    return verify(engine.artifact, Faulty(engine.runner, program, value, fault), quiet)
+    return verify(engine.artifact, Faulty(engine.runner, program, value, fault), quiet, SHORT)
 
 
 def test_there_is_an_outlier_and_no_fault(engine: Engine) -> None:

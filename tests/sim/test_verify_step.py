@@ -11,11 +11,12 @@ from unittest.mock import patch
 import pytest
 
 from imp_codegen import compiler, device_code
+from imp_codegen.comparison import NOISE
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.kernels.lowering import Lowering
-from imp_codegen.verify import NOISE, VerifyReport, verify
+from imp_codegen.verify import VerifyReport, verify
 from imp_runtime.engine import Engine
-from model_checks import FIXTURES, quiet
+from model_checks import FIXTURES, SHORT, quiet
 from two_forms import CONFIG
 
 # Found among sixteen shapes: one code of the step differs from the reference's.
@@ -55,7 +56,7 @@ def checked(folder: Path, model: Path | dict[str, Any], fault: tuple[str, str, s
         with kept:
             compile_model(source, artifact, ("sim",), options, quiet)
         with Engine.load(artifact, target="sim") as engine:
-            return verify(engine.artifact, engine.runner, quiet)
+            return verify(engine.artifact, engine.runner, quiet, SHORT)
 
 
 def test_every_phase_is_compared_and_a_code_rounded_the_other_way_is_no_fault(tmp_path: Path) -> None:
