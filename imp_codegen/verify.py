@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
 from typing import Protocol
 
 import numpy as np
@@ -137,18 +136,18 @@ def verify(
 def _parts(programs: Sequence[Program], rows: int, *, again: bool) -> Iterator[tuple[Program, int]]:
     """Programs of prompts, and how many of the next rows each runs, of at most `rows` and at least one.
 
-    `again`: the largest program goes on until there are so many.
+    Each leaves some for those behind it, if there are any. `again`: the largest goes on until there are so many.
     """
     prompts = sorted((p for p in programs if p.name.startswith("forward_r") and p.rows > 1), key=lambda p: p.rows)
-    wanted = chain([(prompts[0], PROMPT_TOKENS)], ((p, _most_of(p)) for p in prompts))
-    if again:
-        wanted = chain(wanted, repeat((prompts[-1], _most_of(prompts[-1]))))
     left = max(1, rows)
-    for program, most in wanted:
-        if left == 0:
-            return
-        count = min(most, left, program.rows)
-        yield program, count
+    for at, (program, most) in enumerate([(prompts[0], PROMPT_TOKENS), *((p, _most_of(p)) for p in prompts)]):
+        count = min(most, max(left - PROMPT_TOKENS * (len(prompts) - at), min(PROMPT_TOKENS, left)), program.rows)
+        if count:
+            yield program, count
+        left -= count
+    while again and left:
+        count = min(_most_of(prompts[-1]), left)
+        yield prompts[-1], count
         left -= count
 
 

@@ -356,3 +356,5 @@ def test_random_weights_may_say_anything(
 def test_options_of_text_alone(artifact: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert execute(["verify", "model.impc", "-n", "20"]) == 2
     assert "--max-tokens goes with --text" in capsys.readouterr().err
+    assert execute(["verify", "model.impc", "--text", "--tokens", "20"]) == 2
+    assert "--tokens does not go with --text" in capsys.readouterr().err

@@ -15,11 +15,22 @@ from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from imp_runtime.sim import SimDevice
-from model_checks import DEMO, MODELS, check_against_truth, check_demo, check_kernels, heldout, quiet, source_of
+from model_checks import (
+    DEMO,
+    MODELS,
+    check_against_truth,
+    check_demo,
+    check_kernels,
+    check_long_prompt,
+    heldout,
+    quiet,
+    source_of,
+)
 from ptx.artifact import compile_by_ptx
 from ptx.translate import UnknownPtxError, translate
 
 TARGETS = ("sm_90a", "sm_120a")
+LONG = 300  # tokens, of which programs of 64, 128 and 512 rows run a part
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +83,8 @@ def test_model(tmp_path: Path, target: str, architecture: str, quant: str) -> No
     compile_by_ptx(source_of(architecture, quant), artifact, target)
     with Engine(Artifact.open(artifact), SimDevice()) as engine:
         check_against_truth(engine, architecture, quant)
-        check_kernels(engine)
+        check_long_prompt(engine)
+        check_kernels(engine, LONG)
 
 
 @pytest.mark.parametrize(

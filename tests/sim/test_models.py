@@ -3,7 +3,7 @@ import pytest
 from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sim import SimDevice
-from model_checks import MODELS, check_against_truth, check_kernels, compile_fixture
+from model_checks import MODELS, check_against_truth, check_kernels, check_long_prompt, compile_fixture
 
 # Of folders those that say something which their GGUF files do not, or whose norms are stored otherwise: of all others
 # the planes are the same bytes (tests/null/test_both_dialects.py). And those of which there is no GGUF file.
@@ -36,6 +36,18 @@ def test_model_on_the_simulator(tmp_path, architecture, quant):
         check_against_truth(engine, architecture, quant)
         if architecture not in FILES or not quant.startswith("hf"):  # kernels of float weights test_float_models has
             check_kernels(engine)
+
+
+LONG = {("gemma3", "Q4_K_M"), ("qwen3", "Q8_0")}
+
+
+@pytest.mark.parametrize(
+    ("architecture", "quant"),
+    [pytest.param(*model, marks=[] if model in LONG else [pytest.mark.thorough]) for model in MODELS],
+)
+def test_a_long_prompt_on_the_simulator(tmp_path, architecture, quant):
+    with Engine.load(compile_fixture(tmp_path, architecture, quant, "sim"), target="sim") as engine:
+        check_long_prompt(engine)
 
 
 @pytest.mark.thorough

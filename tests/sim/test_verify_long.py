@@ -89,6 +89,13 @@ def test_what_a_short_sequence_leaves_out_is_named(engine: Engine) -> None:
     assert report.not_reached == (WINDOW,)
 
 
+def test_programs_share_what_the_context_has(engine: Engine) -> None:
+    """Each runs 21 rows at least, where there are so many."""
+    report = verify(engine.artifact, engine.runner, quiet, 21 + 25 + 21 + 1)
+    assert report.first_failure is None
+    assert {"forward_r64", "forward_r192"} <= {row.program for row in report.rows}
+
+
 def test_a_sequence_longer_than_the_context_is_refused(engine: Engine) -> None:
     with pytest.raises(ImpError, match="a sequence of 801 tokens is more than the 800 it has room for"):
         verify(engine.artifact, engine.runner, quiet, 801)
