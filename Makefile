@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 # A file's tests share what they compile; files in their order, since what compilers take longest for must not come last.
 TWO    := -n 2 --dist loadfile --no-loadscope-reorder
-TESTS  := tests/ptx tests/nvcc tests/sim tests/e2e tests/null
+TESTS  := tests/ptx tests/sass tests/nvcc tests/sim tests/e2e tests/null
 
 .PHONY: setup demo lint check test thorough elsewhere gpu bench load fuzz golden clean
 
