@@ -55,8 +55,10 @@ class Attention(Op):
             else at.kept(self.layer)
         )
         values = rest[0] if rest else keys[..., self.head_dim - self.latent :]
-        queries = q.reshape(n, self.kv_heads, self.heads // self.kv_heads, self.head_dim)
-        scores = np.einsum("tkgd,lkd->kgtl", queries, keys) * self.scale
+        group = self.heads // self.kv_heads
+        queries = q.reshape(n, self.kv_heads, group, self.head_dim).transpose(1, 2, 0, 3)
+        scores = queries.reshape(self.kv_heads, group * n, self.head_dim) @ keys.transpose(1, 2, 0)
+        scores = scores.reshape(self.kv_heads, group, n, -1) * self.scale
         if self.softcap:
             scores = self.softcap * np.tanh(scores / self.softcap)
         distance = at.positions[:, None] - np.arange(len(keys))[None, :]
@@ -67,4 +69,5 @@ class Attention(Op):
             scores = np.concatenate([scores, np.broadcast_to(sinks, (*scores.shape[:-1], 1))], axis=-1)
         weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
         weights = (weights / weights.sum(axis=-1, keepdims=True))[..., : len(keys)]
-        return floats(np.einsum("kgtl,lkd->tkgd", weights, values).reshape(n, -1))
+        out = weights.reshape(self.kv_heads, group * n, -1) @ values.transpose(1, 0, 2)
+        return floats(out.reshape(self.kv_heads, group, n, -1).transpose(2, 0, 1, 3).reshape(n, -1))
