@@ -38,6 +38,9 @@ struct f16 {
 struct e4m3x2 {
   u16 bits;
 };
+struct e2m1x2 {
+  u8 bits;
+};
 struct f16x2 {
   u32 bits;
 };
@@ -304,6 +307,7 @@ __forceinline__ T smaller(T a, T b) {
   else
     return a < b ? a : b;
 }
+IMP_BINARY(copysign, std::copysign(b, a))
 IMP_BINARY(max, larger<T>(a, b))
 IMP_BINARY(min, smaller<T>(a, b))
 IMP_BINARY(max_NaN, max_nan(a, b))
@@ -500,10 +504,12 @@ __forceinline__ D cvt_rmi_(A ra) {
     return to_integer<D>(std::floor(get<S>(ra)));
 }
 template <class D, class S, class A, class B>
-__forceinline__ u16 cvt_satfinite_(A ra, B rb) {
+__forceinline__ D cvt_satfinite_(A ra, B rb) {
   const float high = get<float>(ra), low = get<float>(rb);
   if constexpr (std::is_same_v<D, e4m3x2>)
-    return static_cast<u16>(float_to_e4m3(low) | float_to_e4m3(high) << 8);
+    return D{static_cast<u16>(float_to_e4m3(low) | float_to_e4m3(high) << 8)};
+  else
+    return D{static_cast<u8>(floats_to_e2m1x2(low, high))};
 }
 
 }  // namespace imp::machine

@@ -51,6 +51,9 @@ _NOTHING = (
 _IMPLIED = {"rn", "sync", "aligned"}  # of a twin's name
 _SPACES = {"param", "global", "shared", "shared::cta", "local", "const"}
 _FRESH = {"relaxed", "acquire", "release", "volatile"}
+_WORD = re.compile(r"[bsu](32|64)")
+_OPERATORS = {"add": "+", "sub": "-", "mul_lo": "*", "and": "&", "or": "|", "xor": "^"}
+_TESTS = {"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="}
 _JOINS = {"and": "&", "or": "|", "xor": "^"}
 
 
@@ -158,8 +161,8 @@ class _Kernel:
         """An operand: register, number or address."""
         if match := re.fullmatch(r"0[fd]([0-9A-Fa-f]+)", text):
             return f"u64{{0x{match[1]}}}"
-        if re.fullmatch(r"-?\d+|0x[0-9A-Fa-f]+", text):
-            return f"u64({text}{'ull' if int(text, 0) >= 1 << 63 else 'll'})"
+        if match := re.fullmatch(r"(-?\d+|0x[0-9A-Fa-f]+)U?", text):
+            return f"u64({match[1]}{'ull' if int(match[1], 0) >= 1 << 63 else 'll'})"
         if text in _SPECIAL:
             return _SPECIAL[text]
         if text.startswith("%") or any(text in scope for scope in self.scopes):
@@ -189,10 +192,13 @@ class _Kernel:
         return str(special(parts[1:], operands)) if special else self._plain_instruction(parts, operands)
 
     def _plain_instruction(self, parts: list[str], operands: list[str]) -> str:
-        """A function of values."""
+        """A function of values; of the most frequent ones C++'s own operator, which compiles in half the time."""
         kinds = [part for part in parts[1:] if _TYPE.fullmatch(part)]
         twin = "_".join(part for part in parts if part not in kinds and part not in _IMPLIED)
         target, *sources = operands
+        if (operator := _OPERATORS.get(twin)) and (word := _WORD.fullmatch(kinds[0])):
+            first, second = (f"u{word[1]}({self._value(source)})" for source in sources)
+            return f"{self._name(target)} = {first} {operator} {second};"
         values = ", ".join(map(self._value, sources))
         return f"set({self._name(target)}, {twin}_<{', '.join(kinds)}>({values}));"
 
@@ -211,6 +217,8 @@ class _Kernel:
         target, source = operands
         if source.startswith("{"):
             return f"set({self._name(target)}, pack({', '.join(self._values(source))}));"
+        if not target.startswith("{") and (word := _WORD.fullmatch(parts[-1])):
+            return f"{self._name(target)} = u{word[1]}({self._value(source)});"
         if not target.startswith("{"):
             return f"set({self._name(target)}, mov_<{parts[-1]}>({self._value(source)}));"
         kept = [self._name(name) for name in _vector(target) if name != "_"]
@@ -219,7 +227,10 @@ class _Kernel:
 
     def _setp(self, parts: list[str], operands: list[str]) -> str:
         target, first, second, *joined = operands
-        test = f"setp_{parts[0]}<{parts[-1]}>({self._value(first)}, {self._value(second)})"
+        kind = parts[-1]
+        test = f"setp_{parts[0]}<{kind}>({self._value(first)}, {self._value(second)})"
+        if (operator := _TESTS.get(parts[0])) and _WORD.fullmatch(kind):
+            test = f"({kind}({self._value(first)}) {operator} {kind}({self._value(second)}))"
         join = f" {_JOINS[parts[1]]} {self._predicate(joined[0])}" if joined else ""
         return f"{self._name(target)} = {test}{join};"
 
