@@ -275,7 +275,7 @@ def test_the_measured_numbers_are_baked_in(short, form):
             r"in_flight = (\d+), \.lanes = (\d+)", made(short, form=form, tables=tables).emitted["sm_90a"].source
         )
 
-    assert numbers() == [("15", "4")]
+    assert numbers() == [("15", "8")]
     assert numbers(table) == [("9", "5")]
     assert made(short, form=form, tables=(table,)).plan.targets[0].buffers == plan(short, form=form).buffers
 

@@ -23,6 +23,8 @@ from imp_server.commands.tune import _held
 from two_forms import CONFIG
 
 H200 = find_target("sm_90a")
+FORMULAS = replace(H200.card.formulas, lanes=4, short_tile=4200, in_flight=64 << 10)
+SHORT = replace(H200, card=replace(H200.card, formulas=FORMULAS))  # a card for which short tiles have more lanes
 GRAPH_US = 10.0 * 32  # of the demo's 32 kernels
 
 
@@ -54,13 +56,13 @@ def measured(experiment, step_us, noise=0.05, seed=0, graph_us=lambda kernel: 10
 
 def test_numbers_worth_measuring():
     step = Step("", tile_bytes=4352, ring_tiles=36)
-    assert step.formula(H200) == StepChoice(15, 4)  # 64 KB
-    assert {str(choice) for choice in step.candidates(H200)} == {"7 x 4", "15 x 8", "30 x 4", "30 x 8"}
+    assert step.formula(SHORT) == StepChoice(15, 4)
+    assert {str(choice) for choice in step.candidates(SHORT)} == {"7 x 4", "15 x 8", "30 x 4", "30 x 8"}
     short = replace(step, tile_bytes=4199)
-    assert short.formula(H200) == StepChoice(15, 8)
-    assert {str(c) for c in replace(short, ring_tiles=18).candidates(H200)} == {"7 x 4", "15 x 4", "18 x 4", "18 x 8"}
-    assert replace(step, ring_tiles=9).formula(H200) == StepChoice(9, 4)
-    assert replace(short, ring_tiles=5).formula(H200) == StepChoice(5, 5)
+    assert short.formula(SHORT) == StepChoice(15, 8)
+    assert {str(c) for c in replace(short, ring_tiles=18).candidates(SHORT)} == {"7 x 4", "15 x 4", "18 x 4", "18 x 8"}
+    assert replace(step, ring_tiles=9).formula(SHORT) == StepChoice(9, 4)
+    assert replace(short, ring_tiles=5).formula(SHORT) == StepChoice(5, 5)
     assert [replace(step, ring_tiles=n).possible for n in (3, 4)] == [False, True]
     assert [step.takes(StepChoice(*n)) for n in ((36, 36), (37, 4), (3, 4))] == [True, False, False]
 
