@@ -111,8 +111,9 @@ inline bool division_is_hard(float a, float b) {
 }
 
 // Barriers.
+constexpr u64 one_arrival = u64{0x7ffff800} << 32 | 0x1ffffe;  // what a barrier begins as
 inline void barrier_begin(u64* barrier, u64 state, sim::Location where = sim::Location::current()) {
-  if (state != pair(0x1ffffe, 0x7ffff800)) sim::fail(where, "a barrier of %#llx, not one arrival", static_cast<unsigned long long>(state));
+  if (state != one_arrival) sim::fail(where, "a barrier of %#llx, not one arrival", static_cast<unsigned long long>(state));
   barrier_init(barrier, where);
 }
 // ptxas makes copies of an instruction for several ways to it.

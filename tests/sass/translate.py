@@ -846,6 +846,10 @@ class _Kernel:
         return self._store(modifiers, operands, "generic")
 
     def _sts(self, modifiers: list[str], operands: list[str]) -> str:
+        if modifiers == ["64"] and "+URZ" in operands[0]:  # how ptxas writes barriers that are not a warp's alone
+            begin = f"barrier_begin(barrier_in({self._address(operands[0], False)}), {self._wide(operands[1])});"
+            other = self._store(modifiers, operands, "window")
+            return f"if ({self._wide(operands[1])} == one_arrival) {{ {begin} }} else {{ {other} }}"
         return self._store(modifiers, operands, "window")
 
     def _stl(self, modifiers: list[str], operands: list[str]) -> str:
