@@ -31,9 +31,9 @@ Progress = Callable[[int, int], None]
 
 
 @contextmanager
-def absent_gpu(wanted: str) -> Iterator[None]:
+def absent_gpu(wanted: str | Target) -> Iterator[None]:
     """Until it ends the machine seems to have one GPU of this target, and code for it is such that it runs there."""
-    gpu = find_target(wanted)
+    gpu = find_target(wanted) if isinstance(wanted, str) else wanted
     with ExitStack() as stack:
         stack.enter_context(patch.dict(targets(), {gpu.name: gpu}))
         for module, name, value in (

@@ -6,14 +6,18 @@ All tests of the GPU run in this way: pytest tests/gpu --ptx sm_120a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from imp_codegen.compiler import CompileOptions, compile_model
+from imp_codegen.targets import find_target
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from model_checks import DEMO, check_demo, check_kernels, heldout, quiet
+from model_checks import DEMO, ROOT, SHORT, check_demo, check_kernels, heldout, quiet
 from ptx.absent_gpu import absent_gpu
 from ptx.translate import UnknownPtxError, translate
 
@@ -66,6 +70,22 @@ def _together(engine: Engine, prompts: list[list[int]], params: list[SamplingPar
         for output in engine.step():
             tokens[sequences.index(output.sequence)].append(output.token)
     return tokens
+
+
+FP8 = {"num_hidden_layers": 1, "hidden_size": 1024, "intermediate_size": 512, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("target", ["sm_90a", pytest.param("sm_120a", marks=pytest.mark.thorough)])
+def test_prompts_of_fp8(tmp_path: Path, target: str) -> None:
+    """Warpgroups took the scales of other weights for a while."""
+    config = json.loads((ROOT / "models" / "shapes" / "qwen3-8b.json").read_text("utf-8"))
+    source, artifact = tmp_path / "config.json", tmp_path / "model.impc"
+    source.write_text(json.dumps({**config, **FP8, "num_key_value_heads": 2, "vocab_size": 320}), "utf-8")
+    options = CompileOptions(random_weights=True, quant="FP8", context=256, form="graph")
+    with absent_gpu(replace(find_target(f"{target}:16"), chunks=(64,), batches=())):
+        compile_model(source, artifact, (target,), options, quiet)
+        with Engine.load(artifact) as engine:
+            check_kernels(engine, SHORT)
 
 
 @pytest.mark.parametrize(
