@@ -90,31 +90,30 @@ def experts(stage: str, matrices: tuple[str, ...], cols: int, fields: str, token
     return panels(stage, config, matrices, cols, tokens, fields)
 
 
-def few(kind: str, layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int, fields: str) -> str:
+def few(kind: str, layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int, stretches: int, fields: str) -> str:
     """C++ type of the product of matrices of 12,288 rows each with a few rows."""
     matrices = (f"imp::Matrix<imp::{layout}<imp::TileShape{{1, {tile_cols}}}>, 12288, {cols}>" for layout in layouts)
-    config = f".cols = {cols}, .rows = {rows}, {fields}, .stride = 24576, .offset = 0, .accumulate = false, .biased = 2"
-    return f"imp::Gemm{kind}<imp::{kind}Config{{{config}}}, {', '.join(matrices)}>"
+    product = f".cols = {cols}, .rows = {rows}, .stretches = {stretches}, .stride = 24576, .offset = 0"
+    product = f"imp::BatchProduct{{{product}, .accumulate = false, .biased = 2}}"
+    return f"imp::Gemm{kind}<{product}, imp::{kind}Config{{{fields}}}, {', '.join(matrices)}>"
 
 
 def batch(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int, slots: int) -> str:
     """That whose activations pass by."""
-    fields = f".warps = 16, .slots = {slots}, .stages = 5, .stretches = 4"
-    return few("Batch", layouts, tile_cols, cols, rows, fields)
+    return few("Batch", layouts, tile_cols, cols, rows, 4, f".warps = 16, .slots = {slots}, .stages = 5")
 
 
 def held(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int) -> str:
     """That whose activations stay in registers, at most those of four groups of columns."""
-    fields = f".warps = 8, .slots = 2, .buffers = 1, .stretches = {cols // 4096}, .fold = 4"
-    return few("Held", layouts, tile_cols, cols, rows, fields)
+    fields = ".warps = 8, .slots = 2, .buffers = 1, .fold = 4"
+    return few("Held", layouts, tile_cols, cols, rows, cols // 4096, fields)
 
 
 def batch_wgmma(layouts: tuple[str, ...], tile_cols: int, cols: int, rows: int) -> str:
     """That by warpgroups."""
     stays = rows == 32  # those of 2,048 columns
-    fields = f".warps = 12, .stages = {4 if stays else 3}, .stays = {str(stays).lower()}"
-    fields += f", .stretches = {cols // 2048}, .chain = 4, .fold = 2"
-    return few("BatchWgmma", layouts, tile_cols, cols, rows, fields)
+    fields = f".warps = 12, .stages = {4 if stays else 3}, .stays = {str(stays).lower()}, .chain = 4, .fold = 2"
+    return few("BatchWgmma", layouts, tile_cols, cols, rows, cols // 2048, fields)
 
 
 def encode(cols: int, flags: str) -> str:

@@ -1,7 +1,7 @@
 """Models by the PTX that nvcc makes for a GPU, run on the CPU: the same answers as the simulator's own build has.
 
 What a compiler gets wrong is seen here, up to PTX: nvcc 13 lost a division by two for sm_90a once (layout/tile.h).
-All tests of the GPU run in this way: pytest tests/gpu --ptx sm_120a
+All tests of the GPU run in this way: pytest tests/gpu --ptx sm_120a:16
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from absent_gpu import absent_gpu
 from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.targets import find_target
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
 from model_checks import DEMO, ROOT, SHORT, check_demo, check_kernels, heldout, quiet
-from ptx.absent_gpu import absent_gpu
+from ptx.code import by_ptx
 from ptx.translate import UnknownPtxError, translate
 
 # The card that is at no test's hand is always looked at.
@@ -38,7 +39,7 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def translated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The demo model as it is for a GPU, by way of PTX."""
     artifact = tmp_path_factory.mktemp(request.param) / "demo.impc"
-    with absent_gpu(request.param):
+    with absent_gpu(request.param, by_ptx):
         compile_model(DEMO, artifact, (request.param,), CompileOptions(), quiet)
         with Engine.load(artifact) as engine:
             yield engine
@@ -82,7 +83,7 @@ def test_prompts_of_fp8(tmp_path: Path, target: str) -> None:
     source, artifact = tmp_path / "config.json", tmp_path / "model.impc"
     source.write_text(json.dumps({**config, **FP8, "num_key_value_heads": 2, "vocab_size": 320}), "utf-8")
     options = CompileOptions(random_weights=True, quant="FP8", context=256, form="graph")
-    with absent_gpu(replace(find_target(f"{target}:16"), chunks=(64,), batches=())):
+    with absent_gpu(replace(find_target(f"{target}:16"), chunks=(64,), batches=()), by_ptx):
         compile_model(source, artifact, (target,), options, quiet)
         with Engine.load(artifact) as engine:
             check_kernels(engine, SHORT)

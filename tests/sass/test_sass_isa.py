@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from imp_codegen.build import build
+from imp_codegen.build import Unit, build
 from imp_runtime.device import Launch
 from imp_runtime.sim import SimDevice
 from isa_cases import (
@@ -23,7 +23,7 @@ from isa_cases import (
     resident_cases,
     wgmma_cases,
 )
-from sass.artifact import translated
+from sass.code import by_sass
 from sass.translate import Parameters, UnknownSassError, instructions, statements
 
 
@@ -39,7 +39,7 @@ from sass.translate import Parameters, UnknownSassError, instructions, statement
     ],
 )
 def test_instructions(target: str, source: Path, found: list[Case]) -> None:
-    (code,) = build((translated(source.read_text("utf-8"), target),))
+    (code,) = build((Unit("sim", "g++", by_sass(source.read_text("utf-8"), target)),))
     with closing(SimDevice()) as device:
         module = device.load_code(code.code)
         for case in found:

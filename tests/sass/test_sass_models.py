@@ -10,13 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from absent_gpu import absent_gpu
 from imp_codegen.compiler import CompileOptions, compile_model
-from imp_runtime.artifact import Artifact
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from imp_runtime.sim import SimDevice
 from model_checks import DEMO, heldout, kl_divergence, quiet
-from sass.artifact import compile_by_sass
+from sass.code import by_sass
 
 pytestmark = pytest.mark.thorough
 
@@ -34,9 +33,10 @@ def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
 def translated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The demo model as it is for a GPU, by way of machine code."""
     artifact = tmp_path_factory.mktemp(request.param) / "demo.impc"
-    compile_by_sass(DEMO, artifact, request.param)
-    with Engine(Artifact.open(artifact), SimDevice()) as engine:
-        yield engine
+    with absent_gpu(request.param, by_sass):
+        compile_model(DEMO, artifact, (request.param,), CompileOptions(), quiet)
+        with Engine.load(artifact) as engine:
+            yield engine
 
 
 def test_prompts(translated: Engine, simulated: Engine) -> None:
