@@ -18,7 +18,7 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.targets import find_target
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from model_checks import DEMO, ROOT, SHORT, check_demo, check_kernels, heldout, quiet
+from model_checks import DEMO, ROOT, SHORT, check_demo, check_kernels, heldout, kl_divergence, quiet
 from ptx.code import by_ptx
 from ptx.translate import UnknownPtxError, translate
 
@@ -45,6 +45,13 @@ def translated(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixture
             yield engine
 
 
+def test_a_prompt(translated: Engine, simulated: Engine) -> None:
+    """Behind the first tile of keys, too."""
+    prompt = heldout(simulated)[:111]
+    assert kl_divergence(simulated.logits(prompt), translated.logits(prompt)).mean() < 1e-5
+
+
+@pytest.mark.thorough
 def test_prompts_and_tokens(translated: Engine, simulated: Engine) -> None:
     check_demo(translated, simulated, heldout(simulated))
 
