@@ -22,9 +22,8 @@ from imp_runtime.plan import BLOCK_TOKENS, Kernel
 # element (float32 with 23 bits, and what is added to it), and of the rms of what the kernel adds to its row.
 ELEMENT = 4e-7
 NOISE = 1e-4
-WEIGHTS_NOISE = (
-    8e-4  # in its place for a chunk's attention, which rounds the softmax's weights to f16 (1.3e-4 on average)
-)
+# In its place for a chunk's attention, which rounds the softmax's weights to f16 (1.3e-4 on average).
+WEIGHTS_NOISE = 8e-4
 HALF_NOISE = 5e-3  # and for products of weights and activations that are rounded to f16 (8e-4 on average in Q4_K)
 # The same where sums of 64 products are halfs, too, which may cancel (the demo's last down projection leaves 6.4e-3).
 HALF_SUMS_NOISE = 2e-2

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from e4m3 import e4m3
+from imp_runtime.device import Device, Launch, Module
 
 Array = NDArray[Any]
 SOURCE = Path(__file__).resolve().parent / "sim" / "kernels" / "isa.cu"
@@ -453,6 +454,24 @@ def _handed_over() -> Array:
     y = np.zeros(96, np.float32)
     y[:64] = np.arange(64) ^ 32
     return y
+
+
+def run(device: Device, module: Module, case: Case) -> None:
+    """Launch a case's kernel, and check what it leaves."""
+    addresses = []
+    for buffer in case.buffers:
+        address = device.alloc(max(buffer.before.nbytes, 256), case.entry)
+        device.upload(address, np.ascontiguousarray(buffer.before))
+        addresses.append(address)
+    kernel = module.kernel(case.entry, case.shared_bytes)
+    shape = (case.grid, case.block, case.shared_bytes)
+    device.launch(Launch(case.entry, kernel, *shape, tuple(addresses), resident=case.resident))
+    device.synchronize()
+    results = [
+        device.download(address, buffer.before.nbytes).view(buffer.before.dtype).reshape(buffer.before.shape)
+        for address, buffer in zip(addresses, case.buffers, strict=True)
+    ]
+    check(case, results)
 
 
 def cases() -> list[Case]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +110,15 @@ def check_long_prompt(engine: Engine, length: int = 200) -> None:
     assert np.median(kl_divergence(expected[64:], found[64:])) <= LONG_KL
     (token,) = engine.generate(prompt.tolist(), SamplingParams(max_tokens=1, ignore_eos=True))
     assert expected[-1].max() - expected[-1, token] <= NARROW
+
+
+@contextmanager
+def demo_on(target: str, folder: Path) -> Iterator[Engine]:
+    """The demo model, compiled for a target."""
+    artifact = folder / "demo.impc"
+    compile_model(DEMO, artifact, (target,), CompileOptions(), quiet)
+    with Engine.load(artifact, target=target) as engine:
+        yield engine
 
 
 def heldout(demo: Engine) -> list[int]:

@@ -16,6 +16,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if all(config.getoption(f"--{option}") for option in TRANSLATED):
+        raise pytest.UsageError("--ptx and --sass are two ways to do without a GPU; give one")
     for option, translated in TRANSLATED.items():
         if target := config.getoption(f"--{option}"):
             gpu = absent_gpu(target, translated)

@@ -1,7 +1,7 @@
 """Models by the PTX that nvcc makes for a GPU, run on the CPU: the same answers as the simulator's own build has.
 
-What a compiler gets wrong is seen here, up to PTX: nvcc 13 lost a division by two for sm_90a once (layout/tile.h).
-All tests of the GPU run in this way: pytest tests/gpu --ptx sm_120a:16
+What a compiler gets wrong is seen here, up to PTX: nvcc 13 loses divisions for sm_90a (layout/tile.h). The GPU's tests,
+but for those of its driver, run in this way, too: pytest tests/gpu --ptx sm_120a:16
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from imp_codegen.compiler import CompileOptions, compile_model
 from imp_codegen.targets import find_target
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from model_checks import DEMO, ROOT, SHORT, check_demo, check_kernels, heldout, kl_divergence, quiet
+from model_checks import ROOT, SHORT, check_demo, check_kernels, demo_on, heldout, kl_divergence, quiet
 from ptx.code import by_ptx
 from ptx.translate import UnknownPtxError, translate
 
@@ -29,20 +29,16 @@ TARGETS = (pytest.param("sm_90a", marks=pytest.mark.thorough), "sm_120a")
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The demo model, its source compiled by g++."""
-    artifact = tmp_path_factory.mktemp("sim") / "demo.impc"
-    compile_model(DEMO, artifact, ("sim",), CompileOptions(), quiet)
-    with Engine.load(artifact, target="sim") as engine:
+    with demo_on("sim", tmp_path_factory.mktemp("sim")) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module", params=TARGETS)
 def translated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The demo model as it is for a GPU, by way of PTX."""
-    artifact = tmp_path_factory.mktemp(request.param) / "demo.impc"
-    with absent_gpu(request.param, by_ptx):
-        compile_model(DEMO, artifact, (request.param,), CompileOptions(), quiet)
-        with Engine.load(artifact) as engine:
-            yield engine
+    target = request.param
+    with absent_gpu(target, by_ptx), demo_on(target, tmp_path_factory.mktemp(target)) as engine:
+        yield engine
 
 
 def test_a_prompt(translated: Engine, simulated: Engine) -> None:

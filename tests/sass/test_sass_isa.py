@@ -5,11 +5,9 @@ from __future__ import annotations
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from imp_codegen.build import Unit, build
-from imp_runtime.device import Launch
 from imp_runtime.sim import SimDevice
 from isa_cases import (
     FP4_SOURCE,
@@ -18,9 +16,9 @@ from isa_cases import (
     WGMMA_SOURCE,
     Case,
     cases,
-    check,
     fp4_cases,
     resident_cases,
+    run,
     wgmma_cases,
 )
 from sass.code import by_sass
@@ -43,19 +41,7 @@ def test_instructions(target: str, source: Path, found: list[Case]) -> None:
     with closing(SimDevice()) as device:
         module = device.load_code(code.code)
         for case in found:
-            addresses = []
-            for buffer in case.buffers:
-                address = device.alloc(max(buffer.before.nbytes, 256), case.entry)
-                device.upload(address, np.ascontiguousarray(buffer.before))
-                addresses.append(address)
-            kernel = module.kernel(case.entry, case.shared_bytes)
-            shape = (case.grid, case.block, case.shared_bytes)
-            device.launch(Launch(case.entry, kernel, *shape, tuple(addresses), resident=case.resident))
-            results = [
-                device.download(address, buffer.before.nbytes).view(buffer.before.dtype).reshape(buffer.before.shape)
-                for address, buffer in zip(addresses, case.buffers, strict=True)
-            ]
-            check(case, results)
+            run(device, module, case)
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,9 @@ from collections.abc import Iterator
 import pytest
 
 from absent_gpu import absent_gpu
-from imp_codegen.compiler import CompileOptions, compile_model
 from imp_runtime.engine import Engine
 from imp_runtime.sampling import SamplingParams
-from model_checks import DEMO, heldout, kl_divergence, quiet
+from model_checks import demo_on, heldout, kl_divergence
 from sass.code import by_sass
 
 pytestmark = pytest.mark.thorough
@@ -23,20 +22,16 @@ pytestmark = pytest.mark.thorough
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     """The demo model, its source compiled by g++."""
-    artifact = tmp_path_factory.mktemp("sim") / "demo.impc"
-    compile_model(DEMO, artifact, ("sim",), CompileOptions(), quiet)
-    with Engine.load(artifact, target="sim") as engine:
+    with demo_on("sim", tmp_path_factory.mktemp("sim")) as engine:
         yield engine
 
 
 @pytest.fixture(scope="module", params=["sm_90a", "sm_120a"])
 def translated(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Engine]:
     """The demo model as it is for a GPU, by way of machine code."""
-    artifact = tmp_path_factory.mktemp(request.param) / "demo.impc"
-    with absent_gpu(request.param, by_sass):
-        compile_model(DEMO, artifact, (request.param,), CompileOptions(), quiet)
-        with Engine.load(artifact) as engine:
-            yield engine
+    target = request.param
+    with absent_gpu(target, by_sass), demo_on(target, tmp_path_factory.mktemp(target)) as engine:
+        yield engine
 
 
 def test_prompts(translated: Engine, simulated: Engine) -> None:

@@ -26,7 +26,7 @@ struct Iq3SBlocks {
   template <class Memory>
   static __device__ __forceinline__ Loaded load(const std::uint8_t* tile, int row, int block) {
     const auto* signs = reinterpret_cast<const std::uint32_t*>(tile + kSigns) + row * (T.cols / 32);
-    const std::uint32_t two = tile[kScales + row * (T.cols / 64) + (block >> 1)];
+    const std::uint32_t two = tile[kScales + row * (T.cols / 64) + group_of<2>(block)];
     return {Memory::load8(tile + row * (T.cols / 4) + block * 8), signs[block],
             tile[kRest + row * (T.cols / 32) + block], static_cast<std::uint8_t>(two >> block % 2 * 4 & 15u)};
   }

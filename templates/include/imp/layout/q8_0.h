@@ -26,10 +26,10 @@ struct Q8_0 {
   template <class Memory = Stream>
   static __device__ __forceinline__ Lane load(const std::uint8_t* tile, int row, int vector) {
     const auto* d = reinterpret_cast<const std::uint16_t*>(tile + kScales) + row * (T.cols / 32);
-    return {Memory::load16(tile + row * T.cols + vector * 16), d[vector >> 1]};
+    return {Memory::load16(tile + row * T.cols + vector * 16), d[group_of<2>(vector)]};
   }
   static __device__ __forceinline__ Input input(const Q8Activations& x, int vector) {
-    return {x.chunk(vector), bits_to_float(x.scales[vector >> 1].x)};
+    return {x.chunk(vector), bits_to_float(x.scales[group_of<2>(vector)].x)};
   }
   static __device__ __forceinline__ float dot(const Lane& w, const Input& in, int, float before) {
     int sum = dp4a(w.codes.x, in.x.x, 0);

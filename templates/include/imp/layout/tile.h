@@ -61,7 +61,6 @@ __device__ __forceinline__ int swizzle_chunk(int chunk) { return chunk ^ ((chunk
 // of FP8 keeps 7 registers fewer, but nvcc 13 then loses a division by `Vectors` here and there for sm_90a.
 template <unsigned Vectors>
 __device__ __forceinline__ int group_of(int vector) {
-  static_assert(kWarp % Vectors == 0, "a warp's vectors are whole groups");
   return static_cast<int>(static_cast<unsigned>(vector) / Vectors);
 }
 

@@ -30,7 +30,7 @@ struct Tq1Blocks {
   static __device__ __forceinline__ Loaded load(const std::uint8_t* tile, int row, int block) {
     const auto* words = reinterpret_cast<const std::uint32_t*>(tile) + row * (T.cols / 32);
     const auto* halves = reinterpret_cast<const std::uint16_t*>(tile + kHalves) + row * (T.cols / 32);
-    const std::uint32_t two = tile[kNibbles + row * (T.cols / 64) + (block >> 1)];
+    const std::uint32_t two = tile[kNibbles + row * (T.cols / 64) + group_of<2>(block)];
     return {words[block], halves[block], static_cast<std::uint8_t>(two >> block % 2 * 4 & 15u)};
   }
   static __device__ __forceinline__ WordsOf32 words(const Loaded& w) {
